@@ -1,0 +1,1 @@
+"""Serving one mastered variant behind an OpenAI-compatible API."""

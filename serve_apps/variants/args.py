@@ -1,0 +1,115 @@
+"""What can be set when a variant is served: one typed model, checked before anything starts.
+
+The same model is what ``serve run serve_apps.variants.app:build variant=/path min_replicas=2``
+fills from its ``key=value`` arguments and what ``ztom serve`` fills from its options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ztom.errors import ConfigError
+
+MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
+
+
+class VariantArgs(BaseModel):
+    """How one variant is served.
+
+    Raises:
+        pydantic.ValidationError: A value is missing, misspelt or out of range (`parse_args` turns
+            this into a `ConfigError`).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    variant: Path = Field(description="folder of the variant, with its manifest.json")
+    name: str | None = Field(
+        default=None,
+        pattern=MODEL_NAME_PATTERN,
+        description="model name that clients use; the folder's name when not given",
+    )
+
+    min_replicas: int = Field(default=1, ge=0, le=1000, description="0 lets an idle variant leave")
+    max_replicas: int = Field(default=1, ge=1, le=1000)
+    target_ongoing_requests: float = Field(
+        default=16, gt=0, le=10_000, description="requests in work per replica that scaling aims at"
+    )
+    max_ongoing_requests: int = Field(
+        default=64, ge=1, le=10_000, description="requests one replica works on at a time"
+    )
+    max_queued_requests: int = Field(
+        default=256, ge=0, description="requests that wait for a replica; beyond it, status 503"
+    )
+
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto", description="auto takes GPUs where the Ray cluster has any"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="auto is the dtype the variant was written, and proved, in"
+    )
+    max_model_len: int | None = Field(
+        default=None, ge=1, description="tokens of prompt and answer together; else the model's own"
+    )
+    tensor_parallel_size: int = Field(default=1, ge=1, le=64)
+    kv_cache_gib: float | None = Field(
+        default=None, gt=0, le=1024, description="else 0.5 on CPU, what is left over on a GPU"
+    )
+    num_cpus: float = Field(default=1, gt=0, le=1024, description="CPUs reserved for one replica")
+
+    max_body_bytes: int = Field(default=8 * 2**20, ge=1024, description="longest request body")
+    load_timeout_s: float = Field(
+        default=900, gt=0, description="seconds for the check that a loaded replica answers"
+    )
+    health_period_s: float = Field(default=10, gt=0, description="seconds between health checks")
+    health_timeout_s: float = Field(
+        default=30, gt=0, description="seconds an idle engine has to produce one token"
+    )
+
+    @field_validator("variant")
+    @classmethod
+    def _absolute_folder(cls, value: Path) -> Path:
+        folder = value.expanduser().resolve()
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {str(folder)!r}")
+        return folder
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(
+                f"max_replicas is {self.max_replicas}, below min_replicas {self.min_replicas}"
+            )
+        if self.target_ongoing_requests > self.max_ongoing_requests:
+            raise ValueError(
+                f"target_ongoing_requests is {self.target_ongoing_requests:g}, above "
+                f"max_ongoing_requests {self.max_ongoing_requests}: it would never scale up"
+            )
+        if self.device == "cpu" and self.dtype == "float16":
+            raise ValueError("dtype float16 is for GPUs; on the CPU take float32 or bfloat16")
+        return self
+
+    @property
+    def kv_cache_bytes(self) -> int | None:
+        """Bytes for the key-value cache, or None for the engine's own choice."""
+        return None if self.kv_cache_gib is None else int(self.kv_cache_gib * 2**30)
+
+
+def parse_args(values: Mapping[str, object]) -> VariantArgs:
+    """Check serving options.
+
+    Raises:
+        ConfigError: Names every option that is wrong.
+    """
+    try:
+        return VariantArgs.model_validate(dict(values))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in issue['loc']) or 'options'}: {issue['msg']}"
+            for issue in error.errors(include_url=False, include_input=False)
+        )
+        raise ConfigError("the serving options are wrong", got=problems) from error

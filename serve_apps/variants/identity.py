@@ -1,0 +1,67 @@
+"""Who a served variant is: its verified manifest, its names, its fingerprint."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from serve_apps.variants.args import MODEL_NAME_PATTERN, VariantArgs
+from ztom.errors import ConfigError
+from ztom.variants import verify_manifest
+
+SHORT_DIGEST_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """The names under which a variant answers.
+
+    Attributes:
+        name: What clients usually write in ``model``.
+        digest: Hex sha256 of the variant's manifest.
+        created: Unix time at which the manifest was written, in seconds.
+    """
+
+    name: str
+    digest: str
+    created: int
+
+    @property
+    def short_digest(self) -> str:
+        """The first characters of the digest, as they appear in model ids."""
+        return self.digest[:SHORT_DIGEST_LENGTH]
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """The plain name, and the name pinned to this content."""
+        return (self.name, f"{self.name}@{self.short_digest}")
+
+    @property
+    def fingerprint(self) -> str:
+        """What answers carry as ``system_fingerprint``: it tells which content gave them."""
+        return f"ztom-{self.short_digest}"
+
+
+def identify(args: VariantArgs) -> ModelIdentity:
+    """Verify the variant's manifest, reading every byte of it, and say who it is.
+
+    Raises:
+        VariantError: A file is missing, extra or not what the manifest says.
+        ConfigError: The folder's name cannot be a model name and none was given.
+    """
+    manifest = verify_manifest(args.variant)
+    name = args.name or _folder_name(args.variant)
+    written = (args.variant / "manifest.json").stat().st_mtime
+    return ModelIdentity(name=name, digest=manifest.digest, created=int(written))
+
+
+def _folder_name(folder: Path) -> str:
+    if not re.fullmatch(MODEL_NAME_PATTERN, folder.name):
+        raise ConfigError(
+            "the variant's folder name cannot be a model name",
+            got=folder.name,
+            expected="letters, digits, dot, dash, underscore",
+            fix="Give the model a name with the option 'name'.",
+        )
+    return folder.name

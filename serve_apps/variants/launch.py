@@ -1,0 +1,265 @@
+"""Bringing one variant up on this machine, and down again.
+
+Takes the Ray and the Serve that are there, starts what is not, and stops only what it started. It
+prints nothing: whoever calls it says what the user should read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+# A local Ray opens its ports on every interface unless it is told, before its import, that it will
+# never be a cluster. The variable's name is about other systems; its effect is the same on Linux.
+if not os.environ.get("RAY_ADDRESS"):
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+import httpx
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.schema import ApplicationStatus
+
+from serve_apps.variants.app import build
+from serve_apps.variants.args import VariantArgs
+from serve_apps.variants.identity import identify
+from ztom.errors import ConfigError, EngineError, EngineTimeoutError
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.2
+_QUERY_TIMEOUT_S = 120.0
+_FAILED = {ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY}
+
+
+@dataclass(frozen=True)
+class ServedVariant:
+    """A variant that answers requests. Stop it with `stop`, or use it as a context manager.
+
+    Attributes:
+        url: Base of the API without ``/v1``, as in ``http://127.0.0.1:8000``.
+        models: The names it answers to.
+        app_name: Name of its Serve application.
+    """
+
+    url: str
+    models: tuple[str, ...]
+    app_name: str
+    _undo: contextlib.ExitStack = field(repr=False, compare=False)
+
+    @property
+    def api_base(self) -> str:
+        """What an OpenAI client takes as ``base_url``."""
+        return f"{self.url}/v1"
+
+    def stop(self) -> None:
+        """Take the application down, and Serve and Ray with it where they were started for it."""
+        self._undo.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def serve_variant(
+    args: VariantArgs,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    route_prefix: str = "/",
+    blocking: bool = True,
+    ready_timeout_s: float = 900,
+    on_ready: Callable[[ServedVariant], None] | None = None,
+) -> ServedVariant:
+    """Serve a variant on this machine and wait until it has answered a real request over HTTP.
+
+    Args:
+        args: What is served and how.
+        host: Address to listen on; anything but loopback is open to the network, without a key.
+        port: Port to listen on; 0 takes a free one. Where Serve runs already, the one it has.
+        route_prefix: Path under which the API stands, for several variants on one Serve.
+        blocking: Stay until interrupted (Ctrl-C, SIGTERM), then stop what was started.
+        ready_timeout_s: Seconds until the variant must have answered.
+        on_ready: Called once it has.
+
+    Returns:
+        The served variant; already stopped when ``blocking``.
+
+    Raises:
+        VariantError: The manifest does not verify. Nothing was started then.
+        ConfigError: The port is taken, the variant is served already, or the options do not fit
+            the cluster.
+        EngineError: The variant does not load or does not answer.
+        EngineTimeoutError: It was not ready in time.
+    """
+    identity = identify(args)
+    deadline = time.monotonic() + ready_timeout_s
+    with contextlib.ExitStack() as undo:
+        ray_is_ours = _join_or_start_ray(undo)
+        port, serve_is_ours = _start_serve(host=host, port=port)
+        if serve_is_ours and not ray_is_ours:
+            undo.callback(_forgiving, serve.shutdown)
+        app_name = _app_name(identity.name)
+        _refuse_second(app_name)
+        target = serve.RunTarget(build(args), name=app_name, route_prefix=route_prefix)
+        undo.callback(_forgiving, serve.delete, app_name)
+        serve.run_many([target], wait_for_applications_running=False)
+        url = f"http://{_reachable(host)}:{port}{route_prefix.rstrip('/')}"
+        _wait_until_running(app_name, deadline)
+        _query(url, identity.ids[1], deadline)
+        served = ServedVariant(url, identity.ids, app_name, undo.pop_all())
+    if on_ready is not None:
+        _stopping_on_error(served, on_ready)
+    if blocking:
+        with served, contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    return served
+
+
+def _stopping_on_error(served: ServedVariant, call: Callable[[ServedVariant], None]) -> None:
+    try:
+        call(served)
+    except BaseException:
+        served.stop()
+        raise
+
+
+def _join_or_start_ray(undo: contextlib.ExitStack) -> bool:
+    """True when a local Ray was started, which is ours to end, with everything in it."""
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    undo.callback(ray.shutdown)
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+        return False
+    ray.init(address="local", include_dashboard=False, **quiet)
+    return True
+
+
+def _start_serve(*, host: str, port: int) -> tuple[int, bool]:
+    """The port Serve listens on, and whether it was started here."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    if serve.status().proxies:
+        _require_serve_at(f"http://{_reachable(host)}:{port}")
+        return port, False
+    port = _free_port(host, port)
+    serve.start(
+        proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port)
+    )
+    return port, True
+
+
+def _require_serve_at(url: str) -> None:
+    try:
+        httpx.get(f"{url}/-/healthz", timeout=_QUERY_TIMEOUT_S)
+    except httpx.TransportError as error:
+        raise ConfigError(
+            "Serve runs in this Ray already, at another address",
+            got=url,
+            fix="Give its host and port, or stop it with `serve shutdown`.",
+        ) from error
+
+
+def _refuse_second(app_name: str) -> None:
+    if app_name in serve.status().applications:
+        raise ConfigError(
+            "a variant of this name is served already",
+            got=app_name,
+            fix="Give this one another name with the option 'name', and another route prefix.",
+        )
+
+
+def _free_port(host: str, port: int) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                "the address cannot be listened on",
+                got=f"{host}:{port} ({error.strerror})",
+                fix="Take another port, or 0 for any free one.",
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_running(app_name: str, deadline: float) -> None:
+    for _ in _until(deadline, app_name):
+        status = serve.status().applications.get(app_name)
+        if status is None or status.status == ApplicationStatus.RUNNING:
+            if status is not None:
+                return
+        elif status.status in _FAILED:
+            raise EngineError("the variant cannot be served", got=_reason(status.message))
+
+
+def _query(url: str, model: str, deadline: float) -> None:
+    """Ask for one token over HTTP, the way a client would."""
+    body = {"model": model, "prompt": [0], "max_tokens": 1, "temperature": 0}
+    for _ in _until(deadline, model):
+        try:
+            reply = httpx.post(f"{url}/v1/completions", json=body, timeout=_QUERY_TIMEOUT_S)
+        except httpx.TransportError:
+            continue
+        if reply.status_code == 200:
+            return
+        # 404 and 503 pass while the proxy learns of the application.
+        if reply.status_code not in (404, 503):
+            raise EngineError("the served variant does not answer", got=reply.text)
+
+
+def _until(deadline: float, what: str) -> Iterator[None]:
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(_POLL_S)
+    raise EngineTimeoutError(
+        f"{what} was not ready in time",
+        fix="`ray status` shows missing resources, the replica's log the rest. ready_timeout_s is "
+        "how long to wait.",
+    )
+
+
+def _reason(message: str) -> str:
+    """The error at the bottom of the traceback in which Serve reports a failed start."""
+    errors = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", message, flags=re.MULTILINE)
+    return errors[-1] if errors else message.strip()
+
+
+def _app_name(model_name: str) -> str:
+    return f"variant-{model_name}"
+
+
+def _reachable(host: str) -> str:
+    """An address at which this machine reaches what listens on ``host``."""
+    if host in ("0.0.0.0", ""):
+        return "127.0.0.1"
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+def _forgiving(call: Callable[..., object], *arguments: object) -> None:
+    """Undo steps must not keep later ones from running."""
+    try:
+        call(*arguments)
+    except Exception as error:
+        logger.warning("while stopping: %s: %s", type(error).__name__, error)

@@ -1,0 +1,178 @@
+"""The OpenAI wire format as far as it is ours: reading requests, refusing them, forming errors.
+
+Everything here is plain values in, plain values out; no engine and no server is needed to test it.
+A request may carry what OpenAI documents and this endpoint honours, plus the sampling options of
+vLLM that are common in practice. Anything else is refused by name: no option is silently without effect,
+and what the engine's own request classes gain in a new version does not become public by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pydantic_core
+
+Kind = Literal["chat", "completion"]
+
+MAX_CHOICES = 128
+MAX_PROMPTS = 1024
+
+# Said by the client about itself; it changes no answer.
+_ABOUT_THE_CALLER = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
+_OPENAI_FIELDS = frozenset(
+    {"model", "stream", "stream_options", "n", "stop", "seed", "temperature", "top_p", "max_tokens"}
+    | {"frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "response_format"}
+)
+_VLLM_FIELDS = frozenset(
+    {"top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos", "stop_token_ids"}
+    | {"include_stop_str_in_output", "skip_special_tokens", "add_special_tokens"}
+    | {"return_token_ids"}
+)
+_FIELDS: dict[Kind, frozenset[str]] = {
+    "chat": _OPENAI_FIELDS
+    | _VLLM_FIELDS
+    | {"messages", "max_completion_tokens", "top_logprobs"}
+    | {"add_generation_prompt", "continue_final_message", "chat_template_kwargs"},
+    "completion": _OPENAI_FIELDS | _VLLM_FIELDS | {"prompt", "echo"},
+}
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+_TEXT_PARTS = frozenset({"text", "refusal"})
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A complete answer: an HTTP status and a JSON body."""
+
+    status: int
+    body: dict[str, Any]
+
+
+def refusal(
+    status: int, message: str, *, param: str | None = None, code: str | None = None
+) -> Reply:
+    """An error in OpenAI's form: ``{"error": {"message", "type", "param", "code"}}``."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    error = {"message": message, "type": kind, "param": param, "code": code}
+    return Reply(status, {"error": error})
+
+
+def no_such_model(name: str) -> Reply:
+    """The 404 for a model that is not served here."""
+    message = f"The model {name[:100]!r} does not exist."
+    return refusal(404, message, param="model", code="model_not_found")
+
+
+def parse_body(raw: bytes) -> dict[str, Any] | Reply:
+    """Read a request body: a JSON object in UTF-8, without NaN, infinity or lone surrogates."""
+    try:
+        body = pydantic_core.from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        return refusal(400, f"The body is not valid JSON: {error}", code="invalid_json")
+    if not isinstance(body, dict):
+        return refusal(400, "The body is not a JSON object.", code="invalid_json")
+    return body
+
+
+def check_request(kind: Kind, body: Mapping[str, Any], *, has_chat_template: bool) -> Reply | None:
+    """What is wrong with a request, or None. Types of single fields are the engine's to check."""
+    if kind == "chat" and not has_chat_template:
+        return refusal(
+            400,
+            "This model has no chat template. Use /v1/completions.",
+            param="messages",
+            code="no_chat_template",
+        )
+    return (
+        _unknown_field(kind, body)
+        or _number_out_of_range(body)
+        or _too_many_choices(body)
+        or (_bad_messages(body) if kind == "chat" else _too_many_prompts(body))
+    )
+
+
+def engine_body(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a checked request that the engine is given."""
+    return {key: value for key, value in body.items() if key not in _ABOUT_THE_CALLER}
+
+
+def _unknown_field(kind: Kind, body: Mapping[str, Any]) -> Reply | None:
+    for key in body:
+        if key not in _FIELDS[kind] and key not in _ABOUT_THE_CALLER:
+            shown = key[:60]
+            return refusal(
+                400,
+                f"This endpoint does not support the parameter {shown!r}.",
+                param=shown,
+                code="unsupported_parameter",
+            )
+    return None
+
+
+def _number_out_of_range(body: Mapping[str, Any]) -> Reply | None:
+    for key, value in body.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            return refusal(400, f"{key!r} is not a finite number.", param=key)
+    return None
+
+
+def _too_many_choices(body: Mapping[str, Any]) -> Reply | None:
+    n = body.get("n")
+    if isinstance(n, int) and not 1 <= n <= MAX_CHOICES:
+        return refusal(400, f"'n' must be from 1 to {MAX_CHOICES}.", param="n")
+    return None
+
+
+def _too_many_prompts(body: Mapping[str, Any]) -> Reply | None:
+    prompt = body.get("prompt")
+    if prompt is None:
+        return refusal(400, "'prompt' is missing.", param="prompt")
+    if not isinstance(prompt, list) or all(isinstance(item, int) for item in prompt):
+        return None
+    if len(prompt) > MAX_PROMPTS:
+        return refusal(400, f"At most {MAX_PROMPTS} prompts in one request.", param="prompt")
+    return None
+
+
+def _bad_messages(body: Mapping[str, Any]) -> Reply | None:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return refusal(
+            400, "'messages' must be a list with at least one message.", param="messages"
+        )
+    for index, message in enumerate(messages):
+        if problem := _message_problem(message):
+            param = f"messages[{index}]"
+            return refusal(400, f"{param}: {problem}", param=param)
+    return None
+
+
+def _message_problem(message: object) -> str | None:
+    if not isinstance(message, dict) or message.get("role") not in _ROLES:
+        return f"a message is an object with a role, one of {', '.join(sorted(_ROLES))}"
+    content = message.get("content")
+    if content is None and message["role"] != "assistant":
+        return "'content' is missing"
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part, dict) or part.get("type") not in _TEXT_PARTS:
+            return "only text content is supported"
+    return None
+
+
+def event(data: Mapping[str, Any]) -> str:
+    """One server-sent event."""
+    return f"data: {json.dumps(data, separators=(',', ':'))}\n\n"
+
+
+DONE_EVENT = "data: [DONE]\n\n"
+
+
+def event_error(text: str) -> dict[str, Any] | None:
+    """The error object that a server-sent event carries, if it carries one."""
+    if not text.startswith('data: {"error"'):
+        return None
+    error = json.loads(text.removeprefix("data: "))["error"]
+    return error if isinstance(error, dict) else None

@@ -1,0 +1,223 @@
+"""Whole searches on a local Ray, over the fake engine; processes are really killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fake_search
+import pytest
+from fake_search import OPTIMUM, make_config, make_work
+
+from tune_search.cluster import ray_for_search
+from tune_search.events import Event, StudyEnded, TrialEnded, TrialStarted
+from tune_search.study import run_search
+from ztom.engines.fake import FakeEngine
+from ztom.errors import EngineError, LedgerError, SearchError
+from ztom.ledger import Ledger, StudyStatus, TrialKind, TrialStatus
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    with ray_for_search(1):
+        yield
+
+
+def test_finds_the_optimum_and_repeats_itself(local_ray, tmp_path):
+    outcomes = []
+    for run in ("first", "second"):
+        folder = tmp_path / run
+        folder.mkdir()
+        events: list[Event] = []
+        config = make_config(folder, 20)
+        outcomes.append(run_search(config, work=make_work(folder), on_event=events.append))
+        assert isinstance(events[-1], StudyEnded)
+    first, second = outcomes
+    assert [t.factors for t in first.trials] == [t.factors for t in second.trials]
+    assert first.optimized_scaling_factors == pytest.approx(OPTIMUM, abs=0.01)
+    assert first.improvement > 0.05
+    assert first.noise_floor == 0.0
+    assert first.number_of_inferences == 2 + 20 + 3
+    assert [t.kind for t in first.trials].count(TrialKind.CONFIRM) == 3
+    assert first.stop_reason == "budget"
+    assert len(first.trials[0].outcome.per_stimulus) == 6
+    assert len(first.sensitivity) == 3
+    assert {"blend", "generate", "score", "overhead", "sampler"} <= first.seconds.keys()
+
+
+def test_guardrail_is_kept(local_ray, tmp_path):
+    guardrail = {"name": "tight", "stimuli": "x", "error": "token_f1", "max_increase": 0.0}
+    config = make_config(tmp_path, 8, guardrails=[guardrail], detailed_output=True)
+    outcome = run_search(config, work=make_work(tmp_path, guardrails=["tight"]))
+    before = outcome.trained_trial.outcome.guardrails["tight"]
+    assert outcome.best_trial.outcome.guardrails["tight"] <= before
+    assert 0 < len(outcome.feasible) <= outcome.number_of_inferences
+    assert len(list((tmp_path / "out" / "outputs").iterdir())) == outcome.number_of_inferences
+
+
+def test_a_failing_function_fails_trials_and_not_the_study(local_ray, tmp_path):
+    outcome = run_search(make_config(tmp_path, 10), work=make_work(tmp_path, limit=2.5))
+    failed = [t for t in outcome.trials if t.status is TrialStatus.FAILED]
+    assert failed
+    assert all("the user's function gave NaN" in t.outcome.reason for t in failed)
+    assert outcome.improvement > 0
+
+
+def test_all_trials_failing_fails_the_study(local_ray, tmp_path):
+    config = make_config(tmp_path, 10)
+    with pytest.raises(SearchError, match="could not be evaluated.*gave NaN"):
+        run_search(config, work=make_work(tmp_path, limit=-1.0))
+    with Ledger.open(config.ledger_address) as ledger:
+        study = ledger.latest_study("fake")
+        assert study.status is StudyStatus.FAILED
+        assert len(ledger.trials(study.id)) == 2
+
+
+def test_an_engine_that_cannot_be_made_says_why(local_ray, tmp_path):
+    work = make_work(tmp_path)
+    broken = type(work)(**{**vars(work), "engine": refuse_to_load})
+    with pytest.raises(EngineError, match="no such GPU"):
+        run_search(make_config(tmp_path, 5), work=broken)
+
+
+def refuse_to_load() -> FakeEngine:
+    raise EngineError("no such GPU")
+
+
+def test_killed_engine_and_killed_trial_are_replaced(local_ray, tmp_path):
+    kill_engine = _while_held(tmp_path, 3, lambda: _kill(tmp_path / "engine.pid"))
+    kill_trial = _while_held(tmp_path, 5, lambda: _kill(tmp_path / "trial.pid"))
+
+    def on_event(event: Event) -> None:
+        kill_engine(event)
+        kill_trial(event)
+
+    config = make_config(tmp_path, 6)
+    outcome = run_search(config, work=make_work(tmp_path), on_event=on_event)
+    assert all(t.status is TrialStatus.FINISHED for t in outcome.trials)
+    assert [t.number for t in outcome.trials] == list(range(11))
+    assert [t.outcome.attempts for t in outcome.trials] == [1] * 5 + [2] + [1] * 5
+
+
+def test_stuck_engine_is_replaced(local_ray, tmp_path):
+    stop = _while_held(tmp_path, 3, lambda: _kill(tmp_path / "engine.pid", signal.SIGSTOP))
+    config = make_config(tmp_path, 2, generation_deadline_s=2.0)
+    outcome = run_search(config, work=make_work(tmp_path), on_event=stop)
+    assert all(t.status is TrialStatus.FINISHED for t in outcome.trials)
+
+
+def test_time_limit_ends_the_study_with_its_best(local_ray, tmp_path):
+    config = make_config(tmp_path, 5000, budget={"evaluations": 5000, "seconds": 8})
+    outcome = run_search(config, work=make_work(tmp_path))
+    assert outcome.stop_reason == "time"
+    assert 5 < outcome.number_of_inferences < 5000
+    assert outcome.improvement > 0
+
+
+def test_two_drivers_on_one_study_are_refused(tmp_path):
+    config = make_config(tmp_path, 2)
+    refused = pytest.raises(LedgerError, match="being run by another process")
+    with Ledger.open(config.ledger_address) as ledger, ledger.lock("fake"), refused:
+        run_search(config, work=make_work(tmp_path))
+
+
+def test_driver_killed_and_resumed_ends_with_the_same_trials(local_ray, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    expected = run_search(make_config(whole, 12), work=make_work(whole))
+    driver = _start_driver(killed, 12, "fresh")
+    _await_trials(killed, 6)
+    (killed / "hold").touch()
+    time.sleep(0.3)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    (killed / "hold").unlink()
+    config = make_config(killed, 12)
+    with Ledger.open(config.ledger_address) as ledger:
+        before = ledger.trials(ledger.latest_study("fake").id)
+    outcome = run_search(config, resume=True, work=make_work(killed))
+    assert [t.factors for t in outcome.trials] == [t.factors for t in expected.trials]
+    assert [t.number for t in outcome.trials] == list(range(17))
+    finished = [t for t in before if t.status is TrialStatus.FINISHED]
+    assert 6 <= len(finished) < 17
+    assert list(outcome.trials[: len(finished)]) == finished
+    # Every trial was evaluated once, but for the one that was under way.
+    blends = (killed / "blends").read_text().splitlines()
+    assert len(blends) <= 17 + 1
+    again = run_search(config, resume=True, work=make_work(killed))
+    assert again.trials == outcome.trials
+    assert len((killed / "blends").read_text().splitlines()) == len(blends)
+
+
+def test_interrupt_keeps_the_best(tmp_path):
+    driver = _start_driver(tmp_path, 500, "fresh")
+    _await_trials(tmp_path, 9)
+    os.killpg(driver.pid, signal.SIGINT)
+    out, _ = driver.communicate(timeout=60)
+    assert out.startswith("interrupted ")
+    config = make_config(tmp_path, 500)
+    with Ledger.open(config.ledger_address) as ledger:
+        study = ledger.latest_study("fake")
+        assert study.status is StudyStatus.INTERRUPTED
+        trials = ledger.trials(study.id)
+    assert len(trials) < 500
+    assert all(t.status is TrialStatus.FINISHED for t in trials)
+
+
+def test_resume_with_another_configuration_is_refused(local_ray, tmp_path):
+    run_search(make_config(tmp_path, 2), work=make_work(tmp_path))
+    with pytest.raises(SearchError, match="different: seed"):
+        run_search(make_config(tmp_path, 2, seed=7), resume=True, work=make_work(tmp_path))
+
+
+def _while_held(folder: Path, number: int, act: Callable[[], None]) -> Callable[[Event], None]:
+    """When a trial starts, hold its engine, act, and let go."""
+
+    def meanwhile() -> None:
+        blends = folder / "blends"
+        deadline = time.monotonic() + 20
+        while len(blends.read_text().splitlines()) <= number and time.monotonic() < deadline:
+            time.sleep(0.02)
+        act()
+        (folder / "hold").unlink()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, TrialStarted) and event.number == number:
+            (folder / "hold").touch()
+            threading.Thread(target=meanwhile).start()
+        if isinstance(event, TrialEnded):
+            assert event.ended <= event.number + 1
+
+    return on_event
+
+
+def _kill(pid_file: Path, number: int = signal.SIGKILL) -> None:
+    os.kill(int(pid_file.read_text()), number)
+
+
+def _start_driver(folder: Path, evaluations: int, how: str) -> subprocess.Popen[str]:
+    command = [sys.executable, fake_search.__file__, str(folder), str(evaluations), how]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def _await_trials(folder: Path, count: int) -> None:
+    config = make_config(folder, 1)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if Path(config.ledger_address).exists():
+            with Ledger.open(config.ledger_address) as ledger:
+                study = ledger.latest_study("fake")
+                trials = () if study is None else ledger.trials(study.id)
+            if sum(t.told is not None for t in trials) >= count:
+                return
+        time.sleep(0.1)
+    pytest.fail("the driver made no progress")

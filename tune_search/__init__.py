@@ -1,0 +1,1 @@
+"""The search for the best scaling factors, on Ray Tune."""

@@ -1,0 +1,99 @@
+"""``python -m tune_search search.yaml``: what a Ray job runs.
+
+Ends with 0 when there is a result, 130 when it was interrupted, 2 when something went wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from tune_search.config import load_config
+from tune_search.example import example
+from tune_search.progress import progress_display, shown
+from tune_search.result import SearchResult
+from ztom.errors import ZtomError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    if options.example:
+        sys.stdout.write(example())
+        return 0
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    overrides = list(options.set)
+    if options.ledger is not None:
+        overrides.append(f"ledger={_absolute(options.ledger)}")
+    console = Console(stderr=True)
+    try:
+        return _run(options.config, overrides, resume=options.resume, console=console)
+    except ZtomError as error:
+        console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted; --resume goes on", style="red")
+        return 130
+
+
+def _run(path: Path | None, overrides: list[str], *, resume: bool, console: Console) -> int:
+    from tune_search.run import result_path, search_and_prove
+    from ztom.errors import ConfigError
+
+    if path is None:
+        raise ConfigError("no configuration is named", fix="Start from --example.")
+    config = load_config(path, overrides)
+    with progress_display(console) as on_event:
+        result = search_and_prove(config, resume=resume, on_event=on_event)
+    for line in summary(result):
+        console.print(line, markup=False, highlight=False)
+    console.print(f"result: {result_path(config)}", markup=False, highlight=False)
+    return 130 if result.stop_reason == "interrupted" else 0
+
+
+def summary(result: SearchResult) -> list[str]:
+    """The result in a few lines."""
+    noise = "unknown" if result.noise_floor is None else f"{result.noise_floor:.5f}"
+    seconds = result.seconds
+    return [
+        f"trained_model_error        {result.trained_model_error:.5f}   (noise floor {noise})",
+        f"optimized_model_error      {result.optimized_model_error:.5f}",
+        f"improvement                {result.improvement:.5f}",
+        f"optimized_scaling_factors  {shown(result.optimized_scaling_factors)}",
+        f"number_of_inferences       {result.number_of_inferences}"
+        f"   ({result.generated_tokens} generated tokens, ended by: {result.stop_reason})",
+        "seconds                    "
+        + ", ".join(f"{phase} {taken:.1f}" for phase, taken in seconds.items()),
+    ]
+
+
+def _absolute(ledger: str) -> str:
+    """On the command line a file is relative to where the command is given."""
+    return ledger if "://" in ledger else str(Path(ledger).absolute())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tune_search", description="Search for the best scaling factors of a chain."
+    )
+    parser.add_argument("config", type=Path, nargs="?", help="the search's YAML file")
+    parser.add_argument("--example", action="store_true", help="print a commented file and end")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the newest study of this name"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the file"
+    )
+    parser.add_argument("--ledger", help="file or SQLAlchemy address of the ledger")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

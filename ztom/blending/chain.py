@@ -1,0 +1,241 @@
+"""A chain of checkpoints, and the coefficients that scaling factors give its members.
+
+With ``delta_i = W_i - W_(i-1)`` a *sequence* W_0 ... W_n is blended as
+``W(alpha) = W_n + sum_i alpha_i * delta_i``; with ``delta_i = W_i - W_0`` *siblings* of one base are
+blended as ``W(alpha) = W_latest + sum_i alpha_i * delta_i`` (task arithmetic, Ilharco et al. 2023).
+Both are sums over members, ``W(alpha) = sum_j c_j * W_j`` with ``sum_j c_j = 1``, and it is these
+coefficients that are applied: a factor of 0 or -1 then gives a coefficient of exactly 1 or 0, so
+nothing is rounded where nothing changes. Comparing the members is `ztom.blending.fit`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ztom.blending.fit import check_fit
+from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ztom.checkpoints.lora import Adapter, open_adapter
+from ztom.errors import ChainError, FactorError
+from ztom.settings import Settings
+
+Topology = Literal["sequence", "siblings"]
+
+
+class Member(BaseModel):
+    """One checkpoint of a chain file.
+
+    Attributes:
+        reference: A folder, a tar of one, or a ``gs://``, ``s3://`` or ``memory://`` address.
+        sha256: The digest that the checkpoint must have (``ztom inspect`` prints it).
+        tag: A name for reports.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reference: str = Field(min_length=1)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    tag: str | None = Field(default=None, min_length=1, max_length=200)
+
+
+class ChainConfig(BaseModel):
+    """A chain as written in YAML.
+
+    Attributes:
+        topology: ``sequence`` (each iteration trained from the one before it) or ``siblings``
+            (every iteration trained from the base).
+        checkpoints: The base first, then the iterations in training order.
+        latest: Siblings only: position of the sibling that the steps are added to, last by default.
+        allow_dtype_cast: Accept members stored in different dtypes; the blend is computed in
+            float32 either way, and the cast is recorded in the recipe.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    topology: Topology = "sequence"
+    checkpoints: tuple[Member, ...] = Field(min_length=2)
+    latest: int | None = Field(default=None, ge=1)
+    allow_dtype_cast: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_references(cls, data: object) -> object:
+        if isinstance(data, dict) and isinstance(data.get("checkpoints"), list):
+            members = [{"reference": m} if isinstance(m, str) else m for m in data["checkpoints"]]
+            return {**data, "checkpoints": members}
+        return data
+
+    @model_validator(mode="after")
+    def _latest_fits(self) -> ChainConfig:
+        if self.latest is not None and self.topology == "sequence":
+            raise ValueError("latest is for siblings; a sequence always ends in its last checkpoint")
+        if self.latest is not None and self.latest >= len(self.checkpoints):
+            raise ValueError(f"latest must be between 1 and {len(self.checkpoints) - 1}")
+        return self
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Checkpoints that fit together, opened but not read.
+
+    Attributes:
+        members: Base first.
+        adapters: Per member the LoRA factors over the base, or None for full weights.
+        topology: How steps are defined.
+        latest: Position of the checkpoint that steps are added to.
+        tags: A name per member.
+    """
+
+    members: tuple[Checkpoint, ...]
+    adapters: tuple[Adapter | None, ...]
+    topology: Topology
+    latest: int
+    tags: tuple[str, ...]
+
+    @property
+    def transitions(self) -> int:
+        """How many steps, and so factors, the chain has."""
+        return len(self.members) - 1
+
+    @property
+    def base(self) -> Checkpoint:
+        """The checkpoint that everything was trained from."""
+        return self.members[0]
+
+    @property
+    def reference(self) -> Checkpoint:
+        """The checkpoint that alpha = 0 gives back."""
+        return self.members[self.latest]
+
+    @property
+    def is_adapter_chain(self) -> bool:
+        """Whether every iteration is a LoRA adapter over the base."""
+        return all(adapter is not None for adapter in self.adapters[1:])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name per transition."""
+        before = self.tags[:-1] if self.topology == "sequence" else (self.tags[0],) * self.transitions
+        return tuple(f"{a} -> {b}" for a, b in zip(before, self.tags[1:], strict=True))
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the topology and the members' digests, in order."""
+        content = {
+            "topology": self.topology,
+            "latest": self.latest,
+            "members": [member.digest for member in self.members],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def check_factors(self, factors: Sequence[float]) -> tuple[float, ...]:
+        """The factors as floats.
+
+        Raises:
+            FactorError: Not one finite number per transition.
+        """
+        if len(factors) != self.transitions:
+            raise FactorError(
+                "wrong number of scaling factors",
+                got=len(factors),
+                expected=f"{self.transitions}, one per transition ({', '.join(self.names)})",
+            )
+        checked = tuple(float(factor) for factor in factors)
+        for position, factor in enumerate(checked):
+            if not math.isfinite(factor):
+                raise FactorError(
+                    f"scaling factor {position} is not a finite number",
+                    got=factor,
+                    expected="a number such as -0.05",
+                )
+        return checked
+
+    def coefficients(self, factors: Sequence[float]) -> tuple[float, ...]:
+        """The coefficient of each member in the blend; they sum to 1.
+
+        Raises:
+            FactorError: Not one finite number per transition.
+        """
+        alpha = self.check_factors(factors)
+        coefficients = [0.0] * len(self.members)
+        coefficients[self.latest] = 1.0
+        for step, factor in enumerate(alpha, start=1):
+            coefficients[step] += factor
+            coefficients[step - 1 if self.topology == "sequence" else 0] -= factor
+        return tuple(coefficients)
+
+
+def read_chain_file(path: Path) -> ChainConfig:
+    """Read a chain's YAML; relative references are taken from the file's own folder.
+
+    Raises:
+        ChainError: The file is not there, not YAML, or not a chain.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = ChainConfig.model_validate(content)
+    except OSError as error:
+        raise ChainError(f"chain file {path} cannot be read", got=error.strerror) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ChainError(f"chain file {path} is not YAML", got=str(error)) from error
+    except ValidationError as error:
+        raise ChainError(f"chain file {path} is not a chain", got=_first_errors(error)) from error
+    return anchored(config, path.parent)
+
+
+def anchored(config: ChainConfig, folder: Path) -> ChainConfig:
+    """The same chain with relative local references resolved against ``folder``."""
+    members = [
+        m
+        if "://" in m.reference or Path(m.reference).expanduser().is_absolute()
+        else m.model_copy(update={"reference": str((folder / m.reference).absolute())})
+        for m in config.checkpoints
+    ]
+    return config.model_copy(update={"checkpoints": tuple(members)})
+
+
+def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
+    """Open every member and check that they fit together; no weights are read.
+
+    Raises:
+        ChainError: The chain is malformed, or (`IncompatibleChainError`) its members do not fit.
+        CheckpointError: A member cannot be used.
+    """
+    if isinstance(config, Path):
+        config = read_chain_file(config)
+    members = tuple(
+        open_checkpoint(m.reference, settings=settings, sha256=m.sha256) for m in config.checkpoints
+    )
+    if members[0].kind != "full":
+        raise ChainError(
+            "the first checkpoint of a chain must be a full model",
+            got=f"an adapter ({members[0].reference})",
+            fix="Put the adapters' base model first.",
+        )
+    adapters = tuple(
+        open_adapter(member, members[0]) if member.kind == "adapter" else None for member in members
+    )
+    check_fit(members, allow_dtype_cast=config.allow_dtype_cast)
+    tags = tuple(
+        m.tag or Path(m.reference.rstrip("/")).name or str(position)
+        for position, m in enumerate(config.checkpoints)
+    )
+    latest = len(members) - 1 if config.latest is None else config.latest
+    return Chain(members, adapters, config.topology, latest, tags)
+
+
+def _first_errors(error: ValidationError) -> str:
+    parts = [
+        f"{'.'.join(str(part) for part in e['loc']) or 'the document'}: {e['msg']}"
+        for e in error.errors()[:3]
+    ]
+    return "; ".join(parts)

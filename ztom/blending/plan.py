@@ -1,0 +1,146 @@
+"""A blend as a plan: for each tensor, what is added up, before anything is read.
+
+A plan is small (names, shapes, coefficients), so it can be printed, digested and tested without
+weights. Carrying it out is `ztom.blending.apply`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ztom.blending.chain import Chain
+from ztom.blending.fit import shared_names
+from ztom.checkpoints.lora import LoraFactors
+from ztom.checkpoints.tensors import TensorSpec
+from ztom.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class DenseTerm:
+    """``coefficient * W`` of one member."""
+
+    member: int
+    spec: TensorSpec  # [shape of the tensor]
+    coefficient: float
+
+
+@dataclass(frozen=True, slots=True)
+class LowRankTerm:
+    """``coefficient * scale * B @ A`` of one adapter."""
+
+    member: int
+    factors: LoraFactors  # A [rank, in], B [out, rank]
+    coefficient: float
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlan:
+    """One tensor of a blend: the sum of its terms, in float32, cast once to ``dtype``."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    dense: tuple[DenseTerm, ...]
+    low_rank: tuple[LowRankTerm, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the blended tensor."""
+        return self.dtype.itemsize * _count(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class BlendPlan:
+    """A whole blend.
+
+    Attributes:
+        factors: One scaling factor per transition.
+        coefficients: One coefficient per member.
+        tensors: Sorted by name.
+    """
+
+    factors: tuple[float, ...]
+    coefficients: tuple[float, ...]
+    tensors: tuple[TensorPlan, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all blended tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+
+def parse_dtype(name: str) -> torch.dtype | None:
+    """``auto`` (as stored) is None.
+
+    Raises:
+        ConfigError: Not a dtype that weights are deployed in.
+    """
+    if name == "auto":
+        return None
+    try:
+        return DTYPES[name]
+    except KeyError:
+        raise ConfigError("unknown dtype", got=name, expected=f"auto or {', '.join(DTYPES)}") from None
+
+
+def plan_blend(
+    chain: Chain, factors: Sequence[float], *, dtype: torch.dtype | None = None
+) -> BlendPlan:
+    """What has to be added up for these factors.
+
+    Args:
+        chain: Opened and checked.
+        factors: One per transition.
+        dtype: What floating-point tensors are cast to; None keeps the dtype they are stored in.
+
+    Raises:
+        FactorError: Not one finite factor per transition.
+    """
+    alpha = chain.check_factors(factors)
+    coefficients = chain.coefficients(alpha)
+    full = [i for i, member in enumerate(chain.members) if member.kind == "full"]
+    names = shared_names([chain.members[i] for i in full])
+    return BlendPlan(
+        factors=alpha,
+        coefficients=coefficients,
+        tensors=tuple(_plan_tensor(chain, name, coefficients, dtype) for name in names),
+    )
+
+
+def _plan_tensor(
+    chain: Chain, name: str, coefficients: Sequence[float], dtype: torch.dtype | None
+) -> TensorPlan:
+    dense = [0.0] * len(chain.members)
+    low_rank = []
+    for i, coefficient in enumerate(coefficients):
+        adapter = chain.adapters[i]
+        if adapter is None:
+            dense[i] += coefficient
+            continue
+        dense[0] += coefficient
+        factors = adapter.factors.get(name)
+        if factors is not None and coefficient != 0.0:
+            low_rank.append(LowRankTerm(i, factors, coefficient))
+    kept = chain.latest if chain.adapters[chain.latest] is None else 0
+    spec = chain.members[kept].tensors[name]
+    if not spec.dtype.is_floating_point:  # counters and masks are not blended
+        terms = [DenseTerm(kept, spec, 1.0)]
+        return TensorPlan(name, spec.shape, spec.dtype, tuple(terms))
+    if chain.is_adapter_chain:
+        dense[0] = 1.0  # they sum to 1; say so exactly, whatever the rounding of the sum
+    terms = [
+        DenseTerm(i, chain.members[i].tensors[name], c) for i, c in enumerate(dense) if c != 0.0
+    ]
+    return TensorPlan(name, spec.shape, dtype or spec.dtype, tuple(terms), tuple(low_rank))
+
+
+def _count(shape: Sequence[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

@@ -1,0 +1,1 @@
+"""Checkpoints where they lie: references, stores, archives, safetensors files, LoRA adapters."""

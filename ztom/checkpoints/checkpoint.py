@@ -1,0 +1,240 @@
+"""A checkpoint: the weights, the configuration and the tokenizer behind one reference.
+
+`open_checkpoint` reads configuration and safetensors headers, checks that they fit together, and
+leaves the weights where they are; `Checkpoint.read` fetches one tensor. Pickles are never loaded
+and code in a checkpoint is never run. Whether several checkpoints fit each other is decided in
+`ztom.blending.chain`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ztom.checkpoints.cache import publish_folder, staging_folder, write_whole
+from ztom.checkpoints.config_checks import check_full_config, has_tied_head
+from ztom.checkpoints.layout import find_layout, read_config, read_tensors
+from ztom.checkpoints.storage import LocalSource, Source, open_source
+from ztom.checkpoints.tensors import TensorSpec, read_tensor
+from ztom.checkpoints.tokenizer import tokenizer_digest
+from ztom.errors import CheckpointError, ContentChangedError, StorageError
+from ztom.settings import Settings
+
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
+_COPY_CHUNK = 8 * 2**20
+_HASH_THREADS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A checkpoint that was opened and checked; equal only to itself.
+
+    Attributes:
+        reference: As it was written.
+        source: Its files.
+        kind: A full model, or a PEFT adapter.
+        config: ``config.json``, or ``adapter_config.json`` of an adapter.
+        tensors: Where each tensor lies, sorted by name.
+        weight_files: Names of the safetensors files, sorted.
+        files: Names of the other files that belong to it (configuration, tokenizer), sorted.
+        tied: Whether the output head is the embedding and has no tensor of its own.
+        pin: The digest it must have, lower-case hex, if one was given.
+    """
+
+    reference: str
+    source: Source
+    kind: Literal["full", "adapter"]
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorSpec]
+    weight_files: tuple[str, ...]
+    files: tuple[str, ...]
+    tied: bool
+    pin: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the lines ``name sha256`` of all used files, sorted by name, lower-case hex.
+
+        The first use reads every byte of the checkpoint.
+        """
+        return digest_of(self._file_digests())
+
+    @cached_property
+    def tokenizer_digest(self) -> str | None:
+        """Digest of what the tokenizer does (vocabulary, merges, ...); None without a tokenizer."""
+        return tokenizer_digest(self.source, self.files)
+
+    @property
+    def used_files(self) -> tuple[str, ...]:
+        """Names of all files that belong to the checkpoint, sorted."""
+        return tuple(sorted({*self.files, *self.weight_files}))
+
+    def read(self, name: str, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Read one tensor from its file, as stored.
+
+        Args:
+            name: A key of `tensors`.
+            out: See `ztom.checkpoints.tensors.read_tensor`.
+
+        Raises:
+            CheckpointError: There is no such tensor, or ``out`` does not fit.
+            ContentChangedError: The file changed since the checkpoint was opened.
+            StorageError: The store failed.
+        """
+        spec = self.tensors.get(name)
+        if spec is None:
+            raise CheckpointError(f"{self.reference} has no tensor {ascii(name)}")
+        return read_tensor(self.source, spec, out=out)
+
+    def _file_digests(self) -> dict[str, str]:
+        names = self.used_files
+        # Hashing releases the interpreter lock, so shards are hashed side by side.
+        with ThreadPoolExecutor(_HASH_THREADS) as pool:
+            return dict(zip(names, pool.map(self.source.sha256, names), strict=True))
+
+    def verify_pin(self) -> None:
+        """Check that the content is what it was when opened, and what the pin says.
+
+        Raises:
+            ContentChangedError: It is not.
+        """
+        found = digest_of(self._file_digests())
+        expected = self.pin or self.digest
+        if found != expected:
+            raise ContentChangedError(
+                f"{self.reference} is not the content that was pinned",
+                got=f"sha256 {found}",
+                expected=f"sha256 {expected}",
+                fix="Restore that content, or pin the new digest on purpose.",
+            )
+
+
+def open_checkpoint(reference: str, *, settings: Settings, sha256: str | None = None) -> Checkpoint:
+    """Open a checkpoint: read its configuration and headers, and check that they fit together.
+
+    Args:
+        reference: See `ztom.checkpoints.storage.open_source`.
+        settings: Allowed schemes and roots, limits, cache.
+        sha256: The `Checkpoint.digest` that it must have; hex, with or without ``sha256:``.
+            Checking it reads every byte.
+
+    Raises:
+        CheckpointError: It cannot be used; the subclasses say why.
+        ContentChangedError: The digest is another one.
+        StorageError: The store failed.
+    """
+    pin = _parse_pin(sha256)
+    source = open_source(reference, settings=settings)
+    layout = find_layout(source)
+    config = read_config(source, layout)
+    tensors = read_tensors(source, layout, settings=settings)
+    tied = False
+    if layout.kind == "full":
+        check_full_config(reference, config, tensors)
+        tied = has_tied_head(config, tensors)
+    checkpoint = Checkpoint(
+        reference=reference,
+        source=source,
+        kind=layout.kind,
+        config=config,
+        tensors=tensors,
+        weight_files=layout.weights,
+        files=layout.files,
+        tied=tied,
+        pin=pin,
+    )
+    if pin is not None:
+        checkpoint.verify_pin()
+    return checkpoint
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """SHA-256 over the lines ``name sha256`` of the files, sorted by name.
+
+    Args:
+        files: The digest of each file by its name.
+    """
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def fetch_folder(checkpoint: Checkpoint, folder: Path | None, settings: Settings) -> Path:
+    """A local folder with the checkpoint's files, for engines that need one.
+
+    Args:
+        checkpoint: Any checkpoint.
+        folder: Where to keep copies, each in a folder named by its digest; the cache if None.
+        settings: For the cache.
+
+    Returns:
+        The checkpoint's own folder where it is a local one, else a copy that was checked.
+
+    Raises:
+        ContentChangedError: The content changed while it was copied.
+        StorageError: The store failed, or the disk is full.
+    """
+    local = checkpoint.source.local_folder()
+    if local is not None:
+        return local
+    shelf = folder or settings.cache / "checkpoints"
+    target = shelf / checkpoint.digest
+    if target.is_dir() and _is_whole(checkpoint, target, settings):
+        return target
+    with staging_folder(shelf) as staging:
+        if target.is_dir():  # damaged since it was written
+            target.rename(staging / "damaged")
+        fresh = staging / "checkpoint"
+        fresh.mkdir(mode=0o755)
+        copied = {
+            name: _copy(checkpoint.source, name, fresh / name) for name in checkpoint.used_files
+        }
+        if digest_of(copied) != checkpoint.digest:
+            raise ContentChangedError(
+                f"{checkpoint.reference} changed while it was copied",
+                got=f"sha256 {digest_of(copied)}",
+                expected=f"sha256 {checkpoint.digest}",
+            )
+        publish_folder(fresh, target)
+    return target
+
+
+def _parse_pin(sha256: str | None) -> str | None:
+    if sha256 is None:
+        return None
+    match = _DIGEST.fullmatch(sha256)
+    if match is None:
+        raise CheckpointError(
+            "the pinned sha256 is malformed", got=sha256, expected="64 hex digits"
+        )
+    return match.group(1).lower()
+
+
+def _is_whole(checkpoint: Checkpoint, folder: Path, settings: Settings) -> bool:
+    copy = LocalSource(str(folder), folder, settings=settings)
+    try:
+        return digest_of({n: copy.sha256(n) for n in checkpoint.used_files}) == checkpoint.digest
+    except StorageError:
+        return False
+
+
+def _copy(source: Source, name: str, path: Path) -> str:
+    """Copy one file and return the digest of what was written."""
+    digest = hashlib.sha256()
+
+    def chunks() -> Iterator[bytes]:
+        size = source.size(name)
+        for offset in range(0, size, _COPY_CHUNK):
+            chunk = source.read(name, offset, min(_COPY_CHUNK, size - offset))
+            digest.update(chunk)
+            yield chunk
+
+    write_whole(path, chunks())
+    return digest.hexdigest()

@@ -1,0 +1,255 @@
+"""Which files of a folder are a checkpoint, and where each tensor lies.
+
+The layouts are those of transformers (``model.safetensors``, or shards with
+``model.safetensors.index.json``) and PEFT (``adapter_model.safetensors`` with
+``adapter_config.json``). Folders of pickles and folders with code are refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from ztom.checkpoints.reference import is_plain_name
+from ztom.checkpoints.storage import Source
+from ztom.checkpoints.strict_json import read_json_object
+from ztom.checkpoints.tensors import TensorSpec, read_header
+from ztom.errors import CheckpointError
+from ztom.settings import Settings
+
+CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_model.safetensors"
+
+#: Largest JSON file that is parsed, in bytes (an index of 100,000 tensors has about 10 MB).
+MAX_JSON_BYTES = 64 * 2**20
+
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib")
+_KEPT = (
+    CONFIG,
+    ADAPTER_CONFIG,
+    INDEX,
+    "generation_config.json",
+    "tokenizer*.json",
+    "*.model",
+    "*.tiktoken",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "chat_template*.json",
+    "chat_template*.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The files of a checkpoint.
+
+    Attributes:
+        kind: A full model, or a PEFT adapter.
+        weights: Names of the safetensors files, sorted.
+        weight_map: The file of each tensor according to the index; None without one.
+        files: Names of the other files that belong to it, sorted.
+    """
+
+    kind: Literal["full", "adapter"]
+    weights: tuple[str, ...]
+    weight_map: Mapping[str, str] | None
+    files: tuple[str, ...]
+
+
+def find_layout(source: Source) -> Layout:
+    """Decide what a folder holds, from the names of its files and the index.
+
+    Raises:
+        CheckpointError: No checkpoint, an ambiguous one, pickles only, code, or a shard that is
+            missing or not in the index.
+    """
+    names = source.names()
+    where = source.reference
+    _refuse_code(where, names)
+    files = tuple(name for name in names if any(fnmatchcase(name, kept) for kept in _KEPT))
+    full = SINGLE in names or INDEX in names
+    if ADAPTER in names or (ADAPTER_CONFIG in names and not full):
+        if full:
+            raise CheckpointError(
+                f"{where} is ambiguous",
+                got="a full model and an adapter",
+                expected="one of the two",
+            )
+        _require(where, names, (ADAPTER_CONFIG, ADAPTER))
+        return Layout("adapter", (ADAPTER,), None, files)
+    if not full:
+        raise _no_weights(where, names)
+    _require(where, names, (CONFIG,))
+    # Left behind by training; kept, it would make transformers look for an adapter.
+    files = tuple(name for name in files if name != ADAPTER_CONFIG)
+    shards = [name for name in names if _SHARD.fullmatch(name)]
+    if INDEX not in names:
+        if shards:
+            raise CheckpointError(
+                f"{where} is ambiguous",
+                got=f"{SINGLE} beside {shards[0]}",
+                expected="one of the two",
+            )
+        return Layout("full", (SINGLE,), None, files)
+    weight_map = _read_index(source)
+    listed = sorted(set(weight_map.values()))
+    present = sorted({*shards, *({SINGLE} & set(names))} | (set(listed) & set(names)))
+    if present != listed:
+        raise CheckpointError(
+            f"{where}: the shards are not those of {INDEX}",
+            got=difference(present, listed),
+            expected=f"{len(listed)} shards",
+        )
+    return Layout("full", tuple(listed), weight_map, files)
+
+
+def read_config(source: Source, layout: Layout) -> Mapping[str, Any]:
+    """Read the configuration, refusing every file of it that asks for code of its own.
+
+    Raises:
+        CheckpointError: Not valid JSON, or it names code.
+    """
+    main = CONFIG if layout.kind == "full" else ADAPTER_CONFIG
+    config = read_json(source, main)
+    for name in layout.files:
+        if not name.endswith("config.json"):
+            continue
+        content = config if name == main else read_json(source, name)
+        for key in ("auto_map", "custom_pipelines"):
+            if content.get(key):
+                raise CheckpointError(
+                    f"{source.reference}: {name} asks for code of its own ({key})",
+                    got=content[key],
+                    expected="a model that transformers knows",
+                    fix="Save it with the class that transformers ships; code is never run.",
+                )
+    return config
+
+
+def read_tensors(source: Source, layout: Layout, *, settings: Settings) -> Mapping[str, TensorSpec]:
+    """Read all headers and compare them with the index.
+
+    Returns:
+        Where each tensor lies, sorted by name.
+
+    Raises:
+        TensorFileError: A file is malformed.
+        CheckpointError: A tensor stands in two files, or the index disagrees with the shards.
+    """
+    tensors: dict[str, TensorSpec] = {}
+    for file in layout.weights:
+        for name, spec in read_header(source, file, settings=settings).items():
+            if name in tensors:
+                raise CheckpointError(
+                    f"{source.reference}: tensor {name} stands twice",
+                    got=f"{tensors[name].file} and {file}",
+                )
+            tensors[name] = spec
+    if not tensors:
+        raise CheckpointError(f"{source.reference} holds no tensors")
+    if layout.weight_map is not None:
+        _compare_with_index(source.reference, tensors, layout.weight_map)
+    return dict(sorted(tensors.items()))
+
+
+def read_json(source: Source, name: str) -> Mapping[str, Any]:
+    """Read one JSON file whose top level is an object.
+
+    Raises:
+        CheckpointError: Too large, not JSON, or not an object.
+    """
+    raw = source.read(name, 0, min(source.size(name), MAX_JSON_BYTES + 1))
+    return read_json_object(raw, what=f"{source.reference}: {name}", limit=MAX_JSON_BYTES)
+
+
+def difference(found: Collection[str], expected: Collection[str]) -> str:
+    """What is missing and what is too much, the first five names of each."""
+    texts = []
+    for word, names in (
+        ("missing", sorted(set(expected) - set(found))),
+        ("extra", sorted(set(found) - set(expected))),
+    ):
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            texts.append(f"{word} {', '.join(names[:5])}{more}")
+    return "; ".join(texts)
+
+
+def _refuse_code(where: str, names: Collection[str]) -> None:
+    code = [name for name in names if name.endswith((".py", ".pyc", ".so"))]
+    if code:
+        raise CheckpointError(
+            f"{where} holds code",
+            got=", ".join(code[:5]),
+            expected="weights, configuration and tokenizer only",
+            fix="Save the model with the class that transformers ships; code is never run.",
+        )
+
+
+def _require(where: str, names: Collection[str], required: tuple[str, ...]) -> None:
+    for name in required:
+        if name not in names:
+            raise CheckpointError(f"{where}: {name} is missing")
+
+
+def _no_weights(where: str, names: list[str]) -> CheckpointError:
+    pickles = [name for name in names if any(fnmatchcase(name, kind) for kind in _PICKLES)]
+    shards = [name for name in names if _SHARD.fullmatch(name)]
+    if shards:
+        return CheckpointError(f"{where}: {INDEX} is missing", got=f"{len(shards)} shards")
+    if pickles:
+        return CheckpointError(
+            f"{where} holds pickled weights only",
+            got=", ".join(pickles[:5]),
+            expected=f"{SINGLE} or {INDEX}",
+            fix="Pickles are never loaded; save the model again as safetensors.",
+        )
+    return CheckpointError(
+        f"{where} holds no weights",
+        got=", ".join(names[:10]) or "no files",
+        expected=f"{SINGLE}, {INDEX} or {ADAPTER}",
+    )
+
+
+def _read_index(source: Source) -> dict[str, str]:
+    where = f"{source.reference}: {INDEX}"
+    weight_map = read_json(source, INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{where} has no weight_map")
+    for tensor, file in weight_map.items():
+        plain = isinstance(file, str) and is_plain_name(file) and file.endswith(".safetensors")
+        if not plain:
+            raise CheckpointError(
+                f"{where}: weight_map sends {ascii(tensor)} to a file that is not allowed",
+                got=ascii(file),
+                expected="the name of a safetensors file in the same folder",
+            )
+    return weight_map
+
+
+def _compare_with_index(
+    where: str, tensors: Mapping[str, TensorSpec], weight_map: Mapping[str, str]
+) -> None:
+    if tensors.keys() != weight_map.keys():
+        raise CheckpointError(
+            f"{where}: the shards hold other tensors than {INDEX} says",
+            got=difference(tensors.keys(), weight_map.keys()),
+        )
+    for name, spec in tensors.items():
+        if weight_map[name] != spec.file:
+            raise CheckpointError(
+                f"{where}: {name} lies in another shard than {INDEX} says",
+                got=spec.file,
+                expected=weight_map[name],
+            )

@@ -1,0 +1,159 @@
+"""What a reference may say, decided before any store is touched.
+
+A reference is text that a person or a request wrote: a local folder, a tar of one, or a ``gs://``,
+``s3://`` or ``memory://`` address of either. fsspec would resolve far more than that (dozens of
+protocols, chained ones, percent-encoded paths), so what is not plainly allowed is refused here.
+This module opens nothing; it only resolves links of local paths, to compare them with the roots.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ztom.errors import ReferenceRefusedError
+from ztom.settings import Settings
+
+#: The schemes this package can read; `Settings.allowed_schemes` can only narrow them.
+SUPPORTED_SCHEMES = ("file", "gs", "s3", "memory")
+
+Archive = Literal["none", "tar", "tar.gz"]
+
+_MAX_LENGTH = 2048
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
+_PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_OBJECT_PATH = re.compile(r"[A-Za-z0-9 !$&'()+,.:;=@_~/-]+")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+@=,()-]{0,199}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A reference that was checked.
+
+    Attributes:
+        text: As it was written.
+        scheme: One of `SUPPORTED_SCHEMES`.
+        path: Absolute local path with links resolved, or ``bucket/key`` without a trailing slash.
+        archive: The kind of archive that the name promises.
+    """
+
+    text: str
+    scheme: str
+    path: str
+    archive: Archive
+
+
+def parse_reference(reference: str, *, settings: Settings) -> Reference:
+    """Check a reference against the grammar, the allowed schemes and the allowed roots.
+
+    Raises:
+        ReferenceRefusedError: Anything that is not plainly an allowed address.
+    """
+    _check_characters(reference)
+    match = _SCHEME.match(reference)
+    scheme = match.group(1).lower() if match else "file"
+    if match and not match.group(2):
+        raise _refused(reference, "a scheme without //", fix="Write a path, or scheme://path.")
+    if scheme not in SUPPORTED_SCHEMES or scheme not in settings.allowed_schemes:
+        allowed = [s for s in settings.allowed_schemes if s in SUPPORTED_SCHEMES]
+        raise _refused(reference, f"scheme {scheme}", expected=f"one of {', '.join(allowed)}")
+    if scheme == "file":
+        path = _local_path(reference, has_scheme=match is not None)
+    else:
+        path = _object_path(reference, reference[match.end() :] if match else "", scheme)
+    if not within_roots(scheme, path, settings=settings):
+        raise _refused(
+            reference,
+            "a place outside the allowed roots",
+            expected=f"under one of {', '.join(settings.allowed_roots)}",
+            fix="The operator sets the roots with ZTOM_ALLOWED_ROOTS.",
+        )
+    return Reference(reference, scheme, path, archive_kind(path))
+
+
+def within_roots(scheme: str, path: str, *, settings: Settings) -> bool:
+    """Whether a resolved path lies under an allowed root of the same scheme."""
+    for root in settings.allowed_roots:
+        match = _SCHEME.match(root)
+        root_scheme = match.group(1).lower() if match and match.group(2) else "file"
+        if root_scheme != scheme:
+            continue
+        rest = root[match.end() :] if match and match.group(2) else root
+        if scheme == "file":
+            if Path(path).is_relative_to(Path(rest).expanduser().resolve()):
+                return True
+        elif not rest.strip("/") or f"{path}/".startswith(f"{rest.strip('/')}/"):
+            return True
+    return False
+
+
+def archive_kind(path: str) -> Archive:
+    """The kind of archive that a file name promises."""
+    lower = path.lower()
+    if lower.endswith((".tar.gz", ".tgz")):
+        return "tar.gz"
+    return "tar" if lower.endswith(".tar") else "none"
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name is safe as a file of a checkpoint: no folders, nothing hidden, nothing odd."""
+    return _FILE_NAME.fullmatch(name) is not None and not name.endswith((" ", "."))
+
+
+def _check_characters(reference: str) -> None:
+    if not reference or len(reference) > _MAX_LENGTH:
+        raise _refused(
+            reference, f"{len(reference)} characters", expected=f"1 to {_MAX_LENGTH} characters"
+        )
+    if not reference.isprintable():
+        raise _refused(reference, "control characters")
+    for bad in ("::", "\\", "#"):
+        if bad in reference:
+            raise _refused(reference, f"{bad!r}", expected="one plain address")
+    if _PERCENT.search(reference):
+        raise _refused(reference, "percent-encoding", expected="plain characters")
+
+
+def _local_path(reference: str, *, has_scheme: bool) -> str:
+    if not has_scheme:
+        return str(Path(reference).expanduser().resolve())
+    rest = reference.split("://", 1)[1]
+    if not rest.startswith("/"):
+        raise _refused(reference, "a host name", expected="file:///absolute/path")
+    if any(part in ("..", ".") for part in rest.split("/")):
+        raise _refused(reference, "a relative step in an address", expected="a normalised path")
+    return str(Path(rest).resolve())
+
+
+def _object_path(reference: str, rest: str, scheme: str) -> str:
+    path = rest.rstrip("/")
+    if scheme == "memory":
+        path = path.lstrip("/")
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise _refused(reference, "an empty or relative step", expected=f"{scheme}://bucket/folder")
+    if scheme != "memory" and not _BUCKET.fullmatch(parts[0]):
+        raise _refused(
+            reference,
+            f"bucket {parts[0]!r}",
+            expected="a bucket name",
+            fix="Keys, tokens and endpoints come from the operator's environment only.",
+        )
+    if not _OBJECT_PATH.fullmatch(path):
+        raise _refused(reference, "characters that are not allowed in an address")
+    return path
+
+
+def _refused(
+    reference: str, got: str, *, expected: str | None = None, fix: str | None = None
+) -> ReferenceRefusedError:
+    shown = reference if len(reference) <= 200 else reference[:197] + "..."
+    return ReferenceRefusedError(
+        f"reference {shown.encode('unicode_escape').decode()!s} is refused",
+        got=got,
+        expected=expected,
+        fix=fix,
+    )

@@ -1,0 +1,1 @@
+"""Real chains of checkpoints, small enough to be trained where the demo runs."""

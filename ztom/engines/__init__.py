@@ -1,0 +1,1 @@
+"""Engines turn a blend and prompts into outputs; one protocol, one conformance suite."""

@@ -1,0 +1,182 @@
+"""A deterministic engine without a model, for unit tests only.
+
+Its answers depend on the prompt, and get worse smoothly as the factors leave a hidden optimum, so a
+search over it has something to find. The distance is the mean of ``((alpha_i - optimum_i) /
+0.1)^2``; token log-probabilities fall with it, and a growing share of the words of an answer (an
+echo of the prompt) is replaced. It holds no checkpoints and is no model of how real blends behave.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ztom.engines.protocol import BlendStats, Capability, Completion, EngineInfo, GenerationConfig
+from ztom.errors import EngineError, FactorError
+from ztom.stimuli.records import Prompt
+
+_SCALE = 0.1
+_BASE_NATS = 2.0
+_NATS_PER_DISTANCE = 0.5
+_FILLER = ("lorem", "ipsum", "dolor", "sit", "amet", "elit", "nunc", "quam")
+
+
+class FakeEngine:
+    """Implements `ztom.engines.protocol.Engine` with arithmetic instead of a model.
+
+    Args:
+        transitions: Number of scaling factors.
+        seed: Everything random is drawn from it, the optimum included.
+        optimum: The best factors; drawn from [-0.06, 0.06] when None.
+        noise: Standard deviation, in nats per token, of an offset redrawn at every blend, so that
+            two evaluations of the same factors differ. Repeatable for a new engine only.
+        outputs: Length of the rows that `values` returns.
+    """
+
+    def __init__(
+        self,
+        transitions: int,
+        *,
+        seed: int = 0,
+        optimum: Sequence[float] | None = None,
+        noise: float = 0.0,
+        outputs: int = 3,
+    ) -> None:
+        if transitions < 1:
+            raise EngineError("a fake engine needs transitions", got=transitions, expected=">= 1")
+        rng = np.random.default_rng(seed)
+        drawn = rng.uniform(-0.06, 0.06, size=transitions)
+        self._optimum = drawn if optimum is None else np.asarray(optimum, dtype=np.float64)
+        if self._optimum.shape != (transitions,):
+            raise EngineError(
+                "the optimum has the wrong length", got=self._optimum.size, expected=transitions
+            )
+        self._seed = seed
+        self._noise = noise
+        self._outputs = outputs
+        self._factors = (0.0,) * transitions
+        self._blends = 0
+        self._offset = 0.0
+        self._closed = False
+
+    @property
+    def info(self) -> EngineInfo:
+        """Every capability, on the CPU."""
+        return EngineInfo(
+            name="fake",
+            version="1",
+            dtype="float32",
+            device="cpu",
+            capabilities=frozenset(Capability),
+        )
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """The factors of the last blend, zeros at the start."""
+        return self._factors
+
+    @property
+    def distance(self) -> float:
+        """Mean of ``((alpha_i - optimum_i) / 0.1)^2`` for the factors now loaded."""
+        return float(np.mean(((np.array(self._factors) - self._optimum) / _SCALE) ** 2))
+
+    def blend(self, factors: Sequence[float]) -> BlendStats:
+        """Remember the factors; raises FactorError as the real engines do."""
+        started = time.perf_counter()
+        self._check_open()
+        values = tuple(float(factor) for factor in factors)
+        if len(values) != len(self._factors):
+            raise FactorError(
+                "wrong number of factors", got=len(values), expected=len(self._factors)
+            )
+        if not np.isfinite(values).all():
+            raise FactorError("factors must be finite", got=values)
+        self._factors = values
+        self._blends += 1
+        draw = np.random.default_rng((self._seed, self._blends)).standard_normal()
+        self._offset = self._noise * float(draw)
+        size = 8 * len(values)
+        return BlendStats(
+            seconds=time.perf_counter() - started,
+            bytes_read=size,
+            bytes_written=size,
+            placement="host",
+        )
+
+    def generate(self, prompts: Sequence[Prompt], config: GenerationConfig) -> list[Completion]:
+        """Echo the prompt, with more wrong words the further the factors are from the optimum."""
+        self._check_open()
+        return [self._complete(prompt, config) for prompt in prompts]
+
+    def log_probs(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str]
+    ) -> list[NDArray[np.float64]]:
+        """One log-probability per word of the continuation, at least one.
+
+        Returns:
+            float64 arrays of shape (words of the continuation,).
+        """
+        self._check_open()
+        if len(prompts) != len(continuations):
+            raise EngineError(
+                "prompts and continuations differ in number",
+                got=len(continuations),
+                expected=len(prompts),
+            )
+        level = _BASE_NATS + _NATS_PER_DISTANCE * self.distance + self._offset
+        return [
+            -(level + 0.5 * self._uniforms(f"{_text(prompt)}\x1f{text}", len(text.split()) or 1))
+            for prompt, text in zip(prompts, continuations, strict=True)
+        ]
+
+    def values(self, prompts: Sequence[Prompt]) -> NDArray[np.float64]:
+        """A row of logits per prompt that flattens with the distance.
+
+        Returns:
+            float64, shape (prompts, outputs).
+        """
+        self._check_open()
+        sharpness = 4.0 * np.exp(-0.5 * self.distance)
+        logits = np.zeros((len(prompts), self._outputs))
+        for row, prompt in enumerate(prompts):
+            logits[row] = sharpness * self._uniforms(_text(prompt), self._outputs) + self._offset
+        return logits
+
+    def close(self) -> None:
+        """Refuse everything from now on; calling it twice is harmless."""
+        self._closed = True
+
+    def _complete(self, prompt: Prompt, config: GenerationConfig) -> Completion:
+        words = _text(prompt).split() or ["empty"]
+        salt = f"{config.seed}" if config.temperature > 0 else ""
+        luck = self._uniforms(f"{' '.join(words)}\x1f{salt}", len(words))
+        kept = np.exp(-0.7 * (self.distance + abs(self._offset)))
+        answer = [
+            word if u < kept else _FILLER[int(u * 1e6) % len(_FILLER)]
+            for word, u in zip(words, luck, strict=True)
+        ]
+        reason = "length" if len(answer) > config.max_new_tokens else "stop"
+        text = " ".join(answer[: config.max_new_tokens])
+        for stop in config.stop:
+            if stop and stop in text:
+                text, reason = text[: text.index(stop)], "stop"
+        return Completion(text=text, tokens=len(text.split()), finish_reason=reason)
+
+    def _uniforms(self, text: str, count: int) -> NDArray[np.float64]:
+        """Uniform numbers in [0, 1) that depend on nothing but the seed and the text, (count,)."""
+        digest = hashlib.sha256(f"{self._seed}\x1f{text}".encode()).digest()
+        return np.random.default_rng(list(digest)).random(count)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("the engine is closed")
+
+
+def _text(prompt: Prompt) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return " ".join(str(part) if isinstance(part, float) else part.content for part in prompt)

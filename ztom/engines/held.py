@@ -1,0 +1,143 @@
+"""Where an engine keeps the pristine checkpoints of a chain, and how it blends from them.
+
+Every blend starts from the checkpoints, so they are kept where reading them is fastest: on the device,
+else in host memory, else they stay in their files and are streamed for each blend. Files are read, not
+mapped: a file that is cut short while it is mapped kills the process, while a short read is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+
+from ztom.blending.apply import blend_tensor, file_reader
+from ztom.blending.chain import Chain
+from ztom.blending.plan import BlendPlan, plan_blend
+from ztom.checkpoints.tensors import TensorSpec, check_finite
+from ztom.errors import BlendError, ChainError
+
+Placement = Literal["device", "host", "file"]
+
+#: The share of free memory that held checkpoints may take.
+_SHARE = 0.6
+
+
+def choose_placement(
+    nbytes: int, *, device_free: int | None, host_free: int, share: float = _SHARE
+) -> Placement:
+    """Where checkpoints of this size go.
+
+    Args:
+        nbytes: Bytes of all pristine tensors.
+        device_free: Free bytes on the accelerator; None without one.
+        host_free: Free bytes of host memory.
+        share: The share of free memory that may be taken.
+    """
+    if device_free is not None and nbytes <= share * device_free:
+        return "device"
+    return "host" if nbytes <= share * host_free else "file"
+
+
+class HeldChain:
+    """The pristine tensors of a chain, held for repeated blending.
+
+    Args:
+        chain: Opened and checked.
+        device: Where the blend is computed.
+        dtype: What the blend is cast to; None keeps what is stored.
+        placement: Chosen by free memory when None.
+
+    Raises:
+        ChainError: A checkpoint holds NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        *,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        placement: Placement | None = None,
+    ) -> None:
+        self.chain = chain
+        self._device = device
+        self._dtype = dtype
+        self.bytes_read = 0
+        self._file = file_reader(chain)
+        specs = _pristine(chain)
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        self.placement: Placement = placement or choose_placement(
+            sum(spec.nbytes for _, spec in specs), device_free=free, host_free=_host_free()
+        )
+        self._held: dict[tuple[int, str], torch.Tensor] = {}
+        for member, spec in specs:
+            tensor = self._file(member, spec)
+            _check(chain, member, tensor, spec.name)
+            if self.placement == "device":
+                self._held[member, spec.name] = tensor.to(device)
+            elif self.placement == "host":
+                pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+                self._held[member, spec.name] = pinned
+
+    def plan(self, factors: Sequence[float]) -> BlendPlan:
+        """What will be added up."""
+        return plan_blend(self.chain, factors, dtype=self._dtype)
+
+    def blend(self, plan: BlendPlan) -> Iterator[tuple[str, torch.Tensor]]:
+        """The blended tensors on the device, one at a time; `bytes_read` counts what it took.
+
+        A tensor may be a pristine one itself: the caller copies it and never writes to it.
+
+        Raises:
+            BlendError: A blended value is NaN or infinite at the deployed dtype.
+        """
+        self.bytes_read = 0
+        for tensor in plan.tensors:
+            yield tensor.name, blend_tensor(tensor, self._read)
+
+    def _read(self, member: int, spec: TensorSpec) -> torch.Tensor:
+        self.bytes_read += spec.nbytes
+        held = self._held.get((member, spec.name))
+        source = self._file(member, spec) if held is None else held
+        return source.to(self._device, non_blocking=True)
+
+
+def _pristine(chain: Chain) -> list[tuple[int, TensorSpec]]:
+    """Every tensor that some blend of the chain reads, once."""
+    everything = plan_blend(chain, [0.5**i for i in range(1, chain.transitions + 1)])
+    specs: dict[tuple[int, str], TensorSpec] = {}
+    for tensor in everything.tensors:
+        for term in tensor.dense:
+            specs[term.member, term.spec.name] = term.spec
+        for low_rank in tensor.low_rank:
+            for spec in (low_rank.factors.a, low_rank.factors.b):
+                specs[low_rank.member, spec.name] = spec
+    return [(member, spec) for (member, _), spec in sorted(specs.items(), key=lambda kv: kv[0])]
+
+
+def _check(chain: Chain, member: int, tensor: torch.Tensor, name: str) -> None:
+    try:
+        check_finite(tensor, name)
+    except (ValueError, BlendError) as error:
+        raise ChainError(
+            f"{chain.members[member].reference} cannot be blended: {error}",
+            fix="Leave this checkpoint out, or save it again from a healthy run.",
+        ) from error
+
+
+def _host_free() -> int:
+    """Bytes of memory that can be had without swapping."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+__all__ = ["HeldChain", "Placement", "choose_placement"]

@@ -1,0 +1,112 @@
+"""Prompts to token ids, the same way for every engine that has a tokenizer.
+
+A chat template is applied where the tokenizer has one: chat turns as they are, plain text as one user
+turn. Continuations are tokenised on their own and appended, so the same tokens are scored by every
+engine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import AutoTokenizer
+
+from ztom.errors import CapabilityError, EngineError
+from ztom.stimuli.records import Message, Prompt
+
+logger = logging.getLogger(__name__)
+
+ChatTemplate = Literal["auto", "always", "never"]
+
+
+class PromptEncoder:
+    """Turns prompts and continuations into token ids.
+
+    Args:
+        folder: Holds the tokenizer; its code is never run.
+        chat_template: ``auto`` applies the template to plain text too when there is one, ``always``
+            demands one, ``never`` gives plain text to the model as it is.
+    """
+
+    def __init__(self, folder: Path, *, chat_template: ChatTemplate = "auto") -> None:
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(folder), trust_remote_code=False, local_files_only=True
+            )
+        except Exception as error:  # transformers raises whatever its parsers raise
+            raise EngineError(
+                f"the tokenizer in {folder} cannot be loaded", got=f"{type(error).__name__}: {error}"
+            ) from error
+        has_template = bool(getattr(self.tokenizer, "chat_template", None))
+        if chat_template == "always" and not has_template:
+            raise EngineError(
+                f"the tokenizer in {folder} has no chat template",
+                fix="Add chat_template.jinja to the checkpoint, or set chat_template: auto.",
+            )
+        self._has_template = has_template
+        self._for_text = has_template and chat_template != "never"
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """The ids a model is given.
+
+        Raises:
+            CapabilityError: The prompt is a row of numbers.
+            EngineError: The prompt is a chat and the tokenizer has no chat template.
+        """
+        if isinstance(prompt, str):
+            if not self._for_text:
+                return self._ids(prompt, special=True)
+            prompt = (Message(role="user", content=prompt),)
+        turns = [turn for turn in prompt if isinstance(turn, Message)]
+        if len(turns) != len(prompt):
+            raise CapabilityError("a row of numbers is no prompt for a language model")
+        if not self._has_template:
+            raise EngineError(
+                "the stimuli are chats and the tokenizer has no chat template",
+                fix="Give prompts as plain text, or add chat_template.jinja to the checkpoint.",
+            )
+        text = self.tokenizer.apply_chat_template(
+            [{"role": turn.role, "content": turn.content} for turn in turns],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        return self._ids(text, special=False)  # the template writes its own special tokens
+
+    def continuation_ids(self, text: str) -> list[int]:
+        """The ids of an expected output, as they would follow a prompt.
+
+        Raises:
+            EngineError: The text has no tokens.
+        """
+        ids = self._ids(text, special=False)
+        if not ids:
+            raise EngineError("an expected output is empty: it has no token to score")
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text without special tokens."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def _ids(self, text: str, *, special: bool) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=special)["input_ids"]
+        return ids
+
+
+def check_length(prompt: Sequence[int], continuation: Sequence[int], *, limit: int) -> None:
+    """Refuse what does not fit, before an engine fails half-way through a batch.
+
+    Raises:
+        EngineError: Prompt and continuation are longer than the model's context.
+    """
+    length = len(prompt) + len(continuation)
+    if length > limit:
+        raise EngineError(
+            "a stimulus does not fit into the model's context",
+            got=f"{len(prompt)} prompt tokens and {len(continuation)} to follow",
+            expected=f"at most {limit} together",
+            fix="Shorten it, or raise max_model_len up to what the model was trained for.",
+        )

@@ -1,0 +1,153 @@
+"""The one protocol that every engine implements, and the records that cross it.
+
+An engine holds a chain's weights, takes scaling factors, and answers prompts with the blend that the
+factors describe. It does not score, split or store anything. Implementations: `ztom.engines.fake`
+(unit tests), `ztom.engines.torch_engine`, `ztom.engines.vllm_engine`; the same conformance suite runs on
+all of them (`tests/conformance.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from ztom.stimuli.records import Prompt
+
+
+class Capability(StrEnum):
+    """What an engine can be asked for."""
+
+    GENERATE = "generate"
+    LOG_PROBS = "log_probs"
+    VALUES = "values"
+
+
+class GenerationConfig(BaseModel):
+    """How text is generated; the field names are those of transformers' ``GenerationConfig``.
+
+    ``temperature`` 0 is greedy decoding, which is deterministic and the default.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_new_tokens: int = Field(default=64, ge=1, le=131_072)
+    temperature: float = Field(default=0.0, ge=0.0, le=10.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: int = Field(default=0, ge=0, description="0 keeps every token")
+    repetition_penalty: float = Field(default=1.0, gt=0.0, le=10.0)
+    stop: tuple[str, ...] = ()
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One generated answer.
+
+    Attributes:
+        text: Without the prompt and without special tokens.
+        tokens: Number of generated tokens.
+        finish_reason: ``stop`` (end of sequence or a stop string) or ``length``.
+    """
+
+    text: str
+    tokens: int
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlendStats:
+    """What one change of factors cost.
+
+    Attributes:
+        seconds: From the call until the engine can answer.
+        bytes_read: Bytes of checkpoint data read for the blend.
+        bytes_written: Bytes of blended parameters written.
+        placement: Where the checkpoints are held: ``device``, ``host`` or ``file``.
+    """
+
+    seconds: float
+    bytes_read: int
+    bytes_written: int
+    placement: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What is recorded about an engine with each result.
+
+    Attributes:
+        name: ``fake``, ``torch`` or ``vllm``.
+        version: Version of the library underneath.
+        dtype: The dtype of the deployed weights, e.g. ``bfloat16``.
+        device: ``cpu`` or ``cuda``.
+        capabilities: What may be asked of it.
+    """
+
+    name: str
+    version: str
+    dtype: str
+    device: str
+    capabilities: frozenset[Capability]
+
+
+class Engine(Protocol):
+    """Holds a chain and answers prompts with a blend of it. Not thread-safe: one caller at a time."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine is."""
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """The scaling factors of the blend now loaded, one per transition; zeros at the start."""
+
+    def blend(self, factors: Sequence[float]) -> BlendStats:
+        """Load ``latest + sum(alpha_i * delta_i)``, recomputed from the pristine checkpoints.
+
+        Args:
+            factors: One finite factor per transition of the chain.
+
+        Raises:
+            FactorError: Wrong length, or a factor that is not finite.
+            BlendError: The blend overflows the deployed dtype or holds NaN; the engine then
+                has no usable weights until the next successful blend, and says so when asked.
+        """
+
+    def generate(self, prompts: Sequence[Prompt], config: GenerationConfig) -> list[Completion]:
+        """Generate one completion per prompt, in order; the engine batches on its own.
+
+        Raises:
+            CapabilityError: The engine does not generate.
+            EngineError: Anything that went wrong inside.
+        """
+
+    def log_probs(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str]
+    ) -> list[NDArray[np.float64]]:
+        """Teacher-forced natural-log probabilities of each continuation's tokens after its prompt.
+
+        Returns:
+            One float64 array per prompt, shape (tokens of the continuation,).
+
+        Raises:
+            CapabilityError: The engine has no token probabilities.
+        """
+
+    def values(self, prompts: Sequence[Prompt]) -> NDArray[np.float64]:
+        """The model's raw output row per prompt (class logits, regression outputs).
+
+        Returns:
+            float64, shape (prompts, outputs).
+
+        Raises:
+            CapabilityError: The engine is not a classifier, regressor or plain module.
+        """
+
+    def close(self) -> None:
+        """Give back memory and processes; calling it twice is harmless."""

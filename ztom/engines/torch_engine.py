@@ -1,0 +1,347 @@
+"""Hugging Face models and plain modules in PyTorch: classifiers, regressors, and a second opinion.
+
+Slower than vLLM at generation; it is what classification runs on, and what vLLM's answers are compared
+with. Which head a Hugging Face model gets is read from ``architectures`` in its config.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from ztom.blending.chain import Chain
+from ztom.blending.plan import parse_dtype
+from ztom.engines.build import EngineConfig
+from ztom.engines.held import HeldChain
+from ztom.engines.prompts import PromptEncoder, check_length
+from ztom.engines.protocol import (
+    BlendStats,
+    Capability,
+    Completion,
+    EngineInfo,
+    GenerationConfig,
+)
+from ztom.errors import CapabilityError, EngineError, FactorError
+from ztom.stimuli.records import Prompt
+
+_GENERATES = frozenset({Capability.GENERATE, Capability.LOG_PROBS})
+_CLASSIFIES = frozenset({Capability.VALUES})
+
+
+class TorchEngine:
+    """Implements `ztom.engines.protocol.Engine` with transformers or a plain module.
+
+    Args:
+        config: How to run it.
+        folder: A checkpoint with the model's config and tokenizer.
+        chain: What is blended; None for one fixed model.
+    """
+
+    def __init__(self, config: EngineConfig, folder: Path, chain: Chain | None) -> None:
+        self._config = config
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._dtype = parse_dtype(config.dtype)
+        self._encoder: PromptEncoder | None = None
+        if config.module is not None:
+            self._model = _plain_module(config.module, folder)
+            self._capabilities = _CLASSIFIES
+        else:
+            self._model, self._capabilities = _hugging_face(folder, self._dtype)
+            self._encoder = PromptEncoder(folder, chat_template=config.chat_template)
+        self._model.to(self._device).eval().requires_grad_(False)
+        if self._dtype is not None:
+            self._model.to(self._dtype)
+        self._transitions = 0 if chain is None else chain.transitions
+        self._factors: tuple[float, ...] | None = (0.0,) * self._transitions
+        self._held: HeldChain | None = None
+        if chain is not None:
+            self._held = HeldChain(chain, device=self._device, dtype=self._dtype)
+            self.blend(self.factors)
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine is."""
+        dtype = next((p.dtype for p in self._model.parameters()), torch.float32)
+        return EngineInfo(
+            name="torch",
+            version=torch.__version__,
+            dtype=str(dtype).removeprefix("torch."),
+            device=self._device.type,
+            capabilities=self._capabilities,
+        )
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """The factors of the blend now loaded."""
+        if self._factors is None:
+            raise EngineError("the last blend failed: there are no usable weights", fix="Blend again.")
+        return self._factors
+
+    def blend(self, factors: Sequence[float]) -> BlendStats:
+        """Copy the blend into the model's parameters; see the protocol."""
+        if self._held is None:
+            raise FactorError("this engine runs one fixed model, it has no factors")
+        started = time.perf_counter()
+        plan = self._held.plan(factors)
+        self._factors = None
+        targets = _Targets(self._model)
+        for name, tensor in self._held.blend(plan):
+            targets.copy(name, tensor)
+        targets.check_complete()
+        self._factors = plan.factors
+        return BlendStats(
+            seconds=time.perf_counter() - started,
+            bytes_read=self._held.bytes_read,
+            bytes_written=plan.nbytes,
+            placement=self._held.placement,
+        )
+
+    def generate(self, prompts: Sequence[Prompt], config: GenerationConfig) -> list[Completion]:
+        """Generate in batches with left padding; see the protocol."""
+        encoder = self._language_model()
+        ids = [encoder.prompt_ids(prompt) for prompt in prompts]
+        for each in ids:
+            check_length(each, [], limit=self._max_length() - 1)
+        completions: list[Completion] = []
+        for number, batch in enumerate(_batches(ids, self._config.max_num_seqs)):
+            completions += self._generate_batch(encoder, batch, config, seed=config.seed + number)
+        return completions
+
+    def log_probs(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str]
+    ) -> list[NDArray[np.float64]]:
+        """Teacher-forced, in batches with right padding; see the protocol."""
+        encoder = self._language_model()
+        pairs = [
+            (encoder.prompt_ids(prompt), encoder.continuation_ids(continuation))
+            for prompt, continuation in zip(prompts, continuations, strict=True)
+        ]
+        for prompt_ids, continuation_ids in pairs:
+            check_length(prompt_ids, continuation_ids, limit=self._max_length())
+        rows: list[NDArray[np.float64]] = []
+        for batch in _batches(pairs, self._config.max_num_seqs):
+            logits = self._logits([a + b for a, b in batch])
+            for row, (prompt_ids, continuation_ids) in zip(logits, batch, strict=True):
+                start = len(prompt_ids) - 1
+                scored = row[start : start + len(continuation_ids)].float().log_softmax(-1)
+                picked = scored.gather(
+                    1, torch.tensor(continuation_ids, device=scored.device)[:, None]
+                )
+                rows.append(picked[:, 0].double().cpu().numpy())
+        return rows
+
+    def values(self, prompts: Sequence[Prompt]) -> NDArray[np.float64]:
+        """Class logits or the plain module's output rows; see the protocol."""
+        if Capability.VALUES not in self._capabilities:
+            raise CapabilityError("a causal language model has no output row")
+        self.factors  # noqa: B018 - raises when there are no usable weights
+        rows = [self._rows(batch) for batch in _batches(list(prompts), self._config.max_num_seqs)]
+        return np.concatenate(rows) if rows else np.empty((0, 0))
+
+    def close(self) -> None:
+        """Drop the weights."""
+        self._held = None
+        self._model = torch.nn.Module()
+
+    def _language_model(self) -> PromptEncoder:
+        if Capability.GENERATE not in self._capabilities or self._encoder is None:
+            raise CapabilityError("this model does not generate text")
+        self.factors  # noqa: B018 - raises when there are no usable weights
+        return self._encoder
+
+    def _max_length(self) -> int:
+        own = getattr(self._model.config, "max_position_embeddings", None)
+        limits = [limit for limit in (own, self._config.max_model_len) if limit]
+        return int(min(limits)) if limits else 1_000_000
+
+    @torch.inference_mode()
+    def _logits(self, ids: list[list[int]]) -> torch.Tensor:
+        tokens, mask = self._padded(ids, left=False)
+        logits: torch.Tensor = self._model(input_ids=tokens, attention_mask=mask).logits
+        return logits
+
+    def _padded(self, ids: list[list[int]], *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask, both [rows, longest]."""
+        longest = max(len(row) for row in ids)
+        tokens = torch.zeros(len(ids), longest, dtype=torch.long)
+        mask = torch.zeros_like(tokens)
+        for i, row in enumerate(ids):
+            place = slice(longest - len(row), longest) if left else slice(0, len(row))
+            tokens[i, place] = torch.tensor(row)
+            mask[i, place] = 1
+        return tokens.to(self._device), mask.to(self._device)
+
+    @torch.inference_mode()
+    def _generate_batch(
+        self, encoder: PromptEncoder, ids: list[list[int]], config: GenerationConfig, *, seed: int
+    ) -> list[Completion]:
+        tokens, mask = self._padded(ids, left=True)
+        room = self._max_length() - tokens.shape[1]
+        options: dict[str, Any] = {"do_sample": config.temperature > 0}
+        if config.temperature > 0:
+            torch.manual_seed(seed)
+            options |= {
+                "temperature": config.temperature,
+                "top_p": config.top_p,
+                "top_k": config.top_k or None,
+            }
+        if config.stop:
+            options |= {"stop_strings": list(config.stop), "tokenizer": encoder.tokenizer}
+        out = self._model.generate(
+            input_ids=tokens,
+            attention_mask=mask,
+            max_new_tokens=min(config.max_new_tokens, room),
+            repetition_penalty=config.repetition_penalty,
+            pad_token_id=self._pad_id(),
+            **options,
+        )
+        return [self._completion(encoder, row[tokens.shape[1] :], config) for row in out.tolist()]
+
+    def _completion(
+        self, encoder: PromptEncoder, row: list[int], config: GenerationConfig
+    ) -> Completion:
+        ends = self._end_ids()
+        length = next((i + 1 for i, token in enumerate(row) if token in ends), len(row))
+        stopped = length < len(row) or (bool(row) and row[length - 1] in ends)
+        text = encoder.decode(row[:length])
+        for stop in config.stop:
+            head, found, _ = text.partition(stop)
+            if found:
+                text, stopped = head, True
+        return Completion(text=text, tokens=length, finish_reason="stop" if stopped else "length")
+
+    def _end_ids(self) -> frozenset[int]:
+        ends = self._model.generation_config.eos_token_id
+        return frozenset([ends] if isinstance(ends, int) else ends or [])
+
+    def _pad_id(self) -> int:
+        return min(self._end_ids(), default=0)
+
+    @torch.inference_mode()
+    def _rows(self, prompts: list[Prompt]) -> NDArray[np.float64]:
+        if self._encoder is not None:
+            ids = [self._encoder.prompt_ids(prompt) for prompt in prompts]
+            for each in ids:
+                check_length(each, [], limit=self._max_length())
+            tokens, mask = self._padded(ids, left=False)
+            out = self._model(input_ids=tokens, attention_mask=mask).logits
+        else:
+            out = self._model(_numbers(prompts).to(self._device, self._dtype or torch.float32))
+        if not isinstance(out, torch.Tensor) or out.ndim != 2 or out.shape[0] != len(prompts):
+            raise EngineError(
+                "the module's output is not one row per stimulus",
+                got=list(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__,
+                expected=f"[{len(prompts)}, outputs]",
+            )
+        result: NDArray[np.float64] = out.double().cpu().numpy()
+        return result
+
+
+class _Targets:
+    """The parameters and buffers that a blend is copied into, by checkpoint name."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._state = model.state_dict()
+        self._prefix = getattr(model, "base_model_prefix", "")
+        storages = {name: tensor.data_ptr() for name, tensor in self._state.items()}
+        self._missing = set(self._state)
+        self._twins: dict[int, list[str]] = {}  # tied parameters share their storage
+        for name, pointer in storages.items():
+            self._twins.setdefault(pointer, []).append(name)
+
+    def copy(self, name: str, tensor: torch.Tensor) -> None:
+        """Copy one blended tensor, shape as in the model."""
+        target = self._state.get(name)
+        if target is None and self._prefix:
+            name = f"{self._prefix}.{name}"
+            target = self._state.get(name)
+        if target is None or target.shape != tensor.shape:
+            raise EngineError(
+                f"the model has no place for {name}",
+                got=list(tensor.shape),
+                expected="a name that is known" if target is None else list(target.shape),
+            )
+        target.copy_(tensor)
+        self._missing.difference_update(self._twins[target.data_ptr()])
+
+    def check_complete(self) -> None:
+        """Raise when a parameter was left as it was."""
+        if self._missing:
+            raise EngineError(
+                "the blend does not cover the whole model", got=", ".join(sorted(self._missing)[:5])
+            )
+
+
+def _hugging_face(folder: Path, dtype: torch.dtype | None) -> tuple[Any, frozenset[Capability]]:
+    """The model and what it can do; code in the folder is never run."""
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        )
+        classifies = any("Classification" in name for name in config.architectures or ())
+        auto = (
+            transformers.AutoModelForSequenceClassification
+            if classifies
+            else transformers.AutoModelForCausalLM
+        )
+        model = auto.from_pretrained(
+            str(folder),
+            dtype=dtype or "auto",
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except Exception as error:  # transformers raises whatever its parsers raise
+        raise EngineError(
+            f"the model in {folder} cannot be loaded", got=f"{type(error).__name__}: {error}"
+        ) from error
+    if classifies and model.config.pad_token_id is None:
+        model.config.pad_token_id = 0  # only tells padding apart; rows are masked
+    return model, _CLASSIFIES if classifies else _GENERATES
+
+
+def _plain_module(factory: str, folder: Path) -> torch.nn.Module:
+    """Call the user's factory and load the checkpoint's own weights."""
+    from safetensors.torch import load_file
+
+    module_name, _, function = factory.partition(":")
+    try:
+        model = getattr(importlib.import_module(module_name), function)()
+        state: dict[str, torch.Tensor] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            state |= load_file(file)
+        model.load_state_dict(state)
+    except Exception as error:  # the user's code can raise anything
+        raise EngineError(
+            f"{factory} does not make the module of {folder}",
+            got=f"{type(error).__name__}: {error}",
+            fix="The function takes nothing and returns a torch.nn.Module whose state dict has the "
+            "checkpoint's tensors.",
+        ) from error
+    if not isinstance(model, torch.nn.Module):
+        raise EngineError(f"{factory} returned no module", got=type(model).__name__)
+    return model
+
+
+def _numbers(prompts: Sequence[Prompt]) -> torch.Tensor:
+    """Rows of numbers, float32 [rows, columns]."""
+    rows = [p for p in prompts if isinstance(p, tuple) and all(isinstance(x, float) for x in p)]
+    if len(rows) != len(prompts) or len({len(row) for row in rows}) != 1:
+        raise CapabilityError(
+            "a plain module takes rows of numbers, all of one length",
+            fix='Give stimuli as {"input": [0.1, 0.2], "expected": "..."}.',
+        )
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,271 @@
+"""vLLM as an engine: fast batched generation and log-probabilities, blended in place.
+
+The worker process holds the chain (`BlendWorker`, loaded through vLLM's ``worker_extension_cls``) and
+hands blended tensors to vLLM's own ``reload_weights``, which knows fused layers, tensor parallel shards
+and the packed weights of the CPU build. After a blend the prefix cache is reset; besides, every prompt
+carries the blend's number as its cache salt, so a block that was computed with other weights can never
+be found again. This is the only file of the package that imports vLLM.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# One process for engine and scheduler; set before vLLM reads its environment.
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+import numpy as np
+import torch
+import vllm
+from numpy.typing import NDArray
+from vllm.inputs import TokensPrompt
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+from ztom.blending.chain import Chain
+from ztom.blending.plan import BlendPlan
+from ztom.engines.build import EngineConfig
+from ztom.engines.held import HeldChain
+from ztom.engines.prompts import PromptEncoder, check_length
+from ztom.engines.protocol import (
+    BlendStats,
+    Capability,
+    Completion,
+    EngineInfo,
+    GenerationConfig,
+)
+from ztom.errors import BlendError, CapabilityError, EngineError, FactorError, ZtomError
+from ztom.stimuli.records import Prompt
+
+logger = logging.getLogger(__name__)
+
+_CAPABILITIES = frozenset({Capability.GENERATE, Capability.LOG_PROBS})
+
+
+class BlendWorker:
+    """Mixed into vLLM's worker; with tensor parallelism every rank blends and keeps its shard.
+
+    Every method name begins with ``ztom_``: vLLM refuses names that its worker has already.
+    """
+
+    model_runner: Any
+    model_config: Any
+    device: torch.device
+    _ztom_held: HeldChain
+
+    def ztom_hold(self, chain: bytes) -> str:
+        """Hold a chain (pickled by `VllmEngine`); returns where it was placed."""
+        self._ztom_held = HeldChain(
+            pickle.loads(chain),  # noqa: S301 - made by this process's own parent
+            device=torch.device(self.device),
+            dtype=self.model_config.dtype,
+        )
+        return self._ztom_held.placement
+
+    def ztom_blend(self, factors: tuple[float, ...]) -> tuple[int, int]:
+        """Replace the weights by the blend; returns bytes read and bytes written."""
+        plan: BlendPlan = self._ztom_held.plan(factors)
+        with torch.inference_mode(False), torch.no_grad():
+            self.model_runner.reload_weights(weights_iterator=self._ztom_held.blend(plan))
+            _refresh_tied_heads(self.model_runner.get_model())
+        return self._ztom_held.bytes_read, plan.nbytes
+
+
+def _refresh_tied_heads(model: torch.nn.Module) -> None:
+    """Repack output heads that share the embedding's weight.
+
+    ``reload_weights`` processes a layer when its own tensors arrive; a tied head has none, and would go on
+    multiplying with what it packed when the model was loaded.
+    """
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
+
+
+class VllmEngine:
+    """Implements `ztom.engines.protocol.Engine` with vLLM, inside the calling process.
+
+    Args:
+        config: How to run it.
+        folder: A checkpoint with the model's config and tokenizer.
+        chain: What is blended; None for one fixed model.
+
+    Raises:
+        EngineError: vLLM does not start, with its reason.
+    """
+
+    def __init__(self, config: EngineConfig, folder: Path, chain: Chain | None) -> None:
+        self._encoder = PromptEncoder(folder, chat_template=config.chat_template)
+        self._llm = _start(config, folder)
+        self._config = config
+        self._blends = 0
+        self._placement = "host"
+        self._chain = chain
+        self._factors: tuple[float, ...] | None = (0.0,) * (chain.transitions if chain else 0)
+        if chain is not None:
+            self._placement = self._rpc("ztom_hold", pickle.dumps(chain))[0]
+            self.blend(self.factors)
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine is."""
+        model_config = self._llm.llm_engine.model_config
+        return EngineInfo(
+            name="vllm",
+            version=vllm.__version__,
+            dtype=str(model_config.dtype).removeprefix("torch."),
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            capabilities=_CAPABILITIES,
+        )
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """The factors of the blend now loaded."""
+        if self._factors is None:
+            raise EngineError("the last blend failed: there are no usable weights", fix="Blend again.")
+        return self._factors
+
+    def blend(self, factors: Sequence[float]) -> BlendStats:
+        """Blend inside the worker; see the protocol."""
+        if self._chain is None:
+            raise FactorError("this engine runs one fixed model, it has no factors")
+        started = time.perf_counter()
+        checked = self._chain.check_factors(factors)
+        self._factors = None
+        self._blends += 1  # from here on no block of the prefix cache is found again
+        try:
+            read, written = self._rpc("ztom_blend", checked)[0]
+        finally:
+            self._llm.reset_prefix_cache()
+        self._factors = checked
+        return BlendStats(
+            seconds=time.perf_counter() - started,
+            bytes_read=read,
+            bytes_written=written,
+            placement=self._placement,
+        )
+
+    def generate(self, prompts: Sequence[Prompt], config: GenerationConfig) -> list[Completion]:
+        """Generate in vLLM's own batches; see the protocol."""
+        ids = [self._encoder.prompt_ids(prompt) for prompt in prompts]
+        for each in ids:
+            check_length(each, [], limit=self._max_length() - 1)
+        params = [
+            vllm.SamplingParams(
+                max_tokens=config.max_new_tokens,
+                temperature=config.temperature,
+                top_p=config.top_p,
+                top_k=config.top_k,
+                repetition_penalty=config.repetition_penalty,
+                stop=list(config.stop),
+                seed=config.seed + position if config.temperature > 0 else None,
+            )
+            for position in range(len(ids))
+        ]
+        answers = [result.outputs[0] for result in self._run(ids, params)]
+        return [
+            Completion(
+                text=answer.text,
+                tokens=len(answer.token_ids),
+                finish_reason="length" if answer.finish_reason == "length" else "stop",
+            )
+            for answer in answers
+        ]
+
+    def log_probs(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str]
+    ) -> list[NDArray[np.float64]]:
+        """Teacher-forced through vLLM's prompt log-probabilities; see the protocol."""
+        pairs = [
+            (self._encoder.prompt_ids(prompt), self._encoder.continuation_ids(continuation))
+            for prompt, continuation in zip(prompts, continuations, strict=True)
+        ]
+        for prompt_ids, continuation_ids in pairs:
+            # vLLM always generates one token, which needs a place too
+            check_length(prompt_ids, continuation_ids, limit=self._max_length() - 1)
+        params = vllm.SamplingParams(
+            max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False
+        )
+        results = self._run([a + b for a, b in pairs], [params] * len(pairs))
+        rows = []
+        for result, (prompt_ids, continuation_ids) in zip(results, pairs, strict=True):
+            scored = result.prompt_logprobs[len(prompt_ids) :]
+            rows.append(
+                np.array(
+                    [step[t].logprob for step, t in zip(scored, continuation_ids, strict=True)],
+                    dtype=np.float64,
+                )
+            )
+        return rows
+
+    def values(self, prompts: Sequence[Prompt]) -> NDArray[np.float64]:
+        """Not offered: classifiers run on the torch engine."""
+        raise CapabilityError(
+            "the vllm engine has no output rows", fix="Set engine.name: torch for a classifier."
+        )
+
+    def close(self) -> None:
+        """Shut vLLM down and drop the weights."""
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            llm.llm_engine.engine_core.shutdown()
+
+    def _run(self, ids: list[list[int]], params: list[Any]) -> list[Any]:
+        self.factors  # noqa: B018 - raises when there are no usable weights
+        salt = f"blend-{self._blends}"
+        prompts = [TokensPrompt(prompt_token_ids=row, cache_salt=salt) for row in ids]
+        try:
+            results: list[Any] = self._llm.generate(prompts, params, use_tqdm=False)
+        except Exception as error:  # vLLM raises whatever its layers raise
+            raise EngineError("vLLM failed", got=f"{type(error).__name__}: {error}") from error
+        return results
+
+    def _rpc(self, method: str, argument: object) -> list[Any]:
+        try:
+            results: list[Any] = self._llm.collective_rpc(method, args=(argument,))
+        except ZtomError:
+            raise
+        except Exception as error:  # vLLM raises whatever its layers raise
+            kind = BlendError if "BlendError" in str(error) else EngineError
+            raise kind("vLLM could not blend", got=f"{type(error).__name__}: {error}") from error
+        return results
+
+    def _max_length(self) -> int:
+        return int(self._llm.llm_engine.model_config.max_model_len)
+
+
+def _start(config: EngineConfig, folder: Path) -> Any:
+    on_gpu = torch.cuda.is_available()
+    memory: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
+    if not on_gpu:  # otherwise vLLM asks for most of the machine's memory
+        memory = {
+            "gpu_memory_utilization": 0.01,
+            "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30),
+        }
+    try:
+        return vllm.LLM(
+            model=str(folder),
+            dtype=config.dtype,
+            tensor_parallel_size=config.tensor_parallel_size,
+            max_model_len=config.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            trust_remote_code=False,
+            enforce_eager=not on_gpu,
+            worker_extension_cls=f"{__name__}.{BlendWorker.__name__}",
+            seed=0,
+            disable_log_stats=True,
+            **memory,
+        )
+    except Exception as error:  # vLLM raises whatever its layers raise
+        raise EngineError(
+            f"vLLM does not start on {folder}",
+            got=f"{type(error).__name__}: {error}",
+            fix="Try a smaller max_model_len or kv_cache_gib, or engine.name: torch.",
+        ) from error

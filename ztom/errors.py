@@ -1,0 +1,152 @@
+"""The one error tree of Z-TOM.
+
+Every error says what went wrong, what was found, what was expected and what to do about it, is also
+a standard exception type, and survives pickling (Ray sends errors between processes).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+
+class ZtomError(Exception):
+    """Base of every error that Z-TOM raises on purpose.
+
+    Args:
+        what: What is wrong, with the name of the thing (file, tensor, option).
+        got: What was found; rendered with ``str`` and cut at 500 characters.
+        expected: What would have been right.
+        fix: What the reader can do about it, a full sentence.
+    """
+
+    def __init__(
+        self, what: str, *, got: object = None, expected: object = None, fix: str | None = None
+    ) -> None:
+        self.what = what
+        self.got = None if got is None else _printable(got)
+        self.expected = None if expected is None else _printable(expected)
+        self.fix = fix
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        details = []
+        if self.got is not None:
+            details.append(f"got {self.got}")
+        if self.expected is not None:
+            details.append(f"expected {self.expected}")
+        text = _printable(self.what)
+        if details:
+            text = f"{text}: {', '.join(details)}"
+        if self.fix:
+            text = f"{text}. {self.fix}"
+        return text
+
+    def __str__(self) -> str:
+        return self._message()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.what, self.got, self.expected, self.fix))
+
+    @classmethod
+    def _from_parts(
+        cls, what: str, got: str | None, expected: str | None, fix: str | None
+    ) -> Self:
+        return cls(what, got=got, expected=expected, fix=fix)
+
+
+def _rebuild(
+    kind: type[ZtomError], what: str, got: str | None, expected: str | None, fix: str | None
+) -> ZtomError:
+    return kind._from_parts(what, got, expected, fix)
+
+
+def _printable(value: object) -> str:
+    """Text without control characters (no forged log lines, no terminal escapes)."""
+    text = str(value)
+    if len(text) > 500:
+        text = text[:497] + "..."
+    return "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+class ConfigError(ZtomError, ValueError):
+    """A configuration or command-line value is wrong."""
+
+
+class StorageError(ZtomError, OSError):
+    """A store could not be read or written; trying again may help."""
+
+
+class CheckpointError(ZtomError, ValueError):
+    """A checkpoint cannot be used as it is."""
+
+
+class ReferenceRefusedError(CheckpointError):
+    """A reference names a scheme, root or path that is not allowed."""
+
+
+class ArchiveError(CheckpointError):
+    """A tar archive holds something that is never unpacked."""
+
+
+class TensorFileError(CheckpointError):
+    """A safetensors file is malformed or holds something that is not allowed."""
+
+
+class ContentChangedError(CheckpointError):
+    """The content behind a pinned reference is no longer the same."""
+
+
+class AdapterUnsupportedError(CheckpointError):
+    """A PEFT adapter uses something that cannot be blended exactly."""
+
+
+class ChainError(ZtomError, ValueError):
+    """A chain is malformed."""
+
+
+class IncompatibleChainError(ChainError):
+    """The members of a chain do not fit together."""
+
+
+class FactorError(ZtomError, ValueError):
+    """Scaling factors are malformed or outside their bounds."""
+
+
+class BlendError(ZtomError, ArithmeticError):
+    """A blend produced values that cannot be deployed (NaN, infinity, overflow)."""
+
+
+class StimuliError(ZtomError, ValueError):
+    """Stimuli or expected outputs are malformed; names the file and the line."""
+
+
+class LeakageError(StimuliError):
+    """The holdout shares stimuli, or near-duplicates of them, with the search set."""
+
+
+class ScoringError(ZtomError, RuntimeError):
+    """An error function could not produce a finite number."""
+
+
+class EngineError(ZtomError, RuntimeError):
+    """An engine failed."""
+
+
+class CapabilityError(EngineError):
+    """An engine was asked for something that it does not offer."""
+
+
+class EngineTimeoutError(EngineError, TimeoutError):
+    """An engine made no progress before its deadline."""
+
+
+class LedgerError(ZtomError, RuntimeError):
+    """The ledger refused or could not complete an operation."""
+
+
+class SearchError(ZtomError, RuntimeError):
+    """A search could not be completed."""
+
+
+class VariantError(ZtomError, ValueError):
+    """A variant is not whole, or is not what its manifest says."""

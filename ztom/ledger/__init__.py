@@ -1,0 +1,40 @@
+"""The book-keeping: what was searched, what every trial gave, what came out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ztom.ledger.records import (
+    Event,
+    NewStudy,
+    StudyRecord,
+    StudyStatus,
+    TrialKind,
+    TrialOutcome,
+    TrialRecord,
+    TrialStatus,
+)
+
+if TYPE_CHECKING:
+    from ztom.ledger.ledger import Ledger
+
+__all__ = [
+    "Event",
+    "Ledger",
+    "NewStudy",
+    "StudyRecord",
+    "StudyStatus",
+    "TrialKind",
+    "TrialOutcome",
+    "TrialRecord",
+    "TrialStatus",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the database libraries only where there is a database: trials need the records."""
+    if name == "Ledger":
+        from ztom.ledger.ledger import Ledger
+
+        return Ledger
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,130 @@
+"""What goes into the ledger and comes out of it, as plain frozen values.
+
+Callers never see database rows: these records stay valid after the connection is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+
+class StudyStatus(StrEnum):
+    """Where a study stands. A study whose driver was killed still says ``running``."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+class TrialKind(StrEnum):
+    """Why a trial was run: the trained model, a start-up point, the sampler's, a re-evaluation."""
+
+    BASELINE = "baseline"
+    STARTUP = "startup"
+    SEARCH = "search"
+    CONFIRM = "confirm"
+
+
+class TrialStatus(StrEnum):
+    """``running`` means asked and not yet told: its driver may be gone."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class NewStudy:
+    """What is known when a study starts.
+
+    Attributes:
+        name: Chosen by the user; several studies may have had it, the newest is the one resumed.
+        config: The whole configuration, as JSON values.
+        config_digest: sha256 over the part of it that decides which factors are tried.
+        chain_digest: Digest of the chain of checkpoints.
+        data_digests: sha256 per data set, by its name.
+        seed: Everything random was drawn from it.
+        versions: Version of every library that takes part, by name.
+    """
+
+    name: str
+    config: Mapping[str, object]
+    config_digest: str
+    chain_digest: str
+    data_digests: Mapping[str, str]
+    seed: int
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A study as the ledger has it; `reason` says why it stopped. `created` is for display only."""
+
+    id: int
+    name: str
+    config: Mapping[str, object]
+    config_digest: str
+    chain_digest: str
+    data_digests: Mapping[str, str]
+    seed: int
+    versions: Mapping[str, str]
+    status: StudyStatus
+    reason: str | None
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialOutcome:
+    """What one evaluation gave.
+
+    Attributes:
+        error: The error of the blend, lower is better; None for a failed trial.
+        per_stimulus: Error of each stimulus, in the order of the stimuli.
+        guardrails: Error on each guardrail's data, by its name.
+        reason: Why the trial failed; None when it did not.
+        seconds: By phase: ``blend``, ``generate``, ``score``, ``total``.
+        generated_tokens: Over all stimuli.
+        attempts: How often it was started before it ended.
+    """
+
+    error: float | None = None
+    per_stimulus: tuple[float, ...] = ()
+    guardrails: Mapping[str, float] = field(default_factory=dict)
+    reason: str | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    generated_tokens: int = 0
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """A trial as the ledger has it.
+
+    Attributes:
+        number: From 0, in the order of asking.
+        asked: Position of the ask among all events of the study.
+        told: Position of the answer, None while it runs.
+        outcome: Empty while it runs.
+    """
+
+    study_id: int
+    number: int
+    kind: TrialKind
+    factors: tuple[float, ...]
+    status: TrialStatus
+    asked: int
+    told: int | None
+    outcome: TrialOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One step of a study's history: a trial was asked for, or its answer came back."""
+
+    sequence: int
+    action: Literal["ask", "tell"]
+    trial: TrialRecord

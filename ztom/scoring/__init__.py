@@ -1,0 +1,1 @@
+"""Error functions (lower is better) and the statistics that turn errors into a verdict."""

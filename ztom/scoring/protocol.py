@@ -1,0 +1,61 @@
+"""What an error function is: stimuli and outputs in, an error per stimulus and their aggregate out.
+
+Lower is better; the sign is fixed here, once. The error of a blend is ``Scores.aggregate()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ztom.stimuli.records import Output, Stimulus
+
+
+class Need(StrEnum):
+    """What an error function wants the engine to produce."""
+
+    TEXT = "text"
+    TOKEN_LOG_PROBS = "token_log_probs"
+    LABEL_LOG_PROBS = "label_log_probs"
+    VALUES = "values"
+
+
+class Scores(Protocol):
+    """The errors of one model on one set of stimuli."""
+
+    @property
+    def per_stimulus(self) -> NDArray[np.float64]:
+        """Error of each stimulus, shape (stimuli,), finite, lower is better."""
+
+    def aggregate(self, counts: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """The error of the whole set, or of resamples of it.
+
+        Args:
+            counts: How often each stimulus was drawn, shape (resamples, stimuli); None: each once.
+
+        Returns:
+            float64, shape (resamples,); shape (1,) when ``counts`` is None.
+        """
+
+
+class ErrorFunction(Protocol):
+    """Turns outputs into errors."""
+
+    @property
+    def name(self) -> str:
+        """As written in the configuration."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the engine has to produce for it."""
+
+    def score(self, stimuli: Sequence[Stimulus], outputs: Sequence[Output]) -> Scores:
+        """Score ``outputs`` against the expected outputs of ``stimuli``, same order, same length.
+
+        Raises:
+            ScoringError: An error is not a finite number, or the function failed, hung or died.
+        """

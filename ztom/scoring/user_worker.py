@@ -1,0 +1,144 @@
+"""What runs in the child process of a user's error function. Standard library only.
+
+Started as a script by `ztom.scoring.user_process`, with one JSON argument: the function, where to
+import it from, limits, and two file descriptors. Requests and replies are JSON with a length of
+eight bytes before each. Everything the user prints goes to the standard streams, which the parent
+reads separately.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import json
+import numbers
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any, cast
+
+_PARENT_CHECK_S = 1.0
+
+
+def main(argument: str) -> None:
+    """Import the function, say so, and answer requests until the parent is gone."""
+    setting = json.loads(argument)
+    faulthandler.enable()
+    _limit(memory_bytes=setting["memory_bytes"])
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    sys.path[:0] = [path for path in setting["import_paths"] if path not in sys.path]
+    me, requests, replies = os.getpid(), setting["requests"], setting["replies"]
+    function = None
+    try:
+        function = _imported(setting["function"])
+        reply: dict[str, Any] = {"ready": True}
+    except BaseException as error:  # sys.exit() in a module is the user's failure, not ours
+        reply = _described(error)
+    while True:
+        if os.getpid() != me:  # the user forked, and the copy came back here
+            os._exit(0)
+        _write(replies, reply)
+        request = _read(requests)
+        if request is None or function is None:
+            return
+        try:
+            reply = {"result": _numbers(function(*request["arguments"]))}
+        except BaseException as error:
+            reply = _described(error)
+        reply["call"] = request["call"]
+
+
+def _imported(target: str) -> Any:
+    module, _, name = target.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    if not callable(found):
+        raise TypeError(f"{target} is not a function")
+    return found
+
+
+def _numbers(result: Any) -> float | list[float]:
+    """``result`` as JSON numbers; arrays and tensors become lists."""
+    if hasattr(result, "tolist"):
+        result = result.tolist()
+    if isinstance(result, list | tuple):
+        return [_number(item, f"entry {i} is") for i, item in enumerate(result)]
+    return _number(result, "it returned")
+
+
+def _number(value: Any, where: str) -> float:
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        kind = "None" if value is None else f"a {type(value).__name__}"
+        raise TypeError(f"{where} {kind}, not a number")
+    return float(value)
+
+
+def _described(error: BaseException) -> dict[str, Any]:
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if frame.filename != __file__]
+    place = f"{Path(theirs[-1].filename).name} line {theirs[-1].lineno}" if theirs else None
+    try:
+        message = str(error)
+    except Exception:  # an exception whose own __str__ raises
+        message = ""
+    return {"error": type(error).__name__, "message": message[:2000], "place": place}
+
+
+def _limit(*, memory_bytes: int) -> None:
+    """Bound memory, leave no core file, and go first when the machine runs out of memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Writable memory, not address space: CUDA and allocators reserve far more than they use.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _die_with(parent: int) -> None:
+    """End this process and its children when the parent has died, even in the middle of a call."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK_S)
+    me = os.getpid()
+    for folder in Path("/proc").glob("[0-9]*"):  # those who left the group, but not the session
+        with contextlib.suppress(OSError):
+            pid = int(folder.name)
+            if pid != me and os.getsid(pid) == me:
+                os.kill(pid, signal.SIGKILL)
+    os.killpg(me, signal.SIGKILL)
+
+
+def _read(descriptor: int) -> dict[str, Any] | None:
+    length = _read_exactly(descriptor, 8)
+    body = _read_exactly(descriptor, int.from_bytes(length, "big")) if length else b""
+    return cast("dict[str, Any]", json.loads(body)) if body else None
+
+
+def _read_exactly(descriptor: int, size: int) -> bytes:
+    """``size`` bytes, or none when the parent has closed its end."""
+    data = bytearray()
+    while len(data) < size:
+        block = os.read(descriptor, min(size - len(data), 2**20))
+        if not block:
+            return b""
+        data += block
+    return bytes(data)
+
+
+def _write(descriptor: int, message: dict[str, Any]) -> None:
+    body = json.dumps(message).encode()
+    data = memoryview(len(body).to_bytes(8, "big") + body)
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,48 @@
+"""What the operator of an installation allows, read from ``ZTOM_*`` environment variables.
+
+These are limits and places, not choices about one search: those stand in the search's own file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Limits and places of one installation.
+
+    ``ZTOM_ALLOWED_ROOTS='["/models", "gs://team-models"]'`` narrows what references may point to; on a
+    shared server it should always be set. The default suits one person on their own machine.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ZTOM_", frozen=True, extra="forbid")
+
+    allowed_schemes: tuple[str, ...] = Field(
+        default=("file", "gs", "s3", "memory"), description="schemes a reference may have"
+    )
+    allowed_roots: tuple[str, ...] = Field(
+        default=("/", "gs://", "s3://", "memory://"),
+        description="a reference must lie under one of these folders or address prefixes",
+    )
+    cache_dir: Path = Field(
+        default=Path("~/.cache/ztom"), description="where copies are kept that had to be made"
+    )
+    max_archive_bytes: int = Field(
+        default=200 * 2**30, gt=0, description="bytes that unpacking one archive may write"
+    )
+    max_archive_members: int = Field(default=10_000, gt=0)
+    max_header_bytes: int = Field(
+        default=32 * 2**20, gt=0, description="longest safetensors header that is parsed"
+    )
+    max_tensors_per_file: int = Field(default=100_000, gt=0)
+    storage_retries: int = Field(
+        default=4, ge=0, le=20, description="times a failed call to a store is tried again"
+    )
+
+    @property
+    def cache(self) -> Path:
+        """`cache_dir` with ``~`` resolved."""
+        return self.cache_dir.expanduser()
