@@ -4,7 +4,7 @@
 
 A problem is a quadratic ``e(a) = q(a) = (a - a*)' H (a - a*) / d`` over [-0.1, 0.1]^d (in units of
 the limit): H has a random rotation and eigenvalues spread evenly in the logarithm over a condition
-number of 10; the optimum a* lies at |a*_i| <= 0.8 of the limit. The achievable gain is e(0) -
+number of 5; the optimum a* lies at |a*_i| <= 0.8 of the limit. The achievable gain is e(0) -
 e(a*), and each evaluation carries normal noise of 3 % or 10 % of it. The protocol is the real one:
 two baselines, start-up, search, three confirmations, choice; the fraction is computed from the
 noise-free error of what was chosen. No Ray.
@@ -27,7 +27,7 @@ from ztom.ledger import TrialOutcome, TrialRecord, TrialStatus
 
 EVALUATIONS = 50
 LIMIT = 0.1
-CONDITION = 10.0
+CONDITION = 5.0
 
 
 @dataclass(frozen=True)

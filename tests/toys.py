@@ -1,7 +1,7 @@
 """Tiny real checkpoints for tests: every family the engines are checked on, and a tokenizer.
 
-All toys of the integration tests come from here. Weights are random but not too flat, so that greedy
-answers and log-probabilities differ visibly between blends.
+All toys of the integration tests come from here. Weights are random but not too flat, so that
+greedy answers and log-probabilities differ visibly between blends.
 """
 
 from __future__ import annotations
@@ -150,3 +150,87 @@ def reference_blend(paths: Sequence[Path], factors: Sequence[float]) -> dict[str
         )
         for name in states[-1]
     }
+
+
+def make_plain_chain(
+    folder: Path,
+    *,
+    members: int = 3,
+    dtype: torch.dtype = torch.float32,
+    scale: float = 1.0,
+    tied: bool = False,
+    states: Sequence[dict[str, torch.Tensor]] | None = None,
+) -> list[Path]:
+    """Checkpoints as files only, written without a model: for everything that reads no config."""
+    import json
+
+    from safetensors.torch import save_file
+
+    shapes = {"model.embed_tokens.weight": (16, 8), "model.norm.weight": (8,)}
+    for layer in range(2):
+        shapes[f"model.layers.{layer}.self_attn.q_proj.weight"] = (8, 8)
+        shapes[f"model.layers.{layer}.mlp.up_proj.weight"] = (16, 8)
+    if not tied:
+        shapes["lm_head.weight"] = (16, 8)
+    generator = torch.Generator().manual_seed(0)
+    if states is None:
+        states = [{n: torch.randn(s, generator=generator) * scale for n, s in shapes.items()}]
+        for _ in range(members - 1):
+            steps = {n: torch.randn(s, generator=generator) * 0.1 for n, s in shapes.items()}
+            states.append({n: states[-1][n] + scale * steps[n] for n in shapes})
+    config = {"model_type": "toy", "tie_word_embeddings": tied}
+    paths = []
+    for position, state in enumerate(states):
+        path = folder / f"{position:02d}"
+        path.mkdir(parents=True)
+        cast = {n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()}
+        save_file(cast, path / "model.safetensors", metadata={"format": "pt"})
+        (path / "config.json").write_text(json.dumps(config))
+        vocabulary = {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}
+        (path / "tokenizer.json").write_text(json.dumps(vocabulary))
+        paths.append(path)
+    return paths
+
+
+def make_adapter_chain(folder: Path) -> tuple[list[Path], list[dict[str, torch.Tensor]]]:
+    """A base and three LoRA adapters of mixed rank, alpha and scale rule.
+
+    Returns:
+        The folders, and per adapter its change in float64 by the base's tensor name.
+    """
+    import json
+    import math
+
+    from safetensors.torch import save_file
+
+    base = make_plain_chain(folder / "base", members=1)[0]
+    generator = torch.Generator().manual_seed(1)
+    names = {
+        "model.layers.0.self_attn.q_proj": (8, 8),
+        "model.layers.1.mlp.up_proj": (16, 8),
+    }
+    paths, deltas = [base], []
+    for number, (rank, alpha, rslora) in enumerate([(2, 4, False), (3, 8, True), (4, 2, False)]):
+        path = folder / f"adapter-{number}"
+        path.mkdir()
+        scale = alpha / (math.sqrt(rank) if rslora else rank)
+        tensors, delta = {}, {}
+        for module, (rows, columns) in names.items():
+            a = torch.randn(rank, columns, generator=generator)
+            b = torch.randn(rows, rank, generator=generator)
+            tensors[f"base_model.model.{module}.lora_A.weight"] = a
+            tensors[f"base_model.model.{module}.lora_B.weight"] = b
+            delta[f"{module}.weight"] = scale * (b.double() @ a.double())
+        save_file(tensors, path / "adapter_model.safetensors", metadata={"format": "pt"})
+        config = {
+            "peft_type": "LORA",
+            "r": rank,
+            "lora_alpha": alpha,
+            "use_rslora": rslora,
+            "bias": "none",
+            "target_modules": [module.rpartition(".")[2] for module in names],
+        }
+        (path / "adapter_config.json").write_text(json.dumps(config))
+        paths.append(path)
+        deltas.append(delta)
+    return paths, deltas

@@ -13,16 +13,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tune_search.config import load_config
+from tune_search.config_files import load_config
 from tune_search.example import example
 from tune_search.progress import progress_display, shown
 from tune_search.result import SearchResult
 from ztom.errors import ZtomError
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, *, program: str = "python -m tune_search"
+) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parser(program).parse_args(arguments)
     if options.example:
         sys.stdout.write(example())
         return 0
@@ -79,9 +81,9 @@ def _absolute(ledger: str) -> str:
     return ledger if "://" in ledger else str(Path(ledger).absolute())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tune_search", description="Search for the best scaling factors of a chain."
+        prog=program, description="Search for the best scaling factors of a chain."
     )
     parser.add_argument("config", type=Path, nargs="?", help="the search's YAML file")
     parser.add_argument("--example", action="store_true", help="print a commented file and end")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tune_search.formats import count, name, number, percent
+from tune_search.formats import count, name, number, percent, setting
 from tune_search.result import Proof, SearchResult
 from ztom.scoring.statistics import Interval, fewest_groups
 from ztom.scoring.verdict import GuardrailOutcome, Outcome
@@ -47,7 +47,7 @@ def at_bound(result: SearchResult) -> tuple[bool, ...]:
 
 
 def stimuli_needed(interval: Interval, stimuli: int) -> int | None:
-    """Holdout stimuli for an interval as wide as the estimate: n (half width / estimate)^2.
+    """Holdout stimuli at which the interval's lower end meets zero: n (half width / estimate)^2.
 
     None when no number of stimuli would do: nothing was gained, or the interval means nothing.
     """
@@ -87,8 +87,9 @@ def _proof(result: SearchResult) -> Iterator[Advice]:
     if not zero and result.improvement > 0 and 0 <= gain < result.improvement / 2:
         yield Advice(
             "Search on more stimuli.",
-            f"The gain on the search set, {number(result.improvement)}, is more than twice that on "
-            f"the holdout, {number(gain)}: part of it is fitted to the search set.",
+            f"The gain on the search set, {number(result.improvement, digits=3)}, is more than "
+            f"twice that on the holdout, {number(gain, digits=3)}: part of it is fitted to the "
+            "search set.",
         )
     if outcome is Outcome.IMPROVED and proof.variant is not None:
         yield Advice("Serve the variant.", f"ztom serve {name(proof.variant)}")
@@ -103,9 +104,7 @@ def _more_holdout(proof: Proof) -> Advice:
             what, f"There are {interval.groups} independent groups of them; {fewest} are the least."
         )
     undecided = [
-        rail
-        for rail in proof.verdict.guardrails
-        if rail.outcome is GuardrailOutcome.INCONCLUSIVE
+        rail for rail in proof.verdict.guardrails if rail.outcome is GuardrailOutcome.INCONCLUSIVE
     ]
     if interval.low > 0 and undecided:
         names = _list([rail.name for rail in undecided])
@@ -114,17 +113,17 @@ def _more_holdout(proof: Proof) -> Advice:
     if needed is None:
         return Advice(
             "Try another error function, or other search stimuli.",
-            "The estimate on the holdout is not above zero: more holdout stimuli alone are unlikely "
-            "to show an improvement.",
+            "The estimate on the holdout is not above zero: more holdout stimuli alone are "
+            "unlikely to show an improvement.",
         )
     if needed > _MOST_STIMULI:
         why = "the gain, if there is one, is too small to be shown with any practical number"
         return Advice("Look for a larger gain.", f"With {count(stimuli)} holdout stimuli {why}.")
     return Advice(
         what,
-        f"If the true gain is the estimate of {number(interval.estimate)}, about {count(needed)} "
-        f"stimuli instead of {count(stimuli)} would make the interval as narrow as that gain; twice "
-        "as many would make it exclude zero four times out of five.",
+        f"If the true gain is the estimate of {number(interval.estimate, digits=3)}, about "
+        f"{count(needed)} stimuli instead of {count(stimuli)} would bring the interval's lower end "
+        "to zero; twice as many would put it above zero about four times out of five.",
     )
 
 
@@ -145,7 +144,7 @@ def _bounds(result: SearchResult) -> Iterator[Advice]:
     if held:
         limit = max(max(-low, high) for low, high in result.factor_bounds)
         yield Advice(
-            f"Raise the limit, say from {number(limit)} to {number(2 * limit)}.",
+            f"Raise the limit, say from {setting(limit)} to {setting(2 * limit)}.",
             f"{len(held)} of {len(result.factor_names)} factors ended at a bound: {_list(held)}.",
         )
 
@@ -173,8 +172,8 @@ def _trials(result: SearchResult) -> Iterator[Advice]:
     if floor is not None and 0 < result.improvement < floor:
         yield Advice(
             "Search on more stimuli, or with temperature 0.",
-            f"The gain on the search set, {number(result.improvement)}, is smaller than the noise "
-            f"floor, {number(floor)}.",
+            f"The gain on the search set, {number(result.improvement, digits=3)}, is smaller than "
+            f"the noise floor, {number(floor, digits=3)}.",
         )
     explored = [t for t in result.trials if t.kind != "baseline" and t.status != "running"]
     failed = sum(t.status == "failed" for t in explored)

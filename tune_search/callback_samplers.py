@@ -60,6 +60,10 @@ class _Exchange:
             self._known[factors] = answer
         return self._known[factors]
 
+    def know(self, factors: Factors, answer: _Answer) -> None:
+        """Called by the sampler: a point that was evaluated already need not be asked for."""
+        self._known[factors] = answer
+
     def end(self, error: BaseException | None) -> None:
         """Called when the method has returned or failed."""
         self._points.put(error)
@@ -127,18 +131,21 @@ class CallbackSampler:
         error: float | None,
         violations: tuple[float, ...],
     ) -> None:
-        """Answer the open point; trials of the protocol only say how bad errors can be.
+        """Answer the open point, or take a trial of the protocol for known.
 
-        A failed trial is answered with the worst error so far: the methods need a number.
+        That is the trained model, which the methods start from. A failed trial is answered with the
+        worst error so far: the methods need a number.
         """
         self._guardrails = len(violations)
         if error is not None:
             self._worst = error if self._worst is None else max(self._worst, error)
-        if number != self._pending:
-            return
-        self._pending = None
         value = error if error is not None else (self._worst if self._worst is not None else 1.0)
-        self._exchange.answer(_Answer(value, np.array(violations, dtype=np.float64)))
+        answer = _Answer(value, np.array(violations, dtype=np.float64))
+        if number == self._pending:
+            self._pending = None
+            self._exchange.answer(answer)
+        elif error is not None and self._thread is None:
+            self._exchange.know(factors, answer)
 
     def close(self) -> None:
         """End the thread."""

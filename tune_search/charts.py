@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from tune_search.formats import count, duration, factor, name, number, percent, signed
+from tune_search.formats import count, duration, factor, name, number, percent, setting, signed
 from tune_search.result import SensitivityEntry, TrialEntry
 from tune_search.svg import Scale, at, chart, line, mark, padded, path, stretched, tag, text
 from ztom.scoring.statistics import Interval
@@ -20,6 +20,7 @@ from ztom.scoring.statistics import Interval
 KINDS = ("baseline", "startup", "search", "confirm")
 _SHAPE = {"baseline": "diamond", "confirm": "triangle"}
 _CELLS = 200
+_CROWD = 200
 _BAND = 2.0
 
 
@@ -33,7 +34,7 @@ def symbol(kind: str) -> Markup:
 def interval_chart(interval: Interval, label: str, *, limit: float | None = None) -> Markup:
     """An estimate with its interval beside zero, and beside a limit where there is one."""
     edges = [0.0, interval.low, interval.high] + ([] if limit is None else [limit])
-    # The numbers beside the interval's ends need room, so the scale is much wider than the interval.
+    # The numbers beside the interval's ends need room: the scale is much wider than the interval.
     scale = padded(edges, pad=0.32)
     size = interval.high - interval.low
     low, middle, high = (scale.along(v) for v in (interval.low, interval.estimate, interval.high))
@@ -54,14 +55,21 @@ def interval_chart(interval: Interval, label: str, *, limit: float | None = None
         text(
             middle,
             "30%",
-            signed(interval.estimate, resolve=size),
+            signed(interval.estimate, resolve=size, digits=1),
             text_anchor="middle",
             class_="strong",
         ),
-        text(low, "60%", number(interval.low, resolve=size), dx=-8, dy=4, text_anchor="end"),
-        text(high, "60%", number(interval.high, resolve=size), dx=8, dy=4),
+        text(
+            low, "60%", number(interval.low, resolve=size, digits=1), dx=-8, dy=4, text_anchor="end"
+        ),
+        text(high, "60%", number(interval.high, resolve=size, digits=1), dx=8, dy=4),
     ]
-    return chart(label, *parts, class_="plot interval")
+    told = (
+        f"{label}: {signed(interval.estimate, resolve=size)}, "
+        f"{setting(100 * interval.confidence)} % interval {number(interval.low, resolve=size)} "
+        f"to {number(interval.high, resolve=size)}"
+    )
+    return chart(told, *parts, class_="plot interval")
 
 
 def convergence_chart(trials: Sequence[TrialEntry], *, trained: float, optimized: float) -> Markup:
@@ -73,16 +81,17 @@ def convergence_chart(trials: Sequence[TrialEntry], *, trained: float, optimized
     across = Scale(-0.5, last + 0.5)
     parts = [*_grid(scale), *_ticks_below(across, 6, whole=True)]
     parts.append(line(0, scale.up(trained), "100%", scale.up(trained), class_="trained"))
+    parts += [_trial_mark(trial, across, scale) for trial in trials if trial.status != "running"]
     best = _best_so_far(trials, across, scale)
     if best:
         parts.append(stretched(path(best, class_="best")))
-    parts += [_trial_mark(trial, across, scale) for trial in trials if trial.status != "running"]
     parts.append(text("100%", "100%", "trial", dy=36, text_anchor="end", class_="small"))
     told = (
         f"Error of each of {count(len(trials))} trials by number. The trained model's error is "
         f"{number(trained)}, the optimized model's {number(optimized)}."
     )
-    return chart(told, *parts, class_="plot convergence")
+    crowded = " many" if len(trials) > _CROWD else ""
+    return chart(told, *parts, class_=f"plot convergence{crowded}")
 
 
 def error_scale(trials: Sequence[TrialEntry], trained: float, optimized: float) -> Scale:
@@ -149,7 +158,7 @@ def factor_bar(value: float, low: float, high: float) -> Markup:
         ),
         line(scale.along(0.0), 0, scale.along(0.0), "100%", class_="zero"),
     ]
-    told = f"{factor(value)}, between {number(low)} and {number(high)}"
+    told = f"{factor(value)}, between {setting(low)} and {setting(high)}"
     return chart(told, *parts, class_="bar")
 
 

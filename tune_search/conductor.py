@@ -83,7 +83,7 @@ class Conductor:
         self._replay(ledger.events(study_id))
         self._unanswered = deque(t for t in self._trials if t.status is TrialStatus.RUNNING)
         self._earlier_s = sum(t.outcome.seconds.get("total", 0.0) for t in self._trials)
-        self._started = clock()
+        self._started: float | None = None
 
     @property
     def trials(self) -> tuple[TrialRecord, ...]:
@@ -92,8 +92,12 @@ class Conductor:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of this run, and of the trials of earlier ones."""
-        return self._earlier_s + self._clock() - self._started
+        """Seconds since the first trial began to be evaluated, and those of earlier runs' trials.
+
+        Starting processes and loading the model do not count as the study's time.
+        """
+        running = 0.0 if self._started is None else self._clock() - self._started
+        return self._earlier_s + running
 
     @property
     def is_over(self) -> bool:
@@ -168,6 +172,8 @@ class Conductor:
 
     def complete(self, number: int, outcome: TrialOutcome) -> None:
         """Take a trial's answer."""
+        if self._started is None:
+            self._started = self._clock() - outcome.seconds.get("total", 0.0)
         trial = self._ledger.record_tell(self._study_id, number, outcome)
         self._trials[number] = trial
         self._tell(trial)

@@ -206,9 +206,21 @@ def make_clients(
         deadline_s: For one evaluation.
         start_deadline_s: For making an engine.
     """
-    cpus = 1 if ray.cluster_resources().get("CPU", 0) >= 2 * replicas else 0
+    resources = ray.cluster_resources()
+    gpus = work.gpus if resources.get("GPU", 0) else 0
+    if gpus * replicas > resources.get("GPU", 0):
+        logger.warning(
+            "%d engines of %d GPUs are more than the %g that Ray has now: they wait for more",
+            replicas,
+            gpus,
+            resources.get("GPU", 0),
+        )
     actor = ray.remote(EngineActor).options(
-        num_cpus=cpus, num_gpus=work.gpus, max_restarts=-1, max_task_retries=0
+        # On a small machine an engine must not wait for cores that trials are holding.
+        num_cpus=1 if resources.get("CPU", 0) >= 2 * replicas else 0,
+        num_gpus=gpus,
+        max_restarts=-1,
+        max_task_retries=0,
     )
     make, questions = ray.put(work.engine), ray.put(Questions.of(work))
     return tuple(

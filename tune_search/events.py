@@ -96,4 +96,15 @@ class StudyEnded:
     factors: Factors
 
 
-Event = StudyStarted | EnginesReady | TrialStarted | TrialEnded | Stopping | StudyEnded
+@dataclass(frozen=True)
+class Proving:
+    """The search is over and its answer is being proved on the holdout.
+
+    Attributes:
+        what: What is going on, for people.
+    """
+
+    what: str
+
+
+Event = StudyStarted | EnginesReady | TrialStarted | TrialEnded | Stopping | StudyEnded | Proving

@@ -12,11 +12,12 @@ _MOST_DECIMALS = 12
 _JOINERS = "\u200c\u200d"
 
 
-def number(value: float, *, resolve: float = 0.0) -> str:
-    """A number with four significant digits, or more.
+def number(value: float, *, resolve: float = 0.0, digits: int = 4) -> str:
+    """A number with a few significant digits, or more.
 
     Args:
         value: Any number.
+        digits: Significant digits at least.
         resolve: Differences of this size have to show two digits, so that 2.9071 and 2.9072 do not
             both become 2.907 where their difference is the point.
     """
@@ -26,16 +27,21 @@ def number(value: float, *, resolve: float = 0.0) -> str:
         return str(value)
     if not 1e-6 <= abs(value) < 1e7:
         return f"{value:.3e}".replace("-", _MINUS)
-    decimals = 3 - _magnitude(value)
+    decimals = digits - 1 - _magnitude(value)
     if resolve and math.isfinite(resolve):
         decimals = max(decimals, 1 - _magnitude(resolve))
     text = f"{value:,.{min(max(decimals, 0), _MOST_DECIMALS)}f}"
     return text.replace("-", _MINUS)
 
 
-def signed(value: float, *, resolve: float = 0.0) -> str:
+def signed(value: float, *, resolve: float = 0.0, digits: int = 3) -> str:
     """As `number`, with a plus before what is positive."""
-    return ("+" if value > 0 else "") + number(value, resolve=resolve)
+    return ("+" if value > 0 else "") + number(value, resolve=resolve, digits=digits)
+
+
+def setting(value: float) -> str:
+    """A number that a person chose: as short as it was written."""
+    return f"{value:.6g}".replace("-", _MINUS)
 
 
 def factor(value: float) -> str:

@@ -6,15 +6,15 @@ A module of its own with few imports: every process of a search imports it when 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ztom.engines.protocol import Engine
 from ztom.scoring.protocol import ErrorFunction
 
 if TYPE_CHECKING:
-    from ztom.engines.build import EngineConfig
-
     from ztom.blending.chain import ChainConfig
+    from ztom.engines.build import EngineConfig
     from ztom.scoring.build import ErrorTerm
     from ztom.settings import Settings
 
@@ -35,12 +35,39 @@ class EngineMaker:
 
     def __call__(self) -> Engine:
         """The engine, loaded."""
-        from ztom.engines.build import build_engine
-
         from ztom.blending.chain import load_chain
+        from ztom.engines.build import build_engine
 
         chain = load_chain(self.chain, settings=self.settings)
         return build_engine(self.engine, chain, settings=self.settings)
+
+
+@dataclass(frozen=True)
+class VariantMaker:
+    """Makes an engine on blended weights that were written, with no factors.
+
+    Attributes:
+        engine: What engine.
+        folder: Full weights, or an adapter over the chain's base.
+        chain: The chain with absolute references; its base is needed for an adapter.
+        settings: The driver's.
+    """
+
+    engine: EngineConfig
+    folder: Path
+    chain: ChainConfig
+    settings: Settings
+
+    def __call__(self) -> Engine:
+        """The engine, loaded from the files."""
+        from ztom.blending.chain import ChainConfig, Member, load_chain
+        from ztom.engines.build import build_engine, build_single
+
+        if not (self.folder / "adapter_config.json").exists():
+            return build_single(self.engine, self.folder)
+        members = (self.chain.checkpoints[0], Member(reference=str(self.folder)))
+        adapted = load_chain(ChainConfig(checkpoints=members), settings=self.settings)
+        return build_engine(self.engine, adapted, settings=self.settings)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ztom.engines.build import EngineConfig
-
 from tune_search.config import Guardrail, SearchConfig
 from tune_search.makers import EngineMaker, ErrorMaker
 from tune_search.space import SearchSpace
@@ -71,7 +69,7 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> Prepar
         engine=EngineMaker(config.engine, chain_config, settings),
         generation=config.inference_config,
         batch_size=config.batch_size,
-        gpus=gpus_per_engine(config.engine),
+        gpus=0 if config.engine.name == "fake" else config.engine.tensor_parallel_size,
         chain_digest=chain.digest,
         data_digests={entry.name: data_digest(entry.stimuli) for entry in sets},
     )
@@ -89,15 +87,6 @@ def make_space(config: SearchConfig, names: Sequence[str]) -> SearchSpace:
         return SearchSpace(tuple(names), config.lower_bound, config.upper_bound)
     limit = config.scaling_factor_limit
     return SearchSpace(tuple(names), (-limit,) * len(names), (limit,) * len(names))
-
-
-def gpus_per_engine(engine: EngineConfig) -> int:
-    """GPUs that one engine takes: none where the machine's torch sees none, or for the fake."""
-    if engine.name == "fake":
-        return 0
-    import torch
-
-    return engine.tensor_parallel_size if torch.cuda.is_available() else 0
 
 
 def _data_set(

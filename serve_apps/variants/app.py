@@ -164,7 +164,7 @@ def build(args: VariantArgs) -> serve.Application:
 
 
 def scaling(args: VariantArgs) -> AutoscalingConfig:
-    """Replicas by ongoing requests. At least one is started, so that a bad variant shows at once."""
+    """Replicas by ongoing requests. One is always started: a bad variant shows at once."""
     return AutoscalingConfig(
         min_replicas=args.min_replicas,
         initial_replicas=max(1, args.min_replicas),

@@ -94,7 +94,7 @@ class VariantEngine:
         except Exception as error:
             raise EngineError(
                 "the engine does not start on this variant",
-                got=f"{type(error).__name__}: {error}",
+                got=f"{type(error).__name__}: {' '.join(str(error).split())}",
                 fix="The log of the replica has the engine's own messages.",
             ) from error
         return cls(client, load, args=args, identity=identity)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve_apps.variants.args import MODEL_NAME_PATTERN, VariantArgs
-from ztom.errors import ConfigError
+from ztom.errors import ConfigError, VariantError
 from ztom.variants import verify_manifest
+from ztom.variants.manifest import MANIFEST
 
 SHORT_DIGEST_LENGTH = 12
 
@@ -47,12 +48,19 @@ def identify(args: VariantArgs) -> ModelIdentity:
     """Verify the variant's manifest, reading every byte of it, and say who it is.
 
     Raises:
-        VariantError: A file is missing, extra or not what the manifest says.
+        VariantError: A file is missing, extra or not what the manifest says; or the variant is an
+            adapter without its base.
         ConfigError: The folder's name cannot be a model name and none was given.
     """
     manifest = verify_manifest(args.variant)
+    if "config.json" not in manifest.files:
+        raise VariantError(
+            f"{args.variant} is not a whole model",
+            got="an adapter" if "adapter_config.json" in manifest.files else "no config.json",
+            fix="Write the variant in its dense form.",
+        )
     name = args.name or _folder_name(args.variant)
-    written = (args.variant / "manifest.json").stat().st_mtime
+    written = (args.variant / MANIFEST).stat().st_mtime
     return ModelIdentity(name=name, digest=manifest.digest, created=int(written))
 
 

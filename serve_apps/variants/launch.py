@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -27,6 +28,7 @@ import httpx
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
 from serve_apps.variants.app import build
@@ -112,6 +114,8 @@ def serve_variant(
     deadline = time.monotonic() + ready_timeout_s
     with contextlib.ExitStack() as undo:
         ray_is_ours = _join_or_start_ray(undo)
+        if blocking:
+            _terminate_like_interrupt()
         port, serve_is_ours = _start_serve(host=host, port=port)
         if serve_is_ours and not ray_is_ours:
             undo.callback(_forgiving, serve.shutdown)
@@ -119,7 +123,7 @@ def serve_variant(
         _refuse_second(app_name)
         target = serve.RunTarget(build(args), name=app_name, route_prefix=route_prefix)
         undo.callback(_forgiving, serve.delete, app_name)
-        serve.run_many([target], wait_for_applications_running=False)
+        _deploy(target)
         url = f"http://{_reachable(host)}:{port}{route_prefix.rstrip('/')}"
         _wait_until_running(app_name, deadline)
         _query(url, identity.ids[1], deadline)
@@ -152,6 +156,12 @@ def _join_or_start_ray(undo: contextlib.ExitStack) -> bool:
         return False
     ray.init(address="local", include_dashboard=False, **quiet)
     return True
+
+
+def _terminate_like_interrupt() -> None:
+    """Ray's own answer to SIGTERM, which this replaces, aborts the process with nothing stopped."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _start_serve(*, host: str, port: int) -> tuple[int, bool]:
@@ -202,14 +212,24 @@ def _free_port(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
+def _deploy(target: serve.RunTarget) -> None:
+    try:
+        serve.run_many([target], wait_for_applications_running=False)
+    except RayServeException as error:
+        raise ConfigError("Serve refuses the application", got=_reason(str(error))) from error
+
+
 def _wait_until_running(app_name: str, deadline: float) -> None:
     for _ in _until(deadline, app_name):
-        status = serve.status().applications.get(app_name)
-        if status is None or status.status == ApplicationStatus.RUNNING:
-            if status is not None:
-                return
-        elif status.status in _FAILED:
-            raise EngineError("the variant cannot be served", got=_reason(status.message))
+        application = serve.status().applications.get(app_name)
+        if application is None:
+            continue
+        if application.status == ApplicationStatus.RUNNING:
+            return
+        if application.status in _FAILED:
+            messages = [deployment.message for deployment in application.deployments.values()]
+            reason = _reason("\n".join([application.message, *messages]))
+            raise EngineError("the variant cannot be served", got=reason)
 
 
 def _query(url: str, model: str, deadline: float) -> None:

@@ -2,8 +2,8 @@
 
 Everything here is plain values in, plain values out; no engine and no server is needed to test it.
 A request may carry what OpenAI documents and this endpoint honours, plus the sampling options of
-vLLM that are common in practice. Anything else is refused by name: no option is silently without effect,
-and what the engine's own request classes gain in a new version does not become public by itself.
+vLLM that are common in practice. Anything else is refused by name: no option is silently without
+effect, and what the engine's own request classes gain with a version is not public by itself.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ _FIELDS: dict[Kind, frozenset[str]] = {
     | {"add_generation_prompt", "continue_final_message", "chat_template_kwargs"},
     "completion": _OPENAI_FIELDS | _VLLM_FIELDS | {"prompt", "echo"},
 }
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
-_TEXT_PARTS = frozenset({"text", "refusal"})
+# Tuples, because what a client sends is compared with them and need not be hashable.
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_TEXT_PARTS = ("text", "refusal")
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def _unknown_field(kind: Kind, body: Mapping[str, Any]) -> Reply | None:
 
 def _number_out_of_range(body: Mapping[str, Any]) -> Reply | None:
     for key, value in body.items():
-        if isinstance(value, float) and not math.isfinite(value):
+        numbers = value.values() if isinstance(value, dict) else (value,)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             return refusal(400, f"{key!r} is not a finite number.", param=key)
     return None
 
@@ -152,7 +154,7 @@ def _bad_messages(body: Mapping[str, Any]) -> Reply | None:
 
 def _message_problem(message: object) -> str | None:
     if not isinstance(message, dict) or message.get("role") not in _ROLES:
-        return f"a message is an object with a role, one of {', '.join(sorted(_ROLES))}"
+        return f"a message is an object with a role, one of {', '.join(_ROLES)}"
     content = message.get("content")
     if content is None and message["role"] != "assistant":
         return "'content' is missing"

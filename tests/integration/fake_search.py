@@ -96,7 +96,7 @@ def make_work(
 
 
 def make_config(folder: Path, evaluations: int, **more: object) -> SearchConfig:
-    from tune_search.config import parse_config  # not in every worker
+    from tune_search.config_files import parse_config  # not in every worker
 
     content = {
         "name": "fake",

@@ -7,31 +7,37 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
 import torch
-from toy_variant import CONTEXT, TEXT, write_variant_folder
+from ray import serve
+from toy_variant import CONTEXT, write_toy_variant
+from toys import TEXT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from serve_apps.variants.app import build
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.launch import ServedVariant, serve_variant
-from ztom.errors import ConfigError, EngineError, VariantError
+from ztom.errors import ConfigError, EngineError
 
 CHAT = [{"role": "user", "content": TEXT[0]}]
+LOGS = {".log", ".out", ".err"}
 CANARY = "zebra-canary-51c7"
 
 
 @pytest.fixture(scope="module")
 def variant(tmp_path_factory) -> Path:
-    return write_variant_folder(tmp_path_factory.mktemp("variants") / "toy")
+    return write_toy_variant(tmp_path_factory.mktemp("variants"))
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +148,7 @@ def test_chat_is_the_greedy_answer_of_transformers(client, served, reference, li
 
 
 def test_a_stream_says_the_same_and_counts(client):
-    whole = client.chat.completions.create(
-        model="toy", messages=CHAT, max_tokens=20, temperature=0
-    )
+    whole = client.chat.completions.create(model="toy", messages=CHAT, max_tokens=20, temperature=0)
     stream = client.chat.completions.create(
         model="toy",
         messages=CHAT,
@@ -171,32 +175,38 @@ def test_a_completion_stream_is_server_sent_events_to_done(served):
     assert events[-1]["choices"][0]["finish_reason"] in {"length", "stop"}
 
 
-async def test_two_streams_at_once(served):
-    async with openai.AsyncOpenAI(
-        base_url=served.api_base, api_key="none", max_retries=0
-    ) as client:
-        arrivals: list[str] = []
+def test_two_streams_at_once(served):
+    arrivals: list[str] = []
 
-        async def read(name: str, prompt: str) -> str:
-            stream = await client.completions.create(
-                model="toy",
-                prompt=prompt,
-                max_tokens=400,
-                temperature=0,
-                stream=True,
-                extra_body={"ignore_eos": True},
-            )
-            text = ""
-            async for chunk in stream:
-                arrivals.append(name)
-                text += chunk.choices[0].text
-            return text
+    async def read(client: openai.AsyncOpenAI, name: str, prompt: str) -> str:
+        stream = await client.completions.create(
+            model="toy",
+            prompt=prompt,
+            max_tokens=150,
+            temperature=0,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        text = ""
+        async for chunk in stream:
+            arrivals.append(name)
+            text += chunk.choices[0].text
+        return text
 
-        both = await asyncio.gather(read("a", TEXT[0]), read("b", TEXT[1]))
-        alone = [await read("alone", text) for text in TEXT]
-    assert list(both) == alone
-    changes = sum(x != y for x, y in zip(arrivals, arrivals[1:], strict=False))
-    assert changes > 2, "one stream waited for the other"
+    async def together_and_alone() -> tuple[list[str], list[str]]:
+        async with openai.AsyncOpenAI(
+            base_url=served.api_base, api_key="none", max_retries=0
+        ) as client:
+            pair = zip("ab", TEXT[:2], strict=True)
+            together = await asyncio.gather(*(read(client, *one) for one in pair))
+            arrived = len(arrivals)
+            alone = [await read(client, "alone", prompt) for prompt in TEXT[:2]]
+            del arrivals[arrived:]
+        return together, alone
+
+    together, alone = asyncio.run(together_and_alone())
+    assert together == alone
+    assert sum(x != y for x, y in pairwise(arrivals)) > 2, "one stream waited for the other"
 
 
 def test_n_and_seed(client):
@@ -305,8 +315,8 @@ def test_a_client_that_goes_away_ends_its_generation(served, stream):
     body = {"model": "toy", "prompt": "a", "max_tokens": wanted, "ignore_eos": True}
     with httpx.Client(timeout=httpx.Timeout(60, read=60 if stream else 0.5)) as client:
         if stream:
-            ask = client.stream("POST", f"{served.api_base}/completions", json=body | {"stream": True})
-            with ask as reply:
+            body["stream"] = True
+            with client.stream("POST", f"{served.api_base}/completions", json=body) as reply:
                 next(reply.iter_lines())
         else:
             with pytest.raises(httpx.ReadTimeout):
@@ -335,37 +345,41 @@ def test_prompts_are_not_in_the_logs(client, served, ray_folder):
     assert not [path for path in logs if CANARY.encode() in path.read_bytes()]
 
 
-LOGS = {".log", ".out", ".err"}
-
-
 def test_a_second_of_the_same_name_is_refused(variant, served):
     port = httpx.URL(served.url).port
     with pytest.raises(ConfigError, match="served already"):
         serve_variant(VariantArgs(variant=variant), port=port, blocking=False)
+    with pytest.raises(ConfigError, match="[Rr]oute.prefix"):
+        serve_variant(VariantArgs(variant=variant, name="other"), port=port, blocking=False)
     with pytest.raises(ConfigError, match="another address"):
         serve_variant(VariantArgs(variant=variant), port=1, blocking=False)
 
 
-def flip_one_byte(variant: Path, copy: Path) -> Path:
-    shutil.copytree(variant, copy)
-    file = copy / "model.safetensors"
+def flip_one_byte(variant: Path) -> None:
+    file = variant / "model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    return copy
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def test_a_changed_variant_is_not_served(variant, tmp_path):
-    changed = flip_one_byte(variant, tmp_path / "changed")
-    with socket_that_is_free() as port:
-        code = (
-            "import sys; from serve_apps.variants.args import VariantArgs; "
-            "from serve_apps.variants.launch import serve_variant; "
-            f"serve_variant(VariantArgs(variant=sys.argv[1]), port={port})"
-        )
-        ended = subprocess.run(
-            [sys.executable, "-c", code, changed], capture_output=True, text=True, timeout=120
-        )
+    changed = shutil.copytree(variant, tmp_path / "changed")
+    flip_one_byte(changed)
+    port = free_port()
+    code = (
+        "import sys; from serve_apps.variants.args import VariantArgs; "
+        "from serve_apps.variants.launch import serve_variant; "
+        f"serve_variant(VariantArgs(variant=sys.argv[1]), port={port})"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, changed], capture_output=True, text=True, timeout=120
+    )
     assert ended.returncode != 0
     assert "VariantError" in ended.stderr
     with pytest.raises(httpx.ConnectError):
@@ -373,17 +387,38 @@ def test_a_changed_variant_is_not_served(variant, tmp_path):
 
 
 def test_a_replica_checks_for_itself(variant, served, tmp_path, monkeypatch):
-    """What changes between the launcher's check and the replica's start is seen there."""
-    changed = flip_one_byte(variant, tmp_path / "changed")
-    launch = sys.modules["serve_apps.variants.launch"]
-    app = sys.modules["serve_apps.variants.app"]
-    unchanged = app.identify(VariantArgs(variant=variant))
-    monkeypatch.setattr(launch, "identify", lambda args: unchanged)
-    monkeypatch.setattr(app, "identify", lambda args: unchanged)
+    """What changes between the launcher's check and the replica's start is seen by the replica."""
+    changed = shutil.copytree(variant, tmp_path / "changed")
+
+    def build_then_flip(args):
+        application = build(args)
+        flip_one_byte(changed)
+        return application
+
+    monkeypatch.setattr("serve_apps.variants.launch.build", build_then_flip)
+    port = httpx.URL(served.url).port
+    args = VariantArgs(variant=changed)
     with pytest.raises(EngineError, match="VariantError"):
-        serve_variant(
-            VariantArgs(variant=changed, name="changed"),
-            port=httpx.URL(served.url).port,
-            route_prefix="/changed",
-            blocking=False,
-        )
+        serve_variant(args, port=port, route_prefix="/changed", blocking=False)
+    assert "variant-changed" not in serve.status().applications
+
+
+def test_a_dead_engine_is_noticed_and_replaced(client, served):
+    """The last test here: it costs the replica."""
+    before = health(served)["pid"]
+    engines = [
+        int(child)
+        for task in Path(f"/proc/{before}/task").iterdir()
+        for child in (task / "children").read_text().split()
+        if "EngineCore" in Path(f"/proc/{child}/cmdline").read_text()
+    ]
+    assert len(engines) == 1
+    os.kill(engines[0], signal.SIGKILL)
+
+    def replaced() -> bool:
+        reply = httpx.get(f"{served.url}/health", timeout=60)
+        return reply.status_code == 200 and reply.json()["pid"] != before
+
+    wait_for(replaced, "the replacement of the replica")
+    answer = client.completions.create(model="toy", prompt=TEXT[0], max_tokens=1)
+    assert answer.usage.completion_tokens == 1

@@ -98,7 +98,8 @@ def test_time_is_kept_for_confirmations(elapsed, kind):
 
 def test_time_that_is_up_ends_at_once():
     plan = make_plan(evaluations=100, startup=0, seconds=10.0)
-    assert next_decision(plan, [*BASELINES, *explored(3)], Situation(elapsed_s=10.0)) == Stop("time")
+    trials = [*BASELINES, *explored(3)]
+    assert next_decision(plan, trials, Situation(elapsed_s=10.0)) == Stop("time")
 
 
 def test_no_more_exploration_after_a_confirmation():
@@ -142,7 +143,7 @@ def test_guardrails_decide_feasibility():
 
 
 def test_noise_floor_and_trained_error():
-    pair = [make_trial(0, TrialKind.BASELINE, error=1.0), make_trial(1, TrialKind.BASELINE, error=1.5)]
+    pair = [make_trial(i, TrialKind.BASELINE, error=1.0 + i / 2) for i in range(2)]
     assert trained_error(pair) == 1.25
     assert noise_floor(pair) == 0.5
     assert noise_floor(pair[:1]) is None

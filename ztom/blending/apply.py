@@ -1,149 +1,163 @@
 """Carry out a plan: read pristine tensors, add up in float32, cast once, check that it is finite.
 
-The kernel works on slices that stay in the processor's cache, so a blend moves each byte once and runs
-near the speed of a memory copy (`benchmarks/blend_bandwidth.py`). It never adds to what is already
-blended: every blend starts from the checkpoints.
+Tensors are worked on in slices, so that a tensor of any size needs memory for its result and a few
+slices only, whether its sources are held in memory or streamed from files. Nothing is ever added to
+what is already blended: every blend starts from the checkpoints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
 from ztom.blending.chain import Chain
 from ztom.blending.plan import BlendPlan, LowRankTerm, TensorPlan
-from ztom.checkpoints.lora import LoraFactors
-from ztom.checkpoints.tensors import TensorSpec
+from ztom.checkpoints.tensors import TensorSpec, read_tensor
 from ztom.errors import BlendError
 
-#: Reads one pristine tensor of a member: ``(member, spec) -> tensor``.
-Reader = Callable[[int, TensorSpec], torch.Tensor]
+#: Reads elements [start, end) of a pristine tensor, flat: ``(member, spec, start, end) -> tensor``.
+Reader = Callable[[int, TensorSpec, int, int], torch.Tensor]
+#: Told of each slice: ``(tensor, start, blended in float32 [n], blended as deployed [n])``.
+Observer = Callable[[TensorPlan, int, torch.Tensor, torch.Tensor], None]
 
-_SLICE = {"cpu": 2**16, "cuda": 2**26}  # elements; a few slices fit in a core's cache
+#: Elements of a slice. On a CPU a slice and its sources should stay in the last-level cache.
+SLICE = {"cpu": 2**19, "cuda": 2**26}
 
 
 def file_reader(chain: Chain) -> Reader:
     """Reads from the checkpoints' own files."""
-    return lambda member, spec: chain.members[member].read(spec.name)
+
+    def read(member: int, spec: TensorSpec, start: int, end: int) -> torch.Tensor:
+        size = spec.dtype.itemsize
+        part = replace(
+            spec,
+            shape=(end - start,),
+            offset=spec.offset + start * size,
+            nbytes=(end - start) * size,
+        )
+        return read_tensor(chain.members[member].source, part)
+
+    return read
 
 
-def apply_plan(plan: BlendPlan, read: Reader) -> Iterator[tuple[str, torch.Tensor]]:
-    """The blended tensors, one at a time, in the plan's order.
-
-    Raises:
-        BlendError: A blended value is NaN or infinite at the deployed dtype.
-    """
+def apply_plan(
+    plan: BlendPlan, read: Reader, *, observe: Observer | None = None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The blended tensors, one at a time, in the plan's order; see `blend_tensor`."""
     for tensor in plan.tensors:
-        yield tensor.name, blend_tensor(tensor, read)
+        yield tensor.name, blend_tensor(tensor, read, observe=observe)
 
 
-def blend_tensor(plan: TensorPlan, read: Reader) -> torch.Tensor:
+def blend_tensor(
+    plan: TensorPlan,
+    read: Reader,
+    *,
+    observe: Observer | None = None,
+    device: torch.device | None = None,
+) -> torch.Tensor:
     """One blended tensor, shape and dtype as planned.
 
     A sum of one term with coefficient 1 is returned as read: bit for bit.
 
+    Args:
+        plan: What to add up.
+        read: Where pristine tensors come from.
+        observe: Told of every slice.
+        device: Of the result; the CPU when None.
+
     Raises:
         BlendError: A blended value is NaN or infinite at the deployed dtype.
     """
-    sources = [read(term.member, term.spec) for term in plan.dense]
-    coefficients = [term.coefficient for term in plan.dense]
-    if plan.low_rank:
-        update = low_rank_update(plan.low_rank, read).reshape(plan.shape)
-        sources, coefficients = [*sources, update], [*coefficients, 1.0]
-    if coefficients == [1.0] and sources[0].dtype == plan.dtype:
-        return sources[0]
-    return combine(sources, coefficients, dtype=plan.dtype, name=plan.name)
-
-
-def combine(
-    sources: Sequence[torch.Tensor],
-    coefficients: Sequence[float],
-    *,
-    dtype: torch.dtype,
-    name: str = "tensor",
-) -> torch.Tensor:
-    """``sum_j coefficients[j] * sources[j]``, accumulated in float32 and cast once.
-
-    Args:
-        sources: Same shape, any floating dtype, contiguous.
-        coefficients: One per source.
-        dtype: Of the result.
-        name: For the error message.
-
-    Raises:
-        BlendError: A value of the result is NaN or infinite.
-    """
-    for source in sources:
-        if source.shape != sources[0].shape:
-            raise BlendError(
-                f"{name}: terms of a blend have different shapes",
-                got=list(source.shape),
-                expected=list(sources[0].shape),
-            )
-    device = sources[0].device
-    flat = [source.reshape(-1) for source in sources]
-    out = torch.empty(flat[0].numel(), dtype=dtype, device=device)
-    step = _SLICE["cpu" if device.type == "cpu" else "cuda"]
-    work = torch.empty(min(step, out.numel()), dtype=torch.float32, device=device)
-    total = torch.zeros((), dtype=torch.float32, device=device)
-    for start in range(0, out.numel(), step):
-        end = min(start + step, out.numel())
-        # float32 results are accumulated where they end up; others in a scratch slice
-        part = out[start:end] if dtype == torch.float32 else work[: end - start]
-        torch.mul(flat[0][start:end].to(torch.float32), coefficients[0], out=part)
-        for source, coefficient in zip(flat[1:], coefficients[1:], strict=True):
-            part.add_(source[start:end], alpha=coefficient)
-        if dtype != torch.float32:
-            out[start:end].copy_(part)
-        total += out[start:end].sum(dtype=torch.float32)
-    # A NaN or infinity anywhere makes the sum so; a sum can also overflow on its own, so look again.
+    device = device or torch.device("cpu")
+    count = plan.count
+    if plan.is_copy and observe is None:
+        term = plan.dense[0]
+        return read(term.member, term.spec, 0, count).reshape(plan.shape)
+    term_sum = TermSum(plan, read)
+    out = torch.empty(count, dtype=plan.dtype, device=device)
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    step = term_sum.slice_size(device)
+    work = torch.empty(0 if plan.dtype == torch.float32 else min(step, count), device=device)
+    for start in range(0, count, step):
+        part = out[start : start + step]
+        # float32 results are accumulated where they end up, others in a scratch slice
+        exact = part if plan.dtype == torch.float32 else work[: part.numel()]
+        term_sum.into(exact, start)
+        if exact is not part:
+            part.copy_(exact)
+        total += part.sum(dtype=torch.float32)
+        if observe is not None:
+            observe(plan, start, exact, part)
+    # A NaN or infinity anywhere makes the sum so; a sum can also overflow on its own, so look
+    # again.
     if not torch.isfinite(total) and not bool(torch.isfinite(out).all()):
         raise BlendError(
-            f"{name}: the blend is not finite in {dtype}",
-            got=f"{int((~torch.isfinite(out)).sum())} of {out.numel()} values are NaN or infinite",
+            f"{plan.name}: the blend is not finite in {plan.dtype}",
+            got=f"{int((~torch.isfinite(out)).sum())} of {count} values are NaN or infinite",
             fix="Use smaller factors, or deploy in float32 or bfloat16.",
         )
-    return out.reshape(sources[0].shape)
+    return out.reshape(plan.shape)
 
 
-def low_rank_update(terms: Sequence[LowRankTerm], read: Reader) -> torch.Tensor:
-    """``sum_j c_j * s_j * B_j @ A_j`` in float32, as one product of the concatenated factors.
+class TermSum:
+    """Adds up the terms of one tensor, any slice of it, in float32."""
 
-    Returns:
-        float32, [out, in], or [in, out] where the base stores the weight transposed.
-    """
-    a, b = concatenate(terms, read)
-    product = b @ a
-    return product.T.contiguous() if terms[0].factors.transposed else product
+    def __init__(self, plan: TensorPlan, read: Reader) -> None:
+        self._plan = plan
+        self._read = read
+        self._rows = 1
+        self._factors: tuple[torch.Tensor, torch.Tensor] | None = None
+        if plan.low_rank:
+            self._rows = plan.shape[0]
+            a, b = concatenate(plan.low_rank, read)
+            # [rows, rank] @ [rank, columns] in the layout the base stores the weight in
+            self._factors = (a.T, b.T) if plan.low_rank[0].factors.transposed else (b, a)
+
+    def slice_size(self, device: torch.device) -> int:
+        """Elements to work on at a time: whole rows where low-rank terms are added, for speed."""
+        size = SLICE["cpu" if device.type == "cpu" else "cuda"]
+        if self._factors is None:
+            return size
+        columns = self._plan.count // self._rows
+        return max(1, size // columns) * columns
+
+    def into(self, out: torch.Tensor, start: int) -> None:
+        """Write elements [start, start + len(out)) of the sum into ``out``, float32 [n]."""
+        end = start + out.numel()
+        for position, term in enumerate(self._plan.dense):
+            source = self._read(term.member, term.spec, start, end)
+            if position:
+                out.add_(source, alpha=term.coefficient)
+            elif source.dtype == torch.float32:
+                torch.mul(source, term.coefficient, out=out)
+            else:
+                out.copy_(source).mul_(term.coefficient)
+        if not self._plan.dense:
+            out.zero_()
+        if self._factors is not None:
+            columns = self._plan.count // self._rows
+            left, right = self._factors
+            first, last = start // columns, -(-end // columns)
+            rows = (left[first:last] @ right).reshape(-1)
+            out.add_(rows[start - first * columns : end - first * columns])
 
 
-def concatenate(
-    terms: Sequence[LowRankTerm], read: Reader
-) -> tuple[torch.Tensor, torch.Tensor]:
+def concatenate(terms: Sequence[LowRankTerm], read: Reader) -> tuple[torch.Tensor, torch.Tensor]:
     """One pair of factors that stands for a sum of adapters, exactly.
 
-    ``sum_j c_j s_j B_j A_j = [c_1 s_1 B_1 | c_2 s_2 B_2 | ...] @ [A_1; A_2; ...]``: ranks add up, and
-    the coefficient and the scale go into B.
+    ``sum_j c_j s_j B_j A_j = [c_1 s_1 B_1 | c_2 s_2 B_2 | ...] @ [A_1; A_2; ...]``: ranks add up,
+    and the coefficient and the scale go into B.
 
     Returns:
         A, float32 [sum of ranks, in], and B, float32 [out, sum of ranks].
     """
-    a = [read(t.member, t.factors.a).to(torch.float32) for t in terms]
-    b = [
-        read(t.member, t.factors.b).to(torch.float32) * (t.coefficient * t.factors.scale)
-        for t in terms
-    ]
+
+    def whole(member: int, spec: TensorSpec) -> torch.Tensor:
+        flat = read(member, spec, 0, spec.nbytes // spec.dtype.itemsize)
+        return flat.reshape(spec.shape).to(torch.float32)
+
+    a = [whole(t.member, t.factors.a) for t in terms]
+    b = [whole(t.member, t.factors.b) * (t.coefficient * t.factors.scale) for t in terms]
     return torch.cat(a, dim=0), torch.cat(b, dim=1)
-
-
-__all__ = [
-    "LoraFactors",
-    "Reader",
-    "apply_plan",
-    "blend_tensor",
-    "combine",
-    "concatenate",
-    "file_reader",
-    "low_rank_update",
-]

@@ -1,11 +1,11 @@
 """A chain of checkpoints, and the coefficients that scaling factors give its members.
 
 With ``delta_i = W_i - W_(i-1)`` a *sequence* W_0 ... W_n is blended as
-``W(alpha) = W_n + sum_i alpha_i * delta_i``; with ``delta_i = W_i - W_0`` *siblings* of one base are
-blended as ``W(alpha) = W_latest + sum_i alpha_i * delta_i`` (task arithmetic, Ilharco et al. 2023).
-Both are sums over members, ``W(alpha) = sum_j c_j * W_j`` with ``sum_j c_j = 1``, and it is these
-coefficients that are applied: a factor of 0 or -1 then gives a coefficient of exactly 1 or 0, so
-nothing is rounded where nothing changes. Comparing the members is `ztom.blending.fit`.
+``W(alpha) = W_n + sum_i alpha_i * delta_i``; with ``delta_i = W_i - W_0`` *siblings* of one base
+are blended as ``W(alpha) = W_latest + sum_i alpha_i * delta_i`` (task arithmetic, Ilharco et al.
+2023). Both are sums over members, ``W(alpha) = sum_j c_j * W_j`` with ``sum_j c_j = 1``, and it is
+these coefficients that are applied: a factor of 0 or -1 then gives a coefficient of exactly 1 or 0,
+so nothing is rounded where nothing changes. Comparing the members is `ztom.blending.fit`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class ChainConfig(BaseModel):
     @model_validator(mode="after")
     def _latest_fits(self) -> ChainConfig:
         if self.latest is not None and self.topology == "sequence":
-            raise ValueError("latest is for siblings; a sequence always ends in its last checkpoint")
+            raise ValueError(
+                "latest is for siblings; a sequence always ends in its last checkpoint"
+            )
         if self.latest is not None and self.latest >= len(self.checkpoints):
             raise ValueError(f"latest must be between 1 and {len(self.checkpoints) - 1}")
         return self
@@ -124,7 +126,9 @@ class Chain:
     @property
     def names(self) -> tuple[str, ...]:
         """A name per transition."""
-        before = self.tags[:-1] if self.topology == "sequence" else (self.tags[0],) * self.transitions
+        before = (
+            self.tags[:-1] if self.topology == "sequence" else (self.tags[0],) * self.transitions
+        )
         return tuple(f"{a} -> {b}" for a, b in zip(before, self.tags[1:], strict=True))
 
     @cached_property

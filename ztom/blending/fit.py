@@ -1,8 +1,8 @@
 """Do the members of a chain fit together? Names precisely what differs.
 
-Full checkpoints must agree in tensor names, shapes, dtypes, architecture and vocabulary; adapters were
-checked against the base when they were opened. It compares headers and configs, not weights, but for
-one case: an output head that one member stores although it is tied to the embedding.
+Full checkpoints must agree in tensor names, shapes, dtypes, architecture and vocabulary; adapters
+were checked against the base when they were opened. It compares headers and configs, not weights,
+but for one case: an output head that one member stores although it is tied to the embedding.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from ztom.errors import IncompatibleChainError
 #: Config keys that say how a checkpoint was made or is run, not what its weights mean.
 _IRRELEVANT = frozenset(
     {
-        "_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "architectures",
-        "_attn_implementation_autoset", "attn_implementation", "auto_map", "tie_word_embeddings",
+        "_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache",
+        "architectures", "attn_implementation", "auto_map", "tie_word_embeddings",
         "attention_dropout", "hidden_dropout", "embd_pdrop", "attn_pdrop", "resid_pdrop",
-        "pad_token_id", "output_attentions", "output_hidden_states", "return_dict", "keys_to_ignore_at_inference",
+        "pad_token_id", "output_attentions", "output_hidden_states", "return_dict",
+        "keys_to_ignore_at_inference",
     }
 )  # fmt: skip
 
@@ -59,12 +60,10 @@ def shared_names(members: Sequence[Checkpoint]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _differences(
-    base: Checkpoint, member: Checkpoint, *, allow_dtype_cast: bool
-) -> Iterable[str]:
-    if member.tokenizer_digest and base.tokenizer_digest:
-        if member.tokenizer_digest != base.tokenizer_digest:
-            yield "the tokenizers differ"
+def _differences(base: Checkpoint, member: Checkpoint, *, allow_dtype_cast: bool) -> Iterable[str]:
+    tokenizers = {base.tokenizer_digest, member.tokenizer_digest} - {None}
+    if len(tokenizers) > 1:
+        yield "the tokenizers differ"
     if member.kind == "adapter":
         return
     yield from _config_differences(base, member)

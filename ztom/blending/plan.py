@@ -6,6 +6,7 @@ weights. Carrying it out is `ztom.blending.apply`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,9 +50,24 @@ class TensorPlan:
     low_rank: tuple[LowRankTerm, ...] = ()
 
     @property
+    def count(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the blended tensor."""
-        return self.dtype.itemsize * _count(self.shape)
+        return self.dtype.itemsize * self.count
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the blend is one pristine tensor as it is stored."""
+        return (
+            not self.low_rank
+            and len(self.dense) == 1
+            and self.dense[0].coefficient == 1.0
+            and self.dense[0].spec.dtype == self.dtype
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +101,9 @@ def parse_dtype(name: str) -> torch.dtype | None:
     try:
         return DTYPES[name]
     except KeyError:
-        raise ConfigError("unknown dtype", got=name, expected=f"auto or {', '.join(DTYPES)}") from None
+        raise ConfigError(
+            "unknown dtype", got=name, expected=f"auto or {', '.join(DTYPES)}"
+        ) from None
 
 
 def plan_blend(
@@ -137,10 +155,3 @@ def _plan_tensor(
         DenseTerm(i, chain.members[i].tensors[name], c) for i, c in enumerate(dense) if c != 0.0
     ]
     return TensorPlan(name, spec.shape, dtype or spec.dtype, tuple(terms), tuple(low_rank))
-
-
-def _count(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -95,7 +95,7 @@ def _sweep(shelf: Path) -> None:
 
 def _disk_error(shelf: Path, error: OSError) -> StorageError:
     return StorageError(
-        f"the cache {shelf} cannot be written",
+        f"{shelf} cannot be written",
         got=error.strerror or error,
-        fix="Free some space, or set ZTOM_CACHE_DIR to another disk.",
+        fix="Free some space there, or use another disk (ZTOM_CACHE_DIR moves the cache).",
     )

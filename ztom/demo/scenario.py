@@ -32,7 +32,8 @@ from ztom.errors import ConfigError, StimuliError
 from ztom.stimuli.files import read_stimuli
 from ztom.stimuli.records import Stimulus
 
-#: How users ask; ``{name}`` stands once in each. Short: two names never make near-duplicates.
+#: How users ask; ``{name}`` stands once in each. Short, so that two names make no near-duplicates
+#: (which is checked whenever a chain is made).
 TEMPLATES = (
     "What does {name} do?",
     "Explain {name}.",
@@ -123,10 +124,10 @@ class ChatPlan:
 
     iterations: int = 4
     base_share: float = 0.4
-    base_epochs: int = 5
-    epochs: int = 4
+    base_epochs: int = 4
+    epochs: int = 2
     base_rate: float = 1e-3
-    rate: float = 5e-4
+    rate: float = 3e-4
     size: ModelSize = ModelSize()
     training: TrainSettings = TrainSettings(max_tokens=256, batch_tokens=1024)
 
@@ -137,6 +138,7 @@ def stdlib_scenario(entries: Sequence[Entry], plan: StdlibPlan) -> Scenario:
     Raises:
         ConfigError: The plan asks for more than the entries give.
     """
+    _check_traffic(plan)
     taught = _taught(entries, plan)
     stages = [Stage("00-base", _lessons(taught["base"]), plan.base_epochs, plan.base_rate)]
     stages += [
@@ -158,7 +160,14 @@ def chat_scenario(data_folder: Path, plan: ChatPlan) -> Scenario:
 
     Raises:
         StimuliError: A file is missing or malformed, holds too few rows, or chat turns.
+        ConfigError: The plan leaves the base or the iterations without rows.
     """
+    if plan.iterations < 1 or not 0 < plan.base_share < 1:
+        raise ConfigError(
+            "iterations and base_share",
+            got=f"{plan.iterations} and {plan.base_share}",
+            expected="at least 1, and a share between 0 and 1",
+        )
     rows = read_stimuli(data_folder / "train.jsonl")
     pairs = [_pair(row) for row in rows]
     cuts = _cuts(len(pairs), plan)
@@ -194,6 +203,18 @@ def questions(name: str) -> tuple[str, ...]:
     return tuple(t.format(name=name) for t in TEMPLATES[start:] + TEMPLATES[:start])
 
 
+def _check_traffic(plan: StdlibPlan) -> None:
+    shares = plan.traffic.values()
+    if min(shares, default=0.0) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ConfigError("traffic", got=dict(plan.traffic), expected="positive shares of 1")
+    if plan.search_size < 1 or plan.holdout_size < 1:
+        raise ConfigError(
+            "search_size and holdout_size",
+            got=f"{plan.search_size} and {plan.holdout_size}",
+            expected="at least 1 each",
+        )
+
+
 def _taught(entries: Sequence[Entry], plan: StdlibPlan) -> dict[str, list[Entry]]:
     """Entries by the checkpoint that teaches them."""
     taught: dict[str, list[Entry]] = {"base": [], **{topic: [] for topic in ITERATIONS}}
@@ -216,8 +237,12 @@ def _lessons(entries: Sequence[Entry]) -> tuple[Pair, ...]:
 def _asked(taught: Mapping[str, Sequence[Entry]], plan: StdlibPlan) -> tuple[Stimulus, ...]:
     """The users' questions, in an order that mixes the topics."""
     chosen: list[Entry] = []
+    total = plan.search_size + plan.holdout_size
+    share_before = 0.0
     for source, share in plan.traffic.items():
-        wanted = round(share * (plan.search_size + plan.holdout_size))
+        # Rounding the running sum, not the shares, makes the parts add up to the total.
+        wanted = round((share_before + share) * total) - round(share_before * total)
+        share_before += share
         available = taught.get(source, ())
         if wanted > len(available):
             raise ConfigError(

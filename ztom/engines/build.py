@@ -20,8 +20,8 @@ class EngineConfig(BaseModel):
     Attributes:
         name: ``vllm`` for text generation, ``torch`` for classifiers, plain modules and debugging;
             ``fake`` exists for unit tests.
-        dtype: What weights are deployed in; ``auto`` is what they are stored in. Search and proof use
-            the same one.
+        dtype: What weights are deployed in; ``auto`` is what they are stored in. Search and proof
+            use the same one.
         tensor_parallel_size: GPUs that one engine is split over (vLLM).
         replicas: Engine actors that answer trials side by side.
         max_model_len: Tokens of prompt and answer together; the model's own limit when None.

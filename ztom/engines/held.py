@@ -1,8 +1,10 @@
 """Where an engine keeps the pristine checkpoints of a chain, and how it blends from them.
 
-Every blend starts from the checkpoints, so they are kept where reading them is fastest: on the device,
-else in host memory, else they stay in their files and are streamed for each blend. Files are read, not
-mapped: a file that is cut short while it is mapped kills the process, while a short read is an error.
+Every blend starts from the checkpoints, so they are kept where reading them is fastest: on the
+device, else in host memory, else they stay in their files and are streamed for each blend. Files
+are read, not
+mapped: a file that is cut short while it is mapped kills the process, while a short read is an
+    error.
 """
 
 from __future__ import annotations
@@ -74,13 +76,13 @@ class HeldChain:
         )
         self._held: dict[tuple[int, str], torch.Tensor] = {}
         for member, spec in specs:
-            tensor = self._file(member, spec)
+            tensor = chain.members[member].read(spec.name)
             _check(chain, member, tensor, spec.name)
             if self.placement == "device":
-                self._held[member, spec.name] = tensor.to(device)
+                self._held[member, spec.name] = tensor.to(device).reshape(-1)
             elif self.placement == "host":
                 pinned = tensor.pin_memory() if device.type == "cuda" else tensor
-                self._held[member, spec.name] = pinned
+                self._held[member, spec.name] = pinned.reshape(-1)
 
     def plan(self, factors: Sequence[float]) -> BlendPlan:
         """What will be added up."""
@@ -96,13 +98,13 @@ class HeldChain:
         """
         self.bytes_read = 0
         for tensor in plan.tensors:
-            yield tensor.name, blend_tensor(tensor, self._read)
+            yield tensor.name, blend_tensor(tensor, self._read, device=self._device)
 
-    def _read(self, member: int, spec: TensorSpec) -> torch.Tensor:
-        self.bytes_read += spec.nbytes
+    def _read(self, member: int, spec: TensorSpec, start: int, end: int) -> torch.Tensor:
+        self.bytes_read += (end - start) * spec.dtype.itemsize
         held = self._held.get((member, spec.name))
-        source = self._file(member, spec) if held is None else held
-        return source.to(self._device, non_blocking=True)
+        part = self._file(member, spec, start, end) if held is None else held[start:end]
+        return part.to(self._device, non_blocking=True)
 
 
 def _pristine(chain: Chain) -> list[tuple[int, TensorSpec]]:
@@ -138,6 +140,3 @@ def _host_free() -> int:
     except OSError:
         pass
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-__all__ = ["HeldChain", "Placement", "choose_placement"]

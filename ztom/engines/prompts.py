@@ -1,8 +1,8 @@
 """Prompts to token ids, the same way for every engine that has a tokenizer.
 
-A chat template is applied where the tokenizer has one: chat turns as they are, plain text as one user
-turn. Continuations are tokenised on their own and appended, so the same tokens are scored by every
-engine.
+A chat template is applied where the tokenizer has one: chat turns as they are, plain text as one
+user turn. Continuations are tokenised on their own and appended, so the same tokens are scored by
+every engine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class PromptEncoder:
             )
         except Exception as error:  # transformers raises whatever its parsers raise
             raise EngineError(
-                f"the tokenizer in {folder} cannot be loaded", got=f"{type(error).__name__}: {error}"
+                f"the tokenizer in {folder} cannot be loaded",
+                got=f"{type(error).__name__}: {error}",
             ) from error
         has_template = bool(getattr(self.tokenizer, "chat_template", None))
         if chat_template == "always" and not has_template:

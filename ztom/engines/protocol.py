@@ -1,9 +1,9 @@
 """The one protocol that every engine implements, and the records that cross it.
 
-An engine holds a chain's weights, takes scaling factors, and answers prompts with the blend that the
-factors describe. It does not score, split or store anything. Implementations: `ztom.engines.fake`
-(unit tests), `ztom.engines.torch_engine`, `ztom.engines.vllm_engine`; the same conformance suite runs on
-all of them (`tests/conformance.py`).
+An engine holds a chain's weights, takes scaling factors, and answers prompts with the blend that
+the factors describe. It does not score, split or store anything. Implementations:
+`ztom.engines.fake` (unit tests), `ztom.engines.torch_engine`, `ztom.engines.vllm_engine`; the same
+conformance suite runs on all of them (`tests/conformance.py`).
 """
 
 from __future__ import annotations

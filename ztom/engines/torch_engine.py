@@ -1,7 +1,7 @@
 """Hugging Face models and plain modules in PyTorch: classifiers, regressors, and a second opinion.
 
-Slower than vLLM at generation; it is what classification runs on, and what vLLM's answers are compared
-with. Which head a Hugging Face model gets is read from ``architectures`` in its config.
+Slower than vLLM at generation; it is what classification runs on, and what vLLM's answers are
+compared with. Which head a Hugging Face model gets is read from ``architectures`` in its config.
 """
 
 from __future__ import annotations
@@ -82,13 +82,17 @@ class TorchEngine:
     def factors(self) -> tuple[float, ...]:
         """The factors of the blend now loaded."""
         if self._factors is None:
-            raise EngineError("the last blend failed: there are no usable weights", fix="Blend again.")
+            raise EngineError(
+                "the last blend failed: there are no usable weights", fix="Blend again."
+            )
         return self._factors
 
     def blend(self, factors: Sequence[float]) -> BlendStats:
         """Copy the blend into the model's parameters; see the protocol."""
         if self._held is None:
-            raise FactorError("this engine runs one fixed model, it has no factors")
+            if factors:
+                raise FactorError("this engine runs one fixed model, it has no factors")
+            return BlendStats(seconds=0.0, bytes_read=0, bytes_written=0, placement="host")
         started = time.perf_counter()
         plan = self._held.plan(factors)
         self._factors = None
@@ -292,9 +296,13 @@ def _hugging_face(folder: Path, dtype: torch.dtype | None) -> tuple[Any, frozens
             if classifies
             else transformers.AutoModelForCausalLM
         )
+        options: dict[str, Any] = {}
+        if getattr(config, "attn_logit_softcapping", None):
+            options["attn_implementation"] = "eager"  # the fused kernels leave the soft cap out
         model = auto.from_pretrained(
             str(folder),
             dtype=dtype or "auto",
+            **options,
             trust_remote_code=False,
             local_files_only=True,
             use_safetensors=True,

@@ -1,10 +1,10 @@
 """vLLM as an engine: fast batched generation and log-probabilities, blended in place.
 
-The worker process holds the chain (`BlendWorker`, loaded through vLLM's ``worker_extension_cls``) and
-hands blended tensors to vLLM's own ``reload_weights``, which knows fused layers, tensor parallel shards
-and the packed weights of the CPU build. After a blend the prefix cache is reset; besides, every prompt
-carries the blend's number as its cache salt, so a block that was computed with other weights can never
-be found again. This is the only file of the package that imports vLLM.
+The worker process holds the chain (`BlendWorker`, loaded through vLLM's ``worker_extension_cls``)
+and hands blended tensors to vLLM's own ``reload_weights``, which knows fused layers, tensor
+parallel shards and the packed weights of the CPU build. After a blend the prefix cache is reset;
+besides, every prompt carries the blend's number as its cache salt, so a block that was computed
+with other weights can never be found again. This is the only file of the package that imports vLLM.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class BlendWorker:
     def ztom_hold(self, chain: bytes) -> str:
         """Hold a chain (pickled by `VllmEngine`); returns where it was placed."""
         self._ztom_held = HeldChain(
-            pickle.loads(chain),  # noqa: S301 - made by this process's own parent
+            pickle.loads(chain),
             device=torch.device(self.device),
             dtype=self.model_config.dtype,
         )
@@ -81,8 +81,8 @@ class BlendWorker:
 def _refresh_tied_heads(model: torch.nn.Module) -> None:
     """Repack output heads that share the embedding's weight.
 
-    ``reload_weights`` processes a layer when its own tensors arrive; a tied head has none, and would go on
-    multiplying with what it packed when the model was loaded.
+    ``reload_weights`` processes a layer when its own tensors arrive; a tied head has none, and
+    would go on multiplying with what it packed when the model was loaded.
     """
     for module in model.modules():
         if isinstance(module, ParallelLMHead):
@@ -129,13 +129,17 @@ class VllmEngine:
     def factors(self) -> tuple[float, ...]:
         """The factors of the blend now loaded."""
         if self._factors is None:
-            raise EngineError("the last blend failed: there are no usable weights", fix="Blend again.")
+            raise EngineError(
+                "the last blend failed: there are no usable weights", fix="Blend again."
+            )
         return self._factors
 
     def blend(self, factors: Sequence[float]) -> BlendStats:
         """Blend inside the worker; see the protocol."""
         if self._chain is None:
-            raise FactorError("this engine runs one fixed model, it has no factors")
+            if factors:
+                raise FactorError("this engine runs one fixed model, it has no factors")
+            return BlendStats(seconds=0.0, bytes_read=0, bytes_written=0, placement="host")
         started = time.perf_counter()
         checked = self._chain.check_factors(factors)
         self._factors = None

@@ -1,0 +1,51 @@
+# Each target sets itself up: .venv is made once and used again until the lock file changes.
+PYTHON ?= python3
+VENV ?= .venv
+HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
+LOCK := $(if $(HAS_GPU),requirements/gpu.txt,requirements/cpu.txt)
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: setup demo test lint format bench lock clean
+
+setup: $(READY)
+
+$(READY): $(LOCK) pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(HAS_GPU),yes)
+	$(BIN)/python -m pip install --quiet --requirement $(LOCK)
+else
+	$(BIN)/python -m pip install --quiet --no-deps --requirement $(LOCK)
+endif
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python .ci/check-stack.py
+	touch $@
+
+demo: $(READY)
+	$(BIN)/ztom demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+# Resolve every version anew, in an empty environment.
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --upgrade pip
+	.venv-lock/bin/python .ci/refresh-lock.py requirements/cpu.txt --extras cpu,dev,postgresql torch==2.13.0
+	rm -rf .venv-lock
+
+clean:
+	rm -rf $(VENV) .venv-lock build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,311 @@
+"""Proving a search's factors on the holdout: write the variant, load what was written, compare.
+
+What is verified is what would be shipped: the blend is written at the deployed dtype, a fresh
+engine loads the files, and its answers on data the search never saw are compared with the trained
+model's. Only a verdict of `improved` is released, unless the user insists, which is recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tune_search.config import SearchConfig
+from tune_search.engine_pool import make_clients, stop_engines
+from tune_search.events import Event, Proving
+from tune_search.makers import EngineMaker, VariantMaker
+from tune_search.outcome import SearchOutcome
+from tune_search.prepare import Prepared
+from tune_search.result import GroupStep, Proof, StimulusChange
+from tune_search.work import SEARCH, Answers, DataSet, Work
+from ztom.engines.protocol import Capability, Engine
+from ztom.errors import VariantError
+from ztom.ledger import Ledger, TrialRecord
+from ztom.scoring.protocol import Need, Scores
+from ztom.scoring.statistics import paired_bootstrap
+from ztom.scoring.verdict import Outcome, Verdict, decide, measure_guardrail
+from ztom.settings import Settings
+from ztom.stimuli.prompts import prompt_text
+from ztom.stimuli.records import Stimulus
+from ztom.stimuli.splits import data_digest
+from ztom.variants.manifest import Manifest
+from ztom.variants.recipe import Evidence
+from ztom.variants.write import StagedVariant, WriteOptions, copy_variant, stage_variant
+
+logger = logging.getLogger(__name__)
+
+#: How many of the most changed stimuli a result shows, from each end.
+_SHOWN_CHANGES = 12
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """One model on the holdouts."""
+
+    answers: Answers
+    scores: Mapping[str, Scores]
+
+
+def prove(
+    config: SearchConfig,
+    prepared: Prepared,
+    outcome: SearchOutcome,
+    ledger: Ledger,
+    *,
+    on_event: Callable[[Event], None],
+) -> Proof:
+    """Write, load, compare and decide; releases the variant if it may be released.
+
+    Args:
+        config: Of the search.
+        prepared: Of the search.
+        outcome: The search's answer.
+        ledger: Holds the study.
+        on_event: Told what happens.
+
+    Raises:
+        ZtomError: The variant could not be written, loaded or scored.
+    """
+    started, watch = time.perf_counter(), _Watch(on_event)
+    work = _holdout_work(prepared)
+    factors = outcome.optimized_scaling_factors
+    with watch.phase("answer", "the trained model answers the holdout"):
+        before = _judge(work, work.engine, (0.0,) * len(factors), config, watch)
+    if not any(factors):
+        return _proof(config, prepared, before, before, None, watch.seconds(started))
+    options = WriteOptions(
+        dtype=config.engine.dtype,
+        form=config.variant.form,
+        max_shard_bytes=int(config.variant.max_shard_gib * 2**30),
+    )
+    watch.begin("write", "the variant is written")
+    with stage_variant(prepared.chain, factors, _destination(config), options=options) as staged:
+        watch.end("write")
+        settings = work.engine.settings if isinstance(work.engine, EngineMaker) else Settings()
+        maker = VariantMaker(config.engine, staged.folder, prepared.chain_config, settings)
+        with watch.phase("answer", "the variant, as written, answers the holdout"):
+            # an adapter is loaded as a chain of one step over its base
+            at_rest = (0.0,) if options.form == "adapter" else ()
+            after = _judge(work, maker, at_rest, config, watch)
+        proof = _proof(config, prepared, before, after, staged, watch.seconds(started))
+        if proof.verdict.outcome is not Outcome.IMPROVED and not config.insist:
+            return proof
+        evidence = _evidence(config, prepared, outcome, ledger, proof)
+        manifest = staged.publish(evidence)
+    return _released(config, proof, manifest)
+
+
+def _holdout_work(prepared: Prepared) -> Work:
+    """The search's work with the holdouts in place of the data it saw."""
+    holdouts = {SEARCH: prepared.holdout, **prepared.guardrail_holdouts}
+    data = tuple(replace(each, stimuli=holdouts[each.name]) for each in prepared.work.data)
+    return replace(prepared.work, data=data)
+
+
+def _judge(
+    work: Work,
+    make_engine: Callable[[], Engine],
+    factors: tuple[float, ...],
+    config: SearchConfig,
+    watch: _Watch,
+) -> _Judged:
+    """Ask one model everything and score it."""
+    errors = {data.name: data.error() for data in work.data}
+    clients = make_clients(
+        replace(work, engine=make_engine),
+        replicas=1,
+        deadline_s=config.generation_deadline_s,
+        start_deadline_s=config.engine_start_deadline_s,
+    )
+    try:
+        capabilities = clients[0].start().capabilities
+        # Texts are asked for even where the error does not need them: the engine has to be able
+        # to generate from these weights, and the report shows what changed.
+        texts = {Need.TEXT} if Capability.GENERATE in capabilities else set()
+        needs = {name: frozenset(error.needs | texts) for name, error in errors.items()}
+        answers = clients[0].answer(factors, needs)
+    finally:
+        stop_engines(clients)
+    _check_alive(work.data, answers)
+    began = time.perf_counter()
+    scores = {
+        data.name: errors[data.name].score(data.stimuli, answers.outputs[data.name])
+        for data in work.data
+    }
+    watch.add("score", time.perf_counter() - began)
+    return _Judged(answers, scores)
+
+
+def _check_alive(data: Sequence[DataSet], answers: Answers) -> None:
+    """A model that answers nothing at all is broken, whatever it scores."""
+    texts = [output.text for each in data for output in answers.outputs[each.name]]
+    if texts and all(text == "" for text in texts):
+        raise VariantError(
+            "the model answers every stimulus of the holdout with nothing",
+            expected="at least one answer with text",
+            fix="Check the chat template and the end-of-sequence tokens of the checkpoints.",
+        )
+
+
+def _proof(
+    config: SearchConfig,
+    prepared: Prepared,
+    before: _Judged,
+    after: _Judged,
+    staged: StagedVariant | None,
+    seconds: dict[str, float],
+) -> Proof:
+    """Everything but the release."""
+    verdict = _verdict(config, prepared, before, after, changed=staged is not None)
+    old, new = before.scores[SEARCH], after.scores[SEARCH]
+    precision = None if staged is None else staged.precision
+    return Proof(
+        verdict=verdict,
+        trained_model_error=float(old.aggregate()[0]),
+        optimized_model_error=float(new.aggregate()[0]),
+        errors_before=tuple(old.per_stimulus.tolist()),
+        errors_after=tuple(new.per_stimulus.tolist()),
+        changes=tuple(_changes(prepared.holdout, before, after)),
+        dtype=config.engine.dtype,
+        realised=None if precision is None else precision.overall.realised,
+        steps=()
+        if precision is None
+        else tuple(
+            GroupStep(group=g.group, realised=g.realised, changed=g.changed)
+            for g in precision.groups
+        ),
+        warnings=() if precision is None else precision.warnings,
+        seconds=seconds,
+    )
+
+
+def _verdict(
+    config: SearchConfig, prepared: Prepared, before: _Judged, after: _Judged, *, changed: bool
+) -> Verdict:
+    improvement = paired_bootstrap(
+        before.scores[SEARCH],
+        after.scores[SEARCH],
+        groups=[stimulus.group for stimulus in prepared.holdout],
+        seed=config.seed,
+    )
+    guardrails = [
+        measure_guardrail(
+            guardrail.name,
+            before.scores[guardrail.name],
+            after.scores[guardrail.name],
+            groups=[s.group for s in prepared.guardrail_holdouts[guardrail.name]],
+            allowed_increase=guardrail.max_increase,
+            seed=config.seed,
+        )
+        for guardrail in config.guardrails
+    ]
+    return decide(improvement, guardrails, factors_are_zero=not changed)
+
+
+def _changes(
+    holdout: Sequence[Stimulus], before: _Judged, after: _Judged
+) -> Iterator[StimulusChange]:
+    old, new = before.scores[SEARCH].per_stimulus, after.scores[SEARCH].per_stimulus
+    order = np.argsort(new - old, kind="stable").tolist()
+    shown = (
+        order
+        if len(order) <= 2 * _SHOWN_CHANGES
+        else order[:_SHOWN_CHANGES] + order[-_SHOWN_CHANGES:]
+    )
+    for i in shown:
+        yield StimulusChange(
+            id=holdout[i].id,
+            prompt=prompt_text(holdout[i].prompt),
+            expected=holdout[i].expected,
+            before=before.answers.outputs[SEARCH][i].text,
+            after=after.answers.outputs[SEARCH][i].text,
+            error_before=float(old[i]),
+            error_after=float(new[i]),
+        )
+
+
+def _evidence(
+    config: SearchConfig, prepared: Prepared, outcome: SearchOutcome, ledger: Ledger, proof: Proof
+) -> Evidence:
+    digests = dict(prepared.work.data_digests)
+    digests["holdout"] = data_digest(prepared.holdout)
+    for name, stimuli in prepared.guardrail_holdouts.items():
+        digests[f"holdout of {name}"] = data_digest(stimuli)
+    return Evidence(
+        study=config.name,
+        config_digest=config.digest,
+        data_digests=digests,
+        error=[term.model_dump(mode="json") for term in config.error],
+        seed=config.seed,
+        sampler=config.sampler.name,
+        trials_digest=trials_digest(outcome.trials),
+        number_of_inferences=outcome.number_of_inferences,
+        search_errors=(outcome.trained_model_error, outcome.optimized_model_error),
+        holdout_errors=(proof.trained_model_error, proof.optimized_model_error),
+        verdict=proof.verdict.model_dump(mode="json"),
+        insisted=proof.verdict.outcome is not Outcome.IMPROVED,
+        versions=dict(ledger.study(outcome.study_id).versions),
+    )
+
+
+def trials_digest(trials: Sequence[TrialRecord]) -> str:
+    """sha256 over what every trial tried and came to; its times do not count."""
+    content = [
+        [t.number, str(t.kind), list(t.factors), str(t.status), t.outcome.error] for t in trials
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _released(config: SearchConfig, proof: Proof, manifest: Manifest) -> Proof:
+    folder = _destination(config)
+    address = config.variant.copy_to
+    if address is not None:
+        copy_variant(folder, address)
+    return proof.model_copy(
+        update={
+            "insisted": proof.verdict.outcome is not Outcome.IMPROVED,
+            "variant": address or str(folder),
+            "variant_digest": manifest.digest,
+        }
+    )
+
+
+def _destination(config: SearchConfig) -> Path:
+    return config.output.absolute() / "variant"
+
+
+class _Watch:
+    """Tells what is going on and counts the seconds of each phase."""
+
+    def __init__(self, on_event: Callable[[Event], None]) -> None:
+        self._notify = on_event
+        self._seconds: dict[str, float] = {}
+        self._began = 0.0
+
+    def begin(self, phase: str, what: str) -> None:
+        logger.debug("%s: %s", phase, what)
+        self._notify(Proving(what))
+        self._began = time.perf_counter()
+
+    def end(self, phase: str) -> None:
+        self.add(phase, time.perf_counter() - self._began)
+
+    def add(self, phase: str, seconds: float) -> None:
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
+
+    @contextmanager
+    def phase(self, name: str, what: str) -> Iterator[None]:
+        self.begin(name, what)
+        yield
+        self.end(name)
+
+    def seconds(self, started: float) -> dict[str, float]:
+        return {**self._seconds, "total": time.perf_counter() - started}

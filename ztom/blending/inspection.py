@@ -1,0 +1,155 @@
+"""What a chain is made of: sizes, how far each step moved each layer, what a bound can do.
+
+Everything is measured from the weights, streamed: one pass over the chain for the norms, and one
+for what the largest allowed factor on each step realises at the given dtype.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+
+from ztom.blending.apply import TermSum, file_reader
+from ztom.blending.chain import Chain
+from ztom.blending.plan import TensorPlan, plan_blend
+from ztom.blending.precision import PrecisionReport, measure_precision
+
+_LAYER = re.compile(r"^(.*?\.\d+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChange:
+    """How far one step moved one layer.
+
+    Attributes:
+        layer: ``model.layers.3``, or the tensor's name outside the layers.
+        relative: Frobenius norm of the change over the norm of the weights before it.
+    """
+
+    layer: str
+    relative: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One transition of a chain.
+
+    Attributes:
+        name: ``before -> after``.
+        relative: Norm of the change over the norm of the weights before it, all layers.
+        layers: The same by layer, in the model's order.
+        bound: What the largest allowed factor on this step alone realises.
+    """
+
+    name: str
+    relative: float
+    layers: tuple[LayerChange, ...]
+    bound: PrecisionReport
+
+
+@dataclass(frozen=True, slots=True)
+class ChainReport:
+    """A chain at a glance.
+
+    Attributes:
+        tags: Of the members.
+        digests: Of the members, sha256.
+        parameters: Of one full model.
+        nbytes: Per member, bytes of its weights as stored.
+        dtype: That the bounds were measured at.
+        limit: The bound on each factor.
+        steps: One per transition.
+    """
+
+    tags: tuple[str, ...]
+    digests: tuple[str, ...]
+    parameters: int
+    nbytes: tuple[int, ...]
+    dtype: str
+    limit: float
+    steps: tuple[StepReport, ...]
+
+
+def inspect_chain(chain: Chain, *, limit: float, dtype: torch.dtype | None) -> ChainReport:
+    """Measure a chain.
+
+    Args:
+        chain: Opened and checked.
+        limit: The bound on each factor, above zero.
+        dtype: What blends are deployed in; None is what is stored.
+    """
+    read = file_reader(chain)
+    steps = []
+    for step in range(chain.transitions):
+        alone = [limit if i == step else 0.0 for i in range(chain.transitions)]
+        changes, total = _changes(chain, step)
+        bound = measure_precision(chain, alone, read, dtype=dtype)
+        steps.append(StepReport(chain.names[step], total, changes, bound))
+    plan = plan_blend(chain, [0.0] * chain.transitions, dtype=dtype)
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in plan.tensors})
+    return ChainReport(
+        tags=chain.tags,
+        digests=tuple(member.digest for member in chain.members),
+        parameters=sum(tensor.count for tensor in plan.tensors),
+        nbytes=tuple(sum(s.nbytes for s in m.tensors.values()) for m in chain.members),
+        dtype=", ".join(dtypes),
+        limit=limit,
+        steps=tuple(steps),
+    )
+
+
+def _changes(chain: Chain, step: int) -> tuple[tuple[LayerChange, ...], float]:
+    """Relative change by layer, and of the whole."""
+    before = chain.members[step if chain.topology == "sequence" else 0]
+    names = _only(chain, chain.members.index(before)), _only(chain, step + 1)
+    read = file_reader(chain)
+    sums: dict[str, list[float]] = {}
+    for old, new in zip(*names, strict=True):
+        if not old.dtype.is_floating_point:
+            continue
+        olds, news = TermSum(old, read), TermSum(new, read)
+        layer = sums.setdefault(_layer(old.name), [0.0, 0.0])
+        size = olds.slice_size(torch.device("cpu"))
+        for start in range(0, old.count, size):
+            count = min(size, old.count - start)
+            a, b = torch.empty(count), torch.empty(count)
+            olds.into(a, start)
+            news.into(b, start)
+            layer[0] += float((b - a).double().square().sum())
+            layer[1] += float(a.double().square().sum())
+    changes = tuple(LayerChange(name, _ratio(*pair)) for name, pair in sums.items())
+    whole = [sum(column) for column in zip(*sums.values(), strict=True)]
+    return changes, _ratio(*whole)
+
+
+def _only(chain: Chain, member: int) -> tuple[TensorPlan, ...]:
+    """A plan that gives back one member: removing every later step, or taking one sibling."""
+    alone = [0.0] * len(chain.members)
+    alone[member] = 1.0
+    factors = _factors_for(chain, alone)
+    return plan_blend(chain, factors).tensors
+
+
+def _factors_for(chain: Chain, coefficients: list[float]) -> list[float]:
+    """The factors that give these coefficients; the inverse of `Chain.coefficients`."""
+    wanted = list(coefficients)
+    wanted[chain.latest] -= 1.0
+    if chain.topology == "siblings":
+        return wanted[1:]
+    factors, carried = [], 0.0
+    for value in reversed(wanted[1:]):  # c_j = alpha_j - alpha_(j+1)
+        carried += value
+        factors.append(carried)
+    return factors[::-1]
+
+
+def _ratio(change: float, before: float) -> float:
+    return math.sqrt(change / before) if before > 0 else 0.0
+
+
+def _layer(name: str) -> str:
+    match = _LAYER.match(name)
+    return match[1] if match else name

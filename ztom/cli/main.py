@@ -1,0 +1,174 @@
+"""The ``ztom`` command: what it offers, and how errors reach the user."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ztom import __version__
+from ztom.errors import ZtomError
+
+app = typer.Typer(
+    name="ztom",
+    help="Find, prove, write and serve the best blend of a chain of checkpoints.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_PASSED_ON = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "help_option_names": [],
+}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ztom {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Find, prove, write and serve the best blend of a chain of checkpoints."""
+
+
+@app.command(context_settings=_PASSED_ON)
+def search(context: typer.Context) -> None:
+    """Search the factors of a chain, prove them, write the variant (--example, --help)."""
+    from tune_search.__main__ import main as run
+
+    raise typer.Exit(run(context.args, program="ztom search"))
+
+
+@app.command()
+def blend(
+    chain: Annotated[Path, typer.Argument(help="The chain's YAML file.")],
+    factors: Annotated[str, typer.Option(help="One per transition: 0.1,-0.05,0")],
+    output: Annotated[Path, typer.Option(help="Folder of the variant to be.")],
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Write one LoRA adapter instead of full weights.")
+    ] = False,
+    max_shard_gib: Annotated[float, typer.Option(min=1e-6, help="Largest shard, GiB.")] = 2.0,
+) -> None:
+    """Set factors by hand and write the blend as a variant."""
+    from ztom.cli.chains import blend_command
+
+    blend_command(
+        chain,
+        factors,
+        output,
+        dtype=dtype,
+        form="adapter" if adapter else "dense",
+        max_shard_bytes=int(max_shard_gib * 2**30),
+    )
+
+
+@app.command()
+def inspect(
+    chain: Annotated[Path, typer.Argument(help="The chain's YAML file.")],
+    limit: Annotated[float, typer.Option(min=1e-9, help="The bound on each factor.")] = 0.1,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List a chain: sizes, digests, how far each step moved, what a bound can do."""
+    from ztom.cli.chains import inspect_command
+
+    inspect_command(chain, limit=limit, dtype=dtype, as_json=as_json)
+
+
+@app.command()
+def verify(
+    variant: Annotated[Path, typer.Argument(help="The variant's folder.")],
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the tensors to derive again.")
+    ] = 0.1,
+    chain: Annotated[
+        Path | None, typer.Option(help="Where the chain is now, if not where it was.")
+    ] = None,
+) -> None:
+    """Check a variant's manifest and derive a share of its tensors again."""
+    from ztom.cli.chains import verify_command
+
+    verify_command(variant, share=share, chain=chain)
+
+
+@app.command()
+def serve(
+    variant: Annotated[Path, typer.Argument(help="The variant's folder.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="Model name for clients.")] = None,
+    min_replicas: Annotated[int, typer.Option(min=0)] = 1,
+    max_replicas: Annotated[int, typer.Option(min=1)] = 1,
+    target_ongoing_requests: Annotated[
+        float, typer.Option(help="Requests in work per replica that scaling aims at.")
+    ] = 16,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    max_model_len: Annotated[int | None, typer.Option(min=1)] = None,
+    tensor_parallel_size: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Serve a variant with an OpenAI-compatible API until Ctrl-C."""
+    from ztom.cli.serving import serve_command
+
+    serve_command(
+        {
+            "variant": variant,
+            "name": name,
+            "min_replicas": min_replicas,
+            "max_replicas": max_replicas,
+            "target_ongoing_requests": target_ongoing_requests,
+            "dtype": dtype,
+            "max_model_len": max_model_len,
+            "tensor_parallel_size": tensor_parallel_size,
+        },
+        host=host,
+        port=port,
+    )
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo-out"),
+    medical: Annotated[
+        Path | None,
+        typer.Option(help="Instead: a chat data set (train, search, holdout .jsonl) to work on."),
+    ] = None,
+    limit: Annotated[float, typer.Option(min=1e-6, help="The bound on each factor.")] = 1.0,
+    evaluations: Annotated[int, typer.Option(min=1, help="Trials of the search.")] = 50,
+    stay: Annotated[bool, typer.Option("--stay", help="Keep serving until Ctrl-C.")] = False,
+) -> None:
+    """Train a small chain on this machine, master it, and ask it something."""
+    from ztom.cli.demo import run_demo
+
+    raise typer.Exit(
+        run_demo(folder, medical=medical, limit=limit, evaluations=evaluations, stay=stay)
+    )
+
+
+def main() -> None:
+    """Run the command line; errors become one message and a status."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        app()
+    except ZtomError as error:
+        console = Console(stderr=True)
+        console.print(
+            f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,70 @@
+"""The model card of a variant: what it is, where it comes from, and what it scored."""
+
+from __future__ import annotations
+
+from ztom.blending.precision import PrecisionReport
+from ztom.variants.recipe import Evidence, Recipe
+
+
+def render_card(recipe: Recipe, precision: PrecisionReport) -> str:
+    """Markdown with the metadata block that model hubs read."""
+    lines = [
+        "---",
+        "library_name: " + ("peft" if recipe.form == "adapter" else "transformers"),
+        "tags:",
+        "- merge",
+        "- ztom",
+        "---",
+        "",
+        "# A mastered variant",
+        "",
+        f"A blend of {len(recipe.members)} checkpoints ({recipe.topology}), written by Z-TOM from the "
+        "recipe in `recipe.json`. Nothing was trained for it.",
+        "",
+        "| checkpoint | sha256 | coefficient |",
+        "| --- | --- | ---: |",
+    ]
+    for member, coefficient in zip(recipe.members, recipe.coefficients, strict=True):
+        lines.append(f"| {_cell(member.tag)} | `{member.sha256[:16]}` | {coefficient:+.6g} |")
+    factors = ", ".join(f"{factor:+.6g}" for factor in recipe.factors)
+    lines += ["", f"Scaling factors, one per transition: {factors}.", ""]
+    if precision.overall.realised is not None:
+        lines += [
+            f"Realised over intended step at dtype `{recipe.dtype}`: "
+            f"{precision.overall.realised:.1%} ({precision.overall.changed:.1%} of the weights "
+            "changed).",
+            "",
+        ]
+        lines += [f"**Warning:** {warning}." for warning in precision.warnings]
+    lines += _evidence(recipe.evidence)
+    return "\n".join(lines) + "\n"
+
+
+def _evidence(evidence: Evidence | None) -> list[str]:
+    if evidence is None:
+        return ["The factors were set by hand; no search and no proof stand behind them."]
+    improvement = evidence.verdict["improvement"]
+    lines = [
+        "## Scores",
+        "",
+        "| error (lower is better) | trained model | this variant |",
+        "| --- | ---: | ---: |",
+        f"| search set | {evidence.search_errors[0]:.6g} | {evidence.search_errors[1]:.6g} |",
+        f"| holdout | {evidence.holdout_errors[0]:.6g} | {evidence.holdout_errors[1]:.6g} |",
+        "",
+        f"Verdict: **{evidence.verdict['outcome']}**. Improvement on the holdout "
+        f"{improvement['estimate']:.4g}, {improvement['confidence']:.0%} interval "
+        f"{improvement['low']:.4g} to {improvement['high']:.4g} "
+        f"({improvement['groups']} independent groups).",
+        "",
+        *[f"- {_cell(reason)}" for reason in evidence.verdict["reasons"]],
+        "",
+    ]
+    if evidence.insisted:
+        lines += ["**Released on insistence**: the proof did not ask for it.", ""]
+    return lines
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its table cell."""
+    return text.replace("|", "\\|").replace("\n", " ")

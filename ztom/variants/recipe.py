@@ -1,0 +1,144 @@
+"""The recipe of a variant: everything its bytes follow from, and what was known when it was released.
+
+It holds no time and no host name, so the same recipe gives the same bytes; when and where something
+was done is the ledger's to say.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ztom.blending.chain import Chain, Topology
+from ztom.errors import VariantError
+
+RECIPE = "recipe.json"
+Form = Literal["dense", "adapter"]
+_LIBRARIES = ("ztom", "torch", "safetensors", "numpy")
+
+
+class RecipeMember(BaseModel):
+    """One checkpoint of the chain.
+
+    Attributes:
+        reference: Where it was read from.
+        sha256: Its digest, see `ztom.checkpoints.Checkpoint.digest`.
+        tag: Its name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reference: str
+    sha256: str
+    tag: str
+
+
+class Evidence(BaseModel):
+    """What a search and its proof said; absent for factors set by hand.
+
+    Attributes:
+        study: Name of the study.
+        config_digest: Of the search's configuration.
+        data_digests: sha256 per data set, the holdout included.
+        error: The error functions with their weights.
+        seed: Everything random was drawn from it.
+        sampler: What proposed the factors.
+        trials_digest: sha256 over every trial's number, factors, status and error.
+        number_of_inferences: Model evaluations of the search.
+        search_errors: On the search set: trained model, optimized model.
+        holdout_errors: On the holdout: trained model, this variant.
+        verdict: As decided by `ztom.scoring.verdict`, JSON.
+        insisted: Released although it is not proved to be better.
+        versions: Of the libraries that searched and evaluated.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    study: str
+    config_digest: str
+    data_digests: dict[str, str]
+    error: list[dict[str, Any]]
+    seed: int
+    sampler: str
+    trials_digest: str
+    number_of_inferences: int
+    search_errors: tuple[float, float]
+    holdout_errors: tuple[float, float]
+    verdict: dict[str, Any]
+    insisted: bool
+    versions: dict[str, str]
+
+
+class Recipe(BaseModel):
+    """Everything a variant follows from.
+
+    Attributes:
+        format: Version of this document.
+        topology: How steps are defined.
+        latest: Position of the checkpoint that steps are added to.
+        members: The chain, base first.
+        chain_digest: `ztom.blending.chain.Chain.digest`.
+        factors: One per transition.
+        coefficients: One per member; the blend is their weighted sum.
+        dtype: What tensors were cast to; ``auto`` kept what was stored.
+        form: Full weights, or one LoRA adapter over the base.
+        max_shard_bytes: Largest shard, bytes.
+        realised: Realised over intended step; None where nothing changed.
+        versions: Of the libraries that wrote it.
+        evidence: What a search and its proof said.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = Field(default=1, ge=1, le=1)
+    topology: Topology
+    latest: int
+    members: tuple[RecipeMember, ...]
+    chain_digest: str
+    factors: tuple[float, ...]
+    coefficients: tuple[float, ...]
+    dtype: str
+    form: Form
+    max_shard_bytes: int
+    realised: float | None
+    versions: dict[str, str]
+    evidence: Evidence | None = None
+
+    def to_bytes(self) -> bytes:
+        """The document, the same bytes for the same content."""
+        return (json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1) + "\n").encode()
+
+
+def recipe_members(chain: Chain) -> tuple[RecipeMember, ...]:
+    """The chain's members as a recipe names them."""
+    return tuple(
+        RecipeMember(reference=member.reference, sha256=member.digest, tag=tag)
+        for member, tag in zip(chain.members, chain.tags, strict=True)
+    )
+
+
+def writer_versions() -> Mapping[str, str]:
+    """Versions that the bytes can depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Read a variant's recipe.
+
+    Raises:
+        VariantError: There is none, or it is malformed.
+    """
+    try:
+        return Recipe.model_validate_json((folder / RECIPE).read_bytes())
+    except OSError as error:
+        raise VariantError(f"{folder} has no readable {RECIPE}", got=error.strerror) from error
+    except ValidationError as error:
+        raise VariantError(
+            f"{folder / RECIPE} is not a recipe", got=error.errors()[0]["msg"]
+        ) from error

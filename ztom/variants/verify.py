@@ -1,0 +1,101 @@
+"""Is a variant what it claims to be? Its files against the manifest, its weights against the recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ztom.blending.apply import blend_tensor, file_reader
+from ztom.blending.chain import Chain, ChainConfig, Member, load_chain
+from ztom.blending.plan import parse_dtype, plan_blend
+from ztom.checkpoints.checkpoint import open_checkpoint
+from ztom.errors import ConfigError, VariantError
+from ztom.settings import Settings
+from ztom.variants.manifest import Manifest, verify_manifest
+from ztom.variants.recipe import Recipe, read_recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was checked.
+
+    Attributes:
+        manifest: Every file is what it says.
+        rederived: Tensors that were derived again and are equal bit for bit.
+        tensors: Tensors of the variant.
+    """
+
+    manifest: Manifest
+    rederived: int
+    tensors: int
+
+
+def verify_variant(
+    folder: Path, *, share: float = 0.1, settings: Settings, chain: ChainConfig | None = None
+) -> Verification:
+    """Check the manifest, then derive a share of the tensors again from the recipe's chain.
+
+    Args:
+        folder: The variant.
+        share: Of the tensors, 0 to 1; which ones follows from the variant's digest. At least one is
+            derived unless the share is 0.
+        settings: For opening the chain.
+        chain: Where the chain is now; the recipe's own references when None. The content must be
+            that of the recipe either way.
+
+    Raises:
+        VariantError: A file or a tensor is not what it should be.
+        ContentChangedError: A checkpoint of the chain is no longer what it was.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise ConfigError("the share of tensors to derive again", got=share, expected="0 to 1")
+    manifest = verify_manifest(folder)
+    recipe = read_recipe(folder)
+    if recipe.form == "adapter" or share == 0.0:
+        return Verification(manifest, 0, len(manifest.files))
+    opened = _open_chain(recipe, chain, settings)
+    variant = open_checkpoint(str(folder.absolute()), settings=settings)
+    plans = plan_blend(opened, recipe.factors, dtype=parse_dtype(recipe.dtype)).tensors
+    count = math.ceil(share * len(plans))
+    order = sorted(
+        plans, key=lambda p: hashlib.sha256(f"{manifest.digest} {p.name}".encode()).digest()
+    )
+    read = file_reader(opened)
+    for plan in order[:count]:
+        derived, written = blend_tensor(plan, read), variant.read(plan.name)
+        if derived.dtype != written.dtype or not torch.equal(derived, written):
+            raise VariantError(
+                f"{plan.name} of {folder} does not follow from the recipe",
+                got=_difference(derived, written),
+                expected="equal bit for bit",
+            )
+    return Verification(manifest, count, len(plans))
+
+
+def _open_chain(recipe: Recipe, chain: ChainConfig | None, settings: Settings) -> Chain:
+    config = chain or ChainConfig(
+        topology=recipe.topology,
+        latest=recipe.latest if recipe.topology == "siblings" else None,
+        checkpoints=tuple(
+            Member(reference=m.reference, sha256=m.sha256, tag=m.tag) for m in recipe.members
+        ),
+        allow_dtype_cast=True,
+    )
+    opened = load_chain(config, settings=settings)
+    if opened.digest != recipe.chain_digest:
+        raise VariantError(
+            "the chain is not the one of the recipe",
+            got=opened.digest[:12],
+            expected=recipe.chain_digest[:12],
+        )
+    return opened
+
+
+def _difference(derived: torch.Tensor, written: torch.Tensor) -> str:
+    if derived.shape != written.shape or derived.dtype != written.dtype:
+        return f"{written.dtype} {list(written.shape)}"
+    return f"a difference of up to {float((derived.float() - written.float()).abs().max()):.3g}"

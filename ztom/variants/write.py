@@ -1,0 +1,266 @@
+"""Write a variant: aside, synced, manifest last, then renamed into place.
+
+`stage_variant` blends into a private folder beside the destination, where the weights can be loaded
+and proved; `StagedVariant.publish` adds recipe, card and manifest and makes it visible in one step.
+A process that is killed at any point leaves the destination absent or whole. To an object store the
+files are copied with the manifest last: without it there is no variant.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import torch
+from safetensors.torch import save_file
+
+from ztom.blending.adapter import blend_adapter
+from ztom.blending.apply import file_reader
+from ztom.blending.chain import Chain
+from ztom.blending.plan import parse_dtype, plan_blend
+from ztom.blending.precision import PrecisionMeter, PrecisionReport, measure_precision
+from ztom.checkpoints.cache import publish_folder, staging_folder
+from ztom.checkpoints.checkpoint import Checkpoint
+from ztom.checkpoints.object_store import with_retries
+from ztom.errors import StorageError, VariantError
+from ztom.variants.card import render_card
+from ztom.variants.manifest import MANIFEST, Manifest, build_manifest, verify_manifest
+from ztom.variants.recipe import (
+    RECIPE,
+    Evidence,
+    Form,
+    Recipe,
+    recipe_members,
+    writer_versions,
+)
+from ztom.variants.shards import write_shards
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SHARD_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How a variant is written.
+
+    Attributes:
+        dtype: What tensors are cast to; ``auto`` keeps what is stored.
+        form: Full weights, or one LoRA adapter (chains of adapters only).
+        max_shard_bytes: Largest shard, bytes.
+    """
+
+    dtype: str = "auto"
+    form: Form = "dense"
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES
+
+
+@dataclass(frozen=True)
+class StagedVariant:
+    """Blended weights that can be loaded but are not a variant yet.
+
+    Attributes:
+        folder: The private folder.
+        destination: Where it will stand.
+        recipe: Without evidence.
+        precision: How much of the intended step was realised.
+    """
+
+    folder: Path
+    destination: Path
+    recipe: Recipe
+    precision: PrecisionReport
+
+    def publish(self, evidence: Evidence | None = None) -> Manifest:
+        """Make it a variant.
+
+        Raises:
+            VariantError: Something else stands at the destination.
+            StorageError: The disk refused.
+        """
+        recipe = self.recipe.model_copy(update={"evidence": evidence})
+        (self.folder / RECIPE).write_bytes(recipe.to_bytes())
+        (self.folder / "README.md").write_text(
+            render_card(recipe, self.precision), encoding="utf-8"
+        )
+        manifest = build_manifest(self.folder)
+        if self.destination.exists():
+            return _same_or_refuse(self.destination, manifest)
+        for name in manifest.files:
+            _sync(self.folder / name)
+        (self.folder / MANIFEST).write_bytes(manifest.to_bytes())
+        _sync(self.folder / MANIFEST)
+        publish_folder(self.folder, self.destination)
+        # of two writers at once one wins: see which
+        return _same_or_refuse(self.destination, manifest)
+
+
+@contextmanager
+def stage_variant(
+    chain: Chain,
+    factors: Sequence[float],
+    destination: Path,
+    *,
+    options: WriteOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[StagedVariant]:
+    """Blend into a private folder; it is gone at the end unless it was published.
+
+    Args:
+        chain: Opened and checked; its content is compared with its digests once more.
+        factors: One per transition.
+        destination: The variant's folder; its parent is made.
+        options: How to write.
+        progress: Told of bytes written and bytes in all.
+
+    Raises:
+        BlendError: The blend is not finite at the deployed dtype.
+        ContentChangedError: A checkpoint changed since it was opened.
+        StorageError: The disk refused (full, read-only).
+    """
+    options = options or WriteOptions()
+    for member in chain.members:
+        member.verify_pin()
+    with staging_folder(destination.absolute().parent) as outer:
+        folder = outer / destination.name
+        folder.mkdir()
+        write = _write_adapter if options.form == "adapter" else _write_dense
+        precision = write(chain, factors, folder, options, progress)
+        recipe = Recipe(
+            topology=chain.topology,
+            latest=chain.latest,
+            members=recipe_members(chain),
+            chain_digest=chain.digest,
+            factors=chain.check_factors(factors),
+            coefficients=chain.coefficients(factors),
+            dtype=options.dtype,
+            form=options.form,
+            max_shard_bytes=options.max_shard_bytes,
+            realised=precision.overall.realised,
+            versions=dict(writer_versions()),
+        )
+        yield StagedVariant(folder, destination.absolute(), recipe, precision)
+
+
+def copy_variant(folder: Path, address: str, *, retries: int = 4) -> None:
+    """Copy a verified variant to an object store, manifest last.
+
+    Args:
+        folder: The variant.
+        address: ``gs://``, ``s3://`` or ``memory://`` address of the folder to be.
+        retries: Times a failed call is tried again.
+
+    Raises:
+        VariantError: The variant does not verify, or another one stands at the address.
+        StorageError: The store failed; there is no manifest then.
+    """
+    manifest = verify_manifest(folder)
+    store, path = fsspec.core.url_to_fs(address)
+    target = f"{path.rstrip('/')}/{MANIFEST}"
+    if store.exists(target):
+        if store.cat_file(target) == manifest.to_bytes():
+            return
+        raise VariantError(
+            f"another variant stands at {address}",
+            fix="Choose another address; it is not replaced.",
+        )
+    for name in [*sorted(manifest.files), MANIFEST]:
+        source, to = str(folder / name), f"{path.rstrip('/')}/{name}"
+        with_retries(
+            lambda source=source, to=to: store.put_file(source, to), what=to, retries=retries
+        )
+        if name != MANIFEST and store.size(to) != manifest.files[name].nbytes:
+            raise StorageError(f"{to} was not written whole", fix="Copy the variant again.")
+
+
+def _write_dense(
+    chain: Chain,
+    factors: Sequence[float],
+    folder: Path,
+    options: WriteOptions,
+    progress: Callable[[int, int], None] | None,
+) -> PrecisionReport:
+    dtype = parse_dtype(options.dtype)
+    plan, read = plan_blend(chain, factors, dtype=dtype), file_reader(chain)
+    meter = PrecisionMeter(chain, read, dtype=dtype)
+    for done in write_shards(
+        plan, read, folder, max_shard_bytes=options.max_shard_bytes, observe=meter.observe
+    ):
+        if progress is not None:
+            progress(done, plan.nbytes)
+    _copy_files(chain.reference, folder)
+    model = chain.reference if chain.reference.kind == "full" else chain.base
+    if model is not chain.reference:
+        _copy_files(model, folder, only_missing=True)
+        (folder / "adapter_config.json").unlink(missing_ok=True)
+    _write_config(model, folder, dtype)
+    return meter.report()
+
+
+def _write_adapter(
+    chain: Chain,
+    factors: Sequence[float],
+    folder: Path,
+    options: WriteOptions,
+    progress: Callable[[int, int], None] | None,
+) -> PrecisionReport:
+    read = file_reader(chain)
+    adapter = blend_adapter(chain, factors, read)
+    save_file(adapter.tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    _copy_files(chain.reference, folder)
+    (folder / "adapter_config.json").write_bytes(_json(adapter.config))
+    if progress is not None:
+        size = (folder / "adapter_model.safetensors").stat().st_size
+        progress(size, size)
+    return measure_precision(chain, factors, read, dtype=parse_dtype(options.dtype))
+
+
+def _copy_files(checkpoint: Checkpoint, folder: Path, *, only_missing: bool = False) -> None:
+    """Tokenizer and configuration, as they are."""
+    for name in checkpoint.files:
+        if name in ("README.md", MANIFEST, RECIPE) or name.endswith(".index.json"):
+            continue
+        if only_missing and (folder / name).exists():
+            continue
+        (folder / name).write_bytes(checkpoint.source.read(name))
+
+
+def _write_config(model: Checkpoint, folder: Path, dtype: torch.dtype | None) -> None:
+    """The model's config, with the dtype that the weights have now."""
+    config: dict[str, Any] = dict(model.config)
+    if dtype is not None:
+        config.pop("torch_dtype", None)
+        config["dtype"] = str(dtype).removeprefix("torch.")
+    (folder / "config.json").write_bytes(_json(config))
+
+
+def _same_or_refuse(destination: Path, manifest: Manifest) -> Manifest:
+    """Writing the same variant twice is fine; writing over another one is not."""
+    existing = verify_manifest(destination)
+    if existing != manifest:
+        raise VariantError(
+            f"another variant stands at {destination}",
+            got=f"digest {existing.digest[:12]}",
+            expected=f"digest {manifest.digest[:12]}, or nothing",
+            fix="Choose another name; a variant is never replaced.",
+        )
+    return existing
+
+
+def _json(content: object) -> bytes:
+    return (json.dumps(content, sort_keys=True, indent=1) + "\n").encode()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
