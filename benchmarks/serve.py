@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import statistics
 import tempfile
 import time
@@ -142,7 +143,7 @@ async def over_http(api_base: str, model: str, load: Load) -> Figures:
 
 
 def random_variant(folder: Path, *, hidden: int, layers: int) -> Path:
-    """A Llama of the given size with random weights in bfloat16 and one token per byte."""
+    """A Llama of the given size with random weights and one token per byte."""
     folder.mkdir()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
@@ -150,7 +151,7 @@ def random_variant(folder: Path, *, hidden: int, layers: int) -> Path:
     inner.decoder = decoders.ByteLevel()
     transformers.PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(folder)
     config = transformers.LlamaConfig(
-        vocab_size=32_000,
+        vocab_size=8_000,
         hidden_size=hidden,
         intermediate_size=3 * hidden,
         num_hidden_layers=layers,
@@ -159,7 +160,7 @@ def random_variant(folder: Path, *, hidden: int, layers: int) -> Path:
         max_position_embeddings=1024,
         tie_word_embeddings=True,
     )
-    transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
     (folder / MANIFEST).write_bytes(build_manifest(folder).to_bytes())
     return folder
 
@@ -167,6 +168,7 @@ def random_variant(folder: Path, *, hidden: int, layers: int) -> Path:
 def compare(args: VariantArgs, load: Load) -> None:
     """Measure both and print the table."""
     direct = asyncio.run(directly(args, load))
+    gc.collect()  # the engine's remains go while what they need is still there
     with serve_variant(args, port=0, blocking=False) as served:
         through = asyncio.run(over_http(served.api_base, served.models[0], load))
     print(f"{load.requests} requests of {load.tokens} tokens from {load.clients} clients")
@@ -185,8 +187,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=96)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--hidden", type=int, default=512, help="of the random Llama")
-    parser.add_argument("--layers", type=int, default=8, help="of the random Llama")
+    parser.add_argument("--hidden", type=int, default=256, help="of the random Llama")
+    parser.add_argument("--layers", type=int, default=4, help="of the random Llama")
     options = parser.parse_args()
     load = Load(options.requests, options.clients, options.tokens)
     with tempfile.TemporaryDirectory() as scratch:
