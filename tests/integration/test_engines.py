@@ -1,4 +1,4 @@
-"""One conformance suite for every engine, and parity of vLLM with transformers on seven families."""
+"""One conformance suite for every engine, and parity of vLLM with transformers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from toys import FAMILIES, TEXT, make_chain, make_config, make_tokenizer, reference_blend, save_steps
+from toys import (
+    FAMILIES,
+    TEXT,
+    make_chain,
+    make_config,
+    make_tokenizer,
+    reference_blend,
+    save_steps,
+)
 
 from ztom.blending.chain import Chain, ChainConfig, load_chain
 from ztom.engines.build import EngineConfig, build_engine, build_single
@@ -154,7 +162,8 @@ def test_responses_carry_what_was_asked_for(engine: Engine) -> None:
     labels = ["yes", "no", "maybe"]
     if Capability.VALUES in offers:
         labels = [f"label {i}" for i in range(engine.values(PROMPTS).shape[1])]
-    stimuli = [Stimulus(str(i), p, a, str(i)) for i, (p, a) in enumerate(zip(PROMPTS, ANSWERS, strict=True))]  # fmt: skip  # noqa: E501
+    pairs = zip(PROMPTS, ANSWERS, strict=True)
+    stimuli = [Stimulus(str(i), p, a, str(i)) for i, (p, a) in enumerate(pairs)]
     outputs = respond(engine, stimuli, needs=needs, generation=SHORT, labels=labels)
     for output in outputs:
         assert (output.text is not None) == (Need.TEXT in needs)
@@ -287,9 +296,7 @@ def test_plain_modules_blend_too(tmp_path: Path) -> None:
     engine.blend(FACTORS)
     rows = [(0.1, 0.2, 0.3, 0.4), (1.0, -1.0, 0.5, 0.0)]
     blend = {
-        n: states[2][n]
-        + 0.4 * (states[1][n] - states[0][n])
-        - 0.7 * (states[2][n] - states[1][n])
+        n: states[2][n] + 0.4 * (states[1][n] - states[0][n]) - 0.7 * (states[2][n] - states[1][n])
         for n in states[0]
     }
     module = make_module()

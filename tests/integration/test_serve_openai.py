@@ -349,7 +349,7 @@ def test_a_second_of_the_same_name_is_refused(variant, served):
     port = httpx.URL(served.url).port
     with pytest.raises(ConfigError, match="served already"):
         serve_variant(VariantArgs(variant=variant), port=port, blocking=False)
-    with pytest.raises(ConfigError, match="[Rr]oute.prefix"):
+    with pytest.raises(ConfigError, match="Prefix / is being used"):
         serve_variant(VariantArgs(variant=variant, name="other"), port=port, blocking=False)
     with pytest.raises(ConfigError, match="another address"):
         serve_variant(VariantArgs(variant=variant), port=1, blocking=False)

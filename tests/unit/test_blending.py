@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-
 from toys import make_adapter_chain, make_plain_chain
+
 from ztom.blending.adapter import blend_adapter
 from ztom.blending.apply import apply_plan, blend_tensor, file_reader
 from ztom.blending.chain import Chain, ChainConfig, load_chain, read_chain_file
@@ -88,9 +88,11 @@ def test_alpha_zero_is_the_latest_checkpoint_bit_for_bit(tmp_path: Path, dtype) 
     save_file(state, paths[-1] / "model.safetensors", metadata={"format": "pt"})
     for name, tensor in blended(open_chain(paths), [0.0, 0.0]).items():
         assert tensor.dtype == dtype
-        assert tensor.numpy(force=True).tobytes() == state[name].numpy().tobytes() if (
-            dtype != torch.bfloat16
-        ) else torch.equal(tensor.view(torch.int16), state[name].view(torch.int16))
+        assert (
+            tensor.numpy(force=True).tobytes() == state[name].numpy().tobytes()
+            if (dtype != torch.bfloat16)
+            else torch.equal(tensor.view(torch.int16), state[name].view(torch.int16))
+        )
 
 
 def test_minus_one_on_the_last_step_is_the_checkpoint_before_it_bit_for_bit(chain, paths) -> None:
@@ -286,7 +288,8 @@ def test_the_digest_depends_on_order_and_content(paths) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["checkpoints: [a]", "nonsense: 1\ncheckpoints: [a, b]", "[1, 2", "latest: 1\ncheckpoints: [a, b]",
+    ["checkpoints: [a]", "nonsense: 1\ncheckpoints: [a, b]", "[1, 2",
+     "latest: 1\ncheckpoints: [a, b]",
      "topology: siblings\nlatest: 7\ncheckpoints: [a, b]"],
 )  # fmt: skip
 def test_bad_chain_files_are_refused(tmp_path: Path, content: str) -> None:
@@ -310,9 +313,7 @@ def test_unknown_dtypes_are_refused() -> None:
 
 
 def test_tensors_that_are_not_numbers_to_blend_are_taken_from_the_latest(tmp_path: Path) -> None:
-    states_ = [
-        {"model.norm.weight": torch.ones(4), "steps": torch.tensor([i])} for i in range(2)
-    ]
+    states_ = [{"model.norm.weight": torch.ones(4), "steps": torch.tensor([i])} for i in range(2)]
     chain = open_chain(make_plain_chain(tmp_path, states=states_))
     plan = {t.name: t for t in plan_blend(chain, [0.5], dtype=torch.bfloat16).tensors}
     assert blend_tensor(plan["steps"], file_reader(chain)).tolist() == [1]

@@ -163,6 +163,32 @@ def test_interrupt_gives_out_nothing_more(tmp_path):
         assert ledger.trials(1)[0].status is TrialStatus.FINISHED
 
 
+def test_time_runs_from_the_first_evaluation_and_over_runs(tmp_path):
+    now = [100.0]
+    with open_ledger(tmp_path) as ledger:
+        study = new_study(ledger)
+
+        def start() -> Conductor:
+            plan, sampler = make_plan(seconds=60.0), ScriptedSampler([])
+            return Conductor(
+                plan, ledger, study, sampler=sampler, on_event=lambda e: None, clock=lambda: now[0]
+            )
+
+        conductor = start()
+        number = conductor.next().number
+        now[0] += 1000.0  # the model is loading
+        assert conductor.elapsed_s == 0.0
+        conductor.complete(number, TrialOutcome(error=1.0, seconds={"total": 5.0}))
+        now[0] += 2.0
+        assert conductor.elapsed_s == 7.0
+        assert start().elapsed_s == 5.0
+        now[0] += 60.0
+        conductor.next()
+        conductor.complete(1, TrialOutcome(error=1.0))
+        assert conductor.next() is None
+        assert conductor.stop_reason == "time"
+
+
 def test_all_blends_failing_is_an_error(tmp_path):
     with open_ledger(tmp_path) as ledger:
         conductor = make_conductor(ledger, new_study(ledger), gp())

@@ -73,7 +73,9 @@ def test_cache_size_in_bytes(tmp_path):
 )
 def test_environment_is_offline_and_quiet(tmp_path, monkeypatch, on_gpu, parallel, inside):
     monkeypatch.setattr(os, "environ", {"VLLM_LOGGING_LEVEL": "INFO"})
-    prepare_environment(VariantArgs(variant=tmp_path, tensor_parallel_size=parallel), on_gpu=on_gpu)
+    args = VariantArgs(variant=tmp_path, tensor_parallel_size=parallel, num_cpus=2.5)
+    prepare_environment(args, on_gpu=on_gpu)
+    assert os.environ.get("OMP_NUM_THREADS") == (None if on_gpu else "2")
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["VLLM_NO_USAGE_STATS"] == "1"
     assert os.environ["VLLM_LOGGING_LEVEL"] == "INFO"
     assert os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == inside

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -70,7 +71,8 @@ def inspect_command(chain_file: Path, *, limit: float, dtype: str, as_json: bool
     """List a chain."""
     chain = load_chain(read_chain_file(chain_file), settings=Settings())
     report = inspect_chain(chain, limit=limit, dtype=parse_dtype(dtype))
-    console = Console()
+    # piped output is not cut to the width of a terminal that is not there
+    console = Console(width=None if sys.stdout.isatty() else 200)
     if as_json:
         console.print(json.dumps(asdict(report), indent=1), markup=False, soft_wrap=True)
         return

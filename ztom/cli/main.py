@@ -167,7 +167,11 @@ def main() -> None:
     except ZtomError as error:
         console = Console(stderr=True)
         console.print(
-            f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False
+            f"{type(error).__name__}: {error}",
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
         sys.exit(2)
     except KeyboardInterrupt:

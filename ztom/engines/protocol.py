@@ -97,7 +97,7 @@ class EngineInfo:
 
 
 class Engine(Protocol):
-    """Holds a chain and answers prompts with a blend of it. Not thread-safe: one caller at a time."""
+    """Holds a chain and answers prompts with a blend of it; for one caller at a time."""
 
     @property
     def info(self) -> EngineInfo:

@@ -47,6 +47,7 @@ class TorchEngine:
 
     def __init__(self, config: EngineConfig, folder: Path, chain: Chain | None) -> None:
         self._config = config
+        self._model: Any
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = parse_dtype(config.dtype)
         self._encoder: PromptEncoder | None = None

@@ -18,8 +18,8 @@ def render_card(recipe: Recipe, precision: PrecisionReport) -> str:
         "",
         "# A mastered variant",
         "",
-        f"A blend of {len(recipe.members)} checkpoints ({recipe.topology}), written by Z-TOM from the "
-        "recipe in `recipe.json`. Nothing was trained for it.",
+        f"A blend of {len(recipe.members)} checkpoints ({recipe.topology}), written by Z-TOM from "
+        "the recipe in `recipe.json`. Nothing was trained for it.",
         "",
         "| checkpoint | sha256 | coefficient |",
         "| --- | --- | ---: |",

@@ -1,4 +1,4 @@
-"""The recipe of a variant: everything its bytes follow from, and what was known when it was released.
+"""The recipe of a variant: what its bytes follow from, and what was known at its release.
 
 It holds no time and no host name, so the same recipe gives the same bytes; when and where something
 was done is the ledger's to say.

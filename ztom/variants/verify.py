@@ -1,4 +1,4 @@
-"""Is a variant what it claims to be? Its files against the manifest, its weights against the recipe."""
+"""Is a variant what it claims to be? Files against the manifest, weights against the recipe."""
 
 from __future__ import annotations
 

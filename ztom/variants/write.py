@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +174,7 @@ def copy_variant(folder: Path, address: str, *, retries: int = 4) -> None:
         )
     for name in [*sorted(manifest.files), MANIFEST]:
         source, to = str(folder / name), f"{path.rstrip('/')}/{name}"
-        with_retries(
-            lambda source=source, to=to: store.put_file(source, to), what=to, retries=retries
-        )
+        with_retries(partial(store.put_file, source, to), what=to, retries=retries)
         if name != MANIFEST and store.size(to) != manifest.files[name].nbytes:
             raise StorageError(f"{to} was not written whole", fix="Copy the variant again.")
 

@@ -1,0 +1,1 @@
+"""What the README quotes, runnable: ``make bench`` or ``python -m benchmarks``."""

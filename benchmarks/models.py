@@ -1,0 +1,52 @@
+"""Chains of a given size, with random weights, for benchmarks of speed and memory only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+import yaml
+
+from ztom.demo.model import ModelSize, train_tokenizer
+
+
+def make_llama_chain(
+    folder: Path, *, hidden: int, layers: int, vocabulary: int, members: int, dtype: torch.dtype
+) -> Path:
+    """Write a chain of Llamas; returns its chain file.
+
+    Args:
+        folder: Gets one folder per member.
+        hidden: Hidden size, a multiple of 64.
+        layers: Number of layers.
+        vocabulary: Number of tokens of the embedding.
+        members: Number of checkpoints.
+        dtype: What is stored.
+    """
+    tokenizer = train_tokenizer(["a few words to have a tokenizer for a benchmark"] * 4, ModelSize())
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 64,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config).to(dtype)
+    for position in range(members):
+        for parameter in model.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * 1e-3)
+        path = folder / f"{position:02d}"
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)
+    file = folder / "chain.yaml"
+    names = [f"{position:02d}" for position in range(members)]
+    file.write_text(yaml.safe_dump({"checkpoints": names}))
+    return file
