@@ -24,7 +24,8 @@ def make_llama_chain(
         members: Number of checkpoints.
         dtype: What is stored.
     """
-    tokenizer = train_tokenizer(["a few words to have a tokenizer for a benchmark"] * 4, ModelSize())
+    texts = ["a few words to have a tokenizer for a benchmark"] * 4
+    tokenizer = train_tokenizer(texts, ModelSize())
     config = transformers.LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,

@@ -33,6 +33,7 @@ PLAN = StdlibPlan(
     search_size=8,
     holdout_size=12,
     size=SIZE,
+    training=TrainSettings(threads=1),
 )
 
 
@@ -125,7 +126,7 @@ def test_the_same_seed_gives_the_same_chain_and_another_plan_replaces_it(made, t
     other = make_stdlib_chain(tmp_path / "chain", plan=PLAN)
     ours, theirs = (load_file(c.checkpoints[-1] / "model.safetensors") for c in (made[0], other))
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
-    seeded = replace(PLAN, training=TrainSettings(seed=1))
+    seeded = replace(PLAN, training=TrainSettings(seed=1, threads=1))
     assert not make_stdlib_chain(tmp_path / "chain", plan=seeded).cached
     replaced = load_file(other.checkpoints[-1] / "model.safetensors")
     assert not torch.allclose(replaced["model.norm.weight"], ours["model.norm.weight"])
@@ -177,7 +178,7 @@ def _dialogues(folder, *, holdout_start=1000):
 
 def test_a_chain_from_a_folder_of_dialogues(tmp_path):
     _dialogues(tmp_path)
-    plan = ChatPlan(iterations=2, base_epochs=1, epochs=1, size=SIZE)
+    plan = ChatPlan(iterations=2, base_epochs=1, epochs=1, size=SIZE, training=PLAN.training)
     chain = make_chat_chain(tmp_path, tmp_path / "out" / "chain", plan=plan)
     assert [folder.name for folder in chain.checkpoints] == ["00-base", "01-slice", "02-slice"]
     assert load_chain(chain.chain_file, settings=Settings()).transitions == 2

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MOST_THREADS = 4
 _IGNORED = -100  # the target that torch's cross_entropy skips
 
 
@@ -69,6 +70,9 @@ class TrainSettings:
         warmup: Share of a stage's steps spent warming up.
         clip_norm: Largest norm of the gradient.
         seed: Of the weights and of the order of the rows.
+        threads: Of PyTorch; None is a thread per core, four at most: matrices this small keep no
+            more busy. One is best on a machine whose cores are taken, where threads wait for
+            each other after every one of thousands of small operations.
     """
 
     max_tokens: int = 192
@@ -77,6 +81,7 @@ class TrainSettings:
     warmup: float = 0.1
     clip_norm: float = 1.0
     seed: int = 0
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,7 @@ def train_stage(
     optimizer = _optimizer(model, stage.learning_rate, settings.weight_decay)
     losses: list[float] = []
     model.train()
-    with _all_cores():
+    with _threads(settings.threads or min(_cores(), _MOST_THREADS)):
         for step, batch in enumerate(batches):
             rate = stage.learning_rate * _schedule(step, len(batches), settings.warmup)
             for group in optimizer.param_groups:
@@ -249,9 +254,9 @@ def _cores() -> int:
 
 
 @contextmanager
-def _all_cores() -> Iterator[None]:
+def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(_cores())
+    torch.set_num_threads(count)
     try:
         yield
     finally:
