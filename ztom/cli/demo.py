@@ -157,7 +157,10 @@ def _serve(variant: Path, proof: Proof, console: Console, *, stay: bool) -> None
 
     def ask(served: ServedVariant) -> None:
         answer = _chat(served.api_base, served.models[0], example)
-        console.print(f"{served.api_base}/chat/completions answers:", highlight=False)
+        console.print(
+            f"{served.api_base}/chat/completions, asked what the proof shows changed most:",
+            highlight=False,
+        )
         for label, text in (
             ("asked", example.prompt),
             ("expected", example.expected),
