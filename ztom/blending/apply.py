@@ -72,7 +72,7 @@ def blend_tensor(
     """
     device = device or torch.device("cpu")
     count = plan.count
-    if plan.is_copy and observe is None:
+    if plan.is_copy and (observe is None or not plan.dtype.is_floating_point):
         term = plan.dense[0]
         return read(term.member, term.spec, 0, count).reshape(plan.shape)
     term_sum = TermSum(plan, read)
