@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tune_search.outcome import SearchOutcome
 from ztom.ledger import TrialRecord
+from ztom.scoring.build import ErrorTerm
 from ztom.scoring.verdict import Verdict
 
 
@@ -149,6 +150,9 @@ class SearchResult(BaseModel):
     Attributes:
         name: Of the study.
         factor_bounds: Lower and upper bound of each factor.
+        error: The terms of the error function that was made small, and their weights.
+        sampler: What proposed the factors.
+        dtype: What the search evaluated in, and the variant is deployed in.
         seed: Everything random was drawn from it.
         versions: Of the libraries that took part.
         chain_digest: Identifies the chain.
@@ -175,6 +179,9 @@ class SearchResult(BaseModel):
     seconds: dict[str, float]
     sensitivity: tuple[SensitivityEntry, ...]
     trials: tuple[TrialEntry, ...]
+    error: tuple[ErrorTerm, ...]
+    sampler: str
+    dtype: str
     seed: int
     versions: dict[str, str]
     chain_digest: str

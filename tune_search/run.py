@@ -64,6 +64,9 @@ def build_result(
     return SearchResult(
         name=config.name,
         factor_bounds=tuple(zip(space.lower, space.upper, strict=True)),
+        error=config.error,
+        sampler=config.sampler.name,
+        dtype=config.engine.dtype,
         seed=study.seed,
         versions=dict(study.versions),
         chain_digest=study.chain_digest,

@@ -12,6 +12,7 @@ from tune_search.result import (
     StimulusChange,
     TrialEntry,
 )
+from ztom.scoring.build import ErrorTerm
 from ztom.scoring.scores import MeanScores
 from ztom.scoring.statistics import Interval, paired_bootstrap
 from ztom.scoring.verdict import GuardrailResult, decide
@@ -162,6 +163,9 @@ def make_result(
         },
         "sensitivity": make_sensitivity(best.factors, names, limit) if sensitivity else (),
         "trials": made,
+        "error": (ErrorTerm(function="cross_entropy"), ErrorTerm(function="rouge_l", weight=0.5)),
+        "sampler": "gp",
+        "dtype": "bfloat16",
         "seed": 0,
         "versions": {"ztom": "0.1.0", "ray": "2.60.0", "vllm": "0.32.0"},
         "chain_digest": "12" * 32,

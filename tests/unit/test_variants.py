@@ -11,14 +11,15 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 from toys import make_adapter_chain, make_plain_chain
 
 from ztom.blending.chain import Chain, ChainConfig, load_chain
 from ztom.blending.plan import plan_blend
 from ztom.errors import ContentChangedError, StorageError, VariantError
 from ztom.settings import Settings
-from ztom.variants.manifest import MANIFEST, verify_manifest
+from ztom.variants.manifest import MANIFEST, build_manifest, verify_manifest
 from ztom.variants.recipe import Evidence, read_recipe
 from ztom.variants.shards import plan_shards
 from ztom.variants.verify import verify_variant
@@ -106,15 +107,38 @@ def test_damage_is_found(chain: Chain, tmp_path: Path, damage, message: str) -> 
 
 def test_weights_that_do_not_follow_from_the_recipe_are_found(chain, tmp_path) -> None:
     write(chain, tmp_path / "v")
-    recipe = json.loads((tmp_path / "v" / "recipe.json").read_text())
-    recipe["factors"] = [0.3, -0.5]
-    (tmp_path / "v" / "recipe.json").write_text(json.dumps(recipe))
-    (tmp_path / "v" / MANIFEST).unlink()
-    from ztom.variants.manifest import build_manifest
-
-    (tmp_path / "v" / MANIFEST).write_bytes(build_manifest(tmp_path / "v").to_bytes())
+    forge(tmp_path / "v", [0.3, -0.5])
     with pytest.raises(VariantError, match="does not follow from the recipe"):
         verify_variant(tmp_path / "v", share=1.0, settings=Settings())
+
+
+def forge(variant: Path, factors: list[float]) -> None:
+    """Other factors in the recipe, and a manifest that agrees with it."""
+    recipe = json.loads((variant / "recipe.json").read_text())
+    (variant / "recipe.json").write_text(json.dumps({**recipe, "factors": factors}))
+    (variant / MANIFEST).unlink()
+    (variant / MANIFEST).write_bytes(build_manifest(variant).to_bytes())
+
+
+def test_an_adapter_is_derived_again_too(tmp_path: Path) -> None:
+    paths, _ = make_adapter_chain(tmp_path)
+    folder = tmp_path / "v"
+    write(open_chain(paths), folder, (0.2, 0.3, -0.5), options=WriteOptions(form="adapter"))
+    found = verify_variant(folder, share=1.0, settings=Settings())
+    assert found.rederived == found.tensors == len(load_file(folder / "adapter_model.safetensors"))
+    forge(folder, [0.2, 0.3, -0.4])
+    with pytest.raises(VariantError, match="does not follow from the recipe"):
+        verify_variant(folder, share=1.0, settings=Settings())
+
+
+def test_counters_are_written_as_they_are(tmp_path: Path) -> None:
+    paths = make_plain_chain(tmp_path / "chain")
+    count = torch.tensor([2**24 + 1, -(2**53) - 1])  # neither is a float32
+    for i, path in enumerate(paths):
+        weights = load_file(path / "model.safetensors")
+        save_file({**weights, "steps": count + i}, path / "model.safetensors")
+    write(open_chain(paths), tmp_path / "v", options=WriteOptions())
+    assert torch.equal(load_file(tmp_path / "v" / "model.safetensors")["steps"], count + 2)
 
 
 def test_a_checkpoint_that_changed_stops_the_writing(tmp_path: Path) -> None:  # row 39

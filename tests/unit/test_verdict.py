@@ -66,10 +66,16 @@ def test_a_guardrail_is_tested_one_sided(rail, outcome):
         (GOOD, [PASS, OPEN], False, Outcome.INCONCLUSIVE, "not decided"),
         (ZERO_INSIDE, [], False, Outcome.INCONCLUSIVE, "the interval holds zero"),
         (ZERO_INSIDE, [FAIL], False, Outcome.NO_IMPROVEMENT, "failed"),
-        (BAD, [], False, Outcome.NO_IMPROVEMENT, "at or below zero"),
-        (BAD, [OPEN], False, Outcome.NO_IMPROVEMENT, "at or below zero"),
+        (BAD, [], False, Outcome.NO_IMPROVEMENT, "nothing in the interval"),
+        (BAD, [OPEN], False, Outcome.NO_IMPROVEMENT, "nothing in the interval"),
         (_interval(0.0, 0.2), [], False, Outcome.INCONCLUSIVE, "the interval holds zero"),
-        (_interval(-0.2, 0.0), [], False, Outcome.NO_IMPROVEMENT, "at or below zero"),
+        (
+            _interval(-0.2, 0.0),
+            [],
+            False,
+            Outcome.NO_IMPROVEMENT,
+            "nothing in the interval",
+        ),
         (_interval(0.1, 0.2, groups=0), [], False, Outcome.INCONCLUSIVE, "there is no data"),
         (
             _interval(0.1, 0.2, groups=1),
@@ -90,6 +96,14 @@ def test_every_branch(improvement, rails, zero, outcome, reason):
     assert verdict.improvement == improvement
     assert verdict.guardrails == tuple(rails)
     assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+
+
+def test_a_change_is_told_by_its_direction():
+    told = [decide(each, [], factors_are_zero=False).reasons[0] for each in (GOOD, BAD)]
+    assert told[0].startswith("the error on the holdout fell by 0.15 (")
+    assert told[1].startswith("the error on the holdout rose by 0.15 (")
+    assert all("-" not in reason.split("(")[0] for reason in told)
+    assert "its error fell by" in _rail(-0.2, -0.1).reason
 
 
 def test_improved_needs_everything():

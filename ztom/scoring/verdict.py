@@ -60,7 +60,7 @@ class GuardrailResult(BaseModel):
     @property
     def reason(self) -> str:
         """The outcome in words."""
-        rise = f"guardrail {self.name}: its error rose by {_words(self.increase)}"
+        rise = f"guardrail {self.name}: its error {_moved(self.increase, 'rose', 'fell')}"
         allowed = f"{self.allowed_increase:.4g} is allowed"
         if self.increase.groups < fewest_groups(self.increase.confidence):
             return f"guardrail {self.name}: {_too_few(self.increase)}"
@@ -162,7 +162,7 @@ def _decision(
         kind: [rail.reason for rail in guardrails if rail.outcome is kind]
         for kind in GuardrailOutcome
     }
-    change = f"the error on the holdout fell by {_words(improvement)}"
+    change = f"the error on the holdout {_moved(improvement, 'fell', 'rose')}"
     if factors_are_zero:
         return Outcome.NO_IMPROVEMENT, [
             "the best factors found are all zero: the model as trained stays"
@@ -172,7 +172,7 @@ def _decision(
     if improvement.groups < fewest_groups(improvement.confidence):
         return Outcome.INCONCLUSIVE, [f"holdout: {_too_few(improvement)}"]
     if improvement.high <= 0.0:
-        return Outcome.NO_IMPROVEMENT, [f"{change}: the whole interval is at or below zero"]
+        return Outcome.NO_IMPROVEMENT, [f"{change}: nothing in the interval is an improvement"]
     if improvement.low <= 0.0:
         return Outcome.INCONCLUSIVE, [
             f"{change}: the interval holds zero; more holdout stimuli would decide it"
@@ -185,9 +185,14 @@ def _decision(
     ]
 
 
-def _words(interval: Interval) -> str:
-    percent = f"{100 * interval.confidence:.4g} %"
-    return f"{interval.estimate:.4g} ({percent} interval {interval.low:.4g} to {interval.high:.4g})"
+def _moved(change: Interval, up: str, down: str) -> str:
+    """A change in words, by its direction; the bounds turn with it."""
+    percent = f"{100 * change.confidence:.4g} %"
+    if change.estimate < 0:
+        word, by, low, high = down, -change.estimate, -change.high, -change.low
+    else:
+        word, by, low, high = up, change.estimate, change.low, change.high
+    return f"{word} by {by:.4g} ({percent} interval {low:.4g} to {high:.4g})"
 
 
 def _too_few(interval: Interval) -> str:

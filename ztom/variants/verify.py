@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from ztom.blending.adapter import blend_adapter
 from ztom.blending.apply import blend_tensor, file_reader
 from ztom.blending.chain import Chain, ChainConfig, Member, load_chain
 from ztom.blending.plan import parse_dtype, plan_blend
@@ -55,25 +58,31 @@ def verify_variant(
         raise ConfigError("the share of tensors to derive again", got=share, expected="0 to 1")
     manifest = verify_manifest(folder)
     recipe = read_recipe(folder)
-    if recipe.form == "adapter" or share == 0.0:
-        return Verification(manifest, 0, len(manifest.files))
-    opened = _open_chain(recipe, chain, settings)
+    derived = _derivations(recipe, _open_chain(recipe, chain, settings)) if share else {}
     variant = open_checkpoint(str(folder.absolute()), settings=settings)
-    plans = plan_blend(opened, recipe.factors, dtype=parse_dtype(recipe.dtype)).tensors
-    count = math.ceil(share * len(plans))
+    count = math.ceil(share * len(derived))
     order = sorted(
-        plans, key=lambda p: hashlib.sha256(f"{manifest.digest} {p.name}".encode()).digest()
+        derived, key=lambda name: hashlib.sha256(f"{manifest.digest} {name}".encode()).digest()
     )
-    read = file_reader(opened)
-    for plan in order[:count]:
-        derived, written = blend_tensor(plan, read), variant.read(plan.name)
-        if derived.dtype != written.dtype or not torch.equal(derived, written):
+    for name in order[:count]:
+        again, there = derived[name](), variant.read(name)
+        if again.dtype != there.dtype or not torch.equal(again, there):
             raise VariantError(
-                f"{plan.name} of {folder} does not follow from the recipe",
-                got=_difference(derived, written),
+                f"{name} of {folder} does not follow from the recipe",
+                got=_difference(again, there),
                 expected="equal bit for bit",
             )
-    return Verification(manifest, count, len(plans))
+    return Verification(manifest, count, len(variant.tensors))
+
+
+def _derivations(recipe: Recipe, chain: Chain) -> dict[str, Callable[[], torch.Tensor]]:
+    """How to derive each tensor of the variant, by the name it has in the variant's files."""
+    read = file_reader(chain)
+    if recipe.form == "adapter":
+        tensors = blend_adapter(chain, recipe.factors, read).tensors
+        return {name: partial(tensors.__getitem__, name) for name in tensors}
+    plans = plan_blend(chain, recipe.factors, dtype=parse_dtype(recipe.dtype)).tensors
+    return {plan.name: partial(blend_tensor, plan, read) for plan in plans}
 
 
 def _open_chain(recipe: Recipe, chain: ChainConfig | None, settings: Settings) -> Chain:

@@ -29,6 +29,7 @@ from ztom.blending.plan import parse_dtype, plan_blend
 from ztom.blending.precision import PrecisionMeter, PrecisionReport, measure_precision
 from ztom.checkpoints.cache import publish_folder, staging_folder
 from ztom.checkpoints.checkpoint import Checkpoint
+from ztom.checkpoints.layout import ADAPTER
 from ztom.checkpoints.object_store import with_retries
 from ztom.errors import StorageError, VariantError
 from ztom.variants.card import render_card
@@ -212,11 +213,11 @@ def _write_adapter(
 ) -> PrecisionReport:
     read = file_reader(chain)
     adapter = blend_adapter(chain, factors, read)
-    save_file(adapter.tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(adapter.tensors, folder / ADAPTER, metadata={"format": "pt"})
     _copy_files(chain.reference, folder)
     (folder / "adapter_config.json").write_bytes(_json(adapter.config))
     if progress is not None:
-        size = (folder / "adapter_model.safetensors").stat().st_size
+        size = (folder / ADAPTER).stat().st_size
         progress(size, size)
     return measure_precision(chain, factors, read, dtype=parse_dtype(options.dtype))
 
