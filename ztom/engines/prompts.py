@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from transformers import AutoTokenizer
 
+from ztom.engines.chat_template import check_chat_template
 from ztom.errors import CapabilityError, EngineError
 from ztom.stimuli.records import Message, Prompt
 
@@ -41,12 +42,17 @@ class PromptEncoder:
                 f"the tokenizer in {folder} cannot be loaded",
                 got=f"{type(error).__name__}: {error}",
             ) from error
-        has_template = bool(getattr(self.tokenizer, "chat_template", None))
+        template = getattr(self.tokenizer, "chat_template", None)
+        has_template = bool(template)
         if chat_template == "always" and not has_template:
             raise EngineError(
                 f"the tokenizer in {folder} has no chat template",
                 fix="Add chat_template.jinja to the checkpoint, or set chat_template: auto.",
             )
+        # old tokenizers have several templates, by name
+        for each in template.values() if isinstance(template, dict) else [template]:
+            if each:
+                check_chat_template(each)
         self._has_template = has_template
         self._for_text = has_template and chat_template != "never"
 
