@@ -118,8 +118,6 @@ class TermSum:
     def slice_size(self, device: torch.device) -> int:
         """Elements to work on at a time: whole rows where low-rank terms are added, for speed."""
         size = SLICE["cpu" if device.type == "cpu" else "cuda"]
-        if self._plan.dtype != torch.float32:
-            size = max(1, size // 4)  # the scratch slice has to stay in the cache too
         if self._factors is None:
             return size
         columns = self._plan.count // self._rows

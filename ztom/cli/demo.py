@@ -198,7 +198,7 @@ def _say_next(config_file: Path, chain: DemoChain, variant: Path, console: Conso
         f"ztom inspect {chain.chain_file}",
         f"ztom verify {variant} --share 1",
         f"ztom serve {variant}",
-        f"ztom search {config_file} --set scaling_factor_limit=0.1 --set output=/tmp/limit-0.1",
+        f"ztom search {config_file} --set scaling_factor_limit=0.3 --set output=/tmp/limit-0.3",
         "ztom search --example > search.yaml   # then point it at your own chain and data",
     ):
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
