@@ -4,13 +4,14 @@
 
 A problem is a quadratic ``e(a) = (a - a*)' H (a - a*)``, a in units of the limit: H has a random
 rotation and eigenvalues spread evenly in the logarithm over a condition number of 5; the optimum a*
-is drawn evenly from within the bounds. The family was chosen among several (other condition numbers,
-optima near the middle) because COBYLA and CMA-ES do about as well on it as in the independent study
-that the aims come from, whose family is not known in detail; figures of the two studies are comparable
-to a few hundredths at best. The achievable gain is e(0) - e(a*), and each evaluation
+is drawn evenly from within the bounds. The achievable gain is e(0) - e(a*), and each evaluation
 carries normal noise of 3 % or 10 % of it. The protocol is the real one:
 two baselines, start-up, search, three confirmations, choice; the fraction is computed from the
 noise-free error of what was chosen. No Ray.
+
+The family was chosen among several (other condition numbers, optima near the middle) because COBYLA
+and CMA-ES do about as well on it as in the study that the aims come from, whose family is not known
+in detail: the figures of the two studies are comparable to a few hundredths at best.
 """
 
 from __future__ import annotations
