@@ -1,7 +1,7 @@
 """Searches over the fake engine, in this process or, run as a script, in one that can be killed.
 
 An engine here looks into a folder: while a file ``hold`` is there it does not answer, and it writes
-down its process and every blend.
+down every blend and the process that it was made in.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class WatchedEngine(FakeEngine):
     def blend(self, factors: Sequence[float]) -> BlendStats:
         with (self._folder / "blends").open("a") as file:
             file.write(f"{list(factors)}\n")
+        with (self._folder / "processes").open("a") as file:
+            file.write(f"{os.getpid()}\n")
         while (self._folder / "hold").exists():
             time.sleep(0.01)
         return super().blend(factors)

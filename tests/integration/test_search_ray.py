@@ -19,7 +19,7 @@ from toys import make_chain
 
 from tune_search.cluster import ray_for_search
 from tune_search.config_files import load_config
-from tune_search.events import Event, StudyEnded, TrialEnded, TrialStarted
+from tune_search.events import EnginesReady, Event, StudyEnded, TrialEnded, TrialStarted
 from tune_search.study import run_search
 from ztom.engines.fake import FakeEngine
 from ztom.errors import EngineError, LedgerError, SearchError
@@ -52,6 +52,21 @@ def test_finds_the_optimum_and_repeats_itself(local_ray, tmp_path):
     assert len(first.trials[0].outcome.per_stimulus) == 6
     assert len(first.sensitivity) == 3
     assert {"blend", "generate", "score", "overhead", "sampler"} <= first.seconds.keys()
+
+
+def test_trials_are_spread_over_several_engines(tmp_path):
+    config = make_config(tmp_path, 16, engine={"name": "fake", "replicas": 2})
+    events: list[Event] = []
+    with ray_for_search(2):
+        outcome = run_search(config, work=make_work(tmp_path), on_event=events.append)
+    assert outcome.number_of_inferences == 2 + 16 + 3
+    assert outcome.improvement > 0.03
+    ready = next(event for event in events if isinstance(event, EnginesReady))
+    assert ready.replicas == 2
+    processes = (tmp_path / "processes").read_text().split()
+    assert len(processes) == outcome.number_of_inferences
+    assert min(map(processes.count, set(processes))) >= 4
+    assert len(set(processes)) == 2
 
 
 def test_guardrail_is_kept(local_ray, tmp_path):

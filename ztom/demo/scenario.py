@@ -101,7 +101,7 @@ class StdlibPlan:
             "network": 0.08,
         }
     )
-    search_size: int = 80
+    search_size: int = 64
     holdout_size: int = 380
     size: ModelSize = ModelSize()
     training: TrainSettings = TrainSettings()
