@@ -24,8 +24,7 @@ from typing import Any
 
 import httpx
 import torch
-import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from models import make_llama_chain
 
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.environment import prepare_environment
@@ -143,26 +142,13 @@ async def over_http(api_base: str, model: str, load: Load) -> Figures:
 
 
 def random_variant(folder: Path, *, hidden: int, layers: int) -> Path:
-    """A Llama of the given size with random weights and one token per byte."""
-    folder.mkdir()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(folder)
-    config = transformers.LlamaConfig(
-        vocab_size=8_000,
-        hidden_size=hidden,
-        intermediate_size=3 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 64,
-        num_key_value_heads=hidden // 64,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
+    """A Llama of the given size with random weights, as a variant."""
+    make_llama_chain(
+        folder, hidden=hidden, layers=layers, vocabulary=8_000, members=1, dtype=torch.float32
     )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    (folder / MANIFEST).write_bytes(build_manifest(folder).to_bytes())
-    return folder
+    variant = folder / "00"
+    (variant / MANIFEST).write_bytes(build_manifest(variant).to_bytes())
+    return variant
 
 
 def compare(args: VariantArgs, load: Load) -> None:
