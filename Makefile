@@ -18,6 +18,8 @@ ifeq ($(HAS_GPU),yes)
 else
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --requirement $(LOCK)
 endif
+	# pip would compile on one core; some packages carry files that no Python can compile
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > $(VENV)/compile.log 2>&1 || true
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python .ci/check-stack.py
 	touch $@

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ from ztom.stimuli.records import Stimulus
 from ztom.stimuli.splits import data_digest
 from ztom.variants.manifest import Manifest
 from ztom.variants.recipe import Evidence
+from ztom.variants.record import for_the_record
 from ztom.variants.write import StagedVariant, WriteOptions, copy_variant, stage_variant
 
 logger = logging.getLogger(__name__)
@@ -99,7 +101,9 @@ def prove(
         if proof.verdict.outcome is not Outcome.IMPROVED and not config.insist:
             return proof
         evidence = _evidence(config, prepared, outcome, ledger, proof)
-        manifest = staged.publish(evidence)
+        manifest = staged.seal(evidence)
+        new = for_the_record(staged, manifest, action="variant.release", study_id=outcome.study_id)
+        ledger.record_variant(new, partial(staged.place, manifest))
     return _released(config, proof, manifest)
 
 

@@ -142,6 +142,10 @@ class LedgerError(ZtomError, RuntimeError):
     """The ledger refused or could not complete an operation."""
 
 
+class AuditError(LedgerError):
+    """The audit chain does not hold together, or a key or signature of it is wrong."""
+
+
 class SearchError(ZtomError, RuntimeError):
     """A search could not be completed."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,39 @@ def test_blend_inspect_and_verify(chain_file: Path, tmp_path: Path) -> None:
     refused = ztom("verify", tmp_path / "v")
     assert refused.returncode == 2
     assert "changed config.json" in refused.stderr
+
+
+def test_a_blend_is_on_record(chain_file: Path, tmp_path: Path) -> None:
+    out, ledger = tmp_path / "out", tmp_path / "out" / "ledger.db"
+    for name, factors in (("v", "0.1,-0.05"), ("w", "0.2,0")):
+        assert (
+            ztom("blend", chain_file, "--factors", factors, "--output", out / name).returncode == 0
+        )
+    logged = [json.loads(line) for line in ztom("log", ledger, "--json").stdout.splitlines()]
+    assert [each["kind"] for each in logged] == ["variant", "variant", "audit", "audit"]
+    assert "variant.blend" in ztom("log", ledger).stdout
+    head, key = tmp_path / "head.json", tmp_path / "key"
+    signed = ztom("audit", "sign", ledger, "--output", head, "--key", key)
+    assert signed.returncode == 0, signed.stderr
+    checked = ztom("audit", "verify", ledger, "--head", head)
+    assert checked.returncode == 0, checked.stderr
+    assert "2 rows follow from each other, row 2 is the one that was signed" in checked.stdout
+    shown = json.loads(ztom("audit", "show", out / "v", "--ledger", ledger).stdout)
+    assert shown["factors"] == [0.1, -0.05]
+    assert len(shown["checkpoints"]) == 3
+    assert [event["what"] for event in shown["events"]] == ["variant.blend"]
+    shutil.rmtree(out / "w")
+    shutil.copytree(out / "v", out / "smuggled")
+    checked = ztom("audit", "verify", ledger)
+    assert checked.returncode == 1
+    assert "smuggled is a variant that is not on record" in " ".join(checked.stdout.split())
+
+
+def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    done = ztom("log", tmp_path / "ledger.db")
+    assert done.returncode == 2
+    assert "there is no ledger" in done.stderr
+    assert not (tmp_path / "ledger.db").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "stimuli": {"errors", "settings"},
     "scoring": {"errors", "settings", "stimuli"},
     "engines": {"errors", "settings", "checkpoints", "blending", "stimuli", "scoring"},
-    "variants": {"errors", "settings", "checkpoints", "blending"},
+    "variants": {"errors", "settings", "checkpoints", "blending", "ledger"},
     "ledger": {"errors", "settings"},
     "demo": {"errors", "settings", "stimuli"},
 }

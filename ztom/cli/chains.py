@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -16,8 +17,10 @@ from ztom.blending.inspection import ChainReport, inspect_chain
 from ztom.blending.plan import parse_dtype
 from ztom.blending.precision import PrecisionReport
 from ztom.errors import FactorError
+from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
 from ztom.variants.recipe import Form
+from ztom.variants.record import for_the_record
 from ztom.variants.verify import verify_variant
 from ztom.variants.write import WriteOptions, stage_variant
 
@@ -42,15 +45,26 @@ def parse_factors(text: str) -> list[float]:
 
 
 def blend_command(
-    chain_file: Path, factors: str, output: Path, *, dtype: str, form: Form, max_shard_bytes: int
+    chain_file: Path,
+    factors: str,
+    output: Path,
+    *,
+    dtype: str,
+    form: Form,
+    max_shard_bytes: int,
+    ledger_address: str | None,
 ) -> None:
-    """Write a blend as a variant, and say what became of the step."""
+    """Write a blend as a variant, put it on record, and say what became of the step."""
     console = Console()
     chain = load_chain(chain_file, settings=Settings())
     options = WriteOptions(dtype=dtype, form=form, max_shard_bytes=max_shard_bytes)
-    with Progress(
-        TextColumn("blending"), BarColumn(), DownloadColumn(), console=Console(stderr=True)
-    ) as bar:
+    address = ledger_address or str(output.absolute().parent / "ledger.db")
+    with (
+        Ledger.open(address) as ledger,
+        Progress(
+            TextColumn("blending"), BarColumn(), DownloadColumn(), console=Console(stderr=True)
+        ) as bar,
+    ):
         task = bar.add_task("blend", total=None)
 
         def show(done: int, total: int) -> None:
@@ -59,12 +73,18 @@ def blend_command(
         with stage_variant(
             chain, parse_factors(factors), output, options=options, progress=show
         ) as staged:
-            manifest = staged.publish()
+            manifest = staged.seal()
+            new = for_the_record(staged, manifest, action="variant.blend")
+            entry = ledger.record_variant(new, partial(staged.place, manifest))
     for name, factor in zip(chain.names, staged.recipe.factors, strict=True):
         console.print(f"{factor:+.6g}  {name}", markup=False, highlight=False)
     for line in _precision(staged.precision):
         console.print(line, markup=False, highlight=False)
-    console.print(f"variant {manifest.digest[:12]} in {output}", markup=False, highlight=False)
+    console.print(
+        f"variant {manifest.digest[:12]} in {output}, row {entry.sequence} of {address}",
+        markup=False,
+        highlight=False,
+    )
 
 
 def inspect_command(chain_file: Path, *, limit: float, dtype: str, as_json: bool) -> None:

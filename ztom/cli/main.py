@@ -22,11 +22,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+audit = typer.Typer(help="Check, sign and read the audit chain.", no_args_is_help=True)
+app.add_typer(audit, name="audit")
+
 _PASSED_ON = {
     "allow_extra_args": True,
     "ignore_unknown_options": True,
     "help_option_names": [],
 }
+
+_LEDGER = "The ledger: a file or a SQLAlchemy address."
 
 
 def _version(wanted: bool) -> None:
@@ -62,6 +67,9 @@ def blend(
         bool, typer.Option("--adapter", help="Write one LoRA adapter instead of full weights.")
     ] = False,
     max_shard_gib: Annotated[float, typer.Option(min=1e-6, help="Largest shard, GiB.")] = 2.0,
+    ledger: Annotated[
+        str | None, typer.Option(help=_LEDGER + " Beside the output if none.")
+    ] = None,
 ) -> None:
     """Set factors by hand and write the blend as a variant."""
     from ztom.cli.chains import blend_command
@@ -73,6 +81,7 @@ def blend(
         dtype=dtype,
         form="adapter" if adapter else "dense",
         max_shard_bytes=int(max_shard_gib * 2**30),
+        ledger_address=ledger,
     )
 
 
@@ -103,6 +112,54 @@ def verify(
     from ztom.cli.chains import verify_command
 
     verify_command(variant, share=share, chain=chain)
+
+
+@app.command()
+def log(
+    ledger: Annotated[str, typer.Argument(help=_LEDGER)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line each.")] = False,
+) -> None:
+    """List what is on record: studies, variants, and the audit chain."""
+    from ztom.cli.records import log_command
+
+    log_command(ledger, as_json=as_json)
+
+
+@audit.command("verify")
+def audit_verify(
+    ledger: Annotated[str, typer.Argument(help=_LEDGER)],
+    head: Annotated[Path | None, typer.Option(help="A signed head that was kept.")] = None,
+    public_key: Annotated[
+        str | None, typer.Option(help="Base64: whose signature the head has to carry.")
+    ] = None,
+) -> None:
+    """Check the audit chain row by row, and the variants on disk against it."""
+    from ztom.cli.records import verify_command
+
+    raise typer.Exit(verify_command(ledger, head=head, public_key=public_key))
+
+
+@audit.command("sign")
+def audit_sign(
+    ledger: Annotated[str, typer.Argument(help=_LEDGER)],
+    output: Annotated[Path, typer.Option(help="Where the head goes: not beside the ledger.")],
+    key: Annotated[Path, typer.Option(help="The private key; made, mode 600, if there is none.")],
+) -> None:
+    """Sign the end of the audit chain, so that a cut or rewritten chain is found."""
+    from ztom.cli.records import sign_command
+
+    sign_command(ledger, output=output, key=key)
+
+
+@audit.command("show")
+def audit_show(
+    variant: Annotated[str, typer.Argument(help="A variant's folder, or its digest's start.")],
+    ledger: Annotated[str, typer.Option(help=_LEDGER)],
+) -> None:
+    """Answer an auditor: what a variant was made from, who made it, and how to derive it again."""
+    from ztom.cli.records import show_command
+
+    show_command(variant, ledger)
 
 
 @app.command()

@@ -5,29 +5,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ztom.ledger.records import (
+    AuditEntry,
+    AuditEvent,
     Event,
     NewStudy,
+    NewVariant,
     StudyRecord,
     StudyStatus,
     TrialKind,
     TrialOutcome,
     TrialRecord,
     TrialStatus,
+    VariantRecord,
 )
 
 if TYPE_CHECKING:
     from ztom.ledger.ledger import Ledger
 
 __all__ = [
+    "AuditEntry",
+    "AuditEvent",
     "Event",
     "Ledger",
     "NewStudy",
+    "NewVariant",
     "StudyRecord",
     "StudyStatus",
     "TrialKind",
     "TrialOutcome",
     "TrialRecord",
     "TrialStatus",
+    "VariantRecord",
 ]
 
 

@@ -20,7 +20,7 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from ztom.errors import LedgerError
+from ztom.errors import LedgerError, ZtomError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -67,6 +67,8 @@ def guarded(url: URL, action: str) -> Iterator[None]:
     """Turn whatever the database raises into a LedgerError without the password."""
     try:
         yield
+    except ZtomError:
+        raise
     except (SQLAlchemyError, ValueError) as error:
         cause = getattr(error, "orig", None) or error
         raise LedgerError(

@@ -9,27 +9,41 @@ exactly.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Self
 
-from sqlalchemy import URL, Engine, func, select
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import URL, Engine, select
 from sqlalchemy.orm import Session
 
 from ztom.errors import LedgerError
+from ztom.ledger.audit import SignedHead, check_entries
+from ztom.ledger.audit_store import all_entries, append_event, last_entry
 from ztom.ledger.database import guarded, open_database, parse_address
 from ztom.ledger.lock import study_lock
-from ztom.ledger.models import ResultRow, StudyRow, TrialRow
+from ztom.ledger.models import ResultRow, StudyRow, TrialRow, VariantRow
 from ztom.ledger.records import (
+    AuditEntry,
+    AuditEvent,
     Event,
     NewStudy,
+    NewVariant,
     StudyRecord,
     StudyStatus,
     TrialKind,
     TrialOutcome,
     TrialRecord,
     TrialStatus,
+    VariantRecord,
+)
+from ztom.ledger.rows import (
+    next_sequence,
+    study_record,
+    study_row,
+    trial_record,
+    trial_row,
 )
 
 
@@ -94,24 +108,29 @@ class Ledger:
             )
             session.add(row)
             session.flush()
-            return _study_record(row)
+            return study_record(row)
 
     def study(self, study_id: int) -> StudyRecord:
         """The study with this id."""
         with self._read() as session:
-            return _study_record(_study_row(session, study_id))
+            return study_record(study_row(session, study_id))
+
+    def studies(self) -> tuple[StudyRecord, ...]:
+        """Every study, oldest first."""
+        with self._read() as session:
+            return tuple(map(study_record, session.scalars(select(StudyRow).order_by(StudyRow.id))))
 
     def latest_study(self, name: str) -> StudyRecord | None:
         """The newest study of this name, or None."""
         query = select(StudyRow).where(StudyRow.name == name).order_by(StudyRow.id.desc()).limit(1)
         with self._read() as session:
             row = session.scalars(query).first()
-            return None if row is None else _study_record(row)
+            return None if row is None else study_record(row)
 
     def set_status(self, study_id: int, status: StudyStatus, *, reason: str | None = None) -> None:
         """Say where the study stands and why."""
         with self._write("update a study in") as session:
-            row = _study_row(session, study_id)
+            row = study_row(session, study_id)
             row.status, row.reason = status, reason
 
     def record_ask(
@@ -128,11 +147,11 @@ class Ledger:
                 number=number,
                 kind=kind,
                 factors=list(factors),
-                asked=_next_sequence(session, study_id),
+                asked=next_sequence(session, study_id),
             )
             session.add(row)
             session.flush()
-            return _trial_record(row)
+            return trial_record(row)
 
     def record_tell(self, study_id: int, number: int, outcome: TrialOutcome) -> TrialRecord:
         """Write what a running trial gave: finished when it has an error, else failed.
@@ -141,11 +160,11 @@ class Ledger:
             LedgerError: The trial is not running, besides what every method raises.
         """
         with self._write("complete a trial in") as session:
-            row = _trial_row(session, study_id, number)
+            row = trial_row(session, study_id, number)
             if row.status != TrialStatus.RUNNING:
                 raise LedgerError(f"trial {number} of study {study_id} has ended", got=row.status)
             row.status = TrialStatus.FAILED if outcome.error is None else TrialStatus.FINISHED
-            row.told = _next_sequence(session, study_id)
+            row.told = next_sequence(session, study_id)
             row.error = outcome.error
             row.per_stimulus = list(outcome.per_stimulus)
             row.guardrails = dict(outcome.guardrails)
@@ -154,13 +173,13 @@ class Ledger:
             row.generated_tokens = outcome.generated_tokens
             row.attempts = outcome.attempts
             session.flush()
-            return _trial_record(row)
+            return trial_record(row)
 
     def trials(self, study_id: int) -> tuple[TrialRecord, ...]:
         """Every trial of the study, by number."""
         query = select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number)
         with self._read() as session:
-            return tuple(_trial_record(row) for row in session.scalars(query))
+            return tuple(trial_record(row) for row in session.scalars(query))
 
     def events(self, study_id: int) -> tuple[Event, ...]:
         """Every ask and tell of the study, in the order in which they happened."""
@@ -174,7 +193,7 @@ class Ledger:
     def save_result(self, study_id: int, content: Mapping[str, object]) -> None:
         """Write, or replace, what the study came to."""
         with self._write("write a result to") as session:
-            _study_row(session, study_id)
+            study_row(session, study_id)
             session.merge(ResultRow(study_id=study_id, content=dict(content)))
 
     def result(self, study_id: int) -> Mapping[str, object] | None:
@@ -182,6 +201,57 @@ class Ledger:
         with self._read() as session:
             row = session.get(ResultRow, study_id)
             return None if row is None else row.content
+
+    def record_event(self, event: AuditEvent) -> AuditEntry:
+        """Append to the audit chain."""
+        with self._write("add to the audit chain of") as session:
+            return append_event(session, event)
+
+    def record_variant(self, new: NewVariant, place: Callable[[], None]) -> AuditEntry:
+        """Make a variant appear and write it down, with its audit row, in one transaction.
+
+        Args:
+            new: What is written down.
+            place: Makes the variant appear; called last, while nobody else can write to the ledger,
+                so it has to be quick. If it raises, nothing is written down. If the process dies
+                between its end and that of the transaction, the variant is on disk and not on
+                record, which `ztom audit verify` reports.
+        """
+        with self._write("add a variant to") as session:
+            session.merge(
+                VariantRow(
+                    digest=new.digest,
+                    address=new.address,
+                    study_id=new.study_id,
+                    recipe=dict(new.recipe),
+                )
+            )
+            entry = append_event(session, new.event)
+            place()
+            return entry
+
+    def variants(self) -> tuple[VariantRecord, ...]:
+        """Every variant on record, by digest and address."""
+        query = select(VariantRow).order_by(VariantRow.digest, VariantRow.address)
+        with self._read() as session:
+            return tuple(
+                VariantRecord(row.digest, row.address, row.study_id, row.recipe, row.created)
+                for row in session.scalars(query)
+            )
+
+    def audit_entries(self) -> Iterator[AuditEntry]:
+        """The audit chain in order; nothing is checked, see `check_audit`."""
+        with self._read() as session:
+            yield from all_entries(session)
+
+    def check_audit(self, head: SignedHead | None = None) -> int:
+        """Check the whole audit chain; see `ztom.ledger.audit.check_entries`."""
+        return check_entries(self.audit_entries(), head)
+
+    def sign_audit(self, key: Ed25519PrivateKey, *, time: str) -> SignedHead:
+        """Sign the end of the audit chain."""
+        with self._read() as session:
+            return SignedHead.sign(last_entry(session), key, time=time)
 
     @contextmanager
     def _write(self, action: str) -> Iterator[Session]:
@@ -198,63 +268,3 @@ class Ledger:
     def _read(self) -> Iterator[Session]:
         with guarded(self._url, "read"), Session(self._engine) as session:
             yield session
-
-
-def _study_row(session: Session, study_id: int) -> StudyRow:
-    row = session.get(StudyRow, study_id)
-    if row is None:
-        raise LedgerError("no such study", got=study_id)
-    return row
-
-
-def _trial_row(session: Session, study_id: int, number: int) -> TrialRow:
-    query = select(TrialRow).where(TrialRow.study_id == study_id, TrialRow.number == number)
-    row = session.scalars(query).one_or_none()
-    if row is None:
-        raise LedgerError(f"study {study_id} has no trial {number}")
-    return row
-
-
-def _next_sequence(session: Session, study_id: int) -> int:
-    query = select(func.max(TrialRow.asked), func.max(TrialRow.told)).where(
-        TrialRow.study_id == study_id
-    )
-    asked, told = session.execute(query).one()
-    return 1 + max(-1 if asked is None else asked, -1 if told is None else told)
-
-
-def _study_record(row: StudyRow) -> StudyRecord:
-    return StudyRecord(
-        id=row.id,
-        name=row.name,
-        config=row.config,
-        config_digest=row.config_digest,
-        chain_digest=row.chain_digest,
-        data_digests=row.data_digests,
-        seed=row.seed,
-        versions=row.versions,
-        status=StudyStatus(row.status),
-        reason=row.reason,
-        created=row.created,
-    )
-
-
-def _trial_record(row: TrialRow) -> TrialRecord:
-    return TrialRecord(
-        study_id=row.study_id,
-        number=row.number,
-        kind=TrialKind(row.kind),
-        factors=tuple(row.factors),
-        status=TrialStatus(row.status),
-        asked=row.asked,
-        told=row.told,
-        outcome=TrialOutcome(
-            error=row.error,
-            per_stimulus=tuple(row.per_stimulus),
-            guardrails=row.guardrails,
-            reason=row.reason,
-            seconds=row.seconds,
-            generated_tokens=row.generated_tokens,
-            attempts=row.attempts,
-        ),
-    )

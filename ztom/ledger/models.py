@@ -91,3 +91,27 @@ class ResultRow(Base):
 
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True)
     content: Mapped[dict[str, Any]]
+
+
+class VariantRow(Base):
+    """A variant that was written, and where; written in one transaction with its audit row."""
+
+    __tablename__ = "variants"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    address: Mapped[str] = mapped_column(primary_key=True)
+    study_id: Mapped[int | None] = mapped_column(ForeignKey("studies.id"), default=None)
+    recipe: Mapped[dict[str, Any]]
+    created: Mapped[str] = mapped_column(default=_now)
+
+
+class AuditRow(Base):
+    """A row of the audit chain, see `ztom.ledger.audit`; triggers refuse to change or remove it."""
+
+    __tablename__ = "audit"
+
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    time: Mapped[str]
+    event: Mapped[dict[str, Any]]
+    previous: Mapped[str]
+    hash: Mapped[str]

@@ -128,3 +128,85 @@ class Event:
     sequence: int
     action: Literal["ask", "tell"]
     trial: TrialRecord
+
+
+@dataclass(frozen=True, slots=True)
+class VariantRecord:
+    """A variant as the ledger has it.
+
+    Attributes:
+        digest: sha256 of its manifest.
+        address: Where it was written.
+        study_id: The search it came from; None for factors set by hand.
+        recipe: ``recipe.json``.
+        created: For display only.
+    """
+
+    digest: str
+    address: str
+    study_id: int | None
+    recipe: Mapping[str, object]
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """Something that was done.
+
+    Attributes:
+        actor: Who did it: a user of the server, or an account of this machine.
+        action: What was done, such as ``variant.release``.
+        subject: To what, such as ``variant:<digest>``.
+        recipe_digest: sha256 of the recipe, where there is one.
+        data_digests: sha256 of each data set that took part.
+        before: Digests of what went in, in order.
+        after: Digest of what came out; None where nothing did.
+        note: Names and numbers only.
+    """
+
+    actor: str
+    action: str
+    subject: str
+    recipe_digest: str | None = None
+    data_digests: Mapping[str, str] = field(default_factory=dict)
+    before: tuple[str, ...] = ()
+    after: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """A row of the chain.
+
+    Attributes:
+        sequence: From 1, without gaps.
+        time: ISO 8601, UTC, for people: order is kept by the sequence.
+        event: What was done.
+        previous: The hash of the row before it, 64 zeros for the first.
+        hash: This row's.
+    """
+
+    sequence: int
+    time: str
+    event: AuditEvent
+    previous: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewVariant:
+    """A variant that was just written, and what to tell the auditors about it.
+
+    Attributes:
+        digest: sha256 of its manifest.
+        address: Where it was written.
+        recipe: ``recipe.json``.
+        event: Its row in the audit chain.
+        study_id: The search it came from; None for factors set by hand.
+    """
+
+    digest: str
+    address: str
+    recipe: Mapping[str, object]
+    event: AuditEvent
+    study_id: int | None = None

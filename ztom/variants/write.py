@@ -33,7 +33,13 @@ from ztom.checkpoints.layout import ADAPTER
 from ztom.checkpoints.object_store import with_retries
 from ztom.errors import StorageError, VariantError
 from ztom.variants.card import render_card
-from ztom.variants.manifest import MANIFEST, Manifest, build_manifest, verify_manifest
+from ztom.variants.manifest import (
+    MANIFEST,
+    Manifest,
+    build_manifest,
+    read_manifest,
+    verify_manifest,
+)
 from ztom.variants.recipe import (
     RECIPE,
     Evidence,
@@ -80,11 +86,10 @@ class StagedVariant:
     recipe: Recipe
     precision: PrecisionReport
 
-    def publish(self, evidence: Evidence | None = None) -> Manifest:
-        """Make it a variant.
+    def seal(self, evidence: Evidence | None = None) -> Manifest:
+        """Complete the private folder: recipe, card, manifest, all of it on the disk.
 
         Raises:
-            VariantError: Something else stands at the destination.
             StorageError: The disk refused.
         """
         recipe = self.recipe.model_copy(update={"evidence": evidence})
@@ -93,15 +98,30 @@ class StagedVariant:
             render_card(recipe, self.precision), encoding="utf-8"
         )
         manifest = build_manifest(self.folder)
-        if self.destination.exists():
-            return _same_or_refuse(self.destination, manifest)
         for name in manifest.files:
             _sync(self.folder / name)
         (self.folder / MANIFEST).write_bytes(manifest.to_bytes())
         _sync(self.folder / MANIFEST)
-        publish_folder(self.folder, self.destination)
-        # of two writers at once one wins: see which
-        return _same_or_refuse(self.destination, manifest)
+        return manifest
+
+    def place(self, manifest: Manifest) -> None:
+        """Make what was sealed appear at its destination; quick, whatever the size.
+
+        Raises:
+            VariantError: Something else stands there.
+        """
+        if not self.destination.exists():
+            publish_folder(self.folder, self.destination)
+            # of two writers at once one wins: see which
+            if read_manifest(self.destination) == manifest:
+                return
+        _same_or_refuse(self.destination, manifest)
+
+    def publish(self, evidence: Evidence | None = None) -> Manifest:
+        """Seal and place at once, for variants that are not put on record."""
+        manifest = self.seal(evidence)
+        self.place(manifest)
+        return manifest
 
 
 @contextmanager
@@ -241,7 +261,7 @@ def _write_config(model: Checkpoint, folder: Path, dtype: torch.dtype | None) ->
     (folder / "config.json").write_bytes(_json(config))
 
 
-def _same_or_refuse(destination: Path, manifest: Manifest) -> Manifest:
+def _same_or_refuse(destination: Path, manifest: Manifest) -> None:
     """Writing the same variant twice is fine; writing over another one is not."""
     existing = verify_manifest(destination)
     if existing != manifest:
@@ -251,7 +271,6 @@ def _same_or_refuse(destination: Path, manifest: Manifest) -> Manifest:
             expected=f"digest {manifest.digest[:12]}, or nothing",
             fix="Choose another name; a variant is never replaced.",
         )
-    return existing
 
 
 def _json(content: object) -> bytes:

@@ -1,0 +1,151 @@
+"""Commands on the ledger: log, audit verify, audit sign, audit show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ztom.errors import LedgerError, VariantError
+from ztom.ledger.audit import read_head, signing_key
+from ztom.ledger.ledger import Ledger
+from ztom.ledger.records import AuditEntry, VariantRecord
+from ztom.variants.manifest import read_manifest, verify_manifest
+
+
+def open_existing(address: str) -> Ledger:
+    """Open a ledger to read it: a wrong path must not make an empty one.
+
+    Raises:
+        LedgerError: There is no such file, besides what `Ledger.open` raises.
+    """
+    if "://" not in address and not Path(address).expanduser().is_file():
+        raise LedgerError("there is no ledger", got=address, fix="Searches keep it as ledger.db.")
+    return Ledger.open(address)
+
+
+def log_command(address: str, *, as_json: bool) -> None:
+    """List studies, variants and the audit chain."""
+    with open_existing(address) as ledger:
+        studies, variants = ledger.studies(), ledger.variants()
+        entries = list(ledger.audit_entries())
+    if as_json:
+        for kind, records in (("study", studies), ("variant", variants), ("audit", entries)):
+            for record in records:
+                print(json.dumps({"kind": kind, **asdict(record)}))
+        return
+    console = Console()
+    table = Table("study", "name", "status", "started", "reason", box=None, pad_edge=False)
+    for study in studies:
+        table.add_row(str(study.id), study.name, study.status, study.created, study.reason or "")
+    console.print(table)
+    table = Table("variant", "from study", "where", box=None, pad_edge=False)
+    for variant in variants:
+        table.add_row(variant.digest[:12], str(variant.study_id or "-"), variant.address)
+    console.print(table)
+    table = Table("row", "time", "who", "what", "to what", "note", box=None, pad_edge=False)
+    for entry in entries:
+        event = entry.event
+        subject = event.subject.partition(":")
+        short = f"{subject[0]}:{subject[2][:12]}"
+        table.add_row(
+            str(entry.sequence), entry.time[:19], event.actor, event.action, short, event.note
+        )
+    console.print(table)
+
+
+def verify_command(address: str, *, head: Path | None, public_key: str | None) -> int:
+    """Check the chain, then what is on disk; returns the exit status."""
+    console = Console()
+    signed = None if head is None else read_head(head)
+    if signed is not None:
+        signed.check(public_key)
+    with open_existing(address) as ledger:
+        rows = ledger.check_audit(signed)
+        problems = list(_reconcile(ledger.variants(), list(ledger.audit_entries())))
+    end = "" if signed is None else f", row {signed.sequence} is the one that was signed"
+    console.print(f"{rows} rows follow from each other{end}", highlight=False)
+    for problem in problems:
+        console.print(problem, style="red", markup=False, highlight=False)
+    return 1 if problems else 0
+
+
+def _reconcile(variants: tuple[VariantRecord, ...], entries: list[AuditEntry]) -> Iterator[str]:
+    """What is on disk and what is on record, where they differ.
+
+    Folders are looked for where variants on record were written, and beside them.
+    """
+    audited = {entry.event.after for entry in entries}
+    for variant in variants:
+        if variant.digest not in audited:
+            yield f"variant {variant.digest[:12]} has no row in the audit chain"
+        try:
+            found = verify_manifest(Path(variant.address)).digest
+        except VariantError as error:
+            yield f"variant {variant.digest[:12]} at {variant.address}: {error}"
+            continue
+        if found != variant.digest:
+            yield f"{variant.address} holds {found[:12]}, {variant.digest[:12]} is on record"
+    known = {Path(variant.address) for variant in variants}
+    for parent in sorted({path.parent for path in known}):
+        for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
+            if folder not in known and (folder / "recipe.json").is_file():
+                yield f"{folder} is a variant that is not on record"
+
+
+def sign_command(address: str, *, output: Path, key: Path) -> None:
+    """Sign the end of the chain into a file."""
+    with open_existing(address) as ledger:
+        ledger.check_audit()
+        head = ledger.sign_audit(signing_key(key), time=datetime.now(UTC).isoformat())
+    output.write_text(head.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    Console().print(
+        f"row {head.sequence} signed into {output}; public key {head.public_key}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_command(variant: str, address: str) -> None:
+    """Everything on record about one variant, as JSON."""
+    digest = variant
+    if Path(variant).is_dir():
+        digest = read_manifest(Path(variant)).digest
+    with open_existing(address) as ledger:
+        found = [record for record in ledger.variants() if record.digest.startswith(digest)]
+        entries = [e for e in ledger.audit_entries() if (e.event.after or "").startswith(digest)]
+    if not found or not digest:
+        raise LedgerError("no such variant is on record", got=variant)
+    print(json.dumps(_answer(found, entries), indent=1))
+
+
+def _answer(found: list[VariantRecord], entries: list[AuditEntry]) -> dict[str, Any]:
+    """Checkpoints, factors, data, error, who, when, verdict, and how to derive the bytes again."""
+    record = found[0]
+    recipe: Any = record.recipe
+    evidence = recipe["evidence"] or {}
+    return {
+        "variant": record.digest,
+        "addresses": [each.address for each in found],
+        "checkpoints": recipe["members"],
+        "topology": recipe["topology"],
+        "factors": recipe["factors"],
+        "dtype": recipe["dtype"],
+        "error": evidence.get("error"),
+        "data": evidence.get("data_digests"),
+        "verdict": evidence.get("verdict"),
+        "insisted": evidence.get("insisted"),
+        "study": record.study_id,
+        "events": [
+            {"row": e.sequence, "time": e.time, "who": e.event.actor, "what": e.event.action}
+            for e in entries
+        ],
+        "derive_again": f"ztom verify {record.address} --share 1",
+    }

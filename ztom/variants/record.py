@@ -1,0 +1,58 @@
+"""What the ledger is told about a variant that was just written."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+from typing import Literal
+
+from ztom.ledger.records import AuditEvent, NewVariant
+from ztom.variants.manifest import Manifest
+from ztom.variants.recipe import read_recipe
+from ztom.variants.write import StagedVariant
+
+
+def local_actor() -> str:
+    """The account of this machine that runs the process."""
+    try:
+        return f"local:{getpass.getuser()}"
+    except (OSError, KeyError):  # a container's user without a name
+        return "local:unnamed"
+
+
+def for_the_record(
+    staged: StagedVariant,
+    manifest: Manifest,
+    *,
+    action: Literal["variant.release", "variant.blend"],
+    study_id: int | None = None,
+) -> NewVariant:
+    """A sealed variant and its row of the audit chain.
+
+    Args:
+        staged: Sealed.
+        manifest: What sealing gave.
+        action: ``variant.release`` after a search, ``variant.blend`` for factors set by hand.
+        study_id: Of the search.
+    """
+    recipe = read_recipe(staged.folder)
+    evidence = recipe.evidence
+    verdict = "" if evidence is None else f"verdict: {evidence.verdict.get('outcome')}"
+    insisted = "" if evidence is None or not evidence.insisted else ", released on insistence"
+    event = AuditEvent(
+        actor=local_actor(),
+        action=action,
+        subject=f"variant:{manifest.digest}",
+        recipe_digest=hashlib.sha256(recipe.to_bytes()).hexdigest(),
+        data_digests={} if evidence is None else evidence.data_digests,
+        before=tuple(member.sha256 for member in recipe.members),
+        after=manifest.digest,
+        note=verdict + insisted,
+    )
+    return NewVariant(
+        digest=manifest.digest,
+        address=str(staged.destination),
+        recipe=recipe.model_dump(mode="json"),
+        event=event,
+        study_id=study_id,
+    )
