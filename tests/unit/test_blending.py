@@ -20,7 +20,6 @@ from ztom.blending.chain import Chain, ChainConfig, load_chain, read_chain_file
 from ztom.blending.inspection import inspect_chain
 from ztom.blending.plan import plan_blend
 from ztom.blending.precision import measure_precision
-from ztom.blending.weighted_sum import weighted_sum
 from ztom.errors import (
     BlendError,
     ChainError,
@@ -318,18 +317,3 @@ def test_tensors_that_are_not_numbers_to_blend_are_taken_from_the_latest(tmp_pat
     chain = open_chain(make_plain_chain(tmp_path, states=states_))
     plan = {t.name: t for t in plan_blend(chain, [0.5], dtype=torch.bfloat16).tensors}
     assert blend_tensor(plan["steps"], file_reader(chain)).tolist() == [1]
-
-
-@pytest.mark.parametrize("members", [1, 2, 5])
-@pytest.mark.parametrize("count", [1, 8191, 100_003])
-def test_one_pass_over_bfloat16_equals_term_by_term_bit_for_bit(members: int, count: int) -> None:
-    generator = torch.Generator().manual_seed(count + members)
-    size = 10.0 ** torch.randint(-30, 4, (members, count), generator=generator)
-    sources = (torch.randn(members, count, generator=generator) * size).to(torch.bfloat16)
-    coefficients = [1.0, -0.7331, 0.1, 2.5, -1e-3][:members]
-    expected = sources[0].float().mul_(coefficients[0])
-    for source, coefficient in zip(sources[1:], coefficients[1:], strict=True):
-        expected.add_(source.float(), alpha=coefficient)
-    found = torch.empty(count)
-    weighted_sum(found, list(sources), coefficients)
-    assert torch.equal(found, expected)

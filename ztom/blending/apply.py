@@ -25,9 +25,6 @@ Observer = Callable[[TensorPlan, int, torch.Tensor, torch.Tensor], None]
 #: Elements of a slice. On a CPU a slice and its sources should stay in the last-level cache.
 SLICE = {"cpu": 2**19, "cuda": 2**26}
 
-#: Elements from which compiling a kernel, or loading it, pays.
-_WORTH_A_KERNEL = 2**16
-
 
 def file_reader(chain: Chain) -> Reader:
     """Reads from the checkpoints' own files."""
@@ -111,7 +108,6 @@ class TermSum:
         self._plan = plan
         self._read = read
         self._rows = 1
-        self._is_bfloat16 = {t.spec.dtype for t in plan.dense} == {torch.bfloat16}
         self._factors: tuple[torch.Tensor, torch.Tensor] | None = None
         if plan.low_rank:
             self._rows = plan.shape[0]
@@ -130,25 +126,6 @@ class TermSum:
     def into(self, out: torch.Tensor, start: int) -> None:
         """Write elements [start, start + len(out)) of the sum into ``out``, float32 [n]."""
         end = start + out.numel()
-        if self._is_bfloat16 and out.device.type == "cpu" and out.numel() >= _WORTH_A_KERNEL:
-            self._into_in_one_pass(out, start, end)
-        else:
-            self._into_term_by_term(out, start, end)
-        if self._factors is not None:
-            columns = self._plan.count // self._rows
-            left, right = self._factors
-            first, last = start // columns, -(-end // columns)
-            rows = (left[first:last] @ right).reshape(-1)
-            out.add_(rows[start - first * columns : end - first * columns])
-
-    def _into_in_one_pass(self, out: torch.Tensor, start: int, end: int) -> None:
-        from ztom.blending.weighted_sum import weighted_sum
-
-        terms = self._plan.dense
-        sources = [self._read(term.member, term.spec, start, end) for term in terms]
-        weighted_sum(out, sources, [term.coefficient for term in terms])
-
-    def _into_term_by_term(self, out: torch.Tensor, start: int, end: int) -> None:
         for position, term in enumerate(self._plan.dense):
             source = self._read(term.member, term.spec, start, end)
             if position:
@@ -159,6 +136,12 @@ class TermSum:
                 out.copy_(source).mul_(term.coefficient)
         if not self._plan.dense:
             out.zero_()
+        if self._factors is not None:
+            columns = self._plan.count // self._rows
+            left, right = self._factors
+            first, last = start // columns, -(-end // columns)
+            rows = (left[first:last] @ right).reshape(-1)
+            out.add_(rows[start - first * columns : end - first * columns])
 
 
 def concatenate(terms: Sequence[LowRankTerm], read: Reader) -> tuple[torch.Tensor, torch.Tensor]:
