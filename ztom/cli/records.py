@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ztom.errors import LedgerError, VariantError
-from ztom.ledger.audit import read_head, signing_key
+from ztom.ledger.audit import check_entries, read_head, signing_key
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.records import AuditEntry, VariantRecord
 from ztom.variants.manifest import read_manifest, verify_manifest
@@ -67,8 +67,9 @@ def verify_command(address: str, *, head: Path | None, public_key: str | None) -
     if signed is not None:
         signed.check(public_key)
     with open_existing(address) as ledger:
-        rows = ledger.check_audit(signed)
-        problems = list(_reconcile(ledger.variants(), list(ledger.audit_entries())))
+        entries = list(ledger.audit_entries())
+        rows = check_entries(entries, signed)
+        problems = list(_reconcile(ledger.variants(), entries))
     end = "" if signed is None else f", row {signed.sequence} is the one that was signed"
     console.print(f"{rows} rows follow from each other{end}", highlight=False)
     for problem in problems:

@@ -217,8 +217,6 @@ def _read_key(path: Path) -> Ed25519PrivateKey:
             )
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, AuditError):
-            raise
         raise AuditError(f"{path} is not a private key", got=type(error).__name__) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise AuditError(f"{path} is not an ed25519 key", got=type(key).__name__)

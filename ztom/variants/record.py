@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 from typing import Literal
 
 from ztom.ledger.records import AuditEvent, NewVariant
 from ztom.variants.manifest import Manifest
-from ztom.variants.recipe import read_recipe
+from ztom.variants.recipe import RECIPE, read_recipe
 from ztom.variants.write import StagedVariant
 
 
@@ -43,7 +42,7 @@ def for_the_record(
         actor=local_actor(),
         action=action,
         subject=f"variant:{manifest.digest}",
-        recipe_digest=hashlib.sha256(recipe.to_bytes()).hexdigest(),
+        recipe_digest=manifest.files[RECIPE].sha256,
         data_digests={} if evidence is None else evidence.data_digests,
         before=tuple(member.sha256 for member in recipe.members),
         after=manifest.digest,

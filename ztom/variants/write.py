@@ -105,7 +105,10 @@ class StagedVariant:
         return manifest
 
     def place(self, manifest: Manifest) -> None:
-        """Make what was sealed appear at its destination; quick, whatever the size.
+        """Make what was sealed appear at its destination.
+
+        That is a rename, quick whatever the size; only where a folder stands there already are its
+        files read, to see whether it is the same variant.
 
         Raises:
             VariantError: Something else stands there.
