@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import postgres
 import pytest
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -28,6 +30,26 @@ def real_data() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """Base address of a PostgreSQL server; without its programs it skips, but fails in CI."""
+    if postgres.program("initdb") is None:
+        message = "PostgreSQL is not installed (Debian: apt-get install postgresql)"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with postgres.server() as base:
+        yield base
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a ledger of each kind can be made."""
+    if request.param == "sqlite":
+        return str(tmp_path / "ledger.db")
+    return postgres.new_database(request.getfixturevalue("postgresql"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -142,6 +142,14 @@ class LedgerError(ZtomError, RuntimeError):
     """The ledger refused or could not complete an operation."""
 
 
+class NotOnRecordError(LedgerError, LookupError):
+    """The ledger holds no such thing, or not for whoever asks."""
+
+
+class AlreadyOnRecordError(LedgerError):
+    """The ledger holds another thing of this name, or one that is in the way."""
+
+
 class AuditError(LedgerError):
     """The audit chain does not hold together, or a key or signature of it is wrong."""
 

@@ -57,8 +57,9 @@ def new_study(ledger: Ledger, name: str = "study") -> int:
     return ledger.create_study(new).id
 
 
-def open_ledger(folder: Path) -> Ledger:
-    return Ledger.open(folder / "ledger.db")
+def open_ledger(place: Path | str) -> Ledger:
+    """In a folder, or at an address."""
+    return Ledger.open(place / "ledger.db" if isinstance(place, Path) else place)
 
 
 class ScriptedSampler:

@@ -9,14 +9,13 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from search_helpers import new_study, open_ledger
-from sqlalchemy import create_engine
 
 from ztom.errors import LedgerError
 from ztom.ledger import Ledger, StudyStatus, TrialKind, TrialOutcome, TrialStatus
 from ztom.ledger.models import Base
 
 
-def test_round_trip(tmp_path):
+def test_round_trip(ledger_address):
     outcome = TrialOutcome(
         error=1 / 3,
         per_stimulus=(0.1, 1e-300),
@@ -25,19 +24,19 @@ def test_round_trip(tmp_path):
         generated_tokens=7,
         attempts=2,
     )
-    with open_ledger(tmp_path) as ledger:
+    with open_ledger(ledger_address) as ledger:
         study = new_study(ledger)
         asked = ledger.record_ask(study, number=0, kind=TrialKind.SEARCH, factors=(0.1, -1 / 3))
         assert asked.status is TrialStatus.RUNNING
         told = ledger.record_tell(study, 0, outcome)
-    with open_ledger(tmp_path) as ledger:
+    with open_ledger(ledger_address) as ledger:
         assert ledger.trials(study) == (told,)
         assert told.outcome == outcome
         assert told.factors == (0.1, -1 / 3)
 
 
-def test_events_come_in_the_order_in_which_they_happened(tmp_path):
-    with open_ledger(tmp_path) as ledger:
+def test_events_come_in_the_order_in_which_they_happened(ledger_address):
+    with open_ledger(ledger_address) as ledger:
         study = new_study(ledger)
         for number in range(3):
             ledger.record_ask(study, number=number, kind=TrialKind.SEARCH, factors=(0.0,))
@@ -55,8 +54,8 @@ def test_events_come_in_the_order_in_which_they_happened(tmp_path):
     assert events[-1].trial.status is TrialStatus.FAILED
 
 
-def test_a_number_is_asked_once_and_told_once(tmp_path):
-    with open_ledger(tmp_path) as ledger:
+def test_a_number_is_asked_once_and_told_once(ledger_address):
+    with open_ledger(ledger_address) as ledger:
         study = new_study(ledger)
         ledger.record_ask(study, number=0, kind=TrialKind.SEARCH, factors=(0.0,))
         with pytest.raises(LedgerError):
@@ -69,16 +68,16 @@ def test_a_number_is_asked_once_and_told_once(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_what_json_cannot_hold_is_refused(tmp_path, bad):
-    with open_ledger(tmp_path) as ledger:
+def test_what_json_cannot_hold_is_refused(ledger_address, bad):
+    with open_ledger(ledger_address) as ledger:
         study = new_study(ledger)
         with pytest.raises(LedgerError):
             ledger.record_ask(study, number=0, kind=TrialKind.SEARCH, factors=(bad,))
         assert ledger.trials(study) == ()
 
 
-def test_newest_study_of_a_name_and_its_status(tmp_path):
-    with open_ledger(tmp_path) as ledger:
+def test_newest_study_of_a_name_and_its_status(ledger_address):
+    with open_ledger(ledger_address) as ledger:
         new_study(ledger, "a")
         newest = new_study(ledger, "a")
         new_study(ledger, "b")
@@ -91,8 +90,8 @@ def test_newest_study_of_a_name_and_its_status(tmp_path):
             ledger.study(99)
 
 
-def test_result_is_replaced(tmp_path):
-    with open_ledger(tmp_path) as ledger:
+def test_result_is_replaced(ledger_address):
+    with open_ledger(ledger_address) as ledger:
         study = new_study(ledger)
         assert ledger.result(study) is None
         ledger.save_result(study, {"a": 1})
@@ -102,23 +101,20 @@ def test_result_is_replaced(tmp_path):
             ledger.save_result(99, {})
 
 
-def test_names_are_values_and_not_sql(tmp_path):
+def test_names_are_values_and_not_sql(ledger_address):
     nasty = "x'; DROP TABLE studies; --"
-    with open_ledger(tmp_path) as ledger:
+    with open_ledger(ledger_address) as ledger:
         study = new_study(ledger, nasty)
         assert ledger.latest_study(nasty).id == study
 
 
-def test_migrations_make_what_the_models_say(tmp_path):
-    open_ledger(tmp_path).close()
-    engine = create_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
-    with engine.connect() as connection:
+def test_migrations_make_what_the_models_say(ledger_address):
+    with open_ledger(ledger_address) as ledger, ledger._database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
-    engine.dispose()
 
 
 def test_file_is_set_up_to_survive_a_kill(tmp_path):
-    with open_ledger(tmp_path) as ledger, ledger._engine.connect() as connection:
+    with open_ledger(tmp_path) as ledger, ledger._database.engine.connect() as connection:
         pragmas = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
@@ -180,8 +176,8 @@ def test_password_is_never_shown():
     assert "s3cret" not in str(caught.value)
 
 
-def test_threads_share_a_ledger(tmp_path):
-    with open_ledger(tmp_path) as ledger:
+def test_threads_share_a_ledger(ledger_address):
+    with open_ledger(ledger_address) as ledger:
         study = new_study(ledger)
 
         def write(first: int) -> None:

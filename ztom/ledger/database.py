@@ -8,6 +8,7 @@ never find out half-way that only one of them may commit.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,10 @@ from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from ztom.errors import LedgerError, ZtomError
+from ztom.ledger.lock import writer_lock
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -47,19 +50,67 @@ def parse_address(address: str | Path) -> URL:
     return URL.create("sqlite", database=str(path))
 
 
-def open_database(url: URL, *, busy_timeout_s: float) -> Engine:
+def open_database(url: URL, *, busy_timeout_s: float) -> Database:
     """Connect, check that the file is whole, and bring the schema up to date.
 
     Raises:
         LedgerError: Unreachable, locked, damaged, or made by a newer version.
     """
-    with guarded(url, "open"):
+    with writer_lock(url, timeout_s=busy_timeout_s), guarded(url, "open"):
         engine = _create(url, busy_timeout_s)
         with engine.execution_options(ztom_write=True).begin() as connection:
             if url.get_backend_name() == "sqlite":
                 _check_whole(connection)
             _migrate(connection)
-    return engine
+    return Database(engine, url, busy_timeout_s=busy_timeout_s)
+
+
+class Database:
+    """Transactions on an open database, for everything that keeps its rows in it.
+
+    Threads of one process may share it: their writes are serialised.
+    """
+
+    def __init__(self, engine: Engine, url: URL, *, busy_timeout_s: float) -> None:
+        self.engine = engine
+        self.url = url
+        self._busy_timeout_s = busy_timeout_s
+        self._writing = threading.Lock()
+
+    @contextmanager
+    def write(self, action: str) -> Iterator[Session]:
+        """One transaction that may write; it is undone if anything raises.
+
+        Args:
+            action: For the message, as in "could not <action> the ledger".
+
+        Raises:
+            LedgerError: The database failed, or was locked for too long.
+        """
+        engine = self.engine.execution_options(ztom_write=True)
+        with (
+            self._writing,
+            writer_lock(self.url, timeout_s=self._busy_timeout_s),
+            guarded(self.url, action),
+            Session(engine, autoflush=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One transaction that only reads.
+
+        Raises:
+            LedgerError: The database failed.
+        """
+        with guarded(self.url, "read"), Session(self.engine) as session:
+            yield session
+
+    def close(self) -> None:
+        """Give back the connections; calling it twice is harmless."""
+        with writer_lock(self.url, timeout_s=self._busy_timeout_s):
+            self.engine.dispose()
 
 
 @contextmanager

@@ -8,22 +8,22 @@ exactly.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import URL, Engine, select
-from sqlalchemy.orm import Session
+from sqlalchemy import select
 
 from ztom.errors import LedgerError
+from ztom.ledger.accounts import Accounts
 from ztom.ledger.audit import SignedHead, check_entries
 from ztom.ledger.audit_store import all_entries, append_event, last_entry
-from ztom.ledger.database import guarded, open_database, parse_address
+from ztom.ledger.database import Database, open_database, parse_address
 from ztom.ledger.lock import study_lock
 from ztom.ledger.models import ResultRow, StudyRow, TrialRow, VariantRow
+from ztom.ledger.projects import Projects
 from ztom.ledger.records import (
     AuditEntry,
     AuditEvent,
@@ -38,6 +38,7 @@ from ztom.ledger.records import (
     TrialStatus,
     VariantRecord,
 )
+from ztom.ledger.requests import Requests
 from ztom.ledger.rows import (
     next_sequence,
     study_record,
@@ -55,10 +56,11 @@ class Ledger:
     such row.
     """
 
-    def __init__(self, engine: Engine, url: URL) -> None:
-        self._engine = engine
-        self._url = url
-        self._writing = threading.Lock()
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.accounts = Accounts(self._database)
+        self.projects = Projects(self._database)
+        self.requests = Requests(self._database)
 
     @classmethod
     def open(cls, address: str | Path, *, busy_timeout_s: float = 10.0) -> Self:
@@ -71,12 +73,11 @@ class Ledger:
         Raises:
             LedgerError: Unreachable, locked, damaged, or made by a newer version.
         """
-        url = parse_address(address)
-        return cls(open_database(url, busy_timeout_s=busy_timeout_s), url)
+        return cls(open_database(parse_address(address), busy_timeout_s=busy_timeout_s))
 
     def close(self) -> None:
         """Give back the connections; calling it twice is harmless."""
-        self._engine.dispose()
+        self._database.close()
 
     def __enter__(self) -> Self:
         """The ledger itself."""
@@ -92,11 +93,11 @@ class Ledger:
         Raises:
             LedgerError: Another driver is there already.
         """
-        return study_lock(self._url, name)
+        return study_lock(self._database.url, name)
 
     def create_study(self, new: NewStudy) -> StudyRecord:
         """Write a new study, with status ``running``."""
-        with self._write("add a study to") as session:
+        with self._database.write("add a study to") as session:
             row = StudyRow(
                 name=new.name,
                 config=dict(new.config),
@@ -112,24 +113,24 @@ class Ledger:
 
     def study(self, study_id: int) -> StudyRecord:
         """The study with this id."""
-        with self._read() as session:
+        with self._database.read() as session:
             return study_record(study_row(session, study_id))
 
     def studies(self) -> tuple[StudyRecord, ...]:
         """Every study, oldest first."""
-        with self._read() as session:
+        with self._database.read() as session:
             return tuple(map(study_record, session.scalars(select(StudyRow).order_by(StudyRow.id))))
 
     def latest_study(self, name: str) -> StudyRecord | None:
         """The newest study of this name, or None."""
         query = select(StudyRow).where(StudyRow.name == name).order_by(StudyRow.id.desc()).limit(1)
-        with self._read() as session:
+        with self._database.read() as session:
             row = session.scalars(query).first()
             return None if row is None else study_record(row)
 
     def set_status(self, study_id: int, status: StudyStatus, *, reason: str | None = None) -> None:
         """Say where the study stands and why."""
-        with self._write("update a study in") as session:
+        with self._database.write("update a study in") as session:
             row = study_row(session, study_id)
             row.status, row.reason = status, reason
 
@@ -141,7 +142,7 @@ class Ledger:
         Raises:
             LedgerError: The number is taken, besides what every method raises.
         """
-        with self._write("add a trial to") as session:
+        with self._database.write("add a trial to") as session:
             row = TrialRow(
                 study_id=study_id,
                 number=number,
@@ -159,7 +160,7 @@ class Ledger:
         Raises:
             LedgerError: The trial is not running, besides what every method raises.
         """
-        with self._write("complete a trial in") as session:
+        with self._database.write("complete a trial in") as session:
             row = trial_row(session, study_id, number)
             if row.status != TrialStatus.RUNNING:
                 raise LedgerError(f"trial {number} of study {study_id} has ended", got=row.status)
@@ -178,7 +179,7 @@ class Ledger:
     def trials(self, study_id: int) -> tuple[TrialRecord, ...]:
         """Every trial of the study, by number."""
         query = select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number)
-        with self._read() as session:
+        with self._database.read() as session:
             return tuple(trial_record(row) for row in session.scalars(query))
 
     def events(self, study_id: int) -> tuple[Event, ...]:
@@ -192,19 +193,19 @@ class Ledger:
 
     def save_result(self, study_id: int, content: Mapping[str, object]) -> None:
         """Write, or replace, what the study came to."""
-        with self._write("write a result to") as session:
+        with self._database.write("write a result to") as session:
             study_row(session, study_id)
             session.merge(ResultRow(study_id=study_id, content=dict(content)))
 
     def result(self, study_id: int) -> Mapping[str, object] | None:
         """What the study came to, or None while that is open."""
-        with self._read() as session:
+        with self._database.read() as session:
             row = session.get(ResultRow, study_id)
             return None if row is None else row.content
 
     def record_event(self, event: AuditEvent) -> AuditEntry:
         """Append to the audit chain."""
-        with self._write("add to the audit chain of") as session:
+        with self._database.write("add to the audit chain of") as session:
             return append_event(session, event)
 
     def record_variant(self, new: NewVariant, place: Callable[[], None]) -> AuditEntry:
@@ -217,7 +218,7 @@ class Ledger:
                 between its end and that of the transaction, the variant is on disk and not on
                 record, which `ztom audit verify` reports.
         """
-        with self._write("add a variant to") as session:
+        with self._database.write("add a variant to") as session:
             session.merge(
                 VariantRow(
                     digest=new.digest,
@@ -233,7 +234,7 @@ class Ledger:
     def variants(self) -> tuple[VariantRecord, ...]:
         """Every variant on record, by digest and address."""
         query = select(VariantRow).order_by(VariantRow.digest, VariantRow.address)
-        with self._read() as session:
+        with self._database.read() as session:
             return tuple(
                 VariantRecord(row.digest, row.address, row.study_id, row.recipe, row.created)
                 for row in session.scalars(query)
@@ -241,7 +242,7 @@ class Ledger:
 
     def audit_entries(self) -> Iterator[AuditEntry]:
         """The audit chain in order; nothing is checked, see `check_audit`."""
-        with self._read() as session:
+        with self._database.read() as session:
             yield from all_entries(session)
 
     def check_audit(self, head: SignedHead | None = None) -> int:
@@ -250,21 +251,5 @@ class Ledger:
 
     def sign_audit(self, key: Ed25519PrivateKey, *, time: str) -> SignedHead:
         """Sign the end of the audit chain."""
-        with self._read() as session:
+        with self._database.read() as session:
             return SignedHead.sign(last_entry(session), key, time=time)
-
-    @contextmanager
-    def _write(self, action: str) -> Iterator[Session]:
-        engine = self._engine.execution_options(ztom_write=True)
-        with (
-            self._writing,
-            guarded(self._url, action),
-            Session(engine, autoflush=False) as session,
-            session.begin(),
-        ):
-            yield session
-
-    @contextmanager
-    def _read(self) -> Iterator[Session]:
-        with guarded(self._url, "read"), Session(self._engine) as session:
-            yield session

@@ -1,7 +1,11 @@
-"""One driver per study: a lock that the operating system gives back when its holder dies.
+"""Locks between processes, which the operating system gives back when their holder dies.
 
-It is held on a file, beside a SQLite ledger or else in the machine's temporary folder, so for a
-ledger on a server it keeps out a second driver on the same machine only.
+One driver per study: the lock is held on a file, beside a SQLite ledger or else in the machine's
+temporary folder, so for a ledger on a server it keeps out a second driver on the same machine only.
+
+One writer per SQLite ledger, where SQLite is older than 3.51.3: such a version can damage the file
+when two processes write back the write-ahead log at once (sqlite.org/wal.html, "the WAL-reset
+bug"), which a writer does when it commits or closes.
 """
 
 from __future__ import annotations
@@ -9,14 +13,20 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from sqlalchemy import URL
 
 from ztom.errors import LedgerError
+
+_SAFE_SQLITE = (3, 51, 3)
+_POLL_S = 0.002
 
 
 @contextmanager
@@ -43,8 +53,47 @@ def study_lock(url: URL, name: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def writer_lock(url: URL, *, timeout_s: float) -> Iterator[None]:
+    """Be the only process that writes to a SQLite ledger; nothing for other databases.
+
+    Raises:
+        LedgerError: Another process holds it for longer than the timeout.
+    """
+    if sqlite3.sqlite_version_info >= _SAFE_SQLITE or not is_sqlite_file(url):
+        yield
+        return
+    deadline = time.monotonic() + timeout_s
+    with _lock_file(Path(f"{url.database}.writing")) as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise LedgerError(
+                        f"the ledger {url.database} is locked by another process",
+                        got=f"no turn within {timeout_s:g} s",
+                        fix="Wait for it, or end it.",
+                    ) from error
+                time.sleep(_POLL_S)
+        yield
+
+
+def _lock_file(path: Path) -> IO[str]:
+    try:
+        return path.open("a")
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be written", got=error.strerror) from error
+
+
+def is_sqlite_file(url: URL) -> bool:
+    """Whether the ledger is a file of this machine."""
+    return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+
+
 def _lock_path(url: URL, name: str) -> Path:
     key = hashlib.sha256(f"{url.render_as_string()}\x1f{name}".encode()).hexdigest()[:16]
-    if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+    if is_sqlite_file(url):
         return Path(f"{url.database}.{key}.lock")
     return Path(tempfile.gettempdir()) / f"ztom-{os.getuid()}-{key}.lock"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, MetaData, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, MetaData, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 #: Constraints get predictable names, which later migrations need to find them.
@@ -25,10 +25,11 @@ class Base(DeclarativeBase):
     """Base of all tables; JSON columns hold values that JSON has (no NaN)."""
 
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {dict[str, Any]: JSON, list[float]: JSON}
+    type_annotation_map = {dict[str, Any]: JSON, list[float]: JSON, list[str]: JSON}
 
 
-def _now() -> str:
+def now() -> str:
+    """The time as it is written down: ISO 8601, UTC, for people; nothing is ordered by it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -52,7 +53,7 @@ class StudyRow(Base):
     versions: Mapped[dict[str, Any]]
     status: Mapped[str] = mapped_column(default="running")
     reason: Mapped[str | None] = mapped_column(default=None)
-    created: Mapped[str] = mapped_column(default=_now)
+    created: Mapped[str] = mapped_column(default=now)
 
 
 class TrialRow(Base):
@@ -102,7 +103,7 @@ class VariantRow(Base):
     address: Mapped[str] = mapped_column(primary_key=True)
     study_id: Mapped[int | None] = mapped_column(ForeignKey("studies.id"), default=None)
     recipe: Mapped[dict[str, Any]]
-    created: Mapped[str] = mapped_column(default=_now)
+    created: Mapped[str] = mapped_column(default=now)
 
 
 class AuditRow(Base):
@@ -115,3 +116,153 @@ class AuditRow(Base):
     event: Mapped[dict[str, Any]]
     previous: Mapped[str]
     hash: Mapped[str]
+
+
+class UserRow(Base):
+    """A person, or a machine's account. Names and addresses are kept in lower case."""
+
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    username: Mapped[str] = mapped_column(unique=True)
+    email: Mapped[str] = mapped_column(unique=True)
+    first_name: Mapped[str] = mapped_column(default="")
+    last_name: Mapped[str] = mapped_column(default="")
+    password_hash: Mapped[str]
+    is_admin: Mapped[bool] = mapped_column(default=False)
+    enabled: Mapped[bool] = mapped_column(default=True)
+    session: Mapped[int] = mapped_column(default=1)
+    created: Mapped[str] = mapped_column(default=now)
+
+
+class ApiKeyRow(Base):
+    """A key for a machine that acts for a user; only the hash of the secret is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    name: Mapped[str]
+    hash: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[list[str]]
+    project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"), default=None)
+    created: Mapped[str] = mapped_column(default=now)
+    revoked: Mapped[str | None] = mapped_column(default=None)
+
+
+class ProjectRow(Base):
+    """A chain of checkpoints and who works on it."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    description: Mapped[str] = mapped_column(default="")
+    format: Mapped[str]
+    created: Mapped[str] = mapped_column(default=now)
+    deleted: Mapped[str | None] = mapped_column(default=None)
+
+
+class MembershipRow(Base):
+    """What a user may do in a project."""
+
+    __tablename__ = "memberships"
+    __table_args__ = (CheckConstraint("role IN ('owner', 'editor', 'viewer')", name="known_role"),)
+
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True, index=True)
+    role: Mapped[str]
+
+
+class CheckpointRow(Base):
+    """A file of a project: a checkpoint that was uploaded, pointed to, or written by a search."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (
+        UniqueConstraint("project_id", "position"),
+        CheckConstraint("part IN ('base', 'iteration', 'mastered')", name="known_part"),
+        CheckConstraint("storage IN ('managed', 'pointer')", name="known_storage"),
+        CheckConstraint("status IN ('pending', 'valid', 'invalid')", name="known_status"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    position: Mapped[int]
+    part: Mapped[str]
+    file_name: Mapped[str]
+    tag: Mapped[str | None] = mapped_column(default=None)
+    format: Mapped[str]
+    storage: Mapped[str]
+    address: Mapped[str] = mapped_column(index=True)
+    nbytes: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    digest: Mapped[str | None] = mapped_column(default=None)
+    weight_score: Mapped[float | None] = mapped_column(default=None)
+    bias_score: Mapped[float | None] = mapped_column(default=None)
+    status: Mapped[str] = mapped_column(default="pending")
+    message: Mapped[str | None] = mapped_column(default=None)
+    created: Mapped[str] = mapped_column(default=now)
+    deleted: Mapped[str | None] = mapped_column(default=None)
+
+
+class DataSetRow(Base):
+    """A data set that took part in a project's work; its content stays where it is."""
+
+    __tablename__ = "data_sets"
+
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    nbytes: Mapped[int] = mapped_column(BigInteger)
+    created: Mapped[str] = mapped_column(default=now)
+
+
+class RequestRow(Base):
+    """Work that was asked of the server: a search, an edit, an analysis; and what came of it."""
+
+    __tablename__ = "requests"
+    __table_args__ = (
+        CheckConstraint(
+            "status IN ('queued', 'running', 'finished', 'failed', 'cancelled')",
+            name="known_status",
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"), index=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    kind: Mapped[str]
+    status: Mapped[str] = mapped_column(default="queued", index=True)
+    parameters: Mapped[dict[str, Any]]
+    study_id: Mapped[int | None] = mapped_column(ForeignKey("studies.id"), default=None)
+    job: Mapped[str | None] = mapped_column(default=None)
+    attempts: Mapped[int] = mapped_column(default=0)
+    reason: Mapped[str | None] = mapped_column(default=None)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
+    artifact: Mapped[str | None] = mapped_column(default=None)
+    checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoints.id"), default=None)
+    created: Mapped[str] = mapped_column(default=now)
+    ended: Mapped[str | None] = mapped_column(default=None)
+
+
+class VerdictRow(Base):
+    """What the proof on the holdout said about a study's answer."""
+
+    __tablename__ = "verdicts"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True)
+    outcome: Mapped[str]
+    content: Mapped[dict[str, Any]]
+    created: Mapped[str] = mapped_column(default=now)
+
+
+class ReleaseRow(Base):
+    """A variant that was let out of its proof, by whom, and whether somebody insisted."""
+
+    __tablename__ = "releases"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    address: Mapped[str] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    actor: Mapped[str]
+    insisted: Mapped[bool]
+    created: Mapped[str] = mapped_column(default=now)

@@ -1,0 +1,189 @@
+"""Users, keys, projects, files and requests, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from search_helpers import new_study, open_ledger
+
+from ztom.errors import AlreadyOnRecordError, NotOnRecordError
+from ztom.ledger import Ledger
+from ztom.ledger.accounts import NewUser, Scope, UserChange, UserRecord
+from ztom.ledger.projects import (
+    CheckpointChange,
+    FileStatus,
+    NewCheckpoint,
+    Part,
+    Role,
+    Storage,
+)
+from ztom.ledger.requests import NewRequest, RequestKind, RequestStatus
+
+
+@pytest.fixture
+def ledger(ledger_address: str) -> Iterator[Ledger]:
+    with open_ledger(ledger_address) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def ada(ledger: Ledger) -> UserRecord:
+    return ledger.accounts.create(
+        NewUser("Ada", "Ada@Example.org", "hash", is_admin=True), actor="local:root"
+    )
+
+
+def file(number: int = 0, **more: object) -> NewCheckpoint:
+    return NewCheckpoint(
+        **{
+            "file_name": f"{number}.tar",
+            "format": "HF_TEXT_GENERATION",
+            "storage": Storage.MANAGED,
+            "address": f"/data/{number}.tar",
+            **more,
+        }
+    )
+
+
+def test_names_and_addresses_are_taken_once(ledger: Ledger, ada: UserRecord) -> None:
+    assert (ada.username, ada.email) == ("ada", "ada@example.org")
+    for username, email in [("ADA", "x@example.org"), ("bob", "ADA@example.org")]:
+        with pytest.raises(AlreadyOnRecordError):
+            ledger.accounts.create(NewUser(username, email, "hash"), actor="ada")
+    found = ledger.accounts.for_login("aDa")
+    assert found == (ada, "hash") == ledger.accounts.for_login("ada@example.ORG")
+    assert ledger.accounts.for_login("nobody' OR 1=1 --") is None  # row 79
+
+
+def test_a_change_of_password_or_a_disabling_ends_the_session(ledger, ada) -> None:
+    changed = ledger.accounts.change(ada.id, UserChange(first_name="A."), actor="ada")
+    assert changed.session == ada.session
+    changed = ledger.accounts.change(ada.id, UserChange(password_hash="other"), actor="ada")
+    assert changed.session == ada.session + 1
+
+
+def test_an_administrator_always_remains(ledger: Ledger, ada: UserRecord) -> None:
+    for change in (UserChange(enabled=False), UserChange(is_admin=False)):
+        with pytest.raises(AlreadyOnRecordError, match="no administrator"):
+            ledger.accounts.change(ada.id, change, actor="ada")
+    with pytest.raises(AlreadyOnRecordError, match="no administrator"):
+        ledger.accounts.remove(ada.id, actor="ada")
+    bob = ledger.accounts.create(NewUser("bob", "b@x", "h", is_admin=True), actor="ada")
+    ledger.accounts.remove(ada.id, actor="bob")
+    assert ledger.accounts.for_login("ada") is None
+    assert ledger.accounts.get(bob.id).is_admin
+    ledger.accounts.create(NewUser("ada", "ada@example.org", "h"), actor="bob")  # free again
+
+
+def test_keys(ledger: Ledger, ada: UserRecord) -> None:
+    key, secret = ledger.accounts.create_key(
+        ada.id, name="ci", scopes=[Scope.READ], project_id=None, actor="ada"
+    )
+    assert ledger.accounts.by_key(secret) == (ada, key)
+    assert ledger.accounts.by_key(secret + "x") is None
+    assert secret not in repr(ledger.accounts.keys(ada.id))
+    with pytest.raises(NotOnRecordError):
+        ledger.accounts.revoke_key("somebody", key.id, actor="eve")
+    ledger.accounts.revoke_key(ada.id, key.id, actor="ada")
+    assert ledger.accounts.by_key(secret) is None
+
+
+def test_projects_are_seen_by_their_members(ledger: Ledger, ada: UserRecord) -> None:
+    bob = ledger.accounts.create(NewUser("bob", "b@x", "h"), actor="ada")
+    make = {"description": "", "format": "HF_TEXT_GENERATION", "actor": "ada"}
+    one = ledger.projects.create(name="one", owner=ada.id, **make)
+    two = ledger.projects.create(name="x'; DROP TABLE projects; --", owner=bob.id, **make)
+    assert [p.id for p in ledger.projects.visible_to(ada.id)] == [one.id]
+    assert {p.id for p in ledger.projects.visible_to(None)} == {one.id, two.id}
+    assert ledger.projects.role(two.id, ada.id) is None
+    ledger.projects.set_member(two.id, ada.id, Role.VIEWER, actor="bob")
+    assert ledger.projects.role(two.id, ada.id) is Role.VIEWER
+    with pytest.raises(AlreadyOnRecordError, match="no owner"):
+        ledger.projects.remove_member(two.id, bob.id, actor="bob")
+    with pytest.raises(AlreadyOnRecordError, match="no owner"):
+        ledger.projects.set_member(two.id, bob.id, Role.VIEWER, actor="bob")
+    ledger.projects.remove_member(two.id, ada.id, actor="bob")
+    ledger.projects.delete(one.id, hard=False, actor="ada")
+    assert ledger.projects.visible_to(ada.id) == ()
+    with pytest.raises(NotOnRecordError):
+        ledger.projects.get(one.id)
+
+
+def test_files_in_their_order_with_the_base_first(ledger: Ledger, ada: UserRecord) -> None:
+    project = ledger.projects.create(
+        name="p", description="", format="HF_TEXT_GENERATION", owner=ada.id, actor="ada"
+    )
+    placed: list[int] = []
+    for number in (1, 2):
+        ledger.projects.add_checkpoint(
+            project.id, file(number), actor="ada", place=lambda: placed.append(1)
+        )
+    ledger.projects.add_checkpoint(project.id, file(9, part=Part.MASTERED), actor="ada")
+    ledger.projects.add_checkpoint(project.id, file(0, part=Part.BASE), actor="ada")
+    with pytest.raises(AlreadyOnRecordError, match="base model"):
+        ledger.projects.add_checkpoint(project.id, file(5, part=Part.BASE), actor="ada")
+    found = ledger.projects.get(project.id)
+    assert [f.file_name for f in found.files] == ["0.tar", "1.tar", "2.tar", "9.tar"]
+    assert [f.file_name for f in found.chain] == ["0.tar", "1.tar", "2.tar"]
+    again = ledger.projects.add_checkpoint(project.id, file(1), actor="ada")  # row 10
+    assert again.id == found.files[1].id
+    assert placed == [1, 1]
+
+    def full() -> None:
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        ledger.projects.add_checkpoint(project.id, file(3), actor="ada", place=full)
+    assert len(ledger.projects.get(project.id).files) == 4
+
+
+def test_bytes_are_free_when_nothing_refers_to_them(ledger: Ledger, ada: UserRecord) -> None:
+    make = {"description": "", "format": "HF_TEXT_GENERATION", "owner": ada.id, "actor": "ada"}
+    one, two = (ledger.projects.create(name=name, **make) for name in ("one", "two"))
+    first = ledger.projects.add_checkpoint(one.id, file(1), actor="ada")
+    second = ledger.projects.add_checkpoint(two.id, file(1), actor="ada")
+    assert ledger.projects.delete_checkpoint(one.id, first.id, hard=True, actor="ada") == ()
+    assert ledger.projects.delete_checkpoint(two.id, second.id, hard=False, actor="ada") == ()
+    assert ledger.projects.delete(two.id, hard=True, actor="ada") == ("/data/1.tar",)
+    assert ledger.check_audit() == 8
+
+
+def test_scores_are_of_what_was_looked_at(ledger: Ledger, ada: UserRecord) -> None:
+    make = {"description": "", "format": "HF_TEXT_GENERATION", "owner": ada.id, "actor": "ada"}
+    project = ledger.projects.create(name="one", **make)
+    added = ledger.projects.add_checkpoint(project.id, file(1), actor="ada")
+    assert [f.id for f in ledger.projects.pending()] == [added.id]
+    change = CheckpointChange(address="/data/2.tar", nbytes=3)
+    changed, orphans = ledger.projects.change_checkpoint(project.id, added.id, change, actor="ada")
+    assert orphans == ("/data/1.tar",)
+    ledger.projects.set_scores(added.id, address="/data/1.tar", digest="old", weight_score=1.0)
+    assert ledger.projects.checkpoint(project.id, added.id) == changed
+    ledger.projects.set_scores(added.id, address="/data/2.tar", digest="new", weight_score=0.5)
+    scored = ledger.projects.checkpoint(project.id, added.id)
+    assert (scored.status, scored.digest, scored.weight_score) == (FileStatus.VALID, "new", 0.5)
+    ledger.projects.set_scores(added.id, address="/data/2.tar", digest=None, message="NaN")
+    assert ledger.projects.checkpoint(project.id, added.id).status is FileStatus.INVALID
+
+
+def test_a_request_ends_once(ledger: Ledger, ada: UserRecord) -> None:
+    project = ledger.projects.create(
+        name="p", description="", format="HF_TEXT_GENERATION", owner=ada.id, actor="ada"
+    )
+    asked = ledger.requests.create(NewRequest(RequestKind.SEARCH, ada.id, project.id, {"n": 1}))
+    assert ledger.requests.open() == (asked,)
+    ledger.requests.set_study(asked.id, new_study(ledger))
+    running = ledger.requests.start(asked.id, job="j")
+    assert (running.status, running.attempts) == (RequestStatus.RUNNING, 1)
+    mastered = file(7, part=Part.MASTERED)
+    for _ in range(2):
+        done = ledger.requests.finish(asked.id, result={"e": 0.5}, checkpoint=mastered)
+    assert len(ledger.projects.get(project.id).files) == 1
+    assert done.checkpoint_id == ledger.projects.get(project.id).files[0].id
+    late = ledger.requests.end(asked.id, RequestStatus.FAILED, reason="too late")
+    assert late == done
+    assert ledger.requests.open() == ()
+    assert ledger.requests.of_project(project.id) == (done,)
+    ledger.projects.delete(project.id, hard=True, actor="ada")
+    with pytest.raises(NotOnRecordError):
+        ledger.requests.get(asked.id)

@@ -1,0 +1,214 @@
+"""Requests: work that was asked of the server, where it stands, and what came of it.
+
+The ledger, not the process that does the work, says where a request stands. A server that starts
+finds here what was under way when it died.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ztom.errors import NotOnRecordError
+from ztom.ledger.audit_store import append_event
+from ztom.ledger.database import Database
+from ztom.ledger.models import RequestRow, now
+from ztom.ledger.projects import NewCheckpoint, insert_checkpoint
+from ztom.ledger.records import AuditEvent
+
+
+class RequestKind(StrEnum):
+    """What was asked."""
+
+    SEARCH = "search"
+    METATUNE = "metatune"
+    EDIT = "edit"
+    STATIC_ANALYSIS = "static_analysis"
+    SENSITIVITY = "sensitivity"
+    INFERENCE = "inference"
+
+
+class RequestStatus(StrEnum):
+    """Where it stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something is still to come."""
+        return self in (RequestStatus.QUEUED, RequestStatus.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """What was asked; no prompts and no expected outputs: their files are named."""
+
+    kind: RequestKind
+    user_id: str
+    project_id: str | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """A request as callers see it.
+
+    Attributes:
+        study_id: Of a search, once it runs.
+        job: What runs it, for whoever runs jobs.
+        attempts: How often it was started.
+        reason: Why it failed.
+        result: What came of it, as JSON values.
+        artifact: File with the whole of it.
+        checkpoint_id: The file of the project that came of it.
+    """
+
+    id: str
+    kind: RequestKind
+    user_id: str
+    project_id: str | None
+    status: RequestStatus
+    parameters: Mapping[str, object]
+    study_id: int | None
+    job: str | None
+    attempts: int
+    reason: str | None
+    result: Mapping[str, object] | None
+    artifact: str | None
+    checkpoint_id: str | None
+    created: str
+    ended: str | None
+
+
+class Requests:
+    """Reads and writes requests; part of `ztom.ledger.Ledger`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, new: NewRequest) -> RequestRecord:
+        """Write a request down, ``queued``."""
+        with self._database.write("add a request to") as session:
+            row = RequestRow(
+                id=uuid.uuid4().hex,
+                project_id=new.project_id,
+                user_id=new.user_id,
+                kind=new.kind,
+                parameters=dict(new.parameters),
+            )
+            session.add(row)
+            session.flush()
+            return _request(row)
+
+    def get(self, request_id: str) -> RequestRecord:
+        """The request with this id.
+
+        Raises:
+            NotOnRecordError: There is none.
+        """
+        with self._database.read() as session:
+            return _request(_row(session, request_id))
+
+    def of_project(self, project_id: str) -> tuple[RequestRecord, ...]:
+        """A project's requests, newest first."""
+        query = select(RequestRow).where(RequestRow.project_id == project_id)
+        with self._database.read() as session:
+            order = (RequestRow.created.desc(), RequestRow.id)
+            return tuple(map(_request, session.scalars(query.order_by(*order))))
+
+    def open(self) -> tuple[RequestRecord, ...]:
+        """Every request of which something is still to come, oldest first."""
+        states = (RequestStatus.QUEUED, RequestStatus.RUNNING)
+        query = select(RequestRow).where(RequestRow.status.in_(states))
+        with self._database.read() as session:
+            return tuple(map(_request, session.scalars(query.order_by(RequestRow.created))))
+
+    def start(self, request_id: str, *, job: str | None = None) -> RequestRecord:
+        """Say that it runs, once more."""
+        with self._database.write("start a request in") as session:
+            row = _row(session, request_id)
+            row.status, row.job, row.reason, row.ended = RequestStatus.RUNNING, job, None, None
+            row.attempts += 1
+            return _request(row)
+
+    def set_study(self, request_id: str, study_id: int) -> None:
+        """Say which study a search became."""
+        with self._database.write("change a request in") as session:
+            _row(session, request_id).study_id = study_id
+
+    def finish(
+        self,
+        request_id: str,
+        *,
+        result: Mapping[str, object],
+        artifact: str | None = None,
+        checkpoint: NewCheckpoint | None = None,
+        event: AuditEvent | None = None,
+        actor: str = "server",
+    ) -> RequestRecord:
+        """Write down what came of it; a second call changes nothing.
+
+        Args:
+            request_id: Which.
+            result: As JSON values.
+            artifact: File with the whole of it.
+            checkpoint: A file that came of it, added to the project in the same transaction.
+            event: A row of the audit chain, in the same transaction.
+            actor: Who asked.
+        """
+        with self._database.write("complete a request in") as session:
+            row = _row(session, request_id)
+            if row.status == RequestStatus.FINISHED:
+                return _request(row)
+            row.status, row.ended, row.reason = RequestStatus.FINISHED, now(), None
+            row.result, row.artifact = dict(result), artifact
+            if checkpoint is not None and row.project_id is not None:
+                file = insert_checkpoint(session, row.project_id, checkpoint, actor=actor)
+                row.checkpoint_id = file.id
+            if event is not None:
+                append_event(session, event)
+            return _request(row)
+
+    def end(self, request_id: str, status: RequestStatus, *, reason: str) -> RequestRecord:
+        """Say that nothing came of it, and why; one that has ended stays as it is."""
+        with self._database.write("end a request in") as session:
+            row = _row(session, request_id)
+            if RequestStatus(row.status).is_open:
+                row.status, row.reason, row.ended = status, reason, now()
+            return _request(row)
+
+
+def _row(session: Session, request_id: str) -> RequestRow:
+    row = session.get(RequestRow, request_id)
+    if row is None:
+        raise NotOnRecordError("there is no such request", got=request_id)
+    return row
+
+
+def _request(row: RequestRow) -> RequestRecord:
+    return RequestRecord(
+        id=row.id,
+        kind=RequestKind(row.kind),
+        user_id=row.user_id,
+        project_id=row.project_id,
+        status=RequestStatus(row.status),
+        parameters=row.parameters,
+        study_id=row.study_id,
+        job=row.job,
+        attempts=row.attempts,
+        reason=row.reason,
+        result=row.result,
+        artifact=row.artifact,
+        checkpoint_id=row.checkpoint_id,
+        created=row.created,
+        ended=row.ended,
+    )
