@@ -124,6 +124,12 @@ def show_command(variant: str, address: str) -> None:
         entries = [e for e in ledger.audit_entries() if (e.event.after or "").startswith(digest)]
     if not found or not digest:
         raise LedgerError("no such variant is on record", got=variant)
+    if len({record.digest for record in found}) > 1:
+        raise LedgerError(
+            "several variants on record begin like this",
+            got=variant,
+            fix="Give more of the digest: `ztom log` lists them.",
+        )
     print(json.dumps(_answer(found, entries), indent=1))
 
 
