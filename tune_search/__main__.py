@@ -13,11 +13,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tune_search.config import SearchConfig
 from tune_search.config_files import load_config
 from tune_search.example import example
+from tune_search.files import write_whole
 from tune_search.progress import progress_display, shown
 from tune_search.result import SearchResult
-from ztom.errors import ZtomError
+from ztom.errors import ConfigError, ZtomError
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tune_search") -> int:
@@ -44,12 +46,21 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tu
 
 
 def _run(path: Path | None, overrides: list[str], *, resume: bool, console: Console) -> int:
-    from tune_search.run import result_path, search_and_prove
-    from ztom.errors import ConfigError
-
     if path is None:
         raise ConfigError("no configuration is named", fix="Start from --example.")
     config = load_config(path, overrides)
+    error_file = config.output / "error.txt"
+    error_file.unlink(missing_ok=True)
+    try:
+        return _search(config, resume=resume, console=console)
+    except ZtomError as error:
+        write_whole(error_file, f"{type(error).__name__}: {error}\n")
+        raise
+
+
+def _search(config: SearchConfig, *, resume: bool, console: Console) -> int:
+    from tune_search.run import result_path, search_and_prove
+
     with progress_display(console) as on_event:
         result = search_and_prove(config, resume=resume, on_event=on_event)
     for line in summary(result):

@@ -36,7 +36,8 @@ def open_study(config: SearchConfig, work: Work, ledger: Ledger, *, resume: bool
     return ledger.create_study(
         NewStudy(
             name=config.name,
-            config=json.loads(config.model_dump_json()),
+            # an address of a ledger may hold a password
+            config=json.loads(config.model_dump_json(exclude={"ledger"})),
             config_digest=config.digest,
             chain_digest=work.chain_digest,
             data_digests=work.data_digests,

@@ -38,6 +38,11 @@ class Settings(BaseSettings):
         default=32 * 2**20, gt=0, description="longest safetensors header that is parsed"
     )
     max_tensors_per_file: int = Field(default=100_000, gt=0)
+    actor: str | None = Field(
+        default=None,
+        max_length=200,
+        description="who the audit chain says acts; the account of this machine when not given",
+    )
     storage_retries: int = Field(
         default=4, ge=0, le=20, description="times a failed call to a store is tried again"
     )

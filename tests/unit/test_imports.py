@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "engines": {"errors", "settings", "checkpoints", "blending", "stimuli", "scoring"},
     "variants": {"errors", "settings", "checkpoints", "blending", "ledger"},
     "ledger": {"errors", "settings"},
+    "passwords": {"errors"},
     "demo": {"errors", "settings", "stimuli"},
 }
 VLLM_FILES = {"ztom/engines/vllm_engine.py", "serve_apps/variants/engine.py"}

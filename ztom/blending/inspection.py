@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ztom.blending.apply import TermSum, file_reader
+from ztom.blending.apply import file_reader
 from ztom.blending.chain import Chain
-from ztom.blending.plan import TensorPlan, plan_blend
+from ztom.blending.changes import slice_pairs
+from ztom.blending.plan import plan_blend
 from ztom.blending.precision import PrecisionReport, measure_precision
 
 _LAYER = re.compile(r"^(.*?\.\d+)\.")
@@ -103,47 +104,15 @@ def inspect_chain(chain: Chain, *, limit: float, dtype: torch.dtype | None) -> C
 
 def _changes(chain: Chain, step: int) -> tuple[tuple[LayerChange, ...], float]:
     """Relative change by layer, and of the whole."""
-    before = chain.members[step if chain.topology == "sequence" else 0]
-    names = _only(chain, chain.members.index(before)), _only(chain, step + 1)
-    read = file_reader(chain)
     sums: dict[str, list[float]] = {}
-    for old, new in zip(*names, strict=True):
-        if not old.dtype.is_floating_point:
-            continue
-        olds, news = TermSum(old, read), TermSum(new, read)
-        layer = sums.setdefault(_layer(old.name), [0.0, 0.0])
-        size = olds.slice_size(torch.device("cpu"))
-        for start in range(0, old.count, size):
-            count = min(size, old.count - start)
-            a, b = torch.empty(count), torch.empty(count)
-            olds.into(a, start)
-            news.into(b, start)
-            layer[0] += float((b - a).double().square().sum())
-            layer[1] += float(a.double().square().sum())
+    before = step if chain.topology == "sequence" else 0
+    for tensor, _, a, b in slice_pairs(chain, before, step + 1):
+        layer = sums.setdefault(_layer(tensor.name), [0.0, 0.0])
+        layer[0] += float((b - a).double().square().sum())
+        layer[1] += float(a.double().square().sum())
     changes = tuple(LayerChange(name, _ratio(*pair)) for name, pair in sums.items())
     whole = [sum(column) for column in zip(*sums.values(), strict=True)]
     return changes, _ratio(*whole)
-
-
-def _only(chain: Chain, member: int) -> tuple[TensorPlan, ...]:
-    """A plan that gives back one member: removing every later step, or taking one sibling."""
-    alone = [0.0] * len(chain.members)
-    alone[member] = 1.0
-    factors = _factors_for(chain, alone)
-    return plan_blend(chain, factors).tensors
-
-
-def _factors_for(chain: Chain, coefficients: list[float]) -> list[float]:
-    """The factors that give these coefficients; the inverse of `Chain.coefficients`."""
-    wanted = list(coefficients)
-    wanted[chain.latest] -= 1.0
-    if chain.topology == "siblings":
-        return wanted[1:]
-    factors, carried = [], 0.0
-    for value in reversed(wanted[1:]):  # c_j = alpha_j - alpha_(j+1)
-        carried += value
-        factors.append(carried)
-    return factors[::-1]
 
 
 def _ratio(change: float, before: float) -> float:

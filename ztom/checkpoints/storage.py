@@ -255,18 +255,37 @@ def _failed(what: str, error: OSError) -> StorageError:
     return StorageError(f"{what} cannot be read", got=error.strerror or error)
 
 
+def open_file(reference: str, *, settings: Settings) -> tuple[Source, str]:
+    """Open the folder of one file for reading, whatever kind of file it is.
+
+    Returns:
+        The folder, and the file's name in it.
+
+    Raises:
+        ReferenceRefusedError: The reference is not allowed.
+        StorageError: There is nothing, or the store failed.
+    """
+    parsed = parse_reference(reference, settings=settings)
+    source, name = _folder_of(parsed, settings=settings)
+    source.size(name)
+    return source, name
+
+
+def _folder_of(parsed: Reference, *, settings: Settings) -> tuple[Source, str]:
+    folder, _, name = parsed.path.rpartition("/")
+    if parsed.scheme == "file":
+        return LocalSource(parsed.text, Path(folder or "/"), settings=settings), name
+    from ztom.checkpoints.object_store import ObjectSource
+
+    return ObjectSource(parsed.text, parsed.scheme, folder, settings=settings), name
+
+
 def _open_archive(parsed: Reference, *, settings: Settings) -> Source:
     from ztom.checkpoints.archive import open_tar
 
-    folder, _, name = parsed.path.rpartition("/")
-    if parsed.scheme == "file":
-        if not Path(parsed.path).exists():
-            raise StorageError(f"there is no archive at {parsed.text}")
-        parent: Source = LocalSource(parsed.text, Path(folder or "/"), settings=settings)
-    else:
-        from ztom.checkpoints.object_store import ObjectSource
-
-        parent = ObjectSource(parsed.text, parsed.scheme, folder, settings=settings)
+    if parsed.scheme == "file" and not Path(parsed.path).exists():
+        raise StorageError(f"there is no archive at {parsed.text}")
+    parent, name = _folder_of(parsed, settings=settings)
     return open_tar(
         parsed.text, parent, name, compressed=parsed.archive == "tar.gz", settings=settings
     )

@@ -22,7 +22,14 @@ from ztom.ledger.audit import SignedHead, check_entries
 from ztom.ledger.audit_store import all_entries, append_event, last_entry
 from ztom.ledger.database import Database, open_database, parse_address
 from ztom.ledger.lock import study_lock
-from ztom.ledger.models import ResultRow, StudyRow, TrialRow, VariantRow
+from ztom.ledger.models import (
+    ReleaseRow,
+    ResultRow,
+    StudyRow,
+    TrialRow,
+    VariantRow,
+    VerdictRow,
+)
 from ztom.ledger.projects import Projects
 from ztom.ledger.records import (
     AuditEntry,
@@ -197,6 +204,18 @@ class Ledger:
             study_row(session, study_id)
             session.merge(ResultRow(study_id=study_id, content=dict(content)))
 
+    def save_verdict(self, study_id: int, outcome: str, content: Mapping[str, object]) -> None:
+        """Write, or replace, what the proof on the holdout said."""
+        with self._database.write("write a verdict to") as session:
+            study_row(session, study_id)
+            session.merge(VerdictRow(study_id=study_id, outcome=outcome, content=dict(content)))
+
+    def verdict(self, study_id: int) -> Mapping[str, object] | None:
+        """What the proof said, or None where there was none."""
+        with self._database.read() as session:
+            row = session.get(VerdictRow, study_id)
+            return None if row is None else row.content
+
     def result(self, study_id: int) -> Mapping[str, object] | None:
         """What the study came to, or None while that is open."""
         with self._database.read() as session:
@@ -210,6 +229,8 @@ class Ledger:
 
     def record_variant(self, new: NewVariant, place: Callable[[], None]) -> AuditEntry:
         """Make a variant appear and write it down, with its audit row, in one transaction.
+
+        One that comes from a search is written down as released, too.
 
         Args:
             new: What is written down.
@@ -227,6 +248,16 @@ class Ledger:
                     recipe=dict(new.recipe),
                 )
             )
+            if new.study_id is not None:
+                session.merge(
+                    ReleaseRow(
+                        digest=new.digest,
+                        address=new.address,
+                        study_id=new.study_id,
+                        actor=new.event.actor,
+                        insisted=new.insisted,
+                    )
+                )
             entry = append_event(session, new.event)
             place()
             return entry

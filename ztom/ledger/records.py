@@ -203,6 +203,7 @@ class NewVariant:
         recipe: ``recipe.json``.
         event: Its row in the audit chain.
         study_id: The search it came from; None for factors set by hand.
+        insisted: Somebody wanted it released whatever its proof said.
     """
 
     digest: str
@@ -210,3 +211,4 @@ class NewVariant:
     recipe: Mapping[str, object]
     event: AuditEvent
     study_id: int | None = None
+    insisted: bool = False

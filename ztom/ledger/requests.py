@@ -14,7 +14,7 @@ from enum import StrEnum
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ztom.errors import NotOnRecordError
+from ztom.errors import AlreadyOnRecordError, NotOnRecordError
 from ztom.ledger.audit_store import append_event
 from ztom.ledger.database import Database
 from ztom.ledger.models import RequestRow, now
@@ -132,10 +132,23 @@ class Requests:
         with self._database.read() as session:
             return tuple(map(_request, session.scalars(query.order_by(RequestRow.created))))
 
-    def start(self, request_id: str, *, job: str | None = None) -> RequestRecord:
-        """Say that it runs, once more."""
+    def start(
+        self, request_id: str, *, job: str | None = None, instead_of: str | None = None
+    ) -> RequestRecord | None:
+        """Say that it runs, once more.
+
+        Args:
+            request_id: Which.
+            job: What runs it.
+            instead_of: What was thought to run it; of two that start it at once, one does.
+
+        Returns:
+            The request; None when somebody else started it, or it has ended.
+        """
         with self._database.write("start a request in") as session:
-            row = _row(session, request_id)
+            row = _row(session, request_id, lock=True)
+            if not RequestStatus(row.status).is_open or row.job != instead_of:
+                return None
             row.status, row.job, row.reason, row.ended = RequestStatus.RUNNING, job, None, None
             row.attempts += 1
             return _request(row)
@@ -166,7 +179,7 @@ class Requests:
             actor: Who asked.
         """
         with self._database.write("complete a request in") as session:
-            row = _row(session, request_id)
+            row = _row(session, request_id, lock=True)
             if row.status == RequestStatus.FINISHED:
                 return _request(row)
             row.status, row.ended, row.reason = RequestStatus.FINISHED, now(), None
@@ -178,17 +191,30 @@ class Requests:
                 append_event(session, event)
             return _request(row)
 
+    def requeue(self, request_id: str) -> RequestRecord:
+        """Have a request done that was cancelled or failed.
+
+        Raises:
+            AlreadyOnRecordError: It is under way, or it has finished.
+        """
+        with self._database.write("resume a request in") as session:
+            row = _row(session, request_id)
+            if row.status not in (RequestStatus.CANCELLED, RequestStatus.FAILED):
+                raise AlreadyOnRecordError("the request cannot be resumed", got=row.status)
+            row.status, row.reason, row.ended, row.attempts = RequestStatus.QUEUED, None, None, 0
+            return _request(row)
+
     def end(self, request_id: str, status: RequestStatus, *, reason: str) -> RequestRecord:
         """Say that nothing came of it, and why; one that has ended stays as it is."""
         with self._database.write("end a request in") as session:
-            row = _row(session, request_id)
+            row = _row(session, request_id, lock=True)
             if RequestStatus(row.status).is_open:
                 row.status, row.reason, row.ended = status, reason, now()
             return _request(row)
 
 
-def _row(session: Session, request_id: str) -> RequestRow:
-    row = session.get(RequestRow, request_id)
+def _row(session: Session, request_id: str, *, lock: bool = False) -> RequestRow:
+    row = session.get(RequestRow, request_id, with_for_update=lock)
     if row is None:
         raise NotOnRecordError("there is no such request", got=request_id)
     return row

@@ -71,12 +71,7 @@ def read_stimuli(
         StimuliError: A file cannot be read or is malformed; names the file and the line, never the
             content.
     """
-    entries = (
-        _entries_from_csv(path, labels=labels)
-        if path.suffix.lower() == ".csv"
-        else [_entry_from_line(line, labels, place=place) for place, line in read_lines(path)]
-    )
-    check_unique_ids(entries)
+    entries = _read_entries(path, labels)
     if expected_outputs is None:
         answered = [_answer_from_turns(entry, labels) for entry in entries]
         return [_finished(entry, entry.expected) for entry in answered]
@@ -89,6 +84,30 @@ def read_stimuli(
     ids = [entry.id for entry in entries]
     answers = read_expected_outputs(expected_outputs, ids=ids, labels=labels)
     return [_finished(entry, answer) for entry, answer in zip(entries, answers, strict=True)]
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Read prompts only; expected outputs may be there and are left aside.
+
+    A last turn of the assistant's is an expected output where there are turns before it.
+
+    Raises:
+        StimuliError: As `read_stimuli`.
+    """
+    return [
+        _answer_from_turns(entry, ()).prompt if entry.expected is None else entry.prompt
+        for entry in _read_entries(path, ())
+    ]
+
+
+def _read_entries(path: Path, labels: Sequence[str]) -> list[_Entry]:
+    entries = (
+        _entries_from_csv(path, labels=labels)
+        if path.suffix.lower() == ".csv"
+        else [_entry_from_line(line, labels, place=place) for place, line in read_lines(path)]
+    )
+    check_unique_ids(entries)
+    return entries
 
 
 def check_unique_ids(stimuli: Sequence[Stimulus] | Sequence[_Entry]) -> None:

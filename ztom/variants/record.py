@@ -6,13 +6,17 @@ import getpass
 from typing import Literal
 
 from ztom.ledger.records import AuditEvent, NewVariant
+from ztom.settings import Settings
 from ztom.variants.manifest import Manifest
 from ztom.variants.recipe import RECIPE, read_recipe
 from ztom.variants.write import StagedVariant
 
 
 def local_actor() -> str:
-    """The account of this machine that runs the process."""
+    """Who acts: what ``ZTOM_ACTOR`` says, else the account of this machine."""
+    named = Settings().actor
+    if named is not None:
+        return named
     try:
         return f"local:{getpass.getuser()}"
     except (OSError, KeyError):  # a container's user without a name
@@ -54,4 +58,5 @@ def for_the_record(
         recipe=recipe.model_dump(mode="json"),
         event=event,
         study_id=study_id,
+        insisted=evidence is not None and evidence.insisted,
     )

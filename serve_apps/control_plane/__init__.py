@@ -1,0 +1,1 @@
+"""The control plane: projects, checkpoints, weight edits and searches over HTTP."""

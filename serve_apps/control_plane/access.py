@@ -1,0 +1,176 @@
+"""Who calls, and what they may do: every route declares a permission, and it is checked here.
+
+A route is made with `route`, which takes the permission, enforces it, and writes it into the
+OpenAPI document as ``x-permission``. For a project's routes the permission is about the project
+that the call names, so it is checked when the handler asks for it with `Caller.project`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.exceptions import HTTPException
+
+from serve_apps.control_plane.services import Services
+from serve_apps.control_plane.tokens import LOGIN
+from ztom.errors import NotOnRecordError
+from ztom.ledger.accounts import KEY_PREFIX, ApiKeyRecord, Scope, UserRecord
+from ztom.ledger.projects import Role
+
+
+class Permission(StrEnum):
+    """What a route asks of its caller."""
+
+    PUBLIC = "public"
+    USER = "user"
+    ADMIN = "admin"
+    READ = "project:read"
+    WRITE = "project:write"
+    MANAGE = "project:manage"
+
+
+#: Roles that have a permission in their project.
+_GRANTS = {
+    Permission.READ: {Role.OWNER, Role.EDITOR, Role.VIEWER},
+    Permission.WRITE: {Role.OWNER, Role.EDITOR},
+    Permission.MANAGE: {Role.OWNER},
+}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever sent a request, after the route's permission was checked.
+
+    Attributes:
+        user: The account.
+        key: The API key, where one was sent instead of a token.
+        permission: What the route asks for.
+        services: For looking roles up.
+    """
+
+    user: UserRecord
+    key: ApiKeyRecord | None
+    permission: Permission
+    services: Services
+
+    @property
+    def actor(self) -> str:
+        """As the audit chain calls them."""
+        return f"user:{self.user.id}" + (f" key:{self.key.id}" if self.key else "")
+
+    def project(self, project_id: str) -> str:
+        """The project's id again, if the caller may do there what the route asks for.
+
+        Raises:
+            NotOnRecordError: They do not work on it, or it does not exist: one cannot tell which.
+            HTTPException: 403, they work on it and may not do this.
+        """
+        missing = NotOnRecordError("there is no such project", got=project_id)
+        if self.key is not None and self.key.project_id not in (None, project_id):
+            raise missing
+        if self.user.is_admin:
+            self.services.ledger.projects.get(project_id)
+            return project_id
+        role = self.services.ledger.projects.role(project_id, self.user.id)
+        if role is None:
+            raise missing
+        if role not in _GRANTS[self.permission]:
+            raise HTTPException(403, f"This takes {self.permission} in the project.")
+        return project_id
+
+
+def services_of(request: Request) -> Services:
+    """What the application was made with."""
+    services: Services = request.app.state.services
+    return services
+
+
+def caller_of(request: Request) -> Caller:
+    """Whoever `route` let in."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+ServicesOf = Annotated[Services, Depends(services_of)]
+CallerOf = Annotated[Caller, Depends(caller_of)]
+
+
+def route(
+    router: APIRouter, method: str, path: str, permission: Permission, **options: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Like ``router.get(path)``, with a permission.
+
+    Args:
+        router: Where the route goes.
+        method: ``GET``, ``POST``, ...
+        path: Of the route.
+        permission: What it takes.
+        options: For FastAPI.
+    """
+    extra = {**options.pop("openapi_extra", {}), "x-permission": str(permission)}
+    dependencies = []
+    if permission is not Permission.PUBLIC:
+        extra["security"] = [{"bearer": []}]
+        dependencies = [Depends(_Require(permission))]
+    options.setdefault("response_model", None)
+    return router.api_route(
+        path, methods=[method], openapi_extra=extra, dependencies=dependencies, **options
+    )
+
+
+@dataclass(frozen=True)
+class _Require:
+    """The dependency that lets a caller in, or not."""
+
+    permission: Permission
+
+    def __call__(self, request: Request) -> None:
+        services = services_of(request)
+        user, key = _who(request, services)
+        if not user.enabled:
+            raise _unknown()
+        if self.permission is Permission.ADMIN and (key is not None or not user.is_admin):
+            raise HTTPException(403, "This takes an administrator.")
+        if key is not None:
+            _check_scope(key, self.permission, request.method)
+        request.state.caller = Caller(user, key, self.permission, services)
+
+
+def _check_scope(key: ApiKeyRecord, permission: Permission, method: str) -> None:
+    reads = permission is Permission.READ or (permission is Permission.USER and method == "GET")
+    if not reads and Scope.WRITE not in key.scopes:
+        raise HTTPException(403, "The API key is for reading only.")
+    if permission is Permission.USER and method != "GET" and key.project_id is not None:
+        raise HTTPException(403, "The API key is for one project only.")
+
+
+def _who(request: Request, services: Services) -> tuple[UserRecord, ApiKeyRecord | None]:
+    kind, _, secret = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not secret:
+        secret = request.headers.get("x-api-key", "")
+    secret = secret.strip()
+    if not secret or len(secret) > 4096:
+        raise _unknown()
+    if secret.startswith(KEY_PREFIX):
+        found = services.ledger.accounts.by_key(secret)
+        if found is None:
+            raise _unknown()
+        return found
+    claims = services.tokens.check(secret, audience=LOGIN)
+    if claims is None:
+        raise _unknown()
+    try:
+        user = services.ledger.accounts.get(claims.subject)
+    except NotOnRecordError:
+        raise _unknown() from None
+    if user.session != claims.session:
+        raise _unknown()
+    return user, None
+
+
+def _unknown() -> HTTPException:
+    return HTTPException(401, "Log in first.", headers={"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,113 @@
+"""The application: routes, guards and background work, and its Ray Serve deployment.
+
+``ztom up`` starts it; `create_app` alone is an ASGI application like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from ray import serve
+
+from serve_apps.control_plane.access import Permission, route
+from serve_apps.control_plane.background import background
+from serve_apps.control_plane.config import ServerConfig
+from serve_apps.control_plane.errors import add_error_handlers
+from serve_apps.control_plane.flow import BodyGuard
+from serve_apps.control_plane.routes import accounts, edits, files, projects, searches
+from serve_apps.control_plane.runner import RayRunner
+from serve_apps.control_plane.services import Services
+from ztom import __version__
+
+DEPLOYMENT_NAME = "control-plane"
+
+health_router = APIRouter(tags=["health"])
+
+
+@route(health_router, "GET", "/health", Permission.PUBLIC)
+async def health() -> dict[str, str]:
+    """Up."""
+    return {"status": "ok", "version": __version__}
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application on opened services, which it closes when it shuts down."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with background(services):
+                yield
+        finally:
+            services.close()
+
+    app = FastAPI(
+        title="Z-TOM",
+        version=__version__,
+        openapi_url="/v3/api-docs",
+        docs_url="/docs",
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    # files before projects: /project/file is not the project called "file"
+    for room in (accounts, files, projects, edits, searches):
+        app.include_router(room.router)
+    app.include_router(health_router)
+    add_error_handlers(app)
+    _describe_security(app)
+    config = services.config
+    app.add_middleware(
+        BodyGuard,
+        max_bytes=config.max_body_bytes,
+        max_form_bytes=config.max_upload_bytes,
+        timeout_s=config.body_timeout_s,
+    )
+    if config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(config.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(config.allowed_hosts))
+    return app
+
+
+def _describe_security(app: FastAPI) -> None:
+    """Write into the document how callers say who they are."""
+    plain = app.openapi
+
+    def described() -> dict[str, object]:
+        document = plain()
+        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["bearer"] = {"type": "http", "scheme": "bearer"}
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]
+
+
+def _on_replica(config: ServerConfig, dashboard: str) -> FastAPI:
+    return create_app(Services.open(config, RayRunner(dashboard)))
+
+
+def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
+    """The Ray Serve application.
+
+    Args:
+        config: Of the server.
+        dashboard: Address of Ray's dashboard, which takes jobs.
+    """
+    ingress = serve.ingress(partial(_on_replica, config, dashboard))
+    return serve.deployment(
+        name=DEPLOYMENT_NAME,
+        num_replicas=1,
+        max_ongoing_requests=256,
+        # it waits and carries bytes; a search must not be short of a CPU because of it
+        ray_actor_options={"num_cpus": 0},
+    )(ingress()).bind()

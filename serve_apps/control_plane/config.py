@@ -1,0 +1,74 @@
+"""What the operator of a server sets: one typed model, checked before anything starts.
+
+``ztom up --set key=value`` and the environment (``ZTOM_SERVER_<KEY>``) fill it; limits and places
+that hold for the command line too are `ztom.settings.Settings` (``ZTOM_ALLOWED_ROOTS`` and others).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ztom.engines.build import EngineConfig
+
+
+class ServerConfig(BaseSettings):
+    """How one server works."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ZTOM_SERVER_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    data: Path = Field(default=Path("ztom-data"), description="where the server keeps everything")
+    ledger: str | None = Field(
+        default=None, description="SQLAlchemy address; ledger.db in the data folder when not given"
+    )
+    pointer_roots: tuple[str, ...] = Field(
+        default=(),
+        description="folders and addresses under which users may point to checkpoints and data; "
+        "none unless the operator names some",
+    )
+    registration: Literal["open", "closed"] = Field(
+        default="open", description="closed: only administrators make accounts"
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=("127.0.0.1", "localhost", "[::1]"),
+        description="names under which the server is reached; any other Host is refused",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        default=(), description="web pages that may call the server; none unless named"
+    )
+    token_hours: float = Field(default=12, gt=0, le=24 * 31, description="how long a login lasts")
+    login_failures: int = Field(
+        default=5, ge=1, description="wrong passwords a minute and account before status 429"
+    )
+    max_upload_bytes: int = Field(default=200 * 2**30, gt=0, description="longest upload")
+    max_body_bytes: int = Field(default=8 * 2**20, gt=0, description="longest other body")
+    body_timeout_s: float = Field(
+        default=30, gt=0, description="seconds a body may pause before it is given up"
+    )
+    engine: EngineConfig = Field(
+        default=EngineConfig(), description="what runs models unless a search says otherwise"
+    )
+    search_attempts: int = Field(
+        default=3, ge=1, description="times a search whose process died is started"
+    )
+    poll_s: float = Field(default=0.5, gt=0, description="seconds between looks at running work")
+
+    @field_validator("data")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @property
+    def ledger_address(self) -> str:
+        """Where the ledger is."""
+        return str(self.data / "ledger.db") if self.ledger is None else self.ledger
+
+    @property
+    def keys(self) -> Path:
+        """The folder of the keys."""
+        return self.data / "keys"

@@ -1,0 +1,88 @@
+"""Data sets that a call names: read from under the operator's roots, copied for the request.
+
+The copy is what the work is done on, so that a search which goes on after a crash has the same data
+as before, and its digest is written down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ztom.checkpoints.storage import open_file
+from ztom.errors import StimuliError
+from ztom.settings import Settings
+
+_CHUNK = 8 * 2**20
+#: The reader of stimuli has the same bound.
+_MOST_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class DataCopy:
+    """A data set as copied.
+
+    Attributes:
+        path: Where it is.
+        digest: sha256 of its bytes.
+        nbytes: How many.
+    """
+
+    path: Path
+    digest: str
+    nbytes: int
+
+
+def copy_data(
+    references: Sequence[str], folder: Path, name: str, *, settings: Settings
+) -> DataCopy:
+    """Copy one file, or several JSON Lines files one after the other.
+
+    Args:
+        references: Local paths, or addresses; each must lie under a root of the settings.
+        folder: Where the copy goes.
+        name: Of the copy, without a suffix.
+        settings: With the roots.
+
+    Raises:
+        ReferenceRefusedError: A reference is not allowed.
+        StimuliError: They cannot be put together, or are too large.
+        StorageError: One is not there, or the store failed.
+    """
+    suffixes = {PurePosixPath(reference).suffix.lower() for reference in references}
+    if len(references) > 1 and suffixes - {".jsonl", ".ndjson"}:
+        raise StimuliError(
+            "several files can be put together as JSON Lines only",
+            got=", ".join(sorted(suffixes)),
+            expected=".jsonl",
+        )
+    suffix = sorted(suffixes)[0] if suffixes <= _SUFFIXES else ".txt"
+    path = folder / f"{name}{suffix}"
+    digest, size = hashlib.sha256(), 0
+    with path.open("wb") as out:
+        for reference in references:
+            source, file = open_file(reference, settings=settings)
+            length = source.size(file)
+            if size + length > _MOST_BYTES:
+                raise StimuliError(
+                    f"{name}: the files are too large", expected=f"at most {_MOST_BYTES} bytes"
+                )
+            last = b""
+            for offset in range(0, length, _CHUNK):
+                last = source.read(file, offset, min(_CHUNK, length - offset))
+                out.write(last)
+                digest.update(last)
+            size += length
+            if len(references) > 1 and not last.endswith(b"\n"):
+                out.write(b"\n")
+                digest.update(b"\n")
+                size += 1
+        out.flush()
+        os.fsync(out.fileno())
+    return DataCopy(path, digest.hexdigest(), size)
+
+
+_SUFFIXES = {".jsonl", ".ndjson", ".json", ".csv", ".txt"}

@@ -1,0 +1,100 @@
+"""From our errors to HTTP: a status and ``{"detail": ...}``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ztom.errors import (
+    AlreadyOnRecordError,
+    AuditError,
+    BlendError,
+    ChainError,
+    CheckpointError,
+    ConfigError,
+    FactorError,
+    LedgerError,
+    NotOnRecordError,
+    ScoringError,
+    SearchError,
+    StimuliError,
+    StorageError,
+    VariantError,
+    ZtomError,
+)
+
+logger = logging.getLogger(__name__)
+
+#: The first that fits; what the caller can mend is 4xx.
+_STATUS: tuple[tuple[type[ZtomError], int], ...] = (
+    (NotOnRecordError, 404),
+    (AlreadyOnRecordError, 409),
+    (AuditError, 500),
+    (LedgerError, 503),
+    (CheckpointError, 422),
+    (ChainError, 422),
+    (FactorError, 422),
+    (BlendError, 422),
+    (StimuliError, 422),
+    (ConfigError, 422),
+    (ScoringError, 422),
+    (VariantError, 422),
+    (SearchError, 422),
+    (StorageError, 503),
+)
+_RETRY_AFTER_S = 2
+
+
+def status_of(error: ZtomError) -> int:
+    """The HTTP status that says what kind of error it is."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def problem(status: int, detail: object, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An answer that is an error."""
+    return JSONResponse({"detail": detail}, status_code=status, headers=headers)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Make every error of the application an answer; none of them shows what was sent."""
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        return problem(error.status_code, error.detail, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def _malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        return problem(422, [_issue(issue) for issue in error.errors()])
+
+    @app.exception_handler(ZtomError)
+    async def _ours(request: Request, error: ZtomError) -> JSONResponse:
+        status = status_of(error)
+        if status >= 500:
+            logger.error("%s %s: %s", request.method, request.url.path, error)
+        headers = {"Retry-After": str(_RETRY_AFTER_S)} if status == 503 else None
+        return problem(status, str(error), headers)
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        # the traceback alone: messages of other libraries may hold what was sent
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        place = "" if where is None else f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}"
+        kind = type(error).__name__
+        logger.error("%s %s: %s at %s", request.method, request.url.path, kind, place)
+        return problem(500, "The server had an error; its log says where.")
+
+
+def _issue(issue: Mapping[str, object]) -> dict[str, object]:
+    """What is wrong and where, without the value."""
+    where = issue.get("loc", ())
+    return {
+        "loc": [str(part) for part in where] if isinstance(where, tuple | list) else [],
+        "msg": str(issue.get("msg", "")),
+    }

@@ -1,0 +1,186 @@
+"""Logging in, users, administrators, API keys."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
+
+from serve_apps.control_plane.access import CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.services import Services
+from serve_apps.control_plane.tokens import LOGIN
+from serve_apps.control_plane.wire import (
+    AdminPatch,
+    Id,
+    Login,
+    NewKey,
+    Register,
+    UserPatch,
+    key_document,
+    user_document,
+)
+from ztom.ledger.accounts import NewUser, UserChange
+from ztom.passwords import hash_password, is_password
+
+router = APIRouter(tags=["accounts"])
+
+
+@route(router, "POST", "/api/auth/login", Permission.PUBLIC, response_class=PlainTextResponse)
+def login(body: Login, services: ServicesOf) -> PlainTextResponse:
+    """A token for a password, as plain text."""
+    wait = services.limit.wait_s(body.username, now=time.monotonic())
+    if wait > 0:
+        raise HTTPException(
+            429, "Too many wrong passwords.", headers={"Retry-After": str(int(wait) + 1)}
+        )
+    found = services.ledger.accounts.for_login(body.username)
+    user, kept = found if found is not None else (None, None)
+    if not is_password(body.password, kept) or user is None or not user.enabled:
+        services.limit.failed(body.username, now=time.monotonic())
+        raise HTTPException(401, "Wrong name or password.")
+    seconds = services.config.token_hours * 3600
+    token = services.tokens.issue(user.id, audience=LOGIN, seconds=seconds, session=user.session)
+    return PlainTextResponse(token, headers={"Cache-Control": "no-store"})
+
+
+@route(router, "POST", "/api/auth/register", Permission.PUBLIC, status_code=201)
+def register(body: Register, services: ServicesOf) -> dict[str, Any]:
+    """Make an account for oneself."""
+    if services.config.registration == "closed":
+        raise HTTPException(403, "Accounts are made by administrators here.")
+    return _create(services, body, is_admin=False, actor=f"registration:{body.username.lower()}")
+
+
+@route(router, "GET", "/api/auth/user", Permission.USER)
+def who_am_i(caller: CallerOf) -> dict[str, Any]:
+    """The account that the token is of."""
+    return user_document(caller.user)
+
+
+@route(router, "PATCH", "/api/auth/user", Permission.USER)
+def change_me(body: UserPatch, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Change one's own account; a new password takes the old one, and ends every token."""
+    if caller.key is not None:
+        raise HTTPException(403, "An API key cannot change the account that it is of.")
+    if body.password is not None or body.email_address is not None:
+        found = services.ledger.accounts.for_login(caller.user.username)
+        given = body.current_password or ""
+        if found is None or not is_password(given, found[1]):
+            raise HTTPException(403, "Give currentPassword, the one in use now.")
+    change = UserChange(
+        email=body.email_address,
+        first_name=body.first_name,
+        last_name=body.last_name,
+        password_hash=None if body.password is None else hash_password(body.password),
+    )
+    changed = services.ledger.accounts.change(caller.user.id, change, actor=caller.actor)
+    return user_document(changed)
+
+
+@route(router, "GET", "/api/auth/admin", Permission.ADMIN)
+def administrators(services: ServicesOf) -> list[dict[str, Any]]:
+    """Every administrator."""
+    return [user_document(user) for user in services.ledger.accounts.all() if user.is_admin]
+
+
+@route(router, "POST", "/api/auth/admin", Permission.ADMIN, status_code=201)
+def add_administrator(body: Register, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Make an administrator's account."""
+    return _create(services, body, is_admin=True, actor=caller.actor)
+
+
+@route(router, "GET", "/api/auth/admin/user", Permission.ADMIN)
+def users(services: ServicesOf) -> list[dict[str, Any]]:
+    """Every account."""
+    return [user_document(user) for user in services.ledger.accounts.all()]
+
+
+@route(router, "POST", "/api/auth/admin/user", Permission.ADMIN, status_code=201)
+def add_user(body: Register, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Make a user's account."""
+    return _create(services, body, is_admin=False, actor=caller.actor)
+
+
+@route(router, "PATCH", "/api/auth/admin/user/{user_id}", Permission.ADMIN)
+def change_user(
+    user_id: Id, body: AdminPatch, caller: CallerOf, services: ServicesOf
+) -> dict[str, Any]:
+    """Change an account: what it may do, whether it is let in."""
+    change = UserChange(
+        email=body.email_address,
+        is_admin=None if body.roles is None else "ADMIN" in body.roles,
+        enabled=body.enabled,
+    )
+    return user_document(services.ledger.accounts.change(user_id, change, actor=caller.actor))
+
+
+@route(router, "DELETE", "/api/auth/admin/user/{user_id}", Permission.ADMIN, status_code=204)
+def remove_user(user_id: Id, caller: CallerOf, services: ServicesOf) -> None:
+    """Take an account away."""
+    services.ledger.accounts.remove(user_id, actor=caller.actor)
+
+
+@route(router, "PATCH", "/api/auth/admin/{user_id}", Permission.ADMIN)
+def change_administrator(
+    user_id: Id, body: AdminPatch, caller: CallerOf, services: ServicesOf
+) -> dict[str, Any]:
+    """The same for an administrator."""
+    return change_user(user_id, body, caller, services)
+
+
+@route(router, "DELETE", "/api/auth/admin/{user_id}", Permission.ADMIN, status_code=204)
+def remove_administrator(user_id: Id, caller: CallerOf, services: ServicesOf) -> None:
+    """The same for an administrator."""
+    services.ledger.accounts.remove(user_id, actor=caller.actor)
+
+
+@route(router, "GET", "/v1/keys", Permission.USER)
+def keys(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
+    """One's own API keys, without their secrets."""
+    return [key_document(key) for key in services.ledger.accounts.keys(caller.user.id)]
+
+
+@route(router, "POST", "/v1/keys", Permission.USER, status_code=201)
+def add_key(body: NewKey, caller: CallerOf, services: ServicesOf) -> JSONResponse:
+    """Make an API key; the answer alone ever shows it."""
+    if caller.key is not None:
+        raise HTTPException(403, "An API key cannot make another one.")
+    if body.project_id is not None:
+        ledger = services.ledger.projects
+        if not caller.user.is_admin and ledger.role(body.project_id, caller.user.id) is None:
+            raise HTTPException(404, "there is no such project")
+        ledger.get(body.project_id)
+    key, secret = services.ledger.accounts.create_key(
+        caller.user.id,
+        name=body.name,
+        scopes=body.scopes,
+        project_id=body.project_id,
+        actor=caller.actor,
+    )
+    return JSONResponse(
+        {**key_document(key), "key": secret}, 201, headers={"Cache-Control": "no-store"}
+    )
+
+
+@route(router, "DELETE", "/v1/keys/{key_id}", Permission.USER, status_code=204)
+def revoke_key(key_id: Id, caller: CallerOf, services: ServicesOf) -> None:
+    """End an API key."""
+    services.ledger.accounts.revoke_key(caller.user.id, key_id, actor=caller.actor)
+
+
+def _create(services: Services, body: Register, *, is_admin: bool, actor: str) -> dict[str, Any]:
+    user = services.ledger.accounts.create(
+        NewUser(
+            username=body.username,
+            email=body.email_address,
+            password_hash=hash_password(body.password),
+            first_name=body.first_name,
+            last_name=body.last_name,
+            is_admin=is_admin,
+        ),
+        actor=actor,
+    )
+    return user_document(user)

@@ -1,0 +1,349 @@
+"""Edits and analyses: factors set by hand, training removed, checkpoints compared and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.exceptions import HTTPException
+
+from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.chains import chain_of, factors_of, lone, position_of
+from serve_apps.control_plane.data import copy_data
+from serve_apps.control_plane.forms import FormReader
+from serve_apps.control_plane.routes.files import _form_of, _parsed, send_folder
+from serve_apps.control_plane.routes.projects import require_format
+from serve_apps.control_plane.runner import in_thread
+from serve_apps.control_plane.searches import generation_options
+from serve_apps.control_plane.services import Services
+from serve_apps.control_plane.wire import (
+    Edit,
+    Inference,
+    InferenceBatch,
+    Metatune,
+    Sensitivity,
+    SensitivityBatch,
+    StaticAnalysis,
+    Tolerant,
+)
+from serve_apps.control_plane.work import ChainSpec, answer, blend, compare
+from ztom.checkpoints.checkpoint import open_checkpoint
+from ztom.errors import ZtomError
+from ztom.ledger.requests import NewRequest, RequestKind, RequestRecord, RequestStatus
+
+router = APIRouter(tags=["edits and analyses"])
+
+
+@route(router, "POST", "/metatune", Permission.WRITE)
+async def metatune(body: Metatune, caller: CallerOf, services: ServicesOf) -> Any:
+    """Scale steps of the chain by hand and download the blend, one tar of its folder."""
+    if len(body.file_ids) != len(body.scaling_factors):
+        raise HTTPException(422, "fileIds and scalingFactors differ in length.")
+    if len(set(body.file_ids)) != len(body.file_ids):
+        raise HTTPException(422, "A file is named twice.")
+    factors = dict(zip(body.file_ids, body.scaling_factors, strict=True))
+    return await _edit(RequestKind.METATUNE, body, factors, caller, services)
+
+
+@route(router, "POST", "/edit", Permission.WRITE)
+async def edit(body: Edit, caller: CallerOf, services: ServicesOf) -> Any:
+    """Remove what was trained in the steps that end in these files, and download the rest."""
+    factors = dict.fromkeys(body.file_ids, -1.0)
+    return await _edit(RequestKind.EDIT, body, factors, caller, services)
+
+
+@route(router, "POST", "/static_analysis", Permission.READ)
+async def static_analysis(
+    body: StaticAnalysis, caller: CallerOf, services: ServicesOf
+) -> dict[str, Any]:
+    """How far a checkpoint is from another, by tensor and row.
+
+    ``CHOSEN`` compares it with the one before it, ``LATEST`` with the last of the chain. The
+    differences are mean absolute differences of each row (over all but the first dimension); the
+    scores are those over all elements, see ``totalWeightContribution``.
+    """
+    project = await in_thread(services.ledger.projects.get, caller.project(body.project_id))
+    at = position_of(project, body.file_id)
+    other = len(project.chain) - 1 if body.comparison_type == "LATEST" else at - 1
+    if other < 0:
+        raise HTTPException(422, "There is no checkpoint before the first one.")
+    found = await services.runner.call(
+        compare,
+        chain_of(project, services),
+        old=other,
+        new=at,
+        weights=body.weight_names,
+        biases=body.bias_names,
+    )
+    return _with_warnings(found, body.warnings)
+
+
+@route(
+    router,
+    "POST",
+    "/dynamic_analysis/inference",
+    Permission.USER,
+    openapi_extra=_form_of(Inference),
+)
+async def inference(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """What a checkpoint under the operator's roots answers to the stimuli of the form's file."""
+    return await _from_form(
+        request,
+        Inference,
+        caller,
+        services,
+        RequestKind.INFERENCE,
+        lambda body: _lone_chain(body, services),
+    )
+
+
+@route(router, "POST", "/dynamic_analysis/inference/batch", Permission.USER)
+async def inference_batch(
+    body: InferenceBatch, caller: CallerOf, services: ServicesOf
+) -> dict[str, Any]:
+    """The same on stimuli under the operator's roots."""
+    chain, factor_sets = await in_thread(_lone_chain, body, services)
+    return await _from_paths(
+        body, body.stimulus_paths, caller, services, RequestKind.INFERENCE, chain, factor_sets
+    )
+
+
+@route(
+    router,
+    "POST",
+    "/dynamic_analysis/sensitivity",
+    Permission.READ,
+    openapi_extra=_form_of(Sensitivity),
+)
+async def sensitivity(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """What the latest checkpoint answers, and what it does with one step scaled."""
+    return await _from_form(
+        request,
+        Sensitivity,
+        caller,
+        services,
+        RequestKind.SENSITIVITY,
+        lambda body: _scaled(body, caller, services),
+    )
+
+
+@route(router, "POST", "/dynamic_analysis/sensitivity/batch", Permission.READ)
+async def sensitivity_batch(
+    body: SensitivityBatch, caller: CallerOf, services: ServicesOf
+) -> dict[str, Any]:
+    """The same on stimuli under the operator's roots."""
+    chain, factor_sets = await in_thread(_scaled, body, caller, services)
+    return await _from_paths(
+        body, body.stimulus_paths, caller, services, RequestKind.SENSITIVITY, chain, factor_sets
+    )
+
+
+_LATER = (
+    "/dynamic_analysis/comparative",
+    "/dynamic_analysis/contribution",
+    "/dynamic_analysis/correlation",
+    "/dynamic_analysis/moe",
+)
+
+
+def _later() -> None:
+    """An analysis of the original product that this server does not have yet: status 501."""
+    raise HTTPException(501, "This analysis is not supported yet.")
+
+
+for _path in _LATER:
+    for _form in ("", "/batch"):
+        if not (_path.endswith("correlation") and _form == ""):
+            route(
+                router,
+                "POST",
+                _path + _form,
+                Permission.USER,
+                operation_id=(_path + _form).strip("/").replace("/", "_"),
+            )(_later)
+
+
+async def _edit(
+    kind: RequestKind,
+    body: Edit,
+    factors: Mapping[str, float],
+    caller: Caller,
+    services: Services,
+) -> Any:
+    project_id = await in_thread(caller.project, body.project_id)
+    project = await in_thread(services.ledger.projects.get, project_id)
+    alpha = factors_of(project, factors)
+    chain = chain_of(project, services)
+    parameters = {"fileIds": list(factors), "scalingFactors": list(factors.values())}
+    request = await _begin(kind, caller, services, project_id, parameters)
+    folder = services.store.request_folder(request.id) / "variant"
+    written = await _ending(
+        request,
+        services,
+        blend,
+        chain,
+        alpha,
+        str(folder),
+        ledger=services.config.ledger_address,
+        actor=caller.actor,
+    )
+    result = {
+        "factors": list(alpha),
+        "variantDigest": written.digest,
+        "realisedStep": written.realised,
+        "warnings": list(written.warnings),
+    }
+    await in_thread(
+        lambda: services.ledger.requests.finish(request.id, result=result, artifact=str(folder))
+    )
+    headers = {"X-Ztom-Request-Id": request.id, "X-Ztom-Variant": written.digest}
+    if body.warnings or written.warnings:
+        notes = " | ".join([*body.warnings, *written.warnings])
+        headers["X-Ztom-Warnings"] = notes.encode("ascii", "replace").decode()[:2000]
+    name = f"{kind}-{request.id[:8]}.tar"
+    return await in_thread(lambda: send_folder(str(folder), name, services, headers))
+
+
+def _lone_chain(
+    body: Inference, services: Services
+) -> tuple[ChainSpec, tuple[tuple[float, ...], ...]]:
+    """The model that is named, or the adapter over the base model that is."""
+    require_format(body.format)
+    references = [body.model_path]
+    if body.base_model_path:
+        references.insert(0, body.base_model_path)
+    opened = [open_checkpoint(each, settings=services.pointers) for each in references]
+    if opened[-1].kind == "adapter" and len(opened) == 1:
+        raise HTTPException(422, "The model is an adapter: give baseModelPath as well.")
+    if opened[-1].kind == "full":
+        references = references[-1:]
+    at_rest: tuple[float, ...] = (0.0,) * (len(references) - 1)
+    return lone(references, services), (at_rest,)
+
+
+def _scaled(
+    body: Sensitivity, caller: Caller, services: Services
+) -> tuple[ChainSpec, tuple[tuple[float, ...], ...]]:
+    project = services.ledger.projects.get(caller.project(body.project_id))
+    factors = factors_of(project, {body.file_id: body.scaling_factor})
+    return chain_of(project, services), ((0.0,) * len(factors), factors)
+
+
+async def _from_form(
+    request: Request,
+    model: type[Any],
+    caller: Caller,
+    services: Services,
+    kind: RequestKind,
+    chain_for: Callable[[Any], tuple[ChainSpec, tuple[tuple[float, ...], ...]]],
+) -> dict[str, Any]:
+    """Stimuli come in the form's file."""
+
+    def check(fields: Mapping[str, str]) -> Any:
+        body = _parsed(model, fields)
+        return body, *chain_for(body)
+
+    async with FormReader(request, services.store, before_file=check) as form:
+        body, chain, factor_sets = await in_thread(check, form.fields)
+        if form.file is None:
+            raise HTTPException(422, "The form has no file with stimuli.")
+        suffix = Path(form.file_name or "").suffix.lower()
+        named = form.file.path.with_suffix(suffix if suffix in (".jsonl", ".csv") else ".jsonl")
+        await in_thread(form.file.path.rename, named)
+        try:
+            return await _answered(body, str(named), caller, services, kind, chain, factor_sets)
+        finally:
+            named.unlink(missing_ok=True)
+
+
+async def _from_paths(
+    body: Any,
+    paths: tuple[str, ...],
+    caller: Caller,
+    services: Services,
+    kind: RequestKind,
+    chain: ChainSpec,
+    factor_sets: tuple[tuple[float, ...], ...],
+) -> dict[str, Any]:
+    """Stimuli lie under the operator's roots."""
+    folder = services.store.begin_folder()
+    try:
+        copy = await in_thread(
+            lambda: copy_data(paths, folder, "stimuli", settings=services.pointers)
+        )
+        return await _answered(body, str(copy.path), caller, services, kind, chain, factor_sets)
+    finally:
+        services.store.remove(str(folder))
+
+
+async def _answered(
+    body: Any,
+    stimuli: str,
+    caller: Caller,
+    services: Services,
+    kind: RequestKind,
+    chain: ChainSpec,
+    factor_sets: tuple[tuple[float, ...], ...],
+) -> dict[str, Any]:
+    generation, left = generation_options(body.inference_config_json)
+    project_id = getattr(body, "project_id", None)
+    parameters = {"factors": [list(factors) for factors in factor_sets]}
+    request = await _begin(kind, caller, services, project_id, parameters)
+    texts = await _ending(
+        request,
+        services,
+        answer,
+        chain,
+        factor_sets,
+        stimuli,
+        engine=services.config.engine.model_dump(mode="json"),
+        generation=generation,
+        batch_size=body.batch_size,
+    )
+    names = ("model_output", "attenuated_model_output")
+    # answers are not kept: they may repeat what is in the prompts
+    counts = {"stimuli": len(texts[0])}
+    await in_thread(lambda: services.ledger.requests.finish(request.id, result=counts))
+    document = dict(zip(names, texts, strict=False))
+    return _with_warnings({**document, "requestId": request.id}, [*body.warnings, *left])
+
+
+async def _begin(
+    kind: RequestKind,
+    caller: Caller,
+    services: Services,
+    project_id: str | None,
+    parameters: Mapping[str, object],
+) -> RequestRecord:
+    def begin() -> RequestRecord:
+        new = NewRequest(kind, caller.user.id, project_id, parameters)
+        request = services.ledger.requests.create(new)
+        services.ledger.requests.start(request.id, job=services.store.replica)
+        return request
+
+    return await in_thread(begin)
+
+
+async def _ending(
+    request: RequestRecord,
+    services: Services,
+    function: Callable[..., Any],
+    *args: Any,
+    **options: Any,
+) -> Any:
+    """Run the work of a request; a failure is written down."""
+    try:
+        return await services.runner.call(function, *args, **options)
+    except BaseException as error:
+        reason = str(error) if isinstance(error, ZtomError) else type(error).__name__
+        services.ledger.requests.end(request.id, RequestStatus.FAILED, reason=reason)
+        raise
+
+
+def _with_warnings(document: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    return {**document, "warnings": warnings} if warnings else document
+
+
+__all__ = ["Tolerant", "router"]

@@ -1,0 +1,389 @@
+"""Checkpoints of a project: uploads, pointers, downloads, the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.forms import FormReader
+from serve_apps.control_plane.routes.projects import require_format
+from serve_apps.control_plane.runner import in_thread
+from serve_apps.control_plane.services import Services
+from serve_apps.control_plane.store import Staged
+from serve_apps.control_plane.streams import (
+    local_piece,
+    pieces_of,
+    tar_chunks,
+    tar_size,
+    zip_chunks,
+)
+from serve_apps.control_plane.wire import (
+    BaseModelGone,
+    FileEvent,
+    FileGone,
+    Id,
+    Pointer,
+    PointerChange,
+    Tolerant,
+    Upload,
+    UploadChange,
+    project_document,
+)
+from ztom.checkpoints.checkpoint import open_checkpoint
+from ztom.ledger.projects import (
+    CheckpointChange,
+    CheckpointRecord,
+    NewCheckpoint,
+    Part,
+    Storage,
+)
+
+router = APIRouter(tags=["files"])
+
+_Fields = TypeVar("_Fields", bound=Tolerant)
+_BYTES = "application/octet-stream"
+
+
+def _form_of(model: type[Tolerant], *, file: bool = True) -> dict[str, Any]:
+    """A form for the OpenAPI document: FastAPI would read the file into memory itself."""
+    schema = model.model_json_schema(by_alias=True)
+    properties = dict(schema["properties"])
+    if file:
+        properties["file"] = {"type": "string", "format": "binary"}
+    content = {**schema, "properties": properties}
+    return {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": content}}}
+    }
+
+
+@route(
+    router,
+    "POST",
+    "/project/file",
+    Permission.WRITE,
+    status_code=201,
+    openapi_extra=_form_of(Upload),
+)
+async def upload(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Add a checkpoint: one tar of its folder. The file is the last part of the form."""
+    return await _receive_new(request, caller, services, part=Part.ITERATION)
+
+
+@route(router, "PATCH", "/project/file", Permission.WRITE, openapi_extra=_form_of(UploadChange))
+async def change(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Rename a checkpoint, or put another file in its place."""
+
+    def check(fields: Mapping[str, str]) -> UploadChange:
+        body = _parsed(UploadChange, fields)
+        services.ledger.projects.checkpoint(caller.project(body.project_id), body.file_id)
+        return body
+
+    async with FormReader(request, services.store, before_file=check) as form:
+        body = await in_thread(check, form.fields)
+        new = None
+        if form.file is not None:
+            await in_thread(_require_checkpoint, form.file, services)
+            new = form.file
+
+        def record() -> dict[str, Any]:
+            edit = CheckpointChange(file_name=body.file_name, tag=body.tag)
+            place = None
+            if new is not None:
+                edit = CheckpointChange(
+                    file_name=body.file_name or form.file_name,
+                    tag=body.tag,
+                    storage=Storage.MANAGED,
+                    address=str(services.store.address(new)),
+                    nbytes=new.nbytes,
+                    content=new.sha256,
+                )
+                place = _placing(services, new)
+            return _changed(services, caller, body.project_id, body.file_id, edit, place, body)
+
+        return await in_thread(record)
+
+
+@route(router, "GET", "/project/file", Permission.READ, response_class=StreamingResponse)
+def download_all(projectId: Id, caller: CallerOf, services: ServicesOf) -> StreamingResponse:
+    """Every checkpoint of a project as a zip."""
+    project = services.ledger.projects.get(caller.project(projectId))
+    names = _unique_names(project.files)
+    streams = [(names[f.id], _Download.of(f, services).chunks) for f in project.files]
+    return StreamingResponse(zip_chunks(streams), media_type=_BYTES)
+
+
+@route(router, "DELETE", "/project/file", Permission.WRITE)
+def delete(body: FileGone, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Take a checkpoint out; ``hardDelete`` removes its bytes too, where nothing else uses them."""
+    project_id = caller.project(body.project_id)
+    orphans = services.ledger.projects.delete_checkpoint(
+        project_id, body.file_id, hard=body.hard_delete, actor=caller.actor
+    )
+    for address in orphans:
+        services.store.remove(address)
+    return project_document(services.ledger.projects.get(project_id))
+
+
+@route(router, "GET", "/project/file/{file_id}", Permission.READ, response_class=StreamingResponse)
+def download(
+    file_id: Id,
+    projectId: Id,
+    caller: CallerOf,
+    services: ServicesOf,
+) -> StreamingResponse:
+    """One checkpoint: the archive that was uploaded, or a tar of its folder."""
+    file = services.ledger.projects.checkpoint(caller.project(projectId), file_id)
+    return send(_Download.of(file, services), _archive_name(file))
+
+
+@route(router, "POST", "/project/file/external", Permission.WRITE, status_code=201)
+def point(body: Pointer, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Add a checkpoint that stays where it is, under a root that the operator allowed."""
+    require_format(body.format)
+    project_id = caller.project(body.project_id)
+    found = open_checkpoint(body.file_path, settings=services.pointers)
+    new = NewCheckpoint(
+        file_name=body.file_name or Path(body.file_path.rstrip("/")).name,
+        format=body.format,
+        storage=Storage.POINTER,
+        address=body.file_path,
+        part=Part.BASE if body.base_model else Part.ITERATION,
+        tag=body.tag,
+        nbytes=sum(found.source.size(name) for name in found.used_files),
+    )
+    services.ledger.projects.add_checkpoint(project_id, new, actor=caller.actor)
+    project = services.ledger.projects.get(project_id)
+    return project_document(project, warnings=body.warnings)
+
+
+@route(router, "PATCH", "/project/file/external", Permission.WRITE)
+def point_elsewhere(body: PointerChange, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Rename a pointer, or let it point elsewhere."""
+    project_id = caller.project(body.project_id)
+    services.ledger.projects.checkpoint(project_id, body.file_id)
+    edit = CheckpointChange(file_name=body.file_name, tag=body.tag)
+    if body.file_path is not None:
+        open_checkpoint(body.file_path, settings=services.pointers)
+        edit = CheckpointChange(
+            file_name=body.file_name,
+            tag=body.tag,
+            storage=Storage.POINTER,
+            address=body.file_path,
+        )
+    return _changed(services, caller, project_id, body.file_id, edit, None, body)
+
+
+@route(router, "POST", "/project/file_event", Permission.WRITE)
+def look_again(body: FileEvent, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Compute a file's scores and check it, once more."""
+    project_id = caller.project(body.project_id)
+    services.ledger.projects.recompute(project_id, body.file_id)
+    project = services.ledger.projects.get(project_id)
+    return project_document(project, warnings=body.warnings)
+
+
+@route(
+    router,
+    "POST",
+    "/project/base-model",
+    Permission.WRITE,
+    status_code=201,
+    openapi_extra=_form_of(Upload),
+)
+async def add_base(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Give the project a base model, which stands before its checkpoints in the chain."""
+    return await _receive_new(request, caller, services, part=Part.BASE)
+
+
+@route(router, "PATCH", "/project/base-model", Permission.WRITE, openapi_extra=_form_of(Upload))
+async def change_base(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Put another base model in its place, or rename it."""
+
+    def check(fields: Mapping[str, str]) -> tuple[Upload, CheckpointRecord]:
+        body = _parsed(Upload, fields)
+        return body, _base_of(services, caller.project(body.project_id))
+
+    async with FormReader(request, services.store, before_file=check) as form:
+        body, base = await in_thread(check, form.fields)
+        edit = CheckpointChange(file_name=body.file_name, tag=body.tag)
+        place: Callable[[], None] | None = None
+        if form.file is not None:
+            await in_thread(_require_checkpoint, form.file, services)
+            edit = CheckpointChange(
+                file_name=body.file_name or form.file_name,
+                tag=body.tag,
+                storage=Storage.MANAGED,
+                address=str(services.store.address(form.file)),
+                nbytes=form.file.nbytes,
+                content=form.file.sha256,
+            )
+            place = _placing(services, form.file)
+        return await in_thread(
+            _changed, services, caller, body.project_id, base.id, edit, place, body
+        )
+
+
+@route(router, "DELETE", "/project/base-model", Permission.WRITE)
+def delete_base(body: BaseModelGone, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Take the base model out of the project."""
+    project_id = caller.project(body.project_id)
+    base = _base_of(services, project_id)
+    orphans = services.ledger.projects.delete_checkpoint(
+        project_id, base.id, hard=body.hard_delete, actor=caller.actor
+    )
+    for address in orphans:
+        services.store.remove(address)
+    return project_document(services.ledger.projects.get(project_id), warnings=body.warnings)
+
+
+async def _receive_new(
+    request: Request, caller: Caller, services: Services, *, part: Part
+) -> dict[str, Any]:
+    def check(fields: Mapping[str, str]) -> Upload:
+        body = _parsed(Upload, fields)
+        require_format(body.format)
+        caller.project(body.project_id)
+        return body
+
+    async with FormReader(request, services.store, before_file=check) as form:
+        body = await in_thread(check, form.fields)
+        staged = form.file
+        if staged is None:
+            raise HTTPException(422, "The form has no file.")
+        await in_thread(_require_checkpoint, staged, services)
+        new = NewCheckpoint(
+            file_name=body.file_name or _shown(form.file_name) or "checkpoint.tar",
+            format=body.format,
+            storage=Storage.MANAGED,
+            address=str(services.store.address(staged)),
+            part=part,
+            tag=body.tag,
+            nbytes=staged.nbytes,
+            content=staged.sha256,
+        )
+
+        def record() -> dict[str, Any]:
+            services.ledger.projects.add_checkpoint(
+                body.project_id, new, actor=caller.actor, place=_placing(services, staged)
+            )
+            project = services.ledger.projects.get(body.project_id)
+            return project_document(project, warnings=body.warnings)
+
+        return await in_thread(record)
+
+
+def _require_checkpoint(staged: Staged, services: Services) -> None:
+    """Read what can be read without reading the weights: the archive, headers, configuration."""
+    open_checkpoint(str(staged.path), settings=services.managed)
+
+
+def _placing(services: Services, staged: Staged) -> Callable[[], None]:
+    return lambda: services.store.place(staged)
+
+
+def _changed(
+    services: Services,
+    caller: Caller,
+    project_id: str,
+    file_id: str,
+    edit: CheckpointChange,
+    place: Callable[[], None] | None,
+    body: Tolerant,
+) -> dict[str, Any]:
+    _, orphans = services.ledger.projects.change_checkpoint(
+        project_id, file_id, edit, actor=caller.actor, place=place
+    )
+    for address in orphans:
+        services.store.remove(address)
+    return project_document(services.ledger.projects.get(project_id), warnings=body.warnings)
+
+
+def _base_of(services: Services, project_id: str) -> CheckpointRecord:
+    base = services.ledger.projects.get(project_id).base
+    if base is None:
+        raise HTTPException(404, "the project has no base model")
+    return base
+
+
+def _parsed(model: type[_Fields], fields: Mapping[str, str]) -> _Fields:
+    try:
+        return model.model_validate({k: v for k, v in fields.items() if v != ""})
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False)) from None
+
+
+def _shown(name: str | None) -> str | None:
+    """A client's name for its file, without folders, where it can be shown."""
+    name = None if name is None else name.replace("\\", "/").rpartition("/")[2][:200].strip()
+    return name if name and name.isprintable() else None
+
+
+class _Download:
+    """A checkpoint on its way out."""
+
+    def __init__(self, chunks: Callable[[], Iterator[bytes]], nbytes: int) -> None:
+        self.chunks = chunks
+        self.nbytes = nbytes
+
+    @classmethod
+    def of(cls, file: CheckpointRecord, services: Services) -> _Download:
+        path = Path(file.address)
+        settings = services.managed
+        if file.storage is Storage.MANAGED and path.is_file():
+            piece = local_piece(path, path.name, settings=settings)
+            return cls(piece.chunks, piece.nbytes)
+        return cls.of_folder(file.address, services)
+
+    @classmethod
+    def of_folder(cls, reference: str, services: Services) -> _Download:
+        """A tar of what a reference names."""
+        found = open_checkpoint(reference, settings=services.managed)
+        pieces = pieces_of(found.source, found.source.names())
+        return cls(lambda: tar_chunks(pieces), tar_size(pieces))
+
+
+def send(download: _Download, name: str, headers: Mapping[str, str] | None = None) -> Any:
+    """As an answer."""
+    return StreamingResponse(
+        download.chunks(),
+        media_type=_BYTES,
+        headers={
+            "Content-Length": str(download.nbytes),
+            "Content-Disposition": f"attachment; filename*=UTF-8''{_quoted(name)}",
+            **(headers or {}),
+        },
+    )
+
+
+def send_folder(
+    reference: str, name: str, services: Services, headers: Mapping[str, str] | None = None
+) -> Any:
+    """A tar of a checkpoint's folder, as an answer."""
+    return send(_Download.of_folder(reference, services), name, headers)
+
+
+def _quoted(name: str) -> str:
+    from urllib.parse import quote
+
+    return quote(name, safe="")
+
+
+def _archive_name(file: CheckpointRecord) -> str:
+    name = file.file_name
+    return name if name.endswith((".tar", ".tar.gz", ".tgz")) else f"{name}.tar"
+
+
+def _unique_names(files: tuple[CheckpointRecord, ...]) -> dict[str, str]:
+    """Names in the zip: in the order of the chain, so that two of a name do not meet."""
+    return {
+        file.id: f"{at:03d}-{_archive_name(file).replace('/', '_')}"
+        for at, file in enumerate(files)
+    }

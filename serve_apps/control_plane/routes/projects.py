@@ -1,0 +1,146 @@
+"""Projects and their members."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from serve_apps.control_plane.access import CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.wire import (
+    FORMAT,
+    Id,
+    MemberPatch,
+    NewMember,
+    NewProject,
+    ProjectPatch,
+    ProjectsGone,
+    member_document,
+    project_document,
+)
+
+router = APIRouter(tags=["projects"])
+
+
+@route(router, "GET", "/project", Permission.USER)
+def projects(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
+    """The caller's projects; all of them for an administrator."""
+    found = services.ledger.projects.visible_to(None if caller.user.is_admin else caller.user.id)
+    only = None if caller.key is None else caller.key.project_id
+    return [project_document(project) for project in found if only in (None, project.id)]
+
+
+@route(router, "POST", "/project", Permission.USER, status_code=201)
+def create(body: NewProject, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Make a project, which belongs to the caller."""
+    require_format(body.format)
+    project = services.ledger.projects.create(
+        name=body.name,
+        description=body.description,
+        format=body.format,
+        owner=caller.user.id,
+        actor=caller.actor,
+    )
+    return project_document(project)
+
+
+@route(router, "PATCH", "/project", Permission.WRITE)
+def change(body: ProjectPatch, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Rename a project, or describe it anew; its format stays what it is."""
+    project_id = caller.project(body.project_id)
+    current = services.ledger.projects.get(project_id)
+    if body.format not in (None, current.format):
+        raise HTTPException(422, "The format of a project cannot be changed.")
+    changed = services.ledger.projects.change(
+        project_id, name=body.name, description=body.description, actor=caller.actor
+    )
+    return project_document(changed)
+
+
+@route(router, "DELETE", "/project", Permission.MANAGE, status_code=204)
+def delete(body: ProjectsGone, caller: CallerOf, services: ServicesOf) -> None:
+    """Delete projects: all of those named, or none. ``hardDelete`` takes their files as well."""
+    wanted = list(dict.fromkeys(map(caller.project, body.project_ids)))
+    for project_id in wanted:
+        requests = services.ledger.requests.of_project(project_id)
+        for request in requests:
+            if request.status.is_open:
+                raise HTTPException(409, f"Request {request.id} of the project still runs.")
+        orphans = services.ledger.projects.delete(
+            project_id, hard=body.hard_delete, actor=caller.actor
+        )
+        for address in orphans:
+            services.store.remove(address)
+        if body.hard_delete:
+            for request in requests:
+                services.store.remove(str(services.store.requests / request.id))
+
+
+@route(router, "GET", "/project/{project_id}", Permission.READ)
+def one(project_id: Id, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """A project with its files."""
+    return project_document(services.ledger.projects.get(caller.project(project_id)))
+
+
+@route(router, "GET", "/project/{project_id}/metadata", Permission.READ)
+def metadata(project_id: Id, caller: CallerOf, services: ServicesOf) -> Any:
+    """What is known of the project's model; an empty body while there is no checked checkpoint."""
+    project = services.ledger.projects.get(caller.project(project_id))
+    known = [file for file in project.chain if file.digest is not None]
+    if not known:
+        return Response(status_code=200)
+    return {
+        "format": project.format,
+        "checkpoints": len(project.chain),
+        "transitions": max(0, len(project.chain) - 1),
+        "latest": {"id": known[-1].id, "fileName": known[-1].file_name, "sha256": known[-1].digest},
+    }
+
+
+@route(router, "GET", "/project/{project_id}/user", Permission.READ)
+def members(project_id: Id, caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
+    """Who works on it."""
+    found = services.ledger.projects.members(caller.project(project_id))
+    return [member_document(member) for member in found]
+
+
+@route(router, "POST", "/project/{project_id}/user", Permission.MANAGE, status_code=201)
+def add_member(
+    project_id: Id, body: NewMember, caller: CallerOf, services: ServicesOf
+) -> list[dict[str, Any]]:
+    """Let somebody in."""
+    caller.project(project_id)
+    user = services.ledger.accounts.by_email(body.email_address)
+    services.ledger.projects.set_member(project_id, user.id, body.role, actor=caller.actor)
+    return members(project_id, caller, services)
+
+
+@route(router, "PATCH", "/project/{project_id}/user/{user_id}", Permission.MANAGE)
+def change_member(
+    project_id: Id, user_id: Id, body: MemberPatch, caller: CallerOf, services: ServicesOf
+) -> list[dict[str, Any]]:
+    """Change what a member may do."""
+    caller.project(project_id)
+    if services.ledger.projects.role(project_id, user_id) is None:
+        raise HTTPException(404, "there is no such member")
+    services.ledger.projects.set_member(project_id, user_id, body.role, actor=caller.actor)
+    return members(project_id, caller, services)
+
+
+@route(router, "DELETE", "/project/{project_id}/user/{user_id}", Permission.MANAGE, status_code=204)
+def remove_member(project_id: Id, user_id: Id, caller: CallerOf, services: ServicesOf) -> None:
+    """Take somebody out."""
+    caller.project(project_id)
+    services.ledger.projects.remove_member(project_id, user_id, actor=caller.actor)
+
+
+def require_format(name: str) -> None:
+    """Refuse what this server does not work with yet.
+
+    Raises:
+        HTTPException: 501.
+    """
+    if name != FORMAT:
+        raise HTTPException(501, f"{name} is not supported yet; {FORMAT} is.")

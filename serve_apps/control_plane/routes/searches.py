@@ -1,0 +1,211 @@
+"""Searches, in the original's form and in our own, and their results."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.routes.files import send_folder
+from serve_apps.control_plane.runner import in_thread
+from serve_apps.control_plane.searches import (
+    cancel,
+    create_search,
+    progress_of,
+    trial_document,
+    trials_of,
+)
+from serve_apps.control_plane.services import Services
+from serve_apps.control_plane.tokens import ARTIFACT
+from serve_apps.control_plane.wire import Id, NewSearch, Search, SearchFields, request_document
+from ztom.errors import NotOnRecordError
+from ztom.ledger.records import TrialStatus
+from ztom.ledger.requests import RequestKind, RequestRecord, RequestStatus
+
+router = APIRouter(tags=["searches"])
+
+_ARTIFACT_S = 15 * 60.0
+_KEEP_ALIVE_S = 15.0
+
+
+@route(router, "POST", "/dynamic_analysis/zto/batch", Permission.WRITE)
+async def search_and_wait(body: Search, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Search the project's chain and answer when it is over.
+
+    The search goes on when the connection is lost; its result then stays under
+    ``/project/{id}/analysis/result``.
+    """
+    request, warnings = await _create(body, caller, services)
+    while request.status.is_open:
+        await asyncio.sleep(services.config.poll_s)
+        request = await in_thread(services.ledger.requests.get, request.id)
+    if request.status is not RequestStatus.FINISHED or request.result is None:
+        raise HTTPException(
+            422 if request.status is RequestStatus.FAILED else 409,
+            f"search {request.id} {request.status}: {request.reason}",
+        )
+    document = {
+        **request.result,
+        "request_id": request.id,
+        "requestId": request.id,
+        "checkpoint_id": request.checkpoint_id,
+    }
+    notes = [*body.warnings, *warnings]
+    return {**document, "warnings": notes} if notes else document
+
+
+@route(router, "POST", "/v1/searches", Permission.WRITE, status_code=202)
+async def start_search(body: NewSearch, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Queue a search."""
+    request, warnings = await _create(body, caller, services)
+    return {**request_document(request), "warnings": warnings}
+
+
+@route(router, "GET", "/v1/searches/{request_id}", Permission.READ)
+def search(request_id: Id, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Where a search stands."""
+    request = _search_of(request_id, caller, services)
+    return {**request_document(request), "progress": progress_of(request, services.ledger)}
+
+
+@route(router, "GET", "/v1/searches/{request_id}/events", Permission.READ)
+async def events(request_id: Id, caller: CallerOf, services: ServicesOf) -> StreamingResponse:
+    """Server-sent events: ``trial`` for each that ended, ``status``, and ``end`` at last."""
+    await in_thread(_search_of, request_id, caller, services)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(
+        _events(request_id, services), media_type="text/event-stream", headers=headers
+    )
+
+
+@route(router, "POST", "/v1/searches/{request_id}/cancel", Permission.WRITE)
+def cancel_search(request_id: Id, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """End a search; its trials stay, and it can be resumed."""
+    request = _search_of(request_id, caller, services)
+    if not request.status.is_open:
+        raise HTTPException(409, f"the search has {request.status}")
+    return request_document(cancel(request, services))
+
+
+@route(router, "POST", "/v1/searches/{request_id}/resume", Permission.WRITE, status_code=202)
+def resume_search(request_id: Id, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Go on with a search that was cancelled or failed, with every trial that it has."""
+    request = _search_of(request_id, caller, services)
+    return request_document(services.ledger.requests.requeue(request.id))
+
+
+@route(router, "GET", "/project/{project_id}/analysis/result", Permission.READ)
+def results(
+    project_id: Id,
+    caller: CallerOf,
+    services: ServicesOf,
+    requestId: Id | None = None,
+) -> Any:
+    """What came of one request, or of all of a project, newest first."""
+    caller.project(project_id)
+    if requestId is not None:
+        return request_document(_request_of(project_id, requestId, services))
+    return [request_document(each) for each in services.ledger.requests.of_project(project_id)]
+
+
+@route(router, "GET", "/project/{project_id}/analysis/result/artifact", Permission.READ)
+def artifact(
+    project_id: Id,
+    requestId: Id,
+    http: Request,
+    caller: CallerOf,
+    services: ServicesOf,
+    mode: Literal["URL", "STREAM"] = "URL",
+) -> Any:
+    """The whole of a result: a signed address that holds for 15 minutes, or the bytes."""
+    caller.project(project_id)
+    request = _request_of(project_id, requestId, services)
+    if request.artifact is None:
+        raise HTTPException(404, "the request has no artifact")
+    if mode == "STREAM":
+        return _send(request, services)
+    token = services.tokens.issue(request.id, audience=ARTIFACT, seconds=_ARTIFACT_S)
+    address = http.url_for("signed_artifact").include_query_params(token=token)
+    return Response(str(address), media_type="text/plain")
+
+
+@route(router, "GET", "/v1/artifacts", Permission.PUBLIC, name="signed_artifact")
+def signed_artifact(token: str, services: ServicesOf) -> Any:
+    """What a signed address gives; the signature is the permission."""
+    claims = services.tokens.check(token[:4096], audience=ARTIFACT)
+    if claims is None:
+        raise HTTPException(401, "The address does not hold, or no more.")
+    return _send(services.ledger.requests.get(claims.subject), services)
+
+
+async def _create(
+    body: SearchFields, caller: Caller, services: Services
+) -> tuple[RequestRecord, list[str]]:
+    def create() -> tuple[RequestRecord, list[str]]:
+        project = services.ledger.projects.get(caller.project(body.project_id))
+        return create_search(body, caller.user.id, project, services)
+
+    return await in_thread(create)
+
+
+async def _events(request_id: str, services: Services) -> AsyncIterator[str]:
+    """From the ledger, so that it does not matter where the search runs."""
+    seen: set[int] = set()
+    status, silent = None, 0.0
+    while True:
+        request = await in_thread(services.ledger.requests.get, request_id)
+        trials = await in_thread(trials_of, request, services.ledger)
+        said = []
+        if request.status is not status:
+            status = request.status
+            said.append(_event("status", {"status": status, "reason": request.reason}))
+        for trial in trials:
+            if trial.number not in seen and trial.status is not TrialStatus.RUNNING:
+                seen.add(trial.number)
+                said.append(_event("trial", trial_document(trial)))
+        if not status.is_open:
+            said.append(_event("end", request_document(request)))
+        silent = 0.0 if said else silent + services.config.poll_s
+        if silent >= _KEEP_ALIVE_S:
+            said, silent = [": still here\n\n"], 0.0
+        if said:
+            yield "".join(said)
+        if not status.is_open:
+            return
+        await asyncio.sleep(services.config.poll_s)
+
+
+def _event(name: str, content: object) -> str:
+    return f"event: {name}\ndata: {json.dumps(content)}\n\n"
+
+
+def _search_of(request_id: str, caller: Caller, services: Services) -> RequestRecord:
+    missing = NotOnRecordError("there is no such search", got=request_id)
+    request = services.ledger.requests.get(request_id)
+    if request.kind is not RequestKind.SEARCH or request.project_id is None:
+        raise missing
+    caller.project(request.project_id)
+    return request
+
+
+def _request_of(project_id: str, request_id: str, services: Services) -> RequestRecord:
+    request = services.ledger.requests.get(request_id)
+    if request.project_id != project_id:
+        raise NotOnRecordError("there is no such request", got=request_id)
+    return request
+
+
+def _send(request: RequestRecord, services: Services) -> Any:
+    path = Path(request.artifact or "")
+    if not path.exists():
+        raise HTTPException(404, "the artifact is gone")
+    if path.is_dir():
+        return send_folder(str(path), f"{request.kind}-{request.id[:8]}.tar", services)
+    return FileResponse(path, media_type="application/json")

@@ -1,0 +1,385 @@
+"""Searches: from a request to the file that `python -m tune_search` runs, and back to an answer.
+
+`advance` is called again and again, by every replica: it looks at the ledger and at Ray's jobs and
+does what is due. All it knows is in the ledger, so it does not matter which process calls it, or
+how often, or whether the one before was killed half-way.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from starlette.exceptions import HTTPException
+
+from serve_apps.control_plane.chains import chain_of
+from serve_apps.control_plane.data import copy_data
+from serve_apps.control_plane.runner import JobState, SearchJob
+from serve_apps.control_plane.services import Services
+from serve_apps.control_plane.wire import FORMAT, SearchFields
+from ztom.engines.protocol import GenerationConfig
+from ztom.errors import ZtomError
+from ztom.ledger.ledger import Ledger
+from ztom.ledger.projects import NewCheckpoint, Part, ProjectRecord, Storage
+from ztom.ledger.records import StudyRecord, TrialRecord, TrialStatus
+from ztom.ledger.requests import NewRequest, RequestKind, RequestRecord, RequestStatus
+from ztom.scoring.build import SOURCES
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "search.yaml"
+
+
+class Step(StrEnum):
+    """What is due for a search."""
+
+    NOTHING = "nothing"
+    START = "start"
+    FINISH = "finish"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What `next_step` decides by.
+
+    Attributes:
+        status: In the ledger.
+        job: How its job is; None where it has none.
+        attempts: How often it was started.
+        most_attempts: How often it may be.
+        others_running: Whether another search has the machine.
+        has_result: Whether the ledger holds one.
+        explained: Whether the search itself said why it ended without one.
+    """
+
+    status: RequestStatus
+    job: JobState | None
+    attempts: int
+    most_attempts: int
+    others_running: bool
+    has_result: bool
+    explained: bool
+
+
+def next_step(now: Situation) -> Step:
+    """What is due; a search whose process died goes on, a few times."""
+    if now.status is RequestStatus.QUEUED:
+        return Step.NOTHING if now.others_running else Step.START
+    if now.status is not RequestStatus.RUNNING or now.job is JobState.RUNNING:
+        return Step.NOTHING
+    if now.has_result:
+        return Step.FINISH
+    given_up = now.explained or now.job is JobState.STOPPED
+    return Step.FAIL if given_up or now.attempts >= now.most_attempts else Step.START
+
+
+def create_search(
+    fields: SearchFields, user_id: str, project: ProjectRecord, services: Services
+) -> tuple[RequestRecord, list[str]]:
+    """Check everything that can be checked without a model, copy the data, and queue the search.
+
+    Returns:
+        The request, and what was left aside.
+
+    Raises:
+        HTTPException: The project has no chain, or the call asks for what it may not.
+        ZtomError: A data set cannot be read.
+    """
+    chain = chain_of(project, services)
+    _check_allowed(fields)
+    generation, warnings = generation_options(fields.inference_config_json)
+    request = services.ledger.requests.create(
+        NewRequest(
+            RequestKind.SEARCH,
+            user_id,
+            project.id,
+            {
+                "scalingFactorLimit": fields.scaling_factor_limit,
+                "maxEvaluations": fields.max_evaluations,
+                "error": [term.function for term in fields.error],
+                "checkpoints": [file.id for file in project.chain],
+            },
+        )
+    )
+    folder = services.store.request_folder(request.id)
+    try:
+        data = _copy_all(fields, folder, services)
+        for name, copy in data.items():
+            services.ledger.projects.record_data(
+                project.id, name, digest=copy.digest, nbytes=copy.nbytes
+            )
+        engine = fields.engine or services.config.engine
+        document: dict[str, Any] = {
+            "name": request.id,
+            "chain": {
+                "checkpoints": [
+                    {"reference": reference, "tag": file.tag or file.file_name}
+                    | ({} if pin is None else {"sha256": pin})
+                    for reference, pin, file in zip(
+                        chain.references, chain.pins, project.chain, strict=True
+                    )
+                ]
+            },
+            **{name: str(copy.path) for name, copy in data.items()},
+            "labels": list(fields.labels),
+            "error": [term.model_dump(mode="json", exclude_none=True) for term in fields.error],
+            "scaling_factor_limit": fields.scaling_factor_limit,
+            "batch_size": fields.batch_size,
+            "inference_config": generation,
+            "detailed_output": bool(fields.detailed_output),
+            "sampler": fields.sampler,
+            "budget": {"evaluations": fields.max_evaluations},
+            "engine": engine.model_dump(mode="json"),
+            "seed": fields.seed,
+            "insist": fields.insist,
+            "output": str(folder / "run"),
+            "ledger": services.config.ledger_address,
+        }
+        _write_private(folder / CONFIG, yaml.safe_dump(document))
+    except (ZtomError, HTTPException) as error:
+        reason = str(error) if isinstance(error, ZtomError) else str(error.detail)
+        services.ledger.requests.end(request.id, RequestStatus.FAILED, reason=reason)
+        raise
+    return request, warnings
+
+
+def advance(services: Services) -> None:
+    """Do what is due for every open search."""
+    searches = [r for r in services.ledger.requests.open() if r.kind is RequestKind.SEARCH]
+    running = sum(r.status is RequestStatus.RUNNING for r in searches)
+    for request in searches:
+        study = _study_of(request, services.ledger)
+        state, message = (None, "") if request.job is None else services.runner.state(request.job)
+        step = next_step(
+            Situation(
+                status=request.status,
+                job=state,
+                attempts=request.attempts,
+                most_attempts=services.config.search_attempts,
+                others_running=running > 0,
+                has_result=_finished_result(study, services.ledger) is not None,
+                explained=_explanation(request, services) is not None,
+            )
+        )
+        if step is Step.START:
+            running += request.status is RequestStatus.QUEUED
+            _start(request, services)
+        elif step is Step.FINISH:
+            finish(request, services)
+        elif step is Step.FAIL:
+            reason = (
+                _explanation(request, services)
+                or (f"ended without a result after {request.attempts} attempts. {message}"[:2000])
+            )
+            services.ledger.requests.end(request.id, RequestStatus.FAILED, reason=reason)
+
+
+def cancel(request: RequestRecord, services: Services) -> RequestRecord:
+    """End a search; what its trials found stays, and it can be resumed."""
+    ended = services.ledger.requests.end(
+        request.id, RequestStatus.CANCELLED, reason="cancelled by a user"
+    )
+    if request.job is not None:
+        services.runner.stop(request.job)
+    return ended
+
+
+def finish(request: RequestRecord, services: Services) -> RequestRecord:
+    """Write down what came of a search, and add the mastered checkpoint to the project."""
+    study = _study_of(request, services.ledger)
+    result = _finished_result(study, services.ledger)
+    if study is None or result is None:
+        return request
+    proof: Mapping[str, Any] = result.get("proof") or {}
+    variant = proof.get("variant")
+    checkpoint = None
+    if variant is not None:
+        checkpoint = NewCheckpoint(
+            file_name=f"mastered-{request.id[:8]}",
+            format=FORMAT,
+            storage=Storage.MANAGED,
+            address=variant,
+            part=Part.MASTERED,
+            tag="mastered",
+            nbytes=sum(p.stat().st_size for p in Path(variant).iterdir() if p.is_file()),
+            content=proof.get("variant_digest"),
+        )
+    services.ledger.requests.set_study(request.id, study.id)
+    return services.ledger.requests.finish(
+        request.id,
+        result=answer_of(result),
+        artifact=str(services.store.requests / request.id / "run" / "result.json"),
+        checkpoint=checkpoint,
+        actor=f"user:{request.user_id}",
+    )
+
+
+def answer_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The original's four fields, and what the holdout said."""
+    proof: Mapping[str, Any] = result.get("proof") or {}
+    return {
+        "trained_model_error": result["trained_model_error"],
+        "optimized_model_error": result["optimized_model_error"],
+        "optimized_scaling_factors": list(result["optimized_scaling_factors"]),
+        "number_of_inferences": result["number_of_inferences"],
+        "noise_floor": result.get("noise_floor"),
+        "stop_reason": result.get("stop_reason"),
+        "holdout": None
+        if not proof
+        else {
+            "trained_model_error": proof["trained_model_error"],
+            "optimized_model_error": proof["optimized_model_error"],
+            "verdict": proof["verdict"],
+            "insisted": proof.get("insisted", False),
+            "realised_step": proof.get("realised"),
+            "warnings": list(proof.get("warnings", ())),
+        },
+        "variant_digest": proof.get("variant_digest"),
+    }
+
+
+def progress_of(request: RequestRecord, ledger: Ledger) -> dict[str, Any]:
+    """Where a search stands, from its trials."""
+    study = _study_of(request, ledger)
+    trials = () if study is None else ledger.trials(study.id)
+    ended = [trial for trial in trials if trial.status is not TrialStatus.RUNNING]
+    best = min(
+        (t for t in ended if t.outcome.error is not None),
+        key=lambda t: t.outcome.error if t.outcome.error is not None else 0.0,
+        default=None,
+    )
+    return {
+        "trials": len(ended),
+        "maxEvaluations": request.parameters.get("maxEvaluations"),
+        "bestError": None if best is None else best.outcome.error,
+        "bestFactors": None if best is None else list(best.factors),
+    }
+
+
+def trial_document(trial: TrialRecord) -> dict[str, Any]:
+    """A trial, as an event."""
+    return {
+        "number": trial.number,
+        "kind": trial.kind,
+        "status": trial.status,
+        "factors": list(trial.factors),
+        "error": trial.outcome.error,
+        "reason": trial.outcome.reason,
+        "seconds": trial.outcome.seconds.get("total"),
+    }
+
+
+def trials_of(request: RequestRecord, ledger: Ledger) -> tuple[TrialRecord, ...]:
+    """The trials of a search so far."""
+    study = _study_of(request, ledger)
+    return () if study is None else ledger.trials(study.id)
+
+
+def generation_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What the engine understands of the original's ``inferenceConfigJson``, and what was left."""
+    known = {name: value for name, value in given.items() if name in GenerationConfig.model_fields}
+    left = [
+        f"inferenceConfigJson: {name[:60]!r} is not known and was ignored"
+        for name in given
+        if name not in known
+    ]
+    try:
+        checked = GenerationConfig.model_validate(known)
+    except ValueError as error:
+        raise HTTPException(422, f"inferenceConfigJson is wrong: {_first_line(error)}") from None
+    return checked.model_dump(mode="json"), left
+
+
+def require_allowed_engine(engine: Any) -> None:
+    """Refuse engines that would run code of the caller's choice.
+
+    Raises:
+        HTTPException: 422.
+    """
+    if engine is not None and (engine.name == "fake" or engine.module is not None):
+        raise HTTPException(422, "Over HTTP the engine is vllm or torch, without a module.")
+
+
+def _check_allowed(fields: SearchFields) -> None:
+    own = [term.function for term in fields.error if term.function not in SOURCES]
+    if own:
+        raise HTTPException(
+            422,
+            f"{own[0][:100]!r} is no built-in error function ({', '.join(sorted(SOURCES))}); "
+            "functions of one's own run from the command line, not over HTTP.",
+        )
+    require_allowed_engine(fields.engine)
+
+
+def _copy_all(fields: SearchFields, folder: Path, services: Services) -> dict[str, Any]:
+    wanted: dict[str, Sequence[str]] = {"stimuli": fields.stimulus_paths}
+    single = {
+        "expected_outputs": fields.expected_output_path,
+        "holdout": fields.holdout_path,
+        "holdout_expected_outputs": fields.holdout_expected_output_path,
+    }
+    wanted |= {name: (path,) for name, path in single.items() if path is not None}
+    return {
+        name: copy_data(paths, folder, name, settings=services.pointers)
+        for name, paths in wanted.items()
+    }
+
+
+def _start(request: RequestRecord, services: Services) -> None:
+    job = f"ztom-{request.id}-{uuid.uuid4().hex[:8]}"
+    if services.ledger.requests.start(request.id, job=job, instead_of=request.job) is None:
+        return
+    services.runner.submit(
+        SearchJob(
+            id=job,
+            config=services.store.requests / request.id / CONFIG,
+            environment={
+                "ZTOM_ACTOR": f"user:{request.user_id}",
+                "ZTOM_ALLOWED_ROOTS": json.dumps(list(services.managed.allowed_roots)),
+            },
+        )
+    )
+
+
+def _study_of(request: RequestRecord, ledger: Ledger) -> StudyRecord | None:
+    """A search's study is called after its request."""
+    return ledger.latest_study(request.id)
+
+
+def _finished_result(study: StudyRecord | None, ledger: Ledger) -> Mapping[str, Any] | None:
+    """The result of a study that was proved, or that ended without anything to prove."""
+    result = None if study is None else ledger.result(study.id)
+    if result is None or (result.get("proof") is None and result["stop_reason"] == "interrupted"):
+        return None
+    return result
+
+
+def _explanation(request: RequestRecord, services: Services) -> str | None:
+    """What the search said of its own failure; it is cleared when the search starts again."""
+    said = services.store.requests / request.id / "run" / "error.txt"
+    try:
+        return said.read_text(encoding="utf-8")[:2000]
+    except OSError:
+        return None
+
+
+def _write_private(path: Path, text: str) -> None:
+    """For the owner only: the ledger's address may hold a password."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split("\n")[1:3])[:200]

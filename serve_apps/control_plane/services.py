@@ -1,0 +1,59 @@
+"""What the routes work with, put together once per replica."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from serve_apps.control_plane.config import ServerConfig
+from serve_apps.control_plane.limits import LoginLimit
+from serve_apps.control_plane.runner import Runner
+from serve_apps.control_plane.store import Store
+from serve_apps.control_plane.tokens import Tokens, load_keys
+from ztom.ledger.ledger import Ledger
+from ztom.settings import Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything a request may need.
+
+    Attributes:
+        pointers: What users may point to: the operator's roots only.
+        managed: What the server reads: its own files as well.
+    """
+
+    config: ServerConfig
+    pointers: Settings
+    managed: Settings
+    ledger: Ledger
+    tokens: Tokens
+    limit: LoginLimit
+    store: Store
+    runner: Runner
+
+    @classmethod
+    def open(cls, config: ServerConfig, runner: Runner) -> Self:
+        """Open ledger, keys and store.
+
+        Raises:
+            ZtomError: One of them cannot be used.
+        """
+        store = Store.open(config.data)
+        pointers = Settings(allowed_roots=config.pointer_roots)
+        roots = (*config.pointer_roots, str(config.data))
+        return cls(
+            config=config,
+            pointers=pointers,
+            managed=Settings(allowed_roots=roots),
+            ledger=Ledger.open(config.ledger_address),
+            tokens=Tokens(load_keys(config.keys / "jwt.keys")),
+            limit=LoginLimit(config.login_failures),
+            store=store,
+            runner=runner,
+        )
+
+    def close(self) -> None:
+        """Give back what was opened."""
+        self.ledger.close()
+        self.store.close()

@@ -1,0 +1,243 @@
+"""The server's own files: uploads, kept by the hash of their bytes, and requests' folders.
+
+An upload is written aside and renamed into place when the ledger takes it on record; what a killed
+process left aside is swept at the next start. While an upload is written its file is locked, so a
+sweep leaves the uploads of a second replica alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self
+
+from ztom.errors import StorageError
+
+_GZIP = b"\x1f\x8b"
+#: A file that was placed this long ago and is not on record was never committed.
+_ORPHAN_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """An upload that is whole and on the disk, aside.
+
+    Attributes:
+        path: Where it is.
+        sha256: Of its bytes.
+        nbytes: How many.
+    """
+
+    path: Path
+    sha256: str
+    nbytes: int
+
+
+class Upload:
+    """A file that is being received. Every method may block on the disk.
+
+    Raises (every method):
+        StorageError: The disk refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._head = b""
+        with _disk():
+            self._file: IO[bytes] = path.open("xb", buffering=0)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def write(self, data: bytes) -> None:
+        """Append."""
+        if len(self._head) < 2:
+            self._head = (self._head + data[:2])[:2]
+        self._digest.update(data)
+        self._size += len(data)
+        view = memoryview(data)
+        with _disk():
+            while view:
+                view = view[self._file.write(view) :]
+
+    def finish(self) -> Staged:
+        """Bring it to the disk, under a name that says what kind of archive it is."""
+        with _disk():
+            os.fsync(self._file.fileno())
+            suffix = ".tar.gz" if self._head == _GZIP else ".tar"
+            path = self._path.with_suffix(suffix)
+            self._path.rename(path)
+        self._path = path
+        return Staged(path, self._digest.hexdigest(), self._size)
+
+    def discard(self) -> None:
+        """Give the lock back, and remove it unless it was placed."""
+        self._file.close()
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Folders of the server's data.
+
+    Attributes:
+        root: The data folder.
+        replica: Name of the process that opened it.
+    """
+
+    root: Path
+    replica: str
+    _presence: IO[bytes]
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """Make the folders, for the owner only.
+
+        Raises:
+            StorageError: They cannot be made.
+        """
+        replica = f"replica-{uuid.uuid4().hex}"
+        with _disk():
+            for name in ("checkpoints", "staging", "requests", "replicas"):
+                (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            # held until the process ends, however it ends
+            presence = (root / "replicas" / replica).open("xb")
+            fcntl.flock(presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return cls(root, replica, presence)
+
+    def close(self) -> None:
+        """Say that the process is done."""
+        self._presence.close()
+        (self.root / "replicas" / self.replica).unlink(missing_ok=True)
+
+    def is_alive(self, replica: str) -> bool:
+        """Whether the process of this name still runs."""
+        path = self.root / "replicas" / replica
+        return path.is_file() and not _nobody_writes(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Uploads, by hash."""
+        return self.root / "checkpoints"
+
+    @property
+    def staging(self) -> Path:
+        """Uploads on their way."""
+        return self.root / "staging"
+
+    @property
+    def requests(self) -> Path:
+        """A folder for each request."""
+        return self.root / "requests"
+
+    def request_folder(self, request_id: str) -> Path:
+        """The folder of a request, made if need be."""
+        folder = self.requests / request_id
+        with _disk():
+            folder.mkdir(exist_ok=True, mode=0o700)
+        return folder
+
+    def begin(self) -> Upload:
+        """Start to receive a file."""
+        return Upload(self.staging / f"{uuid.uuid4().hex}.part")
+
+    def begin_folder(self) -> Path:
+        """A private folder that is swept like an upload."""
+        folder = self.staging / uuid.uuid4().hex
+        with _disk():
+            folder.mkdir(mode=0o700)
+        return folder
+
+    def address(self, staged: Staged) -> Path:
+        """Where it will stand."""
+        suffix = ".tar.gz" if staged.path.name.endswith(".tar.gz") else ".tar"
+        return self.checkpoints / f"{staged.sha256}{suffix}"
+
+    def place(self, staged: Staged) -> None:
+        """Make it appear at its address; the same bytes may stand there already."""
+        target = self.address(staged)
+        with _disk():
+            if not target.exists():
+                staged.path.rename(target)
+                _sync_folder(target.parent)
+
+    def remove(self, address: str) -> None:
+        """Remove one of the server's files, or folders; others are left alone."""
+        path = Path(address)
+        if not path.is_relative_to(self.root) or path == self.root:
+            return
+        with _disk():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def sweep(self, on_record: Collection[str]) -> list[str]:
+        """Remove what killed processes left: uploads aside, and files that are on no record.
+
+        Args:
+            on_record: Addresses that the ledger knows.
+
+        Returns:
+            Names of what was removed.
+        """
+        removed = []
+        for path in sorted(self.staging.iterdir()):
+            old = time.time() - path.stat().st_mtime > _ORPHAN_S
+            if path.is_dir() and old:
+                shutil.rmtree(path, ignore_errors=True)
+                removed.append(path.name)
+            elif path.is_file() and _nobody_writes(path):
+                path.unlink(missing_ok=True)
+                removed.append(path.name)
+        for path in sorted((self.root / "replicas").iterdir()):
+            if _nobody_writes(path):
+                path.unlink(missing_ok=True)
+        for path in sorted(self.checkpoints.iterdir()):
+            old = time.time() - path.stat().st_mtime > _ORPHAN_S
+            if old and str(path) not in on_record:
+                path.unlink(missing_ok=True)
+                removed.append(path.name)
+        return removed
+
+
+def _nobody_writes(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except OSError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _disk():
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise StorageError(
+            "the server's disk is full" if full else "the server's disk refused",
+            got=error.strerror,
+            fix="Nothing was kept. Make room, then send it again.",
+        ) from error

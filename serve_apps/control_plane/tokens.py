@@ -1,0 +1,146 @@
+"""Tokens: JSON Web Tokens (RFC 7519), HS384, signed with a key that is this server's alone.
+
+The key file holds one key a line, base64. The first one signs, all of them verify: a new line at
+the top rotates the key, and taking the old line away ends the tokens that it signed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jwt
+
+from ztom.errors import ConfigError
+
+ALGORITHM = "HS384"
+MIN_KEY_BYTES = 48
+KEY_VARIABLE = "ZTOM_JWT_KEY"
+#: Used twice, for tokens and for addresses of artifacts: neither passes for the other.
+LOGIN, ARTIFACT = "ztom-login", "ztom-artifact"
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token that holds says.
+
+    Attributes:
+        subject: Id of the user, or of the request whose artifact it opens.
+        session: Of the user when they logged in.
+    """
+
+    subject: str
+    session: int
+
+
+class Tokens:
+    """Signs and checks tokens.
+
+    Args:
+        keys: Each of at least 48 bytes; the first one signs.
+    """
+
+    def __init__(self, keys: tuple[bytes, ...]) -> None:
+        if not keys or any(len(key) < MIN_KEY_BYTES for key in keys):
+            raise ConfigError(
+                "the key that signs tokens is too short",
+                got=f"{min(map(len, keys), default=0)} bytes",
+                expected=f"at least {MIN_KEY_BYTES}",
+                fix="Remove it: a new one is made at the next start.",
+            )
+        self._keys = keys
+
+    def issue(self, subject: str, *, audience: str, seconds: float, session: int = 0) -> str:
+        """A token that holds for some seconds."""
+        now = int(time.time())
+        claims = {
+            "sub": subject,
+            "aud": audience,
+            "iat": now,
+            "exp": now + max(1, int(seconds)),
+            "ses": session,
+        }
+        return jwt.encode(claims, self._keys[0], algorithm=ALGORITHM)
+
+    def check(self, token: str, *, audience: str) -> Claims | None:
+        """What it says; None when it does not hold, for whatever reason."""
+        for key in self._keys:
+            try:
+                claims = jwt.decode(
+                    token,
+                    key,
+                    algorithms=[ALGORITHM],
+                    audience=audience,
+                    options={"require": ["exp", "iat", "sub", "aud", "ses"]},
+                )
+            except jwt.InvalidTokenError:
+                continue
+            if isinstance(claims["ses"], int):
+                return Claims(claims["sub"], claims["ses"])
+        return None
+
+
+def load_keys(path: Path) -> tuple[bytes, ...]:
+    """The keys of a server: from the environment, else from the file, which is made if need be.
+
+    Raises:
+        ConfigError: A key is too short or malformed, or others can read the file.
+    """
+    given = os.environ.get(KEY_VARIABLE)
+    if given is not None:
+        return (_decode(given, KEY_VARIABLE),)
+    if not path.exists():
+        _write(path, [new_key()])
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(
+            f"{path} can be read by others", fix=f"chmod 600 {path}, and rotate the key."
+        )
+    lines = path.read_text(encoding="ascii", errors="replace").split()
+    return tuple(_decode(line, str(path)) for line in lines)
+
+
+def rotate(path: Path, *, keep: int = 1) -> None:
+    """Put a new key on top of the file and keep so many of the old ones.
+
+    Raises:
+        ConfigError: The file cannot be used.
+    """
+    old = [base64.b64encode(key).decode() for key in load_keys(path)]
+    _write(path, [new_key(), *old[:keep]])
+
+
+def new_key() -> str:
+    """A random key, base64."""
+    return base64.b64encode(secrets.token_bytes(MIN_KEY_BYTES)).decode()
+
+
+def _decode(text: str, where: str) -> bytes:
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        key = text.encode()  # a passphrase is a key too, when it is long enough
+    if len(key) < MIN_KEY_BYTES:
+        raise ConfigError(
+            f"the key in {where} is too short",
+            got=f"{len(key)} bytes",
+            expected=f"at least {MIN_KEY_BYTES}",
+            fix="openssl rand -base64 48 makes one.",
+        )
+    return key
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    """Whole or not at all, and readable by its owner only from the first byte."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write("\n".join(lines) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(path)

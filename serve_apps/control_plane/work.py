@@ -1,0 +1,196 @@
+"""Work on weights, done in processes of its own: what `runner` carries to Ray.
+
+Each function takes plain values and gives plain values back; what is big stays in files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from ztom.errors import ChainError
+from ztom.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSpec:
+    """A chain as the server hands it on.
+
+    Attributes:
+        references: What `ztom.checkpoints` opens, base first.
+        roots: Under which of them must lie.
+        pins: The digest that each must have; None where it is not known yet.
+    """
+
+    references: tuple[str, ...]
+    roots: tuple[str, ...]
+    pins: tuple[str | None, ...] = ()
+
+    @property
+    def settings(self) -> Settings:
+        """The installation's limits, and these roots."""
+        return Settings(allowed_roots=self.roots)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What was found in a checkpoint.
+
+    Attributes:
+        digest: Of its content; None when it cannot be used.
+        weights: Mean absolute change of its weights, see `ztom.blending.changes`.
+        biases: The same for biases.
+        message: What is wrong with it.
+    """
+
+    digest: str | None
+    weights: float | None = None
+    biases: float | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blended:
+    """A blend that was written and is on record.
+
+    Attributes:
+        folder: The variant.
+        digest: Of its manifest.
+        realised: Realised over intended step, None where nothing was to change.
+        warnings: About precision.
+    """
+
+    folder: str
+    digest: str
+    realised: float | None
+    warnings: tuple[str, ...]
+
+
+def score_checkpoint(chain: ChainSpec, *, before: int | None) -> Scored:
+    """Read the last checkpoint of a chain whole, and compare it.
+
+    Args:
+        chain: Ends with the checkpoint.
+        before: Position of the one to compare with; None for nothing.
+    """
+    from ztom.blending.chain import Chain
+    from ztom.blending.changes import change_scores, check_finite
+    from ztom.checkpoints.checkpoint import open_checkpoint
+    from ztom.errors import CheckpointError, StorageError
+
+    try:
+        last = len(chain.references) - 1
+        if last == 0:
+            only = open_checkpoint(chain.references[0], settings=chain.settings)
+            if only.kind == "full":
+                check_finite(Chain((only,), (None,), "sequence", 0, ("",)), 0)
+            return Scored(only.digest)
+        opened = _open(chain)
+        digest = opened.members[last].digest
+        if before is None:
+            check_finite(opened, last)
+            return Scored(digest)
+        scores = change_scores(opened, before, last)
+        return Scored(digest, scores.weights, scores.biases)
+    except StorageError:
+        raise  # trying again may help
+    except (CheckpointError, ChainError) as error:
+        return Scored(None, message=str(error))
+
+
+def compare(
+    chain: ChainSpec,
+    *,
+    old: int,
+    new: int,
+    weights: Sequence[str] | None,
+    biases: Sequence[str] | None,
+) -> dict[str, object]:
+    """Two members of a chain, tensor by tensor: the answer of a static analysis."""
+    from ztom.blending.changes import change_scores, is_bias, row_changes
+
+    opened = _open(chain)
+    scores = change_scores(opened, old, new)
+    names = None if weights is None and biases is None else {*(weights or ()), *(biases or ())}
+    rows = row_changes(opened, old, new, names)
+    return {
+        "weight_summary_score": scores.weights,
+        "bias_summary_score": scores.biases,
+        "absolute_weight_difference": {n: v for n, v in rows.items() if not is_bias(n)},
+        "absolute_bias_difference": {n: v for n, v in rows.items() if is_bias(n)},
+    }
+
+
+def blend(
+    chain: ChainSpec, factors: Sequence[float], destination: str, *, ledger: str, actor: str
+) -> Blended:
+    """Write a blend as a variant and put it on record."""
+    from ztom.ledger.ledger import Ledger
+    from ztom.variants.record import for_the_record
+    from ztom.variants.write import stage_variant
+
+    with (
+        Ledger.open(ledger) as book,
+        stage_variant(_open(chain), list(factors), Path(destination)) as staged,
+    ):
+        manifest = staged.seal()
+        new = for_the_record(staged, manifest, action="variant.blend")
+        new = replace(new, event=replace(new.event, actor=actor))
+        book.record_variant(new, partial(staged.place, manifest))
+    report = staged.precision
+    return Blended(destination, manifest.digest, report.overall.realised, report.warnings)
+
+
+def answer(
+    chain: ChainSpec,
+    factor_sets: Sequence[Sequence[float]],
+    stimuli: str,
+    *,
+    engine: dict[str, object],
+    generation: dict[str, object],
+    batch_size: int | None,
+) -> list[list[str]]:
+    """The texts of a blend for each set of factors, one text per stimulus."""
+    from ztom.checkpoints.checkpoint import fetch_folder, open_checkpoint
+    from ztom.engines.build import EngineConfig, build_engine, build_single
+    from ztom.engines.protocol import GenerationConfig
+    from ztom.stimuli.files import read_prompts
+
+    prompts = read_prompts(Path(stimuli))
+    config = EngineConfig.model_validate(engine)
+    how = GenerationConfig.model_validate(generation)
+    if len(chain.references) == 1:
+        only = open_checkpoint(chain.references[0], settings=chain.settings)
+        running = build_single(config, fetch_folder(only, None, chain.settings))
+    else:
+        running = build_engine(config, _open(chain), settings=chain.settings)
+    try:
+        texts = []
+        for factors in factor_sets:
+            if factors:
+                running.blend(factors)
+            size = batch_size or len(prompts)
+            batches = [prompts[at : at + size] for at in range(0, len(prompts), size)]
+            texts.append([c.text for batch in batches for c in running.generate(batch, how)])
+        return texts
+    finally:
+        running.close()
+
+
+def _open(chain: ChainSpec):
+    from ztom.blending.chain import ChainConfig, Member, load_chain
+
+    if len(chain.references) < 2:
+        raise ChainError(
+            "the project's chain has no step yet",
+            got=f"{len(chain.references)} checkpoints",
+            expected="at least two, a base model or a first checkpoint and an iteration",
+        )
+    pins = chain.pins or (None,) * len(chain.references)
+    members = tuple(
+        Member(reference=reference, sha256=pin)
+        for reference, pin in zip(chain.references, pins, strict=True)
+    )
+    return load_chain(ChainConfig(checkpoints=members), settings=chain.settings)

@@ -1,0 +1,155 @@
+"""How far one member of a chain is from another, streamed slice by slice.
+
+Two figures that users of checkpoint histories know: the *weight score* is the mean of
+``|W_new - W_old|`` over every element of every floating-point tensor whose name does not end in
+``bias``, the *bias score* the same over those whose name does. They are in the units of the weights
+themselves. For adapters, W is the base with the adapter merged in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from ztom.blending.apply import TermSum, file_reader
+from ztom.blending.chain import Chain
+from ztom.blending.plan import TensorPlan, plan_blend
+from ztom.errors import CheckpointError, ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeScores:
+    """Mean absolute change of weights and of biases; None where there are none of the kind."""
+
+    weights: float | None
+    biases: float | None
+
+
+def slice_pairs(
+    chain: Chain, old: int, new: int
+) -> Iterator[tuple[TensorPlan, int, torch.Tensor, torch.Tensor]]:
+    """Two members side by side.
+
+    Yields:
+        The tensor, where the slice starts in it (elements), and the slice of both members as
+        float32 [n]. Tensors that are not floating-point are left out.
+    """
+    read = file_reader(chain)
+    for before, after in zip(member_plan(chain, old), member_plan(chain, new), strict=True):
+        if not before.dtype.is_floating_point:
+            continue
+        olds, news = TermSum(before, read), TermSum(after, read)
+        size = min(olds.slice_size(torch.device("cpu")), news.slice_size(torch.device("cpu")))
+        for start in range(0, before.count, size):
+            count = min(size, before.count - start)
+            a, b = torch.empty(count), torch.empty(count)
+            olds.into(a, start)
+            news.into(b, start)
+            yield before, start, a, b
+
+
+def change_scores(chain: Chain, old: int, new: int) -> ChangeScores:
+    """How far member ``new`` is from member ``old``.
+
+    Raises:
+        CheckpointError: A value of ``new`` is NaN or infinite; names the tensor.
+    """
+    sums = {False: [0.0, 0], True: [0.0, 0]}
+    for tensor, _, a, b in slice_pairs(chain, old, new):
+        _require_finite(tensor.name, b)
+        kind = sums[is_bias(tensor.name)]
+        kind[0] += float((b - a).abs_().sum(dtype=torch.float64))
+        kind[1] += b.numel()
+    mean = {kind: total / count if count else None for kind, (total, count) in sums.items()}
+    return ChangeScores(weights=mean[False], biases=mean[True])
+
+
+def check_finite(chain: Chain, member: int) -> None:
+    """Read one member whole.
+
+    Raises:
+        CheckpointError: A value is NaN or infinite; names the tensor.
+    """
+    read = file_reader(chain)
+    for tensor in member_plan(chain, member):
+        if not tensor.dtype.is_floating_point:
+            continue
+        values = TermSum(tensor, read)
+        size = values.slice_size(torch.device("cpu"))
+        for start in range(0, tensor.count, size):
+            part = torch.empty(min(size, tensor.count - start))
+            values.into(part, start)
+            _require_finite(tensor.name, part)
+
+
+def row_changes(
+    chain: Chain, old: int, new: int, names: Collection[str] | None = None
+) -> Mapping[str, list[float]]:
+    """Mean absolute change of each row of each tensor: its mean over all but the first dimension.
+
+    Args:
+        chain: Opened and checked.
+        old: Position of the member to compare with.
+        new: Position of the member that is looked at.
+        names: Tensors to look at; None for all.
+
+    Returns:
+        For each tensor as many numbers as its first dimension has; one for a scalar.
+
+    Raises:
+        ConfigError: The chain has no tensor of one of the names.
+    """
+    known = {tensor.name: tensor for tensor in member_plan(chain, new)}
+    if unknown := sorted(set(names or ()) - set(known)):
+        raise ConfigError("the checkpoint has no such tensor", got=", ".join(unknown[:5]))
+    sums: dict[str, torch.Tensor] = {}
+    for tensor, start, a, b in slice_pairs(chain, old, new):
+        if names is not None and tensor.name not in names:
+            continue
+        rows = tensor.shape[0] if tensor.shape else 1
+        columns = max(1, tensor.count // max(1, rows))
+        total = sums.setdefault(tensor.name, torch.zeros(rows, dtype=torch.float64))
+        at = torch.arange(start, start + b.numel()) // columns
+        total.index_add_(0, at, (b - a).abs_().double())
+    return {
+        name: (total / max(1, known[name].count // max(1, total.numel()))).tolist()
+        for name, total in sums.items()
+    }
+
+
+def is_bias(name: str) -> bool:
+    """Whether a tensor counts as a bias."""
+    return name == "bias" or name.endswith((".bias", "_bias"))
+
+
+def member_plan(chain: Chain, member: int) -> tuple[TensorPlan, ...]:
+    """A plan that gives back one member: removing every later step, or taking one sibling."""
+    alone = [0.0] * len(chain.members)
+    alone[member] = 1.0
+    return plan_blend(chain, factors_for(chain, alone)).tensors
+
+
+def factors_for(chain: Chain, coefficients: list[float]) -> list[float]:
+    """The factors that give these coefficients; the inverse of `Chain.coefficients`."""
+    wanted = list(coefficients)
+    wanted[chain.latest] -= 1.0
+    if chain.topology == "siblings":
+        return wanted[1:]
+    factors, carried = [], 0.0
+    for value in reversed(wanted[1:]):  # c_j = alpha_j - alpha_(j+1)
+        carried += value
+        factors.append(carried)
+    return factors[::-1]
+
+
+def _require_finite(name: str, values: torch.Tensor) -> None:
+    if math.isfinite(float(values.sum(dtype=torch.float64))):
+        return
+    if not bool(torch.isfinite(values).all()):
+        raise CheckpointError(
+            f"{name} holds values that are NaN or infinite",
+            fix="The training went wrong, or the file was damaged: upload another one.",
+        )

@@ -1,0 +1,42 @@
+"""Passwords, kept as Argon2id hashes (RFC 9106) with the parameters that argon2-cffi recommends."""
+
+from __future__ import annotations
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
+
+from ztom.errors import ConfigError
+
+MIN_LENGTH = 10
+#: Longer ones would only cost time to hash.
+MAX_LENGTH = 1000
+
+_HASHER = PasswordHasher()
+# Checked for an unknown name, so that it takes as long as a wrong password.
+_NOBODY = _HASHER.hash("no account has this password")
+
+
+def hash_password(password: str) -> str:
+    """The hash to keep; takes tens of milliseconds and 64 MiB on purpose.
+
+    Raises:
+        ConfigError: Too short or too long; the message does not show it.
+    """
+    if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
+        raise ConfigError(
+            "the password has the wrong length",
+            got=f"{len(password)} characters",
+            expected=f"{MIN_LENGTH} to {MAX_LENGTH}",
+        )
+    kept: str = _HASHER.hash(password)
+    return kept
+
+
+def is_password(password: str, kept: str | None) -> bool:
+    """Whether the hash is that of the password; None stands for an account that does not exist."""
+    if len(password) > MAX_LENGTH:
+        return False
+    try:
+        return _HASHER.verify(kept or _NOBODY, password) and kept is not None
+    except (VerifyMismatchError, InvalidHashError):
+        return False
