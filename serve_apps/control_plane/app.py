@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -92,10 +91,6 @@ def _describe_security(app: FastAPI) -> None:
     app.openapi = described  # type: ignore[method-assign]
 
 
-def _on_replica(config: ServerConfig, dashboard: str) -> FastAPI:
-    return create_app(Services.open(config, RayRunner(dashboard)))
-
-
 def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
     """The Ray Serve application.
 
@@ -103,7 +98,11 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
         config: Of the server.
         dashboard: Address of Ray's dashboard, which takes jobs.
     """
-    ingress = serve.ingress(partial(_on_replica, config, dashboard))
+
+    def on_replica() -> FastAPI:
+        return create_app(Services.open(config, RayRunner(dashboard)))
+
+    ingress = serve.ingress(on_replica)
     return serve.deployment(
         name=DEPLOYMENT_NAME,
         num_replicas=1,

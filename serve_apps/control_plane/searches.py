@@ -131,7 +131,7 @@ def create_search(
             },
             **{name: str(copy.path) for name, copy in data.items()},
             "labels": list(fields.labels),
-            "error": [term.model_dump(mode="json", exclude_none=True) for term in fields.error],
+            "error": [term.model_dump(mode="json", exclude_unset=True) for term in fields.error],
             "scaling_factor_limit": fields.scaling_factor_limit,
             "batch_size": fields.batch_size,
             "inference_config": generation,

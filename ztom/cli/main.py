@@ -25,6 +25,9 @@ app = typer.Typer(
 audit = typer.Typer(help="Check, sign and read the audit chain.", no_args_is_help=True)
 app.add_typer(audit, name="audit")
 
+admin = typer.Typer(help="Look after a server: accounts and keys.", no_args_is_help=True)
+app.add_typer(admin, name="admin")
+
 _PASSED_ON = {
     "allow_extra_args": True,
     "ignore_unknown_options": True,
@@ -194,6 +197,51 @@ def serve(
         host=host,
         port=port,
     )
+
+
+_Data = Annotated[Path, typer.Option(help="The server's data folder.")]
+_LedgerOption = Annotated[str | None, typer.Option(help=_LEDGER + " ledger.db in it if none.")]
+_Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the server.")
+]
+
+
+@app.command()
+def up(
+    data: _Data = Path("ztom-data"),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    ledger: _LedgerOption = None,
+    set: _Set = None,
+) -> None:
+    """Run the server on this machine: projects, searches and weight edits over HTTP."""
+    from ztom.cli.server import server_config, up_command
+
+    up_command(server_config(data, ledger, set or []), host=host, port=port)
+
+
+@admin.command("create")
+def admin_create(
+    username: Annotated[str, typer.Argument(help="To log in with.")],
+    address: Annotated[str, typer.Argument(help="E-mail address.")],
+    data: _Data = Path("ztom-data"),
+    ledger: _LedgerOption = None,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
+) -> None:
+    """Make an administrator's account; the first one of a server is made like this."""
+    from ztom.cli.server import create_admin_command, server_config
+
+    create_admin_command(username, address, server_config(data, ledger, []), stdin=password_stdin)
+
+
+@admin.command("rotate-key")
+def admin_rotate_key(data: _Data = Path("ztom-data")) -> None:
+    """Sign tokens with a new key; the one before still verifies until the next rotation."""
+    from ztom.cli.server import rotate_key_command, server_config
+
+    rotate_key_command(server_config(data, None, []))
 
 
 @app.command()

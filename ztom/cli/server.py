@@ -1,0 +1,122 @@
+"""Commands on a server: up, admin create, admin rotate-key."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from ztom.errors import ConfigError
+from ztom.ledger.accounts import NewUser, UserRecord
+from ztom.ledger.ledger import Ledger
+from ztom.passwords import hash_password
+from ztom.variants.record import local_actor
+
+if TYPE_CHECKING:
+    from serve_apps.control_plane.config import ServerConfig
+    from serve_apps.control_plane.launch import Running
+
+#: Where `admin create` looks for the password when nobody can type one.
+PASSWORD_VARIABLE = "ZTOM_ADMIN_PASSWORD"
+
+
+def server_config(data: Path, ledger: str | None, overrides: list[str]) -> ServerConfig:
+    """The configuration that the options, and the environment, describe.
+
+    Raises:
+        ConfigError: An option is misspelt or out of range.
+    """
+    import yaml
+
+    from serve_apps.control_plane.config import ServerConfig
+
+    values: dict[str, object] = {"data": data}
+    if ledger is not None:
+        values["ledger"] = ledger
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError("an option is not KEY=VALUE", got=override)
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the value of {key} is not YAML", got=str(error)) from error
+    try:
+        return ServerConfig.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, issue['loc']))}: {issue['msg']}" for issue in error.errors()
+        ]
+        raise ConfigError("the server's options are wrong", got="; ".join(problems)) from error
+
+
+def up_command(config: ServerConfig, *, host: str, port: int) -> None:
+    """Run a server until it is stopped."""
+    from serve_apps.control_plane.launch import run_server
+
+    console = Console()
+
+    def say(running: Running) -> None:
+        console.print(f"Z-TOM serves at {running.url}", highlight=False)
+        console.print(f"  docs       {running.url}/docs", highlight=False)
+        console.print(f"  dashboard  {running.dashboard}", highlight=False)
+        console.print(f"  data       {config.data}", markup=False, highlight=False)
+        if not any(user.is_admin for user in _users(config)):
+            console.print(
+                f"  no administrator yet: ztom admin create NAME ADDRESS --data {config.data}",
+                markup=False,
+                highlight=False,
+            )
+        console.print("Ctrl-C stops it.", highlight=False)
+
+    run_server(config, host=host, port=port, on_ready=say)
+
+
+def create_admin_command(username: str, address: str, config: ServerConfig, *, stdin: bool) -> None:
+    """Make an administrator's account, in the ledger itself."""
+    config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    password = _password(stdin=stdin)
+    with Ledger.open(config.ledger_address) as ledger:
+        user = ledger.accounts.create(
+            NewUser(username, address, hash_password(password), is_admin=True),
+            actor=local_actor(),
+        )
+    Console().print(f"{user.username} is an administrator", markup=False, highlight=False)
+
+
+def rotate_key_command(config: ServerConfig) -> None:
+    """Sign tokens with a new key; the one before still verifies, the ones before that do not."""
+    from serve_apps.control_plane.tokens import rotate
+
+    rotate(config.keys / "jwt.keys")
+    Console().print(
+        "tokens are signed with a new key from the server's next start", highlight=False
+    )
+
+
+def _users(config: ServerConfig) -> tuple[UserRecord, ...]:
+    with Ledger.open(config.ledger_address) as ledger:
+        return ledger.accounts.all()
+
+
+def _password(*, stdin: bool) -> str:
+    """Typed twice, or from standard input or the environment; never from the command line."""
+    if stdin:
+        return sys.stdin.readline().rstrip("\n")
+    given = os.environ.get(PASSWORD_VARIABLE)
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "there is nobody to ask for the password",
+            fix=f"Give --password-stdin, or set {PASSWORD_VARIABLE}.",
+        )
+    password = getpass.getpass("password: ")
+    if getpass.getpass("once more: ") != password:
+        raise ConfigError("the two passwords differ")
+    return password
