@@ -65,7 +65,9 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, error.detail, error.headers)
+        # FastAPI says 400 of a body that is no JSON, or JSON nested too deep
+        status = 422 if error.status_code == 400 else error.status_code
+        return problem(status, error.detail, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def _malformed(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -33,7 +33,7 @@ class Window:
     The two sides may be in different event loops.
     """
 
-    def __init__(self, limit: int = WINDOW_BYTES) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
         self._open = asyncio.Event()
@@ -62,17 +62,23 @@ class Window:
 
 
 class Paced:
-    """Receives no further than the window allows."""
+    """Receives no further than the window allows.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: The application.
+        window_bytes: The window.
+    """
+
+    def __init__(self, app: ASGIApp, window_bytes: int = WINDOW_BYTES) -> None:
         self._app = app
+        self._window_bytes = window_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        window = Window()
+        window = Window(self._window_bytes)
         scope[_KEY] = window
 
         async def paced() -> Message:
