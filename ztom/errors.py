@@ -154,6 +154,10 @@ class AuditError(LedgerError):
     """The audit chain does not hold together, or a key or signature of it is wrong."""
 
 
+class ServerError(ZtomError, RuntimeError):
+    """A server refused a call, or could not be reached; says its status and its reason."""
+
+
 class SearchError(ZtomError, RuntimeError):
     """A search could not be completed."""
 

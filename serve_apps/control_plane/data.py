@@ -1,5 +1,7 @@
 """Data sets that a call names: read from under the operator's roots, copied for the request.
 
+A data set that was uploaded is named ``data:<sha256>.<suffix>``; it belongs to its project.
+
 The copy is what the work is done on, so that a search which goes on after a crash has the same data
 as before, and its digest is written down.
 """
@@ -8,14 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ztom.checkpoints.storage import open_file
+from ztom.checkpoints.storage import Source, open_file
 from ztom.errors import StimuliError
 from ztom.settings import Settings
 
+UPLOADED = "data:"
+
+_SUFFIXES = {".jsonl", ".ndjson", ".json", ".csv", ".txt"}
+_UPLOAD_NAME = re.compile(r"[0-9a-f]{64}\.[a-z]{2,6}")
 _CHUNK = 8 * 2**20
 #: The reader of stimuli has the same bound.
 _MOST_BYTES = 2 * 2**30
@@ -37,7 +44,12 @@ class DataCopy:
 
 
 def copy_data(
-    references: Sequence[str], folder: Path, name: str, *, settings: Settings
+    references: Sequence[str],
+    folder: Path,
+    name: str,
+    *,
+    settings: Settings,
+    uploads: Path | None = None,
 ) -> DataCopy:
     """Copy one file, or several JSON Lines files one after the other.
 
@@ -46,6 +58,7 @@ def copy_data(
         folder: Where the copy goes.
         name: Of the copy, without a suffix.
         settings: With the roots.
+        uploads: Folder of the data sets that were uploaded to the project.
 
     Raises:
         ReferenceRefusedError: A reference is not allowed.
@@ -59,12 +72,12 @@ def copy_data(
             got=", ".join(sorted(suffixes)),
             expected=".jsonl",
         )
-    suffix = sorted(suffixes)[0] if suffixes <= _SUFFIXES else ".txt"
+    suffix = data_suffix(references[0])
     path = folder / f"{name}{suffix}"
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as out:
         for reference in references:
-            source, file = open_file(reference, settings=settings)
+            source, file = _open(reference, settings, uploads)
             length = source.size(file)
             if size + length > _MOST_BYTES:
                 raise StimuliError(
@@ -85,4 +98,17 @@ def copy_data(
     return DataCopy(path, digest.hexdigest(), size)
 
 
-_SUFFIXES = {".jsonl", ".ndjson", ".json", ".csv", ".txt"}
+def data_suffix(name: str) -> str:
+    """The suffix that says how a data set is read; ``.txt`` for what is none of them."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix if suffix in _SUFFIXES else ".txt"
+
+
+def _open(reference: str, settings: Settings, uploads: Path | None) -> tuple[Source, str]:
+    if not reference.startswith(UPLOADED):
+        return open_file(reference, settings=settings)
+    name = reference.removeprefix(UPLOADED)
+    if uploads is None or not _UPLOAD_NAME.fullmatch(name) or not (uploads / name).is_file():
+        raise StimuliError("the project has no such data set", got=reference)
+    own = Settings(allowed_roots=(str(uploads),))
+    return open_file(str(uploads / name), settings=own)

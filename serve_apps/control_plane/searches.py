@@ -21,7 +21,7 @@ import yaml
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.chains import chain_of
-from serve_apps.control_plane.data import copy_data
+from serve_apps.control_plane.data import DataCopy, copy_data
 from serve_apps.control_plane.runner import JobState, SearchJob
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.wire import FORMAT, SearchFields
@@ -112,7 +112,7 @@ def create_search(
     )
     folder = services.store.request_folder(request.id)
     try:
-        data = _copy_all(fields, folder, services)
+        data = _copy_all(fields, folder, project.id, services)
         for name, copy in data.items():
             services.ledger.projects.record_data(
                 project.id, name, digest=copy.digest, nbytes=copy.nbytes
@@ -320,7 +320,10 @@ def _check_allowed(fields: SearchFields) -> None:
     require_allowed_engine(fields.engine)
 
 
-def _copy_all(fields: SearchFields, folder: Path, services: Services) -> dict[str, Any]:
+def _copy_all(
+    fields: SearchFields, folder: Path, project_id: str, services: Services
+) -> dict[str, DataCopy]:
+    uploads = services.store.data_folder(project_id)
     wanted: dict[str, Sequence[str]] = {"stimuli": fields.stimulus_paths}
     single = {
         "expected_outputs": fields.expected_output_path,
@@ -329,7 +332,7 @@ def _copy_all(fields: SearchFields, folder: Path, services: Services) -> dict[st
     }
     wanted |= {name: (path,) for name, path in single.items() if path is not None}
     return {
-        name: copy_data(paths, folder, name, settings=services.pointers)
+        name: copy_data(paths, folder, name, settings=services.pointers, uploads=uploads)
         for name, paths in wanted.items()
     }
 

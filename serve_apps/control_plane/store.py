@@ -108,7 +108,7 @@ class Store:
         """
         replica = f"replica-{uuid.uuid4().hex}"
         with _disk():
-            for name in ("checkpoints", "staging", "requests", "replicas"):
+            for name in ("checkpoints", "data", "staging", "requests", "replicas"):
                 (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
             # held until the process ends, however it ends
             presence = (root / "replicas" / replica).open("xb")
@@ -163,9 +163,24 @@ class Store:
         suffix = ".tar.gz" if staged.path.name.endswith(".tar.gz") else ".tar"
         return self.checkpoints / f"{staged.sha256}{suffix}"
 
+    def data_folder(self, project_id: str) -> Path:
+        """Where a project's uploaded data sets are."""
+        return self.root / "data" / project_id
+
+    def place_data(self, staged: Staged, project_id: str, suffix: str) -> str:
+        """Keep a data set; returns the name under which a search finds it."""
+        folder = self.data_folder(project_id)
+        with _disk():
+            folder.mkdir(exist_ok=True, mode=0o700)
+        name = f"{staged.sha256}{suffix}"
+        self._place(staged, folder / name)
+        return name
+
     def place(self, staged: Staged) -> None:
         """Make it appear at its address; the same bytes may stand there already."""
-        target = self.address(staged)
+        self._place(staged, self.address(staged))
+
+    def _place(self, staged: Staged, target: Path) -> None:
         with _disk():
             if not target.exists():
                 staged.path.rename(target)
@@ -174,7 +189,7 @@ class Store:
     def remove(self, address: str) -> None:
         """Remove one of the server's files, or folders; others are left alone."""
         path = Path(address)
-        if not path.is_relative_to(self.root) or path == self.root:
+        if not path.is_relative_to(self.root) or path == self.root or not path.exists():
             return
         with _disk():
             if path.is_dir():

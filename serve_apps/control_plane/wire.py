@@ -221,6 +221,12 @@ class Upload(Tolerant):
     file_path: Name | None = None
 
 
+class DataUpload(Tolerant):
+    """The fields of an upload of a data set, before the file."""
+
+    project_id: Id
+
+
 class UploadChange(Tolerant):
     """The fields of a change of a file."""
 

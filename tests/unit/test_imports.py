@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "variants": {"errors", "settings", "checkpoints", "blending", "ledger"},
     "ledger": {"errors", "settings"},
     "passwords": {"errors"},
+    "client": {"errors", "settings", "checkpoints"},
     "demo": {"errors", "settings", "stimuli"},
 }
 VLLM_FILES = {"ztom/engines/vllm_engine.py", "serve_apps/variants/engine.py"}

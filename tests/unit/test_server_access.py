@@ -111,6 +111,7 @@ FORMS: dict[tuple[str, str], dict[str, str]] = {
     ("POST", "/project/file"): {},
     ("PATCH", "/project/file"): {"fileId": UNKNOWN},
     ("POST", "/project/base-model"): {},
+    ("POST", "/v1/data"): {},
     ("PATCH", "/project/base-model"): {},
     ("POST", "/dynamic_analysis/sensitivity"): {"fileId": UNKNOWN, "scalingFactor": "0.5"},
 }

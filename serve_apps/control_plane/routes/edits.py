@@ -269,9 +269,11 @@ async def _from_paths(
 ) -> dict[str, Any]:
     """Stimuli lie under the operator's roots."""
     folder = services.store.begin_folder()
+    project_id = getattr(body, "project_id", None)
+    uploads = None if project_id is None else services.store.data_folder(project_id)
     try:
         copy = await in_thread(
-            lambda: copy_data(paths, folder, "stimuli", settings=services.pointers)
+            lambda: copy_data(paths, folder, "stimuli", settings=services.pointers, uploads=uploads)
         )
         return await _answered(body, str(copy.path), caller, services, kind, chain, factor_sets)
     finally:

@@ -13,20 +13,15 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.data import UPLOADED, data_suffix
 from serve_apps.control_plane.forms import FormReader
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.runner import in_thread
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import Staged
-from serve_apps.control_plane.streams import (
-    local_piece,
-    pieces_of,
-    tar_chunks,
-    tar_size,
-    zip_chunks,
-)
 from serve_apps.control_plane.wire import (
     BaseModelGone,
+    DataUpload,
     FileEvent,
     FileGone,
     Id,
@@ -38,6 +33,13 @@ from serve_apps.control_plane.wire import (
     project_document,
 )
 from ztom.checkpoints.checkpoint import open_checkpoint
+from ztom.checkpoints.outgoing import (
+    local_piece,
+    pieces_of,
+    tar_chunks,
+    tar_size,
+    zip_chunks,
+)
 from ztom.ledger.projects import (
     CheckpointChange,
     CheckpointRecord,
@@ -242,6 +244,35 @@ def delete_base(body: BaseModelGone, caller: CallerOf, services: ServicesOf) -> 
     for address in orphans:
         services.store.remove(address)
     return project_document(services.ledger.projects.get(project_id), warnings=body.warnings)
+
+
+@route(
+    router,
+    "POST",
+    "/v1/data",
+    Permission.WRITE,
+    status_code=201,
+    openapi_extra=_form_of(DataUpload),
+)
+async def add_data(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Keep a data set for the project's searches, which name it by the ``reference``."""
+
+    def check(fields: Mapping[str, str]) -> DataUpload:
+        body = _parsed(DataUpload, fields)
+        caller.project(body.project_id)
+        return body
+
+    async with FormReader(request, services.store, before_file=check) as form:
+        body = await in_thread(check, form.fields)
+        if form.file is None:
+            raise HTTPException(422, "The form has no file.")
+        suffix = data_suffix(_shown(form.file_name) or "")
+        name = await in_thread(services.store.place_data, form.file, body.project_id, suffix)
+        return {
+            "reference": f"{UPLOADED}{name}",
+            "sha256": form.file.sha256,
+            "size": form.file.nbytes,
+        }
 
 
 async def _receive_new(

@@ -74,6 +74,7 @@ def delete(body: ProjectsGone, caller: CallerOf, services: ServicesOf) -> None:
         for address in orphans:
             services.store.remove(address)
         if body.hard_delete:
+            services.store.remove(str(services.store.data_folder(project_id)))
             for request in requests:
                 services.store.remove(str(services.store.requests / request.id))
 

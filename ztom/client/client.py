@@ -1,0 +1,465 @@
+"""A typed client of the server's HTTP API, for notebooks and CI.
+
+```python
+from ztom.client import Client
+
+with Client.login("http://127.0.0.1:8000", "ada", password) as client:
+    project = client.create_project("support")
+    for folder in ("base", "epoch-1", "epoch-2"):
+        client.add_checkpoint(project.id, folder)
+    answer = client.search(project.id, stimuli="traffic.jsonl", limit=0.5, progress=True)
+    client.download(project.id, answer.checkpoint_id, "mastered")
+```
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ztom.checkpoints.outgoing import Piece, local_piece, pieces_of, tar_chunks, tar_size
+from ztom.checkpoints.storage import open_source
+from ztom.client.records import Checkpoint, Project, SearchAnswer, Trial
+from ztom.errors import ConfigError, ServerError
+from ztom.settings import Settings
+
+_CONNECT_S = 10.0
+#: A search that waits, or a blend that is written, sends nothing for a long time.
+_ANSWER_S = 3600.0
+
+
+class Client:
+    """Speaks to one server as one user; use as a context manager, or call `close`.
+
+    Args:
+        server: Base address, as in ``http://127.0.0.1:8000``; ``ZTOM_SERVER`` when None.
+        key: API key or token; ``ZTOM_API_KEY`` when None.
+
+    Every method raises `ServerError` when the server refuses or cannot be reached.
+    """
+
+    def __init__(self, server: str | None = None, *, key: str | None = None) -> None:
+        server = server or os.environ.get("ZTOM_SERVER")
+        key = key or os.environ.get("ZTOM_API_KEY")
+        if not server:
+            raise ConfigError("no server is named", fix="Give its address, or set ZTOM_SERVER.")
+        self._http = httpx.Client(
+            base_url=server.rstrip("/"), timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
+        )
+        if key:
+            self._http.headers["Authorization"] = f"Bearer {key}"
+
+    @classmethod
+    def login(cls, server: str | None, username: str, password: str) -> Self:
+        """A client of an account."""
+        client = cls(server)
+        body = {"username": username, "password": password}
+        token = client._call("POST", "/api/auth/login", json=body).text
+        client._http.headers["Authorization"] = f"Bearer {token}"
+        return client
+
+    @property
+    def key(self) -> str:
+        """The token or key in use."""
+        return str(self._http.headers.get("Authorization", "")).removeprefix("Bearer ")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def who_am_i(self) -> Mapping[str, Any]:
+        """The account."""
+        found: Mapping[str, Any] = self._json("GET", "/api/auth/user")
+        return found
+
+    def projects(self) -> list[Project]:
+        """The projects that the account may see."""
+        return [Project.model_validate(each) for each in self._json("GET", "/project")]
+
+    def project(self, project_id: str) -> Project:
+        """One project with its files."""
+        return Project.model_validate(self._json("GET", f"/project/{project_id}"))
+
+    def create_project(self, name: str, description: str = "") -> Project:
+        """Make a project."""
+        body = {"name": name, "description": description, "format": "HF_TEXT_GENERATION"}
+        return Project.model_validate(self._json("POST", "/project", json=body))
+
+    def delete_project(self, project_id: str, *, hard: bool = False) -> None:
+        """Delete a project; ``hard`` takes its files as well."""
+        body = {"projectIds": [project_id], "hardDelete": hard}
+        self._call("DELETE", "/project", json=body)
+
+    def add_checkpoint(
+        self,
+        project_id: str,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        tag: str | None = None,
+        base: bool = False,
+        progress: bool = False,
+    ) -> Project:
+        """Upload a checkpoint: a folder, which is sent as one tar, or a tar.
+
+        Args:
+            project_id: Whose.
+            path: Folder or archive.
+            name: In the project; the folder's when None.
+            tag: A short name.
+            base: It is the base model.
+            progress: Show a bar.
+        """
+        path = Path(path)
+        fields = {
+            "projectId": project_id,
+            "format": "HF_TEXT_GENERATION",
+            "fileName": name or path.name,
+            **({} if tag is None else {"tag": tag}),
+        }
+        route = "/project/base-model" if base else "/project/file"
+        with _Sending(fields, path, show=progress) as sending:
+            answer = self._json("POST", route, content=sending.chunks(), headers=sending.headers)
+        return Project.model_validate(answer)
+
+    def point_to(
+        self,
+        project_id: str,
+        address: str,
+        *,
+        name: str | None = None,
+        tag: str | None = None,
+        base: bool = False,
+    ) -> Project:
+        """Add a checkpoint that stays where it is, under a root that the operator allowed."""
+        body = {
+            "projectId": project_id,
+            "filePath": address,
+            "format": "HF_TEXT_GENERATION",
+            "fileName": name or address.rstrip("/").rpartition("/")[2],
+            "tag": tag,
+            "baseModel": base,
+        }
+        return Project.model_validate(self._json("POST", "/project/file/external", json=body))
+
+    def add_data(self, project_id: str, path: str | Path) -> str:
+        """Upload a data set; the answer names it in `search`."""
+        path = Path(path)
+        with _Sending({"projectId": project_id}, path, show=False) as sending:
+            answer = self._json(
+                "POST", "/v1/data", content=sending.chunks(), headers=sending.headers
+            )
+        return str(answer["reference"])
+
+    def search(
+        self,
+        project_id: str,
+        *,
+        stimuli: str | Path | Sequence[str | Path],
+        limit: float,
+        expected_outputs: str | Path | None = None,
+        progress: bool = False,
+        on_trial: Callable[[Trial], None] | None = None,
+        **options: Any,
+    ) -> SearchAnswer:
+        """Search the factors of a project's chain, and wait for the answer.
+
+        Args:
+            project_id: Whose chain.
+            stimuli: Data sets: files of this machine are uploaded; anything else is for the server.
+            limit: The bound on each factor.
+            expected_outputs: What should be answered, where that is a file of its own.
+            progress: Show a bar.
+            on_trial: Told of each trial that ends.
+            options: As on the wire: ``error``, ``maxEvaluations``, ``seed``, ``insist``, ...
+
+        Raises:
+            ServerError: The search failed or was cancelled, besides what every method raises.
+        """
+        request_id = self.start_search(
+            project_id,
+            stimuli=stimuli,
+            limit=limit,
+            expected_outputs=expected_outputs,
+            **options,
+        )
+        total = int(options.get("maxEvaluations", 50)) + 5
+        with _bar("searching", total, show=progress) as advance:
+            for trial in self.follow_search(request_id):
+                advance(1)
+                if on_trial is not None:
+                    on_trial(trial)
+        return self.answer(request_id)
+
+    def start_search(
+        self,
+        project_id: str,
+        *,
+        stimuli: str | Path | Sequence[str | Path],
+        limit: float,
+        expected_outputs: str | Path | None = None,
+        **options: Any,
+    ) -> str:
+        """Start a search and return the id of its request; see `search`."""
+        files = [stimuli] if isinstance(stimuli, str | Path) else list(stimuli)
+        body: dict[str, Any] = {
+            "projectId": project_id,
+            "scalingFactorLimit": limit,
+            "stimulusPaths": [self._for_server(project_id, file) for file in files],
+            **options,
+        }
+        if expected_outputs is not None:
+            body["expectedOutputPath"] = self._for_server(project_id, expected_outputs)
+        for name in ("holdoutPath", "holdoutExpectedOutputPath"):
+            if name in body:
+                body[name] = self._for_server(project_id, body[name])
+        return str(self._json("POST", "/v1/searches", json=body)["requestId"])
+
+    def follow_search(self, request_id: str) -> Iterator[Trial]:
+        """The trials of a search as they end, those so far first; until it is over.
+
+        A connection that is lost is made again, and nothing is given twice.
+        """
+        seen: set[int] = set()
+        for _ in range(100):
+            try:
+                for name, content in self._events(f"/v1/searches/{request_id}/events"):
+                    if name == "trial":
+                        trial = Trial.model_validate(content)
+                        if trial.number not in seen:
+                            seen.add(trial.number)
+                            yield trial
+                    elif name == "end":
+                        return
+            except httpx.TransportError:
+                continue
+        raise ServerError("the server's events end too early", fix="Ask for the result later.")
+
+    def answer(self, request_id: str) -> SearchAnswer:
+        """What a search came to.
+
+        Raises:
+            ServerError: It is not over, or it failed.
+        """
+        found = self._json("GET", f"/v1/searches/{request_id}")
+        if found["status"] != "finished":
+            raise ServerError(f"the search is {found['status']}", got=found.get("reason"))
+        result = {**found["result"], "request_id": request_id}
+        return SearchAnswer.model_validate({**result, "checkpoint_id": found["checkpointId"]})
+
+    def cancel_search(self, request_id: str) -> None:
+        """End a search; its trials stay."""
+        self._call("POST", f"/v1/searches/{request_id}/cancel")
+
+    def resume_search(self, request_id: str) -> None:
+        """Go on with a search that was cancelled or failed."""
+        self._call("POST", f"/v1/searches/{request_id}/resume")
+
+    def results(self, project_id: str) -> list[Mapping[str, Any]]:
+        """What came of every request of a project, newest first."""
+        found: list[Mapping[str, Any]] = self._json("GET", f"/project/{project_id}/analysis/result")
+        return found
+
+    def artifact(self, project_id: str, request_id: str, path: str | Path) -> Path:
+        """Save the whole of a result."""
+        address = f"/project/{project_id}/analysis/result/artifact"
+        parameters = {"requestId": request_id, "mode": "STREAM"}
+        return self._save("GET", address, Path(path), params=parameters)
+
+    def metatune(self, project_id: str, factors: Mapping[str, float], path: str | Path) -> Path:
+        """Scale steps by hand and save the blend as a tar.
+
+        Args:
+            project_id: Whose chain.
+            factors: By the id of the file that a step ends in.
+            path: Of the tar to be.
+        """
+        body = {
+            "projectId": project_id,
+            "fileIds": list(factors),
+            "scalingFactors": list(factors.values()),
+        }
+        return self._save("POST", "/metatune", Path(path), json=body)
+
+    def remove_training(self, project_id: str, file_ids: Sequence[str], path: str | Path) -> Path:
+        """Remove what was trained in these steps and save what is left as a tar."""
+        body = {"projectId": project_id, "fileIds": list(file_ids)}
+        return self._save("POST", "/edit", Path(path), json=body)
+
+    def download(self, project_id: str, file_id: str, path: str | Path) -> Path:
+        """Save a checkpoint: as a tar where the path ends in ``.tar``, else unpacked as a folder.
+
+        Raises:
+            ArchiveError: What came is no checkpoint.
+        """
+        path, parameters = Path(path), {"projectId": project_id}
+        address = f"/project/file/{file_id}"
+        if path.name.endswith((".tar", ".tar.gz")):
+            return self._save("GET", address, path, params=parameters)
+        archive = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tar")
+        try:
+            self._save("GET", address, archive, params=parameters)
+            _unpack(archive, path)
+        finally:
+            archive.unlink(missing_ok=True)
+        return path
+
+    def _for_server(self, project_id: str, file: str | Path) -> str:
+        """A file of this machine is uploaded."""
+        if isinstance(file, Path) or ("://" not in file and Path(file).is_file()):
+            return self.add_data(project_id, file)
+        return file
+
+    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise _unreachable(self._http.base_url, error) from error
+        _require_success(answer)
+        return answer
+
+    def _json(self, method: str, path: str, **options: Any) -> Any:
+        return self._call(method, path, **options).json()
+
+    def _save(self, method: str, address: str, path: Path, **options: Any) -> Path:
+        """Whole or not at all."""
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._http.stream(method, address, **options) as answer:
+                if answer.status_code >= 300:
+                    answer.read()
+                    _require_success(answer)
+                with aside.open("xb") as file:
+                    for chunk in answer.iter_bytes(2**20):
+                        file.write(chunk)
+            aside.rename(path)
+        except httpx.TransportError as error:
+            raise _unreachable(self._http.base_url, error) from error
+        finally:
+            aside.unlink(missing_ok=True)
+        return path
+
+    def _events(self, address: str) -> Iterator[tuple[str, Any]]:
+        """Server-sent events (the WHATWG's HTML standard, 9.2)."""
+        name = ""
+        with self._http.stream("GET", address) as answer:
+            if answer.status_code >= 300:
+                answer.read()
+                _require_success(answer)
+            for line in answer.iter_lines():
+                field, _, value = line.partition(": ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    yield name, json.loads(value)
+
+
+class _Sending:
+    """A form with a file, made up while it is sent."""
+
+    def __init__(self, fields: Mapping[str, str], path: Path, *, show: bool) -> None:
+        self._pieces, self._is_folder = _pieces(path)
+        self._size = tar_size(self._pieces) if self._is_folder else self._pieces[0].nbytes
+        name = f"{path.name}.tar" if self._is_folder else path.name
+        self._show = show
+        boundary = secrets.token_hex(16)
+        parts = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
+            for key, value in fields.items()
+        ]
+        escaped = name.replace("\\", "\\\\").replace('"', "%22")
+        parts.append(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{escaped}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
+        self._head = "".join(parts).encode()
+        self._tail = f"\r\n--{boundary}--\r\n".encode()
+        self.headers = {
+            "Content-Type": f"multipart/form-data; boundary={boundary}",
+            "Content-Length": str(len(self._head) + self._size + len(self._tail)),
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def chunks(self) -> Iterator[bytes]:
+        yield self._head
+        content = tar_chunks(self._pieces) if self._is_folder else self._pieces[0].chunks()
+        with _bar("sending", self._size, show=self._show) as advance:
+            for chunk in content:
+                yield chunk
+                advance(len(chunk))
+        yield self._tail
+
+
+def _pieces(path: Path) -> tuple[list[Piece], bool]:
+    settings = Settings()
+    if path.is_dir():
+        source = open_source(str(path), settings=settings)
+        names = [name for name in source.names() if _is_sent(name)]
+        return pieces_of(source, names), True
+    return [local_piece(path.absolute(), path.name, settings=settings)], False
+
+
+def _is_sent(name: str) -> bool:
+    """What a trainer keeps for itself stays here: its optimizer's state, its pickles."""
+    return not name.endswith((".bin", ".pt", ".pth", ".pkl")) and name != "trainer_state.json"
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Plain files only, by the same rules as an upload's."""
+    source = open_source(str(archive), settings=Settings())
+    folder.mkdir(parents=True, exist_ok=True)
+    for piece in pieces_of(source, source.names()):
+        with (folder / piece.name).open("wb") as file:
+            for chunk in piece.chunks():
+                file.write(chunk)
+
+
+@contextmanager
+def _bar(what: str, total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn(what), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, disable=not show) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def _require_success(answer: httpx.Response) -> None:
+    if answer.status_code < 300:
+        return
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = answer.text[:300]
+    if isinstance(detail, list):
+        detail = "; ".join(f"{'.'.join(i.get('loc', []))}: {i.get('msg')}" for i in detail)
+    raise ServerError(f"the server refused, status {answer.status_code}", got=detail)
+
+
+def _unreachable(server: httpx.URL, error: Exception) -> ServerError:
+    return ServerError(
+        f"the server {server} cannot be reached",
+        got=type(error).__name__,
+        fix="Is it running (`ztom up`), and is this its address?",
+    )
+
+
+__all__ = ["Checkpoint", "Client"]
