@@ -9,12 +9,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+
+import fsspec
 
 from serve_apps.control_plane.runner import in_thread
 from serve_apps.control_plane.scores import score_pending
 from serve_apps.control_plane.searches import advance
 from serve_apps.control_plane.services import Services
-from ztom.errors import ZtomError
+from ztom.errors import StorageError, ZtomError
+from ztom.ledger.audit import signing_key
 from ztom.ledger.requests import RequestKind, RequestStatus
 
 logger = logging.getLogger(__name__)
@@ -31,13 +35,48 @@ async def background(services: Services) -> AsyncIterator[None]:
     async def scores() -> None:
         await score_pending(services)
 
-    tasks = [asyncio.create_task(_again(work, services)) for work in (searches, scores)]
+    async def head() -> None:
+        await in_thread(exported.write, services)
+
+    exported = HeadExport()
+    works = (searches, scores) if services.config.audit_head is None else (searches, scores, head)
+    tasks = [asyncio.create_task(_again(work, services)) for work in works]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class HeadExport:
+    """Writes the signed end of the audit chain where the operator wants it, when it has grown."""
+
+    def __init__(self) -> None:
+        self._sequence = -1
+
+    def write(self, services: Services) -> None:
+        """Sign and write, if there is something new.
+
+        Raises:
+            AuditError: The key cannot be used.
+            StorageError: The place cannot be written.
+        """
+        address = services.config.audit_head
+        key = signing_key(services.config.keys / "audit.key")
+        head = services.ledger.sign_audit(key, time=datetime.now(UTC).isoformat())
+        if address is None or head.sequence == self._sequence:
+            return
+        try:
+            with fsspec.open(address, "w") as file:
+                file.write(head.model_dump_json(indent=1) + "\n")
+        except OSError as error:
+            raise StorageError(
+                "the end of the audit chain cannot be written",
+                got=error,
+                fix=f"Is {address} there?",
+            ) from error
+        self._sequence = head.sequence
 
 
 def tidy(services: Services) -> None:

@@ -41,6 +41,11 @@ class ServerConfig(BaseSettings):
     cors_origins: tuple[str, ...] = Field(
         default=(), description="web pages that may call the server; none unless named"
     )
+    audit_head: str | None = Field(
+        default=None,
+        description="file or gs://, s3:// address to which the signed end of the audit chain is "
+        "written when it has grown; somewhere that who can change the ledger cannot write",
+    )
     token_hours: float = Field(default=12, gt=0, le=24 * 31, description="how long a login lasts")
     login_failures: int = Field(
         default=5, ge=1, description="wrong passwords a minute and account before status 429"

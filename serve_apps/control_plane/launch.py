@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shlex
 import shutil
 import socket
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 APP_NAME = "ztom"
 _HEADERS_S = 15
+_LOWEST_PORT, _PORTS = 12_000, 16_000
 _READY_S = 120.0
 _POLL_S = 0.2
 
@@ -116,9 +118,15 @@ def run_server(
 def free_port(host: str, port: int) -> int:
     """The port, if it can be listened on; a free one for 0.
 
+    A free one is looked for below the range out of which the system gives ports to whoever asks:
+    Ray's processes do, and start before the port is used.
+
     Raises:
         ConfigError: It is taken.
     """
+    for _ in range(100 if port == 0 else 0):
+        with contextlib.suppress(ConfigError):
+            return free_port(host, _LOWEST_PORT + secrets.randbelow(_PORTS))
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

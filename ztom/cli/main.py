@@ -158,11 +158,14 @@ def audit_sign(
 def audit_show(
     variant: Annotated[str, typer.Argument(help="A variant's folder, or its digest's start.")],
     ledger: Annotated[str, typer.Option(help=_LEDGER)],
+    bom: Annotated[
+        bool, typer.Option("--bom", help="As a CycloneDX bill of materials (ML-BOM).")
+    ] = False,
 ) -> None:
     """Answer an auditor: what a variant was made from, who made it, and how to derive it again."""
     from ztom.cli.records import show_command
 
-    show_command(variant, ledger)
+    show_command(variant, ledger, bom=bom)
 
 
 @app.command()

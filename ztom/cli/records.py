@@ -16,7 +16,8 @@ from ztom.errors import LedgerError, VariantError
 from ztom.ledger.audit import check_entries, read_head, signing_key
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.records import AuditEntry, VariantRecord
-from ztom.variants.manifest import read_manifest, verify_manifest
+from ztom.variants.bom import bill_of_materials
+from ztom.variants.manifest import file_digest, read_manifest, verify_manifest
 
 
 def open_existing(address: str) -> Ledger:
@@ -70,6 +71,7 @@ def verify_command(address: str, *, head: Path | None, public_key: str | None) -
         entries = list(ledger.audit_entries())
         rows = check_entries(entries, signed)
         problems = list(_reconcile(ledger.variants(), entries))
+        problems += _missing_uploads(ledger.projects.managed_addresses())
     end = "" if signed is None else f", row {signed.sequence} is the one that was signed"
     console.print(f"{rows} rows follow from each other{end}", highlight=False)
     for problem in problems:
@@ -100,6 +102,18 @@ def _reconcile(variants: tuple[VariantRecord, ...], entries: list[AuditEntry]) -
                 yield f"{folder} is a variant that is not on record"
 
 
+def _missing_uploads(addresses: frozenset[str]) -> Iterator[str]:
+    """Uploads of a server are kept under the sha256 of their bytes."""
+    for address in sorted(addresses):
+        path = Path(address)
+        if path.is_dir():
+            continue  # a mastered checkpoint: a variant
+        if not path.is_file():
+            yield f"{address} is on record and not on disk"
+        elif file_digest(path) != path.name.partition(".")[0]:
+            yield f"{address} is not what was uploaded"
+
+
 def sign_command(address: str, *, output: Path, key: Path) -> None:
     """Sign the end of the chain into a file."""
     with open_existing(address) as ledger:
@@ -114,8 +128,8 @@ def sign_command(address: str, *, output: Path, key: Path) -> None:
     )
 
 
-def show_command(variant: str, address: str) -> None:
-    """Everything on record about one variant, as JSON."""
+def show_command(variant: str, address: str, *, bom: bool) -> None:
+    """Everything on record about one variant, as JSON: our own form, or CycloneDX."""
     digest = variant
     if Path(variant).is_dir():
         digest = read_manifest(Path(variant)).digest
@@ -130,7 +144,8 @@ def show_command(variant: str, address: str) -> None:
             got=variant,
             fix="Give more of the digest: `ztom log` lists them.",
         )
-    print(json.dumps(_answer(found, entries), indent=1))
+    document = bill_of_materials(found[0], entries) if bom else _answer(found, entries)
+    print(json.dumps(document, indent=1))
 
 
 def _answer(found: list[VariantRecord], entries: list[AuditEntry]) -> dict[str, Any]:

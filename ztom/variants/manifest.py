@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ztom.errors import VariantError
 
 MANIFEST = "manifest.json"
-_CHUNK = 2**22
 
 
 class FileEntry(BaseModel):
@@ -119,10 +118,11 @@ def _entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:
         return dict(zip(names, pool.map(lambda name: _entry(folder / name), names), strict=True))
 
 
-def _entry(path: Path) -> FileEntry:
-    digest, size = hashlib.sha256(), 0
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, lower-case hex."""
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return FileEntry(sha256=digest.hexdigest(), nbytes=size)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(sha256=file_digest(path), nbytes=path.stat().st_size)

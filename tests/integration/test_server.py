@@ -1,0 +1,377 @@
+"""``ztom up`` on real Ray: the wire as written down, from login to a mastered checkpoint; kill -9.
+
+The first test is written from the HTTP contract alone, with `requests`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+import transformers
+from server_helpers import PASSWORD, tar_of
+from toys import make_chain
+
+from ztom.ledger import Ledger
+from ztom.ledger.requests import RequestKind, RequestStatus
+
+ZTOM = str(Path(sys.executable).with_name("ztom"))
+ENGINE = "engine={name: torch}"
+
+
+class Up:
+    """A server in a process of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.data = home / "data"
+        self.process: subprocess.Popen[str] | None = None
+        self.url = ""
+
+    def ztom(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [ZTOM, *arguments]
+        return subprocess.run(command, check=True, text=True, **options)
+
+    def start(self) -> None:
+        options = ["--set", f'pointer_roots=["{self.home / "roots"}"]', "--set", ENGINE]
+        self.process = subprocess.Popen(
+            [ZTOM, "up", "--data", str(self.data), "--port", "0"] + options,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("Z-TOM serves at "):
+                self.url = line.split()[-1]
+            if line.startswith("Ctrl-C"):
+                return
+        pytest.fail("the server did not start")
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(60)
+
+    def kill_everything(self) -> None:
+        """As a power cut would: nothing gets to tidy up."""
+        assert self.process is not None
+        family = [self.process.pid, *(p.pid for p in self.children())]
+        for pid in family:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait(30)
+
+    def children(self) -> list[psutil.Process]:
+        assert self.process is not None
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        # what Ray's daemons started has another parent, but the session's folder in its command
+        return found
+
+    def replica(self) -> psutil.Process:
+        for process in self.children():
+            if "ray::ServeReplica" in " ".join(process.cmdline()):
+                return process
+        raise AssertionError("there is no replica")
+
+    def session(self) -> requests.Session:
+        answer = requests.post(
+            f"{self.url}/api/auth/login",
+            json={"username": "root", "password": PASSWORD},
+            timeout=30,
+        )
+        assert answer.status_code == 200, answer.text
+        session = requests.Session()
+        session.headers["Authorization"] = f"Bearer {answer.text}"
+        return session
+
+    def wait_until_up(self, timeout_s: float = 90) -> None:
+        def up() -> bool:
+            try:
+                return requests.get(f"{self.url}/health", timeout=5).status_code == 200
+            except requests.RequestException:
+                return False
+
+        wait_for(up, timeout_s)
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    home = tmp_path_factory.mktemp("up")
+    server = Up(home)
+    (home / "roots").mkdir()
+    make_chain(home / "roots" / "chain", members=3)
+    write_data(home / "roots")
+    options = ["--data", str(server.data), "--password-stdin"]
+    server.ztom("admin", "create", "root", "root@example.org", *options, input=PASSWORD + "\n")
+    server.start()
+    yield server
+    server.stop()
+
+
+def write_data(folder: Path) -> None:
+    with (folder / "s.jsonl").open("w") as stimuli, (folder / "e.txt").open("w") as expected:
+        for i in range(40):
+            question = f"Question {i * 7919 % 1000}: what is {i} and {i * 3}?"
+            stimuli.write(json.dumps([{"role": "user", "content": question}]) + "\n")
+            expected.write(f"The answer is {i * 4}.\n")
+
+
+def filled_project(up: Up, session: requests.Session) -> tuple[str, list[str]]:
+    made = session.post(
+        f"{up.url}/project",
+        json={"name": "demo", "description": "", "format": "HF_TEXT_GENERATION"},
+        timeout=30,
+    )
+    project = made.json()["id"]
+    for folder in sorted((up.home / "roots" / "chain").iterdir()):
+        answer = session.post(
+            f"{up.url}/project/file",
+            data={"projectId": project, "format": "HF_TEXT_GENERATION", "fileName": folder.name},
+            files={"file": (f"{folder.name}.tar", tar_of(folder))},
+            timeout=60,
+        )
+        assert answer.status_code == 201, answer.text
+    return project, [file["id"] for file in answer.json()["fileList"]]
+
+
+def search_body(up: Up, project: str, **more: Any) -> dict[str, Any]:
+    roots = up.home / "roots"
+    return {
+        "projectId": project,
+        "scalingFactorLimit": 1.0,
+        "stimulusPaths": [str(roots / "s.jsonl")],
+        "expectedOutputPath": str(roots / "e.txt"),
+        "batchSize": 64,
+        "inferenceConfigJson": {"max_new_tokens": 4},
+        "error": "cross_entropy",
+        "maxEvaluations": 5,
+        "insist": True,
+        **more,
+    }
+
+
+def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
+    session = up.session()
+    project, ids = filled_project(up, session)
+    answer = session.post(
+        f"{up.url}/dynamic_analysis/zto/batch",
+        json={**search_body(up, project), "detailedOutput": "STORE_AND_RETURN", "notKnown": 1},
+        timeout=300,
+    )
+    assert answer.status_code == 200, answer.text
+    result = answer.json()
+    assert result["trained_model_error"] > 0
+    assert len(result["optimized_scaling_factors"]) == 2
+    assert result["number_of_inferences"] >= 7
+    assert result["holdout"]["verdict"]["outcome"] in ("improved", "no improvement", "inconclusive")
+    assert any("notKnown" in warning for warning in result["warnings"])
+    files = session.get(f"{up.url}/project/{project}", timeout=30).json()["fileList"]
+    assert [file["id"] for file in files[:3]] == ids
+    assert [file["id"] for file in files[3:]] == [result["checkpoint_id"]]
+    stored = session.get(
+        f"{up.url}/project/{project}/analysis/result",
+        params={"requestId": result["requestId"]},
+        timeout=30,
+    ).json()
+    assert stored["result"]["optimized_scaling_factors"] == result["optimized_scaling_factors"]
+    address = session.get(
+        f"{up.url}/project/{project}/analysis/result/artifact",
+        params={"requestId": result["requestId"]},
+        timeout=30,
+    ).text
+    artifact = requests.get(address, timeout=30)
+    assert artifact.headers["content-type"].startswith("application/")
+    assert artifact.json()["study_id"] == stored["studyId"]
+    content = session.get(
+        f"{up.url}/project/file/{result['checkpoint_id']}",
+        params={"projectId": project},
+        timeout=60,
+    ).content
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        archive.extractall(tmp_path / "mastered", filter="data")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "mastered")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "mastered")
+    ids_ = tokenizer("Question", return_tensors="pt").input_ids
+    assert model.generate(ids_, max_new_tokens=2, do_sample=False).shape[1] > ids_.shape[1]
+    inference = session.post(
+        f"{up.url}/dynamic_analysis/sensitivity/batch",
+        json={
+            "projectId": project,
+            "fileId": ids[2],
+            "scalingFactor": "-1.0",
+            "stimulusPaths": [str(up.home / "roots" / "s.jsonl")],
+            "inferenceConfigJson": '{"max_new_tokens": 3}',
+        },
+        timeout=120,
+    ).json()
+    assert len(inference["model_output"]) == len(inference["attenuated_model_output"]) == 40
+    assert inference["model_output"] != inference["attenuated_model_output"]
+
+
+def test_ports_are_for_this_machine_only(up: Up) -> None:  # row 85
+    """All but one: a Serve replica's own gRPC port, which Ray opens on every interface."""
+    open_to_all = set()
+    for process in [psutil.Process(up.process.pid), *up.children()]:  # type: ignore[union-attr]
+        for connection in process.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                host = connection.laddr.ip.removeprefix("::ffff:")
+                if host not in ("127.0.0.1", "::1"):
+                    open_to_all.add(process.name())
+    assert open_to_all <= {up.replica().name()}
+
+
+def test_slow_headers_are_cut_and_health_stays_up(up: Up) -> None:  # rows 82, 83
+    host, port = up.url.removeprefix("http://").split(":")
+    idle = [socket.create_connection((host, int(port)), timeout=60) for _ in range(50)]
+    for connection in idle:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: ")
+    began = time.monotonic()
+    assert requests.get(f"{up.url}/health", timeout=10).status_code == 200
+    while True:
+        try:
+            idle[0].sendall(b"x")
+            if idle[0].recv(1000, socket.MSG_DONTWAIT) is not None:
+                break
+        except BlockingIOError:
+            time.sleep(0.5)
+        except OSError:
+            break
+        assert time.monotonic() - began < 40
+    for connection in idle:
+        connection.close()
+
+
+def test_kill_9_during_an_upload_leaves_nothing(up: Up) -> None:
+    session = up.session()
+    project = session.post(f"{up.url}/project", json={"name": "cut"}, timeout=30).json()["id"]
+    replica = up.replica()
+
+    def slowly() -> Iterator[bytes]:
+        yield (
+            b'--edge\r\nContent-Disposition: form-data; name="projectId"\r\n\r\n'
+            + project.encode()
+            + b'\r\n--edge\r\nContent-Disposition: form-data; name="file"; filename="a.tar"\r\n\r\n'
+        )
+        for _ in range(100):
+            time.sleep(0.1)
+            yield b"x" * 100_000
+
+    def send() -> None:
+        headers = {"Content-Type": "multipart/form-data; boundary=edge"}
+        try:
+            session.post(f"{up.url}/project/file", data=slowly(), headers=headers, timeout=60)
+        except requests.RequestException:
+            return
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    wait_for(lambda: any((up.data / "staging").iterdir()))
+    replica.kill()
+    sender.join(60)
+    up.wait_until_up()
+    wait_for(lambda: not any((up.data / "staging").iterdir()))
+    assert session.get(f"{up.url}/project/{project}", timeout=30).json()["fileList"] == []
+    with Ledger.open(up.data / "ledger.db") as ledger:
+        assert ledger.check_audit() > 0
+
+
+def test_kill_9_during_a_metatune_leaves_nothing_half_done(up: Up) -> None:
+    session = up.session()
+    project, ids = filled_project(up, session)
+    body = {"projectId": project, "fileIds": ids[1:], "scalingFactors": [0.1, 0.2]}
+    outcome: list[int] = []
+
+    def send() -> None:
+        try:
+            answer = session.post(f"{up.url}/metatune", json=body, timeout=60)
+            outcome.append(answer.status_code)
+        except requests.RequestException:
+            outcome.append(0)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with Ledger.open(up.data / "ledger.db") as ledger:
+
+        def asked() -> Any:
+            found = ledger.requests.of_project(project)
+            return [r for r in found if r.kind is RequestKind.METATUNE]
+
+        request = wait_for(asked)[0]
+        up.replica().kill()
+        sender.join(60)
+        up.wait_until_up()
+        ended = wait_for(
+            lambda: (r := ledger.requests.get(request.id)).status.is_open is False and r
+        )
+        assert ended.status is RequestStatus.FAILED
+        assert outcome != [200]
+        assert ledger.check_audit() > 0
+        folder = up.data / "requests" / request.id
+        wait_for(lambda: not (folder / "variant").exists() or _on_record(ledger, folder))
+
+
+def _on_record(ledger: Ledger, folder: Path) -> bool:
+    return str(folder / "variant") in {variant.address for variant in ledger.variants()}
+
+
+def test_a_search_outlives_its_server(up: Up) -> None:
+    """First the replica is killed, then everything; it ends with its budget all the same."""
+    session = up.session()
+    project, _ = filled_project(up, session)
+    body = search_body(up, project, maxEvaluations=12)
+    body.pop("batchSize")
+    request = session.post(f"{up.url}/v1/searches", json=body, timeout=30).json()["requestId"]
+
+    def trials() -> int:
+        found = session.get(f"{up.url}/v1/searches/{request}", timeout=30).json()
+        assert found["status"] in ("queued", "running"), found
+        return int(found["progress"]["trials"])
+
+    wait_for(lambda: trials() >= 2, 120)
+    up.replica().kill()
+    up.wait_until_up()
+    with Ledger.open(up.data / "ledger.db") as ledger:
+        if ledger.requests.get(request).status.is_open:
+            up.kill_everything()
+            up.start()
+        ended = wait_for(
+            lambda: (r := ledger.requests.get(request)).status.is_open is False and r, 240
+        )
+        assert ended.status is RequestStatus.FINISHED, ended.reason
+        study = ledger.latest_study(request)
+        assert study is not None
+        found = ledger.trials(study.id)
+        kinds = [str(trial.kind) for trial in found]
+        assert kinds.count("baseline") == 2
+        assert kinds.count("startup") + kinds.count("search") == 12
+        assert len({trial.number for trial in found}) == len(found)
+        assert ledger.check_audit() > 0
+    files = up.session().get(f"{up.url}/project/{project}", timeout=30).json()["fileList"]
+    assert [file["part"] for file in files].count("MASTERED") == (ended.checkpoint_id is not None)

@@ -1,0 +1,258 @@
+"""Searches on the server: what is due when, crashes, two replicas, and their events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+from server_helpers import Server, serving, tar_of
+from toys import make_plain_chain
+
+from serve_apps.control_plane.background import HeadExport, tidy
+from serve_apps.control_plane.config import ServerConfig
+from serve_apps.control_plane.runner import JobState
+from serve_apps.control_plane.searches import Situation, Step, advance, next_step
+from tune_search.config_files import load_config
+from ztom.errors import EngineError
+from ztom.ledger import Ledger, NewStudy
+from ztom.ledger.audit import read_head
+from ztom.ledger.requests import NewRequest, RequestKind, RequestStatus
+
+
+def situation(**more: object) -> Situation:
+    return Situation(
+        **{
+            "status": RequestStatus.RUNNING,
+            "job": JobState.RUNNING,
+            "attempts": 1,
+            "most_attempts": 3,
+            "others_running": False,
+            "has_result": False,
+            "explained": False,
+            **more,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "step"),
+    [
+        (situation(status=RequestStatus.QUEUED, job=None), Step.START),
+        (situation(status=RequestStatus.QUEUED, job=None, others_running=True), Step.NOTHING),
+        (situation(), Step.NOTHING),
+        (situation(has_result=True), Step.NOTHING),  # its process still writes
+        (situation(job=JobState.SUCCEEDED, has_result=True), Step.FINISH),
+        (situation(job=JobState.UNKNOWN, has_result=True), Step.FINISH),
+        (situation(job=JobState.UNKNOWN), Step.START),
+        (situation(job=JobState.FAILED), Step.START),
+        (situation(job=JobState.FAILED, explained=True), Step.FAIL),
+        (situation(job=JobState.STOPPED), Step.FAIL),
+        (situation(job=JobState.UNKNOWN, attempts=3), Step.FAIL),
+        (situation(status=RequestStatus.CANCELLED, job=JobState.STOPPED), Step.NOTHING),
+        (situation(status=RequestStatus.FINISHED, job=JobState.SUCCEEDED), Step.NOTHING),
+    ],
+)
+def test_what_is_due(now: Situation, step: Step) -> None:
+    assert next_step(now) is step
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "roots").mkdir()
+    config = ServerConfig(
+        data=tmp_path / "data",
+        pointer_roots=(str(tmp_path / "roots"),),
+        poll_s=3600,  # the tests say when
+        audit_head=str(tmp_path / "elsewhere.json"),
+    )
+    with serving(config) as server:
+        yield server
+
+
+@pytest.fixture
+def ada(server: Server) -> requests.Session:
+    return server.as_user("ada")
+
+
+@pytest.fixture
+def body(server: Server, ada: requests.Session, tmp_path: Path) -> dict[str, object]:
+    project = server.project(ada)
+    for path in make_plain_chain(tmp_path / "chain"):
+        server.upload(ada, project, tar_of(path))
+    (tmp_path / "roots" / "a.jsonl").write_text('{"prompt": "1"}\n{"prompt": "2"}')
+    (tmp_path / "roots" / "b.jsonl").write_text('{"prompt": "3"}\n')
+    (tmp_path / "roots" / "e.txt").write_text("x\ny\nz\n")
+    paths = [str(tmp_path / "roots" / name) for name in ("a.jsonl", "b.jsonl")]
+    return {
+        "projectId": project,
+        "scalingFactorLimit": 0.3,
+        "stimulusPaths": paths,
+        "expectedOutputPath": str(tmp_path / "roots" / "e.txt"),
+        "inferenceConfigJson": {"max_new_tokens": 7},
+        "maxEvaluations": 9,
+        "seed": 4,
+    }
+
+
+def started(server: Server, ada: requests.Session, body: dict[str, object]) -> str:
+    answer = ada.post(f"{server.url}/v1/searches", json=body, timeout=30)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["requestId"])
+
+
+def state(server: Server, request: str) -> RequestStatus:
+    return server.services.ledger.requests.get(request).status
+
+
+def test_the_file_that_the_search_runs_on(server, ada, body) -> None:
+    request = started(server, ada, body)
+    advance(server.services)
+    job = server.runner.submitted[0]
+    config = load_config(job.config, [])
+    assert config.name == request
+    assert config.scaling_factor_limit == 0.3
+    assert config.inference_config.max_new_tokens == 7
+    assert (config.budget.evaluations, config.seed) == (9, 4)
+    assert config.stimuli.read_text().splitlines() == [f'{{"prompt": "{n}"}}' for n in (1, 2, 3)]
+    assert config.expected_outputs is not None
+    assert job.config.stat().st_mode & 0o077 == 0
+    assert len(config.chain.checkpoints) == 3
+    assert str(server.services.config.data) in job.environment["ZTOM_ALLOWED_ROOTS"]
+    assert "password" not in yaml.safe_dump(dict(job.environment))
+
+
+def test_one_at_a_time_and_the_next_when_it_ends(server, ada, body) -> None:
+    first, second = (started(server, ada, body) for _ in range(2))
+    for _ in range(3):
+        advance(server.services)
+    assert [state(server, r) for r in (first, second)] == ["running", "queued"]
+    assert len(server.runner.submitted) == 1
+    ada.post(f"{server.url}/v1/searches/{first}/cancel", timeout=30)
+    advance(server.services)
+    assert [state(server, r) for r in (first, second)] == ["cancelled", "running"]
+    ada.post(f"{server.url}/v1/searches/{first}/resume", timeout=30)
+    assert state(server, first) is RequestStatus.QUEUED
+
+
+def test_two_replicas_start_it_once(server, ada, body) -> None:  # row 65
+    request = started(server, ada, body)
+    seen = server.services.ledger.requests.get(request)
+    assert server.services.ledger.requests.start(request, job="a", instead_of=seen.job)
+    assert server.services.ledger.requests.start(request, job="b", instead_of=seen.job) is None
+    assert server.services.ledger.requests.get(request).job == "a"
+
+
+def test_a_job_that_is_gone_is_started_again_a_few_times(server, ada, body) -> None:
+    request = started(server, ada, body)
+    for _ in range(10):
+        advance(server.services)
+        server.runner.states.clear()
+    assert len(server.runner.submitted) == 3
+    assert len({job.id for job in server.runner.submitted}) == 3
+    ended = server.services.ledger.requests.get(request)
+    assert ended.status is RequestStatus.FAILED
+    assert "after 3 attempts" in str(ended.reason)
+
+
+def test_its_own_explanation_ends_it_at_once(server, ada, body) -> None:
+    request = started(server, ada, body)
+    advance(server.services)
+    job = server.runner.submitted[0]
+    (job.config.parent / "run").mkdir()
+    (job.config.parent / "run" / "error.txt").write_text("ChainError: they do not fit")
+    server.runner.states[job.id] = JobState.FAILED
+    advance(server.services)
+    ended = server.services.ledger.requests.get(request)
+    assert (ended.status, ended.reason) == ("failed", "ChainError: they do not fit")
+    events = ada.get(f"{server.url}/v1/searches/{request}/events", timeout=30).text
+    last = json.loads(events.strip().split("\n")[-1].removeprefix("data: "))
+    assert last["reason"] == "ChainError: they do not fit"
+    waiting = ada.post(f"{server.url}/v1/searches/{request}/resume", timeout=30)
+    assert waiting.status_code == 202
+
+
+def test_ray_that_says_nothing_changes_nothing(server, ada, body) -> None:
+    request = started(server, ada, body)
+    advance(server.services)
+
+    def silent(job_id: str) -> tuple[JobState, str]:
+        raise EngineError("Ray does not say how a job is")
+
+    server.runner.state = silent
+    with pytest.raises(EngineError):
+        advance(server.services)
+    assert state(server, request) is RequestStatus.RUNNING
+
+
+def test_a_result_that_nobody_waited_for_is_written_down_once(server, ada, body) -> None:
+    request = started(server, ada, body)
+    advance(server.services)
+    variant = server.services.store.requests / request / "run" / "variant"
+    variant.mkdir(parents=True)
+    (variant / "config.json").write_text("{}")
+    with Ledger.open(server.services.config.ledger_address) as ledger:
+        study = ledger.create_study(NewStudy(request, {}, "c", "h", {}, 0)).id
+        proof = {
+            "trained_model_error": 2.0,
+            "optimized_model_error": 1.5,
+            "verdict": {"outcome": "improved"},
+            "variant": str(variant),
+            "variant_digest": "d" * 64,
+        }
+        ledger.save_result(
+            study,
+            {
+                "trained_model_error": 2.1,
+                "optimized_model_error": 1.4,
+                "optimized_scaling_factors": [0.1, 0.2],
+                "number_of_inferences": 9,
+                "stop_reason": "budget",
+                "proof": proof,
+            },
+        )
+    server.runner.states[server.runner.submitted[0].id] = JobState.SUCCEEDED
+    for _ in range(3):
+        advance(server.services)
+    project = ada.get(f"{server.url}/project/{body['projectId']}", timeout=30).json()
+    assert [file["part"] for file in project["fileList"]].count("MASTERED") == 1
+    found = ada.get(f"{server.url}/v1/searches/{request}", timeout=30).json()
+    assert found["result"]["optimized_scaling_factors"] == [0.1, 0.2]
+    assert found["result"]["holdout"]["verdict"] == {"outcome": "improved"}
+    again = started(server, ada, body)  # the mastered one is no part of the chain
+    advance(server.services)
+    config = load_config(server.services.store.requests / again / "search.yaml", [])
+    assert len(config.chain.checkpoints) == 3
+
+
+def test_leftovers_of_a_killed_server(server: Server, tmp_path: Path) -> None:
+    services = server.services
+    server.as_user("ada")
+    ada = services.ledger.accounts.for_login("ada")
+    assert ada is not None
+    dead, alive = (
+        services.ledger.requests.create(NewRequest(RequestKind.METATUNE, ada[0].id))
+        for _ in range(2)
+    )
+    services.ledger.requests.start(dead.id, job="replica-of-yesterday")
+    services.ledger.requests.start(alive.id, job=services.store.replica)
+    (services.store.staging / "half.part").write_bytes(b"x")
+    being_written = services.store.begin()
+    being_written.write(b"y")
+    tidy(services)
+    assert state(server, dead.id) is RequestStatus.FAILED
+    assert state(server, alive.id) is RequestStatus.RUNNING
+    assert [path.suffix for path in services.store.staging.iterdir()] == [".part"]
+    being_written.discard()
+    assert list(services.store.staging.iterdir()) == []
+
+
+def test_the_signed_end_of_the_chain_goes_elsewhere(server: Server, tmp_path: Path) -> None:
+    server.as_user("somebody")
+    HeadExport().write(server.services)
+    head = read_head(tmp_path / "elsewhere.json")
+    head.check()
+    assert server.services.ledger.check_audit(head) == head.sequence > 0
