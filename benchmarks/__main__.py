@@ -13,6 +13,7 @@ NAMES = (
     "trial_overhead",
     "samplers",
     "serve",
+    "control_plane",
 )
 
 

@@ -83,13 +83,17 @@ class Caller:
         return project_id
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """What the application was made with."""
+    return _services(request)
+
+
+def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def caller_of(request: Request) -> Caller:
+async def caller_of(request: Request) -> Caller:
     """Whoever `route` let in."""
     caller: Caller = request.state.caller
     return caller
@@ -129,7 +133,7 @@ class _Require:
     permission: Permission
 
     def __call__(self, request: Request) -> None:
-        services = services_of(request)
+        services = _services(request)
         user, key = _who(request, services)
         if not user.enabled:
             raise _unknown()

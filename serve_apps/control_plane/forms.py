@@ -1,6 +1,6 @@
 """Multipart forms, read while they arrive: fields into memory, the file straight to the disk.
 
-Whatever the size of the file, memory holds one buffer of it. The fields come before the file, as
+Whatever the size of the file, memory holds two buffers of it. The fields come before the file, as
 users' clients send them, so that who may not upload is told before the file is read.
 """
 
@@ -71,6 +71,7 @@ class FormReader:
         self._file_name: str | None = None
         self._file_began = False
         self._buffer = bytearray()
+        self._writing: asyncio.Task[None] | None = None
         self._ended = False
 
     async def __aenter__(self) -> Form:
@@ -91,11 +92,14 @@ class FormReader:
             raise HTTPException(422, "The form ends too early.")
         staged = None
         if self._upload is not None:
-            await asyncio.to_thread(self._flush)
+            await self._flush()
+            await self._written()
             staged = await asyncio.to_thread(self._upload.finish)
         return Form(self._fields, self._file_name, staged)
 
     async def __aexit__(self, *_: object) -> None:
+        if self._writing is not None:
+            await asyncio.gather(self._writing, return_exceptions=True)
         if self._upload is not None:
             await asyncio.to_thread(self._upload.discard)
 
@@ -105,12 +109,20 @@ class FormReader:
             await asyncio.to_thread(self._before_file, dict(self._fields))
             self._upload = await asyncio.to_thread(self._store.begin)
         if len(self._buffer) >= _BUFFER:
-            await asyncio.to_thread(self._flush)
+            await self._flush()
 
-    def _flush(self) -> None:
+    async def _flush(self) -> None:
+        """Start to write what is buffered, once what was is written: one is filled meanwhile."""
+        await self._written()
         if self._upload is not None and self._buffer:
-            self._upload.write(bytes(self._buffer))
-        self._buffer.clear()
+            writing = asyncio.to_thread(self._upload.write, self._buffer)
+            self._writing = asyncio.create_task(writing)
+            self._buffer = bytearray()
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await writing
 
     def _parser(self) -> MultipartParser:
         kind, options = parse_options_header(self._request.headers.get("content-type"))

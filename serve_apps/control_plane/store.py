@@ -58,10 +58,10 @@ class Upload:
             self._file: IO[bytes] = path.open("xb", buffering=0)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Append."""
         if len(self._head) < 2:
-            self._head = (self._head + data[:2])[:2]
+            self._head = (self._head + bytes(data[:2]))[:2]
         self._digest.update(data)
         self._size += len(data)
         view = memoryview(data)

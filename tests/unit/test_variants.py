@@ -296,3 +296,38 @@ def test_alpha_zero_writes_the_latest_checkpoint(chain: Chain, tmp_path: Path) -
     latest = load_file(Path(chain.reference.reference) / "model.safetensors")
     written = load_file(tmp_path / "v" / "model.safetensors")
     assert all(bool((latest[name] == written[name]).all()) for name in latest)
+
+
+def test_the_bill_of_materials_is_cyclonedx() -> None:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    from ztom.ledger import AuditEntry, AuditEvent, VariantRecord
+    from ztom.variants.bom import bill_of_materials
+
+    evidence = {
+        "data_digests": {"search": "s" * 64, "holdout": "h" * 64},
+        "error": [{"function": "cross_entropy", "weight": 1.0}],
+        "search_errors": [2.0, 1.5],
+        "holdout_errors": [2.1, 1.6],
+        "verdict": {"outcome": "improved"},
+        "insisted": False,
+    }
+    members = [{"reference": f"models/{i}", "sha256": str(i) * 64} for i in range(3)]
+    recipe = {
+        "members": members,
+        "factors": [0.1, -0.2],
+        "topology": "sequence",
+        "dtype": "float32",
+        "evidence": evidence,
+    }
+    event = AuditEvent(actor="ada", action="variant.release", subject="variant:d", after="d" * 64)
+    entry = AuditEntry(7, "2030-01-01T00:00:00+00:00", event, "0" * 64, "1" * 64)
+    for content in (recipe, {**recipe, "evidence": None}):
+        record = VariantRecord("d" * 64, "runs/variant", 1, content, "now")
+        document = bill_of_materials(record, [entry])
+        problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(document))
+        assert problem is None, problem
+        assert document == bill_of_materials(record, [entry])
+    text = json.dumps(bill_of_materials(VariantRecord("d" * 64, "a", 1, recipe, "now"), [entry]))
+    assert all(part in text for part in ("0" * 64, "h" * 64, "improved", "ada", "1.6"))

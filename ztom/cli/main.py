@@ -28,6 +28,9 @@ app.add_typer(audit, name="audit")
 admin = typer.Typer(help="Look after a server: accounts and keys.", no_args_is_help=True)
 app.add_typer(admin, name="admin")
 
+project = typer.Typer(help="Projects of a server.", no_args_is_help=True)
+app.add_typer(project, name="project")
+
 _PASSED_ON = {
     "allow_extra_args": True,
     "ignore_unknown_options": True,
@@ -54,10 +57,29 @@ def _options(
 
 @app.command(context_settings=_PASSED_ON)
 def search(context: typer.Context) -> None:
-    """Search the factors of a chain, prove them, write the variant (--example, --help)."""
+    """Search the factors of a chain, prove them, write the variant (--example, --help).
+
+    With --project ID, and --server ADDRESS or ZTOM_SERVER: of a project's chain, on the server.
+    """
+    if any(each.partition("=")[0] in ("--project", "--server") for each in context.args):
+        raise typer.Exit(_remote_search(context.args))
     from tune_search.__main__ import main as run
 
     raise typer.Exit(run(context.args, program="ztom search"))
+
+
+def _remote_search(arguments: list[str]) -> int:
+    import argparse
+
+    from ztom.cli.remote import search_command
+
+    parser = argparse.ArgumentParser(prog="ztom search")
+    parser.add_argument("config", type=Path, help="the search's YAML file")
+    parser.add_argument("--project", required=True, help="id of the project on the server")
+    parser.add_argument("--server", help="its address; else ZTOM_SERVER")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args(arguments)
+    return search_command(options.config, options.set, options.project, options.server)
 
 
 @app.command()
@@ -119,13 +141,86 @@ def verify(
 
 @app.command()
 def log(
-    ledger: Annotated[str, typer.Argument(help=_LEDGER)],
+    ledger: Annotated[str, typer.Argument(help=_LEDGER + " With --server: a project's id.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line each.")] = False,
+    server: Annotated[str | None, typer.Option(help="Address of a server.")] = None,
 ) -> None:
-    """List what is on record: studies, variants, and the audit chain."""
+    """List what is on record: studies, variants, and the audit chain; or a project's requests."""
+    if server is not None:
+        from ztom.cli.remote import log_command as remote_log
+
+        remote_log(ledger, server)
+        return
     from ztom.cli.records import log_command
 
     log_command(ledger, as_json=as_json)
+
+
+_Server = Annotated[str | None, typer.Option(help="Address of the server; else ZTOM_SERVER.")]
+_Project = Annotated[str, typer.Argument(help="The project's id.")]
+
+
+@app.command()
+def login(
+    server: Annotated[str, typer.Argument(help="Address of the server.")],
+    username: Annotated[str, typer.Argument(help="Name or e-mail address.")],
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
+) -> None:
+    """Log in to a server; the token is kept for the commands that speak to it."""
+    from ztom.cli.remote import login_command
+
+    login_command(server, username, stdin=password_stdin)
+
+
+@project.command("list")
+def project_list(server: _Server = None) -> None:
+    """List projects and their files."""
+    from ztom.cli.remote import projects_command
+
+    projects_command(server)
+
+
+@project.command("create")
+def project_create(
+    name: Annotated[str, typer.Argument(help="Of the project.")],
+    description: Annotated[str, typer.Option(help="For people.")] = "",
+    server: _Server = None,
+) -> None:
+    """Make a project and print its id."""
+    from ztom.cli.remote import create_project_command
+
+    create_project_command(name, description, server)
+
+
+@project.command("add")
+def project_add(
+    project: _Project,
+    paths: Annotated[list[str], typer.Argument(help="Folders or tars, in training order.")],
+    base: Annotated[bool, typer.Option("--base", help="It is the base model.")] = False,
+    pointer: Annotated[
+        bool, typer.Option("--pointer", help="Leave it where it is; the server reads it there.")
+    ] = False,
+    server: _Server = None,
+) -> None:
+    """Add checkpoints to a project."""
+    from ztom.cli.remote import add_command
+
+    add_command(project, paths, base=base, pointer=pointer, server=server)
+
+
+@project.command("download")
+def project_download(
+    project: _Project,
+    file: Annotated[str, typer.Argument(help="The file's id.")],
+    output: Annotated[Path, typer.Option(help="A folder, or a name that ends in .tar.")],
+    server: _Server = None,
+) -> None:
+    """Save a checkpoint of a project."""
+    from ztom.cli.remote import download_command
+
+    download_command(project, file, output, server)
 
 
 @audit.command("verify")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from serve_apps.control_plane.config import ServerConfig
     from serve_apps.control_plane.launch import Running
 
-#: Where `admin create` looks for the password when nobody can type one.
-PASSWORD_VARIABLE = "ZTOM_ADMIN_PASSWORD"
+#: Where a password is looked for when nobody can type one.
+PASSWORD_VARIABLE = "ZTOM_PASSWORD"
 
 
 def server_config(data: Path, ledger: str | None, overrides: list[str]) -> ServerConfig:
@@ -80,7 +80,7 @@ def up_command(config: ServerConfig, *, host: str, port: int) -> None:
 def create_admin_command(username: str, address: str, config: ServerConfig, *, stdin: bool) -> None:
     """Make an administrator's account, in the ledger itself."""
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    password = _password(stdin=stdin)
+    password = read_password(stdin=stdin, twice=True)
     with Ledger.open(config.ledger_address) as ledger:
         user = ledger.accounts.create(
             NewUser(username, address, hash_password(password), is_admin=True),
@@ -104,8 +104,12 @@ def _users(config: ServerConfig) -> tuple[UserRecord, ...]:
         return ledger.accounts.all()
 
 
-def _password(*, stdin: bool) -> str:
-    """Typed twice, or from standard input or the environment; never from the command line."""
+def read_password(*, stdin: bool, twice: bool) -> str:
+    """Typed, or from standard input or the environment; never from the command line.
+
+    Raises:
+        ConfigError: There is nobody to type it, or it was typed differently.
+    """
     if stdin:
         return sys.stdin.readline().rstrip("\n")
     given = os.environ.get(PASSWORD_VARIABLE)
@@ -117,6 +121,6 @@ def _password(*, stdin: bool) -> str:
             fix=f"Give --password-stdin, or set {PASSWORD_VARIABLE}.",
         )
     password = getpass.getpass("password: ")
-    if getpass.getpass("once more: ") != password:
+    if twice and getpass.getpass("once more: ") != password:
         raise ConfigError("the two passwords differ")
     return password
