@@ -17,7 +17,7 @@ from serve_apps.control_plane.access import Permission, route
 from serve_apps.control_plane.background import background
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.errors import add_error_handlers
-from serve_apps.control_plane.flow import BodyGuard
+from serve_apps.control_plane.flow import BodyGuard, Ceiling
 from serve_apps.control_plane.routes import accounts, edits, files, projects, searches
 from serve_apps.control_plane.runner import RayRunner
 from serve_apps.control_plane.services import Services
@@ -74,6 +74,7 @@ def create_app(services: Services) -> FastAPI:
             allow_methods=["*"],
             allow_headers=["Authorization", "Content-Type"],
         )
+    app.add_middleware(Ceiling, most=config.max_requests)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(config.allowed_hosts))
     return app
 
@@ -106,7 +107,8 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
     return serve.deployment(
         name=DEPLOYMENT_NAME,
         num_replicas=1,
-        max_ongoing_requests=256,
+        # the application has a ceiling of its own, which leaves room for health
+        max_ongoing_requests=2 * config.max_requests,
         # it waits and carries bytes; a search must not be short of a CPU because of it
         ray_actor_options={"num_cpus": 0},
     )(ingress()).bind()

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import ChainSpec
-from ztom.ledger.projects import CheckpointRecord, FileStatus, ProjectRecord, Storage
+from ztom.ledger.projects import CheckpointRecord, FileStatus, ProjectRecord
 
 
 def chain_of(project: ProjectRecord, services: Services) -> ChainSpec:
@@ -76,8 +76,3 @@ def position_of(project: ProjectRecord, file_id: str) -> int:
         if file.id == file_id:
             return at
     raise HTTPException(404, "the project's chain has no such file")
-
-
-def is_archive(file: CheckpointRecord) -> bool:
-    """Whether it is kept as the archive that was uploaded."""
-    return file.storage is Storage.MANAGED and file.address.endswith((".tar", ".tar.gz"))

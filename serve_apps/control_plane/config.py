@@ -52,6 +52,9 @@ class ServerConfig(BaseSettings):
     )
     max_upload_bytes: int = Field(default=200 * 2**30, gt=0, description="longest upload")
     max_body_bytes: int = Field(default=8 * 2**20, gt=0, description="longest other body")
+    max_requests: int = Field(
+        default=256, gt=0, description="requests in work at once; beyond it, status 503"
+    )
     body_timeout_s: float = Field(
         default=30, gt=0, description="seconds a body may pause before it is given up"
     )

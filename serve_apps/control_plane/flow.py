@@ -97,6 +97,35 @@ def middlewares() -> list[Middleware]:
     return [Middleware(Paced)]
 
 
+class Ceiling:
+    """Refuses requests beyond so many at once (503); asking for health is never refused.
+
+    Args:
+        app: The application.
+        most: How many.
+    """
+
+    def __init__(self, app: ASGIApp, *, most: int) -> None:
+        self._app = app
+        self._most = most
+        self._now = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http" or scope["path"] == "/health":
+            await self._app(scope, receive, send)
+            return
+        if self._now >= self._most:
+            answer = problem(503, "The server is busy.", {"Retry-After": "2"})
+            await answer(scope, receive, send)
+            return
+        self._now += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._now -= 1
+
+
 class BodyGuard:
     """Refuses bodies that are too long (413) or that stand still (408).
 

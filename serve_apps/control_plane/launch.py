@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import shlex
 import shutil
-import socket
 import sys
 import tempfile
 import threading
@@ -27,6 +25,7 @@ import httpx
 
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.tokens import load_keys
+from serve_apps.ports import free_port, reachable
 from ztom.errors import ConfigError, EngineTimeoutError
 from ztom.ledger.ledger import Ledger
 
@@ -34,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 APP_NAME = "ztom"
 _HEADERS_S = 15
-_LOWEST_PORT, _PORTS = 12_000, 16_000
 _READY_S = 120.0
 _POLL_S = 0.2
 
@@ -96,7 +94,7 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
         )
         undo.callback(_forgiving, serve.shutdown)
         serve.run(build(config, dashboard=dashboard), name=APP_NAME, route_prefix="/")
-        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '') else host}:{port}"
+        url = f"http://{reachable(host)}:{port}"
         _wait_until_up(url)
         yield Running(url, dashboard)
 
@@ -113,31 +111,6 @@ def run_server(
         on_ready(running)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
-
-
-def free_port(host: str, port: int) -> int:
-    """The port, if it can be listened on; a free one for 0.
-
-    A free one is looked for below the range out of which the system gives ports to whoever asks:
-    Ray's processes do, and start before the port is used.
-
-    Raises:
-        ConfigError: It is taken.
-    """
-    for _ in range(100 if port == 0 else 0):
-        with contextlib.suppress(ConfigError):
-            return free_port(host, _LOWEST_PORT + secrets.randbelow(_PORTS))
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                "the address cannot be listened on",
-                got=f"{host}:{port} ({error.strerror})",
-                fix="Take another port, or 0 for any free one.",
-            ) from error
-        return int(probe.getsockname()[1])
 
 
 def _check(config: ServerConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from serve_apps.control_plane.chains import spec
+from serve_apps.control_plane.runner import in_thread
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import Scored, score_checkpoint
 from ztom.errors import NotOnRecordError, ZtomError
@@ -15,8 +16,6 @@ logger = logging.getLogger(__name__)
 
 async def score_pending(services: Services) -> int:
     """Look at every file that was not looked at yet; returns how many."""
-    from serve_apps.control_plane.runner import in_thread
-
     files = await in_thread(services.ledger.projects.pending)
     for file in files:
         await _score(file, services)
@@ -24,8 +23,6 @@ async def score_pending(services: Services) -> int:
 
 
 async def _score(file: CheckpointRecord, services: Services) -> None:
-    from serve_apps.control_plane.runner import in_thread
-
     try:
         project = await in_thread(services.ledger.projects.get, file.project_id)
     except NotOnRecordError:
@@ -36,13 +33,15 @@ async def _score(file: CheckpointRecord, services: Services) -> None:
     except ZtomError as error:
         logger.warning("checkpoint %s could not be looked at: %s", file.id, error)
         found = Scored(None, message=str(error))
-    services.ledger.projects.set_scores(
-        file.id,
-        address=file.address,
-        digest=found.digest,
-        weight_score=found.weights,
-        bias_score=found.biases,
-        message=found.message,
+    await in_thread(
+        lambda: services.ledger.projects.set_scores(
+            file.id,
+            address=file.address,
+            digest=found.digest,
+            weight_score=found.weights,
+            bias_score=found.biases,
+            message=found.message,
+        )
     )
 
 

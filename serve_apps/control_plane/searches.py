@@ -231,6 +231,7 @@ def answer_of(result: Mapping[str, Any]) -> dict[str, Any]:
         "optimized_model_error": result["optimized_model_error"],
         "optimized_scaling_factors": list(result["optimized_scaling_factors"]),
         "number_of_inferences": result["number_of_inferences"],
+        "verdict": proof["verdict"]["outcome"] if proof else None,
         "noise_floor": result.get("noise_floor"),
         "stop_reason": result.get("stop_reason"),
         "holdout": None

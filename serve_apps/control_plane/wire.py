@@ -218,7 +218,6 @@ class Upload(Tolerant):
     format: FormatName = "HF_TEXT_GENERATION"
     file_name: Name | None = None
     tag: Name | None = None
-    file_path: Name | None = None
 
 
 class DataUpload(Tolerant):
@@ -238,14 +237,18 @@ class UploadChange(Tolerant):
 
 
 class Pointer(Tolerant):
-    """A checkpoint that stays where it is."""
+    """A checkpoint that stays where it is.
+
+    ``baseModel`` true says that it is the project's base model; an address there is that of the
+    base model, which is added first where the project has none.
+    """
 
     project_id: Id
     file_path: str = Field(min_length=1, max_length=2000)
     format: FormatName = "HF_TEXT_GENERATION"
     file_name: Name | None = None
     tag: Name | None = None
-    base_model: bool = False
+    base_model: bool | str | None = Field(default=None, union_mode="left_to_right")
 
 
 class PointerChange(Tolerant):

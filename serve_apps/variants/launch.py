@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
+from serve_apps.ports import free_port, reachable
 from serve_apps.variants.app import build
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.identity import identify
@@ -124,7 +124,7 @@ def serve_variant(
         target = serve.RunTarget(build(args), name=app_name, route_prefix=route_prefix)
         undo.callback(_forgiving, serve.delete, app_name)
         _deploy(target)
-        url = f"http://{_reachable(host)}:{port}{route_prefix.rstrip('/')}"
+        url = f"http://{reachable(host)}:{port}{route_prefix.rstrip('/')}"
         _wait_until_running(app_name, deadline)
         _query(url, identity.ids[1], deadline)
         served = ServedVariant(url, identity.ids, app_name, undo.pop_all())
@@ -168,9 +168,9 @@ def _start_serve(*, host: str, port: int) -> tuple[int, bool]:
     """The port Serve listens on, and whether it was started here."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     if serve.status().proxies:
-        _require_serve_at(f"http://{_reachable(host)}:{port}")
+        _require_serve_at(f"http://{reachable(host)}:{port}")
         return port, False
-    port = _free_port(host, port)
+    port = free_port(host, port)
     serve.start(
         proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port)
     )
@@ -195,21 +195,6 @@ def _refuse_second(app_name: str) -> None:
             got=app_name,
             fix="Give this one another name with the option 'name', and another route prefix.",
         )
-
-
-def _free_port(host: str, port: int) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                "the address cannot be listened on",
-                got=f"{host}:{port} ({error.strerror})",
-                fix="Take another port, or 0 for any free one.",
-            ) from error
-        return int(probe.getsockname()[1])
 
 
 def _deploy(target: serve.RunTarget) -> None:
@@ -266,15 +251,6 @@ def _reason(message: str) -> str:
 
 def _app_name(model_name: str) -> str:
     return f"variant-{model_name}"
-
-
-def _reachable(host: str) -> str:
-    """An address at which this machine reaches what listens on ``host``."""
-    if host in ("0.0.0.0", ""):
-        return "127.0.0.1"
-    if host == "::":
-        return "[::1]"
-    return f"[{host}]" if ":" in host else host
 
 
 def _forgiving(call: Callable[..., object], *arguments: object) -> None:

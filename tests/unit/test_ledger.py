@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import sqlite3
 import threading
+import time
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -199,18 +200,25 @@ def _hold(path, ready):
         threading.Event().wait()
 
 
-def test_lock_is_exclusive_and_dies_with_its_holder(tmp_path):
+def test_lock_is_exclusive_and_dies_with_its_holder(ledger_address):
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path / "ledger.db", ready))
+    holder = context.Process(target=_hold, args=(ledger_address, ready))
     holder.start()
     assert ready.wait(30)
-    with open_ledger(tmp_path) as ledger:
-        with pytest.raises(LedgerError, match=str(holder.pid)), ledger.lock("study"):
+    with open_ledger(ledger_address) as ledger:
+        who = "another process" if "://" in ledger_address else str(holder.pid)
+        with pytest.raises(LedgerError, match=who), ledger.lock("study"):
             pass
         with ledger.lock("another"):
             pass
         holder.kill()
         holder.join()
-        with ledger.lock("study"):
-            pass
+        deadline = time.monotonic() + 20  # a server notices a lost connection a moment later
+        while True:
+            try:
+                with ledger.lock("study"):
+                    break
+            except LedgerError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import io
 import json
 import socket
+import sqlite3
 import tarfile
 import time
 from collections.abc import Iterator
@@ -376,3 +378,41 @@ def test_the_window_bounds_what_is_held() -> None:
     asyncio.run(main())
     assert max(held) <= 6
     assert len(held) == 50
+
+
+def test_more_than_the_server_takes(tmp_path: Path) -> None:  # row 83
+    with serving(ServerConfig(data=tmp_path, max_requests=3, body_timeout_s=20)) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        session = server.as_user("ada")
+        head = (
+            f"POST /project HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100\r\n"
+            f"Authorization: {session.headers['Authorization']}\r\n"
+            "Content-Type: application/json\r\n\r\n"
+        )
+        slow = [socket.create_connection((host, int(port))) for _ in range(3)]
+        for connection in slow:
+            connection.sendall(head.encode())
+        time.sleep(0.5)
+        busy = session.get(f"{server.url}/project", timeout=10)
+        assert (busy.status_code, busy.headers["Retry-After"]) == (503, "2")
+        assert requests.get(f"{server.url}/health", timeout=10).status_code == 200
+        for connection in slow:
+            connection.close()
+        deadline = time.monotonic() + 10
+        while session.get(f"{server.url}/project", timeout=10).status_code == 503:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_a_ledger_that_is_locked_is_503(tmp_path: Path) -> None:  # row 67
+    with serving(ServerConfig(data=tmp_path)) as server:
+        session = server.as_user("ada")
+        server.services.ledger._database._busy_timeout_s = 0.1
+        holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None, timeout=0.1)
+        holder.execute("BEGIN IMMEDIATE")
+        with (tmp_path / "ledger.db.writing").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            answer = session.post(f"{server.url}/project", json={"name": "p"}, timeout=30)
+        holder.close()
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+        assert session.get(f"{server.url}/project", timeout=30).json() == []

@@ -19,10 +19,13 @@ from serve_apps.control_plane.config import ServerConfig
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path, ledger_address: str) -> Iterator[Server]:
     (tmp_path / "roots").mkdir()
     config = ServerConfig(
-        data=tmp_path / "data", pointer_roots=(str(tmp_path / "roots"),), poll_s=0.05
+        data=tmp_path / "data",
+        ledger=ledger_address,
+        pointer_roots=(str(tmp_path / "roots"),),
+        poll_s=0.05,
     )
     with serving(config) as server:
         yield server
@@ -189,6 +192,15 @@ def test_pointers_and_base_model(server, ada, chain) -> None:
     )
     with tarfile.open(fileobj=io.BytesIO(content.content)) as archive:
         assert "model.safetensors" in archive.getnames()
+
+
+def test_a_pointer_that_names_its_base_model(server, ada, chain) -> None:
+    project = server.project(ada)
+    body = {"projectId": project, "filePath": str(chain[1]), "baseModel": str(chain[0])}
+    for _ in range(2):
+        answer = ada.post(f"{server.url}/project/file/external", json=body, timeout=30)
+    assert answer.json()["baseModel"]["fileName"] == chain[0].name
+    assert [file["fileName"] for file in answer.json()["fileList"]] == [chain[1].name]
 
 
 def test_what_comes_later_says_so(server, ada) -> None:

@@ -100,7 +100,7 @@ class Ledger:
         Raises:
             LedgerError: Another driver is there already.
         """
-        return study_lock(self._database.url, name)
+        return study_lock(self._database.engine, name)
 
     def create_study(self, new: NewStudy) -> StudyRecord:
         """Write a new study, with status ``running``."""

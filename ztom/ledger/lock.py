@@ -1,7 +1,7 @@
 """Locks between processes, which the operating system gives back when their holder dies.
 
-One driver per study: the lock is held on a file, beside a SQLite ledger or else in the machine's
-temporary folder, so for a ledger on a server it keeps out a second driver on the same machine only.
+One driver per study: the lock is held on a file beside a SQLite ledger, and by the server itself
+(an advisory lock) where the ledger is PostgreSQL, so it holds for every machine that can reach it.
 
 One writer per SQLite ledger, where SQLite is older than 3.51.3: such a version can damage the file
 when two processes write back the write-ahead log at once (sqlite.org/wal.html, "the WAL-reset
@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine, text
 
 from ztom.errors import LedgerError
 
@@ -30,27 +30,52 @@ _POLL_S = 0.002
 
 
 @contextmanager
-def study_lock(url: URL, name: str) -> Iterator[None]:
+def study_lock(engine: Engine, name: str) -> Iterator[None]:
     """Hold the lock on the study called ``name``.
 
     Raises:
         LedgerError: Another driver holds it.
     """
+    if engine.dialect.name == "postgresql":
+        with _advisory_lock(engine, name):
+            yield
+        return
+    url = engine.url
     path = _lock_path(url, name)
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise LedgerError(
-                f"the study {name!r} is being run by another process",
-                got=file.read().strip() or None,
-                fix="Wait for it to end, end it, or give this search another name.",
-            ) from error
+            raise _held(name, file.read().strip() or None) from error
         file.truncate(0)
         file.write(f"process {os.getpid()}\n")
         file.flush()
         yield
+
+
+@contextmanager
+def _advisory_lock(engine: Engine, name: str) -> Iterator[None]:
+    """A lock of the session, which ends with the connection."""
+    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+    with engine.connect() as connection:
+        free = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar()
+        connection.commit()
+        if not free:
+            raise _held(name, None)
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+            connection.commit()
+
+
+def _held(name: str, by: str | None) -> LedgerError:
+    return LedgerError(
+        f"the study {name!r} is being run by another process",
+        got=by,
+        fix="Wait for it to end, end it, or give this search another name.",
+    )
 
 
 @contextmanager

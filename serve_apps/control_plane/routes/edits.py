@@ -13,7 +13,7 @@ from serve_apps.control_plane.access import Caller, CallerOf, Permission, Servic
 from serve_apps.control_plane.chains import chain_of, factors_of, lone, position_of
 from serve_apps.control_plane.data import copy_data
 from serve_apps.control_plane.forms import FormReader
-from serve_apps.control_plane.routes.files import _form_of, _parsed, send_folder
+from serve_apps.control_plane.routes.files import form_of, parsed_fields, send_folder
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.runner import in_thread
 from serve_apps.control_plane.searches import generation_options
@@ -26,7 +26,6 @@ from serve_apps.control_plane.wire import (
     Sensitivity,
     SensitivityBatch,
     StaticAnalysis,
-    Tolerant,
 )
 from serve_apps.control_plane.work import ChainSpec, answer, blend, compare
 from ztom.checkpoints.checkpoint import open_checkpoint
@@ -85,7 +84,7 @@ async def static_analysis(
     "POST",
     "/dynamic_analysis/inference",
     Permission.USER,
-    openapi_extra=_form_of(Inference),
+    openapi_extra=form_of(Inference),
 )
 async def inference(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """What a checkpoint under the operator's roots answers to the stimuli of the form's file."""
@@ -115,7 +114,7 @@ async def inference_batch(
     "POST",
     "/dynamic_analysis/sensitivity",
     Permission.READ,
-    openapi_extra=_form_of(Sensitivity),
+    openapi_extra=form_of(Sensitivity),
 )
 async def sensitivity(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """What the latest checkpoint answers, and what it does with one step scaled."""
@@ -242,7 +241,7 @@ async def _from_form(
     """Stimuli come in the form's file."""
 
     def check(fields: Mapping[str, str]) -> Any:
-        body = _parsed(model, fields)
+        body = parsed_fields(model, fields)
         return body, *chain_for(body)
 
     async with FormReader(request, services.store, before_file=check) as form:
@@ -346,6 +345,3 @@ async def _ending(
 
 def _with_warnings(document: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
     return {**document, "warnings": warnings} if warnings else document
-
-
-__all__ = ["Tolerant", "router"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,12 +15,13 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.data import UPLOADED, data_suffix
-from serve_apps.control_plane.forms import FormReader
+from serve_apps.control_plane.forms import Form, FormReader
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.runner import in_thread
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import Staged
 from serve_apps.control_plane.wire import (
+    FORMAT,
     BaseModelGone,
     DataUpload,
     FileEvent,
@@ -54,7 +56,7 @@ _Fields = TypeVar("_Fields", bound=Tolerant)
 _BYTES = "application/octet-stream"
 
 
-def _form_of(model: type[Tolerant], *, file: bool = True) -> dict[str, Any]:
+def form_of(model: type[Tolerant], *, file: bool = True) -> dict[str, Any]:
     """A form for the OpenAPI document: FastAPI would read the file into memory itself."""
     schema = model.model_json_schema(by_alias=True)
     properties = dict(schema["properties"])
@@ -72,45 +74,28 @@ def _form_of(model: type[Tolerant], *, file: bool = True) -> dict[str, Any]:
     "/project/file",
     Permission.WRITE,
     status_code=201,
-    openapi_extra=_form_of(Upload),
+    openapi_extra=form_of(Upload),
 )
 async def upload(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """Add a checkpoint: one tar of its folder. The file is the last part of the form."""
     return await _receive_new(request, caller, services, part=Part.ITERATION)
 
 
-@route(router, "PATCH", "/project/file", Permission.WRITE, openapi_extra=_form_of(UploadChange))
+@route(router, "PATCH", "/project/file", Permission.WRITE, openapi_extra=form_of(UploadChange))
 async def change(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """Rename a checkpoint, or put another file in its place."""
 
     def check(fields: Mapping[str, str]) -> UploadChange:
-        body = _parsed(UploadChange, fields)
+        body = parsed_fields(UploadChange, fields)
         services.ledger.projects.checkpoint(caller.project(body.project_id), body.file_id)
         return body
 
     async with FormReader(request, services.store, before_file=check) as form:
         body = await in_thread(check, form.fields)
-        new = None
-        if form.file is not None:
-            await in_thread(_require_checkpoint, form.file, services)
-            new = form.file
-
-        def record() -> dict[str, Any]:
-            edit = CheckpointChange(file_name=body.file_name, tag=body.tag)
-            place = None
-            if new is not None:
-                edit = CheckpointChange(
-                    file_name=body.file_name or form.file_name,
-                    tag=body.tag,
-                    storage=Storage.MANAGED,
-                    address=str(services.store.address(new)),
-                    nbytes=new.nbytes,
-                    content=new.sha256,
-                )
-                place = _placing(services, new)
-            return _changed(services, caller, body.project_id, body.file_id, edit, place, body)
-
-        return await in_thread(record)
+        edit, place = await in_thread(_replacement, body, form, services)
+        return await in_thread(
+            _changed, services, caller, body.project_id, body.file_id, edit, place, body
+        )
 
 
 @route(router, "GET", "/project/file", Permission.READ, response_class=StreamingResponse)
@@ -151,19 +136,36 @@ def point(body: Pointer, caller: CallerOf, services: ServicesOf) -> dict[str, An
     """Add a checkpoint that stays where it is, under a root that the operator allowed."""
     require_format(body.format)
     project_id = caller.project(body.project_id)
-    found = open_checkpoint(body.file_path, settings=services.pointers)
-    new = NewCheckpoint(
-        file_name=body.file_name or Path(body.file_path.rstrip("/")).name,
-        format=body.format,
-        storage=Storage.POINTER,
-        address=body.file_path,
-        part=Part.BASE if body.base_model else Part.ITERATION,
-        tag=body.tag,
-        nbytes=sum(found.source.size(name) for name in found.used_files),
-    )
-    services.ledger.projects.add_checkpoint(project_id, new, actor=caller.actor)
+    ledger = services.ledger.projects
+    part = Part.BASE if body.base_model is True else Part.ITERATION
+    wanted = [_pointer(body.file_path, part, services, name=body.file_name, tag=body.tag)]
+    if isinstance(body.base_model, str) and ledger.get(project_id).base is None:
+        wanted.insert(0, _pointer(body.base_model, Part.BASE, services))
+    for new in wanted:
+        ledger.add_checkpoint(project_id, new, actor=caller.actor)
     project = services.ledger.projects.get(project_id)
     return project_document(project, warnings=body.warnings)
+
+
+def _pointer(
+    address: str,
+    part: Part,
+    services: Services,
+    *,
+    name: str | None = None,
+    tag: str | None = None,
+) -> NewCheckpoint:
+    """A checkpoint under the operator's roots, opened once to see that it is one."""
+    found = open_checkpoint(address, settings=services.pointers)
+    return NewCheckpoint(
+        file_name=name or Path(address.rstrip("/")).name,
+        format=FORMAT,
+        storage=Storage.POINTER,
+        address=address,
+        part=part,
+        tag=tag,
+        nbytes=sum(found.source.size(each) for each in found.used_files),
+    )
 
 
 @route(router, "PATCH", "/project/file/external", Permission.WRITE)
@@ -198,36 +200,24 @@ def look_again(body: FileEvent, caller: CallerOf, services: ServicesOf) -> dict[
     "/project/base-model",
     Permission.WRITE,
     status_code=201,
-    openapi_extra=_form_of(Upload),
+    openapi_extra=form_of(Upload),
 )
 async def add_base(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """Give the project a base model, which stands before its checkpoints in the chain."""
     return await _receive_new(request, caller, services, part=Part.BASE)
 
 
-@route(router, "PATCH", "/project/base-model", Permission.WRITE, openapi_extra=_form_of(Upload))
+@route(router, "PATCH", "/project/base-model", Permission.WRITE, openapi_extra=form_of(Upload))
 async def change_base(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """Put another base model in its place, or rename it."""
 
     def check(fields: Mapping[str, str]) -> tuple[Upload, CheckpointRecord]:
-        body = _parsed(Upload, fields)
+        body = parsed_fields(Upload, fields)
         return body, _base_of(services, caller.project(body.project_id))
 
     async with FormReader(request, services.store, before_file=check) as form:
         body, base = await in_thread(check, form.fields)
-        edit = CheckpointChange(file_name=body.file_name, tag=body.tag)
-        place: Callable[[], None] | None = None
-        if form.file is not None:
-            await in_thread(_require_checkpoint, form.file, services)
-            edit = CheckpointChange(
-                file_name=body.file_name or form.file_name,
-                tag=body.tag,
-                storage=Storage.MANAGED,
-                address=str(services.store.address(form.file)),
-                nbytes=form.file.nbytes,
-                content=form.file.sha256,
-            )
-            place = _placing(services, form.file)
+        edit, place = await in_thread(_replacement, body, form, services)
         return await in_thread(
             _changed, services, caller, body.project_id, base.id, edit, place, body
         )
@@ -252,13 +242,13 @@ def delete_base(body: BaseModelGone, caller: CallerOf, services: ServicesOf) -> 
     "/v1/data",
     Permission.WRITE,
     status_code=201,
-    openapi_extra=_form_of(DataUpload),
+    openapi_extra=form_of(DataUpload),
 )
 async def add_data(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """Keep a data set for the project's searches, which name it by the ``reference``."""
 
     def check(fields: Mapping[str, str]) -> DataUpload:
-        body = _parsed(DataUpload, fields)
+        body = parsed_fields(DataUpload, fields)
         caller.project(body.project_id)
         return body
 
@@ -279,7 +269,7 @@ async def _receive_new(
     request: Request, caller: Caller, services: Services, *, part: Part
 ) -> dict[str, Any]:
     def check(fields: Mapping[str, str]) -> Upload:
-        body = _parsed(Upload, fields)
+        body = parsed_fields(Upload, fields)
         require_format(body.format)
         caller.project(body.project_id)
         return body
@@ -309,6 +299,24 @@ async def _receive_new(
             return project_document(project, warnings=body.warnings)
 
         return await in_thread(record)
+
+
+def _replacement(
+    body: Upload | UploadChange, form: Form, services: Services
+) -> tuple[CheckpointChange, Callable[[], None] | None]:
+    """What is to be different, and how the file that came gets to its place, if one came."""
+    if form.file is None:
+        return CheckpointChange(file_name=body.file_name, tag=body.tag), None
+    _require_checkpoint(form.file, services)
+    change = CheckpointChange(
+        file_name=body.file_name or _shown(form.file_name),
+        tag=body.tag,
+        storage=Storage.MANAGED,
+        address=str(services.store.address(form.file)),
+        nbytes=form.file.nbytes,
+        content=form.file.sha256,
+    )
+    return change, _placing(services, form.file)
 
 
 def _require_checkpoint(staged: Staged, services: Services) -> None:
@@ -344,7 +352,12 @@ def _base_of(services: Services, project_id: str) -> CheckpointRecord:
     return base
 
 
-def _parsed(model: type[_Fields], fields: Mapping[str, str]) -> _Fields:
+def parsed_fields(model: type[_Fields], fields: Mapping[str, str]) -> _Fields:
+    """The fields of a form, checked; an empty one counts as absent.
+
+    Raises:
+        RequestValidationError: One is missing or malformed.
+    """
     try:
         return model.model_validate({k: v for k, v in fields.items() if v != ""})
     except ValidationError as error:
@@ -388,7 +401,7 @@ def send(download: _Download, name: str, headers: Mapping[str, str] | None = Non
         media_type=_BYTES,
         headers={
             "Content-Length": str(download.nbytes),
-            "Content-Disposition": f"attachment; filename*=UTF-8''{_quoted(name)}",
+            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
             **(headers or {}),
         },
     )
@@ -399,12 +412,6 @@ def send_folder(
 ) -> Any:
     """A tar of a checkpoint's folder, as an answer."""
     return send(_Download.of_folder(reference, services), name, headers)
-
-
-def _quoted(name: str) -> str:
-    from urllib.parse import quote
-
-    return quote(name, safe="")
 
 
 def _archive_name(file: CheckpointRecord) -> str:
