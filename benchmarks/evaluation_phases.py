@@ -17,7 +17,8 @@ import torch
 from models import make_llama_chain
 
 from ztom.blending.chain import load_chain
-from ztom.engines.build import EngineConfig, build_engine
+from ztom.engines.build import build_engine
+from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.engines.respond import respond
 from ztom.scoring.build import build_error

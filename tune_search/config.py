@@ -22,7 +22,7 @@ from pydantic import (
 
 from tune_search.samplers import SamplerConfig
 from ztom.blending.chain import ChainConfig
-from ztom.engines.build import EngineConfig
+from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.scoring.build import ErrorTerm
 

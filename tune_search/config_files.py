@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from tune_search.config import Budget, Guardrail, SearchConfig
 from tune_search.samplers import SamplerConfig
 from ztom.blending.chain import ChainConfig, anchored
-from ztom.engines.build import EngineConfig
+from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ConfigError
 from ztom.scoring.build import ErrorTerm

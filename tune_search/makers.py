@@ -14,7 +14,7 @@ from ztom.scoring.protocol import ErrorFunction
 
 if TYPE_CHECKING:
     from ztom.blending.chain import ChainConfig
-    from ztom.engines.build import EngineConfig
+    from ztom.engines.config import EngineConfig
     from ztom.scoring.build import ErrorTerm
     from ztom.settings import Settings
 

@@ -5,6 +5,7 @@ These are limits and places, not choices about one search: those stand in the se
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 
 from pydantic import Field
@@ -51,3 +52,14 @@ class Settings(BaseSettings):
     def cache(self) -> Path:
         """`cache_dir` with ``~`` resolved."""
         return self.cache_dir.expanduser()
+
+
+def local_actor() -> str:
+    """Who acts: what ``ZTOM_ACTOR`` says, else the account of this machine."""
+    named = Settings().actor
+    if named is not None:
+        return named
+    try:
+        return f"local:{getpass.getuser()}"
+    except (OSError, KeyError):  # a container's user without a name
+        return "local:unnamed"

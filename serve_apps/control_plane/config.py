@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ztom.engines.build import EngineConfig
+from ztom.engines.config import EngineConfig
 
 
 class ServerConfig(BaseSettings):

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from ztom.engines.build import EngineConfig
+from ztom.engines.config import EngineConfig
 from ztom.ledger.accounts import ApiKeyRecord, Scope, UserRecord
 from ztom.ledger.projects import CheckpointRecord, MemberRecord, ProjectRecord, Role
 from ztom.ledger.requests import RequestRecord

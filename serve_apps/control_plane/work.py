@@ -154,7 +154,8 @@ def answer(
 ) -> list[list[str]]:
     """The texts of a blend for each set of factors, one text per stimulus."""
     from ztom.checkpoints.checkpoint import fetch_folder, open_checkpoint
-    from ztom.engines.build import EngineConfig, build_engine, build_single
+    from ztom.engines.build import build_engine, build_single
+    from ztom.engines.config import EngineConfig
     from ztom.engines.protocol import GenerationConfig
     from ztom.stimuli.files import read_prompts
 

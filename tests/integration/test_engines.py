@@ -21,7 +21,8 @@ from toys import (
 )
 
 from ztom.blending.chain import Chain, ChainConfig, load_chain
-from ztom.engines.build import EngineConfig, build_engine, build_single
+from ztom.engines.build import build_engine, build_single
+from ztom.engines.config import EngineConfig
 from ztom.engines.held import HeldChain, choose_placement
 from ztom.engines.protocol import Capability, Engine, GenerationConfig
 from ztom.engines.respond import respond

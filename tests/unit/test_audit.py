@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from search_helpers import open_ledger
+from search_helpers import new_study, open_ledger
 from sqlalchemy.exc import IntegrityError
 
 from ztom.errors import AuditError, LedgerError, VariantError
@@ -195,6 +195,18 @@ def test_a_variant_and_its_row_are_written_together(ledger) -> None:
     assert placed == ["v"]
     assert [variant.digest for variant in ledger.variants()] == ["d"]
     assert ledger.check_audit() == 6
+
+
+def test_a_search_releases_its_variant(ledger) -> None:
+    study = new_study(ledger)
+    assert ledger.verdict(study) is None
+    ledger.save_verdict(study, "inconclusive", {"outcome": "inconclusive"})
+    ledger.save_verdict(study, "improved", {"outcome": "improved"})
+    ledger.record_variant(new_variant(study_id=study, insisted=True), lambda: None)
+    assert ledger.verdict(study) == {"outcome": "improved"}
+    release = ledger.releases()[0]
+    assert (release.digest, release.study_id, release.actor) == ("d", study, "ada")
+    assert release.insisted
 
 
 def append_many(address: str, count: int) -> None:

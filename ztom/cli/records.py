@@ -34,21 +34,35 @@ def open_existing(address: str) -> Ledger:
 def log_command(address: str, *, as_json: bool) -> None:
     """List studies, variants and the audit chain."""
     with open_existing(address) as ledger:
-        studies, variants = ledger.studies(), ledger.variants()
+        studies, variants, releases = ledger.studies(), ledger.variants(), ledger.releases()
+        verdicts = {study.id: ledger.verdict(study.id) or {} for study in studies}
         entries = list(ledger.audit_entries())
     if as_json:
-        for kind, records in (("study", studies), ("variant", variants), ("audit", entries)):
+        for kind, records in (
+            ("study", studies),
+            ("variant", variants),
+            ("release", releases),
+            ("audit", entries),
+        ):
             for record in records:
                 print(json.dumps({"kind": kind, **asdict(record)}))
         return
     console = Console()
-    table = Table("study", "name", "status", "started", "reason", box=None, pad_edge=False)
+    table = Table(
+        "study", "name", "status", "started", "reason", "verdict", box=None, pad_edge=False
+    )
     for study in studies:
-        table.add_row(str(study.id), study.name, study.status, study.created, study.reason or "")
+        verdict = str(verdicts[study.id].get("outcome", "-"))
+        row = (str(study.id), study.name, study.status, study.created, study.reason or "")
+        table.add_row(*row, verdict)
     console.print(table)
-    table = Table("variant", "from study", "where", box=None, pad_edge=False)
+    table = Table("variant", "from study", "released by", "where", box=None, pad_edge=False)
+    released = {(release.digest, release.address): release for release in releases}
     for variant in variants:
-        table.add_row(variant.digest[:12], str(variant.study_id or "-"), variant.address)
+        release = released.get((variant.digest, variant.address))
+        by = "-" if release is None else release.actor + (" insisting" * release.insisted)
+        study_id = str(variant.study_id or "-")
+        table.add_row(variant.digest[:12], study_id, by, variant.address)
     console.print(table)
     table = Table("row", "time", "who", "what", "to what", "note", box=None, pad_edge=False)
     for entry in entries:

@@ -15,7 +15,7 @@ from ztom.errors import ConfigError
 from ztom.ledger.accounts import NewUser, UserRecord
 from ztom.ledger.ledger import Ledger
 from ztom.passwords import hash_password
-from ztom.variants.record import local_actor
+from ztom.settings import local_actor
 
 if TYPE_CHECKING:
     from serve_apps.control_plane.config import ServerConfig

@@ -10,17 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import AutoTokenizer
 
 from ztom.engines.chat_template import check_chat_template
+from ztom.engines.config import ChatTemplate
 from ztom.errors import CapabilityError, EngineError
 from ztom.stimuli.records import Message, Prompt
 
 logger = logging.getLogger(__name__)
-
-ChatTemplate = Literal["auto", "always", "never"]
 
 
 class PromptEncoder:

@@ -37,6 +37,7 @@ from ztom.ledger.records import (
     Event,
     NewStudy,
     NewVariant,
+    ReleaseRecord,
     StudyRecord,
     StudyStatus,
     TrialKind,
@@ -268,6 +269,22 @@ class Ledger:
         with self._database.read() as session:
             return tuple(
                 VariantRecord(row.digest, row.address, row.study_id, row.recipe, row.created)
+                for row in session.scalars(query)
+            )
+
+    def releases(self) -> tuple[ReleaseRecord, ...]:
+        """Every variant that a search released, oldest first."""
+        query = select(ReleaseRow).order_by(ReleaseRow.study_id, ReleaseRow.address)
+        with self._database.read() as session:
+            return tuple(
+                ReleaseRecord(
+                    digest=row.digest,
+                    address=row.address,
+                    study_id=row.study_id,
+                    actor=row.actor,
+                    insisted=row.insisted,
+                    created=row.created,
+                )
                 for row in session.scalars(query)
             )
 

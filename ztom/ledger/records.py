@@ -150,6 +150,27 @@ class VariantRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseRecord:
+    """A variant that was let out of its proof.
+
+    Attributes:
+        digest: Of the variant.
+        address: Where it was written.
+        study_id: The search that it came from.
+        actor: Who ran the search.
+        insisted: It was wanted whatever its proof said.
+        created: For display only.
+    """
+
+    digest: str
+    address: str
+    study_id: int
+    actor: str
+    insisted: bool
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEvent:
     """Something that was done.
 

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Literal
 
 from ztom.ledger.records import AuditEvent, NewVariant
-from ztom.settings import Settings
+from ztom.settings import local_actor
 from ztom.variants.manifest import Manifest
 from ztom.variants.recipe import RECIPE, read_recipe
 from ztom.variants.write import StagedVariant
-
-
-def local_actor() -> str:
-    """Who acts: what ``ZTOM_ACTOR`` says, else the account of this machine."""
-    named = Settings().actor
-    if named is not None:
-        return named
-    try:
-        return f"local:{getpass.getuser()}"
-    except (OSError, KeyError):  # a container's user without a name
-        return "local:unnamed"
 
 
 def for_the_record(

@@ -1,0 +1,48 @@
+"""Which engine runs a model, and with what: the ``engine`` part of a configuration."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ChatTemplate = Literal["auto", "always", "never"]
+
+
+class EngineConfig(BaseModel):
+    """How models are run.
+
+    Attributes:
+        name: ``vllm`` for text generation, ``torch`` for classifiers, plain modules and debugging;
+            ``fake`` exists for unit tests.
+        dtype: What weights are deployed in; ``auto`` is what they are stored in. Search and proof
+            use the same one.
+        tensor_parallel_size: GPUs that one engine is split over (vLLM).
+        replicas: Engine actors that answer trials side by side.
+        max_model_len: Tokens of prompt and answer together; the model's own limit when None.
+        kv_cache_gib: Memory of the key-value cache on a CPU, GiB (vLLM).
+        gpu_memory_utilization: Share of a GPU's memory that vLLM takes; what is left holds the
+            checkpoints of the chain.
+        max_num_seqs: Sequences in one batch.
+        chat_template: Whether the tokenizer's chat template is applied to plain-text prompts.
+        module: Torch only: ``package.module:function`` that makes a plain `torch.nn.Module`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["vllm", "torch", "fake"] = "vllm"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    tensor_parallel_size: int = Field(default=1, ge=1, le=64)
+    replicas: int = Field(default=1, ge=1, le=256)
+    max_model_len: int | None = Field(default=None, ge=8)
+    kv_cache_gib: float = Field(default=0.5, gt=0, le=1024)
+    gpu_memory_utilization: float = Field(default=0.5, gt=0, lt=1)
+    max_num_seqs: int = Field(default=64, ge=1, le=4096)
+    chat_template: ChatTemplate = "auto"
+    module: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
+
+    @model_validator(mode="after")
+    def _module_is_for_torch(self) -> EngineConfig:
+        if self.module is not None and self.name != "torch":
+            raise ValueError("module makes a plain torch module: set name: torch")
+        return self
