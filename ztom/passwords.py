@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
@@ -12,6 +14,8 @@ MIN_LENGTH = 10
 MAX_LENGTH = 1000
 
 _HASHER = PasswordHasher()
+# Each takes 64 MiB: many logins at once wait for each other rather than for memory.
+_AT_ONCE = threading.BoundedSemaphore(4)
 # Checked for an unknown name, so that it takes as long as a wrong password.
 _NOBODY = _HASHER.hash("no account has this password")
 
@@ -28,7 +32,8 @@ def hash_password(password: str) -> str:
             got=f"{len(password)} characters",
             expected=f"{MIN_LENGTH} to {MAX_LENGTH}",
         )
-    kept: str = _HASHER.hash(password)
+    with _AT_ONCE:
+        kept: str = _HASHER.hash(password)
     return kept
 
 
@@ -37,6 +42,7 @@ def is_password(password: str, kept: str | None) -> bool:
     if len(password) > MAX_LENGTH:
         return False
     try:
-        return _HASHER.verify(kept or _NOBODY, password) and kept is not None
+        with _AT_ONCE:
+            return _HASHER.verify(kept or _NOBODY, password) and kept is not None
     except (VerifyMismatchError, InvalidHashError):
         return False

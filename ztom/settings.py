@@ -28,6 +28,9 @@ class Settings(BaseSettings):
         default=("/", "gs://", "s3://", "memory://"),
         description="a reference must lie under one of these folders or address prefixes",
     )
+    denied_roots: tuple[str, ...] = Field(
+        default=(), description="folders under which nothing is referred to, whatever is allowed"
+    )
     cache_dir: Path = Field(
         default=Path("~/.cache/ztom"), description="where copies are kept that had to be made"
     )

@@ -41,7 +41,12 @@ def spec(files: Sequence[CheckpointRecord], services: Services) -> ChainSpec:
 
 def lone(references: Sequence[str], services: Services) -> ChainSpec:
     """Checkpoints that a caller points to."""
-    return ChainSpec(references=tuple(references), roots=services.pointers.allowed_roots)
+    settings = services.pointers
+    return ChainSpec(
+        references=tuple(references),
+        roots=settings.allowed_roots,
+        denied=settings.denied_roots,
+    )
 
 
 def factors_of(project: ProjectRecord, factors: Mapping[str, float]) -> tuple[float, ...]:

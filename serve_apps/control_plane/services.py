@@ -19,7 +19,7 @@ class Services:
     """Everything a request may need.
 
     Attributes:
-        pointers: What users may point to: the operator's roots only.
+        pointers: What users may point to: the operator's roots, never the server's own files.
         managed: What the server reads: its own files as well.
     """
 
@@ -40,7 +40,7 @@ class Services:
             ZtomError: One of them cannot be used.
         """
         store = Store.open(config.data)
-        pointers = Settings(allowed_roots=config.pointer_roots)
+        pointers = Settings(allowed_roots=config.pointer_roots, denied_roots=(str(config.data),))
         roots = (*config.pointer_roots, str(config.data))
         return cls(
             config=config,

@@ -21,17 +21,19 @@ class ChainSpec:
     Attributes:
         references: What `ztom.checkpoints` opens, base first.
         roots: Under which of them must lie.
+        denied: Under which none may.
         pins: The digest that each must have; None where it is not known yet.
     """
 
     references: tuple[str, ...]
     roots: tuple[str, ...]
+    denied: tuple[str, ...] = ()
     pins: tuple[str | None, ...] = ()
 
     @property
     def settings(self) -> Settings:
         """The installation's limits, and these roots."""
-        return Settings(allowed_roots=self.roots)
+        return Settings(allowed_roots=self.roots, denied_roots=self.denied)
 
 
 @dataclass(frozen=True, slots=True)

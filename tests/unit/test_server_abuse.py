@@ -416,3 +416,24 @@ def test_a_ledger_that_is_locked_is_503(tmp_path: Path) -> None:  # row 67
         holder.close()
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
         assert session.get(f"{server.url}/project", timeout=30).json() == []
+
+
+def test_the_servers_own_files_are_no_pointers(tmp_path: Path) -> None:
+    """Not even where the operator allowed the folder that they are in."""
+    config = ServerConfig(data=tmp_path / "data", pointer_roots=(str(tmp_path),))
+    with serving(config) as server:
+        ada, eve = server.as_user("ada"), server.as_user("eve")
+        mine, hers = server.project(ada), server.project(eve)
+        path = make_plain_chain(tmp_path / "chain", members=1)[0]
+        assert server.upload(ada, mine, tar_of(path)).status_code == 201
+        stored = next(server.services.store.checkpoints.iterdir())
+        url = f"{server.url}/project/file/external"
+        for target, expected in ((path, 201), (stored, 422), (tmp_path / "data", 422)):
+            body = {"projectId": hers, "filePath": str(target)}
+            assert eve.post(url, json=body, timeout=30).status_code == expected
+        answer = eve.post(
+            f"{server.url}/dynamic_analysis/inference/batch",
+            json={"modelPath": str(stored), "stimulusPaths": [str(tmp_path / "data/ledger.db")]},
+            timeout=30,
+        )
+        assert answer.status_code == 422

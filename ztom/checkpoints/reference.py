@@ -75,7 +75,12 @@ def parse_reference(reference: str, *, settings: Settings) -> Reference:
 
 
 def within_roots(scheme: str, path: str, *, settings: Settings) -> bool:
-    """Whether a resolved path lies under an allowed root of the same scheme."""
+    """Whether a resolved path lies under an allowed root of the same scheme, and no denied one."""
+    if scheme == "file" and any(
+        Path(path).is_relative_to(Path(root).expanduser().resolve())
+        for root in settings.denied_roots
+    ):
+        return False
     for root in settings.allowed_roots:
         match = _SCHEME.match(root)
         root_scheme = match.group(1).lower() if match and match.group(2) else "file"
