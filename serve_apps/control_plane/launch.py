@@ -127,6 +127,8 @@ def _prepare_environment(folder: Path, config: ServerConfig) -> None:
     metrics, stats = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
+        # whoever calls Ray, or a replica's own port, has to know the token in ~/.ray/auth_token
+        "RAY_AUTH_MODE": "token",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH,
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",

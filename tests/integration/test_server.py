@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 import requests
@@ -236,15 +237,24 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
 
 
 def test_ports_are_for_this_machine_only(up: Up) -> None:  # row 85
-    """All but one: a Serve replica's own gRPC port, which Ray opens on every interface."""
-    open_to_all = set()
+    """All but one: a Serve replica's own gRPC port, which Ray opens on every interface.
+
+    That one answers to nobody who does not know Ray's token.
+    """
+    open_to_all: dict[int, str] = {}
     for process in [psutil.Process(up.process.pid), *up.children()]:  # type: ignore[union-attr]
         for connection in process.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN:
                 host = connection.laddr.ip.removeprefix("::ffff:")
                 if host not in ("127.0.0.1", "::1"):
-                    open_to_all.add(process.name())
-    assert open_to_all <= {up.replica().name()}
+                    open_to_all[connection.laddr.port] = process.name()
+    assert set(open_to_all.values()) <= {up.replica().name()}
+    for port in open_to_all:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
+            with pytest.raises(grpc.RpcError) as refused:
+                call(b"", timeout=20)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_slow_headers_are_cut_and_health_stays_up(up: Up) -> None:  # rows 82, 83
