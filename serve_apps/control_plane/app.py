@@ -25,6 +25,8 @@ from ztom import __version__
 
 DEPLOYMENT_NAME = "control-plane"
 
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
 health_router = APIRouter(tags=["health"])
 
 
@@ -75,7 +77,7 @@ def create_app(services: Services) -> FastAPI:
             allow_headers=["Authorization", "Content-Type"],
         )
     app.add_middleware(Ceiling, most=config.max_requests)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(config.allowed_hosts))
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK, *config.allowed_hosts])
     return app
 
 

@@ -35,8 +35,9 @@ class ServerConfig(BaseSettings):
         default="open", description="closed: only administrators make accounts"
     )
     allowed_hosts: tuple[str, ...] = Field(
-        default=("127.0.0.1", "localhost", "[::1]"),
-        description="names under which the server is reached; any other Host is refused",
+        default=(),
+        description="names under which the server is reached besides those of this machine for "
+        "itself; any other Host is refused",
     )
     cors_origins: tuple[str, ...] = Field(
         default=(), description="web pages that may call the server; none unless named"

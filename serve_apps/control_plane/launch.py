@@ -68,7 +68,7 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
     with contextlib.ExitStack() as undo:
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="ztom-")))
         port = free_port(host, port)
-        _prepare_environment(folder, config)
+        _prepare_environment(folder)
         import ray
         from ray import serve
         from ray.serve.config import HTTPOptions, ProxyLocation
@@ -120,7 +120,7 @@ def _check(config: ServerConfig) -> None:
     Ledger.open(config.ledger_address).close()
 
 
-def _prepare_environment(folder: Path, config: ServerConfig) -> None:
+def _prepare_environment(folder: Path) -> None:
     """What Ray, Serve and HAProxy read when they start; workers of a local Ray inherit it."""
     from serve_apps.control_plane.flow import IMPORT_PATH
 
