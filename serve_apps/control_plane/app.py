@@ -16,7 +16,7 @@ from ray import serve
 from serve_apps.control_plane.access import Permission, route
 from serve_apps.control_plane.background import background
 from serve_apps.control_plane.config import ServerConfig
-from serve_apps.control_plane.errors import add_error_handlers
+from serve_apps.control_plane.errors import LastResort, add_error_handlers
 from serve_apps.control_plane.flow import BodyGuard, Ceiling
 from serve_apps.control_plane.routes import accounts, edits, files, projects, searches
 from serve_apps.control_plane.runner import RayRunner
@@ -76,6 +76,7 @@ def create_app(services: Services) -> FastAPI:
             allow_methods=["*"],
             allow_headers=["Authorization", "Content-Type"],
         )
+    app.add_middleware(LastResort)
     app.add_middleware(Ceiling, most=config.max_requests)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK, *config.allowed_hosts])
     return app

@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import fsspec
+from pydantic import ValidationError
 
 from serve_apps.control_plane.runner import in_thread
-from serve_apps.control_plane.scores import score_pending
+from serve_apps.control_plane.scores import Scorer
 from serve_apps.control_plane.searches import advance
 from serve_apps.control_plane.services import Services
-from ztom.errors import StorageError, ZtomError
-from ztom.ledger.audit import signing_key
+from ztom.errors import AuditError, StorageError, ZtomError
+from ztom.ledger.audit import SignedHead, signing_key
 from ztom.ledger.requests import RequestKind, RequestStatus
 
 logger = logging.getLogger(__name__)
@@ -33,12 +36,12 @@ async def background(services: Services) -> AsyncIterator[None]:
         await in_thread(advance, services)
 
     async def scores() -> None:
-        await score_pending(services)
+        await scorer.round(services)
 
     async def head() -> None:
         await in_thread(exported.write, services)
 
-    exported = HeadExport()
+    scorer, exported = Scorer(), HeadExport()
     works = (searches, scores) if services.config.audit_head is None else (searches, scores, head)
     tasks = [asyncio.create_task(_again(work, services)) for work in works]
     try:
@@ -58,30 +61,64 @@ class HeadExport:
     def write(self, services: Services) -> None:
         """Sign and write, if there is something new.
 
+        The head that is there is evidence: it is replaced by one of a chain that holds it, and by
+        no other.
+
         Raises:
-            AuditError: The key cannot be used.
-            StorageError: The place cannot be written.
+            AuditError: The chain is not the one whose end is there, or the key cannot be used.
+            StorageError: The place cannot be read or written.
         """
         address = services.config.audit_head
         key = signing_key(services.config.keys / "audit.key")
         head = services.ledger.sign_audit(key, time=datetime.now(UTC).isoformat())
         if address is None or head.sequence == self._sequence:
             return
-        try:
-            with fsspec.open(address, "w") as file:
-                file.write(head.model_dump_json(indent=1) + "\n")
-        except OSError as error:
-            raise StorageError(
-                "the end of the audit chain cannot be written",
-                got=error,
-                fix=f"Is {address} there?",
-            ) from error
+        before = _head_at(address)
+        if before is not None:
+            before.check()
+            services.ledger.check_audit(before)
+            if before.sequence >= head.sequence:
+                self._sequence = head.sequence
+                return
+        _write_head(address, head)
         self._sequence = head.sequence
+
+
+def _head_at(address: str) -> SignedHead | None:
+    try:
+        with fsspec.open(address, "rb") as file:
+            return SignedHead.model_validate_json(file.read())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise AuditError(f"{address} holds something else than a head") from error
+    except OSError as error:
+        raise StorageError(f"{address} cannot be read", got=error) from error
+
+
+def _write_head(address: str, head: SignedHead) -> None:
+    """Objects of a store appear whole; a local file is renamed into place."""
+    text = head.model_dump_json(indent=1) + "\n"
+    try:
+        if "://" in address:
+            with fsspec.open(address, "w") as file:
+                file.write(text)
+            return
+        path = Path(address).expanduser()
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        aside.write_text(text, encoding="utf-8")
+        aside.rename(path)
+    except OSError as error:
+        raise StorageError(
+            f"the end of the audit chain cannot be written to {address}", got=error
+        ) from error
 
 
 def tidy(services: Services) -> None:
     """Sweep what killed processes left, and end the requests that died with them."""
-    for name in services.store.sweep(services.ledger.projects.managed_addresses()):
+    for name in services.store.sweep(
+        services.ledger.projects.managed_addresses(), services.ledger.projects.purge
+    ):
         logger.warning("removed %s, which a killed process left", name)
     for request in services.ledger.requests.open():
         if request.kind is RequestKind.SEARCH:

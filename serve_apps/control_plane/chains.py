@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import ChainSpec
-from ztom.ledger.projects import CheckpointRecord, FileStatus, ProjectRecord
+from ztom.ledger.projects import CheckpointRecord, FileStatus, ProjectRecord, Storage
 
 
 def chain_of(project: ProjectRecord, services: Services) -> ChainSpec:
@@ -31,10 +31,15 @@ def chain_of(project: ProjectRecord, services: Services) -> ChainSpec:
 
 
 def spec(files: Sequence[CheckpointRecord], services: Services) -> ChainSpec:
-    """So many files as a chain; content that was looked at is pinned."""
+    """So many files as a chain; content that was looked at is pinned.
+
+    Of the server's own files these alone may be read: a pointer that became a link leads nowhere.
+    """
+    own = [file.address for file in files if file.storage is Storage.MANAGED]
     return ChainSpec(
         references=tuple(file.address for file in files),
-        roots=services.managed.allowed_roots,
+        roots=(*services.pointers.allowed_roots, *own),
+        cache=str(services.store.cache),
         pins=tuple(file.digest for file in files),
     )
 
@@ -46,6 +51,7 @@ def lone(references: Sequence[str], services: Services) -> ChainSpec:
         references=tuple(references),
         roots=settings.allowed_roots,
         denied=settings.denied_roots,
+        cache=str(services.store.cache),
     )
 
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ztom.errors import (
     AlreadyOnRecordError,
@@ -17,6 +18,7 @@ from ztom.errors import (
     ChainError,
     CheckpointError,
     ConfigError,
+    EngineError,
     FactorError,
     LedgerError,
     NotOnRecordError,
@@ -46,6 +48,7 @@ _STATUS: tuple[tuple[type[ZtomError], int], ...] = (
     (VariantError, 422),
     (SearchError, 422),
     (StorageError, 503),
+    (EngineError, 503),
 )
 _RETRY_AFTER_S = 2
 
@@ -81,16 +84,37 @@ def add_error_handlers(app: FastAPI) -> None:
         headers = {"Retry-After": str(_RETRY_AFTER_S)} if status == 503 else None
         return problem(status, str(error), headers)
 
-    @app.exception_handler(Exception)
-    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        # the traceback alone: messages of other libraries may hold what was sent
-        where = error.__traceback__
-        while where is not None and where.tb_next is not None:
-            where = where.tb_next
-        place = "" if where is None else f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}"
-        kind = type(error).__name__
-        logger.error("%s %s: %s at %s", request.method, request.url.path, kind, place)
-        return problem(500, "The server had an error; its log says where.")
+
+class LastResort:
+    """Answers 500 to whatever nothing else caught, and logs where it happened.
+
+    Nothing is raised further: servers log messages of exceptions whole, and these may hold what was
+    sent.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        began = False
+
+        async def noticing(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noticing)
+        except Exception as error:
+            where = error.__traceback__
+            while where is not None and where.tb_next is not None:
+                where = where.tb_next
+            place = where and f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}"
+            logger.error("%s at %s: %s", scope.get("path"), place, type(error).__name__)
+            if not began:
+                answer = problem(500, "The server had an error; its log says where.")
+                await answer(scope, receive, send)
 
 
 def _issue(issue: Mapping[str, object]) -> dict[str, object]:

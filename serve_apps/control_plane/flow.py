@@ -23,8 +23,8 @@ IMPORT_PATH = "serve_apps.control_plane.flow.middlewares"
 WINDOW_BYTES = 8 * 2**20
 
 _KEY = "ztom.window"
-#: A body slower than this, on average after its first pause, is somebody holding a connection.
-_SLOWEST_BYTES_S = 256
+#: A form slower than this, on average after its first pause, is somebody holding a connection.
+_SLOWEST_BYTES_S = 4096
 
 
 class Window:
@@ -133,7 +133,7 @@ class BodyGuard:
         app: The application.
         max_bytes: Longest body.
         max_form_bytes: Longest multipart body.
-        timeout_s: Longest pause in a body.
+        timeout_s: Longest pause in a body, and longest time for one that is no form.
     """
 
     def __init__(
@@ -157,9 +157,11 @@ class BodyGuard:
             answer = problem(413, f"The body is longer than {limit} bytes.")
             await answer(scope, receive, send)
             return
-        await self._app(scope, self._guarded(receive, scope.get(_KEY), limit), send)
+        await self._app(scope, self._guarded(receive, scope.get(_KEY), limit, is_form), send)
 
-    def _guarded(self, receive: Receive, window: Window | None, limit: int) -> Receive:
+    def _guarded(
+        self, receive: Receive, window: Window | None, limit: int, is_form: bool
+    ) -> Receive:
         total, last, ended, began = 0, 0, False, time.monotonic()
 
         async def guarded() -> Message:
@@ -180,7 +182,8 @@ class BodyGuard:
             if total > limit:
                 raise HTTPException(413, f"The body is longer than {limit} bytes.")
             taken = time.monotonic() - began
-            if not ended and taken > self._timeout_s and total < taken * _SLOWEST_BYTES_S:
+            enough = taken * _SLOWEST_BYTES_S if is_form else limit + 1
+            if not ended and taken > self._timeout_s and total < enough:
                 raise HTTPException(408, "The body arrives too slowly.")
             return message
 

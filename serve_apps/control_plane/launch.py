@@ -89,6 +89,11 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
             )
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         dashboard = f"http://{context.dashboard_url}"
+        if serve.status().proxies:
+            raise ConfigError(
+                "Serve runs in this Ray already",
+                fix="Give the server a Ray of its own, or stop that one with `serve shutdown`.",
+            )
         serve.start(
             proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port)
         )

@@ -22,26 +22,29 @@ class LoginLimit:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def wait_s(self, account: str, *, now: float) -> float:
-        """Seconds until the account may be tried again, 0 when it may be now.
+    def take(self, account: str, *, now: float) -> float:
+        """Count one try, if it may be made.
 
         Args:
             account: As it was typed.
             now: Monotonic time.
+
+        Returns:
+            0, or the seconds until the account may be tried again.
         """
         with self._lock:
-            times = self._times.get(account.lower())
-            if times is None:
-                return 0.0
-            while times and times[0] <= now - _WINDOW_S:
-                times.popleft()
-            return times[0] + _WINDOW_S - now if len(times) >= self._failures else 0.0
-
-    def failed(self, account: str, *, now: float) -> None:
-        """The password was wrong."""
-        with self._lock:
             times = self._times.setdefault(account.lower(), deque(maxlen=self._failures))
-            times.append(now)
             self._times.move_to_end(account.lower())
             while len(self._times) > _MOST_ACCOUNTS:
                 self._times.popitem(last=False)
+            while times and times[0] <= now - _WINDOW_S:
+                times.popleft()
+            if len(times) >= self._failures:
+                return times[0] + _WINDOW_S - now
+            times.append(now)
+            return 0.0
+
+    def succeeded(self, account: str) -> None:
+        """The last try was right: it does not count, nor do those before it."""
+        with self._lock:
+            self._times.pop(account.lower(), None)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from typing import Any, Protocol, TypeVar
 from ztom.errors import EngineError, ZtomError
 
 T = TypeVar("T")
+
+_TASKS_AT_ONCE, _TASKS_WAITING = 4, 64
 
 
 class JobState(StrEnum):
@@ -73,17 +76,33 @@ class RayRunner:
     def __init__(self, dashboard: str) -> None:
         self._dashboard = dashboard
         self._client: Any = None
+        self._at_once = asyncio.Semaphore(_TASKS_AT_ONCE)
+        self._waiting = 0
 
     async def call(self, function: Callable[..., T], /, *args: Any, **options: Any) -> T:
-        """See `Runner.call`."""
+        """See `Runner.call`; a few run at once, some more wait, and others are refused."""
+        if self._waiting >= _TASKS_WAITING:
+            raise EngineError("too much work waits already", fix="Send it again in a while.")
+        self._waiting += 1
+        try:
+            async with self._at_once:
+                return await self._run(function, *args, **options)
+        finally:
+            self._waiting -= 1
+
+    async def _run(self, function: Callable[..., T], /, *args: Any, **options: Any) -> T:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
         # No CPU is reserved: an edit does not wait for a search that has them all to end.
         gpus = 1 if function.__name__ == "answer" and ray.cluster_resources().get("GPU") else 0
         task = ray.remote(num_cpus=0, num_gpus=gpus, max_retries=0, max_calls=1)(function)
+        running = task.remote(*args, **options)
         try:
-            answer: T = await task.remote(*args, **options)
+            answer: T = await running
+        except asyncio.CancelledError:  # whoever asked is gone
+            ray.cancel(running, force=True)
+            raise
         except RayTaskError as error:
             if isinstance(error.cause, ZtomError):
                 raise error.cause from None
@@ -95,7 +114,9 @@ class RayRunner:
     def submit(self, job: SearchJob) -> None:
         """See `Runner.submit`."""
         self._jobs().submit_job(
-            entrypoint=f"{sys.executable} -m tune_search {job.config} --resume",
+            entrypoint=shlex.join(
+                [sys.executable, "-m", "tune_search", str(job.config), "--resume"]
+            ),
             submission_id=job.id,
             runtime_env={"env_vars": dict(job.environment)},
             metadata={"ztom": "search"},
@@ -111,6 +132,10 @@ class RayRunner:
             if "404" in str(error) or "does not exist" in str(error):
                 return JobState.UNKNOWN, ""
             raise EngineError("Ray does not say how a job is", got=type(error).__name__) from error
+        except OSError as error:  # requests' errors are
+            raise EngineError(
+                "Ray's dashboard does not answer", got=type(error).__name__
+            ) from error
         states = {
             JobStatus.SUCCEEDED: JobState.SUCCEEDED,
             JobStatus.FAILED: JobState.FAILED,
@@ -120,8 +145,12 @@ class RayRunner:
 
     def stop(self, job_id: str) -> None:
         """See `Runner.stop`."""
-        if self.state(job_id)[0] is JobState.RUNNING:
+        if self.state(job_id)[0] is not JobState.RUNNING:
+            return
+        try:
             self._jobs().stop_job(job_id)
+        except (RuntimeError, OSError) as error:
+            raise EngineError("Ray does not stop a job", got=type(error).__name__) from error
 
     def _jobs(self) -> Any:
         if self._client is None:

@@ -3,45 +3,68 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from serve_apps.control_plane.chains import spec
 from serve_apps.control_plane.runner import in_thread
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import Scored, score_checkpoint
-from ztom.errors import NotOnRecordError, ZtomError
+from ztom.errors import EngineError, NotOnRecordError, StorageError, ZtomError
 from ztom.ledger.projects import CheckpointRecord, Part, ProjectRecord
 
 logger = logging.getLogger(__name__)
 
-
-async def score_pending(services: Services) -> int:
-    """Look at every file that was not looked at yet; returns how many."""
-    files = await in_thread(services.ledger.projects.pending)
-    for file in files:
-        await _score(file, services)
-    return len(files)
+_TRIES, _PAUSE_S = 6, 5.0
 
 
-async def _score(file: CheckpointRecord, services: Services) -> None:
-    try:
-        project = await in_thread(services.ledger.projects.get, file.project_id)
-    except NotOnRecordError:
-        return  # its project was deleted
-    members, before = compared(project, file)
-    try:
-        found = await services.runner.call(score_checkpoint, spec(members, services), before=before)
-    except ZtomError as error:
-        logger.warning("checkpoint %s could not be looked at: %s", file.id, error)
-        found = Scored(None, message=str(error))
-    await in_thread(
-        lambda: services.ledger.projects.set_scores(
-            file.id,
-            address=file.address,
-            digest=found.digest,
-            weight_score=found.weights,
-            bias_score=found.biases,
-            message=found.message,
-        )
+class Scorer:
+    """Looks at files; what may pass is tried again, a few times, with longer and longer pauses."""
+
+    def __init__(self) -> None:
+        self._again: dict[str, tuple[int, float]] = {}
+
+    async def round(self, services: Services) -> None:
+        """Look at every file that was not looked at yet."""
+        for file in await in_thread(services.ledger.projects.pending):
+            tries, not_before = self._again.get(file.id, (0, 0.0))
+            if time.monotonic() < not_before:
+                continue
+            found = await self._look(file, services, last=tries + 1 >= _TRIES)
+            if found is None:
+                pause = _PAUSE_S * 2**tries
+                self._again[file.id] = (tries + 1, time.monotonic() + pause)
+                continue
+            self._again.pop(file.id, None)
+            await in_thread(_write_down, file, found, services)
+
+    async def _look(
+        self, file: CheckpointRecord, services: Services, *, last: bool
+    ) -> Scored | None:
+        """What was found; None for what may pass."""
+        try:
+            project = await in_thread(services.ledger.projects.get, file.project_id)
+            members, before = compared(project, file)
+            chain = spec(members, services)
+            return await services.runner.call(score_checkpoint, chain, before=before)
+        except NotOnRecordError:
+            return None  # its project was deleted
+        except Exception as error:
+            message = str(error) if isinstance(error, ZtomError) else type(error).__name__
+            logger.warning("checkpoint %s could not be looked at: %s", file.id, message)
+            passes = not isinstance(error, ZtomError) or isinstance(
+                error, StorageError | EngineError
+            )
+            return None if passes and not last else Scored(None, message=message)
+
+
+def _write_down(file: CheckpointRecord, found: Scored, services: Services) -> None:
+    services.ledger.projects.set_scores(
+        file.id,
+        address=file.address,
+        digest=found.digest,
+        weight_score=found.weights,
+        bias_score=found.biases,
+        message=found.message,
     )
 
 

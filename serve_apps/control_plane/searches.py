@@ -18,19 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from serve_apps.control_plane.chains import chain_of
+from serve_apps.control_plane.chains import chain_of, spec
 from serve_apps.control_plane.data import DataCopy, copy_data
 from serve_apps.control_plane.runner import JobState, SearchJob
 from serve_apps.control_plane.services import Services
+from serve_apps.control_plane.store import disk
 from serve_apps.control_plane.wire import FORMAT, SearchFields
+from serve_apps.control_plane.work import ChainSpec
 from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ZtomError
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.projects import NewCheckpoint, Part, ProjectRecord, Storage
 from ztom.ledger.records import StudyRecord, TrialRecord, TrialStatus
-from ztom.ledger.requests import NewRequest, RequestKind, RequestRecord, RequestStatus
+from ztom.ledger.requests import (
+    NewRequest,
+    RequestKind,
+    RequestRecord,
+    RequestStatus,
+    new_request_id,
+)
 from ztom.scoring.build import SOURCES
 
 logger = logging.getLogger(__name__)
@@ -73,7 +82,8 @@ class Situation:
 def next_step(now: Situation) -> Step:
     """What is due; a search whose process died goes on, a few times."""
     if now.status is RequestStatus.QUEUED:
-        return Step.NOTHING if now.others_running else Step.START
+        waits = now.others_running or now.job is JobState.RUNNING  # one that is being stopped
+        return Step.NOTHING if waits else Step.START
     if now.status is not RequestStatus.RUNNING or now.job is JobState.RUNNING:
         return Step.NOTHING
     if now.has_result:
@@ -97,8 +107,18 @@ def create_search(
     chain = chain_of(project, services)
     _check_allowed(fields)
     generation, warnings = generation_options(fields.inference_config_json)
-    request = services.ledger.requests.create(
-        NewRequest(
+    request_id = new_request_id()
+    folder = services.store.request_folder(request_id)
+    try:
+        with disk():
+            data = _copy_all(fields, folder, project.id, services)
+            document = _document(fields, chain, project, data, generation, request_id, services)
+            _write_private(folder / CONFIG, yaml.safe_dump(document))
+        for name, copy in data.items():
+            services.ledger.projects.record_data(
+                project.id, name, digest=copy.digest, nbytes=copy.nbytes
+            )
+        new = NewRequest(
             RequestKind.SEARCH,
             user_id,
             project.id,
@@ -109,78 +129,88 @@ def create_search(
                 "checkpoints": [file.id for file in project.chain],
             },
         )
-    )
-    folder = services.store.request_folder(request.id)
-    try:
-        data = _copy_all(fields, folder, project.id, services)
-        for name, copy in data.items():
-            services.ledger.projects.record_data(
-                project.id, name, digest=copy.digest, nbytes=copy.nbytes
-            )
-        engine = fields.engine or services.config.engine
-        document: dict[str, Any] = {
-            "name": request.id,
-            "chain": {
-                "checkpoints": [
-                    {"reference": reference, "tag": file.tag or file.file_name}
-                    | ({} if pin is None else {"sha256": pin})
-                    for reference, pin, file in zip(
-                        chain.references, chain.pins, project.chain, strict=True
-                    )
-                ]
-            },
-            **{name: str(copy.path) for name, copy in data.items()},
-            "labels": list(fields.labels),
-            "error": [term.model_dump(mode="json", exclude_unset=True) for term in fields.error],
-            "scaling_factor_limit": fields.scaling_factor_limit,
-            "batch_size": fields.batch_size,
-            "inference_config": generation,
-            "detailed_output": bool(fields.detailed_output),
-            "sampler": fields.sampler,
-            "budget": {"evaluations": fields.max_evaluations},
-            "engine": engine.model_dump(mode="json"),
-            "seed": fields.seed,
-            "insist": fields.insist,
-            "output": str(folder / "run"),
-            "ledger": services.config.ledger_address,
-        }
-        _write_private(folder / CONFIG, yaml.safe_dump(document))
-    except (ZtomError, HTTPException) as error:
-        reason = str(error) if isinstance(error, ZtomError) else str(error.detail)
-        services.ledger.requests.end(request.id, RequestStatus.FAILED, reason=reason)
+        # last: as soon as it is on record it may be started
+        return services.ledger.requests.create(new, request_id=request_id), warnings
+    except BaseException:
+        services.store.remove(str(folder))
         raise
-    return request, warnings
+
+
+def _document(
+    fields: SearchFields,
+    chain: ChainSpec,
+    project: ProjectRecord,
+    data: Mapping[str, DataCopy],
+    generation: Mapping[str, Any],
+    request_id: str,
+    services: Services,
+) -> dict[str, Any]:
+    """The file that the search runs on."""
+    engine = fields.engine or services.config.engine
+    checkpoints = [
+        {"reference": reference, "tag": file.tag or file.file_name}
+        | ({} if pin is None else {"sha256": pin})
+        for reference, pin, file in zip(chain.references, chain.pins, project.chain, strict=True)
+    ]
+    return {
+        "name": request_id,
+        "chain": {"checkpoints": checkpoints},
+        **{name: str(copy.path) for name, copy in data.items()},
+        "labels": list(fields.labels),
+        "error": [term.model_dump(mode="json", exclude_unset=True) for term in fields.error],
+        "scaling_factor_limit": fields.scaling_factor_limit,
+        "batch_size": fields.batch_size,
+        "inference_config": dict(generation),
+        "detailed_output": bool(fields.detailed_output),
+        "sampler": fields.sampler,
+        "budget": {"evaluations": fields.max_evaluations},
+        "engine": engine.model_dump(mode="json"),
+        "seed": fields.seed,
+        "insist": fields.insist,
+        "output": str(services.store.requests / request_id / "run"),
+        "ledger": services.config.ledger_address,
+    }
 
 
 def advance(services: Services) -> None:
-    """Do what is due for every open search."""
+    """Do what is due for every open search; one that cannot be moved does not hold the others."""
     searches = [r for r in services.ledger.requests.open() if r.kind is RequestKind.SEARCH]
     running = sum(r.status is RequestStatus.RUNNING for r in searches)
     for request in searches:
-        study = _study_of(request, services.ledger)
-        state, message = (None, "") if request.job is None else services.runner.state(request.job)
-        step = next_step(
-            Situation(
-                status=request.status,
-                job=state,
-                attempts=request.attempts,
-                most_attempts=services.config.search_attempts,
-                others_running=running > 0,
-                has_result=_finished_result(study, services.ledger) is not None,
-                explained=_explanation(request, services) is not None,
-            )
+        try:
+            running += _advance(request, services, others_running=running > 0)
+        except ZtomError as error:
+            logger.error("search %s: %s", request.id, error)
+
+
+def _advance(request: RequestRecord, services: Services, *, others_running: bool) -> int:
+    """Do what is due for one; returns how many more run."""
+    study = _study_of(request, services.ledger)
+    state, message = (None, "") if request.job is None else services.runner.state(request.job)
+    explanation = _explanation(request, services)
+    step = next_step(
+        Situation(
+            status=request.status,
+            job=state,
+            attempts=request.attempts,
+            most_attempts=services.config.search_attempts,
+            others_running=others_running,
+            has_result=_finished_result(study, services.ledger) is not None,
+            explained=explanation is not None,
         )
-        if step is Step.START:
-            running += request.status is RequestStatus.QUEUED
-            _start(request, services)
-        elif step is Step.FINISH:
-            finish(request, services)
-        elif step is Step.FAIL:
-            reason = (
-                _explanation(request, services)
-                or (f"ended without a result after {request.attempts} attempts. {message}"[:2000])
-            )
-            services.ledger.requests.end(request.id, RequestStatus.FAILED, reason=reason)
+    )
+    if step is Step.START:
+        _start(request, services)
+        return int(request.status is RequestStatus.QUEUED)
+    if step is Step.FINISH:
+        finish(request, services)
+    elif step is Step.FAIL:
+        reason = (
+            explanation
+            or (f"ended without a result after {request.attempts} attempts. {message}"[:2000])
+        )
+        services.ledger.requests.end(request.id, RequestStatus.FAILED, reason=reason)
+    return 0
 
 
 def cancel(request: RequestRecord, services: Services) -> RequestRecord:
@@ -188,9 +218,18 @@ def cancel(request: RequestRecord, services: Services) -> RequestRecord:
     ended = services.ledger.requests.end(
         request.id, RequestStatus.CANCELLED, reason="cancelled by a user"
     )
-    if request.job is not None:
-        services.runner.stop(request.job)
+    _stop(ended, services)
     return ended
+
+
+def _stop(ended: RequestRecord, services: Services) -> None:
+    """End the job that is on record; whoever starts one looks afterwards whether it still may."""
+    if ended.job is None:
+        return
+    try:
+        services.runner.stop(ended.job)
+    except ZtomError as error:
+        logger.error("job %s of a cancelled search was not stopped: %s", ended.job, error)
 
 
 def finish(request: RequestRecord, services: Services) -> RequestRecord:
@@ -295,8 +334,9 @@ def generation_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     ]
     try:
         checked = GenerationConfig.model_validate(known)
-    except ValueError as error:
-        raise HTTPException(422, f"inferenceConfigJson is wrong: {_first_line(error)}") from None
+    except ValidationError as error:
+        issues = [f"{'.'.join(map(str, i['loc']))}: {i['msg']}" for i in error.errors()]
+        raise HTTPException(422, f"inferenceConfigJson is wrong: {'; '.join(issues)}") from None
     return checked.model_dump(mode="json"), left
 
 
@@ -348,10 +388,20 @@ def _start(request: RequestRecord, services: Services) -> None:
             config=services.store.requests / request.id / CONFIG,
             environment={
                 "ZTOM_ACTOR": f"user:{request.user_id}",
-                "ZTOM_ALLOWED_ROOTS": json.dumps(list(services.managed.allowed_roots)),
+                "ZTOM_ALLOWED_ROOTS": json.dumps(_roots_of(request, services)),
+                "ZTOM_CACHE_DIR": str(services.store.cache),
             },
         )
     )
+    now = services.ledger.requests.get(request.id)
+    if not now.status.is_open:  # cancelled before there was a job to be stopped
+        _stop(now, services)
+
+
+def _roots_of(request: RequestRecord, services: Services) -> list[str]:
+    """What the search may read: the operator's roots, and of the server's files its own chain."""
+    project = services.ledger.projects.get(request.project_id or "")
+    return list(spec(project.chain, services).roots)
 
 
 def _study_of(request: RequestRecord, ledger: Ledger) -> StudyRecord | None:
@@ -383,7 +433,3 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split("\n")[1:3])[:200]

@@ -20,7 +20,7 @@ class Services:
 
     Attributes:
         pointers: What users may point to: the operator's roots, never the server's own files.
-        managed: What the server reads: its own files as well.
+        managed: For the server's own files.
     """
 
     config: ServerConfig
@@ -40,12 +40,19 @@ class Services:
             ZtomError: One of them cannot be used.
         """
         store = Store.open(config.data)
-        pointers = Settings(allowed_roots=config.pointer_roots, denied_roots=(str(config.data),))
-        roots = (*config.pointer_roots, str(config.data))
+        pointers = Settings(
+            allowed_roots=config.pointer_roots,
+            denied_roots=(str(config.data),),
+            cache_dir=store.cache,
+        )
         return cls(
             config=config,
             pointers=pointers,
-            managed=Settings(allowed_roots=roots),
+            managed=Settings(
+                allowed_roots=(str(config.data),),
+                cache_dir=store.cache,
+                max_archive_bytes=config.max_upload_bytes,
+            ),
             ledger=Ledger.open(config.ledger_address),
             tokens=Tokens(load_keys(config.keys / "jwt.keys")),
             limit=LoginLimit(config.login_failures),

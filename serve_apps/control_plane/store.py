@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -54,7 +54,7 @@ class Upload:
         self._digest = hashlib.sha256()
         self._size = 0
         self._head = b""
-        with _disk():
+        with disk():
             self._file: IO[bytes] = path.open("xb", buffering=0)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -65,13 +65,13 @@ class Upload:
         self._digest.update(data)
         self._size += len(data)
         view = memoryview(data)
-        with _disk():
+        with disk():
             while view:
                 view = view[self._file.write(view) :]
 
     def finish(self) -> Staged:
         """Bring it to the disk, under a name that says what kind of archive it is."""
-        with _disk():
+        with disk():
             os.fsync(self._file.fileno())
             suffix = ".tar.gz" if self._head == _GZIP else ".tar"
             path = self._path.with_suffix(suffix)
@@ -107,8 +107,8 @@ class Store:
             StorageError: They cannot be made.
         """
         replica = f"replica-{uuid.uuid4().hex}"
-        with _disk():
-            for name in ("checkpoints", "data", "staging", "requests", "replicas"):
+        with disk():
+            for name in ("cache", "checkpoints", "data", "staging", "requests", "replicas"):
                 (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
             # held until the process ends, however it ends
             presence = (root / "replicas" / replica).open("xb")
@@ -136,6 +136,11 @@ class Store:
         return self.root / "staging"
 
     @property
+    def cache(self) -> Path:
+        """Compressed uploads, unpacked."""
+        return self.root / "cache"
+
+    @property
     def requests(self) -> Path:
         """A folder for each request."""
         return self.root / "requests"
@@ -143,7 +148,7 @@ class Store:
     def request_folder(self, request_id: str) -> Path:
         """The folder of a request, made if need be."""
         folder = self.requests / request_id
-        with _disk():
+        with disk():
             folder.mkdir(exist_ok=True, mode=0o700)
         return folder
 
@@ -154,7 +159,7 @@ class Store:
     def begin_folder(self) -> Path:
         """A private folder that is swept like an upload."""
         folder = self.staging / uuid.uuid4().hex
-        with _disk():
+        with disk():
             folder.mkdir(mode=0o700)
         return folder
 
@@ -170,7 +175,7 @@ class Store:
     def place_data(self, staged: Staged, project_id: str, suffix: str) -> str:
         """Keep a data set; returns the name under which a search finds it."""
         folder = self.data_folder(project_id)
-        with _disk():
+        with disk():
             folder.mkdir(exist_ok=True, mode=0o700)
         name = f"{staged.sha256}{suffix}"
         self._place(staged, folder / name)
@@ -181,7 +186,7 @@ class Store:
         self._place(staged, self.address(staged))
 
     def _place(self, staged: Staged, target: Path) -> None:
-        with _disk():
+        with disk():
             if not target.exists():
                 staged.path.rename(target)
                 _sync_folder(target.parent)
@@ -191,39 +196,57 @@ class Store:
         path = Path(address)
         if not path.is_relative_to(self.root) or path == self.root or not path.exists():
             return
-        with _disk():
+        with disk():
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+                self.forget(path.name.partition(".")[0])
 
-    def sweep(self, on_record: Collection[str]) -> list[str]:
+    def forget(self, sha256: str) -> None:
+        """Remove what a compressed upload was unpacked to."""
+        shutil.rmtree(self.cache / "archives" / sha256, ignore_errors=True)
+
+    def sweep(
+        self,
+        on_record: Collection[str],
+        purge: Callable[[Sequence[str], Callable[[str], None]], None],
+    ) -> list[str]:
         """Remove what killed processes left: uploads aside, and files that are on no record.
 
         Args:
             on_record: Addresses that the ledger knows.
+            purge: `ztom.ledger.projects.Projects.purge`, which asks the ledger once more.
 
         Returns:
-            Names of what was removed.
+            Names of what was left.
         """
-        removed = []
+        left = []
         for path in sorted(self.staging.iterdir()):
-            old = time.time() - path.stat().st_mtime > _ORPHAN_S
-            if path.is_dir() and old:
+            if path.is_dir() and _is_old(path):
                 shutil.rmtree(path, ignore_errors=True)
-                removed.append(path.name)
+                left.append(path.name)
             elif path.is_file() and _nobody_writes(path):
                 path.unlink(missing_ok=True)
-                removed.append(path.name)
+                left.append(path.name)
+        for path in sorted(self.requests.glob("*/.staging-*")):
+            if _is_old(path):
+                shutil.rmtree(path, ignore_errors=True)
+                left.append(path.name)
         for path in sorted((self.root / "replicas").iterdir()):
             if _nobody_writes(path):
                 path.unlink(missing_ok=True)
-        for path in sorted(self.checkpoints.iterdir()):
-            old = time.time() - path.stat().st_mtime > _ORPHAN_S
-            if old and str(path) not in on_record:
-                path.unlink(missing_ok=True)
-                removed.append(path.name)
-        return removed
+        orphans = [
+            str(path)
+            for path in sorted(self.checkpoints.iterdir())
+            if _is_old(path) and str(path) not in on_record
+        ]
+        purge(orphans, self.remove)
+        return left + orphans
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > _ORPHAN_S
 
 
 def _nobody_writes(path: Path) -> bool:
@@ -244,7 +267,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _disk():
+def disk() -> Iterator[None]:
+    """Turn what the disk says into an error of ours.
+
+    Raises:
+        StorageError: The disk refused.
+    """
     try:
         yield
     except OSError as error:

@@ -22,18 +22,21 @@ class ChainSpec:
         references: What `ztom.checkpoints` opens, base first.
         roots: Under which of them must lie.
         denied: Under which none may.
+        cache: Where copies go that have to be made.
         pins: The digest that each must have; None where it is not known yet.
     """
 
     references: tuple[str, ...]
     roots: tuple[str, ...]
     denied: tuple[str, ...] = ()
+    cache: str | None = None
     pins: tuple[str | None, ...] = ()
 
     @property
     def settings(self) -> Settings:
         """The installation's limits, and these roots."""
-        return Settings(allowed_roots=self.roots, denied_roots=self.denied)
+        places = {} if self.cache is None else {"cache_dir": Path(self.cache)}
+        return Settings(allowed_roots=self.roots, denied_roots=self.denied, **places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ def test_projects_are_seen_by_their_members(ledger: Ledger, ada: UserRecord) -> 
     with pytest.raises(AlreadyOnRecordError, match="no owner"):
         ledger.projects.set_member(two.id, bob.id, Role.VIEWER, actor="bob")
     ledger.projects.remove_member(two.id, ada.id, actor="bob")
-    ledger.projects.delete(one.id, hard=False, actor="ada")
+    ledger.projects.delete([one.id], hard=False, actor="ada")
     assert ledger.projects.visible_to(ada.id) == ()
     with pytest.raises(NotOnRecordError):
         ledger.projects.get(one.id)
@@ -145,7 +145,7 @@ def test_bytes_are_free_when_nothing_refers_to_them(ledger: Ledger, ada: UserRec
     second = ledger.projects.add_checkpoint(two.id, file(1), actor="ada")
     assert ledger.projects.delete_checkpoint(one.id, first.id, hard=True, actor="ada") == ()
     assert ledger.projects.delete_checkpoint(two.id, second.id, hard=False, actor="ada") == ()
-    assert ledger.projects.delete(two.id, hard=True, actor="ada") == ("/data/1.tar",)
+    assert ledger.projects.delete([two.id], hard=True, actor="ada") == ("/data/1.tar",)
     assert ledger.check_audit() == 8
 
 
@@ -184,6 +184,49 @@ def test_a_request_ends_once(ledger: Ledger, ada: UserRecord) -> None:
     assert late == done
     assert ledger.requests.open() == ()
     assert ledger.requests.of_project(project.id) == (done,)
-    ledger.projects.delete(project.id, hard=True, actor="ada")
+    ledger.projects.delete([project.id], hard=True, actor="ada")
     with pytest.raises(NotOnRecordError):
         ledger.requests.get(asked.id)
+
+
+def test_a_name_is_nobody_elses_address(ledger: Ledger, ada: UserRecord) -> None:
+    for username, email in [("ada@example.org", "x@y"), ("x", "ada")]:
+        with pytest.raises(AlreadyOnRecordError):
+            ledger.accounts.create(NewUser(username, email, "h"), actor="eve")
+
+
+def test_an_account_can_change_before_there_is_an_administrator(ledger: Ledger) -> None:
+    bob = ledger.accounts.create(NewUser("bob", "b@x", "h"), actor="registration:bob")
+    changed = ledger.accounts.change(bob.id, UserChange(first_name="B."), actor="bob")
+    assert changed.first_name == "B."
+    ledger.accounts.remove(bob.id, actor="bob")
+
+
+def test_projects_are_deleted_all_or_none(ledger: Ledger, ada: UserRecord) -> None:
+    make = {"description": "", "format": "HF_TEXT_GENERATION", "owner": ada.id, "actor": "ada"}
+    one, two = (ledger.projects.create(name=name, **make) for name in ("one", "two"))
+    asked = ledger.requests.create(NewRequest(RequestKind.SEARCH, ada.id, two.id))
+    with pytest.raises(AlreadyOnRecordError, match="under way"):
+        ledger.projects.delete([one.id, two.id], hard=True, actor="ada")
+    assert len(ledger.projects.visible_to(ada.id)) == 2
+    ledger.requests.end(asked.id, RequestStatus.CANCELLED, reason="no")
+    ledger.projects.delete([one.id, two.id], hard=True, actor="ada")
+    assert ledger.projects.visible_to(ada.id) == ()
+
+
+def test_bytes_that_somebody_began_to_use_are_not_purged(ledger, ada) -> None:
+    make = {"description": "", "format": "HF_TEXT_GENERATION", "owner": ada.id, "actor": "ada"}
+    one, two = (ledger.projects.create(name=name, **make) for name in ("one", "two"))
+    first = ledger.projects.add_checkpoint(one.id, file(1), actor="ada")
+    orphans = ledger.projects.delete_checkpoint(one.id, first.id, hard=True, actor="ada")
+    assert orphans == ("/data/1.tar",)
+    ledger.projects.add_checkpoint(two.id, file(1), actor="ada")
+    removed: list[str] = []
+    ledger.projects.purge([*orphans, "/data/9.tar"], removed.append)
+    assert removed == ["/data/9.tar"]
+
+
+def test_a_request_that_was_cancelled_does_not_finish(ledger: Ledger, ada: UserRecord) -> None:
+    asked = ledger.requests.create(NewRequest(RequestKind.SEARCH, ada.id))
+    ledger.requests.end(asked.id, RequestStatus.CANCELLED, reason="no")
+    assert ledger.requests.finish(asked.id, result={}).status is RequestStatus.CANCELLED

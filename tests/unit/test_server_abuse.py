@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gzip
 import io
 import json
 import socket
@@ -437,3 +438,52 @@ def test_the_servers_own_files_are_no_pointers(tmp_path: Path) -> None:
             timeout=30,
         )
         assert answer.status_code == 422
+
+
+def test_a_pointer_that_became_a_link_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "roots").mkdir()
+    config = ServerConfig(
+        data=tmp_path / "data", pointer_roots=(str(tmp_path / "roots"),), poll_s=0.05
+    )
+    with serving(config) as server:
+        ada, eve = server.as_user("ada"), server.as_user("eve")
+        mine, hers = server.project(ada), server.project(eve)
+        one, two = make_plain_chain(tmp_path / "chain", members=2)
+        server.upload(ada, mine, tar_of(one))
+        stored = next(server.services.store.checkpoints.iterdir())
+        pointer = tmp_path / "roots" / "c.tar"
+        pointer.write_bytes(tar_of(two))
+        made = eve.post(
+            f"{server.url}/project/file/external",
+            json={"projectId": hers, "filePath": str(pointer)},
+            timeout=30,
+        )
+        file = made.json()["fileList"][0]["id"]
+        pointer.unlink()
+        pointer.symlink_to(stored)
+        answer = eve.get(
+            f"{server.url}/project/file/{file}", params={"projectId": hers}, timeout=30
+        )
+        assert answer.status_code == 422
+
+
+def test_what_a_refused_archive_was_unpacked_to_is_removed(server, ada, project) -> None:  # row 5
+    content = gzip.compress(archive(("config.json", b"{}"), ("notes.txt", b"0" * 100_000)))
+    assert server.upload(ada, project, content).status_code == 422
+    unpacked = server.services.store.cache / "archives"
+    assert not unpacked.exists() or list(unpacked.iterdir()) == []
+    bomb = gzip.compress(archive(("model.safetensors", b"0" * (LIMIT * 3))))
+    assert len(bomb) < LIMIT
+    assert server.upload(ada, project, bomb).status_code == 422
+    assert not unpacked.exists() or list(unpacked.iterdir()) == []
+
+
+def test_an_error_that_nobody_expected_shows_nothing(server, ada, monkeypatch, caplog) -> None:
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("canary-in-a-message")
+
+    monkeypatch.setattr(server.services.ledger.projects, "visible_to", broken)
+    answer = ada.get(f"{server.url}/project", timeout=30)
+    assert (answer.status_code, set(answer.json())) == (500, {"detail"})
+    assert "canary" not in answer.text + caplog.text
+    assert "RuntimeError" in caplog.text

@@ -270,10 +270,11 @@ def test_guessing_a_password_is_slowed(server: Server) -> None:  # row 75
     assert right.status_code == 429
     assert session.get(f"{server.url}/project", timeout=30).status_code == 200
     limit = LoginLimit(failures=2)
-    limit.failed("a", now=0.0)
-    limit.failed("A", now=1.0)
-    assert limit.wait_s("a", now=2.0) == pytest.approx(58.0)
-    assert limit.wait_s("a", now=61.5) == 0.0
+    assert [limit.take("a", now=0.0), limit.take("A", now=1.0)] == [0.0, 0.0]
+    assert limit.take("a", now=2.0) == pytest.approx(58.0)
+    assert limit.take("a", now=60.5) == 0.0
+    limit.succeeded("a")
+    assert [limit.take("a", now=61.0), limit.take("a", now=61.0)] == [0.0, 0.0]
 
 
 def test_a_demotion_or_disabling_works_at_once(server: Server, people) -> None:  # row 76

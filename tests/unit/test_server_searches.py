@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +17,14 @@ from toys import make_plain_chain
 from serve_apps.control_plane.background import HeadExport, tidy
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.runner import JobState
+from serve_apps.control_plane.scores import Scorer
 from serve_apps.control_plane.searches import Situation, Step, advance, next_step
+from serve_apps.control_plane.work import Scored
 from tune_search.config_files import load_config
-from ztom.errors import EngineError
+from ztom.errors import AuditError, EngineError, StorageError
 from ztom.ledger import Ledger, NewStudy
 from ztom.ledger.audit import read_head
+from ztom.ledger.projects import FileStatus
 from ztom.ledger.requests import NewRequest, RequestKind, RequestStatus
 
 
@@ -43,6 +48,7 @@ def situation(**more: object) -> Situation:
     [
         (situation(status=RequestStatus.QUEUED, job=None), Step.START),
         (situation(status=RequestStatus.QUEUED, job=None, others_running=True), Step.NOTHING),
+        (situation(status=RequestStatus.QUEUED), Step.NOTHING),  # its old job is being stopped
         (situation(), Step.NOTHING),
         (situation(has_result=True), Step.NOTHING),  # its process still writes
         (situation(job=JobState.SUCCEEDED, has_result=True), Step.FINISH),
@@ -183,9 +189,56 @@ def test_ray_that_says_nothing_changes_nothing(server, ada, body) -> None:
         raise EngineError("Ray does not say how a job is")
 
     server.runner.state = silent
-    with pytest.raises(EngineError):
-        advance(server.services)
+    advance(server.services)
     assert state(server, request) is RequestStatus.RUNNING
+
+
+def test_a_search_is_on_record_once_it_can_be_started(server, ada, body, monkeypatch) -> None:
+    folders = server.services.store.requests
+    refused = ada.post(
+        f"{server.url}/v1/searches", json={**body, "expectedOutputPath": "/none"}, timeout=30
+    )
+    assert refused.status_code == 422
+    assert server.services.ledger.requests.open() == ()
+    assert list(folders.iterdir()) == []
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("serve_apps.control_plane.searches._write_private", full)
+    answer = ada.post(f"{server.url}/v1/searches", json=body, timeout=30)
+    assert (answer.status_code, "disk is full" in answer.text) == (503, True)
+    assert server.services.ledger.requests.open() == ()
+    assert list(folders.iterdir()) == []
+
+
+def test_a_search_that_is_cancelled_while_it_starts_is_stopped(server, ada, body) -> None:
+    request = started(server, ada, body)
+    ledger = server.services.ledger.requests
+    server.runner.on_submit = lambda job: ledger.end(
+        request, RequestStatus.CANCELLED, reason="meanwhile"
+    )
+    advance(server.services)
+    assert server.runner.stopped == [server.runner.submitted[0].id]
+
+
+def test_one_that_cannot_be_moved_does_not_hold_the_others(server, ada, body) -> None:
+    first, second = (started(server, ada, body) for _ in range(2))
+    advance(server.services)
+    job = server.services.ledger.requests.get(first).job
+    known = server.runner.state
+
+    def state_of(job_id: str) -> tuple[JobState, str]:
+        if job_id == job:
+            raise EngineError("Ray does not say how a job is")
+        return known(job_id)
+
+    server.runner.state = state_of
+    server.services.ledger.requests.end(second, RequestStatus.CANCELLED, reason="no")
+    ada.post(f"{server.url}/v1/searches/{second}/resume", timeout=30)
+    advance(server.services)
+    assert state(server, second) is RequestStatus.QUEUED  # the first still has the machine
+    assert state(server, first) is RequestStatus.RUNNING
 
 
 def test_a_result_that_nobody_waited_for_is_written_down_once(server, ada, body) -> None:
@@ -256,3 +309,42 @@ def test_the_signed_end_of_the_chain_goes_elsewhere(server: Server, tmp_path: Pa
     head = read_head(tmp_path / "elsewhere.json")
     head.check()
     assert server.services.ledger.check_audit(head) == head.sequence > 0
+
+
+def test_a_head_of_another_chain_is_never_written_over(server: Server, tmp_path: Path) -> None:
+    server.as_user("somebody")
+    HeadExport().write(server.services)
+    path = tmp_path / "elsewhere.json"
+    evidence = path.read_bytes()
+    with sqlite3.connect(server.services.config.data / "ledger.db") as raw:
+        for name in ("audit_no_update", "audit_no_delete", "audit_at_the_end"):
+            raw.execute(f"DROP TRIGGER {name}")
+        raw.execute("DELETE FROM audit")
+    raw.close()
+    for name in ("one", "two", "three"):
+        server.as_user(name)
+    with pytest.raises(AuditError, match="signed"):
+        HeadExport().write(server.services)
+    assert path.read_bytes() == evidence
+
+
+def test_what_may_pass_is_tried_again(server, ada, body, monkeypatch) -> None:
+    monkeypatch.setattr("serve_apps.control_plane.scores._PAUSE_S", 0.0)
+    calls: list[int] = []
+
+    async def call(function: object, /, *arguments: object, **options: object) -> Scored:
+        calls.append(1)
+        if len(calls) < 3:
+            raise StorageError("the store says 503")
+        return Scored("d" * 64)
+
+    project = str(body["projectId"])
+    ids = [file.id for file in server.services.ledger.projects.get(project).files]
+    for file_id in ids:
+        server.services.ledger.projects.recompute(project, file_id)
+    monkeypatch.setattr(server.runner, "call", call)
+    scorer = Scorer()
+    for _ in range(3):
+        asyncio.run(scorer.round(server.services))
+    files = server.services.ledger.projects.get(project).files
+    assert {file.status for file in files} == {FileStatus.VALID}

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ from ztom.errors import ConfigError, ServerError
 from ztom.settings import Settings
 
 _CONNECT_S = 10.0
+#: Times in a row that a search's events are asked for again; some two minutes in all.
+_RECONNECTS = 30
 #: A search that waits, or a blend that is written, sends nothing for a long time.
 _ANSWER_S = 3600.0
 
@@ -235,18 +238,25 @@ class Client:
         A connection that is lost is made again, and nothing is given twice.
         """
         seen: set[int] = set()
-        for _ in range(100):
+        lost = 0
+        while lost < _RECONNECTS:
             try:
                 for name, content in self._events(f"/v1/searches/{request_id}/events"):
                     if name == "trial":
                         trial = Trial.model_validate(content)
                         if trial.number not in seen:
                             seen.add(trial.number)
+                            lost = 0
                             yield trial
                     elif name == "end":
                         return
             except httpx.TransportError:
-                continue
+                pass
+            except ServerError as error:
+                if not any(f"status {status}" in str(error) for status in (502, 503, 504)):
+                    raise
+            lost += 1
+            time.sleep(min(5.0, 0.1 * 2**lost))
         raise ServerError("the server's events end too early", fix="Ask for the result later.")
 
     def answer(self, request_id: str) -> SearchAnswer:
@@ -313,6 +323,10 @@ class Client:
         archive = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tar")
         try:
             self._save("GET", address, archive, params=parameters)
+            with archive.open("rb") as file:
+                compressed = file.read(2) == b"\x1f\x8b"
+            if compressed:
+                archive = archive.rename(archive.with_name(f"{archive.name}.gz"))
             _unpack(archive, path)
         finally:
             archive.unlink(missing_ok=True)

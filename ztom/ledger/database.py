@@ -18,12 +18,15 @@ from alembic import command
 from alembic.config import Config
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ztom.errors import LedgerError, ZtomError
 from ztom.ledger.lock import writer_lock
+
+#: Of the lock that PostgreSQL keeps writers apart with; any number that nobody else uses.
+_WRITER_KEY = 0x5A2D544F4D
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -95,6 +98,9 @@ class Database:
             Session(engine, autoflush=False) as session,
             session.begin(),
         ):
+            if self.engine.dialect.name == "postgresql":
+                # what BEGIN IMMEDIATE does for SQLite: who checks and then writes is alone
+                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_KEY})
             yield session
 
     @contextmanager

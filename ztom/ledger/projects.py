@@ -234,34 +234,51 @@ class Projects:
             _audit(session, actor, "project.change", row.id)
             return _project(session, row)
 
-    def delete(self, project_id: str, *, hard: bool, actor: str) -> tuple[str, ...]:
-        """Delete a project.
+    def delete(self, project_ids: Sequence[str], *, hard: bool, actor: str) -> tuple[str, ...]:
+        """Delete projects: all of them, or none.
 
         Args:
-            project_id: Which.
-            hard: Take its rows away as well.
+            project_ids: Which.
+            hard: Take their rows away as well.
             actor: Who does it.
 
         Returns:
-            Addresses of managed files that no row refers to any more.
+            Addresses of managed files that no row refers to any more, for `purge`.
 
         Raises:
-            NotOnRecordError: There is none.
+            NotOnRecordError: One of them is none.
+            AlreadyOnRecordError: A request of one of them is under way.
         """
-        with self._database.write("delete a project from") as session:
-            row = _project_row(session, project_id)
-            row.deleted = now()
-            orphans: tuple[str, ...] = ()
-            if hard:
-                of_it = select(CheckpointRow).where(CheckpointRow.project_id == project_id)
-                files = session.scalars(of_it).all()
-                for table in (RequestRow, CheckpointRow, MembershipRow, DataSetRow, ApiKeyRow):
-                    session.execute(delete(table).where(table.project_id == project_id))
-                session.delete(row)
-                session.flush()
-                orphans = _orphans(session, files)
-            _audit(session, actor, "project.delete", project_id, note="hard" if hard else "soft")
-            return orphans
+        with self._database.write("delete projects from") as session:
+            orphans: list[str] = []
+            for project_id in project_ids:
+                row = _project_row(session, project_id)
+                _refuse_open_requests(session, project_id)
+                row.deleted = now()
+                if hard:
+                    of_it = select(CheckpointRow).where(CheckpointRow.project_id == project_id)
+                    files = session.scalars(of_it).all()
+                    for table in (RequestRow, CheckpointRow, MembershipRow, DataSetRow, ApiKeyRow):
+                        session.execute(delete(table).where(table.project_id == project_id))
+                    session.delete(row)
+                    session.flush()
+                    orphans += _orphans(session, files)
+                note = "hard" if hard else "soft"
+                _audit(session, actor, "project.delete", project_id, note=note)
+            return tuple(orphans)
+
+    def purge(self, addresses: Sequence[str], remove: Callable[[str], None]) -> None:
+        """Remove files that no row refers to, while nobody can begin to.
+
+        Args:
+            addresses: Of managed files; those that a row refers to by now are left.
+            remove: Takes one away.
+        """
+        if not addresses:
+            return
+        with self._database.write("purge files of") as session:
+            for address in _unused(session, addresses):
+                remove(address)
 
     def members(self, project_id: str) -> tuple[MemberRecord, ...]:
         """Who works on it, by name."""
@@ -550,12 +567,25 @@ def _orphans(
     session: Session, files: Iterable[CheckpointRow | CheckpointRecord]
 ) -> tuple[str, ...]:
     """Addresses of managed files that no row refers to."""
-    addresses = sorted({file.address for file in files if file.storage == Storage.MANAGED})
-    used = session.scalars(
-        select(CheckpointRow.address).where(CheckpointRow.address.in_(addresses))
+    managed = sorted({file.address for file in files if file.storage == Storage.MANAGED})
+    return _unused(session, managed)
+
+
+def _unused(session: Session, addresses: Sequence[str]) -> tuple[str, ...]:
+    query = select(CheckpointRow.address).where(CheckpointRow.address.in_(addresses))
+    used = set(session.scalars(query))
+    return tuple(address for address in addresses if address not in used)
+
+
+def _refuse_open_requests(session: Session, project_id: str) -> None:
+    query = select(RequestRow.id).where(
+        RequestRow.project_id == project_id, RequestRow.status.in_(("queued", "running"))
     )
-    kept = set(used)
-    return tuple(address for address in addresses if address not in kept)
+    found = session.scalars(query).first()
+    if found is not None:
+        raise AlreadyOnRecordError(
+            "a request of the project is under way", got=found, fix="Wait for it, or cancel it."
+        )
 
 
 def _project_row(session: Session, project_id: str) -> ProjectRow:

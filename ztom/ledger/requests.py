@@ -95,11 +95,16 @@ class Requests:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, new: NewRequest) -> RequestRecord:
-        """Write a request down, ``queued``."""
+    def create(self, new: NewRequest, *, request_id: str | None = None) -> RequestRecord:
+        """Write a request down, ``queued``: from then on it may be started.
+
+        Args:
+            new: What was asked.
+            request_id: From `new_request_id`, where something was prepared under it.
+        """
         with self._database.write("add a request to") as session:
             row = RequestRow(
-                id=uuid.uuid4().hex,
+                id=request_id or new_request_id(),
                 project_id=new.project_id,
                 user_id=new.user_id,
                 kind=new.kind,
@@ -168,7 +173,7 @@ class Requests:
         event: AuditEvent | None = None,
         actor: str = "server",
     ) -> RequestRecord:
-        """Write down what came of it; a second call changes nothing.
+        """Write down what came of it; one that has ended stays as it is.
 
         Args:
             request_id: Which.
@@ -180,7 +185,7 @@ class Requests:
         """
         with self._database.write("complete a request in") as session:
             row = _row(session, request_id, lock=True)
-            if row.status == RequestStatus.FINISHED:
+            if not RequestStatus(row.status).is_open:
                 return _request(row)
             row.status, row.ended, row.reason = RequestStatus.FINISHED, now(), None
             row.result, row.artifact = dict(result), artifact
@@ -211,6 +216,11 @@ class Requests:
             if RequestStatus(row.status).is_open:
                 row.status, row.reason, row.ended = status, reason, now()
             return _request(row)
+
+
+def new_request_id() -> str:
+    """An id that no request has."""
+    return uuid.uuid4().hex
 
 
 def _row(session: Session, request_id: str, *, lock: bool = False) -> RequestRow:

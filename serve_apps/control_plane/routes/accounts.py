@@ -31,16 +31,12 @@ router = APIRouter(tags=["accounts"])
 @route(router, "POST", "/api/auth/login", Permission.PUBLIC, response_class=PlainTextResponse)
 def login(body: Login, services: ServicesOf) -> PlainTextResponse:
     """A token for a password, as plain text."""
-    wait = services.limit.wait_s(body.username, now=time.monotonic())
-    if wait > 0:
-        raise HTTPException(
-            429, "Too many wrong passwords.", headers={"Retry-After": str(int(wait) + 1)}
-        )
+    _take_a_try(services, body.username)
     found = services.ledger.accounts.for_login(body.username)
     user, kept = found if found is not None else (None, None)
     if not is_password(body.password, kept) or user is None or not user.enabled:
-        services.limit.failed(body.username, now=time.monotonic())
         raise HTTPException(401, "Wrong name or password.")
+    services.limit.succeeded(body.username)
     seconds = services.config.token_hours * 3600
     token = services.tokens.issue(user.id, audience=LOGIN, seconds=seconds, session=user.session)
     return PlainTextResponse(token, headers={"Cache-Control": "no-store"})
@@ -66,10 +62,11 @@ def change_me(body: UserPatch, caller: CallerOf, services: ServicesOf) -> dict[s
     if caller.key is not None:
         raise HTTPException(403, "An API key cannot change the account that it is of.")
     if body.password is not None or body.email_address is not None:
-        found = services.ledger.accounts.for_login(caller.user.username)
-        given = body.current_password or ""
-        if found is None or not is_password(given, found[1]):
+        _take_a_try(services, caller.user.id)
+        kept = services.ledger.accounts.password_hash(caller.user.id)
+        if not is_password(body.current_password or "", kept):
             raise HTTPException(403, "Give currentPassword, the one in use now.")
+        services.limit.succeeded(caller.user.id)
     change = UserChange(
         email=body.email_address,
         first_name=body.first_name,
@@ -169,6 +166,15 @@ def add_key(body: NewKey, caller: CallerOf, services: ServicesOf) -> JSONRespons
 def revoke_key(key_id: Id, caller: CallerOf, services: ServicesOf) -> None:
     """End an API key."""
     services.ledger.accounts.revoke_key(caller.user.id, key_id, actor=caller.actor)
+
+
+def _take_a_try(services: Services, account: str) -> None:
+    """Count a password before it is looked at: many at once are no way around the limit."""
+    wait = services.limit.take(account, now=time.monotonic())
+    if wait > 0:
+        raise HTTPException(
+            429, "Too many wrong passwords.", headers={"Retry-After": str(int(wait) + 1)}
+        )
 
 
 def _create(services: Services, body: Register, *, is_admin: bool, actor: str) -> dict[str, Any]:

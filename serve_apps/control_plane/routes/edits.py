@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,8 @@ from serve_apps.control_plane.work import ChainSpec, answer, blend, compare
 from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.errors import ZtomError
 from ztom.ledger.requests import NewRequest, RequestKind, RequestRecord, RequestStatus
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["edits and analyses"])
 
@@ -63,7 +69,8 @@ async def static_analysis(
     differences are mean absolute differences of each row (over all but the first dimension); the
     scores are those over all elements, see ``totalWeightContribution``.
     """
-    project = await in_thread(services.ledger.projects.get, caller.project(body.project_id))
+    project_id = await in_thread(caller.project, body.project_id)
+    project = await in_thread(services.ledger.projects.get, project_id)
     at = position_of(project, body.file_id)
     other = len(project.chain) - 1 if body.comparison_type == "LATEST" else at - 1
     if other < 0:
@@ -176,33 +183,30 @@ async def _edit(
     alpha = factors_of(project, factors)
     chain = chain_of(project, services)
     parameters = {"fileIds": list(factors), "scalingFactors": list(factors.values())}
-    request = await _begin(kind, caller, services, project_id, parameters)
-    folder = services.store.request_folder(request.id) / "variant"
-    written = await _ending(
-        request,
-        services,
-        blend,
-        chain,
-        alpha,
-        str(folder),
-        ledger=services.config.ledger_address,
-        actor=caller.actor,
-    )
-    result = {
-        "factors": list(alpha),
-        "variantDigest": written.digest,
-        "realisedStep": written.realised,
-        "warnings": list(written.warnings),
-    }
-    await in_thread(
-        lambda: services.ledger.requests.finish(request.id, result=result, artifact=str(folder))
-    )
-    headers = {"X-Ztom-Request-Id": request.id, "X-Ztom-Variant": written.digest}
+    async with _request(kind, caller, services, project_id, parameters) as asked:
+        folder = await in_thread(services.store.request_folder, asked.record.id)
+        target = str(folder / "variant")
+        written = await services.runner.call(
+            blend,
+            chain,
+            alpha,
+            target,
+            ledger=services.config.ledger_address,
+            actor=caller.actor,
+        )
+        asked.result = {
+            "factors": list(alpha),
+            "variantDigest": written.digest,
+            "realisedStep": written.realised,
+            "warnings": list(written.warnings),
+        }
+        asked.artifact = target
+    headers = {"X-Ztom-Request-Id": asked.record.id, "X-Ztom-Variant": written.digest}
     if body.warnings or written.warnings:
         notes = " | ".join([*body.warnings, *written.warnings])
         headers["X-Ztom-Warnings"] = notes.encode("ascii", "replace").decode()[:2000]
-    name = f"{kind}-{request.id[:8]}.tar"
-    return await in_thread(lambda: send_folder(str(folder), name, services, headers))
+    name = f"{kind}-{asked.record.id[:8]}.tar"
+    return await in_thread(lambda: send_folder(target, name, services, headers))
 
 
 def _lone_chain(
@@ -291,55 +295,61 @@ async def _answered(
     generation, left = generation_options(body.inference_config_json)
     project_id = getattr(body, "project_id", None)
     parameters = {"factors": [list(factors) for factors in factor_sets]}
-    request = await _begin(kind, caller, services, project_id, parameters)
-    texts = await _ending(
-        request,
-        services,
-        answer,
-        chain,
-        factor_sets,
-        stimuli,
-        engine=services.config.engine.model_dump(mode="json"),
-        generation=generation,
-        batch_size=body.batch_size,
-    )
+    async with _request(kind, caller, services, project_id, parameters) as asked:
+        texts = await services.runner.call(
+            answer,
+            chain,
+            factor_sets,
+            stimuli,
+            engine=services.config.engine.model_dump(mode="json"),
+            generation=generation,
+            batch_size=body.batch_size,
+        )
+        # answers are not kept: they may repeat what is in the prompts
+        asked.result = {"stimuli": len(texts[0])}
     names = ("model_output", "attenuated_model_output")
-    # answers are not kept: they may repeat what is in the prompts
-    counts = {"stimuli": len(texts[0])}
-    await in_thread(lambda: services.ledger.requests.finish(request.id, result=counts))
-    document = dict(zip(names, texts, strict=False))
-    return _with_warnings({**document, "requestId": request.id}, [*body.warnings, *left])
+    document = {**dict(zip(names, texts, strict=False)), "requestId": asked.record.id}
+    return _with_warnings(document, [*body.warnings, *left])
 
 
-async def _begin(
+@dataclass
+class _Asked:
+    """A request under way; what came of it is filled in."""
+
+    record: RequestRecord
+    result: Mapping[str, object] = field(default_factory=dict)
+    artifact: str | None = None
+
+
+@asynccontextmanager
+async def _request(
     kind: RequestKind,
     caller: Caller,
     services: Services,
     project_id: str | None,
     parameters: Mapping[str, object],
-) -> RequestRecord:
+) -> AsyncIterator[_Asked]:
+    """On record from its beginning to its end, whichever end that is."""
+    ledger = services.ledger.requests
+
     def begin() -> RequestRecord:
-        new = NewRequest(kind, caller.user.id, project_id, parameters)
-        request = services.ledger.requests.create(new)
-        services.ledger.requests.start(request.id, job=services.store.replica)
-        return request
+        record = ledger.create(NewRequest(kind, caller.user.id, project_id, parameters))
+        ledger.start(record.id, job=services.store.replica)
+        return record
 
-    return await in_thread(begin)
-
-
-async def _ending(
-    request: RequestRecord,
-    services: Services,
-    function: Callable[..., Any],
-    *args: Any,
-    **options: Any,
-) -> Any:
-    """Run the work of a request; a failure is written down."""
+    asked = _Asked(await asyncio.shield(in_thread(begin)))
     try:
-        return await services.runner.call(function, *args, **options)
+        yield asked
+        await in_thread(
+            lambda: ledger.finish(asked.record.id, result=asked.result, artifact=asked.artifact)
+        )
     except BaseException as error:
         reason = str(error) if isinstance(error, ZtomError) else type(error).__name__
-        services.ledger.requests.end(request.id, RequestStatus.FAILED, reason=reason)
+        end = in_thread(lambda: ledger.end(asked.record.id, RequestStatus.FAILED, reason=reason))
+        try:
+            await asyncio.shield(end)
+        except (ZtomError, asyncio.CancelledError) as late:
+            logger.warning("request %s has no end on record: %s", asked.record.id, late)
         raise
 
 

@@ -42,6 +42,7 @@ from ztom.checkpoints.outgoing import (
     tar_size,
     zip_chunks,
 )
+from ztom.errors import ZtomError
 from ztom.ledger.projects import (
     CheckpointChange,
     CheckpointRecord,
@@ -49,6 +50,7 @@ from ztom.ledger.projects import (
     Part,
     Storage,
 )
+from ztom.settings import Settings
 
 router = APIRouter(tags=["files"])
 
@@ -114,8 +116,7 @@ def delete(body: FileGone, caller: CallerOf, services: ServicesOf) -> dict[str, 
     orphans = services.ledger.projects.delete_checkpoint(
         project_id, body.file_id, hard=body.hard_delete, actor=caller.actor
     )
-    for address in orphans:
-        services.store.remove(address)
+    services.ledger.projects.purge(orphans, services.store.remove)
     return project_document(services.ledger.projects.get(project_id))
 
 
@@ -231,8 +232,7 @@ def delete_base(body: BaseModelGone, caller: CallerOf, services: ServicesOf) -> 
     orphans = services.ledger.projects.delete_checkpoint(
         project_id, base.id, hard=body.hard_delete, actor=caller.actor
     )
-    for address in orphans:
-        services.store.remove(address)
+    services.ledger.projects.purge(orphans, services.store.remove)
     return project_document(services.ledger.projects.get(project_id), warnings=body.warnings)
 
 
@@ -321,7 +321,11 @@ def _replacement(
 
 def _require_checkpoint(staged: Staged, services: Services) -> None:
     """Read what can be read without reading the weights: the archive, headers, configuration."""
-    open_checkpoint(str(staged.path), settings=services.managed)
+    try:
+        open_checkpoint(str(staged.path), settings=services.managed)
+    except ZtomError:
+        services.store.forget(staged.sha256)
+        raise
 
 
 def _placing(services: Services, staged: Staged) -> Callable[[], None]:
@@ -340,8 +344,7 @@ def _changed(
     _, orphans = services.ledger.projects.change_checkpoint(
         project_id, file_id, edit, actor=caller.actor, place=place
     )
-    for address in orphans:
-        services.store.remove(address)
+    services.ledger.projects.purge(orphans, services.store.remove)
     return project_document(services.ledger.projects.get(project_id), warnings=body.warnings)
 
 
@@ -380,16 +383,17 @@ class _Download:
     @classmethod
     def of(cls, file: CheckpointRecord, services: Services) -> _Download:
         path = Path(file.address)
-        settings = services.managed
-        if file.storage is Storage.MANAGED and path.is_file():
-            piece = local_piece(path, path.name, settings=settings)
+        if file.storage is Storage.POINTER:
+            return cls.of_folder(file.address, services.pointers)
+        if path.is_file():
+            piece = local_piece(path, path.name, settings=services.managed)
             return cls(piece.chunks, piece.nbytes)
-        return cls.of_folder(file.address, services)
+        return cls.of_folder(file.address, services.managed)
 
     @classmethod
-    def of_folder(cls, reference: str, services: Services) -> _Download:
+    def of_folder(cls, reference: str, settings: Settings) -> _Download:
         """A tar of what a reference names."""
-        found = open_checkpoint(reference, settings=services.managed)
+        found = open_checkpoint(reference, settings=settings)
         pieces = pieces_of(found.source, found.source.names())
         return cls(lambda: tar_chunks(pieces), tar_size(pieces))
 
@@ -410,13 +414,14 @@ def send(download: _Download, name: str, headers: Mapping[str, str] | None = Non
 def send_folder(
     reference: str, name: str, services: Services, headers: Mapping[str, str] | None = None
 ) -> Any:
-    """A tar of a checkpoint's folder, as an answer."""
-    return send(_Download.of_folder(reference, services), name, headers)
+    """A tar of one of the server's own folders, as an answer."""
+    return send(_Download.of_folder(reference, services.managed), name, headers)
 
 
 def _archive_name(file: CheckpointRecord) -> str:
-    name = file.file_name
-    return name if name.endswith((".tar", ".tar.gz", ".tgz")) else f"{name}.tar"
+    suffix = ".tar.gz" if file.address.endswith(".tar.gz") else ".tar"
+    name = file.file_name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
+    return name + suffix
 
 
 def _unique_names(files: tuple[CheckpointRecord, ...]) -> dict[str, str]:

@@ -63,20 +63,15 @@ def change(body: ProjectPatch, caller: CallerOf, services: ServicesOf) -> dict[s
 def delete(body: ProjectsGone, caller: CallerOf, services: ServicesOf) -> None:
     """Delete projects: all of those named, or none. ``hardDelete`` takes their files as well."""
     wanted = list(dict.fromkeys(map(caller.project, body.project_ids)))
-    for project_id in wanted:
-        requests = services.ledger.requests.of_project(project_id)
-        for request in requests:
-            if request.status.is_open:
-                raise HTTPException(409, f"Request {request.id} of the project still runs.")
-        orphans = services.ledger.projects.delete(
-            project_id, hard=body.hard_delete, actor=caller.actor
-        )
-        for address in orphans:
-            services.store.remove(address)
-        if body.hard_delete:
+    ledger = services.ledger
+    requests = [each for project_id in wanted for each in ledger.requests.of_project(project_id)]
+    orphans = ledger.projects.delete(wanted, hard=body.hard_delete, actor=caller.actor)
+    ledger.projects.purge(orphans, services.store.remove)
+    if body.hard_delete:
+        for project_id in wanted:
             services.store.remove(str(services.store.data_folder(project_id)))
-            for request in requests:
-                services.store.remove(str(services.store.requests / request.id))
+        for request in requests:
+            services.store.remove(str(services.store.requests / request.id))
 
 
 @route(router, "GET", "/project/{project_id}", Permission.READ)
