@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -47,7 +48,8 @@ def log_command(address: str, *, as_json: bool) -> None:
             for record in records:
                 print(json.dumps({"kind": kind, **asdict(record)}))
         return
-    console = Console()
+    # piped output is not cut to the width of a terminal that is not there
+    console = Console(width=None if sys.stdout.isatty() else 200)
     table = Table(
         "study", "name", "status", "started", "reason", "verdict", box=None, pad_edge=False
     )
