@@ -16,7 +16,6 @@ from pathlib import Path
 import fsspec
 from pydantic import ValidationError
 
-from serve_apps.control_plane.runner import in_thread
 from serve_apps.control_plane.scores import Scorer
 from serve_apps.control_plane.searches import advance
 from serve_apps.control_plane.services import Services
@@ -30,16 +29,16 @@ logger = logging.getLogger(__name__)
 @contextlib.asynccontextmanager
 async def background(services: Services) -> AsyncIterator[None]:
     """Tidy up after whoever died, then keep working while in the context."""
-    await in_thread(tidy, services)
+    await asyncio.to_thread(tidy, services)
 
     async def searches() -> None:
-        await in_thread(advance, services)
+        await asyncio.to_thread(advance, services)
 
     async def scores() -> None:
         await scorer.round(services)
 
     async def head() -> None:
-        await in_thread(exported.write, services)
+        await asyncio.to_thread(exported.write, services)
 
     scorer, exported = Scorer(), HeadExport()
     works = (searches, scores) if services.config.audit_head is None else (searches, scores, head)

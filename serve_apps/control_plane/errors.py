@@ -50,7 +50,8 @@ _STATUS: tuple[tuple[type[ZtomError], int], ...] = (
     (StorageError, 503),
     (EngineError, 503),
 )
-_RETRY_AFTER_S = 2
+#: With status 503: seconds after which to try again.
+BUSY = {"Retry-After": "2"}
 
 
 def status_of(error: ZtomError) -> int:
@@ -81,8 +82,7 @@ def add_error_handlers(app: FastAPI) -> None:
         status = status_of(error)
         if status >= 500:
             logger.error("%s %s: %s", request.method, request.url.path, error)
-        headers = {"Retry-After": str(_RETRY_AFTER_S)} if status == 503 else None
-        return problem(status, str(error), headers)
+        return problem(status, str(error), BUSY if status == 503 else None)
 
 
 class LastResort:

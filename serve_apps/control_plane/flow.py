@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_apps.control_plane.errors import problem
+from serve_apps.control_plane.errors import BUSY, problem
 
 #: For ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``.
 IMPORT_PATH = "serve_apps.control_plane.flow.middlewares"
@@ -116,7 +116,7 @@ class Ceiling:
             await self._app(scope, receive, send)
             return
         if self._now >= self._most:
-            answer = problem(503, "The server is busy.", {"Retry-After": "2"})
+            answer = problem(503, "The server is busy.", BUSY)
             await answer(scope, receive, send)
             return
         self._now += 1

@@ -81,20 +81,19 @@ class FormReader:
                 parser.write(chunk)
                 await self._after_chunk()
             parser.finalize()
+            if not self._ended:
+                raise HTTPException(422, "The form ends too early.")
+            staged = None
+            if self._upload is not None:
+                await self._flush()
+                await self._written()
+                staged = await asyncio.to_thread(self._upload.finish)
         except MultipartParseError as error:
             await self.__aexit__()
             raise HTTPException(422, "The form is malformed.") from error
         except BaseException:
             await self.__aexit__()
             raise
-        if not self._ended:
-            await self.__aexit__()
-            raise HTTPException(422, "The form ends too early.")
-        staged = None
-        if self._upload is not None:
-            await self._flush()
-            await self._written()
-            staged = await asyncio.to_thread(self._upload.finish)
         return Form(self._fields, self._file_name, staged)
 
     async def __aexit__(self, *_: object) -> None:

@@ -163,8 +163,3 @@ class RayRunner:
                     "Ray takes no jobs", got=type(error).__name__, fix="Is its dashboard running?"
                 ) from error
         return self._client
-
-
-async def in_thread(function: Callable[..., T], /, *args: Any) -> T:
-    """For calls that wait: of the ledger, of Ray's jobs."""
-    return await asyncio.to_thread(function, *args)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
 from serve_apps.control_plane.chains import spec
-from serve_apps.control_plane.runner import in_thread
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import Scored, score_checkpoint
 from ztom.errors import EngineError, NotOnRecordError, StorageError, ZtomError
@@ -25,7 +25,7 @@ class Scorer:
 
     async def round(self, services: Services) -> None:
         """Look at every file that was not looked at yet."""
-        for file in await in_thread(services.ledger.projects.pending):
+        for file in await asyncio.to_thread(services.ledger.projects.pending):
             tries, not_before = self._again.get(file.id, (0, 0.0))
             if time.monotonic() < not_before:
                 continue
@@ -35,14 +35,14 @@ class Scorer:
                 self._again[file.id] = (tries + 1, time.monotonic() + pause)
                 continue
             self._again.pop(file.id, None)
-            await in_thread(_write_down, file, found, services)
+            await asyncio.to_thread(_write_down, file, found, services)
 
     async def _look(
         self, file: CheckpointRecord, services: Services, *, last: bool
     ) -> Scored | None:
         """What was found; None for what may pass."""
         try:
-            project = await in_thread(services.ledger.projects.get, file.project_id)
+            project = await asyncio.to_thread(services.ledger.projects.get, file.project_id)
             members, before = compared(project, file)
             chain = spec(members, services)
             return await services.runner.call(score_checkpoint, chain, before=before)

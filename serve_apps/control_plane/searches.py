@@ -205,10 +205,8 @@ def _advance(request: RequestRecord, services: Services, *, others_running: bool
     if step is Step.FINISH:
         finish(request, services)
     elif step is Step.FAIL:
-        reason = (
-            explanation
-            or (f"ended without a result after {request.attempts} attempts. {message}"[:2000])
-        )
+        lost = f"ended without a result after {request.attempts} attempts. {message}"[:2000]
+        reason = explanation or lost
         services.ledger.requests.end(request.id, RequestStatus.FAILED, reason=reason)
     return 0
 
@@ -289,19 +287,14 @@ def answer_of(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def progress_of(request: RequestRecord, ledger: Ledger) -> dict[str, Any]:
     """Where a search stands, from its trials."""
-    study = _study_of(request, ledger)
-    trials = () if study is None else ledger.trials(study.id)
-    ended = [trial for trial in trials if trial.status is not TrialStatus.RUNNING]
-    best = min(
-        (t for t in ended if t.outcome.error is not None),
-        key=lambda t: t.outcome.error if t.outcome.error is not None else 0.0,
-        default=None,
-    )
+    trials = trials_of(request, ledger)
+    found = [(t.outcome.error, t.number, t.factors) for t in trials if t.outcome.error is not None]
+    error, _, factors = min(found, default=(None, None, None))
     return {
-        "trials": len(ended),
+        "trials": sum(trial.status is not TrialStatus.RUNNING for trial in trials),
         "maxEvaluations": request.parameters.get("maxEvaluations"),
-        "bestError": None if best is None else best.outcome.error,
-        "bestFactors": None if best is None else list(best.factors),
+        "bestError": error,
+        "bestFactors": None if factors is None else list(factors),
     }
 
 
@@ -340,17 +333,8 @@ def generation_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     return checked.model_dump(mode="json"), left
 
 
-def require_allowed_engine(engine: Any) -> None:
-    """Refuse engines that would run code of the caller's choice.
-
-    Raises:
-        HTTPException: 422.
-    """
-    if engine is not None and (engine.name == "fake" or engine.module is not None):
-        raise HTTPException(422, "Over HTTP the engine is vllm or torch, without a module.")
-
-
 def _check_allowed(fields: SearchFields) -> None:
+    """Refuse what would run code of the caller's choice."""
     own = [term.function for term in fields.error if term.function not in SOURCES]
     if own:
         raise HTTPException(
@@ -358,7 +342,9 @@ def _check_allowed(fields: SearchFields) -> None:
             f"{own[0][:100]!r} is no built-in error function ({', '.join(sorted(SOURCES))}); "
             "functions of one's own run from the command line, not over HTTP.",
         )
-    require_allowed_engine(fields.engine)
+    engine = fields.engine
+    if engine is not None and (engine.name == "fake" or engine.module is not None):
+        raise HTTPException(422, "Over HTTP the engine is vllm or torch, without a module.")
 
 
 def _copy_all(
@@ -379,6 +365,7 @@ def _copy_all(
 
 
 def _start(request: RequestRecord, services: Services) -> None:
+    roots = _roots_of(request, services)
     job = f"ztom-{request.id}-{uuid.uuid4().hex[:8]}"
     if services.ledger.requests.start(request.id, job=job, instead_of=request.job) is None:
         return
@@ -388,7 +375,7 @@ def _start(request: RequestRecord, services: Services) -> None:
             config=services.store.requests / request.id / CONFIG,
             environment={
                 "ZTOM_ACTOR": f"user:{request.user_id}",
-                "ZTOM_ALLOWED_ROOTS": json.dumps(_roots_of(request, services)),
+                "ZTOM_ALLOWED_ROOTS": json.dumps(roots),
                 "ZTOM_CACHE_DIR": str(services.store.cache),
             },
         )

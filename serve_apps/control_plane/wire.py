@@ -445,6 +445,11 @@ def project_document(
         "baseModel": None if base is None else file_document(base),
         "fileList": [file_document(file) for file in project.files if file is not base],
     }
+    return with_warnings(document, warnings or [])
+
+
+def with_warnings(document: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """An answer, and what was left aside of the call, if anything was."""
     return {**document, "warnings": warnings} if warnings else document
 
 

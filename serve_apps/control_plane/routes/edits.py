@@ -19,7 +19,6 @@ from serve_apps.control_plane.data import copy_data
 from serve_apps.control_plane.forms import FormReader
 from serve_apps.control_plane.routes.files import form_of, parsed_fields, send_folder
 from serve_apps.control_plane.routes.projects import require_format
-from serve_apps.control_plane.runner import in_thread
 from serve_apps.control_plane.searches import generation_options
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.wire import (
@@ -30,6 +29,7 @@ from serve_apps.control_plane.wire import (
     Sensitivity,
     SensitivityBatch,
     StaticAnalysis,
+    with_warnings,
 )
 from serve_apps.control_plane.work import ChainSpec, answer, blend, compare
 from ztom.checkpoints.checkpoint import open_checkpoint
@@ -69,8 +69,8 @@ async def static_analysis(
     differences are mean absolute differences of each row (over all but the first dimension); the
     scores are those over all elements, see ``totalWeightContribution``.
     """
-    project_id = await in_thread(caller.project, body.project_id)
-    project = await in_thread(services.ledger.projects.get, project_id)
+    project_id = await asyncio.to_thread(caller.project, body.project_id)
+    project = await asyncio.to_thread(services.ledger.projects.get, project_id)
     at = position_of(project, body.file_id)
     other = len(project.chain) - 1 if body.comparison_type == "LATEST" else at - 1
     if other < 0:
@@ -83,7 +83,7 @@ async def static_analysis(
         weights=body.weight_names,
         biases=body.bias_names,
     )
-    return _with_warnings(found, body.warnings)
+    return with_warnings(found, body.warnings)
 
 
 @route(
@@ -110,7 +110,7 @@ async def inference_batch(
     body: InferenceBatch, caller: CallerOf, services: ServicesOf
 ) -> dict[str, Any]:
     """The same on stimuli under the operator's roots."""
-    chain, factor_sets = await in_thread(_lone_chain, body, services)
+    chain, factor_sets = await asyncio.to_thread(_lone_chain, body, services)
     return await _from_paths(
         body, body.stimulus_paths, caller, services, RequestKind.INFERENCE, chain, factor_sets
     )
@@ -140,7 +140,7 @@ async def sensitivity_batch(
     body: SensitivityBatch, caller: CallerOf, services: ServicesOf
 ) -> dict[str, Any]:
     """The same on stimuli under the operator's roots."""
-    chain, factor_sets = await in_thread(_scaled, body, caller, services)
+    chain, factor_sets = await asyncio.to_thread(_scaled, body, caller, services)
     return await _from_paths(
         body, body.stimulus_paths, caller, services, RequestKind.SENSITIVITY, chain, factor_sets
     )
@@ -178,13 +178,13 @@ async def _edit(
     caller: Caller,
     services: Services,
 ) -> Any:
-    project_id = await in_thread(caller.project, body.project_id)
-    project = await in_thread(services.ledger.projects.get, project_id)
+    project_id = await asyncio.to_thread(caller.project, body.project_id)
+    project = await asyncio.to_thread(services.ledger.projects.get, project_id)
     alpha = factors_of(project, factors)
     chain = chain_of(project, services)
     parameters = {"fileIds": list(factors), "scalingFactors": list(factors.values())}
     async with _request(kind, caller, services, project_id, parameters) as asked:
-        folder = await in_thread(services.store.request_folder, asked.record.id)
+        folder = await asyncio.to_thread(services.store.request_folder, asked.record.id)
         target = str(folder / "variant")
         written = await services.runner.call(
             blend,
@@ -206,7 +206,7 @@ async def _edit(
         notes = " | ".join([*body.warnings, *written.warnings])
         headers["X-Ztom-Warnings"] = notes.encode("ascii", "replace").decode()[:2000]
     name = f"{kind}-{asked.record.id[:8]}.tar"
-    return await in_thread(lambda: send_folder(target, name, services, headers))
+    return await asyncio.to_thread(lambda: send_folder(target, name, services, headers))
 
 
 def _lone_chain(
@@ -249,12 +249,12 @@ async def _from_form(
         return body, *chain_for(body)
 
     async with FormReader(request, services.store, before_file=check) as form:
-        body, chain, factor_sets = await in_thread(check, form.fields)
+        body, chain, factor_sets = await asyncio.to_thread(check, form.fields)
         if form.file is None:
             raise HTTPException(422, "The form has no file with stimuli.")
         suffix = Path(form.file_name or "").suffix.lower()
         named = form.file.path.with_suffix(suffix if suffix in (".jsonl", ".csv") else ".jsonl")
-        await in_thread(form.file.path.rename, named)
+        await asyncio.to_thread(form.file.path.rename, named)
         try:
             return await _answered(body, str(named), caller, services, kind, chain, factor_sets)
         finally:
@@ -275,7 +275,7 @@ async def _from_paths(
     project_id = getattr(body, "project_id", None)
     uploads = None if project_id is None else services.store.data_folder(project_id)
     try:
-        copy = await in_thread(
+        copy = await asyncio.to_thread(
             lambda: copy_data(paths, folder, "stimuli", settings=services.pointers, uploads=uploads)
         )
         return await _answered(body, str(copy.path), caller, services, kind, chain, factor_sets)
@@ -309,7 +309,7 @@ async def _answered(
         asked.result = {"stimuli": len(texts[0])}
     names = ("model_output", "attenuated_model_output")
     document = {**dict(zip(names, texts, strict=False)), "requestId": asked.record.id}
-    return _with_warnings(document, [*body.warnings, *left])
+    return with_warnings(document, [*body.warnings, *left])
 
 
 @dataclass
@@ -337,21 +337,19 @@ async def _request(
         ledger.start(record.id, job=services.store.replica)
         return record
 
-    asked = _Asked(await asyncio.shield(in_thread(begin)))
+    asked = _Asked(await asyncio.shield(asyncio.to_thread(begin)))
     try:
         yield asked
-        await in_thread(
+        await asyncio.to_thread(
             lambda: ledger.finish(asked.record.id, result=asked.result, artifact=asked.artifact)
         )
     except BaseException as error:
         reason = str(error) if isinstance(error, ZtomError) else type(error).__name__
-        end = in_thread(lambda: ledger.end(asked.record.id, RequestStatus.FAILED, reason=reason))
+        end = asyncio.to_thread(
+            lambda: ledger.end(asked.record.id, RequestStatus.FAILED, reason=reason)
+        )
         try:
             await asyncio.shield(end)
         except (ZtomError, asyncio.CancelledError) as late:
             logger.warning("request %s has no end on record: %s", asked.record.id, late)
         raise
-
-
-def _with_warnings(document: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
-    return {**document, "warnings": warnings} if warnings else document

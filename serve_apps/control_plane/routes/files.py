@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -17,7 +19,6 @@ from serve_apps.control_plane.access import Caller, CallerOf, Permission, Servic
 from serve_apps.control_plane.data import UPLOADED, data_suffix
 from serve_apps.control_plane.forms import Form, FormReader
 from serve_apps.control_plane.routes.projects import require_format
-from serve_apps.control_plane.runner import in_thread
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import Staged
 from serve_apps.control_plane.wire import (
@@ -33,6 +34,7 @@ from serve_apps.control_plane.wire import (
     Upload,
     UploadChange,
     project_document,
+    with_warnings,
 )
 from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.checkpoints.outgoing import (
@@ -58,13 +60,11 @@ _Fields = TypeVar("_Fields", bound=Tolerant)
 _BYTES = "application/octet-stream"
 
 
-def form_of(model: type[Tolerant], *, file: bool = True) -> dict[str, Any]:
+def form_of(model: type[Tolerant]) -> dict[str, Any]:
     """A form for the OpenAPI document: FastAPI would read the file into memory itself."""
     schema = model.model_json_schema(by_alias=True)
-    properties = dict(schema["properties"])
-    if file:
-        properties["file"] = {"type": "string", "format": "binary"}
-    content = {**schema, "properties": properties}
+    file = {"type": "string", "format": "binary"}
+    content = {**schema, "properties": {**schema["properties"], "file": file}}
     return {
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": content}}}
     }
@@ -93,9 +93,9 @@ async def change(request: Request, caller: CallerOf, services: ServicesOf) -> di
         return body
 
     async with FormReader(request, services.store, before_file=check) as form:
-        body = await in_thread(check, form.fields)
-        edit, place = await in_thread(_replacement, body, form, services)
-        return await in_thread(
+        body = await asyncio.to_thread(check, form.fields)
+        edit, place = await asyncio.to_thread(_replacement, body, form, services)
+        return await asyncio.to_thread(
             _changed, services, caller, body.project_id, body.file_id, edit, place, body
         )
 
@@ -113,11 +113,7 @@ def download_all(projectId: Id, caller: CallerOf, services: ServicesOf) -> Strea
 def delete(body: FileGone, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """Take a checkpoint out; ``hardDelete`` removes its bytes too, where nothing else uses them."""
     project_id = caller.project(body.project_id)
-    orphans = services.ledger.projects.delete_checkpoint(
-        project_id, body.file_id, hard=body.hard_delete, actor=caller.actor
-    )
-    services.ledger.projects.purge(orphans, services.store.remove)
-    return project_document(services.ledger.projects.get(project_id))
+    return _deleted(services, caller, project_id, body.file_id, hard=body.hard_delete)
 
 
 @route(router, "GET", "/project/file/{file_id}", Permission.READ, response_class=StreamingResponse)
@@ -217,9 +213,9 @@ async def change_base(request: Request, caller: CallerOf, services: ServicesOf) 
         return body, _base_of(services, caller.project(body.project_id))
 
     async with FormReader(request, services.store, before_file=check) as form:
-        body, base = await in_thread(check, form.fields)
-        edit, place = await in_thread(_replacement, body, form, services)
-        return await in_thread(
+        body, base = await asyncio.to_thread(check, form.fields)
+        edit, place = await asyncio.to_thread(_replacement, body, form, services)
+        return await asyncio.to_thread(
             _changed, services, caller, body.project_id, base.id, edit, place, body
         )
 
@@ -229,11 +225,8 @@ def delete_base(body: BaseModelGone, caller: CallerOf, services: ServicesOf) -> 
     """Take the base model out of the project."""
     project_id = caller.project(body.project_id)
     base = _base_of(services, project_id)
-    orphans = services.ledger.projects.delete_checkpoint(
-        project_id, base.id, hard=body.hard_delete, actor=caller.actor
-    )
-    services.ledger.projects.purge(orphans, services.store.remove)
-    return project_document(services.ledger.projects.get(project_id), warnings=body.warnings)
+    document = _deleted(services, caller, project_id, base.id, hard=body.hard_delete)
+    return with_warnings(document, body.warnings)
 
 
 @route(
@@ -253,11 +246,13 @@ async def add_data(request: Request, caller: CallerOf, services: ServicesOf) -> 
         return body
 
     async with FormReader(request, services.store, before_file=check) as form:
-        body = await in_thread(check, form.fields)
+        body = await asyncio.to_thread(check, form.fields)
         if form.file is None:
             raise HTTPException(422, "The form has no file.")
         suffix = data_suffix(_shown(form.file_name) or "")
-        name = await in_thread(services.store.place_data, form.file, body.project_id, suffix)
+        name = await asyncio.to_thread(
+            services.store.place_data, form.file, body.project_id, suffix
+        )
         return {
             "reference": f"{UPLOADED}{name}",
             "sha256": form.file.sha256,
@@ -275,11 +270,11 @@ async def _receive_new(
         return body
 
     async with FormReader(request, services.store, before_file=check) as form:
-        body = await in_thread(check, form.fields)
+        body = await asyncio.to_thread(check, form.fields)
         staged = form.file
         if staged is None:
             raise HTTPException(422, "The form has no file.")
-        await in_thread(_require_checkpoint, staged, services)
+        await asyncio.to_thread(_require_checkpoint, staged, services)
         new = NewCheckpoint(
             file_name=body.file_name or _shown(form.file_name) or "checkpoint.tar",
             format=body.format,
@@ -298,7 +293,7 @@ async def _receive_new(
             project = services.ledger.projects.get(body.project_id)
             return project_document(project, warnings=body.warnings)
 
-        return await in_thread(record)
+        return await asyncio.to_thread(record)
 
 
 def _replacement(
@@ -348,6 +343,15 @@ def _changed(
     return project_document(services.ledger.projects.get(project_id), warnings=body.warnings)
 
 
+def _deleted(
+    services: Services, caller: Caller, project_id: str, file_id: str, *, hard: bool
+) -> dict[str, Any]:
+    projects = services.ledger.projects
+    orphans = projects.delete_checkpoint(project_id, file_id, hard=hard, actor=caller.actor)
+    projects.purge(orphans, services.store.remove)
+    return project_document(projects.get(project_id))
+
+
 def _base_of(services: Services, project_id: str) -> CheckpointRecord:
     base = services.ledger.projects.get(project_id).base
     if base is None:
@@ -373,12 +377,12 @@ def _shown(name: str | None) -> str | None:
     return name if name and name.isprintable() else None
 
 
+@dataclass(frozen=True)
 class _Download:
     """A checkpoint on its way out."""
 
-    def __init__(self, chunks: Callable[[], Iterator[bytes]], nbytes: int) -> None:
-        self.chunks = chunks
-        self.nbytes = nbytes
+    chunks: Callable[[], Iterator[bytes]]
+    nbytes: int
 
     @classmethod
     def of(cls, file: CheckpointRecord, services: Services) -> _Download:

@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.routes.files import send_folder
-from serve_apps.control_plane.runner import in_thread
 from serve_apps.control_plane.searches import (
     cancel,
     create_search,
@@ -24,7 +23,14 @@ from serve_apps.control_plane.searches import (
 )
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import ARTIFACT
-from serve_apps.control_plane.wire import Id, NewSearch, Search, SearchFields, request_document
+from serve_apps.control_plane.wire import (
+    Id,
+    NewSearch,
+    Search,
+    SearchFields,
+    request_document,
+    with_warnings,
+)
 from ztom.errors import NotOnRecordError
 from ztom.ledger.records import TrialStatus
 from ztom.ledger.requests import RequestKind, RequestRecord, RequestStatus
@@ -45,7 +51,7 @@ async def search_and_wait(body: Search, caller: CallerOf, services: ServicesOf) 
     request, warnings = await _create(body, caller, services)
     while request.status.is_open:
         await asyncio.sleep(services.config.poll_s)
-        request = await in_thread(services.ledger.requests.get, request.id)
+        request = await asyncio.to_thread(services.ledger.requests.get, request.id)
     if request.status is not RequestStatus.FINISHED or request.result is None:
         raise HTTPException(
             422 if request.status is RequestStatus.FAILED else 409,
@@ -57,8 +63,7 @@ async def search_and_wait(body: Search, caller: CallerOf, services: ServicesOf) 
         "requestId": request.id,
         "checkpoint_id": request.checkpoint_id,
     }
-    notes = [*body.warnings, *warnings]
-    return {**document, "warnings": notes} if notes else document
+    return with_warnings(document, [*body.warnings, *warnings])
 
 
 @route(router, "POST", "/v1/searches", Permission.WRITE, status_code=202)
@@ -78,7 +83,7 @@ def search(request_id: Id, caller: CallerOf, services: ServicesOf) -> dict[str, 
 @route(router, "GET", "/v1/searches/{request_id}/events", Permission.READ)
 async def events(request_id: Id, caller: CallerOf, services: ServicesOf) -> StreamingResponse:
     """Server-sent events: ``trial`` for each that ended, ``status``, and ``end`` at last."""
-    await in_thread(_search_of, request_id, caller, services)
+    await asyncio.to_thread(_search_of, request_id, caller, services)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(
         _events(request_id, services), media_type="text/event-stream", headers=headers
@@ -152,7 +157,7 @@ async def _create(
         project = services.ledger.projects.get(caller.project(body.project_id))
         return create_search(body, caller.user.id, project, services)
 
-    return await in_thread(create)
+    return await asyncio.to_thread(create)
 
 
 async def _events(request_id: str, services: Services) -> AsyncIterator[str]:
@@ -160,8 +165,8 @@ async def _events(request_id: str, services: Services) -> AsyncIterator[str]:
     seen: set[int] = set()
     status, silent = None, 0.0
     while True:
-        request = await in_thread(services.ledger.requests.get, request_id)
-        trials = await in_thread(trials_of, request, services.ledger)
+        request = await asyncio.to_thread(services.ledger.requests.get, request_id)
+        trials = await asyncio.to_thread(trials_of, request, services.ledger)
         said = []
         if request.status is not status:
             status = request.status
