@@ -34,6 +34,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
     Raises:
         ConfigError: The file cannot be read, or names every key that is wrong.
     """
+    content = read_content(path, overrides)
+    content.setdefault("name", path.stem)
+    content.setdefault("output", f"runs/{content['name']}")
+    return parse_config(content, folder=path.absolute().parent, source=str(path))
+
+
+def read_content(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Keys and values of a search's file, not checked yet; see `load_config`.
+
+    Raises:
+        ConfigError: The file cannot be read, or an override does not fit it.
+    """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except OSError as error:
@@ -44,9 +56,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
         raise ConfigError(f"{path} is not a configuration", expected="keys and values")
     for override in overrides:
         _apply_override(content, override)
-    content.setdefault("name", path.stem)
-    content.setdefault("output", f"runs/{content['name']}")
-    return parse_config(content, folder=path.absolute().parent, source=str(path))
+    return content
 
 
 def parse_config(

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -115,7 +114,9 @@ def log_command(project: str, server: str | None) -> None:
 
 def search_command(config: Path, overrides: list[str], project: str, server: str | None) -> int:
     """Run a search's file on the server, with the project's chain; returns the exit status."""
-    options = search_options(_read(config, overrides), config.parent)
+    from tune_search.config_files import read_content
+
+    options = search_options(read_content(config, overrides), config.parent)
     with connect(server) as client:
         answer = client.search(project, progress=True, **options)
     for line in _lines(answer):
@@ -160,23 +161,6 @@ def search_options(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if "evaluations" in budget:
         options["maxEvaluations"] = int(budget["evaluations"])
     return options
-
-
-def _read(config: Path, overrides: list[str]) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{config} cannot be read as YAML", got=type(error).__name__) from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{config} is not a search's file")
-    for override in overrides:
-        key, _, value = override.partition("=")
-        place = content
-        *parents, last = key.split(".")
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = yaml.safe_load(value)
-    return content
 
 
 def _lines(answer: SearchAnswer) -> list[str]:
