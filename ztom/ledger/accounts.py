@@ -31,6 +31,7 @@ class Scope(StrEnum):
 
     READ = "read"
     WRITE = "write"
+    INFER = "infer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class UserChange:
 
 @dataclass(frozen=True, slots=True)
 class ApiKeyRecord:
-    """An API key without its secret."""
+    """An API key without its secret; quotas of None are the server's."""
 
     id: str
     user_id: str
@@ -92,6 +93,8 @@ class ApiKeyRecord:
     project_id: str | None
     created: str
     revoked: str | None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
 
 
 class Accounts:
@@ -226,6 +229,8 @@ class Accounts:
         scopes: Sequence[Scope],
         project_id: str | None,
         actor: str,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
     ) -> tuple[ApiKeyRecord, str]:
         """Make an API key; the second value is the key itself, which is kept nowhere."""
         secret = KEY_PREFIX + secrets.token_urlsafe(32)
@@ -237,6 +242,8 @@ class Accounts:
                 hash=_key_hash(secret),
                 scopes=[str(scope) for scope in scopes],
                 project_id=project_id,
+                requests_per_minute=requests_per_minute,
+                tokens_per_minute=tokens_per_minute,
             )
             session.add(row)
             session.flush()
@@ -332,4 +339,6 @@ def _key(row: ApiKeyRow) -> ApiKeyRecord:
         project_id=row.project_id,
         created=row.created,
         revoked=row.revoked,
+        requests_per_minute=row.requests_per_minute,
+        tokens_per_minute=row.tokens_per_minute,
     )

@@ -21,6 +21,7 @@ from ztom.ledger.accounts import Accounts
 from ztom.ledger.audit import SignedHead, check_entries
 from ztom.ledger.audit_store import all_entries, append_event, last_entry
 from ztom.ledger.database import Database, open_database, parse_address
+from ztom.ledger.endpoints import Endpoints
 from ztom.ledger.lock import study_lock
 from ztom.ledger.models import (
     ReleaseRow,
@@ -69,6 +70,7 @@ class Ledger:
         self.accounts = Accounts(self._database)
         self.projects = Projects(self._database)
         self.requests = Requests(self._database)
+        self.endpoints = Endpoints(self._database)
 
     @classmethod
     def open(cls, address: str | Path, *, busy_timeout_s: float = 10.0) -> Self:

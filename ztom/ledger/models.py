@@ -148,6 +148,8 @@ class ApiKeyRow(Base):
     project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"), default=None)
     created: Mapped[str] = mapped_column(default=now)
     revoked: Mapped[str | None] = mapped_column(default=None)
+    requests_per_minute: Mapped[int | None] = mapped_column(default=None)
+    tokens_per_minute: Mapped[int | None] = mapped_column(default=None)
 
 
 class ProjectRow(Base):
@@ -265,4 +267,101 @@ class ReleaseRow(Base):
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
     actor: Mapped[str]
     insisted: Mapped[bool]
+    created: Mapped[str] = mapped_column(default=now)
+
+
+class EndpointRow(Base):
+    """An alias under which variants are served, and the project that it belongs to."""
+
+    __tablename__ = "endpoints"
+
+    alias: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"), default=None)
+    created: Mapped[str] = mapped_column(default=now)
+
+
+class RoutingRow(Base):
+    """A version of the routing table; the highest one holds."""
+
+    __tablename__ = "routing"
+
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    content: Mapped[dict[str, Any]]
+    actor: Mapped[str]
+    created: Mapped[str] = mapped_column(default=now)
+
+
+class DeploymentRow(Base):
+    """A variant that is to run, and how far it is."""
+
+    __tablename__ = "deployments"
+    __table_args__ = (
+        CheckConstraint("state IN ('starting', 'ready', 'failed', 'retired')", name="known_state"),
+    )
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    address: Mapped[str]
+    base: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
+    options: Mapped[dict[str, Any]]
+    intent: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
+    project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"), default=None)
+    state: Mapped[str] = mapped_column(default="starting", index=True)
+    reason: Mapped[str | None] = mapped_column(default=None)
+    insisted: Mapped[bool] = mapped_column(default=False)
+    actor: Mapped[str]
+    created: Mapped[str] = mapped_column(default=now)
+
+
+class RolloutRow(Base):
+    """A release under way or ended: its plan, and the state that its controller goes on from."""
+
+    __tablename__ = "rollouts"
+    __table_args__ = (
+        CheckConstraint(
+            "status IN ('running', 'held', 'promoted', 'rolled_back', 'aborted')",
+            name="known_status",
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    alias: Mapped[str] = mapped_column(ForeignKey("endpoints.alias"), index=True)
+    candidate: Mapped[str]
+    stable: Mapped[str]
+    plan: Mapped[dict[str, Any]]
+    state: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(default="running")
+    command: Mapped[str | None] = mapped_column(default=None)
+    actor: Mapped[str]
+    created: Mapped[str] = mapped_column(default=now)
+    ended: Mapped[str | None] = mapped_column(default=None)
+
+
+class ObservationRow(Base):
+    """What one gateway process has counted in one step of a release so far."""
+
+    __tablename__ = "observations"
+
+    rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    content: Mapped[dict[str, Any]]
+
+
+class FeedbackRow(Base):
+    """What somebody thought of one answer; an answer is judged once."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (CheckConstraint("error >= 0 AND error <= 1", name="error_is_a_share"),)
+
+    response_id: Mapped[str] = mapped_column(primary_key=True)
+    variant: Mapped[str] = mapped_column(index=True)
+    rollout_id: Mapped[str | None] = mapped_column(
+        ForeignKey("rollouts.id"), default=None, index=True
+    )
+    step: Mapped[int] = mapped_column(default=0)
+    role: Mapped[str]
+    error: Mapped[float]
+    label: Mapped[str | None] = mapped_column(default=None)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
     created: Mapped[str] = mapped_column(default=now)
