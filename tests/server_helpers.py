@@ -1,18 +1,20 @@
-"""A control plane for tests: over a real socket, with its work done in this process.
+"""A server for tests: over a real socket, with its work done in this process.
 
 The runner stands in for Ray alone: it calls the same functions, and its searches are whatever the
-test says. Tests with the real one are in ``tests/integration``.
+test says. `Stage` stands in for Ray Serve: applications of variants that say what the test wants.
+Tests with the real ones are in ``tests/integration``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import json
 import socket
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +28,23 @@ from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.flow import Paced
 from serve_apps.control_plane.runner import JobState, SearchJob
 from serve_apps.control_plane.services import Services
+from serve_apps.controller.app import controlling
+from serve_apps.controller.apps import AppState, AppStatus
+from serve_apps.controller.specs import AppSpec
+from serve_apps.gateway.backends import Late, Overloaded, Unavailable
+from serve_apps.variants.calls import (
+    Answer,
+    Call,
+    Opened,
+    ReplicaState,
+    StreamEnd,
+    StreamItem,
+)
+from ztom.errors import EngineError
 from ztom.ledger.accounts import NewUser
 from ztom.passwords import hash_password
+from ztom.rollout.routing import Placement, variant_id
+from ztom.variants.manifest import read_manifest
 
 PASSWORD = "correct horse battery"
 
@@ -57,6 +74,149 @@ class InProcessRunner:
 
 
 @dataclass
+class Actor:
+    """How a variant behaves on the stage."""
+
+    says: str = "I am {name}."
+    delay_s: float = 0.0
+    fails: int = 0
+    status: int = 200
+    overloaded: bool = False
+    hangs: bool = False
+    breaks_off: bool = False
+    calls: list[Call] = field(default_factory=list)
+
+
+class Stage:
+    """Variants without engines: `Backends` and `Apps` in one.
+
+    Attributes:
+        actors: By digest; made with the defaults for a variant that is called first.
+        broken: Names of applications that do not start, and why.
+    """
+
+    def __init__(self) -> None:
+        self.actors: dict[str, Actor] = {}
+        self.apps: dict[str, AppSpec] = {}
+        self.broken: dict[str, str] = {}
+        self.current: dict[str, str] = {}
+        self.log: list[str] = []
+
+    def actor(self, digest: str) -> Actor:
+        return self.actors.setdefault(digest, Actor())
+
+    # what the gateway calls
+
+    async def ask(self, placement: Placement, call: Call) -> Answer:
+        actor = await self._enter(placement, call)
+        if actor.status != 200:
+            body = json.dumps({"error": {"message": "no", "type": "x", "code": None}}).encode()
+            return Answer(actor.status, body, "x@y", call.digest)
+        text = actor.says.format(name=placement.name)
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "finish_reason": "stop"}
+        choice |= {"message": message} if call.kind == "chat" else {"text": text}
+        tokens = len(text.split())
+        document = {
+            "id": ("chatcmpl-" if call.kind == "chat" else "cmpl-") + call.request_id,
+            "object": "chat.completion" if call.kind == "chat" else "text_completion",
+            "created": 1,
+            "model": variant_id(placement.name, call.digest),
+            "choices": [choice],
+            "usage": {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": tokens + 3},
+        }
+        return Answer(
+            200,
+            json.dumps(document).encode(),
+            variant_id(placement.name, call.digest),
+            call.digest,
+            3,
+            tokens,
+            empty=not text,
+        )
+
+    async def stream(self, placement: Placement, call: Call) -> AsyncGenerator[StreamItem, None]:
+        actor = await self._enter(placement, call)
+        if actor.status != 200:
+            yield await self.ask(placement, call)
+            return
+        name = variant_id(placement.name, call.digest)
+        yield Opened(name, call.digest)
+        words = actor.says.format(name=placement.name).split()
+        for number, word in enumerate(words):
+            if actor.breaks_off and number:
+                raise Unavailable
+            delta = {"content": word + " "}
+            choice = {"index": 0, "finish_reason": None}
+            choice |= {"delta": delta} if call.kind == "chat" else {"text": word + " "}
+            chunk = {
+                "id": ("chatcmpl-" if call.kind == "chat" else "cmpl-") + call.request_id,
+                "object": "chat.completion.chunk",
+                "created": 1,
+                "model": name,
+                "choices": [choice],
+            }
+            yield f"data: {json.dumps(chunk)}\n\n"
+        yield "data: [DONE]\n\n"
+        yield StreamEnd(3, len(words), empty=False)
+
+    def forget(self, app: str) -> None:
+        self.log.append(f"forget {app}")
+
+    async def _enter(self, placement: Placement, call: Call) -> Actor:
+        actor = self.actor(call.digest)
+        actor.calls.append(call)
+        if actor.overloaded:
+            raise Overloaded
+        if actor.hangs:
+            await asyncio.sleep(placement.timeout_s)
+            raise Late
+        await asyncio.sleep(actor.delay_s)
+        if actor.fails > 0:
+            actor.fails -= 1
+            raise Unavailable
+        return actor
+
+    # what the controller calls
+
+    def status(self) -> dict[str, AppStatus]:
+        return {
+            name: AppStatus(AppState.FAILED, self.broken[name])
+            if name in self.broken
+            else AppStatus(AppState.RUNNING, replicas=1)
+            for name in self.apps
+        }
+
+    def start(self, spec: AppSpec) -> None:
+        self.log.append(f"start {spec.name}")
+        self.apps[spec.name] = spec
+
+    def delete(self, name: str) -> None:
+        self.log.append(f"delete {name}")
+        self.apps.pop(name, None)
+
+    def prove(self, spec: AppSpec, digest: str) -> None:
+        actor = self.actor(digest)
+        if actor.hangs or actor.fails:
+            raise EngineError(f"{spec.name} does not answer")
+        self.log.append(f"prove {digest[:4]}")
+
+    def load(self, spec: AppSpec, digest: str, folder: str, name: str) -> None:
+        self.log.append(f"load {digest[:4]}")
+
+    def swap(self, spec: AppSpec, folder: str, name: str, wait_s: float) -> None:
+        digest = read_manifest(Path(folder)).digest
+        if self.actor(digest).fails:
+            raise EngineError("the blend failed")
+        self.log.append(f"swap {digest[:4]}")
+        self.current[spec.name] = digest
+
+    def replicas(self, app: str, deployment: str) -> list[ReplicaState]:
+        digest = self.current.get(app, "")
+        return [ReplicaState(1, (digest,), 0, 0, 0, 0, 2**20)] if app in self.apps else []
+
+
+@dataclass
 class Server:
     """A running server.
 
@@ -64,11 +224,13 @@ class Server:
         url: Its base address.
         services: What it works with.
         runner: Stands in for Ray.
+        stage: Stands in for Ray Serve.
     """
 
     url: str
     services: Services
     runner: InProcessRunner
+    stage: Stage
 
     def token(self, name: str) -> str:
         answer = requests.post(
@@ -120,14 +282,13 @@ HASH = hash_password(PASSWORD)
 @contextmanager
 def serving(config: ServerConfig, runner: InProcessRunner | None = None) -> Iterator[Server]:
     """A server on a free port, with the same guard where bytes come in as in Serve."""
-    runner = runner or InProcessRunner()
-    services = Services.open(config, runner)
+    runner, stage = runner or InProcessRunner(), Stage()
+    services = Services.open(config, runner, stage)
+    app = create_app(services, besides=lambda: controlling(services, stage))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        settings = uvicorn.Config(
-            Paced(create_app(services)), log_level="error", lifespan="on", ws="none"
-        )
+        settings = uvicorn.Config(Paced(app), log_level="error", lifespan="on", ws="none")
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -135,7 +296,7 @@ def serving(config: ServerConfig, runner: InProcessRunner | None = None) -> Iter
             assert thread.is_alive()
             time.sleep(0.01)
         try:
-            yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", services, runner)
+            yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", services, runner, stage)
         finally:
             server.should_exit = True
             thread.join(30)

@@ -7,6 +7,7 @@ that the call names, so it is checked when the handler asks for it with `Caller.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,6 +27,7 @@ class Permission(StrEnum):
     """What a route asks of its caller."""
 
     PUBLIC = "public"
+    INFER = "infer"
     USER = "user"
     ADMIN = "admin"
     READ = "project:read"
@@ -119,7 +121,8 @@ def route(
     dependencies = []
     if permission is not Permission.PUBLIC:
         extra["security"] = [{"bearer": []}]
-        dependencies = [Depends(_Require(permission))]
+        asked = _RequireInference() if permission is Permission.INFER else _Require(permission)
+        dependencies = [Depends(asked)]
     options.setdefault("response_model", None)
     return router.api_route(
         path, methods=[method], openapi_extra=extra, dependencies=dependencies, **options
@@ -144,6 +147,25 @@ class _Require:
         request.state.caller = Caller(user, key, self.permission, services)
 
 
+@dataclass(frozen=True)
+class _RequireInference:
+    """The same for requests to models: what it found holds for a moment, for they are many."""
+
+    async def __call__(self, request: Request) -> None:
+        services = _services(request)
+        secret = _secret(request)
+        found = services.callers.get(secret)
+        if found is None:
+            found = await asyncio.to_thread(_who, request, services)
+            services.callers.put(secret, found)
+        user, key = found
+        if not user.enabled:
+            raise _unknown()
+        if key is not None and Scope.INFER not in key.scopes:
+            raise HTTPException(403, "The API key is not for calling models.")
+        request.state.caller = Caller(user, key, Permission.INFER, services)
+
+
 def _check_scope(key: ApiKeyRecord, permission: Permission, method: str) -> None:
     reads = permission is Permission.READ or (permission is Permission.USER and method == "GET")
     if not reads and Scope.WRITE not in key.scopes:
@@ -152,13 +174,18 @@ def _check_scope(key: ApiKeyRecord, permission: Permission, method: str) -> None
         raise HTTPException(403, "The API key is for one project only.")
 
 
-def _who(request: Request, services: Services) -> tuple[UserRecord, ApiKeyRecord | None]:
+def _secret(request: Request) -> str:
     kind, _, secret = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not secret:
         secret = request.headers.get("x-api-key", "")
     secret = secret.strip()
     if not secret or len(secret) > 4096:
         raise _unknown()
+    return secret
+
+
+def _who(request: Request, services: Services) -> tuple[UserRecord, ApiKeyRecord | None]:
+    secret = _secret(request)
     if secret.startswith(KEY_PREFIX):
         found = services.ledger.accounts.by_key(secret)
         if found is None:

@@ -5,22 +5,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from ray import serve
+from ray.serve.schema import LoggingConfig
 
 from serve_apps.control_plane.access import Permission, route
-from serve_apps.control_plane.background import background
+from serve_apps.control_plane.background import tidy
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.errors import LastResort, add_error_handlers
 from serve_apps.control_plane.flow import BodyGuard, Ceiling
-from serve_apps.control_plane.routes import accounts, edits, files, projects, searches
+from serve_apps.control_plane.routes import (
+    accounts,
+    deployments,
+    edits,
+    files,
+    projects,
+    searches,
+)
 from serve_apps.control_plane.runner import RayRunner
 from serve_apps.control_plane.services import Services
+from serve_apps.controller.app import Controller
+from serve_apps.gateway import routes as gateway
+from serve_apps.gateway.backends import ServeBackends
 from ztom import __version__
 
 DEPLOYMENT_NAME = "control-plane"
@@ -36,13 +49,21 @@ async def health() -> dict[str, str]:
     return {"status": "ok", "version": __version__}
 
 
-def create_app(services: Services) -> FastAPI:
-    """The application on opened services, which it closes when it shuts down."""
+def create_app(
+    services: Services, *, besides: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+) -> FastAPI:
+    """The application on opened services, which it closes when it shuts down.
+
+    Args:
+        services: What the routes work with.
+        besides: What the process does while it answers.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            async with background(services):
+            await asyncio.to_thread(tidy, services)
+            async with services.gateway.running(), besides():
                 yield
         finally:
             services.close()
@@ -57,7 +78,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     # files before projects: /project/file is not the project called "file"
-    for room in (accounts, files, projects, edits, searches):
+    for room in (accounts, files, projects, edits, searches, deployments, gateway):
         app.include_router(room.router)
     app.include_router(health_router)
     add_error_handlers(app)
@@ -96,7 +117,7 @@ def _describe_security(app: FastAPI) -> None:
 
 
 def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
-    """The Ray Serve application.
+    """The Ray Serve application: an ingress that scales, and one controller.
 
     Args:
         config: Of the server.
@@ -104,14 +125,19 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
     """
 
     def on_replica() -> FastAPI:
-        return create_app(Services.open(config, RayRunner(dashboard)))
+        return create_app(Services.open(config, RayRunner(dashboard), ServeBackends()))
 
     ingress = serve.ingress(on_replica)
+    # both wait and carry bytes; a search must not be short of a CPU because of them
+    idle: dict[str, Any] = {"num_cpus": 0}
+    # the controller calls variants from threads, where no event loop is
+    threads = {"env_vars": {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"}}
+    controller = Controller.options(ray_actor_options={**idle, "runtime_env": threads})
     return serve.deployment(
         name=DEPLOYMENT_NAME,
-        num_replicas=1,
+        num_replicas=config.http_replicas,
         # the application has a ceiling of its own, which leaves room for health
         max_ongoing_requests=2 * config.max_requests,
-        # it waits and carries bytes; a search must not be short of a CPU because of it
-        ray_actor_options={"num_cpus": 0},
-    )(ingress()).bind()
+        ray_actor_options=idle,
+        logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
+    )(ingress()).bind(controller.bind(config, dashboard))

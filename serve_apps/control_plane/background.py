@@ -1,4 +1,4 @@
-"""What a replica does besides answering: searches move on, checkpoints are looked at, leftovers go.
+"""What a server does besides answering: searches move on, checkpoints are looked at, leftovers go.
 
 Each round reads the ledger anew, so a round that fails is simply followed by the next one.
 """
@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,8 +28,7 @@ logger = logging.getLogger(__name__)
 
 @contextlib.asynccontextmanager
 async def background(services: Services) -> AsyncIterator[None]:
-    """Tidy up after whoever died, then keep working while in the context."""
-    await asyncio.to_thread(tidy, services)
+    """Keep working while in the context; one process of a server does."""
 
     async def searches() -> None:
         await asyncio.to_thread(advance, services)
@@ -42,7 +41,16 @@ async def background(services: Services) -> AsyncIterator[None]:
 
     scorer, exported = Scorer(), HeadExport()
     works = (searches, scores) if services.config.audit_head is None else (searches, scores, head)
-    tasks = [asyncio.create_task(_again(work, services)) for work in works]
+    async with again_and_again(works, every_s=services.config.poll_s):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def again_and_again(
+    works: Sequence[Callable[[], Awaitable[None]]], *, every_s: float
+) -> AsyncIterator[None]:
+    """Do each of these over and over while in the context; what one raises is logged."""
+    tasks = [asyncio.create_task(_again(work, every_s)) for work in works]
     try:
         yield
     finally:
@@ -128,7 +136,7 @@ def tidy(services: Services) -> None:
             )
 
 
-async def _again(work: Callable[[], Awaitable[None]], services: Services) -> None:
+async def _again(work: Callable[[], Awaitable[None]], every_s: float) -> None:
     while True:
         try:
             await work()
@@ -136,4 +144,4 @@ async def _again(work: Callable[[], Awaitable[None]], services: Services) -> Non
             logger.error("%s", error)
         except Exception as error:
             logger.error("background work failed: %s", type(error).__name__, exc_info=error)
-        await asyncio.sleep(services.config.poll_s)
+        await asyncio.sleep(every_s)

@@ -53,11 +53,24 @@ class ServerConfig(BaseSettings):
     )
     max_upload_bytes: int = Field(default=200 * 2**30, gt=0, description="longest upload")
     max_body_bytes: int = Field(default=8 * 2**20, gt=0, description="longest other body")
+    http_replicas: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="processes that take requests in; more than one needs a ledger on PostgreSQL "
+        "and a data folder that all of them see, and each has its share of every quota",
+    )
     max_requests: int = Field(
         default=256, gt=0, description="requests in work at once; beyond it, status 503"
     )
     body_timeout_s: float = Field(
         default=30, gt=0, description="seconds a body may pause before it is given up"
+    )
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="to models, by a key that has no quota of its own"
+    )
+    tokens_per_minute: int | None = Field(
+        default=None, ge=1, description="of prompts and answers, by a key without its own quota"
     )
     engine: EngineConfig = Field(
         default=EngineConfig(), description="what runs models unless a search says otherwise"

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_apps.variants.wire import refusal
 from ztom.errors import (
     AlreadyOnRecordError,
     AuditError,
@@ -50,6 +51,8 @@ _STATUS: tuple[tuple[type[ZtomError], int], ...] = (
     (StorageError, 503),
     (EngineError, 503),
 )
+#: Where the gateway speaks OpenAI's language.
+OPENAI_PATHS = ("/v1/chat/", "/v1/completions", "/v1/models")
 #: With status 503: seconds after which to try again.
 BUSY = {"Retry-After": "2"}
 
@@ -59,8 +62,13 @@ def status_of(error: ZtomError) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
-def problem(status: int, detail: object, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An answer that is an error."""
+def problem(
+    status: int, detail: object, headers: Mapping[str, str] | None = None, *, path: str = ""
+) -> JSONResponse:
+    """An answer that is an error, in OpenAI's form where the path is one of OpenAI's."""
+    if path.startswith(OPENAI_PATHS):
+        message = detail if isinstance(detail, str) else "The request is malformed."
+        return JSONResponse(refusal(status, message).body, status, headers)
     return JSONResponse({"detail": detail}, status_code=status, headers=headers)
 
 
@@ -71,18 +79,20 @@ def add_error_handlers(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         # FastAPI says 400 of a body that is no JSON, or JSON nested too deep
         status = 422 if error.status_code == 400 else error.status_code
-        return problem(status, error.detail, error.headers)
+        return problem(status, error.detail, error.headers, path=request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def _malformed(request: Request, error: RequestValidationError) -> JSONResponse:
-        return problem(422, [_issue(issue) for issue in error.errors()])
+        issues = [_issue(issue) for issue in error.errors()]
+        return problem(422, issues, path=request.url.path)
 
     @app.exception_handler(ZtomError)
     async def _ours(request: Request, error: ZtomError) -> JSONResponse:
         status = status_of(error)
         if status >= 500:
             logger.error("%s %s: %s", request.method, request.url.path, error)
-        return problem(status, str(error), BUSY if status == 503 else None)
+        busy = BUSY if status == 503 else None
+        return problem(status, str(error), busy, path=request.url.path)
 
 
 class LastResort:
@@ -113,7 +123,9 @@ class LastResort:
             place = where and f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}"
             logger.error("%s at %s: %s", scope.get("path"), place, type(error).__name__)
             if not began:
-                answer = problem(500, "The server had an error; its log says where.")
+                answer = problem(
+                    500, "The server had an error; its log says where.", path=scope.get("path", "")
+                )
                 await answer(scope, receive, send)
 
 

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_apps.control_plane.errors import BUSY, problem
+from serve_apps.control_plane.errors import BUSY, OPENAI_PATHS, problem
 
 #: For ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``.
 IMPORT_PATH = "serve_apps.control_plane.flow.middlewares"
@@ -98,7 +98,7 @@ def middlewares() -> list[Middleware]:
 
 
 class Ceiling:
-    """Refuses requests beyond so many at once (503); asking for health is never refused.
+    """Refuses requests beyond so many at once (503; 429 to models' clients), but never health.
 
     Args:
         app: The application.
@@ -116,7 +116,9 @@ class Ceiling:
             await self._app(scope, receive, send)
             return
         if self._now >= self._most:
-            answer = problem(503, "The server is busy.", BUSY)
+            # to clients of models, too many requests at once are too many requests
+            status = 429 if scope["path"].startswith(OPENAI_PATHS) else 503
+            answer = problem(status, "The server is busy.", BUSY, path=scope["path"])
             await answer(scope, receive, send)
             return
         self._now += 1
@@ -154,7 +156,7 @@ class BodyGuard:
         limit = self._max_form_bytes if is_form else self._max_bytes
         announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > limit:
-            answer = problem(413, f"The body is longer than {limit} bytes.")
+            answer = problem(413, f"The body is longer than {limit} bytes.", path=scope["path"])
             await answer(scope, receive, send)
             return
         await self._app(scope, self._guarded(receive, scope.get(_KEY), limit, is_form), send)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from serve_apps.control_plane.callers import RecentCallers
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.limits import LoginLimit
 from serve_apps.control_plane.runner import Runner
 from serve_apps.control_plane.store import Store
 from serve_apps.control_plane.tokens import Tokens, load_keys
+from serve_apps.gateway.backends import Backends
+from serve_apps.gateway.gateway import Gateway
+from serve_apps.gateway.response_ids import ResponseIds
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
 
@@ -31,15 +35,24 @@ class Services:
     limit: LoginLimit
     store: Store
     runner: Runner
+    gateway: Gateway
+    callers: RecentCallers
 
     @classmethod
-    def open(cls, config: ServerConfig, runner: Runner) -> Self:
+    def open(cls, config: ServerConfig, runner: Runner, backends: Backends) -> Self:
         """Open ledger, keys and store.
+
+        Args:
+            config: Of the server.
+            runner: Does the server's own work.
+            backends: Where variants run.
 
         Raises:
             ZtomError: One of them cannot be used.
         """
         store = Store.open(config.data)
+        keys = load_keys(config.keys / "jwt.keys")
+        ledger = Ledger.open(config.ledger_address)
         pointers = Settings(
             allowed_roots=config.pointer_roots,
             denied_roots=(str(config.data),),
@@ -53,11 +66,15 @@ class Services:
                 cache_dir=store.cache,
                 max_archive_bytes=config.max_upload_bytes,
             ),
-            ledger=Ledger.open(config.ledger_address),
-            tokens=Tokens(load_keys(config.keys / "jwt.keys")),
+            ledger=ledger,
+            tokens=Tokens(keys),
             limit=LoginLimit(config.login_failures),
             store=store,
             runner=runner,
+            gateway=Gateway(
+                ledger.endpoints, backends, ResponseIds(keys[-1]), share=1 / config.http_replicas
+            ),
+            callers=RecentCallers(),
         )
 
     def close(self) -> None:

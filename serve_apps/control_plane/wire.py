@@ -132,8 +132,10 @@ class NewKey(Strict):
     """An API key to be."""
 
     name: Name
-    scopes: tuple[Scope, ...] = Field(default=(Scope.READ, Scope.WRITE), min_length=1)
+    scopes: tuple[Scope, ...] = Field(default=(Scope.READ, Scope.WRITE, Scope.INFER), min_length=1)
     project_id: Id | None = None
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
 
 
 class NewProject(Strict):
@@ -396,6 +398,8 @@ def key_document(key: ApiKeyRecord) -> dict[str, Any]:
         "name": key.name,
         "scopes": list(key.scopes),
         "projectId": key.project_id,
+        "requestsPerMinute": key.requests_per_minute,
+        "tokensPerMinute": key.tokens_per_minute,
         "createdAt": key.created,
         "revokedAt": key.revoked,
     }

@@ -1,14 +1,21 @@
-"""The Ray Serve application: one mastered variant behind ``/v1``, autoscaled by ongoing requests.
+"""The Ray Serve applications: one mastered variant, or one base with many adapters.
 
 ``serve run serve_apps.variants.app:build variant=/path/to/variant max_replicas=4``
 
-The deployment is thin: it reads a body, lets `wire` judge it and `engine` answer it. vLLM is
-imported only inside a replica.
+`build` is one full-weight variant. It answers over HTTP behind ``/v1``, and to a gateway through
+the methods of its handle; deployed with ``route_prefix=None`` it does only the latter.
+`build_shared` is one base, whose adapters are reached through the handle only. Both are autoscaled
+by ongoing requests, and thin: what they do is `serve_apps.variants.replica`. vLLM is imported only
+inside a replica.
 """
 
 # No `from __future__ import annotations`: Serve and FastAPI read these annotations at run time. And
 # what the routes call stands in other modules: Serve pickles them while this one is being executed.
 import os
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,22 +25,21 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from starlette.exceptions import HTTPException
 
-from serve_apps.variants.args import VariantArgs
-from serve_apps.variants.environment import prepare_environment
+from serve_apps.variants.args import BaseArgs, ServingArgs, VariantArgs
+from serve_apps.variants.calls import Answer, Call, ReplicaState, StreamItem, SwapReport
 from serve_apps.variants.identity import identify
-from serve_apps.variants.responses import event_stream, json_response, read_body
-from serve_apps.variants.wire import (
-    Kind,
-    Reply,
-    check_request,
-    engine_body,
-    no_such_model,
-    parse_body,
-    refusal,
+from serve_apps.variants.replica import Replica, SharedReplica, VariantReplica
+from serve_apps.variants.responses import (
+    answer_response,
+    json_response,
+    read_body,
+    stream_response,
 )
+from serve_apps.variants.wire import Kind, Reply, no_such_model, parse_body, refusal
 from ztom.errors import ConfigError, ZtomError
 
 DEPLOYMENT_NAME = "variant"
+SHARED_DEPLOYMENT_NAME = "shared-base"
 # What Serve allows beyond the replica's own limit, so that the clearer of the two speaks.
 _HEALTH_MARGIN_S = 5.0
 
@@ -50,19 +56,49 @@ async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
     return json_response(refusal(500, "The server had an error while processing the request."))
 
 
+class AnswersCalls:
+    """What both deployments offer to a gateway, and to Serve."""
+
+    _replica: Replica
+
+    async def ask(self, call: Call) -> Answer:
+        """Answer a call at once; see `Replica.ask`."""
+        return await self._replica.ask(call)
+
+    async def stream(self, call: Call) -> AsyncGenerator[StreamItem, None]:
+        """Answer a call piece by piece; see `Replica.stream`."""
+        async with aclosing(self._replica.stream(call)) as items:
+            async for item in items:
+                yield item
+
+    async def state(self) -> ReplicaState:
+        """What the replica holds and does."""
+        return await self._replica.state()
+
+    async def check_health(self) -> None:
+        """What Serve calls; a replica that fails it three times in a row is replaced."""
+        await self._replica.check_health()
+
+    def __del__(self) -> None:
+        replica = getattr(self, "_replica", None)
+        if replica is not None:
+            replica.stop()
+
+
 @serve.deployment(name=DEPLOYMENT_NAME)
 @serve.ingress(http)
-class Variant:
+class Variant(AnswersCalls):
     """A replica: one engine on one verified variant."""
+
+    _replica: VariantReplica
 
     async def __init__(self, args: VariantArgs, on_gpu: bool) -> None:
         self._args = args
-        identity = identify(args)
-        prepare_environment(args, on_gpu=on_gpu)
-        from serve_apps.variants.engine import VariantEngine
+        self._replica = await VariantReplica.start(args, on_gpu=on_gpu)
 
-        self._engine = VariantEngine.start(args, identity, on_gpu=on_gpu)
-        await self._engine.prove()
+    async def swap(self, folder: str, name: str | None, wait_s: float) -> SwapReport:
+        """Make another blend of the same chain answer; see `VariantReplica.swap`."""
+        return await self._replica.swap(Path(folder), name, wait_s)
 
     @http.post("/v1/chat/completions")
     async def chat_completions(self, request: Request) -> Response:
@@ -77,13 +113,13 @@ class Variant:
     @http.get("/v1/models")
     async def models(self) -> JSONResponse:
         """The names this variant answers to."""
-        cards = [self._card(name) for name in self._engine.identity.ids]
+        cards = [self._card(name) for name in self._replica.identity.ids]
         return JSONResponse({"object": "list", "data": cards})
 
     @http.get("/v1/models/{name}")
     async def model(self, name: str) -> JSONResponse:
         """One of them."""
-        if name not in self._engine.identity.ids:
+        if name not in self._replica.identity.ids:
             return json_response(no_such_model(name))
         return JSONResponse(self._card(name))
 
@@ -91,14 +127,14 @@ class Variant:
     async def health(self) -> JSONResponse:
         """Whether the replica that was reached is healthy, and what it is doing."""
         try:
-            await self._engine.check_health()
+            await self._replica.check_health()
         except ZtomError as error:
             return json_response(refusal(503, str(error), code="unhealthy"))
-        load = self._engine.load
+        load = self._replica.engine.load
         return JSONResponse(
             {
                 "status": "ok",
-                "model": self._engine.identity.ids[1],
+                "model": self._replica.identity.pinned,
                 "running": load.running,
                 "waiting": load.waiting,
                 "generated_tokens": load.generated_tokens,
@@ -106,36 +142,49 @@ class Variant:
             }
         )
 
-    async def check_health(self) -> None:
-        """What Serve calls; a replica that fails it three times in a row is replaced."""
-        await self._engine.check_health()
-
-    def __del__(self) -> None:
-        engine = getattr(self, "_engine", None)
-        if engine is not None:
-            engine.stop()
-
     async def _respond(self, kind: Kind, request: Request) -> Response:
         raw = await read_body(request, self._args.max_body_bytes)
         body = parse_body(raw) if isinstance(raw, bytes) else raw
         if isinstance(body, Reply):
             return json_response(body)
-        refused = check_request(kind, body, has_chat_template=self._engine.has_chat_template)
-        if refused is not None:
-            return json_response(refused)
-        answer = await self._engine.answer(kind, engine_body(body))
-        return json_response(answer) if isinstance(answer, Reply) else event_stream(answer)
+        identity = self._replica.identity
+        name = body.get("model")
+        if name is not None and name not in identity.ids:
+            return json_response(no_such_model(str(name)))
+        pinned = name == identity.pinned
+        call = Call(kind, body, identity.digest, uuid.uuid4().hex, exact=pinned)
+        if body.get("stream") is True:
+            return await stream_response(self._replica.stream(call))
+        return answer_response(await self._replica.ask(call))
 
     def _card(self, name: str) -> dict[str, Any]:
-        identity = self._engine.identity
+        identity = self._replica.identity
         return {
             "id": name,
             "object": "model",
             "created": identity.created,
             "owned_by": "ztom",
             "digest": identity.digest,
-            "max_model_len": self._engine.max_model_len,
+            "max_model_len": self._replica.engine.max_model_len,
         }
+
+
+@serve.deployment(name=SHARED_DEPLOYMENT_NAME)
+class SharedBase(AnswersCalls):
+    """A replica: one engine on one base, and the adapters that were asked for."""
+
+    _replica: SharedReplica
+
+    async def __init__(self, args: BaseArgs, on_gpu: bool) -> None:
+        self._replica = await SharedReplica.start(args, on_gpu=on_gpu)
+
+    async def load(self, digest: str, folder: str, name: str | None) -> None:
+        """Load an adapter before there is traffic for it; see `SharedReplica.load`."""
+        await self._replica.load(digest, Path(folder), name)
+
+    async def forget(self, digest: str) -> None:
+        """Remove an adapter; see `SharedReplica.forget`."""
+        await self._replica.forget(digest)
 
 
 def build(args: VariantArgs) -> serve.Application:
@@ -147,23 +196,20 @@ def build(args: VariantArgs) -> serve.Application:
     """
     identify(args)
     on_gpu = _takes_gpus(args)
-    return Variant.options(
-        autoscaling_config=scaling(args),
-        max_ongoing_requests=args.max_ongoing_requests,
-        max_queued_requests=args.max_queued_requests,
-        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
-        health_check_period_s=args.health_period_s,
-        health_check_timeout_s=args.health_timeout_s + _HEALTH_MARGIN_S,
-        # A variant that does not load will not load the second time either.
-        max_constructor_retry_count=1,
-        ray_actor_options={
-            "num_cpus": args.num_cpus,
-            "num_gpus": args.tensor_parallel_size if on_gpu else 0,
-        },
-    ).bind(args, on_gpu)
+    return Variant.options(**_options(args, on_gpu)).bind(args, on_gpu)
 
 
-def scaling(args: VariantArgs) -> AutoscalingConfig:
+def build_shared(args: BaseArgs) -> serve.Application:
+    """Describe the application of a base; its replicas check the base against its digest.
+
+    Raises:
+        ConfigError: The options do not fit the cluster.
+    """
+    on_gpu = _takes_gpus(args)
+    return SharedBase.options(**_options(args, on_gpu)).bind(args, on_gpu)
+
+
+def scaling(args: ServingArgs) -> AutoscalingConfig:
     """Replicas by ongoing requests. One is always started: a bad variant shows at once."""
     return AutoscalingConfig(
         min_replicas=args.min_replicas,
@@ -173,7 +219,22 @@ def scaling(args: VariantArgs) -> AutoscalingConfig:
     )
 
 
-def _takes_gpus(args: VariantArgs) -> bool:
+def _options(args: ServingArgs, on_gpu: bool) -> dict[str, Any]:
+    gpus = args.tensor_parallel_size if args.gpu_fraction == 1 else args.gpu_fraction
+    return {
+        "autoscaling_config": scaling(args),
+        "max_ongoing_requests": args.max_ongoing_requests,
+        "max_queued_requests": args.max_queued_requests,
+        "backpressure_config": BackpressureConfig(status_code=503, retry_after_s=1),
+        "health_check_period_s": args.health_period_s,
+        "health_check_timeout_s": args.health_timeout_s + _HEALTH_MARGIN_S,
+        # What does not load will not load the second time either.
+        "max_constructor_retry_count": 1,
+        "ray_actor_options": {"num_cpus": args.num_cpus, "num_gpus": gpus if on_gpu else 0},
+    }
+
+
+def _takes_gpus(args: ServingArgs) -> bool:
     available = int(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else 0
     if args.device == "gpu" and available < args.tensor_parallel_size:
         raise ConfigError(

@@ -1,7 +1,8 @@
-"""What can be set when a variant is served: one typed model, checked before anything starts.
+"""What can be set when variants are served: typed models, checked before anything starts.
 
-The same model is what ``serve run serve_apps.variants.app:build variant=/path min_replicas=2``
-fills from its ``key=value`` arguments and what ``ztom serve`` fills from its options.
+`VariantArgs` is one full-weight variant: what ``serve run serve_apps.variants.app:build
+variant=/path min_replicas=2`` fills from its ``key=value`` arguments and what ``ztom serve`` fills
+from its options. `BaseArgs` is one base that many adapters share. What both have is `ServingArgs`.
 """
 
 from __future__ import annotations
@@ -17,22 +18,10 @@ from ztom.errors import ConfigError
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 
 
-class VariantArgs(BaseModel):
-    """How one variant is served.
-
-    Raises:
-        pydantic.ValidationError: A value is missing, misspelt or out of range (`parse_args` turns
-            this into a `ConfigError`).
-    """
+class ServingArgs(BaseModel):
+    """How an engine runs and scales, whatever it serves."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-    variant: Path = Field(description="folder of the variant, with its manifest.json")
-    name: str | None = Field(
-        default=None,
-        pattern=MODEL_NAME_PATTERN,
-        description="model name that clients use; the folder's name when not given",
-    )
 
     min_replicas: int = Field(default=1, ge=0, le=1000, description="0 lets an idle variant leave")
     max_replicas: int = Field(default=1, ge=1, le=1000)
@@ -56,6 +45,9 @@ class VariantArgs(BaseModel):
         default=None, ge=1, description="tokens of prompt and answer together; else the model's own"
     )
     tensor_parallel_size: int = Field(default=1, ge=1, le=64)
+    gpu_fraction: float = Field(
+        default=1.0, gt=0, le=1, description="share of its GPU that one replica may take"
+    )
     kv_cache_gib: float | None = Field(
         default=None, gt=0, le=1024, description="else 0.5 on CPU, what is left over on a GPU"
     )
@@ -75,14 +67,6 @@ class VariantArgs(BaseModel):
         default=30, gt=0, description="seconds an idle engine has to produce one token"
     )
 
-    @field_validator("variant")
-    @classmethod
-    def _absolute_folder(cls, value: Path) -> Path:
-        folder = value.expanduser().resolve()
-        if not folder.is_dir():
-            raise ValueError(f"there is no folder {str(folder)!r}")
-        return folder
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.max_replicas < self.min_replicas:
@@ -96,12 +80,77 @@ class VariantArgs(BaseModel):
             )
         if self.device == "cpu" and self.dtype == "float16":
             raise ValueError("dtype float16 is for GPUs; on the CPU take float32 or bfloat16")
+        if self.gpu_fraction < 1 and self.tensor_parallel_size > 1:
+            raise ValueError("gpu_fraction is for one GPU: tensor_parallel_size must be 1")
         return self
 
     @property
     def kv_cache_bytes(self) -> int | None:
         """Bytes for the key-value cache, or None for the engine's own choice."""
         return None if self.kv_cache_gib is None else int(self.kv_cache_gib * 2**30)
+
+
+class VariantArgs(ServingArgs):
+    """How one full-weight variant is served.
+
+    Raises:
+        pydantic.ValidationError: A value is missing, misspelt or out of range (`parse_args` turns
+            this into a `ConfigError`).
+    """
+
+    variant: Path = Field(description="folder of the variant, with its manifest.json")
+    name: str | None = Field(
+        default=None,
+        pattern=MODEL_NAME_PATTERN,
+        description="model name that clients use; the folder's name when not given",
+    )
+    live_swap: bool = Field(
+        default=False,
+        description="hold the variant's chain in memory, so that another blend of it can take its "
+        "place without a restart",
+    )
+
+    @field_validator("variant")
+    @classmethod
+    def _absolute_folder(cls, value: Path) -> Path:
+        folder = value.expanduser().resolve()
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {str(folder)!r}")
+        return folder
+
+
+class BaseArgs(ServingArgs):
+    """How one base is served that many adapters share.
+
+    Raises:
+        pydantic.ValidationError: As `VariantArgs`.
+    """
+
+    base: str = Field(min_length=1, description="folder or address of the base checkpoint")
+    digest: str = Field(
+        pattern=r"^[0-9a-f]{64}$",
+        description="digest that the base must have: recipe.members[0].sha256 of the adapters",
+    )
+    name: str | None = Field(
+        default=None, pattern=MODEL_NAME_PATTERN, description="what the base is called"
+    )
+    max_loras: int = Field(
+        default=8, ge=1, le=256, description="adapters that one batch can mix, kept on the device"
+    )
+    max_cpu_loras: int = Field(
+        default=64, ge=1, le=10_000, description="adapters kept in host memory"
+    )
+    max_lora_rank: int = Field(
+        default=64, ge=1, le=512, description="highest rank; memory on the device grows with it"
+    )
+
+    @model_validator(mode="after")
+    def _room_for_a_batch(self) -> Self:
+        if self.max_cpu_loras < self.max_loras:
+            raise ValueError(
+                f"max_cpu_loras is {self.max_cpu_loras}, below max_loras {self.max_loras}"
+            )
+        return self
 
 
 def parse_args(values: Mapping[str, object]) -> VariantArgs:

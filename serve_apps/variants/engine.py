@@ -1,24 +1,27 @@
-"""vLLM's async engine on one variant, answering requests in OpenAI's form.
+"""vLLM's async engine on one model, answering requests in OpenAI's form.
 
 The only file here that imports vLLM. Requests, chat templates, sampling, log-probabilities and the
 shape of answers and stream events are vLLM's own OpenAI serving layer; this file builds it around
 an engine that the calling process drives, brings its errors into OpenAI's form, and watches that it
-makes progress. It knows nothing of HTTP and of Ray.
+makes progress. An engine can have several faces: the variants that its weights are one after the
+other, or the adapters that it holds. It knows nothing of HTTP and of Ray, and lets every request
+in: which face answers, and when, is decided in `serve_apps.variants.replica`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-import math
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+import pickle
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import ValidationError
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.generate.base.protocol import StreamOptions
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
@@ -28,19 +31,31 @@ from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.fingerprint import set_default_fingerprint_mode
+from vllm.lora.request import LoRARequest
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
-from serve_apps.variants.args import VariantArgs
+from serve_apps.variants.args import ServingArgs
+from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
-from serve_apps.variants.wire import DONE_EVENT, Kind, Reply, event, event_error, refusal
-from ztom.errors import EngineError, EngineTimeoutError, VariantError
+from serve_apps.variants.memory import resident_bytes
+from serve_apps.variants.options import engine_options
+from serve_apps.variants.proof import Ask, prove, prove_plain, warm_up
+from serve_apps.variants.wire import (
+    Kind,
+    Reply,
+    count_prompts,
+    event_error,
+    openai_error,
+    refusal,
+)
+from ztom.blending.chain import Chain
+from ztom.errors import BlendError, EngineError, EngineTimeoutError
 
 logger = logging.getLogger(__name__)
 
-_CPU_KV_CACHE_BYTES = 2**29
 # Serve has let requests finish by then; there is nothing left to save.
 _STOP_GRACE_S = 1.0
 # Their messages can quote what a client sent; `_error_reply` logs what an operator needs.
@@ -65,31 +80,63 @@ class EngineLoad:
     generated_tokens: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Face:
+    """Who answers: a variant, and vLLM's serving layer under its name.
+
+    Attributes:
+        identity: The variant.
+        chat: Chat completions.
+        completion: Completions.
+        adapter: How vLLM knows the adapter; None for full weights.
+    """
+
+    identity: ModelIdentity
+    chat: OpenAIServingChat
+    completion: OpenAIServingCompletion
+    adapter: LoRARequest | None = None
+
+
 class VariantEngine:
-    """One vLLM engine on one variant. Make it with `start`."""
+    """One vLLM engine. Make it with `start`."""
 
     def __init__(
-        self, client: AsyncLLM, load: EngineLoad, *, args: VariantArgs, identity: ModelIdentity
+        self,
+        client: AsyncLLM,
+        load: EngineLoad,
+        *,
+        args: ServingArgs,
+        identity: ModelIdentity,
+        on_gpu: bool,
     ) -> None:
-        self.identity = identity
         self.load = load
         self._args = args
         self._client = client
+        self._on_gpu = on_gpu
         self._steps_at_check = -1
-        self._chat, self._completion = _serving_layer(client, identity)
+        self._device_bytes = 0
+        self.home = self.face(identity)
 
     @classmethod
-    def start(cls, args: VariantArgs, identity: ModelIdentity, *, on_gpu: bool) -> VariantEngine:
-        """Load the variant. Blocks while it loads; call it inside a running event loop.
+    def start(cls, args: ServingArgs, identity: ModelIdentity, *, on_gpu: bool) -> VariantEngine:
+        """Load a model. Blocks while it loads; call it inside a running event loop.
+
+        Args:
+            args: How to run it; of which kind they are decides on swapping and adapters.
+            identity: The model.
+            on_gpu: Whether there is one for it.
 
         Raises:
-            EngineError: vLLM refuses the variant or the options, with its reason.
+            EngineError: vLLM refuses the model or the options, with its reason.
         """
         load = EngineLoad()
         logging.getLogger(_QUOTING_LOGGER).setLevel(logging.CRITICAL)
+        # What vLLM can stamp is one value for the process; answers are stamped here instead.
+        set_default_fingerprint_mode("none")
         try:
             client = AsyncLLM.from_engine_args(
-                _engine_args(args, on_gpu=on_gpu), stat_loggers=[_load_keeper(load)]
+                AsyncEngineArgs(**engine_options(args, identity, on_gpu=on_gpu)),
+                stat_loggers=[_load_keeper(load)],
             )
         except Exception as error:
             raise EngineError(
@@ -97,7 +144,7 @@ class VariantEngine:
                 got=f"{type(error).__name__}: {' '.join(str(error).split())}",
                 fix="The log of the replica has the engine's own messages.",
             ) from error
-        return cls(client, load, args=args, identity=identity)
+        return cls(client, load, args=args, identity=identity, on_gpu=on_gpu)
 
     @property
     def max_model_len(self) -> int:
@@ -106,54 +153,89 @@ class VariantEngine:
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether the variant's tokenizer brings a chat template."""
+        """Whether the model's tokenizer brings a chat template."""
         return bool(getattr(self._client.get_tokenizer(), "chat_template", None))
 
+    def face(self, identity: ModelIdentity, *, adapter_number: int | None = None) -> Face:
+        """A face for a variant.
+
+        Args:
+            identity: The variant.
+            adapter_number: For an adapter, a number that no other adapter had before.
+        """
+        adapter = None
+        if adapter_number is not None:
+            adapter = LoRARequest(identity.digest, adapter_number, str(identity.folder))
+        chat, completion = _serving_layer(self._client, identity, adapter)
+        return Face(identity, chat, completion, adapter)
+
     async def answer(
-        self, kind: Kind, body: Mapping[str, Any]
-    ) -> Reply | AsyncGenerator[str, None]:
+        self,
+        kind: Kind,
+        body: Mapping[str, Any],
+        *,
+        face: Face | None = None,
+        request_id: str | None = None,
+    ) -> Reply | EventStream:
         """Answer one request: a reply, or a stream of server-sent events when it asked for one.
 
         Cancelling the call, or closing the stream, aborts the generation. Nothing but cancellation
         is raised: every failure is a reply with its status.
+
+        Args:
+            kind: Of which of the two endpoints it is.
+            body: Checked by `check_request`; its ``model`` does not matter.
+            face: Who answers; `home` when not given.
+            request_id: Tail of the answer's id; random when not given.
         """
+        face = face or self.home
         try:
-            request = _REQUEST_TYPES[kind].model_validate(body)
-            serve = (
-                self._chat.create_chat_completion
+            request: Any = _REQUEST_TYPES[kind].model_validate(body)
+            shows_usage = _prepare(request, face, request_id)
+            serve: Any = (
+                face.chat.create_chat_completion
                 if kind == "chat"
-                else self._completion.create_completion
+                else face.completion.create_completion
             )
             result = await serve(request)
             if isinstance(result, AsyncGenerator):
-                return await _opened(result)
+                prompts = count_prompts(body) if kind == "completion" else 1
+                choices = (request.n or 1) * prompts
+                return await _opened(result, face, choices=choices, shows_usage=shows_usage)
         except Exception as error:
             return _error_reply(error)
+        _stay_cancelled()
         if isinstance(result, ErrorResponse):
-            return _in_openai_form(result.error.model_dump())
+            return openai_error(result.error.model_dump())
+        result.system_fingerprint = face.identity.fingerprint
         return Reply(200, result.model_dump(mode="json"))
 
-    async def prove(self) -> None:
+    async def prove(self, face: Face | None = None) -> None:
         """Generate for real, once plainly and once through the chat template.
 
         Raises:
             VariantError: An answer is refused, empty, or its log-probability is not a number.
             EngineTimeoutError: No answer came within ``load_timeout_s``.
         """
-        one_token = {"model": self.identity.name, "max_tokens": 1, "temperature": 0}
-        try:
-            async with asyncio.timeout(self._args.load_timeout_s):
-                plain = {"prompt": [0], "logprobs": 1, **one_token}
-                _require_answer(await self.answer("completion", plain))
-                if self.has_chat_template:
-                    chat = {"messages": [{"role": "user", "content": "Hello"}], **one_token}
-                    _require_answer(await self.answer("chat", chat))
-        except TimeoutError as error:
-            raise EngineTimeoutError(
-                "the loaded variant does not answer",
-                got=f"nothing within {self._args.load_timeout_s:g} s",
-                fix="A chat template that never ends is one cause; load_timeout_s is the other.",
-            ) from error
+        await self._in_time(prove(self._asking(face), chat=self.has_chat_template))
+
+    async def prove_one_token(self, face: Face) -> None:
+        """The first half of `prove`, for weights that came into an engine that was proved.
+
+        Raises:
+            VariantError: As `prove`.
+            EngineTimeoutError: As `prove`.
+        """
+        await self._in_time(prove_plain(self._asking(face)))
+
+    async def warm_up(self) -> None:
+        """Generate a few answers at once, so that no client has to wait for first times.
+
+        Raises:
+            VariantError: An answer is refused or empty.
+            EngineTimeoutError: They did not come within ``load_timeout_s``.
+        """
+        await self._in_time(warm_up(self.answer, longest=self.max_model_len // 2))
 
     async def check_health(self) -> None:
         """Pass when the engine has stepped since the last check, or else generates a token.
@@ -168,8 +250,127 @@ class VariantEngine:
             await self._generate_one_token()
         self._steps_at_check = self.load.steps
 
+    async def hold(self, chain: Chain, dtype: str) -> str:
+        """Have the workers hold a chain, to `blend` from; returns where they placed it.
+
+        Args:
+            chain: Opened and checked.
+            dtype: What blends are cast to, as a recipe says it. Loading a blend is then loading the
+                file that such a recipe writes, whatever dtype the engine computes in.
+
+        Raises:
+            EngineError: It cannot be held, with the reason.
+        """
+        placed = await self._rpc("ztom_hold_as", pickle.dumps(chain), dtype)
+        return str(placed[0])
+
+    async def blend(self, factors: Sequence[float], *, instead: Sequence[float]) -> None:
+        """Replace the weights by a blend of the chain that is held. Nothing may be generating.
+
+        Args:
+            factors: Of the blend.
+            instead: Of the blend to take should this one fail half-way.
+
+        Raises:
+            BlendError: It failed. The weights are a mixture of the two, and `restore` mends them.
+            EngineError: It failed in a way that leaves no usable weights.
+        """
+        failures = await self._rpc("ztom_try_blend", tuple(factors), tuple(instead))
+        if failed := [failure for failure in failures if failure]:
+            raise BlendError("the variant cannot be blended", got=failed[0])
+
+    async def restore(self, factors: Sequence[float]) -> None:
+        """Replace the weights by a blend that is known to be good.
+
+        Raises:
+            EngineError: It failed: there are no usable weights.
+        """
+        await self._rpc("ztom_blend", tuple(factors))
+
+    async def forget_prefixes(self) -> None:
+        """Empty the prefix cache. Entries are salted by variant, so this gives memory back only."""
+        if not await self._client.reset_prefix_cache():
+            logger.warning("the prefix cache could not be emptied")
+
+    async def load_adapter(self, face: Face) -> None:
+        """Read an adapter into the engine's memory.
+
+        Raises:
+            EngineError: vLLM refuses it, with its reason.
+        """
+        try:
+            await self._client.add_lora(face.adapter)
+        except Exception as error:
+            raise EngineError(
+                f"the engine does not load the adapter {face.identity.pinned}",
+                got=f"{type(error).__name__}: {' '.join(str(error).split())}",
+            ) from error
+
+    async def remove_adapter(self, face: Face) -> None:
+        """Remove an adapter from the engine's memory. No request may be using it.
+
+        Raises:
+            EngineError: The engine is dead.
+        """
+        try:
+            await self._client.remove_lora(face.adapter.lora_int_id)
+        except Exception as error:
+            raise EngineError(
+                f"the engine does not remove the adapter {face.identity.pinned}",
+                got=f"{type(error).__name__}: {error}",
+            ) from error
+
+    async def memory_bytes(self) -> int:
+        """On the CPU what is resident, of all processes; on a GPU what is allocated there.
+
+        An engine that is busy for a second gives what it gave last.
+        """
+        if not self._on_gpu:
+            return await asyncio.to_thread(resident_bytes)
+        try:
+            async with asyncio.timeout(1.0):
+                self._device_bytes = sum(await self._rpc("ztom_device_bytes"))
+        except TimeoutError:
+            pass
+        return self._device_bytes
+
+    def stop(self) -> None:
+        """End the engine and its processes. Requests in work fail."""
+        self._client.shutdown(timeout=_STOP_GRACE_S)
+
+    async def _rpc(self, method: str, *arguments: object) -> list[Any]:
+        task = method.removeprefix("ztom_")
+        limit_s = self._args.load_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                results: list[Any] = await self._client.collective_rpc(method, args=arguments)
+        except TimeoutError as error:
+            raise EngineTimeoutError(
+                f"the engine's workers do not come back from {task}", got=f"{limit_s:g} s"
+            ) from error
+        except Exception as error:
+            raise EngineError(
+                f"the engine's workers fail in {task}",
+                got=f"{type(error).__name__}: {' '.join(str(error).split())}",
+            ) from error
+        return results
+
+    def _asking(self, face: Face | None) -> Ask:
+        return functools.partial(self.answer, face=face)
+
+    async def _in_time(self, check: Awaitable[object]) -> None:
+        try:
+            async with asyncio.timeout(self._args.load_timeout_s):
+                await check
+        except TimeoutError as error:
+            raise EngineTimeoutError(
+                "the loaded variant does not answer",
+                got=f"nothing within {self._args.load_timeout_s:g} s",
+                fix="A chat template that never ends is one cause; load_timeout_s is the other.",
+            ) from error
+
     async def _generate_one_token(self) -> None:
-        body = {"model": self.identity.name, "prompt": [0], "max_tokens": 1, "temperature": 0}
+        body = {"prompt": [0], "max_tokens": 1, "temperature": 0}
         limit_s = self._args.health_timeout_s
         try:
             async with asyncio.timeout(limit_s):
@@ -180,35 +381,6 @@ class VariantEngine:
             ) from error
         if isinstance(reply, Reply) and reply.status != 200:
             raise EngineError("the engine does not answer", got=reply.body["error"]["message"])
-
-    def stop(self) -> None:
-        """End the engine and its processes. Requests in work fail."""
-        self._client.shutdown(timeout=_STOP_GRACE_S)
-
-
-def _engine_args(args: VariantArgs, *, on_gpu: bool) -> AsyncEngineArgs:
-    options: dict[str, Any] = {}
-    if not on_gpu:
-        # Without these vLLM sizes its cache by the whole machine's memory, and often cannot start.
-        options = {
-            "enforce_eager": True,
-            "gpu_memory_utilization": 0.05,
-            "kv_cache_memory_bytes": args.kv_cache_bytes or _CPU_KV_CACHE_BYTES,
-        }
-    elif args.kv_cache_bytes is not None:
-        options = {"kv_cache_memory_bytes": args.kv_cache_bytes}
-    return AsyncEngineArgs(
-        model=str(args.variant),
-        tokenizer=str(args.variant),
-        trust_remote_code=False,
-        load_format="safetensors",
-        dtype=args.dtype,
-        max_model_len=args.max_model_len,
-        tensor_parallel_size=args.tensor_parallel_size,
-        enable_log_requests=False,
-        disable_log_stats=True,
-        **options,
-    )
 
 
 def _load_keeper(load: EngineLoad) -> type[StatLoggerBase]:
@@ -238,14 +410,26 @@ def _load_keeper(load: EngineLoad) -> type[StatLoggerBase]:
     return LoadKeeper
 
 
+class _OneModel(OpenAIServingModels):
+    """vLLM's list of models for one face. Requests name nothing but the adapter, if it is one."""
+
+    def __init__(
+        self, client: AsyncLLM, identity: ModelIdentity, adapter: LoRARequest | None
+    ) -> None:
+        super().__init__(client, [BaseModelPath(identity.pinned, str(identity.folder))])
+        if adapter is not None:
+            self.lora_requests = {adapter.lora_name: adapter}
+
+    def model_name(self, lora_request: LoRARequest | None = None) -> str:
+        """What answers bear as ``model``."""
+        return self.base_model_paths[0].name
+
+
 def _serving_layer(
-    client: AsyncLLM, identity: ModelIdentity
+    client: AsyncLLM, identity: ModelIdentity, adapter: LoRARequest | None
 ) -> tuple[OpenAIServingChat, OpenAIServingCompletion]:
-    set_default_fingerprint_mode("custom", identity.fingerprint)
-    models = OpenAIServingModels(
-        client, [BaseModelPath(name=name, model_path=name) for name in identity.ids]
-    )
-    # Templates come from the variant's tokenizer only, and no logger ever sees a prompt.
+    models = _OneModel(client, identity, adapter)
+    # Templates come from the model's tokenizer only, and no logger ever sees a prompt.
     template: dict[str, Any] = {
         "request_logger": None,
         "chat_template": None,
@@ -261,26 +445,43 @@ def _serving_layer(
     return chat, completion
 
 
-async def _opened(events: AsyncGenerator[str, None]) -> Reply | AsyncGenerator[str, None]:
+def _prepare(request: Any, face: Face, request_id: str | None) -> bool:
+    """Fill in what is not the client's to say; returns whether it wants to see the usage."""
+    request.model = None if face.adapter is None else face.adapter.lora_name
+    # A block that was computed with other weights can never be found again.
+    request.cache_salt = face.identity.digest
+    if request_id is not None:
+        request.request_id = request_id
+    asked = request.stream_options is not None and bool(request.stream_options.include_usage)
+    if request.stream and not asked:
+        request.stream_options = StreamOptions(include_usage=True)
+    return asked
+
+
+def _stay_cancelled() -> None:
+    """Be cancelled, where vLLM has made of it the answer that the client has disconnected."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def _opened(
+    events: AsyncGenerator[str, None], face: Face, *, choices: int, shows_usage: bool
+) -> Reply | EventStream:
     """Wait for the first event, so that a request that fails at once gets its status, not a 200."""
     first = await anext(events)
     error = event_error(first)
-    if error is None:
-        return _events(first, events)
-    await events.aclose()
-    return _in_openai_form(error)
-
-
-async def _events(first: str, rest: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
-    async with aclosing(rest):
-        try:
-            yield first
-            async for text in rest:
-                error = event_error(text)
-                yield text if error is None else event(_in_openai_form(error).body)
-        except Exception as error:
-            yield event(_error_reply(error).body)
-            yield DONE_EVENT
+    if error is not None:
+        await events.aclose()
+        return openai_error(error)
+    return EventStream(
+        first,
+        events,
+        fingerprint=face.identity.fingerprint,
+        choices=choices,
+        shows_usage=shows_usage,
+        explain=_error_reply,
+    )
 
 
 def _error_reply(error: Exception) -> Reply:
@@ -292,33 +493,7 @@ def _error_reply(error: Exception) -> Reply:
         return refusal(400, f"{field or 'The request'}: {first['msg']}", param=field)
     if isinstance(error, EngineDeadError):
         return refusal(503, "The engine is being restarted; try again.", code="engine_restarting")
-    reply = _in_openai_form(create_error_response(error).error.model_dump())
+    reply = openai_error(create_error_response(error).error.model_dump())
     if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("a request failed with %s", type(error).__name__)
     return reply
-
-
-def _in_openai_form(error: Mapping[str, Any]) -> Reply:
-    """A vLLM error object as OpenAI's clients know it, with OpenAI's codes where there is one."""
-    status = int(error["code"])
-    message, param = str(error["message"]), error.get("param")
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return refusal(status, "The server had an error while processing the request.")
-    if status == HTTPStatus.NOT_FOUND:
-        return refusal(status, message, param=param, code="model_not_found")
-    too_long = param == "input_tokens" or "context length" in message
-    return refusal(
-        status, message, param=param, code="context_length_exceeded" if too_long else None
-    )
-
-
-def _require_answer(reply: Reply | AsyncGenerator[str, None]) -> None:
-    if not isinstance(reply, Reply) or reply.status != 200:
-        got = reply.body["error"]["message"] if isinstance(reply, Reply) else "a stream"
-        raise VariantError("the loaded variant does not answer", got=got)
-    choice = reply.body["choices"][0]
-    logprobs = (choice.get("logprobs") or {}).get("token_logprobs") or ()
-    if reply.body["usage"]["completion_tokens"] < 1:
-        raise VariantError("the loaded variant generates nothing")
-    if not all(value is not None and math.isfinite(value) for value in logprobs):
-        raise VariantError("the loaded variant generates log-probabilities that are not numbers")

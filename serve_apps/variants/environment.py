@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from serve_apps.variants.args import VariantArgs
+from serve_apps.variants.args import ServingArgs
 
 
-def prepare_environment(args: VariantArgs, *, on_gpu: bool) -> None:
+def prepare_environment(args: ServingArgs, *, on_gpu: bool) -> None:
     """Set the variables that vLLM and the Hugging Face libraries read when they are imported.
 
     Nothing is downloaded and no usage is reported: a variant is complete on disk. On the CPU with

@@ -9,7 +9,7 @@ from pathlib import Path
 from serve_apps.variants.args import MODEL_NAME_PATTERN, VariantArgs
 from ztom.errors import ConfigError, VariantError
 from ztom.variants import verify_manifest
-from ztom.variants.manifest import MANIFEST
+from ztom.variants.manifest import MANIFEST, Manifest
 
 SHORT_DIGEST_LENGTH = 12
 
@@ -22,11 +22,13 @@ class ModelIdentity:
         name: What clients usually write in ``model``.
         digest: Hex sha256 of the variant's manifest.
         created: Unix time at which the manifest was written, in seconds.
+        folder: Where its files are.
     """
 
     name: str
     digest: str
     created: int
+    folder: Path
 
     @property
     def short_digest(self) -> str:
@@ -37,6 +39,11 @@ class ModelIdentity:
     def ids(self) -> tuple[str, str]:
         """The plain name, and the name pinned to this content."""
         return (self.name, f"{self.name}@{self.short_digest}")
+
+    @property
+    def pinned(self) -> str:
+        """The name pinned to this content, which every answer bears."""
+        return self.ids[1]
 
     @property
     def fingerprint(self) -> str:
@@ -57,11 +64,23 @@ def identify(args: VariantArgs) -> ModelIdentity:
         raise VariantError(
             f"{args.variant} is not a whole model",
             got="an adapter" if "adapter_config.json" in manifest.files else "no config.json",
-            fix="Write the variant in its dense form.",
+            fix="Write the variant in its dense form, or serve it on its base.",
         )
-    name = args.name or _folder_name(args.variant)
-    written = (args.variant / MANIFEST).stat().st_mtime
-    return ModelIdentity(name=name, digest=manifest.digest, created=int(written))
+    return name_content(args.variant, manifest, args.name)
+
+
+def name_content(folder: Path, manifest: Manifest, name: str | None) -> ModelIdentity:
+    """The identity of a variant whose manifest was read.
+
+    Raises:
+        ConfigError: The folder's name cannot be a model name and none was given.
+    """
+    return ModelIdentity(
+        name=name or _folder_name(folder),
+        digest=manifest.digest,
+        created=int((folder / MANIFEST).stat().st_mtime),
+        folder=folder,
+    )
 
 
 def _folder_name(folder: Path) -> str:

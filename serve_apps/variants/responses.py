@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from serve_apps.variants.calls import Answer, StreamItem
 from serve_apps.variants.wire import Reply, refusal
 
 
@@ -27,7 +29,24 @@ def json_response(reply: Reply) -> JSONResponse:
     return JSONResponse(reply.body, status_code=reply.status)
 
 
-def event_stream(events: AsyncGenerator[str, None]) -> StreamingResponse:
-    """Server-sent events as HTTP, which nothing on the way should hold back."""
+def answer_response(answer: Answer) -> Response:
+    """An answer as HTTP."""
+    return Response(answer.body, status_code=answer.status, media_type="application/json")
+
+
+async def stream_response(items: AsyncGenerator[StreamItem, None]) -> Response:
+    """The items of a stream as HTTP: its refusal, or server-sent events."""
+    first = await anext(items)
+    if isinstance(first, Answer):
+        await items.aclose()
+        return answer_response(first)
+    # Nothing on the way should hold events back.
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    return StreamingResponse(_texts(items), media_type="text/event-stream", headers=headers)
+
+
+async def _texts(items: AsyncGenerator[StreamItem, None]) -> AsyncGenerator[str, None]:
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, str):
+                yield item

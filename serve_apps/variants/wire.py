@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Literal
 
 import pydantic_core
@@ -67,6 +68,20 @@ def no_such_model(name: str) -> Reply:
     return refusal(404, message, param="model", code="model_not_found")
 
 
+def openai_error(error: Mapping[str, Any]) -> Reply:
+    """An error object of vLLM as OpenAI's clients know it, with OpenAI's codes where it has one."""
+    status = int(error["code"])
+    message, param = str(error["message"]), error.get("param")
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return refusal(status, "The server had an error while processing the request.")
+    if status == HTTPStatus.NOT_FOUND:
+        return refusal(status, message, param=param, code="model_not_found")
+    too_long = param == "input_tokens" or "context length" in message
+    return refusal(
+        status, message, param=param, code="context_length_exceeded" if too_long else None
+    )
+
+
 def parse_body(raw: bytes) -> dict[str, Any] | Reply:
     """Read a request body: a JSON object in UTF-8, without NaN, infinity or lone surrogates."""
     try:
@@ -90,14 +105,23 @@ def check_request(kind: Kind, body: Mapping[str, Any], *, has_chat_template: boo
     return (
         _unknown_field(kind, body)
         or _number_out_of_range(body)
+        or _bad_stream(body)
         or _too_many_choices(body)
         or (_bad_messages(body) if kind == "chat" else _too_many_prompts(body))
     )
 
 
 def engine_body(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a checked request that the engine is given."""
-    return {key: value for key, value in body.items() if key not in _ABOUT_THE_CALLER}
+    """The part of a checked request that the engine is given; which model it is, it knows."""
+    return {k: v for k, v in body.items() if k not in _ABOUT_THE_CALLER and k != "model"}
+
+
+def count_prompts(body: Mapping[str, Any]) -> int:
+    """How many prompts a completion request has."""
+    prompt = body.get("prompt")
+    if not isinstance(prompt, list) or all(isinstance(item, int) for item in prompt):
+        return 1
+    return len(prompt)
 
 
 def _unknown_field(kind: Kind, body: Mapping[str, Any]) -> Reply | None:
@@ -121,6 +145,13 @@ def _number_out_of_range(body: Mapping[str, Any]) -> Reply | None:
     return None
 
 
+def _bad_stream(body: Mapping[str, Any]) -> Reply | None:
+    """It decides how the request is answered before the engine's own check of types."""
+    if isinstance(body.get("stream"), bool | None):
+        return None
+    return refusal(400, "'stream' must be true or false.", param="stream")
+
+
 def _too_many_choices(body: Mapping[str, Any]) -> Reply | None:
     n = body.get("n")
     if isinstance(n, int) and not 1 <= n <= MAX_CHOICES:
@@ -129,12 +160,9 @@ def _too_many_choices(body: Mapping[str, Any]) -> Reply | None:
 
 
 def _too_many_prompts(body: Mapping[str, Any]) -> Reply | None:
-    prompt = body.get("prompt")
-    if prompt is None:
+    if body.get("prompt") is None:
         return refusal(400, "'prompt' is missing.", param="prompt")
-    if not isinstance(prompt, list) or all(isinstance(item, int) for item in prompt):
-        return None
-    if len(prompt) > MAX_PROMPTS:
+    if count_prompts(body) > MAX_PROMPTS:
         return refusal(400, f"At most {MAX_PROMPTS} prompts in one request.", param="prompt")
     return None
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from serve_apps.variants.args import VariantArgs, parse_args
+from serve_apps.variants.args import BaseArgs, VariantArgs, parse_args
 from serve_apps.variants.environment import prepare_environment
-from serve_apps.variants.identity import identify
+from serve_apps.variants.identity import ModelIdentity, identify
+from serve_apps.variants.options import engine_options
 from ztom.errors import ConfigError, VariantError
 from ztom.variants.manifest import MANIFEST, build_manifest
 
@@ -42,6 +43,8 @@ def test_relative_folders_become_absolute(tmp_path, monkeypatch):
         ({"max_model_len": 0}, "max_model_len"),
         ({"tensor_parallel_size": 0}, "tensor_parallel_size"),
         ({"kv_cache_gib": 0}, "kv_cache_gib"),
+        ({"gpu_fraction": 1.5}, "gpu_fraction"),
+        ({"gpu_fraction": 0.5, "tensor_parallel_size": 2}, "must be 1"),
         ({"name": "two words"}, "name"),
         ({"name": "a\x1b[31m"}, "name"),
         ({"trust_remote_code": True}, "trust_remote_code"),
@@ -66,6 +69,64 @@ def test_args_cannot_be_changed(tmp_path):
 def test_cache_size_in_bytes(tmp_path):
     assert VariantArgs(variant=tmp_path).kv_cache_bytes is None
     assert VariantArgs(variant=tmp_path, kv_cache_gib=0.25).kv_cache_bytes == 2**28
+
+
+BASE = {"base": "/models/base", "digest": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"digest": "abc"}, "digest"),
+        ({"digest": None}, "digest"),
+        ({"base": ""}, "base"),
+        ({"max_loras": 9, "max_cpu_loras": 8}, "below max_loras"),
+        ({"max_lora_rank": 513}, "max_lora_rank"),
+        ({"variant": "/models/base"}, "variant"),
+        ({"max_replicas": 0}, "max_replicas"),
+    ],
+)
+def test_bad_options_of_a_base_are_named(options, named):
+    with pytest.raises(ValidationError, match=named):
+        BaseArgs.model_validate(BASE | options)
+
+
+def identity(folder: Path) -> ModelIdentity:
+    return ModelIdentity("toy", "0" * 64, 0, folder)
+
+
+@pytest.mark.parametrize(("rank", "kernel"), [(1, 1), (9, 16), (64, 64), (65, 128), (512, 512)])
+def test_the_engine_gets_the_next_rank_it_has_kernels_for(tmp_path, rank, kernel):
+    args = BaseArgs(**BASE, max_lora_rank=rank)
+    options = engine_options(args, identity(tmp_path), on_gpu=False)
+    assert (options["enable_lora"], options["max_lora_rank"]) == (True, kernel)
+    assert (options["max_loras"], options["max_cpu_loras"]) == (8, 64)
+
+
+def test_only_what_is_asked_for_is_mixed_into_the_engine(tmp_path):
+    plain = engine_options(VariantArgs(variant=tmp_path), identity(tmp_path), on_gpu=False)
+    assert not {"enable_lora", "worker_extension_cls"} & plain.keys()
+    swapping = VariantArgs(variant=tmp_path, live_swap=True)
+    extension = engine_options(swapping, identity(tmp_path), on_gpu=False)["worker_extension_cls"]
+    assert extension == "serve_apps.variants.worker.VariantWorker"
+
+
+@pytest.mark.parametrize(
+    ("options", "on_gpu", "memory"),
+    [
+        ({}, False, {"kv_cache_memory_bytes": 2**29, "gpu_memory_utilization": 0.05}),
+        ({"kv_cache_gib": 0.25}, False, {"kv_cache_memory_bytes": 2**28}),
+        ({}, True, {}),
+        ({"kv_cache_gib": 1}, True, {"kv_cache_memory_bytes": 2**30}),
+        ({"gpu_fraction": 0.5}, True, {"gpu_memory_utilization": 0.46}),
+    ],
+)
+def test_how_the_engine_sizes_its_cache(tmp_path, options, on_gpu, memory):
+    args = VariantArgs(variant=tmp_path, **options)
+    given = engine_options(args, identity(tmp_path), on_gpu=on_gpu)
+    assert {key: given[key] for key in memory} == memory
+    if not memory:
+        assert not {"kv_cache_memory_bytes", "gpu_memory_utilization"} & given.keys()
 
 
 @pytest.mark.parametrize(

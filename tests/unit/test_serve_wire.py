@@ -1,20 +1,26 @@
-"""Reading and refusing requests in OpenAI's form, without an engine."""
+"""Requests and event streams in OpenAI's form, without an engine."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
+from serve_apps.variants.events import EventStream, joined
 from serve_apps.variants.wire import (
+    DONE_EVENT,
     MAX_CHOICES,
     MAX_PROMPTS,
     Reply,
     check_request,
+    count_prompts,
     engine_body,
     event,
     event_error,
     no_such_model,
+    openai_error,
     parse_body,
     refusal,
 )
@@ -76,6 +82,8 @@ def test_good_requests_pass(kind, body):
         ("completion", PLAIN | {"logit_bias": {"1": float("inf")}}, "logit_bias"),
         ("completion", PLAIN | {"n": 0}, "n"),
         ("completion", PLAIN | {"n": MAX_CHOICES + 1}, "n"),
+        ("completion", PLAIN | {"stream": "yes"}, "stream"),
+        ("chat", CHAT | {"stream": 1}, "stream"),
         ("completion", {"model": "m"}, "prompt"),
         ("completion", {"prompt": ["a"] * (MAX_PROMPTS + 1)}, "prompt"),
         ("completion", {"prompt": [[1]] * (MAX_PROMPTS + 1)}, "prompt"),
@@ -114,8 +122,9 @@ def test_chat_without_a_template_is_refused_and_completion_is_not():
     assert check_request("completion", PLAIN, has_chat_template=False) is None
 
 
-def test_the_engine_is_not_told_who_asks():
-    assert engine_body(CHAT | {"user": "u", "metadata": {"a": "b"}}) == CHAT
+def test_the_engine_is_told_neither_who_asks_nor_for_which_model():
+    body = engine_body(CHAT | {"user": "u", "metadata": {"a": "b"}})
+    assert body == {"messages": CHAT["messages"]}
 
 
 def test_errors_have_all_four_fields():
@@ -133,3 +142,146 @@ def test_an_error_in_a_stream_is_recognised():
     assert event_error(event({"choices": [{"text": '{"error"'}]})) is None
     assert event_error("data: [DONE]\n\n") is None
     assert event_error(event({"error": "just text"})) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "count"),
+    [("a", 1), ([1, 2, 3], 1), (["a", "b"], 2), ([[1], [2, 3], [4]], 3)],
+)
+def test_prompts_are_counted(prompt, count):
+    assert count_prompts({"prompt": prompt}) == count
+
+
+@pytest.mark.parametrize(
+    ("status", "param", "code"),
+    [
+        (404, "model", "model_not_found"),
+        (400, "input_tokens", "context_length_exceeded"),
+        (400, "n", None),
+        (500, None, None),
+    ],
+)
+def test_errors_get_the_codes_of_openai(status, param, code):
+    reply = openai_error({"code": status, "message": "said", "param": param})
+    assert (reply.status, reply.body["error"]["code"]) == (status, code)
+    assert (reply.body["error"]["message"] == "said") == (status != 500)
+
+
+def part(index: int, text: str) -> str:
+    return event({"choices": [{"index": index, "text": text}]})
+
+
+USAGE = event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+
+
+def stream_of(
+    raw: Sequence[str | Exception], *, choices: int = 1, shows_usage: bool = False
+) -> EventStream:
+    async def rest() -> AsyncGenerator[str, None]:
+        for one in raw[1:]:
+            if isinstance(one, Exception):
+                raise one
+            yield one
+
+    return EventStream(
+        str(raw[0]),
+        rest(),
+        fingerprint="ztom-1",
+        choices=choices,
+        shows_usage=shows_usage,
+        explain=lambda error: refusal(500, str(error)),
+    )
+
+
+async def collected(stream: EventStream) -> list[str]:
+    return [text async for text in stream]
+
+
+@pytest.mark.parametrize("shows_usage", [True, False])
+def test_events_are_stamped_and_the_usage_is_for_who_asked(shows_usage):
+    stream = stream_of([part(0, "a"), part(0, "b"), USAGE, DONE_EVENT], shows_usage=shows_usage)
+    *events, done = asyncio.run(collected(stream))
+    assert done == DONE_EVENT
+    assert len(events) == (3 if shows_usage else 2)
+    for text in events:
+        assert json.loads(text.removeprefix("data: "))["system_fingerprint"] == "ztom-1"
+    assert (stream.prompt_tokens, stream.completion_tokens) == (3, 2)
+    assert (stream.empty, stream.failed) == (False, False)
+
+
+def test_text_that_looks_like_the_usage_is_text():
+    quoted = part(0, '"choices":[],"usage":{"prompt_tokens":9}')
+    assert len(asyncio.run(collected(stream_of([quoted, USAGE, DONE_EVENT])))) == 2
+
+
+def test_every_choice_has_to_have_text():
+    stream = stream_of([part(0, "a"), part(1, ""), part(0, "b"), USAGE, DONE_EVENT], choices=2)
+    asyncio.run(collected(stream))
+    assert stream.empty
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [event({"error": {"code": 500, "message": "secret"}}), DONE_EVENT],
+        [RuntimeError("the engine fell over")],
+    ],
+)
+def test_a_stream_that_breaks_off_says_so(broken):
+    stream = stream_of([part(0, "a"), *broken])
+    _, error, done = asyncio.run(collected(stream))
+    assert json.loads(error.removeprefix("data: "))["error"]["type"] == "server_error"
+    assert "secret" not in error
+    assert done == DONE_EVENT
+    assert stream.failed
+
+
+def test_events_are_joined_only_with_what_is_there_already():
+    async def pieces() -> list[str]:
+        slow = asyncio.Event()
+
+        async def rest() -> AsyncGenerator[str, None]:
+            yield part(0, "b")
+            await slow.wait()
+            yield part(0, "c")
+            yield DONE_EVENT
+
+        stream = EventStream(
+            part(0, "a"),
+            rest(),
+            fingerprint="f",
+            choices=1,
+            shows_usage=False,
+            explain=lambda error: refusal(500, str(error)),
+        )
+        got = []
+        async for piece in joined(stream):
+            got.append(piece)
+            slow.set()
+        return got
+
+    first, second = asyncio.run(pieces())
+    assert (first.count("data: "), second.count("data: ")) == (2, 2)
+
+
+def test_a_joined_stream_that_is_left_is_closed():
+    closed = asyncio.Event()
+
+    async def rest() -> AsyncGenerator[str, None]:
+        try:
+            while True:
+                await asyncio.sleep(0.01)
+                yield part(0, "b")
+        finally:
+            closed.set()
+
+    async def leave() -> None:
+        stream = stream_of([part(0, "a")])
+        stream._rest = rest()
+        pieces = joined(stream)
+        for _ in range(3):
+            await anext(pieces)
+        await pieces.aclose()
+
+    asyncio.run(leave())
+    assert closed.is_set()

@@ -16,7 +16,7 @@ from typing import Any
 import jwt
 import pytest
 import requests
-from server_helpers import PASSWORD, InProcessRunner, Server, serving
+from server_helpers import PASSWORD, InProcessRunner, Server, Stage, serving
 
 from serve_apps.control_plane.access import Permission
 from serve_apps.control_plane.app import create_app
@@ -26,9 +26,15 @@ from serve_apps.control_plane.runner import JobState
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import LOGIN, Tokens, load_keys, rotate
 from ztom.errors import ConfigError
+from ztom.ledger.endpoints import NewDeployment
 from ztom.ledger.requests import NewRequest, RequestKind
+from ztom.rollout.plan import parse_plan
+from ztom.rollout.release import ReleaseState
+from ztom.rollout.routing import Placement, Route, RoutingTable
 
 UNKNOWN = "0" * 32
+VARIANT = "a" * 64
+REMOVAL = ("DELETE", "/v1/endpoints/{alias}")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +77,29 @@ def search(server: Server, project: str) -> str:
     return request.id
 
 
+@pytest.fixture(scope="module")
+def release(server: Server, project: str) -> str:
+    """An endpoint of the project, ``guarded``, with a deployment and a release."""
+    endpoints = server.services.ledger.endpoints
+    endpoints.claim("guarded", project)
+    where = Placement(name="toy", app="x", deployment="variant", folder="/nowhere")
+    table = RoutingTable(placements={VARIANT: where}, routes={"guarded": Route(stable=VARIANT)})
+    endpoints.change_routing(
+        lambda before: table.model_dump(mode="json"), actor="t", action="x", subject="y"
+    )
+    new = NewDeployment(VARIANT, "toy", "/nowhere", {}, project_id=project)
+    endpoints.deploy(new, actor="t")
+    rollout = endpoints.start_rollout(
+        "guarded",
+        candidate=VARIANT,
+        stable=VARIANT,
+        plan=parse_plan().model_dump(mode="json"),
+        state=ReleaseState().model_dump(mode="json"),
+        actor="t",
+    )
+    return rollout.id
+
+
 def routes(services: Services) -> list[tuple[str, str, dict[str, Any]]]:
     paths = create_app(services).openapi()["paths"]
     return [
@@ -106,7 +135,12 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
         "permissions": ["READ"],
     },
     ("PATCH", "/project/{project_id}/user/{user_id}"): {"permissions": ["READ"]},
+    ("POST", "/v1/deployments"): {"alias": "guarded", "path": "/nowhere"},
+    ("DELETE", "/v1/endpoints/{alias}/rules"): {"key": "nobody's"},
+    ("POST", "/v1/feedback"): {"responseId": "none", "label": "good"},
 }
+#: Of these the path says whose it is.
+NAMED_BY_PATH = ("{project_id}", "{alias}", "{digest}", "{release_id}")
 FORMS: dict[tuple[str, str], dict[str, str]] = {
     ("POST", "/project/file"): {},
     ("PATCH", "/project/file"): {"fileId": UNKNOWN},
@@ -118,9 +152,17 @@ FORMS: dict[tuple[str, str], dict[str, str]] = {
 
 
 def call(
-    server: Server, session: requests.Session, method: str, path: str, project: str, search: str
+    server: Server,
+    session: requests.Session,
+    method: str,
+    path: str,
+    project: str,
+    search: str,
+    release: str = "",
 ) -> int:
     url = path.replace("{project_id}", project).replace("{request_id}", search)
+    url = url.replace("{alias}", "guarded").replace("{digest}", VARIANT[:12])
+    url = url.replace("{release_id}", release).replace("{command}", "resume")
     for name in ("{user_id}", "{file_id}", "{key_id}"):
         url = url.replace(name, UNKNOWN)
     options: dict[str, Any] = {"params": {"projectId": project, "requestId": UNKNOWN}}
@@ -129,8 +171,15 @@ def call(
         options["files"] = {"file": ("x.tar", b"no tar at all")}
     elif (method, path) == ("DELETE", "/project"):
         options["json"] = {"projectIds": [project, UNKNOWN]}  # all or nothing: so nothing
+    elif path == "/v1/apply":
+        stable = {"path": "/nowhere"}
+        options["json"] = {"endpoints": {"guarded": {"stable": stable, "project": project}}}
+    elif path.startswith("/v1/") and path.endswith("completions"):
+        options["json"] = {"model": "guarded", "prompt": "a", "messages": []}
     else:
-        named = {} if "{project_id}" in path else {"projectId": project}
+        named = {"projectId": project}
+        if path == "/v1/feedback" or any(name in path for name in NAMED_BY_PATH):
+            named = {}
         options["json"] = {**named, **BODIES.get((method, path), {})}
     if path.endswith("/events"):
         options["stream"] = True
@@ -144,6 +193,7 @@ ALLOWED = {
     Permission.MANAGE: {"owner", "admin"},
     Permission.ADMIN: {"admin"},
     Permission.USER: {"owner", "editor", "viewer", "stranger", "admin"},
+    Permission.INFER: {"owner", "editor", "viewer", "stranger", "admin"},
 }
 
 
@@ -156,15 +206,17 @@ def test_every_route_declares_a_permission(server: Server) -> None:  # row 78
     assert public == {"/health", "/api/auth/login", "/api/auth/register", "/v1/artifacts"}
 
 
-def test_every_route_by_every_role(server, people, project, search) -> None:  # rows 76, 77
+def test_every_route_by_every_role(  # rows 76, 77
+    server, people, project, search, release
+) -> None:
     for method, path, operation in routes(server.services):
         permission = Permission(operation["x-permission"])
         if permission is Permission.PUBLIC or (method, path) == ("POST", "/project"):
             continue
-        if path.endswith(("/cancel", "/resume")):
+        if path.endswith(("/cancel", "/resume")) or (method, path) == REMOVAL:
             continue  # they change what the others look at; see below
         for who, session in people.items():
-            status = call(server, session, method, path, project, search)
+            status = call(server, session, method, path, project, search, release)
             case = f"{method} {path} as {who}: {status}"
             assert status < 500 or status == 501, case
             if who == "anonymous":
@@ -175,6 +227,12 @@ def test_every_route_by_every_role(server, people, project, search) -> None:  # 
                 assert status == 404, case  # a foreign project is none
             else:
                 assert status == 403, case
+
+
+def test_an_endpoint_is_removed_by_who_may(server, people, project, search, release) -> None:
+    expected = {"anonymous": 401, "stranger": 404, "viewer": 403, "editor": 204}
+    for who, status in expected.items():
+        assert call(server, people[who], *REMOVAL, project, search) == status
 
 
 def test_a_search_is_cancelled_and_resumed_by_who_may(server, people, project, search) -> None:
@@ -241,7 +299,7 @@ def test_short_and_open_keys_are_refused(tmp_path: Path, monkeypatch) -> None:  
         Tokens((b"four",))
     monkeypatch.setenv("ZTOM_JWT_KEY", "four")
     with pytest.raises(ConfigError, match="at least 48"):
-        Services.open(ServerConfig(data=tmp_path / "a"), InProcessRunner())
+        Services.open(ServerConfig(data=tmp_path / "a"), InProcessRunner(), Stage())
     monkeypatch.delenv("ZTOM_JWT_KEY")
     path = tmp_path / "keys" / "jwt.keys"
     first = load_keys(path)

@@ -31,6 +31,9 @@ app.add_typer(admin, name="admin")
 project = typer.Typer(help="Projects of a server.", no_args_is_help=True)
 app.add_typer(project, name="project")
 
+release = typer.Typer(help="Releases: how a candidate gets its traffic.", no_args_is_help=True)
+app.add_typer(release, name="release")
+
 _PASSED_ON = {
     "allow_extra_args": True,
     "ignore_unknown_options": True,
@@ -156,6 +159,9 @@ def log(
     log_command(ledger, as_json=as_json)
 
 
+_Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A further option.")
+]
 _Server = Annotated[str | None, typer.Option(help="Address of the server; else ZTOM_SERVER.")]
 _Project = Annotated[str, typer.Argument(help="The project's id.")]
 
@@ -297,11 +303,138 @@ def serve(
     )
 
 
+_Alias = Annotated[str, typer.Argument(help="The endpoint: what clients write in model.")]
+
+
+@app.command()
+def deploy(
+    variant: Annotated[str, typer.Argument(help="The variant's folder, as the server sees it.")],
+    alias: Annotated[str, typer.Option(help="What clients write in model.")],
+    canary: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Percent of the requests, by hand.")
+    ] = None,
+    shadow: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Percent that is copied, by hand.")
+    ] = None,
+    now: Annotated[bool, typer.Option("--now", help="All requests at once, no release.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="The same, into the running engine (live_swap).")
+    ] = False,
+    plan: Annotated[
+        Path | None, typer.Option(help="YAML file of the release's plan; else the default one.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Model name; the alias if none.")] = None,
+    project_id: Annotated[
+        str | None, typer.Option("--project", help="That it belongs to; administrators need none.")
+    ] = None,
+    insist: Annotated[
+        bool, typer.Option("--insist", help="Although no search proved it better; recorded.")
+    ] = False,
+    set: _Set = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait; 0 returns at once.")] = 600,
+    server: _Server = None,
+) -> None:
+    """Serve a variant under an alias; by default a release moves the traffic step by step."""
+    from ztom.cli.endpoints import deploy_command
+    from ztom.cli.server import parse_settings
+
+    wishes = {
+        "canary": canary,
+        "shadow": shadow,
+        "now": now,
+        "live": live,
+        "name": name,
+        "project_id": project_id,
+        "insist": insist,
+    }
+    raise typer.Exit(
+        deploy_command(
+            variant,
+            alias,
+            wishes=wishes,
+            plan=plan,
+            options=parse_settings(set or []),
+            wait_s=wait,
+            server=server,
+        )
+    )
+
+
+@app.command()
+def promote(alias: _Alias, server: _Server = None) -> None:
+    """Make an endpoint's candidate its stable variant, whatever a release says."""
+    from ztom.cli.endpoints import promote_command
+
+    promote_command(alias, server)
+
+
+@app.command()
+def rollback(alias: _Alias, server: _Server = None) -> None:
+    """Take an endpoint's candidate away; without one, go back to what was stable before."""
+    from ztom.cli.endpoints import rollback_command
+
+    rollback_command(alias, server)
+
+
+@app.command()
+def status(server: _Server = None) -> None:
+    """Show endpoints with their traffic, deployments, and releases under way."""
+    from ztom.cli.endpoints import status_command
+
+    status_command(server)
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Argument(help="YAML file of endpoints.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove endpoints that the file does not name.")
+    ] = False,
+    server: _Server = None,
+) -> None:
+    """Make endpoints what a file says: first the difference, then the change."""
+    from ztom.cli.endpoints import apply_command
+
+    raise typer.Exit(apply_command(file, yes=yes, prune=prune, server=server))
+
+
+@release.command("list")
+def release_list(
+    alias: Annotated[str | None, typer.Argument(help="Of one endpoint.")] = None,
+    server: _Server = None,
+) -> None:
+    """List releases, newest first."""
+    from ztom.cli.endpoints import releases_command
+
+    releases_command(alias, server)
+
+
+@release.command("watch")
+def release_watch(
+    release: Annotated[str, typer.Argument(help="Its id, or an endpoint's alias.")],
+    server: _Server = None,
+) -> None:
+    """Show a release live until it has ended; the exit status is 0 if it was promoted."""
+    from ztom.cli.endpoints import watch_command
+
+    raise typer.Exit(watch_command(release, server))
+
+
+@release.command("tell")
+def release_tell(
+    release: Annotated[str, typer.Argument(help="Its id.")],
+    command: Annotated[str, typer.Argument(help="promote, rollback, resume or abort.")],
+    server: _Server = None,
+) -> None:
+    """Tell a release something."""
+    from ztom.cli.endpoints import command_release
+
+    command_release(release, command, server)
+
+
 _Data = Annotated[Path, typer.Option(help="The server's data folder.")]
 _LedgerOption = Annotated[str | None, typer.Option(help=_LEDGER + " ledger.db in it if none.")]
-_Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the server.")
-]
 
 
 @app.command()

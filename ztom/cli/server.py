@@ -31,21 +31,12 @@ def server_config(data: Path, ledger: str | None, overrides: list[str]) -> Serve
     Raises:
         ConfigError: An option is misspelt or out of range.
     """
-    import yaml
-
     from serve_apps.control_plane.config import ServerConfig
 
     values: dict[str, object] = {"data": data}
     if ledger is not None:
         values["ledger"] = ledger
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise ConfigError("an option is not KEY=VALUE", got=override)
-        try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the value of {key} is not YAML", got=str(error)) from error
+    values |= parse_settings(overrides)
     try:
         return ServerConfig.model_validate(values)
     except ValidationError as error:
@@ -53,6 +44,26 @@ def server_config(data: Path, ledger: str | None, overrides: list[str]) -> Serve
             f"{'.'.join(map(str, issue['loc']))}: {issue['msg']}" for issue in error.errors()
         ]
         raise ConfigError("the server's options are wrong", got="; ".join(problems)) from error
+
+
+def parse_settings(settings: list[str]) -> dict[str, object]:
+    """What ``--set KEY=VALUE`` says; values are YAML.
+
+    Raises:
+        ConfigError: One is not of this form.
+    """
+    import yaml
+
+    values: dict[str, object] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError("an option is not KEY=VALUE", got=setting)
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the value of {key} is not YAML", got=str(error)) from error
+    return values
 
 
 def up_command(config: ServerConfig, *, host: str, port: int) -> None:

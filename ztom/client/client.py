@@ -19,18 +19,15 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ztom.checkpoints.outgoing import Piece, local_piece, pieces_of, tar_chunks, tar_size
-from ztom.checkpoints.storage import open_source
+from ztom.client.endpoints import Endpoints
 from ztom.client.records import Checkpoint, Project, SearchAnswer, Trial
+from ztom.client.transfer import Sending, bar, unpack
 from ztom.errors import ConfigError, ServerError
-from ztom.settings import Settings
 
 _CONNECT_S = 10.0
 #: Times in a row that a search's events are asked for again; some two minutes in all.
@@ -59,6 +56,8 @@ class Client:
         )
         if key:
             self._http.headers["Authorization"] = f"Bearer {key}"
+        #: What is served: deployments, endpoints, releases.
+        self.endpoints = Endpoints(self._json, self._events)
 
     @classmethod
     def login(cls, server: str | None, username: str, password: str) -> Self:
@@ -135,7 +134,7 @@ class Client:
             **({} if tag is None else {"tag": tag}),
         }
         route = "/project/base-model" if base else "/project/file"
-        with _Sending(fields, path, show=progress) as sending:
+        with Sending(fields, path, show=progress) as sending:
             answer = self._json("POST", route, content=sending.chunks(), headers=sending.headers)
         return Project.model_validate(answer)
 
@@ -162,7 +161,7 @@ class Client:
     def add_data(self, project_id: str, path: str | Path) -> str:
         """Upload a data set; the answer names it in `search`."""
         path = Path(path)
-        with _Sending({"projectId": project_id}, path, show=False) as sending:
+        with Sending({"projectId": project_id}, path, show=False) as sending:
             answer = self._json(
                 "POST", "/v1/data", content=sending.chunks(), headers=sending.headers
             )
@@ -201,7 +200,7 @@ class Client:
             **options,
         )
         total = int(options.get("maxEvaluations", 50)) + 5
-        with _bar("searching", total, show=progress) as advance:
+        with bar("searching", total, show=progress) as advance:
             for trial in self.follow_search(request_id):
                 advance(1)
                 if on_trial is not None:
@@ -327,7 +326,7 @@ class Client:
                 compressed = file.read(2) == b"\x1f\x8b"
             if compressed:
                 archive = archive.rename(archive.with_name(f"{archive.name}.gz"))
-            _unpack(archive, path)
+            unpack(archive, path)
         finally:
             archive.unlink(missing_ok=True)
         return path
@@ -347,7 +346,8 @@ class Client:
         return answer
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
-        return self._call(method, path, **options).json()
+        answer = self._call(method, path, **options)
+        return answer.json() if answer.content else None
 
     def _save(self, method: str, address: str, path: Path, **options: Any) -> Path:
         """Whole or not at all."""
@@ -381,79 +381,6 @@ class Client:
                     name = value
                 elif field == "data":
                     yield name, json.loads(value)
-
-
-class _Sending:
-    """A form with a file, made up while it is sent."""
-
-    def __init__(self, fields: Mapping[str, str], path: Path, *, show: bool) -> None:
-        self._pieces, self._is_folder = _pieces(path)
-        self._size = tar_size(self._pieces) if self._is_folder else self._pieces[0].nbytes
-        name = f"{path.name}.tar" if self._is_folder else path.name
-        self._show = show
-        boundary = secrets.token_hex(16)
-        parts = [
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
-            for key, value in fields.items()
-        ]
-        escaped = name.replace("\\", "\\\\").replace('"', "%22")
-        parts.append(
-            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{escaped}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        )
-        self._head = "".join(parts).encode()
-        self._tail = f"\r\n--{boundary}--\r\n".encode()
-        self.headers = {
-            "Content-Type": f"multipart/form-data; boundary={boundary}",
-            "Content-Length": str(len(self._head) + self._size + len(self._tail)),
-        }
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def chunks(self) -> Iterator[bytes]:
-        yield self._head
-        content = tar_chunks(self._pieces) if self._is_folder else self._pieces[0].chunks()
-        with _bar("sending", self._size, show=self._show) as advance:
-            for chunk in content:
-                yield chunk
-                advance(len(chunk))
-        yield self._tail
-
-
-def _pieces(path: Path) -> tuple[list[Piece], bool]:
-    settings = Settings()
-    if path.is_dir():
-        source = open_source(str(path), settings=settings)
-        names = [name for name in source.names() if _is_sent(name)]
-        return pieces_of(source, names), True
-    return [local_piece(path.absolute(), path.name, settings=settings)], False
-
-
-def _is_sent(name: str) -> bool:
-    """What a trainer keeps for itself stays here: its optimizer's state, its pickles."""
-    return not name.endswith((".bin", ".pt", ".pth", ".pkl")) and name != "trainer_state.json"
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Plain files only, by the same rules as an upload's."""
-    source = open_source(str(archive), settings=Settings())
-    folder.mkdir(parents=True, exist_ok=True)
-    for piece in pieces_of(source, source.names()):
-        with (folder / piece.name).open("wb") as file:
-            for chunk in piece.chunks():
-                file.write(chunk)
-
-
-@contextmanager
-def _bar(what: str, total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn(what), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, disable=not show) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)
 
 
 def _require_success(answer: httpx.Response) -> None:

@@ -41,14 +41,13 @@ class Role(StrEnum):
     PINNED = "pinned"
 
 
-class Rule(BaseModel):
-    """Requests that get a variant of their own; what is given has to fit, and something must be.
+class Match(BaseModel):
+    """Some of the requests; what is given has to fit, and something must be.
 
     Attributes:
         header: Name of a header, in lower case.
         value: What the header has to say.
         key: Id of the API key.
-        variant: Digest of the variant.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,7 +55,6 @@ class Rule(BaseModel):
     header: str | None = Field(default=None, pattern=r"^[a-z0-9-]{1,100}$")
     value: str | None = Field(default=None, min_length=1, max_length=1000)
     key: str | None = Field(default=None, min_length=1, max_length=100)
-    variant: Digest
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -70,6 +68,21 @@ class Rule(BaseModel):
         """Whether a request is one of those."""
         by_header = self.header is None or headers.get(self.header) == self.value
         return by_header and (self.key is None or self.key == key)
+
+    @property
+    def whom(self) -> tuple[str | None, str | None, str | None]:
+        """Header, value and key."""
+        return self.header, self.value, self.key
+
+
+class Rule(Match):
+    """Requests that get a variant of their own.
+
+    Attributes:
+        variant: Digest of the variant.
+    """
+
+    variant: Digest
 
 
 class Route(BaseModel):
@@ -109,8 +122,8 @@ class Route(BaseModel):
     @property
     def variants(self) -> tuple[str, ...]:
         """Every variant it names, once."""
-        named = (self.stable, self.canary, self.shadow, self.previous)
-        named += tuple(rule.variant for rule in self.rules)
+        named: list[str | None] = [self.stable, self.canary, self.shadow, self.previous]
+        named += [rule.variant for rule in self.rules]
         return tuple(dict.fromkeys(digest for digest in named if digest is not None))
 
 

@@ -58,7 +58,10 @@ def verify_variant(
         raise ConfigError("the share of tensors to derive again", got=share, expected="0 to 1")
     manifest = verify_manifest(folder)
     recipe = read_recipe(folder)
-    derived = _derivations(recipe, _open_chain(recipe, chain, settings)) if share else {}
+    derived = {}
+    if share:
+        opened = open_recipe_chain(recipe, settings=settings, chain=chain)
+        derived = _derivations(recipe, opened)
     variant = open_checkpoint(str(folder.absolute()), settings=settings)
     count = math.ceil(share * len(derived))
     order = sorted(
@@ -75,17 +78,20 @@ def verify_variant(
     return Verification(manifest, count, len(variant.tensors))
 
 
-def _derivations(recipe: Recipe, chain: Chain) -> dict[str, Callable[[], torch.Tensor]]:
-    """How to derive each tensor of the variant, by the name it has in the variant's files."""
-    read = file_reader(chain)
-    if recipe.form == "adapter":
-        tensors = blend_adapter(chain, recipe.factors, read).tensors
-        return {name: partial(tensors.__getitem__, name) for name in tensors}
-    plans = plan_blend(chain, recipe.factors, dtype=parse_dtype(recipe.dtype)).tensors
-    return {plan.name: partial(blend_tensor, plan, read) for plan in plans}
+def open_recipe_chain(
+    recipe: Recipe, *, settings: Settings, chain: ChainConfig | None = None
+) -> Chain:
+    """Open the chain that a variant was blended from; reads every byte of it.
 
+    Args:
+        recipe: Of the variant.
+        settings: For opening the chain.
+        chain: Where the chain is now; the recipe's own references when None.
 
-def _open_chain(recipe: Recipe, chain: ChainConfig | None, settings: Settings) -> Chain:
+    Raises:
+        VariantError: It is another chain.
+        ContentChangedError: A checkpoint is no longer what it was.
+    """
     config = chain or ChainConfig(
         topology=recipe.topology,
         latest=recipe.latest if recipe.topology == "siblings" else None,
@@ -102,6 +108,16 @@ def _open_chain(recipe: Recipe, chain: ChainConfig | None, settings: Settings) -
             expected=recipe.chain_digest[:12],
         )
     return opened
+
+
+def _derivations(recipe: Recipe, chain: Chain) -> dict[str, Callable[[], torch.Tensor]]:
+    """How to derive each tensor of the variant, by the name it has in the variant's files."""
+    read = file_reader(chain)
+    if recipe.form == "adapter":
+        tensors = blend_adapter(chain, recipe.factors, read).tensors
+        return {name: partial(tensors.__getitem__, name) for name in tensors}
+    plans = plan_blend(chain, recipe.factors, dtype=parse_dtype(recipe.dtype)).tensors
+    return {plan.name: partial(blend_tensor, plan, read) for plan in plans}
 
 
 def _difference(derived: torch.Tensor, written: torch.Tensor) -> str:

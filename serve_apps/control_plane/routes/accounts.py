@@ -156,6 +156,8 @@ def add_key(body: NewKey, caller: CallerOf, services: ServicesOf) -> JSONRespons
         scopes=body.scopes,
         project_id=body.project_id,
         actor=caller.actor,
+        requests_per_minute=body.requests_per_minute,
+        tokens_per_minute=body.tokens_per_minute,
     )
     return JSONResponse(
         {**key_document(key), "key": secret}, 201, headers={"Cache-Control": "no-store"}

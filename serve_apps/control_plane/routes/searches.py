@@ -31,6 +31,7 @@ from serve_apps.control_plane.wire import (
     request_document,
     with_warnings,
 )
+from serve_apps.event_stream import event_stream
 from ztom.errors import NotOnRecordError
 from ztom.ledger.records import TrialStatus
 from ztom.ledger.requests import RequestKind, RequestRecord, RequestStatus
@@ -84,10 +85,7 @@ def search(request_id: Id, caller: CallerOf, services: ServicesOf) -> dict[str, 
 async def events(request_id: Id, caller: CallerOf, services: ServicesOf) -> StreamingResponse:
     """Server-sent events: ``trial`` for each that ended, ``status``, and ``end`` at last."""
     await asyncio.to_thread(_search_of, request_id, caller, services)
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(
-        _events(request_id, services), media_type="text/event-stream", headers=headers
-    )
+    return event_stream(_events(request_id, services))
 
 
 @route(router, "POST", "/v1/searches/{request_id}/cancel", Permission.WRITE)

@@ -1,0 +1,190 @@
+"""Starting, watching and removing the applications of variants on Ray Serve.
+
+`Apps` is what the controller sees; `ServeApps` is the real one, there is no other in the package.
+Every call waits for Ray and belongs into a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from serve_apps.controller.specs import PREFIXES, AppSpec
+from serve_apps.variants.args import VariantArgs
+from serve_apps.variants.calls import Answer, Call, ReplicaState
+from ztom.errors import ConfigError, EngineError, EngineTimeoutError, ZtomError
+
+logger = logging.getLogger(__name__)
+
+_CALL_S = 120.0
+_LOOK_S = 5.0
+
+
+class AppState(StrEnum):
+    """How an application is."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    FAILED = "failed"
+    LEAVING = "leaving"
+
+
+@dataclass(frozen=True, slots=True)
+class AppStatus:
+    """How an application is, and why; how many replicas run."""
+
+    state: AppState
+    message: str = ""
+    replicas: int = 0
+
+
+class Apps(Protocol):
+    """Runs applications of variants."""
+
+    def status(self) -> dict[str, AppStatus]:
+        """Every application of a variant, by name."""
+
+    def start(self, spec: AppSpec) -> None:
+        """Have an application started; it is not waited for.
+
+        Raises:
+            ZtomError: The variant does not verify, or the cluster cannot run it.
+        """
+
+    def delete(self, name: str) -> None:
+        """Have an application removed, once it has answered what it is answering."""
+
+    def prove(self, spec: AppSpec, digest: str) -> None:
+        """Ask for one token through the way that traffic will take.
+
+        Raises:
+            EngineError: It is refused, or does not come.
+        """
+
+    def load(self, spec: AppSpec, digest: str, folder: str, name: str) -> None:
+        """Have every replica of a shared base load and prove an adapter.
+
+        Raises:
+            ZtomError: One of them cannot.
+        """
+
+    def swap(self, spec: AppSpec, folder: str, name: str, wait_s: float) -> None:
+        """Have every replica take on another variant of its chain.
+
+        Raises:
+            ZtomError: One of them cannot; it goes on with the variant that it had.
+        """
+
+    def replicas(self, app: str, deployment: str) -> list[ReplicaState]:
+        """How the replicas of an application are; those that do not say are left out."""
+
+
+class ServeApps:
+    """On the Ray Serve that this process is in."""
+
+    def status(self) -> dict[str, AppStatus]:
+        """See `Apps.status`."""
+        from ray import serve
+        from ray.serve.schema import ApplicationStatus
+        from ray.serve.schema import ReplicaState as State
+
+        states = {
+            ApplicationStatus.RUNNING: AppState.RUNNING,
+            ApplicationStatus.DEPLOY_FAILED: AppState.FAILED,
+            ApplicationStatus.UNHEALTHY: AppState.FAILED,
+            ApplicationStatus.DELETING: AppState.LEAVING,
+        }
+        found = {}
+        for name, app in serve.status().applications.items():
+            if not name.startswith(PREFIXES):
+                continue
+            deployments = app.deployments.values()
+            messages = [app.message, *(deployment.message for deployment in deployments)]
+            running = sum(each.replica_states.get(State.RUNNING, 0) for each in deployments)
+            found[name] = AppStatus(
+                states.get(app.status, AppState.STARTING), _reason("\n".join(messages)), running
+            )
+        return found
+
+    def start(self, spec: AppSpec) -> None:
+        """See `Apps.start`."""
+        from ray import serve
+        from ray.serve.exceptions import RayServeException
+
+        from serve_apps.variants.app import build, build_shared
+
+        args = spec.args
+        app = build(args) if isinstance(args, VariantArgs) else build_shared(args)
+        target = serve.RunTarget(app, name=spec.name, route_prefix=None)
+        try:
+            serve.run_many([target], wait_for_applications_running=False)
+        except RayServeException as error:
+            raise ConfigError("Serve refuses the application", got=_reason(str(error))) from error
+
+    def delete(self, name: str) -> None:
+        """See `Apps.delete`."""
+        from ray import serve
+
+        serve.delete(name, _blocking=False)
+
+    def prove(self, spec: AppSpec, digest: str) -> None:
+        """See `Apps.prove`."""
+        body = {"prompt": [0], "max_tokens": 1, "temperature": 0}
+        call = Call("completion", body, digest, request_id=f"prove-{digest[:12]}", exact=True)
+        handle = self._handle(spec.name, spec.deployment)
+        try:
+            answer: Answer = handle.ask.remote(call).result(timeout_s=_CALL_S)
+        except TimeoutError as error:
+            raise EngineTimeoutError(f"{spec.name} does not answer") from error
+        except Exception as error:  # Ray raises whatever came between
+            raise _ours(error, f"{spec.name} does not answer") from error
+        if answer.status != 200:
+            raise EngineError(f"{spec.name} does not answer", got=answer.body[:300].decode())
+
+    def load(self, spec: AppSpec, digest: str, folder: str, name: str) -> None:
+        """See `Apps.load`."""
+        self._everywhere(spec, "load", digest, folder, name)
+
+    def swap(self, spec: AppSpec, folder: str, name: str, wait_s: float) -> None:
+        """See `Apps.swap`."""
+        self._everywhere(spec, "swap", folder, name, wait_s)
+
+    def replicas(self, app: str, deployment: str) -> list[ReplicaState]:
+        """See `Apps.replicas`."""
+        try:
+            response = self._handle(app, deployment).broadcast("state")
+            found = response.results(timeout_s=_LOOK_S, return_exceptions=True)
+        except Exception as error:
+            logger.warning("%s does not say how it is: %s", app, type(error).__name__)
+            return []
+        return [state for state in found if isinstance(state, ReplicaState)]
+
+    def _everywhere(self, spec: AppSpec, method: str, *arguments: object) -> None:
+        handle = self._handle(spec.name, spec.deployment)
+        try:
+            handle.broadcast(method, *arguments).results(timeout_s=_CALL_S)
+        except Exception as error:
+            raise _ours(error, f"{spec.name} could not {method}") from error
+
+    @staticmethod
+    def _handle(app: str, deployment: str) -> Any:
+        from ray import serve
+
+        return serve.get_deployment_handle(deployment, app)
+
+
+def _ours(error: Exception, what: str) -> ZtomError:
+    """The error of ours that is behind one of Ray's."""
+    cause = getattr(error, "cause", error)
+    if isinstance(cause, ZtomError):
+        return cause
+    return EngineError(what, got=f"{type(cause).__name__}: {_reason(str(cause))}")
+
+
+def _reason(message: str) -> str:
+    """The error at the bottom of the traceback in which Serve reports a failed start."""
+    errors = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", message, flags=re.MULTILINE)
+    return errors[-1] if errors else message.strip()[-500:]

@@ -1,0 +1,83 @@
+"""What Prometheus sees of the replicas: queue, memory, and what a thousand tokens cost.
+
+The cost is what a replica's price an hour comes to for the tokens that it generated since the last
+look; an idle replica costs what it costs and generates nothing, which is no number.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ray.util.metrics import Gauge
+
+from serve_apps.controller.apps import Apps
+from serve_apps.controller.specs import parse_options
+from ztom.ledger.endpoints import DeploymentState, Endpoints
+from ztom.rollout.routing import Placement, read_table, variant_id
+
+_HOUR_S = 3600.0
+
+
+class ReplicaMetrics:
+    """Gauges by application and variant.
+
+    Args:
+        endpoints: The ledger's part.
+        apps: What runs.
+    """
+
+    def __init__(self, endpoints: Endpoints, apps: Apps) -> None:
+        self._endpoints = endpoints
+        self._apps = apps
+        tags = ("app",)
+        self._replicas = Gauge("ztom_replicas", description="Replicas that run.", tag_keys=tags)
+        self._running = Gauge(
+            "ztom_running_sequences", description="Sequences being generated.", tag_keys=tags
+        )
+        self._waiting = Gauge(
+            "ztom_waiting_sequences", description="Sequences that wait to be.", tag_keys=tags
+        )
+        self._memory = Gauge(
+            "ztom_memory_bytes", description="Of all replicas: device, or host.", tag_keys=tags
+        )
+        self._cost = Gauge(
+            "ztom_cost_per_1000_tokens",
+            description="Price of the replicas for a thousand generated tokens.",
+            tag_keys=tags,
+        )
+        self._ready = Gauge(
+            "ztom_variant_ready", description="1 for each variant that runs.", tag_keys=("variant",)
+        )
+        self._tokens: dict[str, tuple[float, int]] = {}
+        self._seen: set[str] = set()
+
+    def look(self) -> None:
+        """Ask every application how it is."""
+        table = read_table(self._endpoints.routing()[1])
+        prices = {
+            record.digest: parse_options(record.options).price_per_hour
+            for record in self._endpoints.deployments()
+            if record.state is DeploymentState.READY
+        }
+        ready = {variant_id(where.name, d) for d, where in table.placements.items()}
+        for variant in self._seen | ready:
+            self._ready.set(float(variant in ready), {"variant": variant})
+        self._seen |= ready
+        first = {where.app: (digest, where) for digest, where in table.placements.items()}
+        for digest, where in first.values():
+            self._one(where, prices.get(digest))
+
+    def _one(self, where: Placement, price: float | None) -> None:
+        states = self._apps.replicas(where.app, where.deployment)
+        tags = {"app": where.app}
+        self._replicas.set(len(states), tags)
+        self._running.set(sum(state.running for state in states), tags)
+        self._waiting.set(sum(state.waiting for state in states), tags)
+        self._memory.set(sum(state.memory_bytes for state in states), tags)
+        now, tokens = time.monotonic(), sum(state.generated_tokens for state in states)
+        then, before = self._tokens.get(where.app, (now, tokens))
+        self._tokens[where.app] = (now, tokens)
+        generated = tokens - before
+        if price is not None and generated > 0:
+            spent = price * len(states) * (now - then) / _HOUR_S
+            self._cost.set(1000 * spent / generated, tags)

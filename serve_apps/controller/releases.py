@@ -1,0 +1,205 @@
+"""Moving releases: what `ztom.rollout.release.decide` wants, carried out.
+
+Each look starts from the ledger. The new state is saved with its audit rows first, and traffic is
+changed after that: a controller that dies in between finds traffic that is not as the state wants
+it, and changes it then. A release owns its alias' route as long as the route bears its id; when
+somebody has changed the route by hand, the release is over.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import reduce
+
+from serve_apps.controller.traffic import change_table
+from ztom.errors import NotOnRecordError, ZtomError
+from ztom.ledger.endpoints import (
+    DeploymentState,
+    Endpoints,
+    FeedbackSum,
+    RolloutRecord,
+    RolloutStatus,
+)
+from ztom.rollout.observations import ArmCounts, StepObservations
+from ztom.rollout.plan import ReleasePlan
+from ztom.rollout.release import (
+    Action,
+    Command,
+    Deployment,
+    Promote,
+    Record,
+    ReleaseContext,
+    ReleaseState,
+    ReleaseStatus,
+    RollBack,
+    SetTraffic,
+    Traffic,
+    decide,
+)
+from ztom.rollout.routing import Role, Route, RoutingTable, promoted, read_table, rolled_back
+
+logger = logging.getLogger(__name__)
+
+ACTOR = "controller"
+
+
+def move_releases(endpoints: Endpoints, *, seconds: float) -> None:
+    """One look at every release that is under way.
+
+    Args:
+        endpoints: The ledger's part.
+        seconds: Since the last look, on a monotonic clock.
+    """
+    for record in endpoints.open_rollouts():
+        try:
+            _move(endpoints, record, seconds)
+        except ZtomError as error:
+            logger.error("release %s of %s: %s", record.id, record.alias, error)
+
+
+def _move(endpoints: Endpoints, record: RolloutRecord, seconds: float) -> None:
+    state = ReleaseState.model_validate(record.state)
+    if _is_about_to_begin(endpoints, record.candidate):
+        return
+    context = _context(endpoints, record, state, seconds)
+    decision = decide(context, state)
+    if decision.state.settled and decision.state.status != ReleaseStatus.PROMOTED:
+        _let_go(endpoints, record)
+    _save(endpoints, record, decision.state, decision.actions)
+    for action in decision.actions:
+        if not isinstance(action, Record):
+            _carry_out(endpoints, record, decision.state, action)
+
+
+def _save(
+    endpoints: Endpoints, record: RolloutRecord, state: ReleaseState, actions: tuple[Action, ...]
+) -> None:
+    """Until its traffic is as it left it, a release stays open."""
+    content = state.model_dump(mode="json")
+    records = tuple((str(a.action), a.note) for a in actions if isinstance(a, Record))
+    status = RolloutStatus(state.status) if state.settled else record.status
+    if not state.finished:
+        status = RolloutStatus(state.status)
+    if content == record.state and not records and record.command is None and status.is_open:
+        return
+    endpoints.save_rollout(
+        record.id, state=content, status=status, done=record.command, records=records
+    )
+
+
+def _context(
+    endpoints: Endpoints, record: RolloutRecord, state: ReleaseState, seconds: float
+) -> ReleaseContext:
+    table = read_table(endpoints.routing()[1])
+    route = table.routes.get(record.alias)
+    is_ours = route is not None and route.release == record.id
+    told = Command(record.command) if record.command in set(Command) else None
+    if not is_ours and told is None and not state.finished:
+        told = Command.ABORT  # somebody changed the route by hand
+    state_now, note = _deployment(endpoints, record.candidate)
+    return ReleaseContext(
+        plan=ReleasePlan.model_validate(record.plan),
+        observations=_observations(endpoints, record, state.step),
+        seconds_since_last_tick=seconds,
+        deployment=state_now,
+        deployment_note=note,
+        traffic=_traffic(route, record.candidate, is_ours=is_ours),
+        command=told,
+    )
+
+
+def _is_about_to_begin(endpoints: Endpoints, candidate: str) -> bool:
+    """The release is written down before the route bears its id."""
+    try:
+        return endpoints.deployment(candidate).intent is not None
+    except NotOnRecordError:
+        return False
+
+
+def _traffic(route: Route | None, candidate: str, *, is_ours: bool) -> Traffic:
+    """The traffic that is the release's to change."""
+    if route is None or not is_ours:
+        return Traffic(promoted=route is not None and route.stable == candidate)
+    return Traffic(
+        shadow_percent=route.shadow_percent if route.shadow == candidate else 0.0,
+        canary_percent=route.canary_percent if route.canary == candidate else 0.0,
+        promoted=route.stable == candidate,
+    )
+
+
+def _deployment(endpoints: Endpoints, digest: str) -> tuple[Deployment, str]:
+    try:
+        record = endpoints.deployment(digest)
+    except NotOnRecordError:
+        return Deployment.FAILED, "it is not on record any more"
+    states = {
+        DeploymentState.STARTING: Deployment.STARTING,
+        DeploymentState.READY: Deployment.READY,
+    }
+    return states.get(record.state, Deployment.FAILED), record.reason or ""
+
+
+def _observations(endpoints: Endpoints, record: RolloutRecord, step: int) -> StepObservations:
+    rows = endpoints.observations(record.id, step)
+    total = reduce(
+        StepObservations.__add__, map(StepObservations.model_validate, rows), StepObservations()
+    )
+    feedback = endpoints.feedback(record.id, step)
+    judged = StepObservations(
+        candidate=_judged(feedback.get(Role.CANARY)), stable=_judged(feedback.get(Role.STABLE))
+    )
+    return total + judged
+
+
+def _judged(feedback: FeedbackSum | None) -> ArmCounts:
+    if feedback is None:
+        return ArmCounts()
+    return ArmCounts(feedback=feedback.count, feedback_error=feedback.error)
+
+
+def _carry_out(
+    endpoints: Endpoints, record: RolloutRecord, state: ReleaseState, action: Action
+) -> None:
+    def change(table: RoutingTable) -> RoutingTable:
+        route = table.routes.get(record.alias)
+        if route is None or route.release != record.id:
+            return table
+        return table.with_route(record.alias, _changed(route, record, state, action))
+
+    change_table(
+        endpoints,
+        change,
+        actor=ACTOR,
+        action=f"route.{action.kind}",
+        subject=f"endpoint:{record.alias}",
+        note=f"release {record.id}",
+    )
+
+
+def _let_go(endpoints: Endpoints, record: RolloutRecord) -> None:
+    """A candidate that never had any traffic is still named by the route."""
+    _carry_out(endpoints, record, ReleaseState(), RollBack(reason="over"))
+
+
+def _changed(route: Route, record: RolloutRecord, state: ReleaseState, action: Action) -> Route:
+    match action:
+        case Promote():
+            return promoted(route, record.candidate)
+        case RollBack():
+            return rolled_back(route)
+        case SetTraffic() if state.finished:
+            return rolled_back(route)
+        case SetTraffic(shadow_percent=shadow, canary_percent=canary):
+            return Route(
+                stable=route.stable,
+                previous=route.previous,
+                canary=record.candidate,
+                canary_percent=canary,
+                shadow=record.candidate,
+                shadow_percent=shadow,
+                rules=route.rules,
+                release=record.id,
+                step=state.step,
+            )
+        case _:
+            return route

@@ -1,0 +1,323 @@
+"""Changes of traffic: what deploying, promoting and rolling back do to the routing table.
+
+Each is one change of the table in the ledger, with its row of the audit chain; gateways see it
+within a moment. While a release moves an alias, its route bears the release's id; a change by hand
+takes the id away, and the release ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ztom.errors import AlreadyOnRecordError, ConfigError, NotOnRecordError
+from ztom.ledger.endpoints import DeploymentRecord, Endpoints, RolloutRecord
+from ztom.rollout.plan import ReleasePlan
+from ztom.rollout.release import ReleaseState
+from ztom.rollout.routing import (
+    ALIAS_PATTERN,
+    Match,
+    Percent,
+    Route,
+    RoutingTable,
+    Rule,
+    promoted,
+    read_table,
+    rolled_back,
+)
+
+
+class Intent(BaseModel):
+    """The traffic that a deployment is to get once it is ready.
+
+    Exactly one of the following, after the alias. A new alias is given to it at once where it wants
+    all of the traffic, or a release; a candidate, or a rule, waits until there is something stable.
+
+    Attributes:
+        alias: Under which clients ask for it.
+        now: All of it, at once.
+        canary: A share, in percent, until somebody says otherwise.
+        shadow: Copies of a share, in percent, until somebody says otherwise.
+        rule: Requests of some callers.
+        plan: What a release moves, step by step.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alias: str = Field(pattern=ALIAS_PATTERN)
+    now: bool = False
+    canary: Percent | None = None
+    shadow: Percent | None = None
+    rule: Match | None = None
+    plan: ReleasePlan | None = None
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> Self:
+        by_hand = self.canary is not None or self.shadow is not None
+        wishes = [self.now, by_hand, self.rule is not None, self.plan is not None]
+        if sum(wishes) != 1:
+            raise ValueError("say one of: now, canary and/or shadow, rule, plan")
+        return self
+
+    @property
+    def kind(self) -> Literal["main", "candidate", "rule"]:
+        """Which part of the traffic it is about."""
+        if self.rule is not None:
+            return "rule"
+        return "main" if self.now or self.plan is not None else "candidate"
+
+
+TableChange = Callable[[RoutingTable], RoutingTable]
+
+
+def change_table(
+    endpoints: Endpoints,
+    change: TableChange,
+    *,
+    actor: str,
+    action: str,
+    subject: str,
+    note: str = "",
+    expected: int | None = None,
+) -> int:
+    """Change the table in the ledger; see `Endpoints.change_routing`."""
+
+    def changed(content: Mapping[str, Any]) -> Mapping[str, Any]:
+        return change(read_table(content)).model_dump(mode="json")
+
+    return endpoints.change_routing(
+        changed, actor=actor, action=action, subject=subject, note=note, expected=expected
+    )
+
+
+def route_of(table: RoutingTable, alias: str) -> Route:
+    """The route of an alias.
+
+    Raises:
+        NotOnRecordError: There is none.
+    """
+    route = table.routes.get(alias)
+    if route is None:
+        raise NotOnRecordError("there is no such endpoint", got=alias)
+    return route
+
+
+def apply_intent(endpoints: Endpoints, record: DeploymentRecord, *, actor: str) -> bool:
+    """Give a deployment that is in the table the traffic that it was deployed for.
+
+    Doing it again changes nothing.
+
+    Returns:
+        Whether it has it now; a candidate waits until its alias has something stable.
+
+    Raises:
+        AlreadyOnRecordError: A release of the alias is under way.
+    """
+    if record.intent is None:
+        return True
+    intent = Intent.model_validate(record.intent)
+    table = read_table(endpoints.routing()[1])
+    if intent.kind != "main" and intent.alias not in table.routes:
+        return False
+    rollout = None
+    if intent.plan is not None and intent.alias in table.routes:
+        rollout = _begun(endpoints, intent, record.digest, table.routes[intent.alias], actor)
+    change_table(
+        endpoints,
+        lambda table: with_intent(table, record.digest, intent, release=rollout),
+        actor=actor,
+        action="route.intent",
+        subject=f"endpoint:{intent.alias}",
+        note=f"variant {record.digest[:12]}",
+    )
+    return True
+
+
+def with_intent(
+    table: RoutingTable, digest: str, intent: Intent, *, release: str | None
+) -> RoutingTable:
+    """The table with the traffic that a deployment was wanted for."""
+    route = table.routes.get(intent.alias)
+    if route is None:
+        return table.with_route(intent.alias, Route(stable=digest))
+    if intent.rule is not None:
+        rule = Rule(variant=digest, **intent.rule.model_dump())
+        rules = (rule, *(each for each in route.rules if each.whom != rule.whom))
+        return table.with_route(intent.alias, _with(route, rules=rules))
+    if digest == route.stable:
+        return table
+    if intent.now:
+        return table.with_route(intent.alias, promoted(route, digest))
+    if release is not None:
+        started = _with(route, canary=None, canary_percent=0.0, shadow=digest, shadow_percent=0.0)
+        return table.with_route(intent.alias, _with(started, release=release, step=0))
+    return table.with_route(intent.alias, _by_hand(route, digest, intent.canary, intent.shadow))
+
+
+def set_traffic(
+    endpoints: Endpoints,
+    alias: str,
+    *,
+    canary: float | None,
+    shadow: float | None,
+    actor: str,
+) -> int:
+    """Give the candidate other shares, by hand; None leaves one as it is.
+
+    Raises:
+        NotOnRecordError: There is no such endpoint.
+        ConfigError: It has no candidate.
+    """
+
+    def change(table: RoutingTable) -> RoutingTable:
+        route = route_of(table, alias)
+        candidate = route.canary or route.shadow
+        if candidate is None:
+            raise ConfigError(f"{alias} has no candidate", fix="Deploy a variant to it first.")
+        ours = route.model_copy(update={"release": None, "step": 0})
+        return table.with_route(alias, _by_hand(ours, candidate, canary, shadow))
+
+    note = f"canary {canary}, shadow {shadow}"
+    return _by_person(endpoints, alias, change, actor=actor, action="route.traffic", note=note)
+
+
+def promote(endpoints: Endpoints, alias: str, *, actor: str, expected: int | None = None) -> int:
+    """Make the candidate the stable variant.
+
+    Raises:
+        NotOnRecordError: There is no such endpoint.
+        ConfigError: It has no candidate.
+    """
+
+    def change(table: RoutingTable) -> RoutingTable:
+        route = route_of(table, alias)
+        candidate = route.canary or route.shadow
+        if candidate is None:
+            raise ConfigError(f"{alias} has no candidate", fix="Deploy a variant to it first.")
+        return table.with_route(alias, promoted(route, candidate))
+
+    return _by_person(
+        endpoints, alias, change, actor=actor, action="route.promote", expected=expected
+    )
+
+
+def rollback(endpoints: Endpoints, alias: str, *, actor: str, expected: int | None = None) -> int:
+    """Take the candidate away; without one, go back to what was stable before.
+
+    Raises:
+        NotOnRecordError: There is no such endpoint.
+        ConfigError: There is nothing to go back to.
+    """
+
+    def change(table: RoutingTable) -> RoutingTable:
+        route = rolled_back(route_of(table, alias))
+        return _swapped_back(table.with_route(alias, route), route.stable)
+
+    return _by_person(
+        endpoints, alias, change, actor=actor, action="route.rollback", expected=expected
+    )
+
+
+def remove(endpoints: Endpoints, alias: str, *, actor: str) -> int:
+    """Take an endpoint away; its variants are removed once nothing else names them.
+
+    Raises:
+        NotOnRecordError: There is no such endpoint.
+    """
+
+    def change(table: RoutingTable) -> RoutingTable:
+        route_of(table, alias)
+        return table.with_route(alias, None)
+
+    return _by_person(endpoints, alias, change, actor=actor, action="route.remove")
+
+
+def remove_rule(endpoints: Endpoints, alias: str, rule: Match, *, actor: str) -> int:
+    """Take a rule away.
+
+    Raises:
+        NotOnRecordError: There is no such endpoint, or no such rule.
+    """
+
+    def change(table: RoutingTable) -> RoutingTable:
+        route = route_of(table, alias)
+        rules = tuple(each for each in route.rules if each.whom != rule.whom)
+        if rules == route.rules:
+            raise NotOnRecordError(f"{alias} has no such rule")
+        return table.with_route(alias, _with(route, rules=rules))
+
+    return _by_person(endpoints, alias, change, actor=actor, action="route.rule.remove")
+
+
+def _by_person(
+    endpoints: Endpoints,
+    alias: str,
+    change: TableChange,
+    *,
+    actor: str,
+    action: str,
+    note: str = "",
+    expected: int | None = None,
+) -> int:
+    return change_table(
+        endpoints,
+        change,
+        actor=actor,
+        action=action,
+        subject=f"endpoint:{alias}",
+        note=note,
+        expected=expected,
+    )
+
+
+def _begun(
+    endpoints: Endpoints, intent: Intent, candidate: str, route: Route, actor: str
+) -> str | None:
+    """The release for an intent; the one that was begun for it already, if there is one."""
+    if route.stable == candidate or intent.plan is None:
+        return None
+    for rollout in endpoints.open_rollouts():
+        if rollout.alias == intent.alias:
+            return _same(rollout, candidate).id
+    return endpoints.start_rollout(
+        intent.alias,
+        candidate=candidate,
+        stable=route.stable,
+        plan=intent.plan.model_dump(mode="json"),
+        state=ReleaseState().model_dump(mode="json"),
+        actor=actor,
+    ).id
+
+
+def _same(rollout: RolloutRecord, candidate: str) -> RolloutRecord:
+    if rollout.candidate != candidate:
+        raise AlreadyOnRecordError(
+            f"a release of {rollout.alias} is under way",
+            got=f"{rollout.id}, of {rollout.candidate[:12]}",
+            fix="Wait for its end, or roll it back.",
+        )
+    return rollout
+
+
+def _by_hand(route: Route, digest: str, canary: float | None, shadow: float | None) -> Route:
+    same = digest in (route.canary, route.shadow)
+    canary = (route.canary_percent if same else 0.0) if canary is None else canary
+    shadow = (route.shadow_percent if same else 0.0) if shadow is None else shadow
+    return _with(route, canary=digest, canary_percent=canary, shadow=digest, shadow_percent=shadow)
+
+
+def _swapped_back(table: RoutingTable, digest: str) -> RoutingTable:
+    """The table with the variant in the application that it shares, where there is such a one."""
+    where = table.placements[digest]
+    if where.current in (None, digest):
+        return table
+    for each, other in table.placements.items():
+        if other.app == where.app:
+            table = table.with_placement(each, other.model_copy(update={"current": digest}))
+    return table
+
+
+def _with(route: Route, **changes: object) -> Route:
+    return Route.model_validate({**route.model_dump(), **changes})

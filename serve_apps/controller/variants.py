@@ -1,0 +1,61 @@
+"""Finding the variant that somebody wants served, and what its own files say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ztom.checkpoints.reference import parse_reference
+from ztom.errors import ConfigError, VariantError
+from ztom.settings import Settings
+from ztom.variants.manifest import read_manifest
+from ztom.variants.recipe import read_recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A variant on disk.
+
+    Attributes:
+        folder: Of its files.
+        digest: Of its manifest, whose files are checked before it is served.
+        verdict: Outcome of its proof; None for factors set by hand.
+        base: What an adapter is loaded on: ``reference`` and ``digest``; None for full weights.
+    """
+
+    folder: Path
+    digest: str
+    verdict: str | None
+    base: Mapping[str, str] | None
+
+
+def find_variant(reference: str, settings: Settings) -> Found:
+    """Read what a variant says of itself.
+
+    Args:
+        reference: Its folder.
+        settings: With the roots under which it has to be.
+
+    Raises:
+        ReferenceRefusedError: It is somewhere else.
+        ConfigError: It is not a folder of this machine.
+        VariantError: It is no variant.
+    """
+    parsed = parse_reference(reference, settings=settings)
+    if parsed.scheme != "file" or parsed.archive != "none":
+        raise ConfigError(
+            "a variant is served from a folder",
+            got=reference,
+            fix="Copy it to where every node of the cluster can read it.",
+        )
+    folder = Path(parsed.path)
+    if not folder.is_dir():
+        raise VariantError("there is no such variant", got=reference, expected="a folder")
+    digest = read_manifest(folder).digest
+    recipe = read_recipe(folder)
+    verdict = None if recipe.evidence is None else recipe.evidence.verdict.get("outcome")
+    base = None
+    if recipe.form == "adapter":
+        base = {"reference": recipe.members[0].reference, "digest": recipe.members[0].sha256}
+    return Found(folder, digest, verdict, base)

@@ -1,0 +1,149 @@
+"""Calling the replicas of a variant: Ray Serve's handles, with deadlines and one more try.
+
+`Backends` is what the gateway sees; `ServeBackends` is the real one, there is no other in the
+package. A call that a replica had not begun to answer when it died is sent to another one; what has
+begun to arrive is never sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any, Protocol
+
+from serve_apps.variants.calls import Answer, Call, StreamItem
+from ztom.rollout.routing import Placement
+
+logger = logging.getLogger(__name__)
+
+#: Times a call is sent while nothing of its answer has arrived.
+_TRIES = 3
+_BETWEEN_TRIES_S = 0.05
+#: A stream that has begun and then says nothing for so long has died.
+_SILENCE_S = 60.0
+
+
+class Overloaded(Exception):
+    """The variant's queue is full."""
+
+
+class Unavailable(Exception):
+    """No replica answered: the variant does not run, or its replicas die."""
+
+
+class Late(Exception):
+    """No answer within the deadline."""
+
+
+class Backends(Protocol):
+    """Calls variants where they run."""
+
+    async def ask(self, placement: Placement, call: Call) -> Answer:
+        """One whole answer.
+
+        Raises:
+            Overloaded: The queue is full.
+            Unavailable: No replica answered.
+            Late: Not within the placement's ``timeout_s``.
+        """
+
+    def stream(self, placement: Placement, call: Call) -> AsyncGenerator[StreamItem, None]:
+        """A stream: `Opened`, pieces of text, `StreamEnd`; or one `Answer` that refuses.
+
+        What `ask` raises is raised before the first item; later only `Unavailable` is.
+        """
+
+    def forget(self, app: str) -> None:
+        """An application is not called any more."""
+
+
+class ServeBackends:
+    """Through the handles of Ray Serve, which pick the replica with the shorter queue."""
+
+    def __init__(self) -> None:
+        self._handles: dict[tuple[str, str], Any] = {}
+
+    async def ask(self, placement: Placement, call: Call) -> Answer:
+        """See `Backends.ask`."""
+        try:
+            async with asyncio.timeout(placement.timeout_s):
+                for attempt in range(1, _TRIES + 1):
+                    response = self._handle(placement, stream=False).ask.remote(call)
+                    try:
+                        answer: Answer = await response
+                        return answer
+                    except asyncio.CancelledError:
+                        response.cancel()
+                        raise
+                    except Exception as error:
+                        await self._again_or_raise(error, placement, attempt)
+        except TimeoutError:
+            raise Late from None
+        raise Unavailable
+
+    async def stream(self, placement: Placement, call: Call) -> AsyncGenerator[StreamItem, None]:
+        """See `Backends.stream`."""
+        first, rest = await self._opened(placement, call)
+        try:
+            yield first
+            while True:
+                async with asyncio.timeout(max(_SILENCE_S, placement.timeout_s)):
+                    item = await anext(rest, None)
+                if item is None:
+                    return
+                yield item
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except Exception as error:
+            logger.warning("a stream of %s broke: %s", placement.app, type(error).__name__)
+            raise Unavailable from error
+        finally:
+            # of a stream that has ended this is no more than a look
+            with contextlib.suppress(Exception):
+                rest.cancel()
+
+    async def _opened(self, placement: Placement, call: Call) -> tuple[StreamItem, Any]:
+        try:
+            async with asyncio.timeout(placement.timeout_s):
+                for attempt in range(1, _TRIES + 1):
+                    response = self._handle(placement, stream=True).stream.remote(call)
+                    try:
+                        return await anext(response), response
+                    except asyncio.CancelledError:
+                        response.cancel()
+                        raise
+                    except Exception as error:
+                        await self._again_or_raise(error, placement, attempt)
+        except TimeoutError:
+            raise Late from None
+        raise Unavailable
+
+    def forget(self, app: str) -> None:
+        """See `Backends.forget`."""
+        for key in [key for key in self._handles if key[0] == app]:
+            del self._handles[key]
+
+    def _handle(self, placement: Placement, *, stream: bool) -> Any:
+        from ray import serve
+
+        key = (placement.app, "stream" if stream else "ask")
+        if key not in self._handles:
+            handle = serve.get_deployment_handle(placement.deployment, placement.app)
+            self._handles[key] = handle.options(stream=stream)
+        return self._handles[key]
+
+    async def _again_or_raise(self, error: Exception, placement: Placement, attempt: int) -> None:
+        from ray.exceptions import RayTaskError
+        from ray.serve.exceptions import BackPressureError
+
+        if isinstance(error, BackPressureError):
+            raise Overloaded from error
+        logger.warning(
+            "a call to %s failed before its answer began: %s", placement.app, type(error).__name__
+        )
+        # what a replica raised, it would raise again
+        if isinstance(error, RayTaskError) or attempt == _TRIES:
+            raise Unavailable from error
+        await asyncio.sleep(_BETWEEN_TRIES_S * attempt)

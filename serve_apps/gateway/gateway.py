@@ -1,0 +1,318 @@
+"""From a request in OpenAI's form to a variant's answer: route, call, report.
+
+One `Gateway` lives in each process that takes requests in. What it decides is
+`ztom.rollout.routing`'s; how replicas are called is `serve_apps.gateway.backends`'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi.responses import JSONResponse, Response
+
+from serve_apps.event_stream import event_stream
+from serve_apps.gateway.backends import Backends, Late, Overloaded, Unavailable
+from serve_apps.gateway.metrics import GatewayMetrics
+from serve_apps.gateway.observe import Observer
+from serve_apps.gateway.quota import Quota, Quotas
+from serve_apps.gateway.response_ids import Origin, ResponseIds
+from serve_apps.gateway.shadow import Mirror, Mirrored, text_of, text_of_events
+from serve_apps.gateway.table import TableKeeper
+from serve_apps.variants.calls import Answer, Call, Opened, StreamEnd, StreamItem
+from serve_apps.variants.wire import DONE_EVENT, Kind, Reply, event, no_such_model, refusal
+from ztom.ledger.endpoints import Endpoints
+from ztom.rollout.routing import Choice, RoutingTable, choose, variant_id
+
+#: Under Serve's own logger, whose files and format it shares.
+access_log = logging.getLogger("ray.serve.ztom.gateway")
+
+#: Which variant answered, and why that one.
+VARIANT_HEADER, ROLE_HEADER = "x-ztom-variant", "x-ztom-role"
+#: Callers with the same value stay with the same variant; without it, OpenAI's ``user`` does.
+STICKY_HEADER = "x-ztom-sticky"
+
+_RETRY_AFTER_S = {429: "1", 503: "2"}
+_OPENAI_PREFIX: Mapping[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who sends a request.
+
+    Attributes:
+        key: Id of the API key, or of the user who is logged in: whose quota is used.
+        quota: What may be used.
+    """
+
+    key: str
+    quota: Quota = Quota()
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request on its way."""
+
+    kind: Kind
+    asker: Asker
+    choice: Choice
+    call: Call
+    began: float
+    first_s: float | None = None
+    events: list[str] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Gateway:
+    """Answers requests.
+
+    Args:
+        endpoints: The ledger's part about what is served.
+        backends: For calling variants.
+        ids: Makes the ids of answers.
+        share: This process's part of every key's quota.
+    """
+
+    def __init__(
+        self, endpoints: Endpoints, backends: Backends, ids: ResponseIds, *, share: float = 1.0
+    ) -> None:
+        self._backends = backends
+        self._metrics = GatewayMetrics()
+        self._quotas = Quotas(share)
+        self._observer = Observer(endpoints)
+        self._mirror = Mirror(backends, self._metrics, self._observer.compared)
+        self._keeper = TableKeeper(endpoints, self._changed)
+        self.ids = ids
+
+    @property
+    def table(self) -> RoutingTable:
+        """The routing table in use."""
+        return self._keeper.table
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep up with the ledger while in the context; the first table is there before it."""
+        await self._keeper.look()
+        works = (self._keeper.keep_up(), self._mirror.run(), self._observer.keep_writing())
+        tasks = [asyncio.create_task(work) for work in works]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self._observer.write)
+
+    async def answer(
+        self, kind: Kind, body: Mapping[str, Any], asker: Asker, headers: Mapping[str, str]
+    ) -> Response:
+        """Answer one request; every failure is an answer in OpenAI's form."""
+        began = time.monotonic()
+        model = body.get("model")
+        if not isinstance(model, str) or not model:
+            return self.refuse(refusal(400, "'model' must be a string.", param="model"))
+        wait_s = self._quotas.admit(asker.key, asker.quota, now=began)
+        if wait_s > 0:
+            return self._over_quota(wait_s)
+        exchange = self._routed(kind, model, body, asker, headers, began)
+        if exchange is None:
+            return self.refuse(no_such_model(model))
+        self._metrics.began(exchange.choice)
+        if body.get("stream"):
+            return await self._streamed(exchange)
+        return await self._whole(exchange)
+
+    def refuse(self, reply: Reply, retry_after_s: int | None = None) -> Response:
+        """An answer that no variant gave."""
+        self._metrics.refused(reply.status)
+        return _refused(reply, {} if retry_after_s is None else {"retry-after": str(retry_after_s)})
+
+    def _over_quota(self, wait_s: float) -> Response:
+        reply = refusal(429, "The key's quota is used up.", code="rate_limit_exceeded")
+        return self.refuse(reply, int(wait_s) + 1)
+
+    def _routed(
+        self,
+        kind: Kind,
+        model: str,
+        body: Mapping[str, Any],
+        asker: Asker,
+        headers: Mapping[str, str],
+        began: float,
+    ) -> _Exchange | None:
+        request = self.ids.nonce()
+        user = body.get("user")
+        caller = headers.get(STICKY_HEADER) or (user if isinstance(user, str) else "") or request
+        choice = choose(
+            self.table, model, caller=caller, request=request, headers=headers, key=asker.key
+        )
+        if choice is None:
+            return None
+        origin = Origin(choice.digest, choice.role, choice.release, choice.step)
+        call = Call(
+            kind=kind,
+            body=dict(body),
+            digest=choice.digest,
+            request_id=self.ids.make(origin, request),
+            folder=choice.placement.folder,
+            name=choice.placement.name,
+        )
+        exchange = _Exchange(kind, asker, choice, call, began)
+        if choice.shadow is not None:
+            exchange.events = []
+        return exchange
+
+    async def _whole(self, exchange: _Exchange) -> Response:
+        try:
+            answer = await self._backends.ask(exchange.choice.placement, exchange.call)
+        except (Overloaded, Unavailable, Late) as error:
+            return self._failed(exchange, error)
+        except BaseException:
+            self._ended(exchange, 499)
+            raise
+        return self._answered(exchange, answer)
+
+    def _answered(self, exchange: _Exchange, answer: Answer) -> Response:
+        self._ended(
+            exchange,
+            answer.status,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            empty=answer.empty,
+        )
+        if answer.status == 200 and exchange.events is not None:
+            self._copy(exchange, text_of(answer.body))
+        headers = self._headers(exchange, answer.variant)
+        if answer.status in _RETRY_AFTER_S:
+            headers["retry-after"] = _RETRY_AFTER_S[answer.status]
+        return Response(answer.body, answer.status, headers, media_type="application/json")
+
+    async def _streamed(self, exchange: _Exchange) -> Response:
+        items = self._backends.stream(exchange.choice.placement, exchange.call)
+        try:
+            first = await anext(items)
+        except (Overloaded, Unavailable, Late, StopAsyncIteration) as error:
+            return self._failed(exchange, error)
+        except BaseException:
+            self._ended(exchange, 499)
+            raise
+        if isinstance(first, Answer):
+            await items.aclose()
+            return self._answered(exchange, first)
+        variant = first.variant if isinstance(first, Opened) else ""
+        return event_stream(self._events(exchange, items), self._headers(exchange, variant))
+
+    async def _events(
+        self, exchange: _Exchange, items: AsyncGenerator[StreamItem, None]
+    ) -> AsyncIterator[str]:
+        end, status = StreamEnd(0, 0, False), 499
+        try:
+            async with aclosing(items):
+                async for item in items:
+                    if isinstance(item, str):
+                        if exchange.first_s is None:
+                            exchange.first_s = time.monotonic() - exchange.began
+                        if exchange.events is not None:
+                            exchange.events.append(item)
+                        yield item
+                    elif isinstance(item, StreamEnd):
+                        end, status = item, 500 if item.failed else 200
+            if status == 499:
+                raise Unavailable
+        except Unavailable:
+            status = 503
+            yield event(refusal(503, "The answer broke off.", code="variant_failed").body)
+            yield DONE_EVENT
+        finally:
+            self._ended(
+                exchange,
+                status,
+                prompt_tokens=end.prompt_tokens,
+                completion_tokens=end.completion_tokens,
+                empty=end.empty,
+            )
+        if status == 200 and exchange.events is not None:
+            self._copy(exchange, text_of_events(exchange.events))
+
+    def _failed(self, exchange: _Exchange, error: Exception) -> Response:
+        reply = _REFUSALS[type(error)] if type(error) in _REFUSALS else _REFUSALS[Unavailable]
+        self._ended(exchange, reply.status)
+        headers = self._headers(exchange, _name(exchange.choice))
+        return _refused(reply, {**headers, "retry-after": _RETRY_AFTER_S[reply.status]})
+
+    def _ended(
+        self,
+        exchange: _Exchange,
+        status: int,
+        *,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        empty: bool = False,
+    ) -> None:
+        now = time.monotonic()
+        seconds = now - exchange.began
+        choice, asker = exchange.choice, exchange.asker
+        self._quotas.use(asker.key, asker.quota, prompt_tokens + completion_tokens, now=now)
+        self._metrics.ended(
+            choice,
+            status=status,
+            seconds=seconds,
+            first_s=exchange.first_s,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+        )
+        self._observer.answered(choice, status=status, seconds=seconds, empty=empty)
+        access_log.info(
+            "answered",
+            extra={
+                "response_id": exchange.call.request_id,
+                "alias": choice.alias,
+                "variant": _name(choice),
+                "role": str(choice.role),
+                "status": status,
+                "key": asker.key,
+                "seconds": round(seconds, 4),
+                "first_token_seconds": exchange.first_s,
+                "prompt_tokens": prompt_tokens,
+                "completion_tokens": completion_tokens,
+            },
+        )
+
+    def _copy(self, exchange: _Exchange, text: str) -> None:
+        choice = exchange.choice
+        placement = self.table.placements.get(choice.shadow or "")
+        if placement is not None:
+            self._mirror.offer(Mirrored(choice, exchange.call, placement, text))
+
+    def _headers(self, exchange: _Exchange, variant: str) -> dict[str, str]:
+        return {
+            VARIANT_HEADER: variant or _name(exchange.choice),
+            ROLE_HEADER: exchange.choice.role,
+            "x-request-id": _OPENAI_PREFIX[exchange.kind] + exchange.call.request_id,
+        }
+
+    def _changed(self, version: int, gone: frozenset[str]) -> None:
+        self._metrics.table(version)
+        for app in gone:
+            self._backends.forget(app)
+
+
+_REFUSALS: Mapping[type[Exception], Reply] = {
+    Overloaded: refusal(429, "The model has too many requests; try again.", code="overloaded"),
+    Unavailable: refusal(503, "The model does not answer; try again.", code="unavailable"),
+    Late: refusal(503, "The model did not answer in time; try again.", code="timeout"),
+}
+
+
+def _refused(reply: Reply, headers: Mapping[str, str]) -> Response:
+    return JSONResponse(reply.body, reply.status, dict(headers))
+
+
+def _name(choice: Choice) -> str:
+    return variant_id(choice.placement.name, choice.digest)

@@ -1,0 +1,123 @@
+"""What Prometheus sees of the gateway, through Ray's own exporter: by alias, variant, role, status.
+
+The series and their labels are listed in ``serve_apps/gateway/README.md``; the Grafana dashboard
+``serve_apps/gateway/grafana.json`` draws them.
+"""
+
+from __future__ import annotations
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from ztom.rollout.routing import Choice, variant_id
+
+_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300]
+_WHO = ("alias", "variant", "role")
+
+
+class GatewayMetrics:
+    """Counters and histograms of one gateway process."""
+
+    def __init__(self) -> None:
+        who = _WHO
+        self._requests = Counter(
+            "ztom_requests", description="Requests answered.", tag_keys=(*who, "status")
+        )
+        self._tokens = Counter(
+            "ztom_tokens", description="Tokens of prompts and of answers.", tag_keys=(*who, "kind")
+        )
+        self._first = Histogram(
+            "ztom_time_to_first_token_seconds",
+            description="From the request to the first piece of a stream.",
+            boundaries=_SECONDS,
+            tag_keys=who,
+        )
+        self._between = Histogram(
+            "ztom_inter_token_seconds",
+            description="Mean time between the tokens of a stream.",
+            boundaries=[0.001, 0.0025, *_SECONDS],
+            tag_keys=who,
+        )
+        self._latency = Histogram(
+            "ztom_request_seconds",
+            description="From the request to the end of its answer.",
+            boundaries=_SECONDS,
+            tag_keys=who,
+        )
+        self._ongoing = Gauge(
+            "ztom_ongoing_requests", description="Requests being answered.", tag_keys=who
+        )
+        self._refused = Counter(
+            "ztom_refused_requests",
+            description="Requests that reached no variant.",
+            tag_keys=("status",),
+        )
+        self._mirrored = Counter(
+            "ztom_mirrored_requests",
+            description="Copies for shadows: answered, failed, or dropped because of too many.",
+            tag_keys=("variant", "outcome"),
+        )
+        self._table = Gauge("ztom_routing_version", description="The routing table in use.")
+        self._counts: dict[tuple[str, ...], int] = {}
+
+    def began(self, choice: Choice) -> None:
+        """A request goes to its variant."""
+        self._count(choice, 1)
+
+    def ended(
+        self,
+        choice: Choice,
+        *,
+        status: int,
+        seconds: float,
+        first_s: float | None = None,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+    ) -> None:
+        """A request was answered.
+
+        Args:
+            choice: Who answered.
+            status: HTTP.
+            seconds: From the request to the end.
+            first_s: To the first piece, of a stream.
+            prompt_tokens: Of the prompt.
+            completion_tokens: Of the answer.
+        """
+        tags = _tags(choice)
+        self._count(choice, -1)
+        self._requests.inc(1, {**tags, "status": str(status)})
+        self._latency.observe(seconds, tags)
+        if prompt_tokens:
+            self._tokens.inc(prompt_tokens, {**tags, "kind": "prompt"})
+        if completion_tokens:
+            self._tokens.inc(completion_tokens, {**tags, "kind": "completion"})
+        if first_s is not None:
+            self._first.observe(first_s, tags)
+            if completion_tokens > 1:
+                self._between.observe((seconds - first_s) / (completion_tokens - 1), tags)
+
+    def refused(self, status: int) -> None:
+        """A request went to no variant."""
+        self._refused.inc(1, {"status": str(status)})
+
+    def mirrored(self, variant: str, outcome: str) -> None:
+        """A copy for a shadow: ``answered``, ``failed`` or ``dropped``."""
+        self._mirrored.inc(1, {"variant": variant, "outcome": outcome})
+
+    def table(self, version: int) -> None:
+        """Another table is in use."""
+        self._table.set(version)
+
+    def _count(self, choice: Choice, change: int) -> None:
+        tags = _tags(choice)
+        key = tuple(tags.values())
+        self._counts[key] = self._counts.get(key, 0) + change
+        self._ongoing.set(self._counts[key], tags)
+
+
+def _tags(choice: Choice) -> dict[str, str]:
+    return {
+        "alias": choice.alias or "",
+        "variant": variant_id(choice.placement.name, choice.digest),
+        "role": choice.role,
+    }

@@ -1,0 +1,71 @@
+"""The routing table of one gateway process, kept up with the ledger's.
+
+A request is routed by the table that it finds when it comes, whole; the next one may find another.
+When the ledger cannot be read, the table stays as it was: traffic does not stop with the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from ztom.errors import ZtomError
+from ztom.ledger.endpoints import Endpoints
+from ztom.rollout.routing import RoutingTable, read_table
+
+logger = logging.getLogger(__name__)
+
+#: A change has to be seen within a second by every gateway.
+POLL_S = 0.2
+
+
+class TableKeeper:
+    """Looks for a newer table.
+
+    Args:
+        endpoints: The ledger's part.
+        on_change: Called with the version and the applications that no variant runs in any more.
+    """
+
+    def __init__(
+        self, endpoints: Endpoints, on_change: Callable[[int, frozenset[str]], None]
+    ) -> None:
+        self._endpoints = endpoints
+        self._on_change = on_change
+        self.version = 0
+        self.table = RoutingTable()
+
+    async def look(self) -> None:
+        """Take the newest table, if there is a newer one.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+            ConfigError: What it holds is no table.
+        """
+        newer = await asyncio.to_thread(self._newer)
+        if newer is None:
+            return
+        version, table = newer
+        gone = _apps(self.table) - _apps(table)
+        self.version, self.table = version, table
+        self._on_change(version, gone)
+
+    async def keep_up(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                await self.look()
+            except ZtomError as error:
+                logger.error("the routing table stays at version %d: %s", self.version, error)
+
+    def _newer(self) -> tuple[int, RoutingTable] | None:
+        if self._endpoints.routing_version() == self.version:
+            return None
+        version, content = self._endpoints.routing()
+        return version, read_table(content)
+
+
+def _apps(table: RoutingTable) -> frozenset[str]:
+    return frozenset(placement.app for placement in table.placements.values())

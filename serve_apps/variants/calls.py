@@ -1,0 +1,133 @@
+"""What a gateway and a replica say to each other: plain values that travel between processes.
+
+A gateway calls ``ask`` or ``stream`` of a deployment's handle with a `Call`. Nothing here knows of
+vLLM or of Ray, so a gateway can be tested with replicas that are a few lines long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from serve_apps.variants.wire import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of a client, on its way to a replica.
+
+    Attributes:
+        kind: Which of OpenAI's two endpoints was called.
+        body: The client's JSON body, parsed and otherwise as it came; its ``model`` is ignored.
+        digest: Hex sha256 of the variant that is wanted.
+        request_id: Becomes the tail of OpenAI's id (``chatcmpl-<request_id>``).
+        folder: Where the variant is; needed for an adapter that was not loaded yet.
+        name: Its model name; as `folder`.
+        exact: Refuse (503, code ``other_version``) rather than answer with another variant. A
+            replica with one full-weight variant answers with that one otherwise, and says so;
+            adapters are always the ones that were asked for.
+    """
+
+    kind: Kind
+    body: dict[str, Any]
+    digest: str
+    request_id: str
+    folder: str | None = None
+    name: str | None = None
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer, or a refusal in OpenAI's form.
+
+    Attributes:
+        status: HTTP status.
+        body: JSON.
+        variant: ``name@<first 12 of digest>`` of the variant that answered.
+        digest: Its whole digest.
+        prompt_tokens: Tokens of all prompts; 0 in a refusal.
+        completion_tokens: Tokens that were generated; 0 in a refusal.
+        empty: The status is 200 and some choice has no text.
+    """
+
+    status: int
+    body: bytes
+    variant: str
+    digest: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The first item of a stream that was accepted.
+
+    Attributes:
+        variant: ``name@<first 12 of digest>`` of the variant that answers.
+        digest: Its whole digest.
+    """
+
+    variant: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """The last item of a stream that was accepted.
+
+    Attributes:
+        prompt_tokens: Tokens of all prompts.
+        completion_tokens: Tokens that were generated.
+        empty: Some choice has no text.
+        failed: The stream broke off; its events said so to the client, the counts are not known.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    empty: bool
+    failed: bool = False
+
+
+StreamItem = Answer | Opened | str | StreamEnd
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """What a replica holds and does.
+
+    Attributes:
+        pid: Its process.
+        digests: The variants it can answer for without being told a folder.
+        running: Sequences that are being generated.
+        waiting: Sequences that wait to be scheduled.
+        generated_tokens: Tokens generated since the start.
+        steps: Scheduler steps since the start; with work in hand they stand still only when the
+            engine does.
+        memory_bytes: Memory of the replica with its engine: on the CPU what is resident, of all its
+            processes; on a GPU what is allocated there.
+    """
+
+    pid: int
+    digests: tuple[str, ...]
+    running: int
+    waiting: int
+    generated_tokens: int
+    steps: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SwapReport:
+    """What a live swap took.
+
+    Attributes:
+        digest: The variant that answers now.
+        seconds: From when the last running request had ended to when new ones were let in.
+        waited_s: Seconds until the running requests had ended.
+    """
+
+    digest: str
+    seconds: float
+    waited_s: float

@@ -1,0 +1,76 @@
+"""Whether a loaded model answers: real generations, before anybody depends on them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from serve_apps.variants.events import EventStream
+from serve_apps.variants.wire import Kind, Reply
+from ztom.errors import VariantError
+
+_WARM_UP_REQUESTS = 4
+_WARM_UP_TOKENS = 8
+_ONE_TOKEN = {"max_tokens": 1, "temperature": 0}
+
+
+class Ask(Protocol):
+    """Answers a request; see `VariantEngine.answer`."""
+
+    async def __call__(self, kind: Kind, body: Mapping[str, Any]) -> Reply | EventStream:
+        """A reply, as none of the requests here asks for a stream."""
+
+
+async def prove(ask: Ask, *, chat: bool) -> None:
+    """Generate once plainly and, where the model has a template, once as a chat.
+
+    Raises:
+        VariantError: An answer is refused, empty, or its log-probability is not a number.
+    """
+    await prove_plain(ask)
+    if chat:
+        messages = [{"role": "user", "content": "Hello"}]
+        _require_answer(await ask("chat", {"messages": messages, **_ONE_TOKEN}))
+
+
+async def prove_plain(ask: Ask) -> None:
+    """Generate one token.
+
+    Raises:
+        VariantError: As `prove`.
+    """
+    _require_answer(await ask("completion", {"prompt": [0], "logprobs": 1, **_ONE_TOKEN}))
+
+
+async def warm_up(ask: Ask, *, longest: int) -> None:
+    """Generate a few answers at once, to prompts of different lengths, greedily and sampled.
+
+    Args:
+        ask: Answers them.
+        longest: Tokens that a prompt may have.
+
+    Raises:
+        VariantError: An answer is refused or empty.
+    """
+
+    async def one(number: int) -> None:
+        prompt = [0] * max(1, min(16 * number + 1, longest))
+        tokens = min(_WARM_UP_TOKENS, max(1, longest))
+        body = {"prompt": prompt, "max_tokens": tokens, "ignore_eos": True}
+        _require_answer(await ask("completion", body | {"temperature": number % 2}))
+
+    await asyncio.gather(*(one(number) for number in range(_WARM_UP_REQUESTS)))
+
+
+def _require_answer(reply: Reply | EventStream) -> None:
+    if not isinstance(reply, Reply) or reply.status != 200:
+        got = reply.body["error"]["message"] if isinstance(reply, Reply) else "a stream"
+        raise VariantError("the loaded variant does not answer", got=got)
+    choice = reply.body["choices"][0]
+    logprobs = (choice.get("logprobs") or {}).get("token_logprobs") or ()
+    if reply.body["usage"]["completion_tokens"] < 1:
+        raise VariantError("the loaded variant generates nothing")
+    if not all(value is not None and math.isfinite(value) for value in logprobs):
+        raise VariantError("the loaded variant generates log-probabilities that are not numbers")

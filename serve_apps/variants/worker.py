@@ -1,0 +1,45 @@
+"""What is mixed into vLLM's worker of a replica: the chain it holds, and its blends.
+
+Imported by name in the engine's own process.
+"""
+
+from __future__ import annotations
+
+import pickle
+
+import torch
+
+from serve_apps.variants.whole_blend import WholeBlend
+from ztom.blending.plan import parse_dtype
+from ztom.engines.held import HeldChain
+from ztom.engines.vllm_engine import BlendWorker
+
+
+class VariantWorker(BlendWorker):
+    """`BlendWorker` with what a replica needs besides."""
+
+    def ztom_hold_as(self, chain: bytes, dtype: str) -> str:
+        """Hold a pickled chain whose blends are cast to a dtype; returns where it was placed."""
+        self._ztom_held = HeldChain(
+            pickle.loads(chain), device=torch.device(self.device), dtype=parse_dtype(dtype)
+        )
+        return self._ztom_held.placement
+
+    def ztom_try_blend(self, factors: list[float], instead: list[float]) -> str:
+        """Replace the weights by a blend; returns what went wrong, and nothing if all went well.
+
+        vLLM cannot leave a reload half-way: what it has buffered for a layer would be taken for
+        part of the next one. So a blend that fails is finished with tensors of another.
+        """
+        held = self._ztom_held
+        whole = WholeBlend(held, held.plan(tuple(instead)))
+        self._ztom_held = whole  # type: ignore[assignment]
+        try:
+            self.ztom_blend(tuple(factors))
+        finally:
+            self._ztom_held = held
+        return whole.failure
+
+    def ztom_device_bytes(self) -> int:
+        """Bytes that PyTorch has reserved on the device."""
+        return int(torch.cuda.memory_reserved(self.device))

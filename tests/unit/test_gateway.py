@@ -1,0 +1,723 @@
+"""The gateway and what feeds it: OpenAI's API, routing, quotas, shadow, deployments, releases.
+
+Variants are played on a stage (see `server_helpers.Stage`); everything else is real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import requests
+from server_helpers import Actor, Server, serving
+from variant_folders import write_folder
+
+from serve_apps.control_plane.config import ServerConfig
+from ztom.client import Client
+from ztom.errors import ServerError
+
+CHAT = [{"role": "user", "content": "How do I open a file?"}]
+FAST = {
+    "steps": [{"shadow": 100}, {"canary": 50}, {"canary": 100}],
+    "min_requests": 20,
+    "min_seconds": 0,
+    "checks": {
+        "error_rate": 0.5,
+        "empty": 0.5,
+        "latency": None,
+        "disagreement": None,
+        "feedback": None,
+    },
+}
+
+
+def wait_for(condition: Callable[[], Any], what: str, limit_s: float = 20) -> Any:
+    deadline = time.monotonic() + limit_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"{what} did not happen in {limit_s:g} s"
+        time.sleep(0.03)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    roots = tmp_path / "variants"
+    roots.mkdir()
+    config = ServerConfig(data=tmp_path / "data", pointer_roots=(str(roots),), poll_s=0.05)
+    with serving(config) as server:
+        yield server
+
+
+@pytest.fixture
+def admin(server: Server) -> Iterator[Client]:
+    session = server.as_user("chief", admin=True)
+    token = session.headers["Authorization"].removeprefix("Bearer ")
+    with Client(server.url, key=token) as client:
+        yield client
+
+
+@pytest.fixture
+def key(server: Server) -> str:
+    return make_key(server, "ada")
+
+
+def make_key(server: Server, name: str, **fields: Any) -> str:
+    session = server.as_user(name)
+    answer = session.post(f"{server.url}/v1/keys", json={"name": "k", **fields}, timeout=30)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["key"])
+
+
+@pytest.fixture
+def ask(server: Server, key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0) as client:
+        yield client
+
+
+def variant(server: Server, name: str, **options: Any) -> tuple[Path, str]:
+    return write_folder(Path(server.services.config.pointer_roots[0]) / name, **options)
+
+
+def deploy(
+    server: Server, admin: Client, name: str, alias: str = "support", **wishes: Any
+) -> tuple[Path, str]:
+    """Deploy a new variant and wait until it has its traffic."""
+    options = {k: wishes.pop(k) for k in ("verdict", "form", "base") if k in wishes}
+    folder, digest = variant(server, name, **options)
+    admin.endpoints.deploy(alias, path=folder, name=name, **wishes)
+    ready(admin, digest)
+    return folder, digest
+
+
+def ready(admin: Client, digest: str) -> None:
+    def is_ready() -> bool:
+        found = admin.endpoints.deployment(digest)
+        assert found["state"] != "failed", found["reason"]
+        return found["state"] == "ready" and found["intent"] is None
+
+    wait_for(is_ready, "the deployment")
+    time.sleep(0.3)  # the gateway's next look
+
+
+def chat(client: openai.OpenAI, model: str = "support", **more: Any) -> Any:
+    return client.chat.completions.with_raw_response.create(model=model, messages=CHAT, **more)
+
+
+def said(raw: Any) -> str:
+    return raw.parse().choices[0].message.content
+
+
+def test_the_openai_client_whole_and_streaming(server, admin, ask) -> None:
+    _, digest = deploy(server, admin, "one")
+    raw = chat(ask)
+    assert said(raw) == "I am one."
+    assert raw.headers["x-ztom-variant"] == f"one@{digest[:12]}"
+    assert raw.headers["x-ztom-role"] == "stable"
+    assert raw.headers["x-request-id"] == raw.parse().id
+    stream = ask.chat.completions.create(model="support", messages=CHAT, stream=True)
+    assert "".join(c.choices[0].delta.content for c in stream).split() == ["I", "am", "one."]
+    assert ask.completions.create(model="support", prompt="a").choices[0].text == "I am one."
+    ids = [model.id for model in ask.models.list().data]
+    assert ids == ["support", f"one@{digest[:12]}"]
+    assert ask.models.retrieve("support").id == "support"
+    assert ask.models.retrieve(f"support@{digest[:12]}").id == f"one@{digest[:12]}"
+
+
+def test_the_async_openai_client(server, admin, key) -> None:
+    deploy(server, admin, "one")
+
+    async def both() -> tuple[str, str]:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=key) as client:
+            whole = await client.chat.completions.create(model="support", messages=CHAT)
+            stream = await client.chat.completions.create(
+                model="support", messages=CHAT, stream=True
+            )
+            parts = [chunk.choices[0].delta.content async for chunk in stream]
+            return whole.choices[0].message.content, "".join(parts).strip()
+
+    assert asyncio.run(both()) == ("I am one.", "I am one.")
+
+
+def test_errors_have_openais_form(server, admin, ask, key) -> None:
+    deploy(server, admin, "one")
+    with pytest.raises(openai.NotFoundError) as missing:
+        chat(ask, "nothing")
+    assert missing.value.code == "model_not_found"
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="ztom_no", max_retries=0) as nobody,
+        pytest.raises(openai.AuthenticationError) as unknown,
+    ):
+        chat(nobody)
+    assert unknown.value.body["message"]
+    read_only = make_key(server, "ada", scopes=["read", "write"])
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key=read_only, max_retries=0) as other,
+        pytest.raises(openai.PermissionDeniedError),
+    ):
+        chat(other)
+    headers = {"Authorization": f"Bearer {key}"}
+    for content, status in ((b"{", 400), (b"[]", 400), (b'{"model": 3}', 400)):
+        answer = requests.post(
+            f"{server.url}/v1/chat/completions", data=content, headers=headers, timeout=30
+        )
+        assert (answer.status_code, answer.json()["error"]["type"]) == (
+            status,
+            "invalid_request_error",
+        )
+    wrong_method = requests.get(f"{server.url}/v1/completions", headers=headers, timeout=30)
+    assert wrong_method.status_code == 405
+    assert wrong_method.json()["error"]["message"]
+
+
+def test_failures_of_a_variant_are_429_and_503_with_retry_after(server, admin, ask) -> None:
+    _, digest = deploy(server, admin, "one", options={"timeout_s": 0.3})
+    actor = server.stage.actor(digest)
+    for change, status in (
+        ({"overloaded": True}, 429),
+        ({"fails": 10**6}, 503),
+        ({"hangs": True}, 503),
+    ):
+        server.stage.actors[digest] = Actor(**change)
+        for stream in (False, True):
+            with pytest.raises(openai.APIStatusError) as caught:
+                chat(ask, stream=stream)
+            assert caught.value.status_code == status
+            assert int(caught.value.response.headers["retry-after"]) >= 1
+    server.stage.actors[digest] = actor
+    assert said(chat(ask)) == "I am one."
+
+
+def test_a_stream_that_breaks_off_says_so(server, admin, ask) -> None:
+    _, digest = deploy(server, admin, "one")
+    server.stage.actor(digest).breaks_off = True
+    stream = ask.chat.completions.create(model="support", messages=CHAT, stream=True)
+    with pytest.raises(openai.APIError, match="broke off"):
+        list(stream)
+
+
+def test_quotas_by_key(server, admin) -> None:
+    deploy(server, admin, "one")
+    few = make_key(server, "ada", requestsPerMinute=3)
+    short = make_key(server, "ada", tokensPerMinute=10)
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=few, max_retries=0) as client:
+        for _ in range(3):
+            chat(client)
+        with pytest.raises(openai.RateLimitError) as caught:
+            chat(client)
+        assert 1 <= int(caught.value.response.headers["retry-after"]) <= 21
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=short, max_retries=0) as client:
+        chat(client)
+        chat(client)  # 12 tokens in all
+        with pytest.raises(openai.RateLimitError):
+            chat(client)
+
+
+def test_a_revoked_key_is_let_in_no_more(server, admin, ask) -> None:
+    deploy(server, admin, "one")
+    chat(ask)
+    session = server.as_user("ada")
+    for each in session.get(f"{server.url}/v1/keys", timeout=30).json():
+        session.delete(f"{server.url}/v1/keys/{each['id']}", timeout=30)
+
+    def refused() -> bool:
+        try:
+            chat(ask)
+        except openai.AuthenticationError:
+            return True
+        return False
+
+    wait_for(refused, "the end of the key", 5)
+
+
+def test_canary_by_hand_sticky_promote_and_rollback(server, admin, ask) -> None:
+    _, one = deploy(server, admin, "one")
+    _, two = deploy(server, admin, "two", canary=30)
+
+    def who(user: str) -> str:
+        return chat(ask, extra_headers={"x-ztom-sticky": user}).headers["x-ztom-variant"]
+
+    first = {f"u{i}": who(f"u{i}") for i in range(60)}
+    assert {name.split("@")[0] for name in first.values()} == {"one", "two"}
+    assert all(who(user) == name for user, name in list(first.items())[:10]), "callers move about"
+    by_user = [chat(ask, user="ada").headers["x-ztom-variant"] for _ in range(5)]
+    assert len(set(by_user)) == 1
+    admin.endpoints.promote("support")
+    began = time.monotonic()
+    wait_for(lambda: who("x") == f"two@{two[:12]}" and who("y") == who("x"), "the promotion", 2)
+    admin.endpoints.rollback("support")
+    began = time.monotonic()
+    wait_for(lambda: all(who(u) == f"one@{one[:12]}" for u in "abc"), "the rollback", 2)
+    assert time.monotonic() - began < 1.5
+    admin.endpoints.rollback("support")
+    assert admin.endpoints.get("support")["stable"] == f"two@{two[:12]}", "and back again"
+
+
+def test_rules_give_a_customer_their_own(server, admin, ask) -> None:
+    deploy(server, admin, "one")
+    rule = {"header": "x-customer", "value": "acme"}
+    deploy(server, admin, "acme", rule=rule)
+    assert said(chat(ask)) == "I am one."
+    answer = chat(ask, extra_headers={"X-Customer": "acme"})
+    assert said(answer) == "I am acme."
+    assert answer.headers["x-ztom-role"] == "rule"
+    requests.delete(
+        f"{server.url}/v1/endpoints/support/rules",
+        json=rule,
+        headers={"Authorization": f"Bearer {admin.key}"},
+        timeout=30,
+    ).raise_for_status()
+    wait_for(
+        lambda: said(chat(ask, extra_headers={"X-Customer": "acme"})) == "I am one.", "the removal"
+    )
+    wait_for(lambda: "forget variant-acme" in " ".join(server.stage.log), "the variant's end")
+
+
+def test_a_variant_that_is_not_proved_takes_insistence(server, admin, ask) -> None:
+    folder, digest = variant(server, "hand", verdict=None)
+    with pytest.raises(ServerError, match="not proved"):
+        admin.endpoints.deploy("support", path=folder)
+    admin.endpoints.deploy("support", path=folder, insist=True)
+    ready(admin, digest)
+    assert admin.endpoints.deployment(digest)["insisted"]
+    notes = [entry.event.note for entry in server.services.ledger.audit_entries()]
+    assert any("insisted on" in note for note in notes)
+
+
+def test_a_variant_that_does_not_start_never_gets_traffic(server, admin, ask) -> None:
+    deploy(server, admin, "one")
+    folder, digest = variant(server, "bad")
+    server.stage.broken[f"variant-bad-{digest[:12]}"] = "VariantError: changed model.safetensors"
+    admin.endpoints.deploy("support", path=folder, name="bad", now=True)
+    wait_for(lambda: admin.endpoints.deployment(digest)["state"] == "failed", "the failure")
+    assert "changed model" in admin.endpoints.deployment(digest)["reason"]
+    assert said(chat(ask)) == "I am one."
+    assert digest not in server.services.gateway.table.placements
+    wait_for(lambda: f"delete variant-bad-{digest[:12]}" in server.stage.log, "its removal")
+
+
+def test_a_variant_that_does_not_answer_never_gets_traffic(server, admin, ask) -> None:
+    deploy(server, admin, "one")
+    folder, digest = variant(server, "mute")
+    server.stage.actor(digest).fails = 10**6
+    admin.endpoints.deploy("support", path=folder, now=True)
+    wait_for(lambda: admin.endpoints.deployment(digest)["state"] == "failed", "the failure")
+    assert said(chat(ask)) == "I am one."
+
+
+def test_variants_outside_the_roots_are_refused(server, admin, tmp_path) -> None:
+    folder, _ = write_folder(tmp_path / "elsewhere")
+    with pytest.raises(ServerError, match="outside the allowed roots"):
+        admin.endpoints.deploy("support", path=folder)
+    with pytest.raises(ServerError, match="path and fileId"):
+        admin.endpoints.deploy("support")
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"now": True, "canary": 5},
+        {"canary": 101},
+        {"canary": float("nan")},
+        {"rule": {}},
+        {"rule": {"header": "a"}},
+        {"plan": {"steps": []}},
+        {"plan": {"steps": [{"canary": 5}]}},
+        {"options": {"max_replicas": 0}},
+        {"options": {"trust_remote_code": True}},
+        {"options": {"timeout_s": 1e9}},
+    ],
+)
+def test_wishes_that_make_no_sense_are_refused(server, admin, wishes) -> None:
+    folder, digest = variant(server, "one")
+    with pytest.raises((ServerError, ValueError)):
+        admin.endpoints.deploy("support", path=folder, **wishes)
+    assert admin.endpoints.deployments() == []
+
+
+def test_a_candidate_needs_something_beside_it(server, admin) -> None:
+    folder, _ = variant(server, "one")
+    with pytest.raises(ServerError, match="serves nothing"):
+        admin.endpoints.deploy("support", path=folder, canary=5)
+
+
+def test_of_two_deploys_at_once_one_is_refused(server, admin) -> None:  # row 64
+    deploy(server, admin, "zero")
+    folders = [variant(server, f"v{i}")[0] for i in range(4)]
+
+    def attempt(folder: Path) -> bool:
+        try:
+            admin.endpoints.deploy("support", path=folder, plan=FAST)
+        except ServerError as error:
+            return "409" not in str(error)
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(attempt, folders)) >= 1
+    wait_for(lambda: len(admin.endpoints.releases()) == 1, "the release")
+    time.sleep(1)
+    assert len(admin.endpoints.releases()) == 1
+
+
+def test_adapters_of_one_base_share_an_application(server, admin, ask) -> None:
+    _, one = deploy(server, admin, "a1", alias="a", form="adapter")
+    _, two = deploy(server, admin, "a2", alias="b", form="adapter")
+    _, other = deploy(server, admin, "a3", alias="c", form="adapter", base="d" * 64)
+    assert len(server.stage.apps) == 2
+    assert said(chat(ask, "b")) == "I am a2."
+    assert server.stage.actor(two).calls[-1].folder.endswith("a2")
+    placements = server.services.gateway.table.placements
+    assert placements[one].app == placements[two].app != placements[other].app
+
+
+def test_live_swap_promotes_and_rolls_back_in_one_application(server, admin, ask) -> None:
+    _, one = deploy(server, admin, "one", options={"live_swap": True})
+    folder, two = variant(server, "two")
+    admin.endpoints.deploy("support", path=folder, name="two", live=True)
+    ready(admin, two)
+    (app,) = server.stage.apps
+    assert server.stage.current[app] == two
+    assert admin.endpoints.get("support")["stable"] == f"two@{two[:12]}"
+    admin.endpoints.rollback("support")
+    wait_for(lambda: server.stage.current[app] == one, "the swap back")
+    assert admin.endpoints.get("support")["stable"] == f"one@{one[:12]}"
+    folder, three = variant(server, "three")
+    server.stage.actor(three).fails = 10**6
+    admin.endpoints.deploy("support", path=folder, name="three", live=True)
+    wait_for(lambda: admin.endpoints.deployment(three)["state"] == "failed", "the failure")
+    assert admin.endpoints.get("support")["stable"] == f"one@{one[:12]}"
+    assert server.stage.current[app] == one
+
+
+def test_live_swap_takes_an_application_that_holds_the_chain(server, admin) -> None:
+    deploy(server, admin, "one")
+    folder, _ = variant(server, "two")
+    with pytest.raises(ServerError, match="live_swap"):
+        admin.endpoints.deploy("support", path=folder, live=True)
+
+
+class Traffic:
+    """Users who ask until told to stop."""
+
+    def __init__(self, client: openai.OpenAI, threads: int = 4) -> None:
+        self.answers: list[str] = []
+        self.failures: list[str] = []
+        self._stop = threading.Event()
+        self._client = client
+        self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(threads)]
+
+    def __enter__(self) -> Traffic:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _run(self, number: int) -> None:
+        count = 0
+        while not self._stop.is_set():
+            count += 1
+            try:
+                answer = chat(self._client, extra_headers={"x-ztom-sticky": f"{number}-{count}"})
+                self.answers.append(answer.headers["x-ztom-variant"])
+            except openai.APIError as error:
+                self.failures.append(f"{type(error).__name__}: {error}")
+
+
+def test_a_release_goes_step_by_step_to_its_promotion(server, admin, ask) -> None:
+    _, one = deploy(server, admin, "one")
+    _, two = deploy(server, admin, "two", plan=FAST)
+    (release,) = admin.endpoints.releases("support")
+    with Traffic(ask) as traffic:
+        seen = list(admin.endpoints.watch(release["id"]))
+    assert not traffic.failures
+    assert seen[-1]["status"] == "promoted"
+    assert admin.endpoints.get("support")["stable"] == f"two@{two[:12]}"
+    assert admin.endpoints.get("support")["previous"] == f"one@{one[:12]}"
+    actions = [entry.event.action for entry in server.services.ledger.audit_entries()]
+    assert [a for a in actions if a.startswith("rollout.")] == [
+        "rollout.start",
+        "rollout.started",
+        "rollout.step",
+        "rollout.step",
+        "rollout.promoted",
+    ]
+    assert actions.index("rollout.started") < actions.index("route.set_traffic")
+    shares = {step["state"]["step"] for step in seen}
+    assert shares == {0, 1, 2}
+
+
+def test_a_canary_that_fails_is_rolled_back_by_itself(server, admin, ask) -> None:  # row 71
+    _, one = deploy(server, admin, "one")
+    folder, two = variant(server, "two")
+    plan = {**FAST, "checks": {**FAST["checks"], "error_rate": 0.02}}
+    plan["steps"] = [{"canary": 50}, {"canary": 100}]
+    admin.endpoints.deploy("support", path=folder, name="two", plan=plan)
+    ready(admin, two)
+    server.stage.actor(two).fails = 10**6
+    (release,) = admin.endpoints.releases("support")
+    with Traffic(ask) as traffic:
+        end = list(admin.endpoints.watch(release["id"]))[-1]
+        wait_for(
+            lambda: traffic.answers[-40:] == [f"one@{one[:12]}"] * 40, "an end of the failures"
+        )
+    assert end["status"] == "rolled_back"
+    assert "error_rate" in end["state"]["reason"]
+    assert admin.endpoints.get("support")["canary"] is None
+    wait_for(lambda: f"delete variant-two-{two[:12]}" in server.stage.log, "the candidate's end")
+
+
+def test_no_traffic_is_never_a_pass(server, admin) -> None:
+    deploy(server, admin, "one")
+    deploy(server, admin, "two", plan={**FAST, "max_seconds": 1})
+    (release,) = admin.endpoints.releases("support")
+    held = wait_for(
+        lambda: (r := admin.endpoints.release(release["id"]))["status"] == "held" and r, "the hold"
+    )
+    assert held["state"]["step"] == 0
+    assert admin.endpoints.get("support")["shadowPercent"] == 100
+    with pytest.raises(ServerError, match="409"):
+        admin.endpoints.deploy("support", path=variant(server, "three")[0])
+    admin.endpoints.command(release["id"], "rollback")
+    wait_for(
+        lambda: admin.endpoints.release(release["id"])["status"] == "rolled_back", "the rollback"
+    )
+    assert admin.endpoints.get("support")["shadow"] is None
+
+
+def test_a_change_by_hand_ends_the_release(server, admin) -> None:
+    deploy(server, admin, "one")
+    _, two = deploy(server, admin, "two", plan=FAST)
+    (release,) = admin.endpoints.releases("support")
+    admin.endpoints.traffic("support", canary=10)
+    wait_for(lambda: admin.endpoints.release(release["id"])["status"] == "aborted", "the end")
+    assert admin.endpoints.get("support")["canaryPercent"] == 10
+    assert admin.endpoints.get("support")["canary"] == f"two@{two[:12]}"
+
+
+def test_promotion_by_hand_ends_the_release(server, admin) -> None:
+    deploy(server, admin, "one")
+    _, two = deploy(server, admin, "two", plan=FAST)
+    (release,) = admin.endpoints.releases("support")
+    admin.endpoints.promote("support")
+    wait_for(lambda: admin.endpoints.release(release["id"])["status"] == "promoted", "the end")
+    assert admin.endpoints.get("support")["stable"] == f"two@{two[:12]}"
+
+
+def test_feedback_counts_for_whom_it_is_about(server, admin, ask) -> None:
+    deploy(server, admin, "one")
+    feedback = {"margin": 0.05, "required": True}
+    checks = {**FAST["checks"], "feedback": feedback}
+    plan = {**FAST, "checks": checks, "steps": [{"canary": 50}, {"canary": 100}]}
+    deploy(server, admin, "two", plan=plan)
+    with Client(server.url, key=ask.api_key) as user:
+        for i in range(120):
+            raw = chat(ask, extra_headers={"x-ztom-sticky": f"u{i}"})
+            wrong = raw.headers["x-ztom-role"] == "canary"
+            user.endpoints.feedback(raw.parse().id, score=0.0 if wrong else 1.0)
+        with pytest.raises(ServerError, match="409"):
+            user.endpoints.feedback(raw.parse().id, label="good")
+        for made_up in (
+            "chatcmpl-1",
+            raw.parse().id[:-1] + "z",
+            raw.parse().id.replace("-s", "-c"),
+        ):
+            with pytest.raises(ServerError, match="404|409"):
+                user.endpoints.feedback(made_up, label="bad")
+        with pytest.raises(ServerError, match="422"):
+            user.endpoints.feedback(raw.parse().id, label="purple")
+    (release,) = admin.endpoints.releases("support")
+    end = wait_for(
+        lambda: (r := admin.endpoints.release(release["id"]))["status"] != "running" and r, "an end"
+    )
+    assert end["status"] == "rolled_back"
+    assert "feedback" in end["state"]["reason"]
+
+
+def test_a_shadow_gets_copies_and_users_never_notice(server, admin, ask) -> None:
+    _, one = deploy(server, admin, "one")
+    _, two = deploy(server, admin, "two", shadow=100)
+    answers = [chat(ask) for _ in range(10)]
+    streamed = ask.chat.completions.create(model="support", messages=CHAT, stream=True)
+    assert len(list(streamed)) == 3
+    assert {raw.headers["x-ztom-variant"] for raw in answers} == {f"one@{one[:12]}"}
+    wait_for(lambda: len(server.stage.actor(two).calls) == 11, "the copies")
+    assert all("stream" not in call.body for call in server.stage.actor(two).calls)
+
+
+def test_a_slow_or_failing_shadow_costs_the_user_nothing(server, admin, ask) -> None:  # row 71
+    _, one = deploy(server, admin, "one")
+    server.stage.actor(one).delay_s = 0.05
+
+    def p50() -> float:
+        seconds = []
+        for _ in range(40):
+            began = time.monotonic()
+            assert said(chat(ask)) == "I am one."
+            seconds.append(time.monotonic() - began)
+        return statistics.median(seconds)
+
+    p50()
+    before = p50()
+    _, two = deploy(server, admin, "two", shadow=100)
+    for trouble in (Actor(delay_s=30), Actor(fails=10**6), Actor(hangs=True)):
+        server.stage.actors[two] = trouble
+        assert p50() < 1.1 * before + 0.02, trouble
+    assert len(server.stage.actor(two).calls) <= 68, "copies are bounded"
+
+
+def test_changes_of_the_table_lose_no_request(server, admin, ask) -> None:
+    deploy(server, admin, "one")
+    deploy(server, admin, "two", canary=50)
+    with Traffic(ask, threads=8) as traffic:
+        for percent in (10, 90, 50, 0, 100) * 4:
+            admin.endpoints.traffic("support", canary=percent)
+            time.sleep(0.1)
+        admin.endpoints.promote("support")
+        time.sleep(0.5)
+        admin.endpoints.rollback("support")
+        wait_for(lambda: len(traffic.answers) >= 1000, "a thousand answers", 60)
+    assert traffic.failures == []
+
+
+def test_the_ledger_may_be_away_for_a_while(server, admin, ask, monkeypatch) -> None:
+    deploy(server, admin, "one")
+    endpoints = server.services.ledger.endpoints
+
+    def broken() -> int:
+        raise ServerError("the database is away")
+
+    monkeypatch.setattr(endpoints, "routing_version", broken)
+    time.sleep(0.5)
+    assert said(chat(ask)) == "I am one."
+
+
+def test_an_endpoint_is_its_projects(server, admin) -> None:
+    owner, stranger = server.as_user("owner"), server.as_user("stranger")
+    project = server.project(owner)
+    folder, digest = variant(server, "one")
+    body = {"alias": "mine", "path": str(folder), "projectId": project}
+    assert owner.post(f"{server.url}/v1/deployments", json=body, timeout=30).status_code == 202
+    wait_for(
+        lambda: owner.get(f"{server.url}/v1/endpoints/mine", timeout=30).status_code == 200,
+        "the endpoint",
+    )
+    for method, path in (
+        ("GET", "/v1/endpoints/mine"),
+        ("DELETE", "/v1/endpoints/mine"),
+        ("POST", "/v1/endpoints/mine/promote"),
+        ("POST", "/v1/endpoints/mine/rollback"),
+        ("PATCH", "/v1/endpoints/mine/traffic"),
+        ("GET", f"/v1/deployments/{digest}"),
+    ):
+        answer = stranger.request(method, server.url + path, json={}, timeout=30)
+        assert answer.status_code == 404, f"{method} {path}: {answer.status_code}"
+    assert stranger.get(f"{server.url}/v1/endpoints", timeout=30).json() == []
+    theirs = {"alias": "mine", "path": str(folder)}
+    assert stranger.post(f"{server.url}/v1/deployments", json=theirs, timeout=30).status_code == 403
+    other = server.project(stranger, "other")
+    theirs["projectId"] = other
+    assert stranger.post(f"{server.url}/v1/deployments", json=theirs, timeout=30).status_code == 404
+
+
+def test_an_endpoint_that_is_removed_is_gone(server, admin, ask) -> None:
+    _, digest = deploy(server, admin, "one")
+    admin.endpoints.remove("support")
+    time.sleep(0.5)
+    with pytest.raises(openai.NotFoundError):
+        chat(ask)
+    wait_for(lambda: f"delete variant-one-{digest[:12]}" in server.stage.log, "its removal")
+    with pytest.raises(ServerError, match="404"):
+        admin.endpoints.get("support")
+
+
+def test_what_should_run_is_started_again(server, admin, ask) -> None:  # rows 57, 66
+    _, digest = deploy(server, admin, "one")
+    server.stage.apps.clear()
+    wait_for(lambda: server.stage.apps, "the restart")
+    assert said(chat(ask)) == "I am one."
+
+
+def test_other_options_start_beside_what_runs(server, admin, ask) -> None:
+    folder, digest = deploy(server, admin, "one")
+    with Traffic(ask) as traffic:
+        admin.endpoints.deploy(
+            "support", path=folder, name="one", now=True, options={"dtype": "float32"}
+        )
+        ready(admin, digest)
+        wait_for(
+            lambda: f"delete variant-one-{digest[:12]}" in server.stage.log, "the old one's end"
+        )
+    assert traffic.failures == []
+    (app,) = server.stage.apps.values()
+    assert app.args.dtype == "float32"
+
+
+def test_a_file_of_endpoints_is_applied_once(server, admin, ask) -> None:
+    folders = {name: variant(server, name) for name in ("one", "two", "acme", "three")}
+
+    def spec(name: str, **more: Any) -> dict[str, Any]:
+        return {"path": str(folders[name][0]), "name": name, **more}
+
+    wanted = {
+        "support": {
+            "stable": spec("one"),
+            "candidate": spec("two", canary=10, shadow=50),
+            "rules": [spec("acme", header="x-customer", value="acme")],
+        }
+    }
+    first = admin.endpoints.apply(wanted, dry_run=True)
+    assert [change["text"][0] for change in first] == ["+", "+", "+"]
+    assert admin.endpoints.deployments() == []
+    admin.endpoints.apply(wanted)
+    assert admin.endpoints.apply(wanted) == [], "under way"
+    for name in ("one", "two", "acme"):
+        ready(admin, folders[name][1])
+    assert admin.endpoints.apply(wanted, dry_run=True) == []
+    found = admin.endpoints.get("support")
+    assert (found["canaryPercent"], found["shadowPercent"]) == (10, 50)
+    assert len(found["rules"]) == 1
+    wanted["support"]["candidate"]["canary"] = 25
+    wanted["support"]["rules"] = []
+    assert [c["action"] for c in admin.endpoints.apply(wanted)] == ["traffic", "unrule"]
+    assert admin.endpoints.get("support")["canaryPercent"] == 25
+    del wanted["support"]["candidate"]
+    assert [c["action"] for c in admin.endpoints.apply(wanted)] == ["withdraw"]
+    wanted["support"] |= {"stable": spec("three"), "rollout": FAST}
+    assert [c["action"] for c in admin.endpoints.apply(wanted)] == ["deploy"]
+    assert admin.endpoints.apply(wanted) == []
+    ready(admin, folders["three"][1])
+    assert admin.endpoints.apply(wanted) == [], "a release is under way"
+    assert len(admin.endpoints.releases()) == 1
+    assert admin.endpoints.apply({}) == []
+    assert [c["action"] for c in admin.endpoints.apply({}, prune=True)] == ["remove"]
+    with pytest.raises(ServerError, match="404"):
+        admin.endpoints.get("support")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"support": {}},
+        {"support": {"stable": {"path": "/nowhere"}, "canray": 1}},
+        {"support": {"stable": {"path": "/nowhere"}}},
+        {"a b": {"stable": {"path": "/nowhere"}}},
+        {"support": {"stable": {"path": "x", "options": {"max_replica": 3}}}},
+    ],
+)
+def test_files_that_are_wrong_are_refused_whole(server, admin, wanted) -> None:
+    with pytest.raises(ServerError, match="422"):
+        admin.endpoints.apply(wanted)
+    assert admin.endpoints.deployments() == []

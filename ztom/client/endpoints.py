@@ -1,0 +1,167 @@
+"""What a server serves, from Python: deploy, promote, roll back, releases, feedback.
+
+```python
+with Client("http://127.0.0.1:8000") as client:
+    client.endpoints.deploy("support", path="demo-out/mastered")
+    client.endpoints.rollback("support")
+```
+
+Requests to the models themselves go through any client of OpenAI's API, with the server's address
+and ``/v1`` as ``base_url``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+Document = Mapping[str, Any]
+
+
+class Endpoints:
+    """Part of `ztom.client.Client`; what it returns is what the server answers.
+
+    Args:
+        call: Makes a call and reads its answer.
+        events: Follows server-sent events.
+    """
+
+    def __init__(
+        self,
+        call: Callable[..., Any],
+        events: Callable[[str], Iterator[tuple[str, Any]]],
+    ) -> None:
+        self._call = call
+        self._events = events
+
+    def deploy(
+        self,
+        alias: str,
+        *,
+        path: str | Path | None = None,
+        project_id: str | None = None,
+        file_id: str | None = None,
+        name: str | None = None,
+        options: Document | None = None,
+        now: bool = False,
+        live: bool = False,
+        canary: float | None = None,
+        shadow: float | None = None,
+        rule: Document | None = None,
+        plan: Document | None = None,
+        insist: bool = False,
+    ) -> Document:
+        """Have a variant served; it gets its traffic once it is ready.
+
+        Args:
+            alias: What clients write in ``model``.
+            path: The variant's folder, where the server can read it.
+            project_id: The project that the endpoint belongs to; administrators need none.
+            file_id: Instead of the path: a mastered checkpoint of the project.
+            name: Of the model; the alias when None.
+            options: How it is served, such as ``{"max_replicas": 2}``.
+            now: Give it all traffic at once, without a release.
+            live: The same, by swapping it into the running engine.
+            canary: Give it this share, in percent, until somebody says otherwise.
+            shadow: Give it copies of this share, in percent.
+            rule: Give it the requests with this ``header`` and ``value``, or of this ``key``.
+            plan: Of the release; the default one when nothing else is said.
+            insist: Although it is not proved to be better.
+        """
+        wishes = {"now": now, "live": live, "insist": insist}
+        body = {
+            "alias": alias,
+            "path": None if path is None else str(path),
+            "projectId": project_id,
+            "fileId": file_id,
+            "name": name,
+            "options": dict(options or {}),
+            "canary": canary,
+            "shadow": shadow,
+            "rule": rule,
+            "plan": plan,
+            **{key: True for key, value in wishes.items() if value},
+        }
+        given = {key: value for key, value in body.items() if value is not None}
+        return self._document("POST", "/v1/deployments", json=given)
+
+    def deployment(self, digest: str) -> Document:
+        """One deployment, by its variant's digest or the start of it."""
+        return self._document("GET", f"/v1/deployments/{digest}")
+
+    def deployments(self) -> list[Document]:
+        """Every deployment."""
+        return list(self._call("GET", "/v1/deployments"))
+
+    def all(self) -> list[Document]:
+        """Every endpoint with its traffic."""
+        return list(self._call("GET", "/v1/endpoints"))
+
+    def get(self, alias: str) -> Document:
+        """One endpoint."""
+        return self._document("GET", f"/v1/endpoints/{alias}")
+
+    def traffic(
+        self, alias: str, *, canary: float | None = None, shadow: float | None = None
+    ) -> Document:
+        """Give the candidate other shares, in percent."""
+        body = {"canary": canary, "shadow": shadow}
+        given = {key: value for key, value in body.items() if value is not None}
+        return self._document("PATCH", f"/v1/endpoints/{alias}/traffic", json=given)
+
+    def promote(self, alias: str) -> Document:
+        """Make the candidate the stable variant."""
+        return self._document("POST", f"/v1/endpoints/{alias}/promote", json={})
+
+    def rollback(self, alias: str) -> Document:
+        """Take the candidate away; without one, go back to what was stable before."""
+        return self._document("POST", f"/v1/endpoints/{alias}/rollback", json={})
+
+    def remove(self, alias: str) -> None:
+        """Take an endpoint away."""
+        self._call("DELETE", f"/v1/endpoints/{alias}")
+
+    def apply(
+        self, endpoints: Document, *, prune: bool = False, dry_run: bool = False
+    ) -> list[Document]:
+        """Make endpoints what a declarative file says; returns the changes that this takes.
+
+        Args:
+            endpoints: By alias.
+            prune: Remove endpoints that are not among them.
+            dry_run: Change nothing.
+        """
+        body = {"endpoints": endpoints, "prune": prune, "dryRun": dry_run}
+        return list(self._call("POST", "/v1/apply", json=body))
+
+    def releases(self, alias: str | None = None) -> list[Document]:
+        """Releases, newest first."""
+        parameters = {} if alias is None else {"alias": alias}
+        return list(self._call("GET", "/v1/releases", params=parameters))
+
+    def release(self, release_id: str) -> Document:
+        """Where a release stands."""
+        return self._document("GET", f"/v1/releases/{release_id}")
+
+    def watch(self, release_id: str) -> Iterator[Document]:
+        """The release each time that something is different, until it has ended."""
+        for name, content in self._events(f"/v1/releases/{release_id}/events"):
+            if name == "release":
+                yield content
+
+    def command(self, release_id: str, command: str) -> Document:
+        """Tell a release: ``promote``, ``rollback``, ``resume`` or ``abort``."""
+        return self._document("POST", f"/v1/releases/{release_id}/{command}")
+
+    def feedback(
+        self, response_id: str, *, score: float | None = None, label: str | None = None
+    ) -> Document:
+        """Judge an answer, by the ``id`` that it came with: a score from 0 to 1, or a label."""
+        body = {"responseId": response_id, "score": score, "label": label}
+        given = {key: value for key, value in body.items() if value is not None}
+        return self._document("POST", "/v1/feedback", json=given)
+
+    def _document(self, method: str, path: str, **options: Any) -> Document:
+        found: Document = self._call(method, path, **options)
+        return found

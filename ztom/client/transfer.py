@@ -1,0 +1,90 @@
+"""Files on their way to a server and back: forms that are made up while they are sent, progress."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ztom.checkpoints.outgoing import Piece, local_piece, pieces_of, tar_chunks, tar_size
+from ztom.checkpoints.storage import open_source
+from ztom.settings import Settings
+
+
+class Sending:
+    """A form with a file, made up while it is sent."""
+
+    def __init__(self, fields: Mapping[str, str], path: Path, *, show: bool) -> None:
+        self._pieces, self._is_folder = _pieces(path)
+        self._size = tar_size(self._pieces) if self._is_folder else self._pieces[0].nbytes
+        name = f"{path.name}.tar" if self._is_folder else path.name
+        self._show = show
+        boundary = secrets.token_hex(16)
+        parts = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
+            for key, value in fields.items()
+        ]
+        escaped = name.replace("\\", "\\\\").replace('"', "%22")
+        parts.append(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{escaped}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
+        self._head = "".join(parts).encode()
+        self._tail = f"\r\n--{boundary}--\r\n".encode()
+        self.headers = {
+            "Content-Type": f"multipart/form-data; boundary={boundary}",
+            "Content-Length": str(len(self._head) + self._size + len(self._tail)),
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes of the form."""
+        yield self._head
+        content = tar_chunks(self._pieces) if self._is_folder else self._pieces[0].chunks()
+        with bar("sending", self._size, show=self._show) as advance:
+            for chunk in content:
+                yield chunk
+                advance(len(chunk))
+        yield self._tail
+
+
+def _pieces(path: Path) -> tuple[list[Piece], bool]:
+    settings = Settings()
+    if path.is_dir():
+        source = open_source(str(path), settings=settings)
+        names = [name for name in source.names() if _is_sent(name)]
+        return pieces_of(source, names), True
+    return [local_piece(path.absolute(), path.name, settings=settings)], False
+
+
+def _is_sent(name: str) -> bool:
+    """What a trainer keeps for itself stays here: its optimizer's state, its pickles."""
+    return not name.endswith((".bin", ".pt", ".pth", ".pkl")) and name != "trainer_state.json"
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive. Plain files only, by the same rules as an upload's."""
+    source = open_source(str(archive), settings=Settings())
+    folder.mkdir(parents=True, exist_ok=True)
+    for piece in pieces_of(source, source.names()):
+        with (folder / piece.name).open("wb") as file:
+            for chunk in piece.chunks():
+                file.write(chunk)
+
+
+@contextmanager
+def bar(what: str, total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar; gives what moves it on by a count."""
+    columns = (TextColumn(what), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, disable=not show) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
