@@ -12,12 +12,10 @@ import contextlib
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -26,12 +24,10 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import postgres
+from running import PASSWORD, USER, server
 
 from ztom.ledger import AuditEvent, Ledger
-from ztom.ledger.accounts import NewUser
-from ztom.passwords import hash_password
 
-PASSWORD = "only for the benchmark"
 MIB = 2**20
 
 
@@ -46,28 +42,10 @@ def audit_appends(address: str, *, seconds: float) -> float:
         return count / (time.perf_counter() - began)
 
 
-@contextlib.contextmanager
-def server(data: Path, address: str) -> Iterator[tuple[str, int]]:
-    """``ztom up``; its address and process."""
-    with Ledger.open(address) as ledger:
-        new = NewUser("bench", "bench@example.org", hash_password(PASSWORD), is_admin=True)
-        ledger.accounts.create(new, actor="local:benchmark")
-    ztom = Path(sys.executable).with_name("ztom")
-    command = [str(ztom), "up", "--data", str(data), "--port", "0", "--ledger", address]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            url = next(line.split()[-1] for line in process.stdout if "serves at" in line)
-            yield url, process.pid
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
 def logged_in(url: str) -> httpx.Client:
     """A client with a token."""
     client = httpx.Client(base_url=url, timeout=600)
-    body = {"username": "bench", "password": PASSWORD}
+    body = {"username": USER, "password": PASSWORD}
     client.headers["Authorization"] = f"Bearer {client.post('/api/auth/login', json=body).text}"
     return client
 
@@ -177,7 +155,7 @@ def main() -> None:
         for kind, address in kinds.items():
             rate = audit_appends(address("audit"), seconds=options.seconds / 2)
             print(f"{kind:<10}  {rate:7.0f} audit appends/s, one writer", flush=True)
-            with server(home / kind, address("server")) as (url, process):
+            with server(home / kind, ledger=address("server")) as (url, _, process):
                 rate, taken = requests_a_second(
                     url, clients=options.clients, seconds=options.seconds
                 )

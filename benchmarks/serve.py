@@ -1,11 +1,12 @@
-"""Requests per second and time to first token: through Ray Serve against the same engine directly.
+"""Requests per second and time to first token: the gateway against the same engine directly.
 
-    python benchmarks/serve.py [--variant FOLDER] [--requests 96] [--clients 8] [--tokens 32]
+    python benchmarks/serve.py [--requests 160] [--clients 32] [--tokens 32] [--threads 1]
 
 Both sides get the same streamed completions at temperature 0, after a warm-up, from the same number
 of concurrent clients. Directly, a client is a coroutine beside the engine's own async interface and
-OpenAI layer; through Serve it is an HTTP connection on the loopback interface, and the client's own
-work runs on the same cores. Without a variant, a random Llama is made for the occasion.
+OpenAI layer. Through the gateway it is an HTTP connection on the loopback interface: HAProxy, the
+gateway (key, routing, quota, metrics), Serve's handle, the replica. The load's own work runs on the
+same cores on both sides. The model is a random Llama of 77 M parameters unless its size is given.
 """
 
 from __future__ import annotations
@@ -22,16 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 import torch
-from models import make_llama_chain
+from running import blend, deploy, make_chain, server
 
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.environment import prepare_environment
 from serve_apps.variants.identity import identify
-from serve_apps.variants.launch import serve_variant
 from serve_apps.variants.wire import Reply
-from ztom.variants.manifest import MANIFEST, build_manifest
+from ztom.client import Client
 
 Ask = Callable[[dict[str, Any]], AsyncIterator[str]]
 
@@ -67,7 +67,7 @@ class Figures:
     def row(self, name: str) -> str:
         """One line of the table."""
         return (
-            f"{name:<18}{self.requests_per_s:>12.2f}{self.first_token_ms:>18.1f}"
+            f"{name:<20}{self.requests_per_s:>12.2f}{self.first_token_ms:>18.1f}"
             f"{self.whole_ms:>16.1f}"
         )
 
@@ -127,62 +127,58 @@ async def directly(args: VariantArgs, load: Load) -> Figures:
         engine.stop()
 
 
-async def over_http(api_base: str, model: str, load: Load) -> Figures:
-    """The served variant."""
-    limits = httpx.Limits(max_connections=load.clients)
-    async with httpx.AsyncClient(timeout=300, limits=limits) as client:
+async def over_http(url: str, key: str, model: str, load: Load) -> Figures:
+    """The gateway."""
+    headers = {"authorization": f"Bearer {key}"}
+    connector = aiohttp.TCPConnector(limit=load.clients)
+    async with aiohttp.ClientSession(url, connector=connector, headers=headers) as session:
 
         async def ask(body: dict[str, Any]) -> AsyncIterator[str]:
-            async with client.stream("POST", f"{api_base}/completions", json=body) as reply:
+            async with session.post("/v1/completions", json=body) as reply:
                 reply.raise_for_status()
-                async for line in reply.aiter_lines():
-                    yield line
+                async for line in reply.content:
+                    yield line.decode()
 
         return await measure(ask, model, load)
 
 
-def random_variant(folder: Path, *, hidden: int, layers: int) -> Path:
-    """A Llama of the given size with random weights, as a variant."""
-    make_llama_chain(
-        folder, hidden=hidden, layers=layers, vocabulary=8_000, members=1, dtype=torch.float32
-    )
-    variant = folder / "00"
-    (variant / MANIFEST).write_bytes(build_manifest(variant).to_bytes())
-    return variant
-
-
-def compare(args: VariantArgs, load: Load) -> None:
+def compare(args: VariantArgs, load: Load, home: Path) -> None:
     """Measure both and print the table."""
     direct = asyncio.run(directly(args, load))
     gc.collect()  # the engine's remains go while what they need is still there
-    with serve_variant(args, port=0, blocking=False) as served:
-        through = asyncio.run(over_http(served.api_base, served.models[0], load))
+    roots = f'pointer_roots=["{args.variant.parent}"]'
+    with server(home / "data", settings=[roots]) as (url, key, _), Client(url, key=key) as client:
+        options = {"num_cpus": args.num_cpus, "max_ongoing_requests": load.clients}
+        deploy(client, "bench", args.variant, now=True, options=options)
+        through = asyncio.run(over_http(url, key, "bench", load))
     print(f"{load.requests} requests of {load.tokens} tokens from {load.clients} clients")
-    print(f"{'':<18}{'requests/s':>12}{'first token, ms':>18}{'whole, ms':>16}   (medians)")
+    print(f"{'':<20}{'requests/s':>12}{'first token, ms':>18}{'whole, ms':>16}   (medians)")
     print(direct.row("engine, directly"))
-    print(through.row("through Serve"))
+    print(through.row("through the gateway"))
     ratio = through.requests_per_s / direct.requests_per_s
     delay = through.first_token_ms - direct.first_token_ms
-    print(f"Serve keeps {ratio:.0%} of the requests/s and adds {delay:.1f} ms to the first token")
+    print(f"ratio of requests/s {ratio:.2f}, first token {delay:+.1f} ms")
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--variant", type=Path, help="a written variant; else a random Llama")
-    parser.add_argument("--requests", type=int, default=96)
-    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--requests", type=int, default=160)
+    parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1, help="of the engine, on both sides")
-    parser.add_argument("--hidden", type=int, default=256, help="of the random Llama")
-    parser.add_argument("--layers", type=int, default=4, help="of the random Llama")
+    parser.add_argument("--hidden", type=int, default=768, help="of the random Llama")
+    parser.add_argument("--layers", type=int, default=7, help="of the random Llama")
     options = parser.parse_args()
     load = Load(options.requests, options.clients, options.tokens)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = options.variant or random_variant(
-            Path(scratch) / "random", hidden=options.hidden, layers=options.layers
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        chain = make_chain(
+            home / "chain", hidden=options.hidden, layers=options.layers, vocabulary=14_000
         )
-        compare(VariantArgs(variant=folder, num_cpus=options.threads), load)
+        variant = blend(chain, (0.1, 0.1), home / "variants" / "bench")
+        args = VariantArgs(variant=variant, num_cpus=options.threads)
+        compare(args, load, home)
 
 
 if __name__ == "__main__":

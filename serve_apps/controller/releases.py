@@ -22,7 +22,9 @@ from ztom.ledger.endpoints import (
 )
 from ztom.rollout.observations import ArmCounts, StepObservations
 from ztom.rollout.plan import ReleasePlan
-from ztom.rollout.release import (
+from ztom.rollout.release import decide
+from ztom.rollout.routing import Role, Route, RoutingTable, promoted, read_table, rolled_back
+from ztom.rollout.state import (
     Action,
     Command,
     Deployment,
@@ -34,9 +36,7 @@ from ztom.rollout.release import (
     RollBack,
     SetTraffic,
     Traffic,
-    decide,
 )
-from ztom.rollout.routing import Role, Route, RoutingTable, promoted, read_table, rolled_back
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ztom.errors import AlreadyOnRecordError, ConfigError, NotOnRecordError
 from ztom.ledger.endpoints import DeploymentRecord, Endpoints, RolloutRecord
 from ztom.rollout.plan import ReleasePlan
-from ztom.rollout.release import ReleaseState
 from ztom.rollout.routing import (
     ALIAS_PATTERN,
     Match,
@@ -27,6 +26,7 @@ from ztom.rollout.routing import (
     read_table,
     rolled_back,
 )
+from ztom.rollout.state import ReleaseState
 
 
 class Intent(BaseModel):

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "variants": {"errors", "settings", "checkpoints", "blending", "ledger"},
     "ledger": {"errors", "settings"},
     "passwords": {"errors"},
-    "rollout": {"errors", "settings", "scoring"},
+    "rollout": {"errors"},
     "client": {"errors", "settings", "checkpoints"},
     "demo": {"errors", "settings", "stimuli"},
 }

@@ -29,8 +29,8 @@ from ztom.errors import ConfigError
 from ztom.ledger.endpoints import NewDeployment
 from ztom.ledger.requests import NewRequest, RequestKind
 from ztom.rollout.plan import parse_plan
-from ztom.rollout.release import ReleaseState
 from ztom.rollout.routing import Placement, Route, RoutingTable
+from ztom.rollout.state import ReleaseState
 
 UNKNOWN = "0" * 32
 VARIANT = "a" * 64

@@ -16,9 +16,10 @@ often costs nothing.
 **How to call it.** Save the new state together with the `Record` actions, in one transaction; then
 apply the others. What traffic a release wants follows from its state and is compared with what the
 routing table says, so an action that was lost between the two is given again, and one that was
-applied is not. A finished release that asks for nothing is settled and never asks again: the table
-may belong to the next release by then. Removing the variant of a release that was rolled back or
-aborted is left to the caller, once it is settled.
+applied is not (nor is a rollback asked for where the candidate has no traffic). A finished release
+whose traffic is as it wants it is settled and never asks again: the table may belong to the next
+release by then. Removing the candidate of a release that was rolled back or aborted is left to the
+caller, once it is settled.
 """
 
 from __future__ import annotations

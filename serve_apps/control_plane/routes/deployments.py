@@ -41,8 +41,9 @@ from ztom.ledger.endpoints import (
 )
 from ztom.ledger.projects import Storage
 from ztom.rollout.plan import ReleasePlan, parse_plan
-from ztom.rollout.release import ReleaseState, describe
+from ztom.rollout.release import describe
 from ztom.rollout.routing import ALIAS_PATTERN, SHORT, Match, Percent, RoutingTable, variant_id
+from ztom.rollout.state import ReleaseState
 
 router = APIRouter(tags=["deployments"])
 
