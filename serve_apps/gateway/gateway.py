@@ -122,6 +122,9 @@ class Gateway:
             return self._over_quota(wait_s)
         exchange = self._routed(kind, model, body, asker, headers, began)
         if exchange is None:
+            await self._keeper.look_again()
+            exchange = self._routed(kind, model, body, asker, headers, began)
+        if exchange is None:
             return self.refuse(no_such_model(model))
         self._metrics.began(exchange.choice)
         if body.get("stream"):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable
 
 from ztom.errors import ZtomError
@@ -18,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: A change has to be seen within a second by every gateway.
 POLL_S = 0.2
+#: Clients that ask for models that are not there make it look no more often.
+_LEAST_S = 0.05
 
 
 class TableKeeper:
@@ -35,6 +39,8 @@ class TableKeeper:
         self._on_change = on_change
         self.version = 0
         self.table = RoutingTable()
+        self._looking = asyncio.Lock()
+        self._looked = -math.inf
 
     async def look(self) -> None:
         """Take the newest table, if there is a newer one.
@@ -43,7 +49,22 @@ class TableKeeper:
             LedgerError: The ledger cannot be read.
             ConfigError: What it holds is no table.
         """
+        async with self._looking:
+            await self._look()
+
+    async def look_again(self) -> None:
+        """Before it is said that there is no such model: it may have come since the last look."""
+        async with self._looking:
+            if time.monotonic() - self._looked < _LEAST_S:
+                return
+            try:
+                await self._look()
+            except ZtomError as error:
+                logger.error("the routing table stays at version %d: %s", self.version, error)
+
+    async def _look(self) -> None:
         newer = await asyncio.to_thread(self._newer)
+        self._looked = time.monotonic()
         if newer is None:
             return
         version, table = newer

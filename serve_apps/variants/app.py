@@ -216,6 +216,7 @@ def scaling(args: ServingArgs) -> AutoscalingConfig:
         initial_replicas=max(1, args.min_replicas),
         max_replicas=args.max_replicas,
         target_ongoing_requests=args.target_ongoing_requests,
+        downscale_to_zero_delay_s=args.idle_s,
     )
 
 

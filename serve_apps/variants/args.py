@@ -25,6 +25,12 @@ class ServingArgs(BaseModel):
 
     min_replicas: int = Field(default=1, ge=0, le=1000, description="0 lets an idle variant leave")
     max_replicas: int = Field(default=1, ge=1, le=1000)
+    idle_s: float = Field(
+        default=600,
+        ge=0,
+        le=86_400,
+        description="with min_replicas 0: idle seconds to the last's end",
+    )
     target_ongoing_requests: float = Field(
         default=16, gt=0, le=10_000, description="requests in work per replica that scaling aims at"
     )

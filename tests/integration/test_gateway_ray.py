@@ -1,0 +1,280 @@
+"""Variants behind the gateway on real Ray and real vLLM: rollouts, swaps and kills under traffic.
+
+One server, and a few engines on toy variants; the order of the tests matters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil
+import pytest
+from server_helpers import PASSWORD
+from toy_variant import open_toy_adapters, open_toy_chain, write_blend
+from up import Up, wait_for
+
+from ztom.client import Client
+from ztom.variants.manifest import read_manifest
+
+SMALL = {"kv_cache_gib": 0.05, "max_model_len": 512, "num_cpus": 1, "health_period_s": 2}
+PROMPTS = [f"the quick brown fox number {n}" for n in range(8)]
+TOKENS = 10
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    server = Up(tmp_path_factory.mktemp("gateway"))
+    roots = server.home / "roots"
+    roots.mkdir()
+    chain = open_toy_chain(server.home / "chain")
+    for name, factors in (("a", (-0.4, 0.3)), ("b", (0.2, -0.3)), ("c", (0.9, 0.5))):
+        write_blend(chain, factors, roots / name)
+    adapters = open_toy_adapters(server.home / "adapters")
+    for name, factors in (("l1", (0.1, 0.1)), ("l2", (0.5, -0.5))):
+        write_blend(adapters, factors, roots / name, form="adapter")
+    options = ["--data", str(server.data), "--password-stdin"]
+    server.ztom("admin", "create", "root", "root@example.org", *options, input=PASSWORD + "\n")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def admin(up: Up) -> Iterator[Client]:
+    with Client.login(up.url, "root", PASSWORD) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def ask(up: Up, admin: Client) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=f"{up.url}/v1", api_key=admin.key, max_retries=0, timeout=120
+    ) as client:
+        yield client
+
+
+def digest_of(up: Up, name: str) -> str:
+    return read_manifest(up.home / "roots" / name).digest
+
+
+def named(up: Up, name: str) -> str:
+    return f"{name}@{digest_of(up, name)[:12]}"
+
+
+def deploy(up: Up, admin: Client, name: str, alias: str = "support", **wishes: Any) -> None:
+    wishes["options"] = {**SMALL, **wishes.get("options", {})}
+    folder = up.home / "roots" / name
+    admin.endpoints.deploy(alias, path=folder, name=name, insist=True, **wishes)
+    digest = digest_of(up, name)
+
+    def ready() -> bool:
+        found = admin.endpoints.deployment(digest)
+        assert found["state"] != "failed", found["reason"]
+        return found["state"] == "ready" and found["intent"] is None
+
+    wait_for(ready, 180)
+
+
+class Traffic:
+    """Users who ask, whole and streaming, until told to stop; every answer is kept."""
+
+    def __init__(self, ask: openai.OpenAI, *, threads: int = 4, model: str = "support") -> None:
+        self.answers: list[tuple[str, str, str, float]] = []
+        self.failures: list[str] = []
+        self._ask, self._model = ask, model
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(threads)]
+
+    def __enter__(self) -> Traffic:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(120)
+
+    def count(self, variant: str) -> int:
+        return sum(name == variant for name, *_ in self.answers)
+
+    def after(self, count: int) -> None:
+        """Wait for so many more answers."""
+        goal = len(self.answers) + count
+        wait_for(lambda: len(self.answers) >= goal or self.failures, 120)
+
+    def _run(self, number: int) -> None:
+        turn = 0
+        while not self._stop.is_set():
+            turn += 1
+            prompt = PROMPTS[(number + turn) % len(PROMPTS)]
+            sticky = {"x-ztom-sticky": f"{number}-{turn}"}
+            try:
+                self.answers.append(one(self._ask, self._model, prompt, turn % 2 == 0, sticky))
+            except openai.APIError as error:
+                self.failures.append(f"{type(error).__name__}: {error}")
+                time.sleep(0.1)
+
+
+def one(
+    ask: openai.OpenAI, model: str, prompt: str, stream: bool, headers: dict[str, str]
+) -> tuple[str, str, str, float]:
+    """The variant that an answer claims, its prompt and text, and when it had come."""
+    raw = ask.completions.with_raw_response.create(
+        model=model,
+        prompt=prompt,
+        max_tokens=TOKENS,
+        temperature=0,
+        stream=stream,
+        extra_headers=headers,
+    )
+    if stream:
+        text = ""
+        for chunk in raw.parse():
+            assert chunk.model == raw.headers["x-ztom-variant"]
+            text += chunk.choices[0].text
+    else:
+        answer = raw.parse()
+        assert answer.model == raw.headers["x-ztom-variant"]
+        text = answer.choices[0].text
+    return raw.headers["x-ztom-variant"], prompt, text, time.monotonic()
+
+
+def test_a_variant_answers_whole_streaming_sync_and_async(up, admin, ask) -> None:
+    deploy(up, admin, "a", options={"live_swap": True})
+    whole = one(ask, "support", PROMPTS[0], False, {})
+    assert whole[0] == named(up, "a")
+    assert whole[2] == one(ask, "support", PROMPTS[0], True, {})[2]
+
+    async def ask_async() -> str:
+        async with openai.AsyncOpenAI(base_url=f"{up.url}/v1", api_key=admin.key) as client:
+            stream = await client.completions.create(
+                model=named(up, "a"),
+                prompt=PROMPTS[0],
+                max_tokens=TOKENS,
+                temperature=0,
+                stream=True,
+            )
+            return "".join([chunk.choices[0].text async for chunk in stream])
+
+    assert asyncio.run(ask_async()) == whole[2]
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask.completions.create(model="support", prompt="x " * 2000)
+    assert refused.value.code == "context_length_exceeded"
+    answer = ask.completions.create(
+        model="support", prompt="a", n=2, logprobs=1, stop=["zz"], seed=1
+    )
+    assert len(answer.choices) == 2
+    admin.endpoints.feedback(answer.id, score=0.5)
+
+
+def test_canary_rollback_and_live_swap_lose_no_request(up, admin, ask) -> None:
+    a, b, c = (named(up, name) for name in "abc")
+    with Traffic(ask) as traffic:
+        deploy(up, admin, "b", canary=50)
+        traffic.after(40)
+        assert traffic.count(b) > 5
+        admin.endpoints.rollback("support")
+        told = time.monotonic()
+        traffic.after(40)
+        late = [at - told for name, _, _, at in traffic.answers if name == b]
+        # what had begun before may end later; a request itself takes a while on a busy machine
+        assert max(late) < 3
+        for name in ("c", "back", "c"):
+            if name == "c":
+                deploy(up, admin, "c", live=True)
+            else:
+                admin.endpoints.rollback("support")
+            traffic.after(40)
+    assert traffic.failures == []
+    assert {name for name, *_ in traffic.answers} == {a, b, c}
+    # each version gives one answer to a prompt: an answer of another version would stand out
+    texts = {(name, prompt): Counter() for name, prompt, *_ in traffic.answers}
+    for name, prompt, text, _ in traffic.answers:
+        texts[name, prompt][text] += 1
+    assert all(len(given) == 1 for given in texts.values())
+    differ = sum(texts.get((a, p)) != texts.get((c, p)) for p in PROMPTS)
+    assert differ > len(PROMPTS) // 2, "the versions are too alike for this test"
+    apps = admin.endpoints.deployments()
+    assert {each["name"] for each in apps if each["state"] == "ready"} == {"a", "c"}
+
+
+def test_a_broken_variant_leaves_everything_as_it_was(up, admin, ask) -> None:  # rows 70, 91
+    folder = up.home / "roots" / "b"
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    before = one(ask, "support", PROMPTS[1], False, {})
+    admin.endpoints.deploy("support", path=folder, name="b", insist=True, now=True)
+    failed = wait_for(
+        lambda: (d := admin.endpoints.deployment(digest_of(up, "b")))["state"] == "failed" and d, 60
+    )
+    assert "changed model.safetensors" in failed["reason"]
+    assert one(ask, "support", PROMPTS[1], False, {})[:3] == before[:3]
+
+
+def test_killed_controller_costs_nothing_and_comes_back(up, admin, ask) -> None:
+    pid = up.replica("ztom:controller").pid
+    with Traffic(ask) as traffic:
+        psutil.Process(pid).kill()
+        traffic.after(60)
+        admin.endpoints.rollback("support")  # needs no controller
+        traffic.after(60)
+
+        wait_for(lambda: {p.pid for p in up.replicas("ztom:controller")} - {pid}, 60)
+    assert traffic.failures == []
+    a = named(up, "a")
+    wait_for(lambda: one(ask, "support", PROMPTS[0], False, {})[0] == a, 60)
+
+
+def test_a_killed_replica_costs_streams_in_work_only(up, admin, ask) -> None:  # rows 54, 68
+    with ThreadPoolExecutor(12) as pool:
+        before = [pool.submit(one, ask, "support", PROMPTS[i % 8], False, {}) for i in range(12)]
+        up.replica("variant-a").kill()
+        after = [pool.submit(one, ask, "support", PROMPTS[i % 8], True, {}) for i in range(12)]
+        answers = [each.result(180) for each in before]
+        # sent after the kill: nothing of them had begun
+        answers += [each.result(180) for each in after]
+    assert len(answers) == 24
+
+
+def test_adapters_share_an_engine_and_idle_ones_leave_and_come_back(up, admin, ask) -> None:
+    options = {"min_replicas": 0, "idle_s": 2}
+    deploy(up, admin, "l1", alias="one", options=options)
+    deploy(up, admin, "l2", alias="two", options=options)
+    first, second = (one(ask, alias, PROMPTS[0], False, {}) for alias in ("one", "two"))
+    assert first[0] == named(up, "l1")
+    assert second[0] == named(up, "l2")
+    assert first[2] != second[2]
+
+    assert len(up.replicas("base-")) == 1
+    wait_for(lambda: not up.replicas("base-"), 120)
+    began = time.monotonic()
+    woken = one(ask, "two", PROMPTS[0], True, {})
+    assert woken[:3] == second[:3]
+    assert time.monotonic() - began < 120
+
+
+def test_metrics_are_there_and_prompts_are_nowhere(up, ask) -> None:  # row 81
+    canary = "zebra-canary-77aa"
+    one(ask, "support", canary, True, {})
+    one(ask, "support", canary, False, {})
+    with pytest.raises(openai.NotFoundError):
+        one(ask, canary, canary, False, {})
+    logs = [p for p in Path("/tmp/ray/session_latest/logs").rglob("*") if p.is_file()]
+    assert any("replica_ztom_control-plane" in path.name for path in logs)
+    holding = [path.name for path in logs if canary.encode() in path.read_bytes()]
+    assert holding == []
+    access = [p for p in logs if "replica_ztom_control-plane" in p.name]
+    text = "".join(path.read_text() for path in access)
+    assert '"response_id"' in text
+    assert '"variant"' in text

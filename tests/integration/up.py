@@ -1,0 +1,118 @@
+"""``ztom up`` in a process of its own, and what tests do to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from server_helpers import PASSWORD
+
+ZTOM = str(Path(sys.executable).with_name("ztom"))
+
+
+class Up:
+    """A server in a process of its own."""
+
+    def __init__(self, home: Path, *settings: str) -> None:
+        self.home = home
+        self.settings = settings
+        self.data = home / "data"
+        self.process: subprocess.Popen[str] | None = None
+        self.url = ""
+
+    def ztom(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [ZTOM, *arguments]
+        return subprocess.run(command, check=True, text=True, **options)
+
+    def start(self) -> None:
+        options = ["--set", f'pointer_roots=["{self.home / "roots"}"]']
+        for setting in self.settings:
+            options += ["--set", setting]
+        self.process = subprocess.Popen(
+            [ZTOM, "up", "--data", str(self.data), "--port", "0"] + options,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("Z-TOM serves at "):
+                self.url = line.split()[-1]
+            if line.startswith("Ctrl-C"):
+                return
+        pytest.fail("the server did not start")
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(60)
+
+    def kill_everything(self) -> None:
+        """As a power cut would: nothing gets to tidy up."""
+        assert self.process is not None
+        family = [self.process.pid, *(p.pid for p in self.children())]
+        for pid in family:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait(30)
+
+    def children(self) -> list[psutil.Process]:
+        assert self.process is not None
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        # what Ray's daemons started has another parent, but the session's folder in its command
+        return found
+
+    def replica(self, name: str = "ztom:control-plane") -> psutil.Process:
+        found = self.replicas(name)
+        assert found, f"there is no replica of {name}"
+        return found[0]
+
+    def replicas(self, name: str) -> list[psutil.Process]:
+        found = []
+        for process in self.children():
+            with contextlib.suppress(psutil.Error):  # it ends while one looks
+                if f"ray::ServeReplica:{name}" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def session(self) -> requests.Session:
+        answer = requests.post(
+            f"{self.url}/api/auth/login",
+            json={"username": "root", "password": PASSWORD},
+            timeout=30,
+        )
+        assert answer.status_code == 200, answer.text
+        session = requests.Session()
+        session.headers["Authorization"] = f"Bearer {answer.text}"
+        return session
+
+    def wait_until_up(self, timeout_s: float = 90) -> None:
+        def up() -> bool:
+            try:
+                return requests.get(f"{self.url}/health", timeout=5).status_code == 200
+            except requests.RequestException:
+                return False
+
+        wait_for(up, timeout_s)
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.2)
