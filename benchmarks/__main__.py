@@ -15,6 +15,8 @@ NAMES = (
     "serve",
     "control_plane",
     "rollout",
+    "faults",
+    "density",
 )
 
 

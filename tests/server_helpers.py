@@ -32,6 +32,7 @@ from serve_apps.controller.app import controlling
 from serve_apps.controller.apps import AppState, AppStatus
 from serve_apps.controller.specs import AppSpec
 from serve_apps.gateway.backends import Late, Overloaded, Unavailable
+from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.calls import (
     Answer,
     Call,
@@ -109,6 +110,9 @@ class Stage:
 
     async def ask(self, placement: Placement, call: Call) -> Answer:
         actor = await self._enter(placement, call)
+        if self.is_another(placement, call):
+            body = b'{"error": {"message": "no", "code": "other_version"}}'
+            return Answer(503, body, "x@y", call.digest)
         if actor.status != 200:
             body = json.dumps({"error": {"message": "no", "type": "x", "code": None}}).encode()
             return Answer(actor.status, body, "x@y", call.digest)
@@ -137,7 +141,7 @@ class Stage:
 
     async def stream(self, placement: Placement, call: Call) -> AsyncGenerator[StreamItem, None]:
         actor = await self._enter(placement, call)
-        if actor.status != 200:
+        if actor.status != 200 or self.is_another(placement, call):
             yield await self.ask(placement, call)
             return
         name = variant_id(placement.name, call.digest)
@@ -160,10 +164,16 @@ class Stage:
         yield "data: [DONE]\n\n"
         yield StreamEnd(3, len(words), empty=False)
 
+    def is_another(self, placement: Placement, call: Call) -> bool:
+        there = self.current.get(placement.app, call.digest)
+        return call.exact and there != call.digest
+
     def forget(self, app: str) -> None:
         self.log.append(f"forget {app}")
 
     async def _enter(self, placement: Placement, call: Call) -> Actor:
+        if placement.app not in self.apps:
+            raise Unavailable
         actor = self.actor(call.digest)
         actor.calls.append(call)
         if actor.overloaded:
@@ -190,12 +200,16 @@ class Stage:
     def start(self, spec: AppSpec) -> None:
         self.log.append(f"start {spec.name}")
         self.apps[spec.name] = spec
+        if isinstance(spec.args, VariantArgs):
+            self.current[spec.name] = read_manifest(spec.args.variant).digest
 
     def delete(self, name: str) -> None:
         self.log.append(f"delete {name}")
         self.apps.pop(name, None)
 
-    def prove(self, spec: AppSpec, digest: str) -> None:
+    def prove(
+        self, spec: AppSpec, digest: str, folder: str, name: str, *, exact: bool = True
+    ) -> None:
         actor = self.actor(digest)
         if actor.hangs or actor.fails:
             raise EngineError(f"{spec.name} does not answer")
@@ -204,16 +218,17 @@ class Stage:
     def load(self, spec: AppSpec, digest: str, folder: str, name: str) -> None:
         self.log.append(f"load {digest[:4]}")
 
-    def swap(self, spec: AppSpec, folder: str, name: str, wait_s: float) -> None:
+    def swap(self, app: str, deployment: str, folder: str, name: str, wait_s: float) -> None:
         digest = read_manifest(Path(folder)).digest
         if self.actor(digest).fails:
             raise EngineError("the blend failed")
         self.log.append(f"swap {digest[:4]}")
-        self.current[spec.name] = digest
+        self.current[app] = digest
 
     def replicas(self, app: str, deployment: str) -> list[ReplicaState]:
-        digest = self.current.get(app, "")
-        return [ReplicaState(1, (digest,), 0, 0, 0, 0, 2**20)] if app in self.apps else []
+        if app not in self.apps:
+            return []
+        return [ReplicaState(1, (self.current.get(app, ""),), 0, 0, 0, 0, 2**20)]
 
 
 @dataclass

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.exceptions import HTTPException
 
+from serve_apps.control_plane.callers import Known
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import LOGIN
 from ztom.errors import NotOnRecordError
@@ -52,12 +53,14 @@ class Caller:
         key: The API key, where one was sent instead of a token.
         permission: What the route asks for.
         services: For looking roles up.
+        projects: Whose endpoints they may call; known on routes that call models.
     """
 
     user: UserRecord
     key: ApiKeyRecord | None
     permission: Permission
     services: Services
+    projects: frozenset[str | None] | None = frozenset()
 
     @property
     def actor(self) -> str:
@@ -156,20 +159,34 @@ class _RequireInference:
         secret = _secret(request)
         found = services.callers.get(secret)
         if found is None:
-            found = await asyncio.to_thread(_who, request, services)
+            found = await asyncio.to_thread(_known, request, services)
             services.callers.put(secret, found)
-        user, key = found
-        if not user.enabled:
+        if not found.user.enabled:
             raise _unknown()
-        if key is not None and Scope.INFER not in key.scopes:
+        if found.key is not None and Scope.INFER not in found.key.scopes:
             raise HTTPException(403, "The API key is not for calling models.")
-        request.state.caller = Caller(user, key, Permission.INFER, services)
+        request.state.caller = Caller(
+            found.user, found.key, Permission.INFER, services, found.projects
+        )
+
+
+def _known(request: Request, services: Services) -> Known:
+    user, key = _who(request, services)
+    projects: frozenset[str | None] | None = None
+    if not user.is_admin:
+        projects = services.ledger.projects.ids_of(user.id) | {None}
+    if key is not None and key.project_id is not None:
+        theirs = projects is None or key.project_id in projects
+        projects = frozenset({key.project_id} if theirs else ())
+    return Known(user, key, projects)
 
 
 def _check_scope(key: ApiKeyRecord, permission: Permission, method: str) -> None:
     reads = permission is Permission.READ or (permission is Permission.USER and method == "GET")
+    if reads and not {Scope.READ, Scope.WRITE} & set(key.scopes):
+        raise HTTPException(403, "The API key is for calling models only.")
     if not reads and Scope.WRITE not in key.scopes:
-        raise HTTPException(403, "The API key is for reading only.")
+        raise HTTPException(403, "The API key is not for changing anything.")
     if permission is Permission.USER and method != "GET" and key.project_id is not None:
         raise HTTPException(403, "The API key is for one project only.")
 

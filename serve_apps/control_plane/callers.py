@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from dataclasses import dataclass
 
 from ztom.ledger.accounts import ApiKeyRecord, UserRecord
 
 _MOST = 10_000
 
-Known = tuple[UserRecord, ApiKeyRecord | None]
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Who was found behind a token or key.
+
+    Attributes:
+        user: The account.
+        key: The API key, if it was one.
+        projects: Whose endpoints they may call, None among them for the administrators' ones;
+            None is every project's.
+    """
+
+    user: UserRecord
+    key: ApiKeyRecord | None
+    projects: frozenset[str | None] | None
 
 
 class RecentCallers:
-    """Remembers who was found behind a token or key.
+    """Remembers who was found.
 
     Args:
         seconds: For how long: a revoked key may go on working as long as that.
@@ -20,15 +36,19 @@ class RecentCallers:
 
     def __init__(self, seconds: float = 2.0) -> None:
         self._seconds = seconds
-        self._found: dict[str, tuple[float, Known]] = {}
+        self._found: dict[bytes, tuple[float, Known]] = {}
 
     def get(self, secret: str) -> Known | None:
         """Who it is, if that was found out a moment ago."""
-        kept = self._found.get(secret)
+        kept = self._found.get(_digest(secret))
         return kept[1] if kept is not None and kept[0] > time.monotonic() else None
 
     def put(self, secret: str, found: Known) -> None:
         """Remember who it is."""
         if len(self._found) >= _MOST:
             self._found.clear()
-        self._found[secret] = (time.monotonic() + self._seconds, found)
+        self._found[_digest(secret)] = (time.monotonic() + self._seconds, found)
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

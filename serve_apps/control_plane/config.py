@@ -67,10 +67,10 @@ class ServerConfig(BaseSettings):
         default=30, gt=0, description="seconds a body may pause before it is given up"
     )
     requests_per_minute: int | None = Field(
-        default=None, ge=1, description="to models, by a key that has no quota of its own"
+        default=None, ge=1, description="to models, by one user with all their keys"
     )
     tokens_per_minute: int | None = Field(
-        default=None, ge=1, description="of prompts and answers, by a key without its own quota"
+        default=None, ge=1, description="of prompts and answers, by one user with all their keys"
     )
     engine: EngineConfig = Field(
         default=EngineConfig(), description="what runs models unless a search says otherwise"

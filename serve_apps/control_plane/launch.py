@@ -77,7 +77,9 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
 
         undo.callback(ray.shutdown)
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        doors = ProxyLocation.HeadOnly
         if os.environ.get("RAY_ADDRESS"):
+            doors = ProxyLocation.EveryNode  # one dies, the others stay open
             context = ray.init(**quiet)
         else:
             context = ray.init(
@@ -94,9 +96,7 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
                 "Serve runs in this Ray already",
                 fix="Give the server a Ray of its own, or stop that one with `serve shutdown`.",
             )
-        serve.start(
-            proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port)
-        )
+        serve.start(proxy_location=doors, http_options=HTTPOptions(host=host, port=port))
         undo.callback(_forgiving, serve.shutdown)
         serve.run(build(config, dashboard=dashboard), name=APP_NAME, route_prefix="/")
         url = f"http://{reachable(host)}:{port}"
@@ -141,6 +141,8 @@ def _prepare_environment(folder: Path) -> None:
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH,
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # a front door that died is missed after three of these, and opened again
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_haproxy(folder, private=(metrics, stats))),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),

@@ -37,6 +37,9 @@ async def controlling(services: Services, apps: Apps) -> AsyncIterator[None]:
     async def deployments() -> None:
         await asyncio.to_thread(reconciler.round)
 
+    async def swaps() -> None:
+        await asyncio.to_thread(reconciler.keep_swapped)
+
     async def releases() -> None:
         nonlocal last
         now = time.monotonic()
@@ -48,7 +51,7 @@ async def controlling(services: Services, apps: Apps) -> AsyncIterator[None]:
 
     async with (
         background(services),
-        again_and_again((deployments, releases), every_s=_EVERY_S),
+        again_and_again((deployments, swaps, releases), every_s=_EVERY_S),
         again_and_again((look,), every_s=_METRICS_EVERY_S),
     ):
         yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -57,8 +58,17 @@ class Apps(Protocol):
     def delete(self, name: str) -> None:
         """Have an application removed, once it has answered what it is answering."""
 
-    def prove(self, spec: AppSpec, digest: str) -> None:
-        """Ask for one token through the way that traffic will take.
+    def prove(
+        self, spec: AppSpec, digest: str, folder: str, name: str, *, exact: bool = True
+    ) -> None:
+        """Ask for one token through the way that traffic will take; it wakes who sleeps.
+
+        Args:
+            spec: Of the application.
+            digest: Of the variant.
+            folder: Of the variant.
+            name: Of the variant.
+            exact: It has to be this variant that answers.
 
         Raises:
             EngineError: It is refused, or does not come.
@@ -71,7 +81,7 @@ class Apps(Protocol):
             ZtomError: One of them cannot.
         """
 
-    def swap(self, spec: AppSpec, folder: str, name: str, wait_s: float) -> None:
+    def swap(self, app: str, deployment: str, folder: str, name: str, wait_s: float) -> None:
         """Have every replica take on another variant of its chain.
 
         Raises:
@@ -114,10 +124,10 @@ class ServeApps:
         from ray import serve
         from ray.serve.exceptions import RayServeException
 
-        from serve_apps.variants.app import build, build_shared
+        from serve_apps.variants.app import build_called, build_shared
 
         args = spec.args
-        app = build(args) if isinstance(args, VariantArgs) else build_shared(args)
+        app = build_called(args) if isinstance(args, VariantArgs) else build_shared(args)
         target = serve.RunTarget(app, name=spec.name, route_prefix=None)
         try:
             serve.run_many([target], wait_for_applications_running=False)
@@ -130,12 +140,15 @@ class ServeApps:
 
         serve.delete(name, _blocking=False)
 
-    def prove(self, spec: AppSpec, digest: str) -> None:
+    def prove(
+        self, spec: AppSpec, digest: str, folder: str, name: str, *, exact: bool = True
+    ) -> None:
         """See `Apps.prove`."""
         body = {"prompt": [0], "max_tokens": 1, "temperature": 0}
-        call = Call("completion", body, digest, request_id=f"prove-{digest[:12]}", exact=True)
-        handle = self._handle(spec.name, spec.deployment)
+        request_id = f"prove-{secrets.token_hex(8)}"
+        call = Call("completion", body, digest, request_id, folder=folder, name=name, exact=exact)
         try:
+            handle = self._handle(spec.name, spec.deployment)
             answer: Answer = handle.ask.remote(call).result(timeout_s=_CALL_S)
         except TimeoutError as error:
             raise EngineTimeoutError(f"{spec.name} does not answer") from error
@@ -146,11 +159,11 @@ class ServeApps:
 
     def load(self, spec: AppSpec, digest: str, folder: str, name: str) -> None:
         """See `Apps.load`."""
-        self._everywhere(spec, "load", digest, folder, name)
+        self._everywhere(spec.name, spec.deployment, "load", digest, folder, name)
 
-    def swap(self, spec: AppSpec, folder: str, name: str, wait_s: float) -> None:
+    def swap(self, app: str, deployment: str, folder: str, name: str, wait_s: float) -> None:
         """See `Apps.swap`."""
-        self._everywhere(spec, "swap", folder, name, wait_s)
+        self._everywhere(app, deployment, "swap", folder, name, wait_s)
 
     def replicas(self, app: str, deployment: str) -> list[ReplicaState]:
         """See `Apps.replicas`."""
@@ -162,12 +175,12 @@ class ServeApps:
             return []
         return [state for state in found if isinstance(state, ReplicaState)]
 
-    def _everywhere(self, spec: AppSpec, method: str, *arguments: object) -> None:
-        handle = self._handle(spec.name, spec.deployment)
+    def _everywhere(self, app: str, deployment: str, method: str, *arguments: object) -> None:
         try:
+            handle = self._handle(app, deployment)
             handle.broadcast(method, *arguments).results(timeout_s=_CALL_S)
         except Exception as error:
-            raise _ours(error, f"{spec.name} could not {method}") from error
+            raise _ours(error, f"{app} could not {method}") from error
 
     @staticmethod
     def _handle(app: str, deployment: str) -> Any:

@@ -7,13 +7,20 @@ works on a new look, so a step that fails, or a controller that dies in between,
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from serve_apps.controller.apps import Apps, AppState, AppStatus
 from serve_apps.controller.specs import AppSpec, app_spec, parse_options, placement
 from serve_apps.controller.traffic import apply_intent, change_table
-from ztom.errors import ConfigError, NotOnRecordError, ZtomError
+from ztom.errors import (
+    AlreadyOnRecordError,
+    ConfigError,
+    LedgerError,
+    NotOnRecordError,
+    ZtomError,
+)
 from ztom.ledger.endpoints import DeploymentRecord, DeploymentState, Endpoints
 from ztom.rollout.routing import Placement, RoutingTable, read_table
 
@@ -24,6 +31,10 @@ ACTOR = "controller"
 LINGER_ROUNDS = 10
 #: Seconds for which a live swap waits until running requests have ended.
 SWAP_WAIT_S = 30.0
+#: Seconds between two tries of a swap that fails: each one keeps new requests waiting.
+SWAP_AGAIN_S = 10.0
+#: Seconds after which a deployment that is not ready is given up: large models load for long.
+START_LIMIT_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +131,18 @@ def _spec(record: DeploymentRecord, records: Sequence[DeploymentRecord]) -> AppS
     if host is None:
         return app_spec(record)
     for other in records:
-        if other.digest == host:
-            return _spec(other, records)
+        # one step only: whoever is swapped in names the application's own variant
+        if other.digest == host and parse_options(other.options).swap_into is None:
+            return app_spec(other)
     raise ConfigError("the variant that this one is swapped into does not run", got=host[:12])
 
 
 def _steps_of(record: DeploymentRecord, spec: AppSpec, status: AppStatus | None) -> list[Step]:
-    if record.state is DeploymentState.READY:
-        return [Intend(record.digest, spec)] if record.intent is not None else []
     if status is None:
         return []
+    if record.state is DeploymentState.READY:
+        runs = status.state is AppState.RUNNING
+        return [Intend(record.digest, spec)] if runs and record.intent is not None else []
     if status.state is AppState.FAILED:
         return [Fail(record.digest, status.message)]
     return [Admit(record.digest, spec)] if status.state is AppState.RUNNING else []
@@ -141,12 +154,18 @@ class Reconciler:
     Args:
         endpoints: The ledger's part.
         apps: What runs.
+        clock: Monotonic, seconds.
     """
 
-    def __init__(self, endpoints: Endpoints, apps: Apps) -> None:
+    def __init__(
+        self, endpoints: Endpoints, apps: Apps, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._endpoints = endpoints
         self._apps = apps
+        self._clock = clock
         self._unneeded: dict[str, int] = {}
+        self._since: dict[str, float] = {}
+        self._not_before: dict[str, float] = {}
 
     def round(self) -> None:
         """One look, and every step that follows from it.
@@ -156,18 +175,28 @@ class Reconciler:
         """
         records = self._endpoints.deployments()
         table = read_table(self._endpoints.routing()[1])
-        steps = plan_steps(records, table, self._apps.status())
+        running = self._apps.status()
+        steps = plan_steps(records, table, running)
         removals = {step.app for step in steps if isinstance(step, Remove)}
-        self._unneeded = {app: self._unneeded.get(app, 0) + 1 for app in removals}
+        # one that failed has no requests to be waited for
+        self._unneeded = {
+            app: LINGER_ROUNDS
+            if running[app].state is AppState.FAILED
+            else self._unneeded.get(app, 0) + 1
+            for app in removals
+        }
+        self._give_up(records)
         by_digest = {record.digest: record for record in records}
         for step in steps:
             self._carry_out(step, by_digest)
-        self._keep_swapped(by_digest)
 
-    def _keep_swapped(self, records: Mapping[str, DeploymentRecord]) -> None:
-        """Replicas that another variant was swapped into answer with the one that should be there.
+    def keep_swapped(self) -> None:
+        """Have replicas of applications that hold a chain answer with the variant that should.
 
-        A replica that was started since, and a rollback, show here.
+        A replica that was started since, a swap that failed half-way, and a rollback show here.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
         """
         table = read_table(self._endpoints.routing()[1])
         wanted = {
@@ -176,15 +205,26 @@ class Reconciler:
             if where.current is not None
         }
         for (app, deployment), digest in wanted.items():
+            where = table.placements.get(digest)
+            if where is None or self._clock() < self._not_before.get(app, 0.0):
+                continue
             there = self._apps.replicas(app, deployment)
             if all(digest in replica.digests for replica in there):
                 continue
-            where = table.placements[digest]
-            spec = _spec(records[digest], list(records.values()))
             try:
-                self._apps.swap(spec, where.folder, where.name, SWAP_WAIT_S)
-            except ZtomError as error:
+                self._apps.swap(app, deployment, where.folder, where.name, SWAP_WAIT_S)
+            except Exception as error:
+                self._not_before[app] = self._clock() + SWAP_AGAIN_S
                 logger.error("%s does not take on %s: %s", app, digest[:12], error)
+
+    def _give_up(self, records: Sequence[DeploymentRecord]) -> None:
+        """A deployment that does not get ready waits for something that does not come."""
+        now = self._clock()
+        starting = {r.digest for r in records if r.state is DeploymentState.STARTING}
+        self._since = {digest: self._since.get(digest, now) for digest in starting}
+        for digest, since in self._since.items():
+            if now - since > START_LIMIT_S:
+                self._fail(digest, f"it was not ready within {START_LIMIT_S:g} s")
 
     def _carry_out(self, step: Step, records: Mapping[str, DeploymentRecord]) -> None:
         match step:
@@ -203,13 +243,20 @@ class Reconciler:
                     self._apps.delete(app)
 
     def _admit(self, record: DeploymentRecord, spec: AppSpec) -> None:
+        who = (record.digest, record.address, record.name)
         if parse_options(record.options).swap_into is not None:
-            self._apps.swap(spec, record.address, record.name, SWAP_WAIT_S)
+            self._swap_in(record, spec)
         elif record.base is not None:
-            self._apps.load(spec, record.digest, record.address, record.name)
-        self._apps.prove(spec, record.digest)
+            self._apps.prove(spec, *who)  # a base that has left comes back for it
+            self._apps.load(spec, *who)
+        self._apps.prove(spec, *who)
         if self._intend(record, spec):
             self._endpoints.set_state(record.digest, DeploymentState.READY, actor=ACTOR)
+
+    def _swap_in(self, record: DeploymentRecord, spec: AppSpec) -> None:
+        """If it fails, `keep_swapped` takes every replica back to what the table says."""
+        self._apps.prove(spec, record.digest, record.address, record.name, exact=False)
+        self._apps.swap(spec.name, spec.deployment, record.address, record.name, SWAP_WAIT_S)
 
     def _intend(self, record: DeploymentRecord, spec: AppSpec) -> bool:
         """Put a deployment into the table, with the traffic that it was deployed for."""
@@ -223,7 +270,7 @@ class Reconciler:
         )
         if not apply_intent(self._endpoints, record, actor=ACTOR):
             return False
-        self._endpoints.clear_intent(record.digest)
+        self._endpoints.clear_intent(record.digest, record.intent)
         return True
 
     def _retire(self, digest: str) -> None:
@@ -239,16 +286,23 @@ class Reconciler:
         )
         table = read_table(self._endpoints.routing()[1])
         if digest not in table.placements:
-            self._endpoints.set_state(
-                digest, DeploymentState.RETIRED, actor=ACTOR, only_from=DeploymentState.READY
-            )
+            self._endpoints.retire(digest, actor=ACTOR)
 
     def _or_fail(self, digests: Sequence[str], work: Callable[[], object]) -> None:
         try:
             work()
+        except LedgerError as error:
+            if not isinstance(error, AlreadyOnRecordError):
+                raise  # not this deployment's fault: the next round tries again
+            self._fail_all(digests, str(error))
         except ZtomError as error:
-            for digest in digests:
-                self._fail(digest, str(error))
+            self._fail_all(digests, str(error))
+        except Exception as error:  # whatever Ray finds wrong must not keep others waiting
+            self._fail_all(digests, f"{type(error).__name__}: {error}")
+
+    def _fail_all(self, digests: Sequence[str], reason: str) -> None:
+        for digest in digests:
+            self._fail(digest, reason)
 
     def _fail(self, digest: str, reason: str) -> None:
         """Say so. What is in the table already stays there: something else may be wrong."""
@@ -263,16 +317,23 @@ class Reconciler:
             )
         except NotOnRecordError:
             logger.warning("the deployment of %s is not on record any more", digest[:12])
+            return
+        change_table(
+            self._endpoints,
+            lambda table: table if digest in table.used else table.with_placement(digest, None),
+            actor=ACTOR,
+            action="route.fail",
+            subject=f"variant:{digest}",
+        )
 
 
 def _placed(table: RoutingTable, record: DeploymentRecord, where: Placement) -> RoutingTable:
     """The table with the variant in its place, and everyone else who is there told of it."""
-    swapped = parse_options(record.options).swap_into is not None
+    options = parse_options(record.options)
+    if not options.live_swap and options.swap_into is None:
+        return table.with_placement(record.digest, where)
     for digest, other in table.placements.items():
-        if swapped and other.app == where.app:
-            table = table.with_placement(
-                digest, other.model_copy(update={"current": record.digest})
-            )
-    if swapped:
-        where = where.model_copy(update={"current": record.digest})
-    return table.with_placement(record.digest, where)
+        if other.app == where.app:
+            there = other.model_copy(update={"current": record.digest})
+            table = table.with_placement(digest, there)
+    return table.with_placement(record.digest, where.model_copy(update={"current": record.digest}))

@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 from functools import reduce
 
-from serve_apps.controller.traffic import change_table
-from ztom.errors import NotOnRecordError, ZtomError
+from serve_apps.controller.traffic import Intent, change_table
+from ztom.errors import NotOnRecordError
 from ztom.ledger.endpoints import (
     DeploymentState,
     Endpoints,
@@ -22,7 +22,7 @@ from ztom.ledger.endpoints import (
 )
 from ztom.rollout.observations import ArmCounts, StepObservations
 from ztom.rollout.plan import ReleasePlan
-from ztom.rollout.release import decide
+from ztom.rollout.release import decide, wanted_traffic
 from ztom.rollout.routing import Role, Route, RoutingTable, promoted, read_table, rolled_back
 from ztom.rollout.state import (
     Action,
@@ -53,13 +53,13 @@ def move_releases(endpoints: Endpoints, *, seconds: float) -> None:
     for record in endpoints.open_rollouts():
         try:
             _move(endpoints, record, seconds)
-        except ZtomError as error:
+        except Exception as error:  # one that cannot be moved must not keep the others
             logger.error("release %s of %s: %s", record.id, record.alias, error)
 
 
 def _move(endpoints: Endpoints, record: RolloutRecord, seconds: float) -> None:
     state = ReleaseState.model_validate(record.state)
-    if _is_about_to_begin(endpoints, record.candidate):
+    if _is_about_to_begin(endpoints, record):
         return
     context = _context(endpoints, record, state, seconds)
     decision = decide(context, state)
@@ -90,6 +90,7 @@ def _save(
 def _context(
     endpoints: Endpoints, record: RolloutRecord, state: ReleaseState, seconds: float
 ) -> ReleaseContext:
+    plan = ReleasePlan.model_validate(record.plan)
     table = read_table(endpoints.routing()[1])
     route = table.routes.get(record.alias)
     is_ours = route is not None and route.release == record.id
@@ -98,22 +99,29 @@ def _context(
         told = Command.ABORT  # somebody changed the route by hand
     state_now, note = _deployment(endpoints, record.candidate)
     return ReleaseContext(
-        plan=ReleasePlan.model_validate(record.plan),
+        plan=plan,
         observations=_observations(endpoints, record, state.step),
         seconds_since_last_tick=seconds,
         deployment=state_now,
         deployment_note=note,
-        traffic=_traffic(route, record.candidate, is_ours=is_ours),
+        # the route of a release that is over may be somebody else's by now: there is nothing to do
+        traffic=wanted_traffic(plan, state)
+        if state.finished and not is_ours
+        else _traffic(route, record.candidate, is_ours=is_ours),
         command=told,
     )
 
 
-def _is_about_to_begin(endpoints: Endpoints, candidate: str) -> bool:
+def _is_about_to_begin(endpoints: Endpoints, record: RolloutRecord) -> bool:
     """The release is written down before the route bears its id."""
     try:
-        return endpoints.deployment(candidate).intent is not None
+        deployment = endpoints.deployment(record.candidate)
     except NotOnRecordError:
         return False
+    if deployment.intent is None or deployment.state is DeploymentState.FAILED:
+        return False
+    intent = Intent.model_validate(deployment.intent)
+    return intent.alias == record.alias and intent.plan is not None
 
 
 def _traffic(route: Route | None, candidate: str, *, is_ours: bool) -> Traffic:
@@ -198,6 +206,7 @@ def _changed(route: Route, record: RolloutRecord, state: ReleaseState, action: A
                 shadow=record.candidate,
                 shadow_percent=shadow,
                 rules=route.rules,
+                project=route.project,
                 release=record.id,
                 step=state.step,
             )

@@ -115,4 +115,5 @@ def placement(record: DeploymentRecord, spec: AppSpec) -> Placement:
         deployment=spec.deployment,
         folder=record.address,
         timeout_s=parse_options(record.options).timeout_s,
+        project=record.project_id,
     )

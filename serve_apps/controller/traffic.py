@@ -117,6 +117,8 @@ def apply_intent(endpoints: Endpoints, record: DeploymentRecord, *, actor: str) 
     """
     if record.intent is None:
         return True
+    if endpoints.deployment(record.digest).intent != record.intent:
+        return False  # it was cancelled, or is another one by now
     intent = Intent.model_validate(record.intent)
     table = read_table(endpoints.routing()[1])
     if intent.kind != "main" and intent.alias not in table.routes:
@@ -141,7 +143,8 @@ def with_intent(
     """The table with the traffic that a deployment was wanted for."""
     route = table.routes.get(intent.alias)
     if route is None:
-        return table.with_route(intent.alias, Route(stable=digest))
+        project = table.placements[digest].project
+        return table.with_route(intent.alias, Route(stable=digest, project=project))
     if intent.rule is not None:
         rule = Rule(variant=digest, **intent.rule.model_dump())
         rules = (rule, *(each for each in route.rules if each.whom != rule.whom))
@@ -176,8 +179,7 @@ def set_traffic(
         candidate = route.canary or route.shadow
         if candidate is None:
             raise ConfigError(f"{alias} has no candidate", fix="Deploy a variant to it first.")
-        ours = route.model_copy(update={"release": None, "step": 0})
-        return table.with_route(alias, _by_hand(ours, candidate, canary, shadow))
+        return table.with_route(alias, _by_hand(route, candidate, canary, shadow))
 
     note = f"canary {canary}, shadow {shadow}"
     return _by_person(endpoints, alias, change, actor=actor, action="route.traffic", note=note)
@@ -203,8 +205,22 @@ def promote(endpoints: Endpoints, alias: str, *, actor: str, expected: int | Non
     )
 
 
-def rollback(endpoints: Endpoints, alias: str, *, actor: str, expected: int | None = None) -> int:
+def rollback(
+    endpoints: Endpoints,
+    alias: str,
+    *,
+    actor: str,
+    expected: int | None = None,
+    candidate: str | None = None,
+) -> int:
     """Take the candidate away; without one, go back to what was stable before.
+
+    Args:
+        endpoints: The ledger's part.
+        alias: Of the endpoint.
+        actor: Who does it.
+        expected: The version of the table that they looked at.
+        candidate: Take this one away; if it has no traffic any more, nothing else is changed.
 
     Raises:
         NotOnRecordError: There is no such endpoint.
@@ -212,7 +228,10 @@ def rollback(endpoints: Endpoints, alias: str, *, actor: str, expected: int | No
     """
 
     def change(table: RoutingTable) -> RoutingTable:
-        route = rolled_back(route_of(table, alias))
+        before = route_of(table, alias)
+        if candidate is not None and candidate not in (before.canary, before.shadow):
+            return table
+        route = rolled_back(before)
         return _swapped_back(table.with_route(alias, route), route.stable)
 
     return _by_person(
@@ -228,9 +247,11 @@ def remove(endpoints: Endpoints, alias: str, *, actor: str) -> int:
     """
 
     def change(table: RoutingTable) -> RoutingTable:
-        route_of(table, alias)
         return table.with_route(alias, None)
 
+    cancelled = endpoints.cancel(actor=actor, reason="the endpoint was removed", alias=alias)
+    if not cancelled:
+        route_of(read_table(endpoints.routing()[1]), alias)
     return _by_person(endpoints, alias, change, actor=actor, action="route.remove")
 
 
@@ -305,7 +326,15 @@ def _by_hand(route: Route, digest: str, canary: float | None, shadow: float | No
     same = digest in (route.canary, route.shadow)
     canary = (route.canary_percent if same else 0.0) if canary is None else canary
     shadow = (route.shadow_percent if same else 0.0) if shadow is None else shadow
-    return _with(route, canary=digest, canary_percent=canary, shadow=digest, shadow_percent=shadow)
+    return _with(
+        route,
+        canary=digest,
+        canary_percent=canary,
+        shadow=digest,
+        shadow_percent=shadow,
+        release=None,
+        step=0,
+    )
 
 
 def _swapped_back(table: RoutingTable, digest: str) -> RoutingTable:

@@ -70,13 +70,15 @@ class ServeBackends:
         try:
             async with asyncio.timeout(placement.timeout_s):
                 for attempt in range(1, _TRIES + 1):
-                    response = self._handle(placement, stream=False).ask.remote(call)
+                    handle = await self._handle(placement, stream=False)
+                    response = handle.ask.remote(call)
                     try:
                         answer: Answer = await response
                         return answer
-                    except asyncio.CancelledError:
+                    except asyncio.CancelledError as error:
                         response.cancel()
-                        raise
+                        _raise_if_ours(error)
+                        raise Unavailable from error
                     except Exception as error:
                         await self._again_or_raise(error, placement, attempt)
         except TimeoutError:
@@ -108,12 +110,14 @@ class ServeBackends:
         try:
             async with asyncio.timeout(placement.timeout_s):
                 for attempt in range(1, _TRIES + 1):
-                    response = self._handle(placement, stream=True).stream.remote(call)
+                    handle = await self._handle(placement, stream=True)
+                    response = handle.stream.remote(call)
                     try:
                         return await anext(response), response
-                    except asyncio.CancelledError:
+                    except asyncio.CancelledError as error:
                         response.cancel()
-                        raise
+                        _raise_if_ours(error)
+                        raise Unavailable from error
                     except Exception as error:
                         await self._again_or_raise(error, placement, attempt)
         except TimeoutError:
@@ -125,25 +129,47 @@ class ServeBackends:
         for key in [key for key in self._handles if key[0] == app]:
             del self._handles[key]
 
-    def _handle(self, placement: Placement, *, stream: bool) -> Any:
-        from ray import serve
-
+    async def _handle(self, placement: Placement, *, stream: bool) -> Any:
         key = (placement.app, "stream" if stream else "ask")
         if key not in self._handles:
-            handle = serve.get_deployment_handle(placement.deployment, placement.app)
+            # it asks Serve's controller, and waits for the answer
+            handle = await asyncio.to_thread(_look_up, placement)
             self._handles[key] = handle.options(stream=stream)
         return self._handles[key]
 
     async def _again_or_raise(self, error: Exception, placement: Placement, attempt: int) -> None:
-        from ray.exceptions import RayTaskError
-        from ray.serve.exceptions import BackPressureError
+        from grpc import RpcError
+        from ray.exceptions import RayActorError
+        from ray.serve.exceptions import (
+            BackPressureError,
+            DeploymentUnavailableError,
+            ReplicaUnavailableError,
+        )
 
         if isinstance(error, BackPressureError):
             raise Overloaded from error
         logger.warning(
             "a call to %s failed before its answer began: %s", placement.app, type(error).__name__
         )
-        # what a replica raised, it would raise again
-        if isinstance(error, RayTaskError) or attempt == _TRIES:
+        lost = (RayActorError, RpcError, DeploymentUnavailableError, ReplicaUnavailableError)
+        # what a replica itself raised, another one would raise again
+        if not isinstance(error, lost) or attempt == _TRIES:
             raise Unavailable from error
         await asyncio.sleep(_BETWEEN_TRIES_S * attempt)
+
+
+def _look_up(placement: Placement) -> Any:
+    from ray import serve
+
+    try:
+        return serve.get_deployment_handle(placement.deployment, placement.app)
+    except Exception as error:  # Serve says KeyError of what is not there
+        logger.warning("%s cannot be called: %s", placement.app, type(error).__name__)
+        raise Unavailable from error
+
+
+def _raise_if_ours(error: asyncio.CancelledError) -> None:
+    """Whoever asked is gone; otherwise it is the replica that cancelled."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise error

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi.responses import JSONResponse, Response
@@ -28,7 +28,7 @@ from serve_apps.gateway.table import TableKeeper
 from serve_apps.variants.calls import Answer, Call, Opened, StreamEnd, StreamItem
 from serve_apps.variants.wire import DONE_EVENT, Kind, Reply, event, no_such_model, refusal
 from ztom.ledger.endpoints import Endpoints
-from ztom.rollout.routing import Choice, RoutingTable, choose, variant_id
+from ztom.rollout.routing import Choice, Role, RoutingTable, choose, variant_id
 
 #: Under Serve's own logger, whose files and format it shares.
 access_log = logging.getLogger("ray.serve.ztom.gateway")
@@ -38,6 +38,10 @@ VARIANT_HEADER, ROLE_HEADER = "x-ztom-variant", "x-ztom-role"
 #: Callers with the same value stay with the same variant; without it, OpenAI's ``user`` does.
 STICKY_HEADER = "x-ztom-sticky"
 
+#: How long a request waits for a swap to the variant that it is for.
+_SWAP_S, _SWAP_POLL_S = 5.0, 0.05
+#: Longer requests get no copy: copies wait in memory.
+_LARGEST_COPY_BYTES = 256 * 1024
 _RETRY_AFTER_S = {429: "1", 503: "2"}
 _OPENAI_PREFIX: Mapping[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"}
 
@@ -47,12 +51,18 @@ class Asker:
     """Who sends a request.
 
     Attributes:
-        key: Id of the API key, or of the user who is logged in: whose quota is used.
-        quota: What may be used.
+        key: Id of the API key, or of the user who is logged in.
+        quotas: Whose quotas are used: of the key, and of the user whom it belongs to.
+        projects: Whose endpoints may be called; None is every project's.
     """
 
     key: str
-    quota: Quota = Quota()
+    quotas: tuple[tuple[str, Quota], ...] = ()
+    projects: frozenset[str | None] | None = None
+
+    def may_call(self, project: str | None) -> bool:
+        """Whether a project's endpoints may be called."""
+        return self.projects is None or project in self.projects
 
 
 @dataclass(slots=True)
@@ -66,7 +76,7 @@ class _Exchange:
     began: float
     first_s: float | None = None
     events: list[str] | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    pieces: int = 0
 
 
 class Gateway:
@@ -110,20 +120,35 @@ class Gateway:
             await asyncio.to_thread(self._observer.write)
 
     async def answer(
-        self, kind: Kind, body: Mapping[str, Any], asker: Asker, headers: Mapping[str, str]
+        self,
+        kind: Kind,
+        body: Mapping[str, Any],
+        asker: Asker,
+        headers: Mapping[str, str],
+        *,
+        nbytes: int = 0,
     ) -> Response:
-        """Answer one request; every failure is an answer in OpenAI's form."""
+        """Answer one request; every failure is an answer in OpenAI's form.
+
+        Args:
+            kind: Which of OpenAI's endpoints.
+            body: As it was parsed.
+            asker: Who asks.
+            headers: By name in lower case.
+            nbytes: Length of the body.
+        """
         began = time.monotonic()
         model = body.get("model")
         if not isinstance(model, str) or not model:
             return self.refuse(refusal(400, "'model' must be a string.", param="model"))
-        wait_s = self._quotas.admit(asker.key, asker.quota, now=began)
-        if wait_s > 0:
-            return self._over_quota(wait_s)
-        exchange = self._routed(kind, model, body, asker, headers, began)
+        for whose, quota in asker.quotas:
+            wait_s = self._quotas.admit(whose, quota, now=began)
+            if wait_s > 0:
+                return self._over_quota(wait_s)
+        exchange = self._routed(kind, model, body, asker, headers, began, nbytes)
         if exchange is None:
             await self._keeper.look_again()
-            exchange = self._routed(kind, model, body, asker, headers, began)
+            exchange = self._routed(kind, model, body, asker, headers, began, nbytes)
         if exchange is None:
             return self.refuse(no_such_model(model))
         self._metrics.began(exchange.choice)
@@ -148,6 +173,7 @@ class Gateway:
         asker: Asker,
         headers: Mapping[str, str],
         began: float,
+        nbytes: int,
     ) -> _Exchange | None:
         request = self.ids.nonce()
         user = body.get("user")
@@ -155,7 +181,7 @@ class Gateway:
         choice = choose(
             self.table, model, caller=caller, request=request, headers=headers, key=asker.key
         )
-        if choice is None:
+        if choice is None or not asker.may_call(choice.project):
             return None
         origin = Origin(choice.digest, choice.role, choice.release, choice.step)
         call = Call(
@@ -165,21 +191,43 @@ class Gateway:
             request_id=self.ids.make(origin, request),
             folder=choice.placement.folder,
             name=choice.placement.name,
+            # an application into which variants are swapped may hold another one for a moment
+            exact=choice.placement.current is not None,
         )
         exchange = _Exchange(kind, asker, choice, call, began)
-        if choice.shadow is not None:
+        if choice.shadow is not None and nbytes <= _LARGEST_COPY_BYTES:
             exchange.events = []
         return exchange
 
     async def _whole(self, exchange: _Exchange) -> Response:
         try:
-            answer = await self._backends.ask(exchange.choice.placement, exchange.call)
+            answer = await self._asked(exchange)
         except (Overloaded, Unavailable, Late) as error:
             return self._failed(exchange, error)
-        except BaseException:
+        except asyncio.CancelledError:
             self._ended(exchange, 499)
             raise
+        except Exception as error:
+            return self._failed(exchange, error)
         return self._answered(exchange, answer)
+
+    async def _asked(self, exchange: _Exchange) -> Answer:
+        """Ask; while another variant is still in the engine, a moment later once more."""
+        async for call in self._until_swapped(exchange):
+            answer = await self._backends.ask(exchange.choice.placement, call)
+            if not _is_other_version(answer):
+                return answer
+        raise Unavailable
+
+    async def _until_swapped(self, exchange: _Exchange) -> AsyncIterator[Call]:
+        """The call, again and again for a while; at last for whichever variant is there."""
+        deadline = time.monotonic() + _SWAP_S
+        while exchange.call.exact and time.monotonic() < deadline:
+            yield exchange.call
+            await asyncio.sleep(_SWAP_POLL_S)
+        # pinned to a version: that one or none
+        exact = exchange.choice.role is Role.PINNED
+        yield replace(exchange.call, exact=exact)
 
     def _answered(self, exchange: _Exchange, answer: Answer) -> Response:
         self._ended(
@@ -197,19 +245,28 @@ class Gateway:
         return Response(answer.body, answer.status, headers, media_type="application/json")
 
     async def _streamed(self, exchange: _Exchange) -> Response:
-        items = self._backends.stream(exchange.choice.placement, exchange.call)
         try:
-            first = await anext(items)
-        except (Overloaded, Unavailable, Late, StopAsyncIteration) as error:
-            return self._failed(exchange, error)
-        except BaseException:
+            first, items = await self._opened(exchange)
+        except asyncio.CancelledError:
             self._ended(exchange, 499)
             raise
+        except Exception as error:
+            return self._failed(exchange, error)
         if isinstance(first, Answer):
             await items.aclose()
             return self._answered(exchange, first)
         variant = first.variant if isinstance(first, Opened) else ""
         return event_stream(self._events(exchange, items), self._headers(exchange, variant))
+
+    async def _opened(
+        self, exchange: _Exchange
+    ) -> tuple[StreamItem, AsyncGenerator[StreamItem, None]]:
+        async for call in self._until_swapped(exchange):
+            items = self._backends.stream(exchange.choice.placement, call)
+            first = await anext(items)
+            if not _is_other_version(first):
+                break
+        return first, items
 
     async def _events(
         self, exchange: _Exchange, items: AsyncGenerator[StreamItem, None]
@@ -219,6 +276,7 @@ class Gateway:
             async with aclosing(items):
                 async for item in items:
                     if isinstance(item, str):
+                        exchange.pieces += 1
                         if exchange.first_s is None:
                             exchange.first_s = time.monotonic() - exchange.began
                         if exchange.events is not None:
@@ -244,7 +302,9 @@ class Gateway:
             self._copy(exchange, text_of_events(exchange.events))
 
     def _failed(self, exchange: _Exchange, error: Exception) -> Response:
-        reply = _REFUSALS[type(error)] if type(error) in _REFUSALS else _REFUSALS[Unavailable]
+        reply = _REFUSALS.get(type(error), _REFUSALS[Unavailable])
+        if type(error) not in _REFUSALS:
+            access_log.error("a call to %s raised %s", exchange.call.name, type(error).__name__)
         self._ended(exchange, reply.status)
         headers = self._headers(exchange, _name(exchange.choice))
         return _refused(reply, {**headers, "retry-after": _RETRY_AFTER_S[reply.status]})
@@ -261,7 +321,10 @@ class Gateway:
         now = time.monotonic()
         seconds = now - exchange.began
         choice, asker = exchange.choice, exchange.asker
-        self._quotas.use(asker.key, asker.quota, prompt_tokens + completion_tokens, now=now)
+        # of an answer that was not read to its end the counts are not known: what was sent counts
+        tokens = max(prompt_tokens + completion_tokens, exchange.pieces)
+        for whose, quota in asker.quotas:
+            self._quotas.use(whose, quota, tokens, now=now)
         self._metrics.ended(
             choice,
             status=status,
@@ -311,6 +374,12 @@ _REFUSALS: Mapping[type[Exception], Reply] = {
     Unavailable: refusal(503, "The model does not answer; try again.", code="unavailable"),
     Late: refusal(503, "The model did not answer in time; try again.", code="timeout"),
 }
+
+
+def _is_other_version(item: StreamItem) -> bool:
+    return (
+        isinstance(item, Answer) and item.status == 503 and b'"other_version"' in item.body[-500:]
+    )
 
 
 def _refused(reply: Reply, headers: Mapping[str, str]) -> Response:

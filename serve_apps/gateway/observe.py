@@ -30,6 +30,7 @@ from ztom.rollout.routing import Choice, Role
 logger = logging.getLogger(__name__)
 
 _EVERY_S = 1.0
+CLIENT_GONE = 499
 
 
 @dataclass(slots=True)
@@ -42,11 +43,15 @@ class _Arm:
     latency: list[int] = field(default_factory=lambda: [0] * (len(BOUNDARIES_S) + 1))
 
     def add(self, status: int, seconds: float, *, empty: bool) -> None:
-        if status != HTTPStatus.OK and status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            return  # the client's own mistake, or its quota, says nothing of the variant
+        if status == CLIENT_GONE:
+            return
         self.requests += 1
-        if status != HTTPStatus.OK:
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
             self.errors += 1
+            return
+        if status != HTTPStatus.OK:
+            # refused: clients' mistakes fall on both sides alike, a shorter context does not
+            self.empty += 1
             return
         self.empty += empty
         self.latency[bucket_of(seconds)] += 1

@@ -64,22 +64,30 @@ async def completions(request: Request, caller: CallerOf, services: ServicesOf) 
 
 
 @route(router, "GET", "/v1/models", Permission.INFER)
-async def models(services: ServicesOf) -> dict[str, Any]:
-    """Aliases, and the variants that run."""
-    table = services.gateway.table
-    cards = [_alias_card(table, alias) for alias in table.routes]
-    cards += [_variant_card(table, digest) for digest in table.placements]
+async def models(caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Aliases, and the variants that run, of the caller's projects and of everybody."""
+    table, asker = services.gateway.table, _asker(caller, services)
+    cards = [
+        _alias_card(table, alias)
+        for alias, each in table.routes.items()
+        if asker.may_call(each.project)
+    ]
+    cards += [
+        _variant_card(table, digest)
+        for digest, where in table.placements.items()
+        if asker.may_call(where.project)
+    ]
     return {"object": "list", "data": cards}
 
 
 @route(router, "GET", "/v1/models/{name:path}", Permission.INFER)
-async def model(name: str, services: ServicesOf) -> Response:
+async def model(name: str, caller: CallerOf, services: ServicesOf) -> Response:
     """One of them."""
-    table = services.gateway.table
-    if name in table.routes:
+    table, asker = services.gateway.table, _asker(caller, services)
+    if name in table.routes and asker.may_call(table.routes[name].project):
         return JSONResponse(_alias_card(table, name))
     digest = find_variant(table, name)
-    if digest is None:
+    if digest is None or not asker.may_call(table.placements[digest].project):
         return json_response(no_such_model(name))
     return JSONResponse(_variant_card(table, digest))
 
@@ -113,9 +121,10 @@ async def _answer(kind: Kind, request: Request, caller: Caller, services: Servic
         body = await asyncio.to_thread(parse_body, raw)
     else:
         body = parse_body(raw) if isinstance(raw, bytes) else raw
-    if isinstance(body, Reply):
+    if isinstance(body, Reply) or isinstance(raw, Reply):
         return gateway.refuse(body)
-    return await gateway.answer(kind, body, _asker(caller, services), request.headers)
+    asker = _asker(caller, services)
+    return await gateway.answer(kind, body, asker, request.headers, nbytes=len(raw))
 
 
 #: Parsing a longer body would hold every other request up.
@@ -124,11 +133,11 @@ _PARSE_ASIDE_BYTES = 256 * 1024
 
 def _asker(caller: Caller, services: Services) -> Asker:
     config, key = services.config, caller.key
-    requests, tokens = config.requests_per_minute, config.tokens_per_minute
+    quotas = [(caller.user.id, Quota(config.requests_per_minute, config.tokens_per_minute))]
     if key is not None:
-        requests = key.requests_per_minute or requests
-        tokens = key.tokens_per_minute or tokens
-    return Asker(caller.user.id if key is None else key.id, Quota(requests, tokens))
+        quotas.append((key.id, Quota(key.requests_per_minute, key.tokens_per_minute)))
+    whose = caller.user.id if key is None else key.id
+    return Asker(whose, tuple(quotas), caller.projects)
 
 
 def _alias_card(table: RoutingTable, alias: str) -> dict[str, Any]:

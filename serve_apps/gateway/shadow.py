@@ -120,8 +120,8 @@ class Mirror:
         )
         seconds = time.monotonic() - began
         if answer is None or answer.status != 200:
-            status = 503 if answer is None else answer.status
-            return Compared(mirrored, status, seconds, False, None, None)
+            # the stable variant has answered it: whatever this is, it is an error
+            return Compared(mirrored, 503, seconds, False, None, None)
         floor = None
         if bucket("floor", mirrored.call.request_id) < 50:
             again = await self._ask(choice.placement, mirrored.call)

@@ -78,7 +78,7 @@ class TableKeeper:
             await asyncio.sleep(POLL_S)
             try:
                 await self.look()
-            except ZtomError as error:
+            except Exception as error:
                 logger.error("the routing table stays at version %d: %s", self.version, error)
 
     def _newer(self) -> tuple[int, RoutingTable] | None:

@@ -85,10 +85,8 @@ class AnswersCalls:
             replica.stop()
 
 
-@serve.deployment(name=DEPLOYMENT_NAME)
-@serve.ingress(http)
-class Variant(AnswersCalls):
-    """A replica: one engine on one verified variant."""
+class HoldsVariant(AnswersCalls):
+    """One engine on one verified variant."""
 
     _replica: VariantReplica
 
@@ -99,6 +97,20 @@ class Variant(AnswersCalls):
     async def swap(self, folder: str, name: str | None, wait_s: float) -> SwapReport:
         """Make another blend of the same chain answer; see `VariantReplica.swap`."""
         return await self._replica.swap(Path(folder), name, wait_s)
+
+
+@serve.deployment(name=DEPLOYMENT_NAME)
+class CalledVariant(HoldsVariant):
+    """A replica behind a gateway: it is called through handles only, and takes no HTTP.
+
+    Serve gives the first deployment of every application an HTTP port, which asks nobody for a key.
+    """
+
+
+@serve.deployment(name=DEPLOYMENT_NAME)
+@serve.ingress(http)
+class Variant(HoldsVariant):
+    """A replica with an API of its own, for a server of one variant."""
 
     @http.post("/v1/chat/completions")
     async def chat_completions(self, request: Request) -> Response:
@@ -199,6 +211,18 @@ def build(args: VariantArgs) -> serve.Application:
     return Variant.options(**_options(args, on_gpu)).bind(args, on_gpu)
 
 
+def build_called(args: VariantArgs) -> serve.Application:
+    """As `build`, for a gateway that calls it: without an API of its own.
+
+    Raises:
+        VariantError: The variant's manifest does not verify.
+        ConfigError: The options do not fit the cluster.
+    """
+    identify(args)
+    on_gpu = _takes_gpus(args)
+    return CalledVariant.options(**_options(args, on_gpu)).bind(args, on_gpu)
+
+
 def build_shared(args: BaseArgs) -> serve.Application:
     """Describe the application of a base; its replicas check the base against its digest.
 
@@ -227,6 +251,7 @@ def _options(args: ServingArgs, on_gpu: bool) -> dict[str, Any]:
         "max_ongoing_requests": args.max_ongoing_requests,
         "max_queued_requests": args.max_queued_requests,
         "backpressure_config": BackpressureConfig(status_code=503, retry_after_s=1),
+        "graceful_shutdown_timeout_s": args.drain_s,
         "health_check_period_s": args.health_period_s,
         "health_check_timeout_s": args.health_timeout_s + _HEALTH_MARGIN_S,
         # What does not load will not load the second time either.

@@ -38,7 +38,7 @@ class ServingArgs(BaseModel):
         default=64, ge=1, le=10_000, description="requests one replica works on at a time"
     )
     max_queued_requests: int = Field(
-        default=256, ge=0, description="requests that wait for a replica; beyond it, status 503"
+        default=256, ge=1, description="requests that wait for a replica; beyond it, status 503"
     )
 
     device: Literal["auto", "cpu", "gpu"] = Field(
@@ -59,11 +59,17 @@ class ServingArgs(BaseModel):
     )
     num_cpus: float = Field(
         default=1,
-        gt=0,
+        ge=0.01,
         le=1024,
         description="CPUs reserved for one replica; without a GPU, the threads it computes with",
     )
 
+    drain_s: float = Field(
+        default=120,
+        ge=0,
+        le=3600,
+        description="seconds a leaving replica has for its requests",
+    )
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024, description="longest request body")
     load_timeout_s: float = Field(
         default=300, gt=0, description="seconds for the check that a loaded replica answers"

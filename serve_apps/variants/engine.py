@@ -312,6 +312,8 @@ class VariantEngine:
         Raises:
             EngineError: The engine is dead.
         """
+        if face.adapter is None:
+            return
         try:
             await self._client.remove_lora(face.adapter.lora_int_id)
         except Exception as error:
@@ -422,7 +424,7 @@ class _OneModel(OpenAIServingModels):
 
     def model_name(self, lora_request: LoRARequest | None = None) -> str:
         """What answers bear as ``model``."""
-        return self.base_model_paths[0].name
+        return str(self.base_model_paths[0].name)
 
 
 def _serving_layer(

@@ -99,7 +99,7 @@ def test_a_deployment_goes_from_start_to_retirement(ledger: Ledger) -> None:
     assert again.state is DeploymentState.STARTING, "other options take another start"
     endpoints.set_state(A, DeploymentState.FAILED, actor="c", reason="no memory")
     assert endpoints.deployment(A).reason == "no memory"
-    endpoints.clear_intent(A)
+    endpoints.clear_intent(A, endpoints.deployment(A).intent)
     assert endpoints.deployment(A).intent is None
     endpoints.set_state(A, DeploymentState.RETIRED, actor="c")
     assert endpoints.deployments() == ()

@@ -6,10 +6,11 @@ Variants are played on a stage (see `server_helpers.Stage`); everything else is 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,35 +19,13 @@ import openai
 import pytest
 import requests
 from server_helpers import Actor, Server, serving
-from variant_folders import write_folder
+from variant_folders import FAST, deploy, ready, variant, wait_for, write_folder
 
 from serve_apps.control_plane.config import ServerConfig
 from ztom.client import Client
 from ztom.errors import ServerError
 
 CHAT = [{"role": "user", "content": "How do I open a file?"}]
-FAST = {
-    "steps": [{"shadow": 100}, {"canary": 50}, {"canary": 100}],
-    "min_requests": 20,
-    "min_seconds": 0,
-    "checks": {
-        "error_rate": 0.5,
-        "empty": 0.5,
-        "latency": None,
-        "disagreement": None,
-        "feedback": None,
-    },
-}
-
-
-def wait_for(condition: Callable[[], Any], what: str, limit_s: float = 20) -> Any:
-    deadline = time.monotonic() + limit_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"{what} did not happen in {limit_s:g} s"
-        time.sleep(0.03)
 
 
 @pytest.fixture
@@ -82,31 +61,6 @@ def make_key(server: Server, name: str, **fields: Any) -> str:
 def ask(server: Server, key: str) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0) as client:
         yield client
-
-
-def variant(server: Server, name: str, **options: Any) -> tuple[Path, str]:
-    return write_folder(Path(server.services.config.pointer_roots[0]) / name, **options)
-
-
-def deploy(
-    server: Server, admin: Client, name: str, alias: str = "support", **wishes: Any
-) -> tuple[Path, str]:
-    """Deploy a new variant and wait until it has its traffic."""
-    options = {k: wishes.pop(k) for k in ("verdict", "form", "base") if k in wishes}
-    folder, digest = variant(server, name, **options)
-    admin.endpoints.deploy(alias, path=folder, name=name, **wishes)
-    ready(admin, digest)
-    return folder, digest
-
-
-def ready(admin: Client, digest: str) -> None:
-    def is_ready() -> bool:
-        found = admin.endpoints.deployment(digest)
-        assert found["state"] != "failed", found["reason"]
-        return found["state"] == "ready" and found["intent"] is None
-
-    wait_for(is_ready, "the deployment")
-    time.sleep(0.3)  # the gateway's next look
 
 
 def chat(client: openai.OpenAI, model: str = "support", **more: Any) -> Any:
@@ -408,7 +362,8 @@ def test_live_swap_takes_an_application_that_holds_the_chain(server, admin) -> N
 class Traffic:
     """Users who ask until told to stop."""
 
-    def __init__(self, client: openai.OpenAI, threads: int = 4) -> None:
+    def __init__(self, client: openai.OpenAI, threads: int = 4, model: str = "support") -> None:
+        self._model = model
         self.answers: list[str] = []
         self.failures: list[str] = []
         self._stop = threading.Event()
@@ -430,7 +385,8 @@ class Traffic:
         while not self._stop.is_set():
             count += 1
             try:
-                answer = chat(self._client, extra_headers={"x-ztom-sticky": f"{number}-{count}"})
+                sticky = {"x-ztom-sticky": f"{number}-{count}"}
+                answer = chat(self._client, self._model, extra_headers=sticky)
                 self.answers.append(answer.headers["x-ztom-variant"])
             except openai.APIError as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
@@ -721,3 +677,198 @@ def test_files_that_are_wrong_are_refused_whole(server, admin, wanted) -> None:
     with pytest.raises(ServerError, match="422"):
         admin.endpoints.apply(wanted)
     assert admin.endpoints.deployments() == []
+
+
+def test_a_variant_under_a_second_alias_goes_on_under_the_first(server, admin, ask) -> None:
+    folder, digest = deploy(server, admin, "one", alias="a")
+    with Traffic(ask, model="a") as traffic:
+        admin.endpoints.deploy("b", path=folder)
+        ready(admin, digest)
+        time.sleep(0.5)
+    assert traffic.failures == []
+    assert said(chat(ask, "b")) == "I am one."
+    assert len(server.stage.apps) == 1
+
+
+def test_swap_into_is_not_for_clients(server, admin) -> None:
+    folder, digest = variant(server, "one")
+    with pytest.raises(ServerError, match="swap_into"):
+        admin.endpoints.deploy("support", path=folder, options={"swap_into": digest})
+
+
+def test_what_ray_refuses_keeps_nobody_waiting(server, admin, ask, monkeypatch) -> None:
+    start = server.stage.start
+
+    def refuse_bad(spec: Any) -> None:
+        if "bad" in spec.name:
+            raise ValueError("The precision of the fractional quantity of resource ...")
+        start(spec)
+
+    monkeypatch.setattr(server.stage, "start", refuse_bad)
+    folder, bad = variant(server, "bad")
+    admin.endpoints.deploy("bad", path=folder, name="bad")
+    deploy(server, admin, "good", alias="good")
+    wait_for(lambda: admin.endpoints.deployment(bad)["state"] == "failed", "the failure")
+    assert "precision" in admin.endpoints.deployment(bad)["reason"]
+
+
+def test_another_project_cannot_take_a_deployment_over(server, admin, ask) -> None:
+    folder, digest = deploy(server, admin, "one")
+    stranger = server.as_user("stranger")
+    body = {"alias": "theirs", "path": str(folder), "projectId": server.project(stranger)}
+    answer = stranger.post(f"{server.url}/v1/deployments", json=body, timeout=30)
+    assert answer.status_code == 409
+    assert admin.endpoints.deployment(digest)["projectId"] is None
+
+
+def test_endpoints_of_a_project_are_for_its_members(server, admin) -> None:  # row 77
+    owner = server.as_user("owner")
+    project = server.project(owner)
+    folder, digest = variant(server, "one")
+    body = {"alias": "mine", "path": str(folder), "projectId": project}
+    assert owner.post(f"{server.url}/v1/deployments", json=body, timeout=30).status_code == 202
+    ready(admin, digest)
+    for name, sees in (("owner", True), ("stranger", False)):
+        with openai.OpenAI(
+            base_url=f"{server.url}/v1", api_key=make_key(server, name), max_retries=0
+        ) as client:
+            assert bool(client.models.list().data) is sees
+            for model in ("mine", digest, f"mine@{digest[:12]}"):
+                if sees:
+                    assert said(chat(client, model)) == "I am mine."
+                else:
+                    with pytest.raises(openai.NotFoundError):
+                        chat(client, model)
+    elsewhere = server.project(owner, "elsewhere")
+    bound = make_key(server, "owner", projectId=elsewhere)
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key=bound, max_retries=0) as client,
+        pytest.raises(openai.NotFoundError),
+    ):
+        chat(client, "mine")
+
+
+def test_a_project_that_serves_is_not_deleted(server, admin) -> None:
+    owner = server.as_user("owner")
+    project = server.project(owner)
+    folder, digest = variant(server, "one")
+    body = {"alias": "mine", "path": str(folder), "projectId": project}
+    owner.post(f"{server.url}/v1/deployments", json=body, timeout=30)
+    ready(admin, digest)
+    gone = {"projectIds": [project], "hardDelete": True}
+    assert owner.delete(f"{server.url}/project", json=gone, timeout=30).status_code == 409
+    assert owner.delete(f"{server.url}/v1/endpoints/mine", timeout=30).status_code == 204
+    wait_for(lambda: not admin.endpoints.deployments(), "the end of the deployment")
+    assert owner.delete(f"{server.url}/project", json=gone, timeout=30).status_code == 204
+
+
+def test_a_key_for_inference_reads_nothing_else(server, admin) -> None:
+    key = make_key(server, "ada", scopes=["infer"])
+    headers = {"Authorization": f"Bearer {key}"}
+    assert requests.get(f"{server.url}/v1/models", headers=headers, timeout=30).status_code == 200
+    for path in ("/project", "/v1/endpoints", "/v1/keys", "/api/auth/user"):
+        answer = requests.get(server.url + path, headers=headers, timeout=30)
+        assert answer.status_code == 403, path
+
+
+def test_a_rollback_goes_back_once(server, admin) -> None:
+    deploy(server, admin, "zero")
+    _, one = deploy(server, admin, "one", now=True)
+    deploy(server, admin, "two", plan=FAST)
+    (release,) = admin.endpoints.releases("support")
+    admin.endpoints.rollback("support")
+    wait_for(lambda: admin.endpoints.release(release["id"])["endedAt"], "the end")
+    assert admin.endpoints.release(release["id"])["status"] == "rolled_back"
+    with pytest.raises(ServerError, match="409"):
+        admin.endpoints.command(release["id"], "rollback")
+    assert admin.endpoints.get("support")["stable"] == f"one@{one[:12]}"
+
+
+def test_a_failed_swap_is_taken_back_everywhere(server, admin, ask) -> None:
+    _, one = deploy(server, admin, "one", options={"live_swap": True})
+    folder, two = variant(server, "two")
+    server.stage.actor(two).hangs = True  # it swaps, and does not answer then
+    admin.endpoints.deploy("support", path=folder, name="two", live=True)
+    wait_for(lambda: admin.endpoints.deployment(two)["state"] == "failed", "the failure")
+    (app,) = server.stage.apps
+    wait_for(lambda: server.stage.current[app] == one, "the way back")
+    assert said(chat(ask)) == "I am one."
+
+
+def test_the_first_variant_can_be_swapped_back_in(server, admin, ask) -> None:
+    folder, one = deploy(server, admin, "one", options={"live_swap": True})
+    two_folder, two = variant(server, "two")
+    admin.endpoints.deploy("support", path=two_folder, name="two", live=True)
+    ready(admin, two)
+    admin.endpoints.deploy("support", path=folder, name="one", live=True)
+    ready(admin, one)
+    (app,) = server.stage.apps
+    wait_for(lambda: server.stage.current[app] == one, "the swap")
+    assert admin.endpoints.get("support")["stable"] == f"one@{one[:12]}"
+    with pytest.raises(ServerError, match="shares its engine"):
+        admin.endpoints.deploy("support", path=two_folder, canary=5)
+
+
+def test_pinned_to_a_version_that_was_swapped_out_is_refused(server, admin, ask) -> None:
+    _, one = deploy(server, admin, "one", options={"live_swap": True})
+    folder, two = variant(server, "two")
+    admin.endpoints.deploy("support", path=folder, name="two", live=True)
+    ready(admin, two)
+    with pytest.raises(openai.InternalServerError) as refused:
+        chat(ask, f"one@{one[:12]}")
+    assert refused.value.status_code == 503
+
+
+def test_a_removed_endpoint_does_not_come_back(server, admin) -> None:
+    deploy(server, admin, "zero", alias="other")
+    folder, digest = variant(server, "slow")
+    block = threading.Event()
+    prove = server.stage.prove
+
+    def slowly(spec: Any, proved: str, *rest: Any, **more: Any) -> None:
+        if proved == digest:
+            block.wait(20)
+        prove(spec, proved, *rest, **more)
+
+    server.stage.prove = slowly
+    admin.endpoints.deploy("support", path=folder)
+    wait_for(lambda: any("start variant-support" in line for line in server.stage.log), "a start")
+    admin.endpoints.remove("support")
+    block.set()
+    wait_for(lambda: admin.endpoints.deployment(digest)["state"] == "failed", "the end")
+    time.sleep(1)
+    with pytest.raises(ServerError, match="404"):
+        admin.endpoints.get("support")
+    assert digest not in server.services.gateway.table.placements
+
+
+def test_hanging_up_costs_tokens_too(server, admin) -> None:
+    deploy(server, admin, "one")
+    key = make_key(server, "ada", tokensPerMinute=4)
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0) as client:
+
+        def look_and_leave() -> None:
+            with client.chat.completions.create(
+                model="support", messages=CHAT, stream=True
+            ) as stream:
+                for _ in range(3):
+                    next(iter(stream))
+
+        look_and_leave()
+
+        def refused() -> bool:
+            try:
+                look_and_leave()
+            except openai.RateLimitError:
+                return True
+            return False
+
+        wait_for(refused, "the end of the quota", 5)
+
+
+def test_an_adapter_whose_base_is_elsewhere_is_refused(server, admin, tmp_path) -> None:
+    folder, _ = write_folder(tmp_path / "elsewhere" / "x", form="adapter")
+    inside = Path(server.services.config.pointer_roots[0]) / "x"
+    shutil.copytree(folder, inside)
+    with pytest.raises(ServerError, match="outside the allowed roots"):
+        admin.endpoints.deploy("support", path=inside)

@@ -175,7 +175,7 @@ def call(
         stable = {"path": "/nowhere"}
         options["json"] = {"endpoints": {"guarded": {"stable": stable, "project": project}}}
     elif path.startswith("/v1/") and path.endswith("completions"):
-        options["json"] = {"model": "guarded", "prompt": "a", "messages": []}
+        options["json"] = {"model": "none", "prompt": "a", "messages": []}
     else:
         named = {"projectId": project}
         if path == "/v1/feedback" or any(name in path for name in NAMED_BY_PATH):

@@ -1,14 +1,35 @@
-"""Variants without weights: the papers are in order, and nothing could run them."""
+"""Variants without weights: the papers are in order, and nothing could run them.
+
+A server whose applications are played on a stage serves them all the same.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from server_helpers import Server
+
+from ztom.client import Client
 from ztom.variants.manifest import MANIFEST, build_manifest
 from ztom.variants.recipe import RECIPE, Evidence, Recipe, RecipeMember
 
 ZEROS = "0" * 64
+#: A release that twenty requests to a step decide.
+FAST = {
+    "steps": [{"shadow": 100}, {"canary": 50}, {"canary": 100}],
+    "min_requests": 20,
+    "min_seconds": 0,
+    "checks": {
+        "error_rate": 0.5,
+        "empty": 0.5,
+        "latency": None,
+        "disagreement": None,
+        "feedback": None,
+    },
+}
 
 
 def write_folder(
@@ -41,7 +62,7 @@ def write_folder(
         topology="sequence",
         latest=1,
         members=(
-            RecipeMember(reference="/models/base", sha256=base, tag="base"),
+            RecipeMember(reference=str(folder.parent / "base"), sha256=base, tag="base"),
             RecipeMember(reference="/models/one", sha256="c" * 64, tag="one"),
         ),
         chain_digest=ZEROS,
@@ -61,3 +82,42 @@ def write_folder(
     manifest = build_manifest(folder)
     (folder / MANIFEST).write_bytes(manifest.to_bytes())
     return folder, manifest.digest
+
+
+def wait_for(condition: Callable[[], Any], what: str, limit_s: float = 20) -> Any:
+    """What the condition gives, once it gives something."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"{what} did not happen in {limit_s:g} s"
+        time.sleep(0.03)
+
+
+def variant(server: Server, name: str, **options: Any) -> tuple[Path, str]:
+    """A new variant where the server reads them: its folder and its digest."""
+    return write_folder(Path(server.services.config.pointer_roots[0]) / name, **options)
+
+
+def deploy(
+    server: Server, admin: Client, name: str, alias: str = "support", **wishes: Any
+) -> tuple[Path, str]:
+    """Deploy a new variant and wait until it has its traffic."""
+    options = {k: wishes.pop(k) for k in ("verdict", "form", "base") if k in wishes}
+    folder, digest = variant(server, name, **options)
+    admin.endpoints.deploy(alias, path=folder, name=name, **wishes)
+    ready(admin, digest)
+    return folder, digest
+
+
+def ready(admin: Client, digest: str) -> None:
+    """Wait until a deployment has its traffic, and gateways know."""
+
+    def is_ready() -> bool:
+        found = admin.endpoints.deployment(digest)
+        assert found["state"] != "failed", found["reason"]
+        return found["state"] == "ready" and found["intent"] is None
+
+    wait_for(is_ready, "the deployment")
+    time.sleep(0.3)  # the gateway's next look

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ztom.cli.remote import connect
 from ztom.client import Client
-from ztom.errors import ConfigError, EngineError, EngineTimeoutError
+from ztom.errors import ConfigError, EngineError, EngineTimeoutError, ServerError
 
 _POLL_S = 0.5
+#: Times in a row that a release's events are asked for again; some two minutes in all.
+_RECONNECTS = 30
 
 
 def deploy_command(
@@ -34,11 +38,12 @@ def deploy_command(
     """Deploy a variant, and wait until it has its traffic; returns the exit status.
 
     Raises:
-        ConfigError: The plan's file is none.
+        ConfigError: The plan's file is none, or an option cannot be sent.
         EngineError: The variant does not run; traffic is as it was.
         EngineTimeoutError: It is not ready in time; it goes on starting.
     """
-    given = {key: value for key, value in wishes.items() if value not in (None, False)}
+    given = {key: wish for key, wish in wishes.items() if wish is not None and wish is not False}
+    _require_sendable(options, "--set")
     if plan is not None:
         given["plan"] = _yaml(plan)
     path = str(Path(variant).absolute()) if Path(variant).exists() else variant
@@ -70,7 +75,7 @@ def status_command(server: str | None) -> None:
     with connect(server) as client:
         endpoints, deployments = client.endpoints.all(), client.endpoints.deployments()
         releases = [r for r in client.endpoints.releases() if r["endedAt"] is None]
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = _console()
     traffic = Table("endpoint", "stable", "canary", "shadow", "previous", "release", box=None)
     for each in endpoints:
         traffic.add_row(
@@ -113,14 +118,26 @@ def apply_command(file: Path, *, yes: bool, prune: bool, server: str | None) -> 
         if not changes:
             print("nothing to change")
             return 0
-        if not yes:
-            if not sys.stdin.isatty():
-                print("nothing was changed: say --yes to change it")
-                return 1
-            if input("change it? [y/N] ").strip().lower() != "y":
-                return 1
+        if not yes and not _is_agreed():
+            return 1
         client.endpoints.apply(endpoints, prune=prune)
     return 0
+
+
+def _is_agreed() -> bool:
+    """Ask whoever is at the terminal; nobody agrees where nobody is."""
+    if not sys.stdin.isatty():
+        print("nothing was changed: say --yes to change it")
+        return False
+    try:
+        answer = input("change it? [y/N] ")
+    except EOFError:
+        answer = ""
+        print()
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    print("nothing was changed")
+    return False
 
 
 def releases_command(alias: str | None, server: str | None) -> None:
@@ -136,7 +153,7 @@ def releases_command(alias: str | None, server: str | None) -> None:
                 each["createdAt"],
                 each["state"]["reason"],
             )
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    _console().print(table)
 
 
 def watch_command(release: str, server: str | None) -> int:
@@ -148,15 +165,39 @@ def watch_command(release: str, server: str | None) -> int:
 
     Raises:
         ConfigError: The alias has had no release.
+        ServerError: The server stays away before the release has ended.
     """
     with connect(server) as client:
         found = [r for r in client.endpoints.releases() if release in (r["id"], r["alias"])]
         if not found:
             raise ConfigError("there is no such release", got=release)
-        looks = client.endpoints.watch(found[0]["id"])
-        console = Console()
+        looks = _until_it_ends(client, found[0]["id"])
+        console = _console()
         last = _shown_live(looks, console) if console.is_terminal else _said_line_by_line(looks)
     return 0 if last == "promoted" else 1
+
+
+def _until_it_ends(client: Client, release: str) -> Iterator[Mapping[str, Any]]:
+    """Every look at a release; a connection that is lost before its end is made again."""
+    lost = 0
+    while lost < _RECONNECTS:
+        try:
+            for look in client.endpoints.watch(release):
+                lost = 0
+                yield look
+                if look["endedAt"] is not None:
+                    return
+        except httpx.TransportError:
+            pass
+        except ServerError as error:
+            if not any(f"status {status}" in str(error) for status in (502, 503, 504)):
+                raise
+        lost += 1
+        time.sleep(min(5.0, 0.1 * 2**lost))
+    raise ServerError(
+        f"the server stays away, and release {release} goes on",
+        fix="Watch it again later: the exit status says nothing about the release.",
+    )
 
 
 def _shown_live(looks: Iterator[Mapping[str, Any]], console: Console) -> str:
@@ -218,7 +259,8 @@ def _picture(release: Mapping[str, Any]) -> Group:
         f"release {release['id']} of {release['alias']}: {release['status']}"
         + (f", {release['state']['reason']}" if release["state"]["reason"] else "")
     )
-    table = Table("step", "status", "check", "says", "candidate", "stable", "answers", box=None)
+    whole = (Column(name, no_wrap=True) for name in ("step", "status"))
+    table = Table(*whole, "check", "says", "candidate", "stable", "answers", box=None)
     for step in release["steps"]:
         name = f"{step['number']} {step['kind']} {step['percent']:g} %"
         seconds = "" if step["seconds"] is None else f" {step['seconds']:.0f} s"
@@ -236,6 +278,12 @@ def _picture(release: Mapping[str, Any]) -> Group:
     return Group(head, table)
 
 
+def _console() -> Console:
+    """Names and reasons are text: brackets and colons in them mean nothing."""
+    width = None if sys.stdout.isatty() else 200
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
@@ -248,10 +296,25 @@ def _yaml(path: Path) -> Any:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read", got=type(error).__name__) from error
+        raise ConfigError(f"{path} cannot be read", got=error) from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is not a mapping", got=type(content).__name__)
+    _require_sendable(content, str(path))
     return content
+
+
+def _require_sendable(content: object, where: str) -> None:
+    """YAML has dates, and numbers that are none; JSON has not.
+
+    Raises:
+        ConfigError: There is such a value.
+    """
+    try:
+        json.dumps(content, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{where} has a value that cannot be sent", got=error, fix="Put a date in quotes."
+        ) from error
 
 
 def _anchored(endpoints: Mapping[str, Any], folder: Path) -> dict[str, Any]:

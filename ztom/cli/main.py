@@ -509,6 +509,7 @@ def main() -> None:
             f"{type(error).__name__}: {error}",
             style="red",
             markup=False,
+            emoji=False,
             highlight=False,
             soft_wrap=True,
         )

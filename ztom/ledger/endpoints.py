@@ -245,7 +245,7 @@ class Endpoints:
         """Write down that a variant is to run.
 
         Raises:
-            AlreadyOnRecordError: It is being deployed already.
+            AlreadyOnRecordError: It is being deployed already, or for another project.
         """
         with self._database.write("add a deployment to") as session:
             row = session.get(DeploymentRow, new.digest)
@@ -253,10 +253,14 @@ class Endpoints:
                 raise AlreadyOnRecordError(
                     "this variant is being deployed already", got=new.digest[:12]
                 )
+            ready = row is not None and row.state == DeploymentState.READY
+            if row is not None and ready and row.project_id != new.project_id:
+                raise AlreadyOnRecordError("this variant is deployed already", got=new.digest[:12])
             if row is None:
                 row = DeploymentRow(digest=new.digest)
                 session.add(row)
-            restart = row.state != DeploymentState.READY or dict(new.options) != row.options
+            known = (row.name, row.address, row.options)
+            restart = not ready or known != (new.name, new.address, dict(new.options))
             row.name, row.address, row.options = new.name, new.address, dict(new.options)
             row.base = None if new.base is None else dict(new.base)
             row.intent = None if new.intent is None else dict(new.intent)
@@ -305,10 +309,48 @@ class Endpoints:
             _audit(session, actor, f"deployment.{state}", f"variant:{digest}", reason or "")
             return True
 
-    def clear_intent(self, digest: str) -> None:
-        """Say that a deployment has got its traffic."""
+    def clear_intent(self, digest: str, expected: Mapping[str, Any] | None) -> None:
+        """Say that a deployment has got the traffic that was wanted then; a newer wish stays."""
         with self._database.write("change a deployment in") as session:
-            _deployment_row(session, digest).intent = None
+            row = _deployment_row(session, digest)
+            if row.intent == expected:
+                row.intent = None
+
+    def retire(self, digest: str, *, actor: str) -> bool:
+        """Say that a deployment is over, unless somebody wants traffic for it by now.
+
+        Returns:
+            Whether it is.
+        """
+        with self._database.write("change a deployment in") as session:
+            row = _deployment_row(session, digest)
+            if row.state != DeploymentState.READY or row.intent is not None:
+                return False
+            row.state = DeploymentState.RETIRED
+            _audit(session, actor, "deployment.retired", f"variant:{digest}", "")
+            return True
+
+    def cancel(
+        self, *, actor: str, reason: str, digest: str | None = None, alias: str | None = None
+    ) -> int:
+        """Have deployments that wait for traffic wait no more: one, or those of an alias.
+
+        Returns:
+            How many there were.
+        """
+        with self._database.write("change deployments in") as session:
+            cancelled = 0
+            for row in session.scalars(select(DeploymentRow)).all():
+                wanted = None if row.intent is None else row.intent.get("alias")
+                is_meant = row.digest == digest if alias is None else wanted == alias
+                if not is_meant or row.intent is None:
+                    continue
+                cancelled += 1
+                row.intent = None
+                if row.state == DeploymentState.STARTING:
+                    row.state, row.reason = DeploymentState.FAILED, reason
+                _audit(session, actor, "deployment.cancel", f"variant:{row.digest}", reason)
+            return cancelled
 
     # rollouts
 

@@ -23,6 +23,8 @@ from ztom.ledger.models import (
     ApiKeyRow,
     CheckpointRow,
     DataSetRow,
+    DeploymentRow,
+    EndpointRow,
     MembershipRow,
     ProjectRow,
     RequestRow,
@@ -204,6 +206,16 @@ class Projects:
             rows = session.scalars(query.order_by(ProjectRow.created, ProjectRow.id)).all()
             return _projects(session, rows)
 
+    def ids_of(self, user_id: str) -> frozenset[str]:
+        """Ids of the projects that the user works on."""
+        query = (
+            select(MembershipRow.project_id)
+            .join(ProjectRow)
+            .where(MembershipRow.user_id == user_id, ProjectRow.deleted.is_(None))
+        )
+        with self._database.read() as session:
+            return frozenset(session.scalars(query))
+
     def role(self, project_id: str, user_id: str) -> Role | None:
         """What the user may do there; None for nothing, or where there is no such project."""
         query = (
@@ -254,8 +266,12 @@ class Projects:
             for project_id in project_ids:
                 row = _project_row(session, project_id)
                 _refuse_open_requests(session, project_id)
+                _refuse_served(session, project_id)
                 row.deleted = now()
                 if hard:
+                    for served in (EndpointRow, DeploymentRow):
+                        left = update(served).where(served.project_id == project_id)
+                        session.execute(left.values(project_id=None))
                     of_it = select(CheckpointRow).where(CheckpointRow.project_id == project_id)
                     files = session.scalars(of_it).all()
                     for table in (RequestRow, CheckpointRow, MembershipRow, DataSetRow, ApiKeyRow):
@@ -574,6 +590,8 @@ def _orphans(
 def _unused(session: Session, addresses: Sequence[str]) -> tuple[str, ...]:
     query = select(CheckpointRow.address).where(CheckpointRow.address.in_(addresses))
     used = set(session.scalars(query))
+    served = DeploymentRow.state.in_(("starting", "ready"))
+    used |= set(session.scalars(select(DeploymentRow.address).where(served)))
     return tuple(address for address in addresses if address not in used)
 
 
@@ -585,6 +603,17 @@ def _refuse_open_requests(session: Session, project_id: str) -> None:
     if found is not None:
         raise AlreadyOnRecordError(
             "a request of the project is under way", got=found, fix="Wait for it, or cancel it."
+        )
+
+
+def _refuse_served(session: Session, project_id: str) -> None:
+    query = select(DeploymentRow.name).where(
+        DeploymentRow.project_id == project_id, DeploymentRow.state.in_(("starting", "ready"))
+    )
+    found = session.scalars(query).first()
+    if found is not None:
+        raise AlreadyOnRecordError(
+            "the project serves variants", got=found, fix="Remove its endpoints first."
         )
 
 

@@ -97,6 +97,7 @@ class Route(BaseModel):
         shadow_percent: Of the requests, 0 to 100.
         rules: The first that fits is taken.
         release: Id of the release that moves the traffic, with the number of its step.
+        project: Whose members may call it; everybody may where there is none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -110,6 +111,7 @@ class Route(BaseModel):
     rules: tuple[Rule, ...] = Field(default=(), max_length=1000)
     release: str | None = None
     step: int = Field(default=0, ge=0)
+    project: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -136,8 +138,8 @@ class Placement(BaseModel):
         deployment: In that application.
         folder: Of the variant; an engine that adapters share loads it from there.
         timeout_s: Seconds until an answer must have begun.
-        current: What the application answers with now, where its weights were swapped; None for
-            this variant itself.
+        current: What the application should answer with, where weights can be swapped in it.
+        project: As of a route.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -148,6 +150,7 @@ class Placement(BaseModel):
     folder: str
     timeout_s: float = Field(default=60, gt=0, le=3600)
     current: Digest | None = None
+    project: str | None = None
 
 
 class RoutingTable(BaseModel):
@@ -221,6 +224,7 @@ class Choice:
         shadow: Digest of the variant that gets a copy.
         release: Of the route.
         step: Of the release.
+        project: Whose members may ask.
     """
 
     digest: str
@@ -230,6 +234,7 @@ class Choice:
     shadow: str | None = None
     release: str | None = None
     step: int = 0
+    project: str | None = None
 
 
 def choose(
@@ -305,6 +310,7 @@ def _pinned(table: RoutingTable, model: str) -> Choice | None:
         placement=table.placements[digest],
         role=Role.PINNED,
         alias=alias if alias in table.routes else None,
+        project=table.placements[digest].project,
     )
 
 
@@ -321,13 +327,14 @@ def _choice(
         shadow=route.shadow if copied else None,
         release=route.release if role in (Role.STABLE, Role.CANARY) else None,
         step=route.step,
+        project=route.project,
     )
 
 
 def promoted(route: Route, digest: str) -> Route:
     """The route once a variant is its stable one; what was stable is kept for a rollback."""
     previous = route.stable if route.stable != digest else route.previous
-    return Route(stable=digest, previous=previous, rules=route.rules)
+    return Route(stable=digest, previous=previous, rules=route.rules, project=route.project)
 
 
 def rolled_back(route: Route) -> Route:
@@ -337,13 +344,20 @@ def rolled_back(route: Route) -> Route:
         ConfigError: There is nothing to go back from.
     """
     if route.canary is not None or route.shadow is not None:
-        return Route(stable=route.stable, previous=route.previous, rules=route.rules)
+        return Route(
+            stable=route.stable,
+            previous=route.previous,
+            rules=route.rules,
+            project=route.project,
+        )
     if route.previous is None:
         raise ConfigError(
             "there is nothing to roll back to",
             got="no candidate, and no variant that was stable before",
         )
-    return Route(stable=route.previous, previous=route.stable, rules=route.rules)
+    return Route(
+        stable=route.previous, previous=route.stable, rules=route.rules, project=route.project
+    )
 
 
 def _problem(error: ValidationError) -> str:

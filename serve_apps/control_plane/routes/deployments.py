@@ -32,7 +32,8 @@ from serve_apps.controller.traffic import (
 )
 from serve_apps.controller.variants import Found, find_variant
 from serve_apps.event_stream import event_stream
-from ztom.errors import ConfigError, NotOnRecordError
+from ztom.checkpoints.reference import parse_reference
+from ztom.errors import ConfigError, NotOnRecordError, ReferenceRefusedError
 from ztom.ledger.accounts import Scope
 from ztom.ledger.endpoints import (
     DeploymentRecord,
@@ -107,19 +108,23 @@ def _deploy(body: Deploy, caller: Caller, services: Services) -> dict[str, Any]:
     found = _found(body, services)
     intent = intent_of(body)
     _check_verdict(found, insist=body.insist)
-    services.ledger.endpoints.claim(body.alias, body.project_id)
-    _refuse_second(intent, found.digest, services)
-    options = parse_options(body.options)
+    if "swap_into" in body.options:
+        raise ConfigError("swap_into is not an option", fix="Deploy with live instead.")
+    name, options = _as_before(body, found, services)
     if body.live:
         options = _swapped_in(found, body.alias, options, services)
+    else:
+        _refuse_beside_itself(found, intent, services)
+    _refuse_second(intent, found.digest, services)
+    services.ledger.endpoints.claim(body.alias, body.project_id)
     record = services.ledger.endpoints.deploy(
         NewDeployment(
             digest=found.digest,
-            name=body.name or body.alias,
+            name=name,
             address=str(found.folder),
             base=found.base,
             options=options.model_dump(mode="json", exclude_defaults=True),
-            intent=intent.model_dump(mode="json", exclude_none=True),
+            intent=intent.model_dump(mode="json"),
             project_id=body.project_id,
             insisted=body.insist and found.verdict != "improved",
             note=f"for {body.alias}; verdict: {found.verdict or 'none'}"
@@ -127,7 +132,7 @@ def _deploy(body: Deploy, caller: Caller, services: Services) -> dict[str, Any]:
         ),
         actor=caller.actor,
     )
-    return deployment_document(record, services.gateway.table)
+    return deployment_document(record, services.gateway.table, caller)
 
 
 @route(router, "GET", "/v1/deployments", Permission.USER)
@@ -135,7 +140,7 @@ def deployments(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
     """Every deployment of the caller's projects."""
     table = services.gateway.table
     return [
-        deployment_document(record, table)
+        deployment_document(record, table, caller)
         for record in services.ledger.endpoints.deployments()
         if _sees(caller, record.project_id)
     ]
@@ -145,9 +150,23 @@ def deployments(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
 def deployment(digest: DigestStart, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """One deployment, by its variant's digest or the start of it."""
     for record in services.ledger.endpoints.deployments():
-        if record.digest.startswith(digest):
+        if record.digest.startswith(digest) and _sees(caller, record.project_id):
             _may(caller, record.project_id)
-            return deployment_document(record, services.gateway.table)
+            return deployment_document(record, services.gateway.table, caller)
+    raise NotOnRecordError("there is no such deployment", got=digest)
+
+
+@route(router, "DELETE", "/v1/deployments/{digest}", Permission.WRITE, status_code=204)
+def cancel_deployment(digest: DigestStart, caller: CallerOf, services: ServicesOf) -> None:
+    """Have a deployment that waits for its traffic wait no more."""
+    for record in services.ledger.endpoints.deployments():
+        if record.digest.startswith(digest) and _sees(caller, record.project_id):
+            _may(caller, record.project_id)
+            reason = "it was cancelled"
+            endpoints = services.ledger.endpoints
+            if not endpoints.cancel(actor=caller.actor, reason=reason, digest=record.digest):
+                raise HTTPException(409, f"The deployment is {record.state} and waits for nothing.")
+            return
     raise NotOnRecordError("there is no such deployment", got=digest)
 
 
@@ -173,7 +192,6 @@ def endpoint(alias: Alias, caller: CallerOf, services: ServicesOf) -> dict[str, 
 def remove_endpoint(alias: Alias, caller: CallerOf, services: ServicesOf) -> None:
     """Take an endpoint away; what nothing else names is stopped."""
     _may_alias(alias, caller, services)
-    _tell_release(alias, "abort", caller, services)
     remove(services.ledger.endpoints, alias, actor=caller.actor)
 
 
@@ -183,7 +201,6 @@ def change_traffic(
 ) -> dict[str, Any]:
     """Give the candidate other shares; a release that moves them ends."""
     _may_alias(alias, caller, services)
-    _tell_release(alias, "abort", caller, services)
     set_traffic(
         services.ledger.endpoints,
         alias,
@@ -200,7 +217,6 @@ def promote_candidate(
 ) -> dict[str, Any]:
     """Make the candidate the stable variant, whatever a release says."""
     _may_alias(alias, caller, services)
-    _tell_release(alias, "promote", caller, services)
     promote(services.ledger.endpoints, alias, actor=caller.actor, expected=body.version)
     return _endpoint(alias, services)
 
@@ -209,8 +225,13 @@ def promote_candidate(
 def roll_back(alias: Alias, body: Change, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """Take the candidate away; without one, go back to what was stable before."""
     _may_alias(alias, caller, services)
-    _tell_release(alias, "rollback", caller, services)
-    rollback(services.ledger.endpoints, alias, actor=caller.actor, expected=body.version)
+    rollback(
+        services.ledger.endpoints,
+        alias,
+        actor=caller.actor,
+        expected=body.version,
+        candidate=_roll_back_release(alias, caller, services),
+    )
     return _endpoint(alias, services)
 
 
@@ -232,7 +253,12 @@ def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[dict[str,
         owner = _owner(alias, services)
         if owner is not None and owner[0] != wanted.project:
             raise NotOnRecordError("there is no such endpoint", got=alias)
-    seen = [a for a in _table(services)[1].routes if _sees(caller, _project_of(a, services))]
+    projects = {wanted.project for wanted in body.endpoints.values()} or {None}
+    seen = [
+        alias
+        for alias, each in _table(services)[1].routes.items()
+        if each.project in projects and _sees(caller, each.project)
+    ]
     changes = differences(
         body.endpoints,
         table=_table(services)[1],
@@ -284,7 +310,12 @@ def command_release(
         raise HTTPException(404, "There is no such command.")
     told = services.ledger.endpoints.command(record.id, command, actor=caller.actor)
     if command == "rollback":
-        rollback(services.ledger.endpoints, record.alias, actor=caller.actor)
+        rollback(
+            services.ledger.endpoints,
+            record.alias,
+            actor=caller.actor,
+            candidate=record.candidate,
+        )
     return release_document(told)
 
 
@@ -292,12 +323,28 @@ def _found(body: Deploy, services: Services) -> Found:
     if (body.path is None) == (body.file_id is None):
         raise ConfigError("the variant is not named", expected="one of path and fileId")
     if body.path is not None:
-        return find_variant(body.path, services.pointers)
+        return _with_base(find_variant(body.path, services.pointers), services)
     if body.project_id is None:
         raise ConfigError("a fileId is a project's", expected="a projectId beside it")
     file = services.ledger.projects.checkpoint(body.project_id, body.file_id)
     settings = services.pointers if file.storage is Storage.POINTER else services.managed
-    return find_variant(file.address, settings)
+    return _with_base(find_variant(file.address, settings), services)
+
+
+def _with_base(found: Found, services: Services) -> Found:
+    """The base of an adapter is named by the variant's own papers: it has to be an allowed place.
+
+    Raises:
+        ReferenceRefusedError: It is another one.
+    """
+    if found.base is None:
+        return found
+    reference = found.base["reference"]
+    try:
+        parse_reference(reference, settings=services.managed)
+    except ReferenceRefusedError:
+        parse_reference(reference, settings=services.pointers)
+    return found
 
 
 def intent_of(body: Deploy) -> Intent:
@@ -326,7 +373,9 @@ def intent_of(body: Deploy) -> Intent:
         ) from error
 
 
-def deployment_document(record: DeploymentRecord, table: RoutingTable) -> dict[str, Any]:
+def deployment_document(
+    record: DeploymentRecord, table: RoutingTable, caller: Caller
+) -> dict[str, Any]:
     """A deployment over the wire."""
     return {
         "id": variant_id(record.name, record.digest),
@@ -344,7 +393,7 @@ def deployment_document(record: DeploymentRecord, table: RoutingTable) -> dict[s
             {"alias": alias, "role": role}
             for alias, each in table.routes.items()
             for role in ("stable", "canary", "shadow", "previous")
-            if getattr(each, role) == record.digest
+            if getattr(each, role) == record.digest and _sees(caller, each.project)
         ],
         "actor": record.actor,
         "createdAt": record.created,
@@ -443,7 +492,6 @@ def _apply_one(
         remove_rule(endpoints, alias, change.match, actor=actor)
     elif change.action == "remove":
         _may_alias(alias, caller, services)
-        _tell_release(alias, "abort", caller, services)
         remove(endpoints, alias, actor=actor)
 
 
@@ -468,19 +516,24 @@ def _is_operator(caller: Caller) -> bool:
 
 
 def _may_alias(alias: str, caller: Caller, services: Services) -> None:
-    project_id = services.ledger.endpoints.project_of(alias)
-    if project_id is None and not _is_operator(caller):
+    missing = NotOnRecordError("there is no such endpoint", got=alias)
+    owner = _owner(alias, services)
+    if owner is None:
+        raise missing
+    if owner[0] is None:
+        if not _is_operator(caller):
+            raise missing
+        return
+    try:
+        caller.project(owner[0])
+    except NotOnRecordError:
         # one cannot tell it from one that does not exist
-        raise NotOnRecordError("there is no such endpoint", got=alias)
-    if project_id is not None:
-        caller.project(project_id)
+        raise missing from None
 
 
 def _project_of(alias: str, services: Services) -> str | None:
-    try:
-        return services.ledger.endpoints.project_of(alias)
-    except NotOnRecordError:
-        return None
+    owner = _owner(alias, services)
+    return None if owner is None else owner[0]
 
 
 def _release(release_id: str, caller: Caller, services: Services) -> RolloutRecord:
@@ -511,13 +564,27 @@ def _check_verdict(found: Found, *, insist: bool) -> None:
     )
 
 
+def _as_before(body: Deploy, found: Found, services: Services) -> tuple[str, DeployOptions]:
+    """Name and options: of the deployment that runs already, where nothing else is said."""
+    for record in services.ledger.endpoints.deployments():
+        if record.digest == found.digest and record.project_id == body.project_id:
+            options = parse_options(body.options or record.options)
+            if body.options:
+                swapped = parse_options(record.options).swap_into
+                options = options.model_copy(update={"swap_into": swapped})
+            return body.name or record.name, options
+    return body.name or body.alias, parse_options(body.options)
+
+
 def _swapped_in(
     found: Found, alias: str, options: DeployOptions, services: Services
 ) -> DeployOptions:
     """The options with the application of the alias' stable variant, which holds the chain."""
-    stable = route_of(_table(services)[1], alias).stable
+    _, table = _table(services)
+    stable = route_of(table, alias).stable
     host = services.ledger.endpoints.deployment(stable)
-    while (into := parse_options(host.options).swap_into) is not None:
+    into = parse_options(host.options).swap_into
+    if into is not None:
         host = services.ledger.endpoints.deployment(into)
     if not parse_options(host.options).live_swap or found.base is not None:
         raise ConfigError(
@@ -525,7 +592,33 @@ def _swapped_in(
             got=f"into {variant_id(host.name, host.digest)}",
             expected="full weights, into a deployment that has the option live_swap",
         )
-    return options.model_copy(update={"swap_into": host.digest})
+    app = table.placements[stable].app
+    for other, each in table.routes.items():
+        used = [digest for digest in each.variants if table.placements[digest].app == app]
+        if used and other != alias:
+            raise ConfigError(
+                f"the engine of {alias} also answers for another endpoint",
+                fix="Deploy without live: the variant gets an engine of its own.",
+            )
+    if host.digest == found.digest:
+        return parse_options(host.options)
+    return options.model_copy(update={"swap_into": host.digest, "live_swap": False})
+
+
+def _refuse_beside_itself(found: Found, intent: Intent, services: Services) -> None:
+    """Two variants that take turns in one engine cannot answer side by side."""
+    _, table = _table(services)
+    where, present = table.placements.get(found.digest), table.routes.get(intent.alias)
+    if where is None or present is None or where.current is None:
+        return
+    stable = table.placements[present.stable]
+    if where.app == stable.app and present.stable != found.digest and intent.kind != "rule":
+        if intent.kind == "main" and intent.now:
+            return
+        raise ConfigError(
+            "the variant shares its engine with the stable one, by live swaps",
+            fix="Deploy it with live or now, or roll back.",
+        )
 
 
 def _refuse_second(intent: Intent, digest: str, services: Services) -> None:
@@ -560,8 +653,10 @@ def _refuse_second(intent: Intent, digest: str, services: Services) -> None:
             )
 
 
-def _tell_release(alias: str, command: str, caller: Caller, services: Services) -> None:
-    """The release that moves an alias learns what was done to it by hand."""
+def _roll_back_release(alias: str, caller: Caller, services: Services) -> str | None:
+    """The candidate of the release that moves an alias, which is told; None without a release."""
     for record in services.ledger.endpoints.open_rollouts():
         if record.alias == alias:
-            services.ledger.endpoints.command(record.id, command, actor=caller.actor)
+            services.ledger.endpoints.command(record.id, "rollback", actor=caller.actor)
+            return record.candidate
+    return None
