@@ -200,7 +200,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
-        chain = make_chain(home / "chain", hidden=64, layers=2, vocabulary=2_000)
+        chain = make_chain(home / "variants" / "chain", hidden=64, layers=2, vocabulary=2_000)
         factors = {"a": (0.5, -0.5), "b": (-0.5, 0.5), "c": (0.2, 0.2)}
         folders = {k: blend(chain, f, home / "variants" / k) for k, f in factors.items()}
         roots = f'pointer_roots=["{home / "variants"}"]'

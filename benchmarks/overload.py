@@ -81,7 +81,7 @@ def run_locust(program: str, url: str, key: str, *, users: int, minutes: float, 
 
 def overload(home: Path, *, minutes: float, program: str) -> None:
     """Measure and print."""
-    chain = make_chain(home / "chain", hidden=128, layers=4, vocabulary=4_000)
+    chain = make_chain(home / "variants" / "chain", hidden=128, layers=4, vocabulary=4_000)
     folder = blend(chain, (0.1, 0.1), home / "variants" / "bench")
     roots = f'pointer_roots=["{folder.parent}"]'
     with server(home / "data", settings=[roots]) as (url, key, process):

@@ -174,7 +174,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         chain = make_chain(
-            home / "chain", hidden=options.hidden, layers=options.layers, vocabulary=14_000
+            home / "variants" / "chain",
+            hidden=options.hidden,
+            layers=options.layers,
+            vocabulary=14_000,
         )
         variant = blend(chain, (0.1, 0.1), home / "variants" / "bench")
         args = VariantArgs(variant=variant, num_cpus=options.threads)

@@ -22,12 +22,14 @@ class Found:
         digest: Of its manifest, whose files are checked before it is served.
         verdict: Outcome of its proof; None for factors set by hand.
         base: What an adapter is loaded on: ``reference`` and ``digest``; None for full weights.
+        members: References of its chain, base first: an engine that swaps live reads them.
     """
 
     folder: Path
     digest: str
     verdict: str | None
     base: Mapping[str, str] | None
+    members: tuple[str, ...]
 
 
 def find_variant(reference: str, settings: Settings) -> Found:
@@ -58,4 +60,5 @@ def find_variant(reference: str, settings: Settings) -> Found:
     base = None
     if recipe.form == "adapter":
         base = {"reference": recipe.members[0].reference, "digest": recipe.members[0].sha256}
-    return Found(folder, digest, verdict, base)
+    members = tuple(member.reference for member in recipe.members)
+    return Found(folder, digest, verdict, base, members)

@@ -109,7 +109,12 @@ class Gateway:
     async def running(self) -> AsyncIterator[None]:
         """Keep up with the ledger while in the context; the first table is there before it."""
         await self._keeper.look()
-        works = (self._keeper.keep_up(), self._mirror.run(), self._observer.keep_writing())
+        works = (
+            self._keeper.keep_up(),
+            self._mirror.run(),
+            self._observer.keep_writing(),
+            self._metrics.keep_fresh(),
+        )
         tasks = [asyncio.create_task(work) for work in works]
         try:
             yield

@@ -6,11 +6,14 @@ The series and their labels are listed in ``serve_apps/gateway/README.md``; the 
 
 from __future__ import annotations
 
+import asyncio
+
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from ztom.rollout.routing import Choice, variant_id
 
 _SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300]
+_FRESH_S = 5.0
 _WHO = ("alias", "variant", "role")
 
 
@@ -58,6 +61,7 @@ class GatewayMetrics:
         )
         self._table = Gauge("ztom_routing_version", description="The routing table in use.")
         self._counts: dict[tuple[str, ...], int] = {}
+        self._version = 0
 
     def began(self, choice: Choice) -> None:
         """A request goes to its variant."""
@@ -106,7 +110,16 @@ class GatewayMetrics:
 
     def table(self, version: int) -> None:
         """Another table is in use."""
+        self._version = version
         self._table.set(version)
+
+    async def keep_fresh(self) -> None:
+        """Say gauges again, until cancelled: Ray forgets what was not said for a while."""
+        while True:
+            await asyncio.sleep(_FRESH_S)
+            self._table.set(self._version)
+            for key, count in self._counts.items():
+                self._ongoing.set(count, dict(zip(_WHO, key, strict=True)))
 
     def _count(self, choice: Choice, change: int) -> None:
         tags = _tags(choice)

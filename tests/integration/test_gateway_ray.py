@@ -34,10 +34,10 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     server = Up(tmp_path_factory.mktemp("gateway"))
     roots = server.home / "roots"
     roots.mkdir()
-    chain = open_toy_chain(server.home / "chain")
+    chain = open_toy_chain(roots / "chain")
     for name, factors in (("a", (-0.4, 0.3)), ("b", (0.2, -0.3)), ("c", (0.9, 0.5))):
         write_blend(chain, factors, roots / name)
-    adapters = open_toy_adapters(server.home / "adapters")
+    adapters = open_toy_adapters(roots / "adapters")
     for name, factors in (("l1", (0.1, 0.1)), ("l2", (0.5, -0.5))):
         write_blend(adapters, factors, roots / name, form="adapter")
     options = ["--data", str(server.data), "--password-stdin"]

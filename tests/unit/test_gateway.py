@@ -872,3 +872,9 @@ def test_an_adapter_whose_base_is_elsewhere_is_refused(server, admin, tmp_path) 
     shutil.copytree(folder, inside)
     with pytest.raises(ServerError, match="outside the allowed roots"):
         admin.endpoints.deploy("support", path=inside)
+    whole, _ = write_folder(tmp_path / "elsewhere" / "y")
+    inside = Path(server.services.config.pointer_roots[0]) / "y"
+    shutil.copytree(whole, inside)
+    with pytest.raises(ServerError, match="outside the allowed roots"):
+        admin.endpoints.deploy("support", path=inside, options={"live_swap": True})
+    admin.endpoints.deploy("support", path=inside)

@@ -63,7 +63,7 @@ def write_folder(
         latest=1,
         members=(
             RecipeMember(reference=str(folder.parent / "base"), sha256=base, tag="base"),
-            RecipeMember(reference="/models/one", sha256="c" * 64, tag="one"),
+            RecipeMember(reference=str(folder.parent / "step"), sha256="c" * 64, tag="one"),
         ),
         chain_digest=ZEROS,
         factors=(0.1,),

@@ -111,6 +111,7 @@ def _deploy(body: Deploy, caller: Caller, services: Services) -> dict[str, Any]:
     if "swap_into" in body.options:
         raise ConfigError("swap_into is not an option", fix="Deploy with live instead.")
     name, options = _as_before(body, found, services)
+    _check_places(found, options, services)
     if body.live:
         options = _swapped_in(found, body.alias, options, services)
     else:
@@ -323,28 +324,26 @@ def _found(body: Deploy, services: Services) -> Found:
     if (body.path is None) == (body.file_id is None):
         raise ConfigError("the variant is not named", expected="one of path and fileId")
     if body.path is not None:
-        return _with_base(find_variant(body.path, services.pointers), services)
+        return find_variant(body.path, services.pointers)
     if body.project_id is None:
         raise ConfigError("a fileId is a project's", expected="a projectId beside it")
     file = services.ledger.projects.checkpoint(body.project_id, body.file_id)
     settings = services.pointers if file.storage is Storage.POINTER else services.managed
-    return _with_base(find_variant(file.address, settings), services)
+    return find_variant(file.address, settings)
 
 
-def _with_base(found: Found, services: Services) -> Found:
-    """The base of an adapter is named by the variant's own papers: it has to be an allowed place.
+def _check_places(found: Found, options: DeployOptions, services: Services) -> None:
+    """What an engine reads besides the variant is named by the variant's own papers.
 
     Raises:
-        ReferenceRefusedError: It is another one.
+        ReferenceRefusedError: It is somewhere that is not allowed.
     """
-    if found.base is None:
-        return found
-    reference = found.base["reference"]
-    try:
-        parse_reference(reference, settings=services.managed)
-    except ReferenceRefusedError:
-        parse_reference(reference, settings=services.pointers)
-    return found
+    read = found.members if options.live_swap else found.members[: found.base is not None]
+    for reference in read:
+        try:
+            parse_reference(reference, settings=services.managed)
+        except ReferenceRefusedError:
+            parse_reference(reference, settings=services.pointers)
 
 
 def intent_of(body: Deploy) -> Intent:
