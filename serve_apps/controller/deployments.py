@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from serve_apps.controller.apps import Apps, AppState, AppStatus
 from serve_apps.controller.specs import AppSpec, app_spec, parse_options, placement
-from serve_apps.controller.traffic import apply_intent, change_table
+from serve_apps.controller.traffic import apply_intent, change_table, with_current
 from ztom.errors import (
     AlreadyOnRecordError,
     ConfigError,
@@ -330,10 +330,7 @@ class Reconciler:
 def _placed(table: RoutingTable, record: DeploymentRecord, where: Placement) -> RoutingTable:
     """The table with the variant in its place, and everyone else who is there told of it."""
     options = parse_options(record.options)
+    table = table.with_placement(record.digest, where)
     if not options.live_swap and options.swap_into is None:
-        return table.with_placement(record.digest, where)
-    for digest, other in table.placements.items():
-        if other.app == where.app:
-            there = other.model_copy(update={"current": record.digest})
-            table = table.with_placement(digest, there)
-    return table.with_placement(record.digest, where.model_copy(update={"current": record.digest}))
+        return table
+    return with_current(table, where.app, record.digest)

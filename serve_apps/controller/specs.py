@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from serve_apps.variants.args import BaseArgs, ServingArgs, VariantArgs
+from serve_apps.variants.args import BaseArgs, ServingArgs, VariantArgs, check_options
 from ztom.errors import ConfigError
 from ztom.ledger.endpoints import DeploymentRecord
 from ztom.rollout.routing import SHORT, Digest, Placement
@@ -69,14 +69,7 @@ def parse_options(values: Mapping[str, Any]) -> DeployOptions:
     Raises:
         ConfigError: Names every option that is wrong.
     """
-    try:
-        return DeployOptions.model_validate(dict(values))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, issue['loc'])) or 'options'}: {issue['msg']}"
-            for issue in error.errors(include_url=False, include_input=False)
-        )
-        raise ConfigError("the deployment's options are wrong", got=problems) from error
+    return check_options(DeployOptions, values, "the deployment's options are wrong")
 
 
 def app_spec(record: DeploymentRecord) -> AppSpec:

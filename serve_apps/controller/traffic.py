@@ -175,10 +175,7 @@ def set_traffic(
     """
 
     def change(table: RoutingTable) -> RoutingTable:
-        route = route_of(table, alias)
-        candidate = route.canary or route.shadow
-        if candidate is None:
-            raise ConfigError(f"{alias} has no candidate", fix="Deploy a variant to it first.")
+        route, candidate = _with_candidate(table, alias)
         return table.with_route(alias, _by_hand(route, candidate, canary, shadow))
 
     note = f"canary {canary}, shadow {shadow}"
@@ -194,11 +191,7 @@ def promote(endpoints: Endpoints, alias: str, *, actor: str, expected: int | Non
     """
 
     def change(table: RoutingTable) -> RoutingTable:
-        route = route_of(table, alias)
-        candidate = route.canary or route.shadow
-        if candidate is None:
-            raise ConfigError(f"{alias} has no candidate", fix="Deploy a variant to it first.")
-        return table.with_route(alias, promoted(route, candidate))
+        return table.with_route(alias, promoted(*_with_candidate(table, alias)))
 
     return _by_person(
         endpoints, alias, change, actor=actor, action="route.promote", expected=expected
@@ -272,6 +265,14 @@ def remove_rule(endpoints: Endpoints, alias: str, rule: Match, *, actor: str) ->
     return _by_person(endpoints, alias, change, actor=actor, action="route.rule.remove")
 
 
+def _with_candidate(table: RoutingTable, alias: str) -> tuple[Route, str]:
+    route = route_of(table, alias)
+    candidate = route.canary or route.shadow
+    if candidate is None:
+        raise ConfigError(f"{alias} has no candidate", fix="Deploy a variant to it first.")
+    return route, candidate
+
+
 def _by_person(
     endpoints: Endpoints,
     alias: str,
@@ -342,8 +343,13 @@ def _swapped_back(table: RoutingTable, digest: str) -> RoutingTable:
     where = table.placements[digest]
     if where.current in (None, digest):
         return table
+    return with_current(table, where.app, digest)
+
+
+def with_current(table: RoutingTable, app: str, digest: str) -> RoutingTable:
+    """The table in which an application is to answer with the variant, for all who are in it."""
     for each, other in table.placements.items():
-        if other.app == where.app:
+        if other.app == app:
             table = table.with_placement(each, other.model_copy(update={"current": digest}))
     return table
 

@@ -207,8 +207,6 @@ class Gateway:
     async def _whole(self, exchange: _Exchange) -> Response:
         try:
             answer = await self._asked(exchange)
-        except (Overloaded, Unavailable, Late) as error:
-            return self._failed(exchange, error)
         except asyncio.CancelledError:
             self._ended(exchange, 499)
             raise

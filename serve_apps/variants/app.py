@@ -207,8 +207,7 @@ def build(args: VariantArgs) -> serve.Application:
         ConfigError: The options do not fit the cluster.
     """
     identify(args)
-    on_gpu = _takes_gpus(args)
-    return Variant.options(**_options(args, on_gpu)).bind(args, on_gpu)
+    return _bound(Variant, args)
 
 
 def build_called(args: VariantArgs) -> serve.Application:
@@ -219,8 +218,7 @@ def build_called(args: VariantArgs) -> serve.Application:
         ConfigError: The options do not fit the cluster.
     """
     identify(args)
-    on_gpu = _takes_gpus(args)
-    return CalledVariant.options(**_options(args, on_gpu)).bind(args, on_gpu)
+    return _bound(CalledVariant, args)
 
 
 def build_shared(args: BaseArgs) -> serve.Application:
@@ -229,8 +227,12 @@ def build_shared(args: BaseArgs) -> serve.Application:
     Raises:
         ConfigError: The options do not fit the cluster.
     """
+    return _bound(SharedBase, args)
+
+
+def _bound(deployment: serve.Deployment, args: ServingArgs) -> serve.Application:
     on_gpu = _takes_gpus(args)
-    return SharedBase.options(**_options(args, on_gpu)).bind(args, on_gpu)
+    return deployment.options(**_options(args, on_gpu)).bind(args, on_gpu)
 
 
 def scaling(args: ServingArgs) -> AutoscalingConfig:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -102,6 +102,9 @@ class ServingArgs(BaseModel):
         return None if self.kv_cache_gib is None else int(self.kv_cache_gib * 2**30)
 
 
+Args = TypeVar("Args", bound=ServingArgs)
+
+
 class VariantArgs(ServingArgs):
     """How one full-weight variant is served.
 
@@ -171,11 +174,20 @@ def parse_args(values: Mapping[str, object]) -> VariantArgs:
     Raises:
         ConfigError: Names every option that is wrong.
     """
+    return check_options(VariantArgs, values, "the serving options are wrong")
+
+
+def check_options(model: type[Args], values: Mapping[str, object], wrong: str) -> Args:
+    """Options as a model of them.
+
+    Raises:
+        ConfigError: Says ``wrong``, and names every option that is.
+    """
     try:
-        return VariantArgs.model_validate(dict(values))
+        return model.model_validate(dict(values))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in issue['loc']) or 'options'}: {issue['msg']}"
             for issue in error.errors(include_url=False, include_input=False)
         )
-        raise ConfigError("the serving options are wrong", got=problems) from error
+        raise ConfigError(wrong, got=problems) from error

@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
+from serve_apps.event_stream import event_stream
 from serve_apps.variants.calls import Answer, StreamItem
 from serve_apps.variants.wire import Reply, refusal
 
@@ -40,9 +41,7 @@ async def stream_response(items: AsyncGenerator[StreamItem, None]) -> Response:
     if isinstance(first, Answer):
         await items.aclose()
         return answer_response(first)
-    # Nothing on the way should hold events back.
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_texts(items), media_type="text/event-stream", headers=headers)
+    return event_stream(_texts(items))
 
 
 async def _texts(items: AsyncGenerator[StreamItem, None]) -> AsyncGenerator[str, None]:
