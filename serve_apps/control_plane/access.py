@@ -87,6 +87,38 @@ class Caller:
             raise HTTPException(403, f"This takes {self.permission} in the project.")
         return project_id
 
+    def project_or_operator(self, project_id: str | None) -> None:
+        """Let through who may do it in the project; what is of no project is for operators.
+
+        Raises:
+            NotOnRecordError: As `project`.
+            HTTPException: 403.
+        """
+        if project_id is not None:
+            self.project(project_id)
+        elif not self.is_operator:
+            raise HTTPException(403, "This takes an administrator, or a projectId.")
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether they may do what the route asks for with what is of no project."""
+        if not self.user.is_admin:
+            return False
+        if self.key is None:
+            return True
+        wanted = Scope.READ if self.permission is Permission.READ else Scope.WRITE
+        return self.key.project_id is None and wanted in self.key.scopes
+
+    def sees(self, project_id: str | None) -> bool:
+        """Whether what is of the project, or of none, is listed for them."""
+        if self.key is not None and self.key.project_id not in (None, project_id):
+            return False
+        if self.user.is_admin:
+            return True
+        if project_id is None:
+            return False
+        return self.services.ledger.projects.role(project_id, self.user.id) is not None
+
 
 async def services_of(request: Request) -> Services:
     """What the application was made with."""

@@ -25,8 +25,10 @@ from serve_apps.control_plane.routes import (
     accounts,
     deployments,
     edits,
+    endpoints,
     files,
     projects,
+    releases,
     searches,
 )
 from serve_apps.control_plane.runner import RayRunner
@@ -78,7 +80,8 @@ def create_app(
     )
     app.state.services = services
     # files before projects: /project/file is not the project called "file"
-    for room in (accounts, files, projects, edits, searches, deployments, gateway):
+    rooms = (accounts, files, projects, edits, searches, deployments, endpoints, releases, gateway)
+    for room in rooms:
         app.include_router(room.router)
     app.include_router(health_router)
     add_error_handlers(app)

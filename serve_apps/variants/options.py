@@ -6,6 +6,7 @@ from typing import Any
 
 from serve_apps.variants.args import BaseArgs, ServingArgs, VariantArgs
 from serve_apps.variants.identity import ModelIdentity
+from ztom.engines.vllm_dtype import vllm_dtype
 
 _CPU_KV_CACHE_BYTES = 2**29
 # vLLM's own default; what it leaves is for what it does not count.
@@ -23,7 +24,7 @@ def engine_options(args: ServingArgs, identity: ModelIdentity, *, on_gpu: bool) 
         "tokenizer": str(identity.folder),
         "trust_remote_code": False,
         "load_format": "safetensors",
-        "dtype": args.dtype,
+        "dtype": vllm_dtype(args.dtype, identity.folder),
         "max_model_len": args.max_model_len,
         "tensor_parallel_size": args.tensor_parallel_size,
         "enable_log_requests": False,

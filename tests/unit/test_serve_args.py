@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
+from toy_checkpoints import llama_tensors, write_checkpoint
 
 from serve_apps.variants.args import BaseArgs, VariantArgs, parse_args
 from serve_apps.variants.environment import prepare_environment
@@ -91,8 +93,23 @@ def test_bad_options_of_a_base_are_named(options, named):
         BaseArgs.model_validate(BASE | options)
 
 
-def identity(folder: Path) -> ModelIdentity:
-    return ModelIdentity("toy", "0" * 64, 0, folder)
+def identity(folder: Path, dtype: torch.dtype = torch.float32) -> ModelIdentity:
+    tensors = {name: tensor.to(dtype) for name, tensor in llama_tensors().items()}
+    return ModelIdentity("toy", "0" * 64, 0, write_checkpoint(folder, tensors))
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "told"),
+    [
+        (torch.float32, "auto", "float32"),
+        (torch.bfloat16, "auto", "auto"),
+        (torch.float32, "bfloat16", "bfloat16"),
+        (torch.bfloat16, "float32", "float32"),
+    ],
+)
+def test_auto_deploys_what_is_stored(tmp_path, stored, asked, told):
+    args = VariantArgs(variant=tmp_path, dtype=asked)
+    assert engine_options(args, identity(tmp_path, stored), on_gpu=False)["dtype"] == told
 
 
 @pytest.mark.parametrize(("rank", "kernel"), [(1, 1), (9, 16), (64, 64), (65, 128), (512, 512)])

@@ -9,7 +9,9 @@ and code in a checkpoint is never run. Whether several checkpoints fit each othe
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -71,6 +73,15 @@ class Checkpoint:
     def tokenizer_digest(self) -> str | None:
         """Digest of what the tokenizer does (vocabulary, merges, ...); None without a tokenizer."""
         return tokenizer_digest(self.source, self.files)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The dtype of most of its floating-point weights; None when it has none."""
+        sizes: Counter[torch.dtype] = Counter()
+        for spec in self.tensors.values():
+            if spec.dtype.is_floating_point:
+                sizes[spec.dtype] += math.prod(spec.shape)
+        return max(sizes, key=sizes.__getitem__, default=None)
 
     @property
     def used_files(self) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ from ztom.engines.protocol import (
     EngineInfo,
     GenerationConfig,
 )
+from ztom.engines.vllm_dtype import vllm_dtype
 from ztom.errors import BlendError, CapabilityError, EngineError, FactorError, ZtomError
 from ztom.stimuli.records import Prompt
 
@@ -256,7 +257,7 @@ def _start(config: EngineConfig, folder: Path) -> Any:
     try:
         return vllm.LLM(
             model=str(folder),
-            dtype=config.dtype,
+            dtype=vllm_dtype(config.dtype, folder),
             tensor_parallel_size=config.tensor_parallel_size,
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_num_seqs,

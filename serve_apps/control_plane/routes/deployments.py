@@ -1,29 +1,24 @@
-"""What is served: deployments of variants, endpoints and their traffic, releases.
+"""Deployments: the variants that are to be served, one by one or from a declarative file.
 
-Everything here is written to the ledger and answered at once; the controller makes it so. A change
-of traffic holds from the moment that its answer is sent, give or take the gateways' next look.
+Everything here is written to the ledger and answered at once; the controller makes it so.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.routes.endpoints import Alias, may_alias, owner_of, table_of
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.wire import Id, Strict
 from serve_apps.controller.declared import Difference, WantedEndpoint, differences
 from serve_apps.controller.specs import DeployOptions, parse_options
 from serve_apps.controller.traffic import (
     Intent,
-    promote,
     remove,
     remove_rule,
     rollback,
@@ -31,26 +26,16 @@ from serve_apps.controller.traffic import (
     set_traffic,
 )
 from serve_apps.controller.variants import Found, find_variant
-from serve_apps.event_stream import event_stream
 from ztom.checkpoints.reference import parse_reference
 from ztom.errors import ConfigError, NotOnRecordError, ReferenceRefusedError
-from ztom.ledger.accounts import Scope
-from ztom.ledger.endpoints import (
-    DeploymentRecord,
-    NewDeployment,
-    RolloutRecord,
-)
+from ztom.ledger.endpoints import DeploymentRecord, NewDeployment
 from ztom.ledger.projects import Storage
-from ztom.rollout.plan import ReleasePlan, parse_plan
-from ztom.rollout.release import describe
-from ztom.rollout.routing import ALIAS_PATTERN, SHORT, Match, Percent, RoutingTable, variant_id
-from ztom.rollout.state import ReleaseState
+from ztom.rollout.plan import parse_plan
+from ztom.rollout.routing import SHORT, Match, Percent, RoutingTable, variant_id
 
 router = APIRouter(tags=["deployments"])
 
-Alias = Annotated[str, StringConstraints(pattern=ALIAS_PATTERN)]
 DigestStart = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
-RolloutId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
 
 
 class Deploy(Strict):
@@ -84,19 +69,6 @@ class Apply(Strict):
     dry_run: bool = False
 
 
-class Traffic(Strict):
-    """Other shares of the candidate, in percent; None leaves one as it is."""
-
-    canary: Percent | None = None
-    shadow: Percent | None = None
-
-
-class Change(Strict):
-    """A change of an endpoint; `version` is that of the table that its author looked at."""
-
-    version: int | None = None
-
-
 @route(router, "POST", "/v1/deployments", Permission.WRITE, status_code=202)
 def deploy(body: Deploy, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """Have a variant served under an alias."""
@@ -104,7 +76,7 @@ def deploy(body: Deploy, caller: CallerOf, services: ServicesOf) -> dict[str, An
 
 
 def _deploy(body: Deploy, caller: Caller, services: Services) -> dict[str, Any]:
-    _may(caller, body.project_id)
+    caller.project_or_operator(body.project_id)
     found = _found(body, services)
     intent = intent_of(body)
     _check_verdict(found, insist=body.insist)
@@ -143,7 +115,7 @@ def deployments(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
     return [
         deployment_document(record, table, caller)
         for record in services.ledger.endpoints.deployments()
-        if _sees(caller, record.project_id)
+        if caller.sees(record.project_id)
     ]
 
 
@@ -151,8 +123,8 @@ def deployments(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
 def deployment(digest: DigestStart, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """One deployment, by its variant's digest or the start of it."""
     for record in services.ledger.endpoints.deployments():
-        if record.digest.startswith(digest) and _sees(caller, record.project_id):
-            _may(caller, record.project_id)
+        if record.digest.startswith(digest) and caller.sees(record.project_id):
+            caller.project_or_operator(record.project_id)
             return deployment_document(record, services.gateway.table, caller)
     raise NotOnRecordError("there is no such deployment", got=digest)
 
@@ -161,8 +133,8 @@ def deployment(digest: DigestStart, caller: CallerOf, services: ServicesOf) -> d
 def cancel_deployment(digest: DigestStart, caller: CallerOf, services: ServicesOf) -> None:
     """Have a deployment that waits for its traffic wait no more."""
     for record in services.ledger.endpoints.deployments():
-        if record.digest.startswith(digest) and _sees(caller, record.project_id):
-            _may(caller, record.project_id)
+        if record.digest.startswith(digest) and caller.sees(record.project_id):
+            caller.project_or_operator(record.project_id)
             reason = "it was cancelled"
             endpoints = services.ledger.endpoints
             if not endpoints.cancel(actor=caller.actor, reason=reason, digest=record.digest):
@@ -171,98 +143,23 @@ def cancel_deployment(digest: DigestStart, caller: CallerOf, services: ServicesO
     raise NotOnRecordError("there is no such deployment", got=digest)
 
 
-@route(router, "GET", "/v1/endpoints", Permission.USER)
-def endpoints(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
-    """The endpoints of the caller's projects, with their traffic."""
-    version, table = _table(services)
-    return [
-        endpoint_document(alias, version, table)
-        for alias in table.routes
-        if _sees(caller, _project_of(alias, services))
-    ]
-
-
-@route(router, "GET", "/v1/endpoints/{alias}", Permission.READ)
-def endpoint(alias: Alias, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
-    """One endpoint."""
-    _may_alias(alias, caller, services)
-    return _endpoint(alias, services)
-
-
-@route(router, "DELETE", "/v1/endpoints/{alias}", Permission.WRITE, status_code=204)
-def remove_endpoint(alias: Alias, caller: CallerOf, services: ServicesOf) -> None:
-    """Take an endpoint away; what nothing else names is stopped."""
-    _may_alias(alias, caller, services)
-    remove(services.ledger.endpoints, alias, actor=caller.actor)
-
-
-@route(router, "PATCH", "/v1/endpoints/{alias}/traffic", Permission.WRITE)
-def change_traffic(
-    alias: Alias, body: Traffic, caller: CallerOf, services: ServicesOf
-) -> dict[str, Any]:
-    """Give the candidate other shares; a release that moves them ends."""
-    _may_alias(alias, caller, services)
-    set_traffic(
-        services.ledger.endpoints,
-        alias,
-        canary=body.canary,
-        shadow=body.shadow,
-        actor=caller.actor,
-    )
-    return _endpoint(alias, services)
-
-
-@route(router, "POST", "/v1/endpoints/{alias}/promote", Permission.WRITE)
-def promote_candidate(
-    alias: Alias, body: Change, caller: CallerOf, services: ServicesOf
-) -> dict[str, Any]:
-    """Make the candidate the stable variant, whatever a release says."""
-    _may_alias(alias, caller, services)
-    promote(services.ledger.endpoints, alias, actor=caller.actor, expected=body.version)
-    return _endpoint(alias, services)
-
-
-@route(router, "POST", "/v1/endpoints/{alias}/rollback", Permission.WRITE)
-def roll_back(alias: Alias, body: Change, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
-    """Take the candidate away; without one, go back to what was stable before."""
-    _may_alias(alias, caller, services)
-    rollback(
-        services.ledger.endpoints,
-        alias,
-        actor=caller.actor,
-        expected=body.version,
-        candidate=_roll_back_release(alias, caller, services),
-    )
-    return _endpoint(alias, services)
-
-
-@route(router, "DELETE", "/v1/endpoints/{alias}/rules", Permission.WRITE)
-def remove_a_rule(
-    alias: Alias, body: Match, caller: CallerOf, services: ServicesOf
-) -> dict[str, Any]:
-    """Take a rule away."""
-    _may_alias(alias, caller, services)
-    remove_rule(services.ledger.endpoints, alias, body, actor=caller.actor)
-    return _endpoint(alias, services)
-
-
 @route(router, "POST", "/v1/apply", Permission.WRITE)
 def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
     """Make endpoints what a declarative file says; answers with what there was to change."""
     for alias, wanted in body.endpoints.items():
-        _may(caller, wanted.project)
-        owner = _owner(alias, services)
+        caller.project_or_operator(wanted.project)
+        owner = owner_of(alias, services)
         if owner is not None and owner[0] != wanted.project:
             raise NotOnRecordError("there is no such endpoint", got=alias)
     projects = {wanted.project for wanted in body.endpoints.values()} or {None}
     seen = [
         alias
-        for alias, each in _table(services)[1].routes.items()
-        if each.project in projects and _sees(caller, each.project)
+        for alias, each in table_of(services)[1].routes.items()
+        if each.project in projects and caller.sees(each.project)
     ]
     changes = differences(
         body.endpoints,
-        table=_table(services)[1],
+        table=table_of(services)[1],
         records=services.ledger.endpoints.deployments(),
         rollouts=services.ledger.endpoints.open_rollouts(),
         digest_of=lambda path: find_variant(path, services.pointers).digest,
@@ -272,78 +169,6 @@ def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[dict[str,
         for change in changes:
             _apply_one(change, body.endpoints.get(change.alias), caller, services)
     return [{"alias": c.alias, "action": c.action, "text": c.text} for c in changes]
-
-
-@route(router, "GET", "/v1/releases", Permission.USER)
-def releases(
-    caller: CallerOf, services: ServicesOf, alias: Alias | None = None
-) -> list[dict[str, Any]]:
-    """Releases of the caller's projects, newest first."""
-    return [
-        release_document(record)
-        for record in services.ledger.endpoints.rollouts(alias)
-        if _sees(caller, _project_of(record.alias, services))
-    ]
-
-
-@route(router, "GET", "/v1/releases/{release_id}", Permission.READ)
-def release(release_id: RolloutId, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
-    """Where a release stands: its step, and what each check says."""
-    return release_document(_release(release_id, caller, services))
-
-
-@route(router, "GET", "/v1/releases/{release_id}/events", Permission.READ)
-async def release_events(
-    release_id: RolloutId, caller: CallerOf, services: ServicesOf
-) -> StreamingResponse:
-    """Server-sent events: the release each time that something is different, and its end."""
-    await asyncio.to_thread(_release, release_id, caller, services)
-    return event_stream(_release_events(release_id, services))
-
-
-@route(router, "POST", "/v1/releases/{release_id}/{command}", Permission.WRITE)
-def command_release(
-    release_id: RolloutId, command: str, caller: CallerOf, services: ServicesOf
-) -> dict[str, Any]:
-    """Tell a release: ``promote``, ``rollback``, ``resume`` (after a hold) or ``abort``."""
-    record = _release(release_id, caller, services)
-    if command not in ("promote", "rollback", "resume", "abort"):
-        raise HTTPException(404, "There is no such command.")
-    told = services.ledger.endpoints.command(record.id, command, actor=caller.actor)
-    if command == "rollback":
-        rollback(
-            services.ledger.endpoints,
-            record.alias,
-            actor=caller.actor,
-            candidate=record.candidate,
-        )
-    return release_document(told)
-
-
-def _found(body: Deploy, services: Services) -> Found:
-    if (body.path is None) == (body.file_id is None):
-        raise ConfigError("the variant is not named", expected="one of path and fileId")
-    if body.path is not None:
-        return find_variant(body.path, services.pointers)
-    if body.project_id is None:
-        raise ConfigError("a fileId is a project's", expected="a projectId beside it")
-    file = services.ledger.projects.checkpoint(body.project_id, body.file_id)
-    settings = services.pointers if file.storage is Storage.POINTER else services.managed
-    return find_variant(file.address, settings)
-
-
-def _check_places(found: Found, options: DeployOptions, services: Services) -> None:
-    """What an engine reads besides the variant is named by the variant's own papers.
-
-    Raises:
-        ReferenceRefusedError: It is somewhere that is not allowed.
-    """
-    read = found.members if options.live_swap else found.members[: found.base is not None]
-    for reference in read:
-        try:
-            parse_reference(reference, settings=services.managed)
-        except ReferenceRefusedError:
-            parse_reference(reference, settings=services.pointers)
 
 
 def intent_of(body: Deploy) -> Intent:
@@ -392,164 +217,37 @@ def deployment_document(
             {"alias": alias, "role": role}
             for alias, each in table.routes.items()
             for role in ("stable", "canary", "shadow", "previous")
-            if getattr(each, role) == record.digest and _sees(caller, each.project)
+            if getattr(each, role) == record.digest and caller.sees(each.project)
         ],
         "actor": record.actor,
         "createdAt": record.created,
     }
 
 
-def endpoint_document(alias: str, version: int, table: RoutingTable) -> dict[str, Any]:
-    """An endpoint over the wire."""
-    each = table.routes[alias]
-
-    def named(digest: str | None) -> str | None:
-        return None if digest is None else variant_id(table.placements[digest].name, digest)
-
-    return {
-        "alias": alias,
-        "version": version,
-        "stable": named(each.stable),
-        "canary": named(each.canary),
-        "canaryPercent": each.canary_percent,
-        "shadow": named(each.shadow),
-        "shadowPercent": each.shadow_percent,
-        "previous": named(each.previous),
-        "rules": [
-            {**rule.model_dump(exclude={"variant"}), "variant": named(rule.variant)}
-            for rule in each.rules
-        ],
-        "release": each.release,
-    }
+def _found(body: Deploy, services: Services) -> Found:
+    if (body.path is None) == (body.file_id is None):
+        raise ConfigError("the variant is not named", expected="one of path and fileId")
+    if body.path is not None:
+        return find_variant(body.path, services.pointers)
+    if body.project_id is None:
+        raise ConfigError("a fileId is a project's", expected="a projectId beside it")
+    file = services.ledger.projects.checkpoint(body.project_id, body.file_id)
+    settings = services.pointers if file.storage is Storage.POINTER else services.managed
+    return find_variant(file.address, settings)
 
 
-def release_document(record: RolloutRecord) -> dict[str, Any]:
-    """A release over the wire."""
-    plan = ReleasePlan.model_validate(record.plan)
-    state = ReleaseState.model_validate(record.state)
-    return {
-        "id": record.id,
-        "alias": record.alias,
-        "candidate": record.candidate,
-        "stable": record.stable,
-        "status": record.status,
-        "command": record.command,
-        "plan": record.plan,
-        "state": record.state,
-        "steps": [row.model_dump(mode="json") for row in describe(plan, state)],
-        "actor": record.actor,
-        "createdAt": record.created,
-        "endedAt": record.ended,
-    }
+def _check_places(found: Found, options: DeployOptions, services: Services) -> None:
+    """What an engine reads besides the variant is named by the variant's own papers.
 
-
-_EVENT_POLL_S = 0.5
-
-
-async def _release_events(release_id: str, services: Services) -> AsyncIterator[str]:
-    last = ""
-    while True:
-        record = await asyncio.to_thread(services.ledger.endpoints.rollout, release_id)
-        text = json.dumps(release_document(record), default=str)
-        if text != last:
-            yield f"event: release\ndata: {text}\n\n"
-            last = text
-        if not record.status.is_open:
-            yield f'event: end\ndata: {{"status": "{record.status}"}}\n\n'
-            return
-        await asyncio.sleep(_EVENT_POLL_S)
-
-
-def _may(caller: Caller, project_id: str | None) -> None:
-    """Let through who may do it in the project; without one, administrators."""
-    if project_id is not None:
-        caller.project(project_id)
-    elif not _is_operator(caller):
-        raise HTTPException(403, "This takes an administrator, or a projectId.")
-
-
-def _owner(alias: str, services: Services) -> tuple[str | None] | None:
-    """The project of an alias, in brackets; None when there is no such alias yet."""
-    try:
-        return (services.ledger.endpoints.project_of(alias),)
-    except NotOnRecordError:
-        return None
-
-
-def _apply_one(
-    change: Difference, wanted: WantedEndpoint | None, caller: Caller, services: Services
-) -> None:
-    endpoints, alias, actor = services.ledger.endpoints, change.alias, caller.actor
-    if change.deploy is not None and wanted is not None:
-        body = Deploy(alias=alias, project_id=wanted.project, **change.deploy)
-        _deploy(body, caller, services)
-    elif change.action == "traffic":
-        set_traffic(endpoints, alias, canary=change.canary, shadow=change.shadow, actor=actor)
-    elif change.action == "withdraw":
-        rollback(endpoints, alias, actor=actor)
-    elif change.match is not None:
-        remove_rule(endpoints, alias, change.match, actor=actor)
-    elif change.action == "remove":
-        _may_alias(alias, caller, services)
-        remove(endpoints, alias, actor=actor)
-
-
-def _sees(caller: Caller, project_id: str | None) -> bool:
-    if caller.user.is_admin:
-        return caller.key is None or caller.key.project_id in (None, project_id)
-    if project_id is None:
-        return False
-    if caller.key is not None and caller.key.project_id not in (None, project_id):
-        return False
-    return caller.services.ledger.projects.role(project_id, caller.user.id) is not None
-
-
-def _is_operator(caller: Caller) -> bool:
-    if not caller.user.is_admin:
-        return False
-    if caller.key is None:
-        return True
-    reads = caller.permission is Permission.READ
-    wanted = Scope.READ if reads else Scope.WRITE
-    return caller.key.project_id is None and wanted in caller.key.scopes
-
-
-def _may_alias(alias: str, caller: Caller, services: Services) -> None:
-    missing = NotOnRecordError("there is no such endpoint", got=alias)
-    owner = _owner(alias, services)
-    if owner is None:
-        raise missing
-    if owner[0] is None:
-        if not _is_operator(caller):
-            raise missing
-        return
-    try:
-        caller.project(owner[0])
-    except NotOnRecordError:
-        # one cannot tell it from one that does not exist
-        raise missing from None
-
-
-def _project_of(alias: str, services: Services) -> str | None:
-    owner = _owner(alias, services)
-    return None if owner is None else owner[0]
-
-
-def _release(release_id: str, caller: Caller, services: Services) -> RolloutRecord:
-    record = services.ledger.endpoints.rollout(release_id)
-    _may_alias(record.alias, caller, services)
-    return record
-
-
-def _table(services: Services) -> tuple[int, RoutingTable]:
-    version, content = services.ledger.endpoints.routing()
-    return version, RoutingTable.model_validate(content)
-
-
-def _endpoint(alias: str, services: Services) -> dict[str, Any]:
-    version, table = _table(services)
-    route_of(table, alias)
-    return endpoint_document(alias, version, table)
+    Raises:
+        ReferenceRefusedError: It is somewhere that is not allowed.
+    """
+    read = found.members if options.live_swap else found.members[: found.base is not None]
+    for reference in read:
+        try:
+            parse_reference(reference, settings=services.managed)
+        except ReferenceRefusedError:
+            parse_reference(reference, settings=services.pointers)
 
 
 def _check_verdict(found: Found, *, insist: bool) -> None:
@@ -579,7 +277,7 @@ def _swapped_in(
     found: Found, alias: str, options: DeployOptions, services: Services
 ) -> DeployOptions:
     """The options with the application of the alias' stable variant, which holds the chain."""
-    _, table = _table(services)
+    _, table = table_of(services)
     stable = route_of(table, alias).stable
     host = services.ledger.endpoints.deployment(stable)
     into = parse_options(host.options).swap_into
@@ -606,7 +304,7 @@ def _swapped_in(
 
 def _refuse_beside_itself(found: Found, intent: Intent, services: Services) -> None:
     """Two variants that take turns in one engine cannot answer side by side."""
-    _, table = _table(services)
+    _, table = table_of(services)
     where, present = table.placements.get(found.digest), table.routes.get(intent.alias)
     if where is None or present is None or where.current is None:
         return
@@ -638,7 +336,7 @@ def _refuse_second(intent: Intent, digest: str, services: Services) -> None:
             raise HTTPException(
                 409, f"{record.digest[:SHORT]} is being deployed to {alias}: wait for it."
             )
-    _, table = _table(services)
+    _, table = table_of(services)
     if intent.kind == "candidate" and alias not in table.routes:
         starting = [
             each
@@ -652,10 +350,19 @@ def _refuse_second(intent: Intent, digest: str, services: Services) -> None:
             )
 
 
-def _roll_back_release(alias: str, caller: Caller, services: Services) -> str | None:
-    """The candidate of the release that moves an alias, which is told; None without a release."""
-    for record in services.ledger.endpoints.open_rollouts():
-        if record.alias == alias:
-            services.ledger.endpoints.command(record.id, "rollback", actor=caller.actor)
-            return record.candidate
-    return None
+def _apply_one(
+    change: Difference, wanted: WantedEndpoint | None, caller: Caller, services: Services
+) -> None:
+    endpoints, alias, actor = services.ledger.endpoints, change.alias, caller.actor
+    if change.deploy is not None and wanted is not None:
+        body = Deploy(alias=alias, project_id=wanted.project, **change.deploy)
+        _deploy(body, caller, services)
+    elif change.action == "traffic":
+        set_traffic(endpoints, alias, canary=change.canary, shadow=change.shadow, actor=actor)
+    elif change.action == "withdraw":
+        rollback(endpoints, alias, actor=actor)
+    elif change.match is not None:
+        remove_rule(endpoints, alias, change.match, actor=actor)
+    elif change.action == "remove":
+        may_alias(alias, caller, services)
+        remove(endpoints, alias, actor=actor)

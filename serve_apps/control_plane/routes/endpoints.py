@@ -1,0 +1,199 @@
+"""Endpoints: which variant answers under an alias, and for how much of its traffic.
+
+A change of traffic is written to the ledger and holds from the moment that its answer is sent, give
+or take the gateways' next look.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import StringConstraints
+
+from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.services import Services
+from serve_apps.control_plane.wire import Strict
+from serve_apps.controller.traffic import (
+    promote,
+    remove,
+    remove_rule,
+    rollback,
+    route_of,
+    set_traffic,
+)
+from ztom.errors import NotOnRecordError
+from ztom.rollout.routing import ALIAS_PATTERN, Match, Percent, RoutingTable, variant_id
+
+router = APIRouter(tags=["endpoints"])
+
+Alias = Annotated[str, StringConstraints(pattern=ALIAS_PATTERN)]
+
+
+class Traffic(Strict):
+    """Other shares of the candidate, in percent; None leaves one as it is."""
+
+    canary: Percent | None = None
+    shadow: Percent | None = None
+
+
+class Change(Strict):
+    """A change of an endpoint; `version` is that of the table that its author looked at."""
+
+    version: int | None = None
+
+
+@route(router, "GET", "/v1/endpoints", Permission.USER)
+def endpoints(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
+    """The endpoints of the caller's projects, with their traffic."""
+    version, table = table_of(services)
+    return [
+        endpoint_document(alias, version, table)
+        for alias in table.routes
+        if caller.sees(project_of(alias, services))
+    ]
+
+
+@route(router, "GET", "/v1/endpoints/{alias}", Permission.READ)
+def endpoint(alias: Alias, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """One endpoint."""
+    may_alias(alias, caller, services)
+    return _endpoint(alias, services)
+
+
+@route(router, "DELETE", "/v1/endpoints/{alias}", Permission.WRITE, status_code=204)
+def remove_endpoint(alias: Alias, caller: CallerOf, services: ServicesOf) -> None:
+    """Take an endpoint away; what nothing else names is stopped."""
+    may_alias(alias, caller, services)
+    remove(services.ledger.endpoints, alias, actor=caller.actor)
+
+
+@route(router, "PATCH", "/v1/endpoints/{alias}/traffic", Permission.WRITE)
+def change_traffic(
+    alias: Alias, body: Traffic, caller: CallerOf, services: ServicesOf
+) -> dict[str, Any]:
+    """Give the candidate other shares; a release that moves them ends."""
+    may_alias(alias, caller, services)
+    set_traffic(
+        services.ledger.endpoints,
+        alias,
+        canary=body.canary,
+        shadow=body.shadow,
+        actor=caller.actor,
+    )
+    return _endpoint(alias, services)
+
+
+@route(router, "POST", "/v1/endpoints/{alias}/promote", Permission.WRITE)
+def promote_candidate(
+    alias: Alias, body: Change, caller: CallerOf, services: ServicesOf
+) -> dict[str, Any]:
+    """Make the candidate the stable variant, whatever a release says."""
+    may_alias(alias, caller, services)
+    promote(services.ledger.endpoints, alias, actor=caller.actor, expected=body.version)
+    return _endpoint(alias, services)
+
+
+@route(router, "POST", "/v1/endpoints/{alias}/rollback", Permission.WRITE)
+def roll_back(alias: Alias, body: Change, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Take the candidate away; without one, go back to what was stable before."""
+    may_alias(alias, caller, services)
+    rollback(
+        services.ledger.endpoints,
+        alias,
+        actor=caller.actor,
+        expected=body.version,
+        candidate=_roll_back_release(alias, caller, services),
+    )
+    return _endpoint(alias, services)
+
+
+@route(router, "DELETE", "/v1/endpoints/{alias}/rules", Permission.WRITE)
+def remove_a_rule(
+    alias: Alias, body: Match, caller: CallerOf, services: ServicesOf
+) -> dict[str, Any]:
+    """Take a rule away."""
+    may_alias(alias, caller, services)
+    remove_rule(services.ledger.endpoints, alias, body, actor=caller.actor)
+    return _endpoint(alias, services)
+
+
+def endpoint_document(alias: str, version: int, table: RoutingTable) -> dict[str, Any]:
+    """An endpoint over the wire."""
+    each = table.routes[alias]
+
+    def named(digest: str | None) -> str | None:
+        return None if digest is None else variant_id(table.placements[digest].name, digest)
+
+    return {
+        "alias": alias,
+        "version": version,
+        "stable": named(each.stable),
+        "canary": named(each.canary),
+        "canaryPercent": each.canary_percent,
+        "shadow": named(each.shadow),
+        "shadowPercent": each.shadow_percent,
+        "previous": named(each.previous),
+        "rules": [
+            {**rule.model_dump(exclude={"variant"}), "variant": named(rule.variant)}
+            for rule in each.rules
+        ],
+        "release": each.release,
+    }
+
+
+def owner_of(alias: str, services: Services) -> tuple[str | None] | None:
+    """The project of an alias, in brackets; None when there is no such alias yet."""
+    try:
+        return (services.ledger.endpoints.project_of(alias),)
+    except NotOnRecordError:
+        return None
+
+
+def may_alias(alias: str, caller: Caller, services: Services) -> None:
+    """Let through who may do to an endpoint what the route asks for.
+
+    Raises:
+        NotOnRecordError: It is not theirs, or does not exist: one cannot tell which.
+        HTTPException: 403, they work on its project and may not do this.
+    """
+    missing = NotOnRecordError("there is no such endpoint", got=alias)
+    owner = owner_of(alias, services)
+    if owner is None:
+        raise missing
+    if owner[0] is None:
+        if not caller.is_operator:
+            raise missing
+        return
+    try:
+        caller.project(owner[0])
+    except NotOnRecordError:
+        # one cannot tell it from one that does not exist
+        raise missing from None
+
+
+def project_of(alias: str, services: Services) -> str | None:
+    """The project of an alias; None when it is of none, or there is no such alias."""
+    owner = owner_of(alias, services)
+    return None if owner is None else owner[0]
+
+
+def table_of(services: Services) -> tuple[int, RoutingTable]:
+    """The routing table as the ledger has it now, and its version."""
+    version, content = services.ledger.endpoints.routing()
+    return version, RoutingTable.model_validate(content)
+
+
+def _endpoint(alias: str, services: Services) -> dict[str, Any]:
+    version, table = table_of(services)
+    route_of(table, alias)
+    return endpoint_document(alias, version, table)
+
+
+def _roll_back_release(alias: str, caller: Caller, services: Services) -> str | None:
+    """The candidate of the release that moves an alias, which is told; None without a release."""
+    for record in services.ledger.endpoints.open_rollouts():
+        if record.alias == alias:
+            services.ledger.endpoints.command(record.id, "rollback", actor=caller.actor)
+            return record.candidate
+    return None

@@ -1,0 +1,115 @@
+"""Releases: where each stands, live, and what one tells it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+from pydantic import StringConstraints
+from starlette.exceptions import HTTPException
+
+from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.routes.endpoints import Alias, may_alias, project_of
+from serve_apps.control_plane.services import Services
+from serve_apps.controller.traffic import rollback
+from serve_apps.event_stream import event_stream
+from ztom.ledger.endpoints import RolloutRecord
+from ztom.rollout.plan import ReleasePlan
+from ztom.rollout.release import describe
+from ztom.rollout.state import ReleaseState
+
+router = APIRouter(tags=["releases"])
+
+RolloutId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
+
+_EVENT_POLL_S = 0.5
+
+
+@route(router, "GET", "/v1/releases", Permission.USER)
+def releases(
+    caller: CallerOf, services: ServicesOf, alias: Alias | None = None
+) -> list[dict[str, Any]]:
+    """Releases of the caller's projects, newest first."""
+    return [
+        release_document(record)
+        for record in services.ledger.endpoints.rollouts(alias)
+        if caller.sees(project_of(record.alias, services))
+    ]
+
+
+@route(router, "GET", "/v1/releases/{release_id}", Permission.READ)
+def release(release_id: RolloutId, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+    """Where a release stands: its step, and what each check says."""
+    return release_document(_release(release_id, caller, services))
+
+
+@route(router, "GET", "/v1/releases/{release_id}/events", Permission.READ)
+async def release_events(
+    release_id: RolloutId, caller: CallerOf, services: ServicesOf
+) -> StreamingResponse:
+    """Server-sent events: the release each time that something is different, and its end."""
+    await asyncio.to_thread(_release, release_id, caller, services)
+    return event_stream(_release_events(release_id, services))
+
+
+@route(router, "POST", "/v1/releases/{release_id}/{command}", Permission.WRITE)
+def command_release(
+    release_id: RolloutId, command: str, caller: CallerOf, services: ServicesOf
+) -> dict[str, Any]:
+    """Tell a release: ``promote``, ``rollback``, ``resume`` (after a hold) or ``abort``."""
+    record = _release(release_id, caller, services)
+    if command not in ("promote", "rollback", "resume", "abort"):
+        raise HTTPException(404, "There is no such command.")
+    told = services.ledger.endpoints.command(record.id, command, actor=caller.actor)
+    if command == "rollback":
+        rollback(
+            services.ledger.endpoints,
+            record.alias,
+            actor=caller.actor,
+            candidate=record.candidate,
+        )
+    return release_document(told)
+
+
+def release_document(record: RolloutRecord) -> dict[str, Any]:
+    """A release over the wire."""
+    plan = ReleasePlan.model_validate(record.plan)
+    state = ReleaseState.model_validate(record.state)
+    return {
+        "id": record.id,
+        "alias": record.alias,
+        "candidate": record.candidate,
+        "stable": record.stable,
+        "status": record.status,
+        "command": record.command,
+        "plan": record.plan,
+        "state": record.state,
+        "steps": [row.model_dump(mode="json") for row in describe(plan, state)],
+        "actor": record.actor,
+        "createdAt": record.created,
+        "endedAt": record.ended,
+    }
+
+
+async def _release_events(release_id: str, services: Services) -> AsyncIterator[str]:
+    last = ""
+    while True:
+        record = await asyncio.to_thread(services.ledger.endpoints.rollout, release_id)
+        text = json.dumps(release_document(record), default=str)
+        if text != last:
+            yield f"event: release\ndata: {text}\n\n"
+            last = text
+        if not record.status.is_open:
+            yield f'event: end\ndata: {{"status": "{record.status}"}}\n\n'
+            return
+        await asyncio.sleep(_EVENT_POLL_S)
+
+
+def _release(release_id: str, caller: Caller, services: Services) -> RolloutRecord:
+    record = services.ledger.endpoints.rollout(release_id)
+    may_alias(record.alias, caller, services)
+    return record
