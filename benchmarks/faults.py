@@ -165,8 +165,10 @@ async def run(bench: Bench, traffic: Traffic, requests: int) -> None:
         f"{'visible':>10}"
     )
 
-    async def step(what: str, event: Callable[[], object], gone: str = "") -> None:
-        await during(traffic, what, event, requests=requests, gone=gone)
+    async def step(
+        what: str, event: Callable[[], object], *, gone: str = "", outage: bool = False
+    ) -> None:
+        await during(traffic, what, event, requests=requests, gone=gone, outage=outage)
 
     def shares() -> None:
         for percent in (5, 25, 50, 100):

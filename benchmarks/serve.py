@@ -7,6 +7,9 @@ of concurrent clients. Directly, a client is a coroutine beside the engine's own
 OpenAI layer. Through the gateway it is an HTTP connection on the loopback interface: HAProxy, the
 gateway (key, routing, quota, metrics), Serve's handle, the replica. The load's own work runs on the
 same cores on both sides. The model is a random Llama of 77 M parameters unless its size is given.
+
+First of all it is measured how long the engine takes on its own, in a fresh process, until it has
+answered one token; a new variant has to have its traffic not much later than that.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ import argparse
 import asyncio
 import gc
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +110,8 @@ async def _run(ask: Ask, model: str, load: Load, numbers: range) -> list[tuple[f
     return times
 
 
-async def directly(args: VariantArgs, load: Load) -> Figures:
+@asynccontextmanager
+async def engine_here(args: VariantArgs) -> AsyncIterator[Ask]:
     """The engine in this process."""
     prepare_environment(args, on_gpu=torch.cuda.is_available())
     from serve_apps.variants.engine import VariantEngine
@@ -122,9 +128,22 @@ async def directly(args: VariantArgs, load: Load) -> Figures:
                 yield event
 
     try:
-        return await measure(ask, identity.name, load)
+        yield ask
     finally:
         engine.stop()
+
+
+async def directly(args: VariantArgs, load: Load) -> Figures:
+    """Measure the engine in this process."""
+    async with engine_here(args) as ask:
+        return await measure(ask, args.variant.name, load)
+
+
+async def first_token(args: VariantArgs) -> None:
+    """Print when the engine in this process has answered one token."""
+    async with engine_here(args) as ask:
+        await _run(ask, args.variant.name, Load(requests=1, clients=1, tokens=1), range(1))
+        print(time.time(), flush=True)
 
 
 async def over_http(url: str, key: str, model: str, load: Load) -> Figures:
@@ -142,15 +161,27 @@ async def over_http(url: str, key: str, model: str, load: Load) -> Figures:
         return await measure(ask, model, load)
 
 
+def own_start(args: VariantArgs) -> float:
+    """Seconds from the start of a process to the first token of the engine in it."""
+    command = [sys.executable, __file__, "--start", str(args.variant)]
+    began = time.time()
+    child = subprocess.run(
+        [*command, "--threads", str(int(args.num_cpus))], stdout=subprocess.PIPE, check=True
+    )
+    return float(child.stdout.split()[-1]) - began
+
+
 def compare(args: VariantArgs, load: Load, home: Path) -> None:
     """Measure both and print the table."""
+    alone = own_start(args)
     direct = asyncio.run(directly(args, load))
     gc.collect()  # the engine's remains go while what they need is still there
     roots = f'pointer_roots=["{args.variant.parent}"]'
     with server(home / "data", settings=[roots]) as (url, key, _), Client(url, key=key) as client:
-        options = {"num_cpus": args.num_cpus, "max_ongoing_requests": load.clients}
-        deploy(client, "bench", args.variant, now=True, options=options)
+        options = {"num_cpus": args.num_cpus, "max_ongoing_requests": max(16, load.clients)}
+        ready = deploy(client, "bench", args.variant, now=True, options=options)
         through = asyncio.run(over_http(url, key, "bench", load))
+    print(f"the engine's own start {alone:.1f} s, a new variant has its traffic in {ready:.1f} s")
     print(f"{load.requests} requests of {load.tokens} tokens from {load.clients} clients")
     print(f"{'':<20}{'requests/s':>12}{'first token, ms':>18}{'whole, ms':>16}   (medians)")
     print(direct.row("engine, directly"))
@@ -169,7 +200,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the engine, on both sides")
     parser.add_argument("--hidden", type=int, default=768, help="of the random Llama")
     parser.add_argument("--layers", type=int, default=7, help="of the random Llama")
+    parser.add_argument("--start", type=Path, help="only start the engine on this variant")
     options = parser.parse_args()
+    if options.start is not None:
+        args = VariantArgs(variant=options.start, num_cpus=options.threads)
+        asyncio.run(first_token(args))
+        return
     load = Load(options.requests, options.clients, options.tokens)
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from serve_apps.control_plane.scores import Scorer
 from serve_apps.control_plane.searches import advance
 from serve_apps.control_plane.services import Services
+from serve_apps.tasks import meanwhile
 from ztom.errors import AuditError, StorageError, ZtomError
 from ztom.ledger.audit import SignedHead, signing_key
 from ztom.ledger.requests import RequestKind, RequestStatus
@@ -50,20 +51,15 @@ async def again_and_again(
     works: Sequence[Callable[[], Awaitable[None]]], *, every_s: float
 ) -> AsyncIterator[None]:
     """Do each of these over and over while in the context; what one raises is logged."""
-    tasks = [asyncio.create_task(_again(work, every_s)) for work in works]
-    try:
+    async with meanwhile(_again(work, every_s) for work in works):
         yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class HeadExport:
     """Writes the signed end of the audit chain where the operator wants it, when it has grown."""
 
     def __init__(self) -> None:
-        self._sequence = -1
+        self._rows = -1
 
     def write(self, services: Services) -> None:
         """Sign and write, if there is something new.
@@ -76,19 +72,18 @@ class HeadExport:
             StorageError: The place cannot be read or written.
         """
         address = services.config.audit_head
-        key = signing_key(services.config.keys / "audit.key")
-        head = services.ledger.sign_audit(key, time=datetime.now(UTC).isoformat())
-        if address is None or head.sequence == self._sequence:
+        rows = services.ledger.audit_rows()
+        if address is None or rows == self._rows:
             return
         before = _head_at(address)
         if before is not None:
             before.check()
             services.ledger.check_audit(before)
-            if before.sequence >= head.sequence:
-                self._sequence = head.sequence
-                return
-        _write_head(address, head)
-        self._sequence = head.sequence
+        if before is None or before.sequence < rows:
+            key = signing_key(services.config.keys / "audit.key")
+            head = services.ledger.sign_audit(key, time=datetime.now(UTC).isoformat())
+            _write_head(address, head)
+        self._rows = rows
 
 
 def _head_at(address: str) -> SignedHead | None:
@@ -124,7 +119,7 @@ def _write_head(address: str, head: SignedHead) -> None:
 def tidy(services: Services) -> None:
     """Sweep what killed processes left, and end the requests that died with them."""
     for name in services.store.sweep(
-        services.ledger.projects.managed_addresses(), services.ledger.projects.purge
+        services.ledger.files.managed_addresses(), services.ledger.files.purge
     ):
         logger.warning("removed %s, which a killed process left", name)
     for request in services.ledger.requests.open():

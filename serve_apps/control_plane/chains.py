@@ -8,7 +8,8 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import ChainSpec
-from ztom.ledger.projects import CheckpointRecord, FileStatus, ProjectRecord, Storage
+from ztom.ledger.project_files import CheckpointRecord, FileStatus, Storage
+from ztom.ledger.projects import ProjectRecord
 
 
 def chain_of(project: ProjectRecord, services: Services) -> ChainSpec:

@@ -25,11 +25,10 @@ import httpx
 
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.tokens import load_keys
+from serve_apps.launching import forgiving, loopback_only, terminate_like_interrupt
 from serve_apps.ports import free_port, reachable
 from ztom.errors import ConfigError, EngineTimeoutError
 from ztom.ledger.ledger import Ledger
-
-logger = logging.getLogger(__name__)
 
 APP_NAME = "ztom"
 _HEADERS_S = 15
@@ -97,7 +96,7 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
                 fix="Give the server a Ray of its own, or stop that one with `serve shutdown`.",
             )
         serve.start(proxy_location=doors, http_options=HTTPOptions(host=host, port=port))
-        undo.callback(_forgiving, serve.shutdown)
+        undo.callback(forgiving, serve.shutdown)
         serve.run(build(config, dashboard=dashboard), name=APP_NAME, route_prefix="/")
         url = f"http://{reachable(host)}:{port}"
         _wait_until_up(url)
@@ -108,11 +107,8 @@ def run_server(
     config: ServerConfig, *, host: str, port: int, on_ready: Callable[[Running], None]
 ) -> None:
     """Serve until Ctrl-C or SIGTERM."""
-    import signal
-
     with server(config, host=host, port=port) as running:
-        # Ray's own answer to SIGTERM, which this replaces, ends the process with nothing stopped.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        terminate_like_interrupt()
         on_ready(running)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
@@ -156,11 +152,8 @@ def _prepare_environment(folder: Path) -> None:
         "OMP_NUM_THREADS": str(os.cpu_count() or 1),
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        **loopback_only(),
     }
-    if not os.environ.get("RAY_ADDRESS"):
-        # A local Ray opens its ports on every interface unless it is told, before its import, that
-        # it will never be a cluster. The variable's name is about other systems; so is its effect.
-        settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
 
@@ -220,11 +213,3 @@ def _wait_until_up(url: str) -> None:
     raise EngineTimeoutError(
         "the server did not answer in time", fix="Ray's logs say why: /tmp/ray/session_latest/logs."
     )
-
-
-def _forgiving(call: Callable[..., object]) -> None:
-    """Undo steps must not keep later ones from running."""
-    try:
-        call()
-    except Exception as error:
-        logger.warning("while stopping: %s: %s", type(error).__name__, error)

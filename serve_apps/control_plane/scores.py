@@ -10,7 +10,8 @@ from serve_apps.control_plane.chains import spec
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import Scored, score_checkpoint
 from ztom.errors import EngineError, NotOnRecordError, StorageError, ZtomError
-from ztom.ledger.projects import CheckpointRecord, Part, ProjectRecord
+from ztom.ledger.project_files import CheckpointRecord, Part
+from ztom.ledger.projects import ProjectRecord
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class Scorer:
 
     async def round(self, services: Services) -> None:
         """Look at every file that was not looked at yet."""
-        for file in await asyncio.to_thread(services.ledger.projects.pending):
+        for file in await asyncio.to_thread(services.ledger.files.pending):
             tries, not_before = self._again.get(file.id, (0, 0.0))
             if time.monotonic() < not_before:
                 continue
@@ -58,7 +59,7 @@ class Scorer:
 
 
 def _write_down(file: CheckpointRecord, found: Scored, services: Services) -> None:
-    services.ledger.projects.set_scores(
+    services.ledger.files.set_scores(
         file.id,
         address=file.address,
         digest=found.digest,

@@ -31,7 +31,8 @@ from serve_apps.control_plane.work import ChainSpec
 from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ZtomError
 from ztom.ledger.ledger import Ledger
-from ztom.ledger.projects import NewCheckpoint, Part, ProjectRecord, Storage
+from ztom.ledger.project_files import NewCheckpoint, Part, Storage
+from ztom.ledger.projects import ProjectRecord
 from ztom.ledger.records import StudyRecord, TrialRecord, TrialStatus
 from ztom.ledger.requests import (
     NewRequest,

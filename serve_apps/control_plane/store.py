@@ -216,7 +216,7 @@ class Store:
 
         Args:
             on_record: Addresses that the ledger knows.
-            purge: `ztom.ledger.projects.Projects.purge`, which asks the ledger once more.
+            purge: `ztom.ledger.project_files.ProjectFiles.purge`, which asks the ledger once more.
 
         Returns:
             Names of what was left.

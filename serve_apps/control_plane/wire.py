@@ -23,7 +23,8 @@ from pydantic.alias_generators import to_camel
 
 from ztom.engines.config import EngineConfig
 from ztom.ledger.accounts import ApiKeyRecord, Scope, UserRecord
-from ztom.ledger.projects import CheckpointRecord, MemberRecord, ProjectRecord, Role
+from ztom.ledger.project_files import CheckpointRecord
+from ztom.ledger.projects import MemberRecord, ProjectRecord, Role
 from ztom.ledger.requests import RequestRecord
 from ztom.scoring.build import ErrorTerm
 

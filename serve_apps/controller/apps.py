@@ -7,16 +7,16 @@ Every call waits for Ray and belongs into a thread.
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from serve_apps.controller.specs import PREFIXES, AppSpec
+from serve_apps.launching import reason, reason_of, start_application
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.calls import Answer, Call, ReplicaState
-from ztom.errors import ConfigError, EngineError, EngineTimeoutError, ZtomError
+from ztom.errors import EngineError, EngineTimeoutError, ZtomError
 
 logger = logging.getLogger(__name__)
 
@@ -111,28 +111,22 @@ class ServeApps:
         for name, app in serve.status().applications.items():
             if not name.startswith(PREFIXES):
                 continue
-            deployments = app.deployments.values()
-            messages = [app.message, *(deployment.message for deployment in deployments)]
-            running = sum(each.replica_states.get(State.RUNNING, 0) for each in deployments)
-            found[name] = AppStatus(
-                states.get(app.status, AppState.STARTING), _reason("\n".join(messages)), running
+            running = sum(
+                each.replica_states.get(State.RUNNING, 0) for each in app.deployments.values()
             )
+            state = states.get(app.status, AppState.STARTING)
+            found[name] = AppStatus(state, reason_of(app), running)
         return found
 
     def start(self, spec: AppSpec) -> None:
         """See `Apps.start`."""
         from ray import serve
-        from ray.serve.exceptions import RayServeException
 
         from serve_apps.variants.app import build_called, build_shared
 
         args = spec.args
         app = build_called(args) if isinstance(args, VariantArgs) else build_shared(args)
-        target = serve.RunTarget(app, name=spec.name, route_prefix=None)
-        try:
-            serve.run_many([target], wait_for_applications_running=False)
-        except RayServeException as error:
-            raise ConfigError("Serve refuses the application", got=_reason(str(error))) from error
+        start_application(serve.RunTarget(app, name=spec.name, route_prefix=None))
 
     def delete(self, name: str) -> None:
         """See `Apps.delete`."""
@@ -194,10 +188,4 @@ def _ours(error: Exception, what: str) -> ZtomError:
     cause = getattr(error, "cause", error)
     if isinstance(cause, ZtomError):
         return cause
-    return EngineError(what, got=f"{type(cause).__name__}: {_reason(str(cause))}")
-
-
-def _reason(message: str) -> str:
-    """The error at the bottom of the traceback in which Serve reports a failed start."""
-    errors = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", message, flags=re.MULTILINE)
-    return errors[-1] if errors else message.strip()[-500:]
+    return EngineError(what, got=f"{type(cause).__name__}: {reason(str(cause))}")

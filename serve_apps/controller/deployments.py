@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serve_apps.controller.apps import Apps, AppState, AppStatus
 from serve_apps.controller.specs import AppSpec, app_spec, parse_options, placement
@@ -98,7 +98,7 @@ def plan_steps(
     """
     steps: list[Step] = []
     needed: dict[str, tuple[AppSpec, list[str]]] = {}
-    for record in records:
+    for record in [*records, *_kept(records, table)]:
         if record.state is DeploymentState.FAILED:
             continue
         if record.state is DeploymentState.READY and _is_unused(record, table, records):
@@ -117,6 +117,15 @@ def plan_steps(
     placed = {where.app for where in table.placements.values()}
     steps += [Remove(name) for name in running if name not in needed and name not in placed]
     return steps
+
+
+def _kept(records: Sequence[DeploymentRecord], table: RoutingTable) -> list[DeploymentRecord]:
+    """Deployments that serve as they were while they are deployed anew, or when that failed."""
+    return [
+        replace(record, state=DeploymentState.READY, intent=None, **record.kept)
+        for record in records
+        if record.kept is not None and record.digest in table.used
+    ]
 
 
 def _is_unused(

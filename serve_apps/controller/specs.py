@@ -17,15 +17,20 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from serve_apps.variants.args import BaseArgs, ServingArgs, VariantArgs, check_options
+from serve_apps.variants.args import (
+    SHARED_DEPLOYMENT,
+    VARIANT_DEPLOYMENT,
+    BaseArgs,
+    ServingArgs,
+    VariantArgs,
+    check_options,
+)
 from ztom.errors import ConfigError
 from ztom.ledger.endpoints import DeploymentRecord
 from ztom.rollout.routing import SHORT, Digest, Placement
 
 #: Applications with these names are the controller's; it removes those that nobody needs.
 PREFIXES = ("variant-", "base-")
-#: Of the one deployment in each.
-VARIANT_DEPLOYMENT, SHARED_DEPLOYMENT = "variant", "shared-base"
 
 
 class DeployOptions(ServingArgs):

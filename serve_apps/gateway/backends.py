@@ -67,27 +67,13 @@ class ServeBackends:
 
     async def ask(self, placement: Placement, call: Call) -> Answer:
         """See `Backends.ask`."""
-        try:
-            async with asyncio.timeout(placement.timeout_s):
-                for attempt in range(1, _TRIES + 1):
-                    handle = await self._handle(placement, stream=False)
-                    response = handle.ask.remote(call)
-                    try:
-                        answer: Answer = await response
-                        return answer
-                    except asyncio.CancelledError as error:
-                        response.cancel()
-                        _raise_if_ours(error)
-                        raise Unavailable from error
-                    except Exception as error:
-                        await self._again_or_raise(error, placement, attempt)
-        except TimeoutError:
-            raise Late from None
-        raise Unavailable
+        answer: Answer
+        answer, _ = await self._begin(placement, call, stream=False)
+        return answer
 
     async def stream(self, placement: Placement, call: Call) -> AsyncGenerator[StreamItem, None]:
         """See `Backends.stream`."""
-        first, rest = await self._opened(placement, call)
+        first, rest = await self._begin(placement, call, stream=True)
         try:
             yield first
             while True:
@@ -106,14 +92,15 @@ class ServeBackends:
             with contextlib.suppress(Exception):
                 rest.cancel()
 
-    async def _opened(self, placement: Placement, call: Call) -> tuple[StreamItem, Any]:
+    async def _begin(self, placement: Placement, call: Call, *, stream: bool) -> tuple[Any, Any]:
+        """What arrives first, an `Answer` or a stream's first item, and the response it is of."""
         try:
             async with asyncio.timeout(placement.timeout_s):
                 for attempt in range(1, _TRIES + 1):
-                    handle = await self._handle(placement, stream=True)
-                    response = handle.stream.remote(call)
+                    handle = await self._handle(placement, stream=stream)
+                    response = (handle.stream if stream else handle.ask).remote(call)
                     try:
-                        return await anext(response), response
+                        return await (anext(response) if stream else response), response
                     except asyncio.CancelledError as error:
                         response.cancel()
                         _raise_if_ours(error)

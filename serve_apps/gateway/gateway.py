@@ -25,6 +25,7 @@ from serve_apps.gateway.quota import Quota, Quotas
 from serve_apps.gateway.response_ids import Origin, ResponseIds
 from serve_apps.gateway.shadow import Mirror, Mirrored, text_of, text_of_events
 from serve_apps.gateway.table import TableKeeper
+from serve_apps.tasks import meanwhile
 from serve_apps.variants.calls import Answer, Call, Opened, StreamEnd, StreamItem
 from serve_apps.variants.wire import DONE_EVENT, Kind, Reply, event, no_such_model, refusal
 from ztom.ledger.endpoints import Endpoints
@@ -115,13 +116,10 @@ class Gateway:
             self._observer.keep_writing(),
             self._metrics.keep_fresh(),
         )
-        tasks = [asyncio.create_task(work) for work in works]
         try:
-            yield
+            async with meanwhile(works):
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(self._observer.write)
 
     async def answer(

@@ -25,7 +25,13 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from starlette.exceptions import HTTPException
 
-from serve_apps.variants.args import BaseArgs, ServingArgs, VariantArgs
+from serve_apps.variants.args import (
+    SHARED_DEPLOYMENT,
+    VARIANT_DEPLOYMENT,
+    BaseArgs,
+    ServingArgs,
+    VariantArgs,
+)
 from serve_apps.variants.calls import Answer, Call, ReplicaState, StreamItem, SwapReport
 from serve_apps.variants.identity import identify
 from serve_apps.variants.replica import Replica, SharedReplica, VariantReplica
@@ -38,8 +44,6 @@ from serve_apps.variants.responses import (
 from serve_apps.variants.wire import Kind, Reply, no_such_model, parse_body, refusal
 from ztom.errors import ConfigError, ZtomError
 
-DEPLOYMENT_NAME = "variant"
-SHARED_DEPLOYMENT_NAME = "shared-base"
 # What Serve allows beyond the replica's own limit, so that the clearer of the two speaks.
 _HEALTH_MARGIN_S = 5.0
 
@@ -99,7 +103,7 @@ class HoldsVariant(AnswersCalls):
         return await self._replica.swap(Path(folder), name, wait_s)
 
 
-@serve.deployment(name=DEPLOYMENT_NAME)
+@serve.deployment(name=VARIANT_DEPLOYMENT)
 class CalledVariant(HoldsVariant):
     """A replica behind a gateway: it is called through handles only, and takes no HTTP.
 
@@ -107,7 +111,7 @@ class CalledVariant(HoldsVariant):
     """
 
 
-@serve.deployment(name=DEPLOYMENT_NAME)
+@serve.deployment(name=VARIANT_DEPLOYMENT)
 @serve.ingress(http)
 class Variant(HoldsVariant):
     """A replica with an API of its own, for a server of one variant."""
@@ -181,7 +185,7 @@ class Variant(HoldsVariant):
         }
 
 
-@serve.deployment(name=SHARED_DEPLOYMENT_NAME)
+@serve.deployment(name=SHARED_DEPLOYMENT)
 class SharedBase(AnswersCalls):
     """A replica: one engine on one base, and the adapters that were asked for."""
 

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ztom.errors import ConfigError
 
+#: Of the one deployment in each application.
+VARIANT_DEPLOYMENT, SHARED_DEPLOYMENT = "variant", "shared-base"
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,16 +16,20 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-# A local Ray opens its ports on every interface unless it is told, before its import, that it will
-# never be a cluster. The variable's name is about other systems; its effect is the same on Linux.
-if not os.environ.get("RAY_ADDRESS"):
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+from serve_apps.launching import (
+    forgiving,
+    loopback_only,
+    reason_of,
+    start_application,
+    terminate_like_interrupt,
+)
+
+os.environ.update(loopback_only())
 
 import httpx
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
-from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
 from serve_apps.ports import free_port, reachable
@@ -35,8 +37,6 @@ from serve_apps.variants.app import build
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.identity import identify
 from ztom.errors import ConfigError, EngineError, EngineTimeoutError
-
-logger = logging.getLogger(__name__)
 
 _POLL_S = 0.2
 _QUERY_TIMEOUT_S = 120.0
@@ -115,15 +115,15 @@ def serve_variant(
     with contextlib.ExitStack() as undo:
         ray_is_ours = _join_or_start_ray(undo)
         if blocking:
-            _terminate_like_interrupt()
+            terminate_like_interrupt()
         port, serve_is_ours = _start_serve(host=host, port=port)
         if serve_is_ours and not ray_is_ours:
-            undo.callback(_forgiving, serve.shutdown)
+            undo.callback(forgiving, serve.shutdown)
         app_name = _app_name(identity.name)
         _refuse_second(app_name)
         target = serve.RunTarget(build(args), name=app_name, route_prefix=route_prefix)
-        undo.callback(_forgiving, serve.delete, app_name)
-        _deploy(target)
+        undo.callback(forgiving, serve.delete, app_name)
+        start_application(target)
         url = f"http://{reachable(host)}:{port}{route_prefix.rstrip('/')}"
         _wait_until_running(app_name, deadline)
         _query(url, identity.ids[1], deadline)
@@ -156,12 +156,6 @@ def _join_or_start_ray(undo: contextlib.ExitStack) -> bool:
         return False
     ray.init(address="local", include_dashboard=False, **quiet)
     return True
-
-
-def _terminate_like_interrupt() -> None:
-    """Ray's own answer to SIGTERM, which this replaces, aborts the process with nothing stopped."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _start_serve(*, host: str, port: int) -> tuple[int, bool]:
@@ -197,13 +191,6 @@ def _refuse_second(app_name: str) -> None:
         )
 
 
-def _deploy(target: serve.RunTarget) -> None:
-    try:
-        serve.run_many([target], wait_for_applications_running=False)
-    except RayServeException as error:
-        raise ConfigError("Serve refuses the application", got=_reason(str(error))) from error
-
-
 def _wait_until_running(app_name: str, deadline: float) -> None:
     for _ in _until(deadline, app_name):
         application = serve.status().applications.get(app_name)
@@ -212,9 +199,7 @@ def _wait_until_running(app_name: str, deadline: float) -> None:
         if application.status == ApplicationStatus.RUNNING:
             return
         if application.status in _FAILED:
-            messages = [deployment.message for deployment in application.deployments.values()]
-            reason = _reason("\n".join([application.message, *messages]))
-            raise EngineError("the variant cannot be served", got=reason)
+            raise EngineError("the variant cannot be served", got=reason_of(application))
 
 
 def _query(url: str, model: str, deadline: float) -> None:
@@ -243,19 +228,5 @@ def _until(deadline: float, what: str) -> Iterator[None]:
     )
 
 
-def _reason(message: str) -> str:
-    """The error at the bottom of the traceback in which Serve reports a failed start."""
-    errors = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", message, flags=re.MULTILINE)
-    return errors[-1] if errors else message.strip()
-
-
 def _app_name(model_name: str) -> str:
     return f"variant-{model_name}"
-
-
-def _forgiving(call: Callable[..., object], *arguments: object) -> None:
-    """Undo steps must not keep later ones from running."""
-    try:
-        call(*arguments)
-    except Exception as error:
-        logger.warning("while stopping: %s: %s", type(error).__name__, error)

@@ -34,8 +34,8 @@ from toys import TEXT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serve_apps.variants.adapters import AdapterShelf, NotLoadedError
-from serve_apps.variants.app import DEPLOYMENT_NAME, build
-from serve_apps.variants.args import BaseArgs, VariantArgs
+from serve_apps.variants.app import build
+from serve_apps.variants.args import VARIANT_DEPLOYMENT, BaseArgs, VariantArgs
 from serve_apps.variants.calls import Answer, Call, Opened, StreamEnd
 from serve_apps.variants.gate import Gate
 from serve_apps.variants.identity import ModelIdentity
@@ -122,7 +122,7 @@ def handle(variants, environment) -> Iterator[Any]:
     )
     target = serve.RunTarget(build(args), name="variant-toy", route_prefix=None)
     serve.run_many([target], wait_for_applications_running=False)
-    yield serve.get_deployment_handle(DEPLOYMENT_NAME, "variant-toy")
+    yield serve.get_deployment_handle(VARIANT_DEPLOYMENT, "variant-toy")
     serve.shutdown()
     ray.shutdown()
 

@@ -10,14 +10,8 @@ from search_helpers import new_study, open_ledger
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
 from ztom.ledger import Ledger
 from ztom.ledger.accounts import NewUser, Scope, UserChange, UserRecord
-from ztom.ledger.projects import (
-    CheckpointChange,
-    FileStatus,
-    NewCheckpoint,
-    Part,
-    Role,
-    Storage,
-)
+from ztom.ledger.project_files import CheckpointChange, FileStatus, NewCheckpoint, Part, Storage
+from ztom.ledger.projects import Role
 from ztom.ledger.requests import NewRequest, RequestKind, RequestStatus
 
 
@@ -116,17 +110,15 @@ def test_files_in_their_order_with_the_base_first(ledger: Ledger, ada: UserRecor
     )
     placed: list[int] = []
     for number in (1, 2):
-        ledger.projects.add_checkpoint(
-            project.id, file(number), actor="ada", place=lambda: placed.append(1)
-        )
-    ledger.projects.add_checkpoint(project.id, file(9, part=Part.MASTERED), actor="ada")
-    ledger.projects.add_checkpoint(project.id, file(0, part=Part.BASE), actor="ada")
+        ledger.files.add(project.id, file(number), actor="ada", place=lambda: placed.append(1))
+    ledger.files.add(project.id, file(9, part=Part.MASTERED), actor="ada")
+    ledger.files.add(project.id, file(0, part=Part.BASE), actor="ada")
     with pytest.raises(AlreadyOnRecordError, match="base model"):
-        ledger.projects.add_checkpoint(project.id, file(5, part=Part.BASE), actor="ada")
+        ledger.files.add(project.id, file(5, part=Part.BASE), actor="ada")
     found = ledger.projects.get(project.id)
     assert [f.file_name for f in found.files] == ["0.tar", "1.tar", "2.tar", "9.tar"]
     assert [f.file_name for f in found.chain] == ["0.tar", "1.tar", "2.tar"]
-    again = ledger.projects.add_checkpoint(project.id, file(1), actor="ada")  # row 10
+    again = ledger.files.add(project.id, file(1), actor="ada")  # row 10
     assert again.id == found.files[1].id
     assert placed == [1, 1]
 
@@ -134,17 +126,17 @@ def test_files_in_their_order_with_the_base_first(ledger: Ledger, ada: UserRecor
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="disk is full"):
-        ledger.projects.add_checkpoint(project.id, file(3), actor="ada", place=full)
+        ledger.files.add(project.id, file(3), actor="ada", place=full)
     assert len(ledger.projects.get(project.id).files) == 4
 
 
 def test_bytes_are_free_when_nothing_refers_to_them(ledger: Ledger, ada: UserRecord) -> None:
     make = {"description": "", "format": "HF_TEXT_GENERATION", "owner": ada.id, "actor": "ada"}
     one, two = (ledger.projects.create(name=name, **make) for name in ("one", "two"))
-    first = ledger.projects.add_checkpoint(one.id, file(1), actor="ada")
-    second = ledger.projects.add_checkpoint(two.id, file(1), actor="ada")
-    assert ledger.projects.delete_checkpoint(one.id, first.id, hard=True, actor="ada") == ()
-    assert ledger.projects.delete_checkpoint(two.id, second.id, hard=False, actor="ada") == ()
+    first = ledger.files.add(one.id, file(1), actor="ada")
+    second = ledger.files.add(two.id, file(1), actor="ada")
+    assert ledger.files.delete(one.id, first.id, hard=True, actor="ada") == ()
+    assert ledger.files.delete(two.id, second.id, hard=False, actor="ada") == ()
     assert ledger.projects.delete([two.id], hard=True, actor="ada") == ("/data/1.tar",)
     assert ledger.check_audit() == 8
 
@@ -152,18 +144,18 @@ def test_bytes_are_free_when_nothing_refers_to_them(ledger: Ledger, ada: UserRec
 def test_scores_are_of_what_was_looked_at(ledger: Ledger, ada: UserRecord) -> None:
     make = {"description": "", "format": "HF_TEXT_GENERATION", "owner": ada.id, "actor": "ada"}
     project = ledger.projects.create(name="one", **make)
-    added = ledger.projects.add_checkpoint(project.id, file(1), actor="ada")
-    assert [f.id for f in ledger.projects.pending()] == [added.id]
+    added = ledger.files.add(project.id, file(1), actor="ada")
+    assert [f.id for f in ledger.files.pending()] == [added.id]
     change = CheckpointChange(address="/data/2.tar", nbytes=3)
-    changed, orphans = ledger.projects.change_checkpoint(project.id, added.id, change, actor="ada")
+    changed, orphans = ledger.files.change(project.id, added.id, change, actor="ada")
     assert orphans == ("/data/1.tar",)
-    ledger.projects.set_scores(added.id, address="/data/1.tar", digest="old", weight_score=1.0)
-    assert ledger.projects.checkpoint(project.id, added.id) == changed
-    ledger.projects.set_scores(added.id, address="/data/2.tar", digest="new", weight_score=0.5)
-    scored = ledger.projects.checkpoint(project.id, added.id)
+    ledger.files.set_scores(added.id, address="/data/1.tar", digest="old", weight_score=1.0)
+    assert ledger.files.get(project.id, added.id) == changed
+    ledger.files.set_scores(added.id, address="/data/2.tar", digest="new", weight_score=0.5)
+    scored = ledger.files.get(project.id, added.id)
     assert (scored.status, scored.digest, scored.weight_score) == (FileStatus.VALID, "new", 0.5)
-    ledger.projects.set_scores(added.id, address="/data/2.tar", digest=None, message="NaN")
-    assert ledger.projects.checkpoint(project.id, added.id).status is FileStatus.INVALID
+    ledger.files.set_scores(added.id, address="/data/2.tar", digest=None, message="NaN")
+    assert ledger.files.get(project.id, added.id).status is FileStatus.INVALID
 
 
 def test_a_request_ends_once(ledger: Ledger, ada: UserRecord) -> None:
@@ -217,12 +209,12 @@ def test_projects_are_deleted_all_or_none(ledger: Ledger, ada: UserRecord) -> No
 def test_bytes_that_somebody_began_to_use_are_not_purged(ledger, ada) -> None:
     make = {"description": "", "format": "HF_TEXT_GENERATION", "owner": ada.id, "actor": "ada"}
     one, two = (ledger.projects.create(name=name, **make) for name in ("one", "two"))
-    first = ledger.projects.add_checkpoint(one.id, file(1), actor="ada")
-    orphans = ledger.projects.delete_checkpoint(one.id, first.id, hard=True, actor="ada")
+    first = ledger.files.add(one.id, file(1), actor="ada")
+    orphans = ledger.files.delete(one.id, first.id, hard=True, actor="ada")
     assert orphans == ("/data/1.tar",)
-    ledger.projects.add_checkpoint(two.id, file(1), actor="ada")
+    ledger.files.add(two.id, file(1), actor="ada")
     removed: list[str] = []
-    ledger.projects.purge([*orphans, "/data/9.tar"], removed.append)
+    ledger.files.purge([*orphans, "/data/9.tar"], removed.append)
     assert removed == ["/data/9.tar"]
 
 

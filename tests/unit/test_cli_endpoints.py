@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from variant_folders import FAST, deploy, ready, variant, wait_for, write_folder
 from serve_apps.control_plane.config import ServerConfig
 from ztom.cli.main import main
 from ztom.client import Client
-from ztom.client.endpoints import Endpoints
 
 SHORT = 12
 #: Twenty requests to a step that nobody makes: it goes on until it is told something.
@@ -550,38 +550,56 @@ def test_on_a_terminal_the_steps_are_shown(admin, ztom, releasing, monkeypatch) 
 def test_watch_outlives_a_connection(admin, ztom, releasing, monkeypatch) -> None:
     """A server that is restarted cuts the line, or ends the stream without the release's end."""
     release, _, _ = releasing()
-    whole, calls = Endpoints.watch, []
-
-    def broken(self: Endpoints, release_id: str) -> Iterator[Mapping[str, Any]]:
-        calls.append(release_id)
-        looks = whole(self, release_id)
-        if len(calls) > 2:
-            yield from looks
-            return
-        yield next(looks)
-        if len(calls) == 1:
-            raise httpx.ReadError("cut")
-        admin.endpoints.command(release_id, "promote")
-
-    monkeypatch.setattr(Endpoints, "watch", broken)
+    cut_twice(monkeypatch, lambda: admin.endpoints.command(release["id"], "promote"))
     ran = ztom("release", "watch", "support")
-    assert (ran.status, ran.err, len(calls)) == (0, "", 3)
+    assert (ran.status, ran.err) == (0, "")
     first, *_, last = ran.out.splitlines()
     assert (first, last.partition(",")[0]) == ("running, step 1", "promoted")
     assert ran.out.count(f"{first}\n") == 1, "what is as it was is not said again"
 
 
-def test_watch_gives_up_on_a_server_that_stays_away(ztom, releasing, monkeypatch) -> None:
+def test_from_python_a_watch_outlives_a_connection_as_well(admin, releasing, monkeypatch) -> None:
+    release, _, two = releasing()
+    cut_twice(monkeypatch, lambda: admin.endpoints.command(release["id"], "promote"))
+    looks = list(admin.endpoints.watch(release["id"]))
+    assert (looks[0]["status"], looks[-1]["status"]) == ("running", "promoted")
+    assert all(one != other for one, other in pairwise(looks)), "nothing is given twice"
+    assert admin.endpoints.get("support")["stable"] == named("two", two)
+
+
+def cut_twice(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
+    """Lose the first two connections to events after their first event, then do something."""
+    whole, calls = Client._events, []
+
+    def broken(self: Client, address: str) -> Iterator[tuple[str, Any]]:
+        calls.append(address)
+        events = whole(self, address)
+        if len(calls) > 2:
+            yield from events
+            return
+        yield next(events)
+        if len(calls) == 1:
+            raise httpx.ReadError("cut")
+        then()
+
+    monkeypatch.setattr(Client, "_events", broken)
+
+
+@pytest.mark.parametrize("says_something", [False, True])
+def test_watch_gives_up_on_a_server_that_stays_away(
+    ztom, releasing, monkeypatch, says_something
+) -> None:
     releasing()
 
-    def away(self: Endpoints, release_id: str) -> Iterator[Mapping[str, Any]]:
+    def away(self: Client, address: str) -> Iterator[tuple[str, Any]]:
+        if says_something:
+            yield "release", {"status": "running", "state": {"step": 0, "reason": ""}}
         raise httpx.ConnectError("nobody")
-        yield
 
-    monkeypatch.setattr(Endpoints, "watch", away)
-    monkeypatch.setattr("ztom.cli.endpoints._RECONNECTS", 2)
+    monkeypatch.setattr(Client, "_events", away)
+    monkeypatch.setattr("ztom.client.client._RECONNECTS", 2)
     ran = ztom("release", "watch", "support")
-    assert (ran.status, ran.out) == (2, "")
+    assert (ran.status, len(ran.out.splitlines())) == (2, int(says_something))
     assert_said(ran.err, "ServerError: .*release")
 
 

@@ -17,7 +17,7 @@ from toys import make_plain_chain
 
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.runner import JobState, SearchJob
-from ztom.cli.remote import search_options
+from ztom.cli.remote import projects_command, search_options
 from ztom.errors import ConfigError
 from ztom.ledger import Ledger
 
@@ -75,6 +75,16 @@ def test_from_login_to_a_search(server: Server, tmp_path: Path) -> None:
     sent = yaml.safe_load(server.runner.submitted[0].config.read_text())
     assert (sent["seed"], sent["budget"]) == (5, {"evaluations": 3})
     assert "search" in ztom(tmp_path, "log", project, "--server", server.url).stdout
+
+
+def test_titles_are_printed_as_they_are(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = server.as_user("ada")
+    server.project(session, "[red]x :smile:")
+    monkeypatch.setenv("ZTOM_API_KEY", server.token("ada"))
+    projects_command(server.url)
+    assert "[red]x :smile:" in capsys.readouterr().out
 
 
 def test_what_the_server_does_not_take_is_said(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_a_deployment_goes_from_start_to_retirement(ledger: Ledger) -> None:
     assert endpoints.deploy(new(), actor="t").state is DeploymentState.READY, "nothing to restart"
     again = endpoints.deploy(new(options={"dtype": "float32"}), actor="t")
     assert again.state is DeploymentState.STARTING, "other options take another start"
+    assert again.kept == {"name": again.name, "address": again.address, "options": {}}
     endpoints.set_state(A, DeploymentState.FAILED, actor="c", reason="no memory")
     assert endpoints.deployment(A).reason == "no memory"
     endpoints.clear_intent(A, endpoints.deployment(A).intent)
@@ -105,6 +106,20 @@ def test_a_deployment_goes_from_start_to_retirement(ledger: Ledger) -> None:
     assert endpoints.deployments() == ()
     with pytest.raises(NotOnRecordError):
         endpoints.deployment(B)
+
+
+def test_what_is_deployed_anew_keeps_what_it_was_until_it_is_ready(ledger: Ledger) -> None:
+    endpoints = ledger.endpoints
+    endpoints.deploy(new(), actor="t")
+    endpoints.set_state(A, DeploymentState.READY, actor="c")
+    for number in (1, 2):
+        endpoints.deploy(new(options={"max_replicas": number}), actor="t")
+        endpoints.set_state(A, DeploymentState.FAILED, actor="c", reason="no memory")
+        kept = endpoints.deployment(A).kept
+        assert kept is not None and kept["options"] == {}, "of the last time that it was ready"
+    endpoints.deploy(new(options={"max_replicas": 3}), actor="t")
+    endpoints.set_state(A, DeploymentState.READY, actor="c")
+    assert endpoints.deployment(A).kept is None
 
 
 def test_an_alias_is_one_projects(ledger: Ledger) -> None:

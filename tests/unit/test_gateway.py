@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from server_helpers import Actor, Server, serving
 from variant_folders import FAST, deploy, ready, variant, wait_for, write_folder
 
 from serve_apps.control_plane.config import ServerConfig
+from serve_apps.controller.specs import app_spec
 from ztom.client import Client
 from ztom.errors import ServerError
 
@@ -257,6 +259,20 @@ def test_a_variant_that_does_not_start_never_gets_traffic(server, admin, ask) ->
     assert said(chat(ask)) == "I am one."
     assert digest not in server.services.gateway.table.placements
     wait_for(lambda: f"delete variant-bad-{digest[:12]}" in server.stage.log, "its removal")
+
+
+def test_other_options_that_fail_leave_those_that_work(server, admin, ask) -> None:
+    folder, digest = deploy(server, admin, "one")
+    endpoints = server.services.ledger.endpoints
+    wrong = {"max_replicas": 7}
+    app = app_spec(replace(endpoints.deployment(digest), options=wrong)).name
+    server.stage.broken[app] = "EngineError: no memory"
+    admin.endpoints.deploy("support", path=folder, now=True, options=wrong)
+    wait_for(lambda: admin.endpoints.deployment(digest)["state"] == "failed", "the failure")
+    assert said(chat(ask)) == "I am one."
+    server.stage.apps.clear()  # as when Ray is started anew
+    wait_for(lambda: f"variant-one-{digest[:12]}" in server.stage.apps, "what ran before")
+    assert said(chat(ask)) == "I am one."
 
 
 def test_a_variant_that_does_not_answer_never_gets_traffic(server, admin, ask) -> None:
@@ -675,6 +691,16 @@ def test_a_file_of_endpoints_is_applied_once(server, admin, ask) -> None:
 )
 def test_files_that_are_wrong_are_refused_whole(server, admin, wanted) -> None:
     with pytest.raises(ServerError, match="422"):
+        admin.endpoints.apply(wanted)
+    assert admin.endpoints.deployments() == []
+
+
+def test_a_file_with_one_variant_that_is_refused_changes_nothing(server, admin) -> None:
+    good, _ = variant(server, "good")
+    bad, _ = variant(server, "bad", verdict=None)
+    files = {"aa": good, "zz": bad}
+    wanted = {alias: {"stable": {"path": str(folder)}} for alias, folder in files.items()}
+    with pytest.raises(ServerError, match="not proved"):
         admin.endpoints.apply(wanted)
     assert admin.endpoints.deployments() == []
 

@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -23,8 +24,8 @@ from serve_apps.control_plane.work import Scored
 from tune_search.config_files import load_config
 from ztom.errors import AuditError, EngineError, StorageError
 from ztom.ledger import Ledger, NewStudy
-from ztom.ledger.audit import read_head
-from ztom.ledger.projects import FileStatus
+from ztom.ledger.audit import SignedHead, read_head
+from ztom.ledger.project_files import FileStatus
 from ztom.ledger.requests import NewRequest, RequestKind, RequestStatus
 
 
@@ -311,6 +312,28 @@ def test_the_signed_end_of_the_chain_goes_elsewhere(server: Server, tmp_path: Pa
     assert server.services.ledger.check_audit(head) == head.sequence > 0
 
 
+def test_the_end_of_the_chain_is_signed_when_it_has_moved(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed: list[int] = []
+    sign = Ledger.sign_audit
+
+    def counted(self: Ledger, *arguments: Any, **options: Any) -> SignedHead:
+        head = sign(self, *arguments, **options)
+        signed.append(head.sequence)
+        return head
+
+    monkeypatch.setattr(Ledger, "sign_audit", counted)
+    server.as_user("somebody")
+    export = HeadExport()
+    for each in (export, export, HeadExport()):  # the last one as after a restart
+        each.write(server.services)
+    server.as_user("somebody-else")
+    export.write(server.services)
+    assert len(signed) == len(set(signed)) == 2
+    assert read_head(tmp_path / "elsewhere.json").sequence == signed[-1]
+
+
 def test_a_head_of_another_chain_is_never_written_over(server: Server, tmp_path: Path) -> None:
     server.as_user("somebody")
     HeadExport().write(server.services)
@@ -341,7 +364,7 @@ def test_what_may_pass_is_tried_again(server, ada, body, monkeypatch) -> None:
     project = str(body["projectId"])
     ids = [file.id for file in server.services.ledger.projects.get(project).files]
     for file_id in ids:
-        server.services.ledger.projects.recompute(project, file_id)
+        server.services.ledger.files.recompute(project, file_id)
     monkeypatch.setattr(server.runner, "call", call)
     scorer = Scorer()
     for _ in range(3):

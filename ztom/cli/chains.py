@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from ztom.blending.chain import load_chain, read_chain_file
 from ztom.blending.inspection import ChainReport, inspect_chain
 from ztom.blending.plan import parse_dtype
 from ztom.blending.precision import PrecisionReport
+from ztom.cli.console import plain_console
 from ztom.errors import FactorError
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
@@ -91,15 +91,13 @@ def inspect_command(chain_file: Path, *, limit: float, dtype: str, as_json: bool
     """List a chain."""
     chain = load_chain(read_chain_file(chain_file), settings=Settings())
     report = inspect_chain(chain, limit=limit, dtype=parse_dtype(dtype))
-    # piped output is not cut to the width of a terminal that is not there
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = plain_console()
     if as_json:
-        console.print(json.dumps(asdict(report), indent=1), markup=False, soft_wrap=True)
+        console.print(json.dumps(asdict(report), indent=1), soft_wrap=True)
         return
     console.print(
         f"{chain.topology} of {len(report.tags)} checkpoints, {report.parameters:,} parameters, "
-        f"chain {chain.digest[:12]}",
-        highlight=False,
+        f"chain {chain.digest[:12]}"
     )
     console.print(_members(report))
     console.print(_steps(report))

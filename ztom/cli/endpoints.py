@@ -9,20 +9,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
+from ztom.cli.console import plain_console
 from ztom.cli.remote import connect
 from ztom.client import Client
-from ztom.errors import ConfigError, EngineError, EngineTimeoutError, ServerError
+from ztom.errors import ConfigError, EngineError, EngineTimeoutError
 
 _POLL_S = 0.5
-#: Times in a row that a release's events are asked for again; some two minutes in all.
-_RECONNECTS = 30
 
 
 def deploy_command(
@@ -75,7 +73,7 @@ def status_command(server: str | None) -> None:
     with connect(server) as client:
         endpoints, deployments = client.endpoints.all(), client.endpoints.deployments()
         releases = [r for r in client.endpoints.releases() if r["endedAt"] is None]
-    console = _console()
+    console = plain_console()
     traffic = Table("endpoint", "stable", "canary", "shadow", "previous", "release", box=None)
     for each in endpoints:
         traffic.add_row(
@@ -153,7 +151,7 @@ def releases_command(alias: str | None, server: str | None) -> None:
                 each["createdAt"],
                 each["state"]["reason"],
             )
-    _console().print(table)
+    plain_console().print(table)
 
 
 def watch_command(release: str, server: str | None) -> int:
@@ -171,33 +169,10 @@ def watch_command(release: str, server: str | None) -> int:
         found = [r for r in client.endpoints.releases() if release in (r["id"], r["alias"])]
         if not found:
             raise ConfigError("there is no such release", got=release)
-        looks = _until_it_ends(client, found[0]["id"])
-        console = _console()
+        looks = client.endpoints.watch(found[0]["id"])
+        console = plain_console()
         last = _shown_live(looks, console) if console.is_terminal else _said_line_by_line(looks)
     return 0 if last == "promoted" else 1
-
-
-def _until_it_ends(client: Client, release: str) -> Iterator[Mapping[str, Any]]:
-    """Every look at a release; a connection that is lost before its end is made again."""
-    lost = 0
-    while lost < _RECONNECTS:
-        try:
-            for look in client.endpoints.watch(release):
-                lost = 0
-                yield look
-                if look["endedAt"] is not None:
-                    return
-        except httpx.TransportError:
-            pass
-        except ServerError as error:
-            if not any(f"status {status}" in str(error) for status in (502, 503, 504)):
-                raise
-        lost += 1
-        time.sleep(min(5.0, 0.1 * 2**lost))
-    raise ServerError(
-        f"the server stays away, and release {release} goes on",
-        fix="Watch it again later: the exit status says nothing about the release.",
-    )
 
 
 def _shown_live(looks: Iterator[Mapping[str, Any]], console: Console) -> str:
@@ -276,12 +251,6 @@ def _picture(release: Mapping[str, Any]) -> Group:
                 f"{check['candidate_n']} / {check['stable_n']}",
             )
     return Group(head, table)
-
-
-def _console() -> Console:
-    """Names and reasons are text: brackets and colons in them mean nothing."""
-    width = None if sys.stdout.isatty() else 200
-    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def _number(value: float | None) -> str:

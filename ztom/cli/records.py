@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ztom.cli.console import plain_console
 from ztom.errors import LedgerError, VariantError
 from ztom.ledger.audit import check_entries, read_head, signing_key
 from ztom.ledger.ledger import Ledger
@@ -48,8 +48,7 @@ def log_command(address: str, *, as_json: bool) -> None:
             for record in records:
                 print(json.dumps({"kind": kind, **asdict(record)}))
         return
-    # piped output is not cut to the width of a terminal that is not there
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = plain_console()
     table = Table(
         "study", "name", "status", "started", "reason", "verdict", box=None, pad_edge=False
     )
@@ -87,7 +86,7 @@ def verify_command(address: str, *, head: Path | None, public_key: str | None) -
         entries = list(ledger.audit_entries())
         rows = check_entries(entries, signed)
         problems = list(_reconcile(ledger.variants(), entries))
-        problems += _missing_uploads(ledger.projects.managed_addresses())
+        problems += _missing_uploads(ledger.files.managed_addresses())
     end = "" if signed is None else f", row {signed.sequence} is the one that was signed"
     console.print(f"{rows} rows follow from each other{end}", highlight=False)
     for problem in problems:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ztom.cli.console import plain_console
 from ztom.client import Client, SearchAnswer
 from ztom.errors import ConfigError
 
@@ -75,7 +75,7 @@ def projects_command(server: str | None) -> None:
                 shown = "" if change is None else f"{change:.3g}"
                 name = file.tag or file.file_name
                 table.add_row("", "", f"{file.id}  {name}", file.part, file.status, shown)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    plain_console().print(table)
 
 
 def create_project_command(name: str, description: str, server: str | None) -> None:
@@ -109,7 +109,7 @@ def log_command(project: str, server: str | None) -> None:
         for each in client.results(project):
             row = (each["requestId"], each["kind"], each["status"], each["createdAt"])
             table.add_row(*row, each["reason"] or "")
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    plain_console().print(table)
 
 
 def search_command(config: Path, overrides: list[str], project: str, server: str | None) -> int:

@@ -30,8 +30,10 @@ from ztom.client.transfer import Sending, bar, unpack
 from ztom.errors import ConfigError, ServerError
 
 _CONNECT_S = 10.0
-#: Times in a row that a search's events are asked for again; some two minutes in all.
+#: Times in a row that events are asked for again in vain; some two minutes in all.
 _RECONNECTS = 30
+#: A connection that held so long was no vain one, though nothing new came: what is idle gets cut.
+_LASTING_S = 30.0
 #: A search that waits, or a blend that is written, sends nothing for a long time.
 _ANSWER_S = 3600.0
 
@@ -57,7 +59,7 @@ class Client:
         if key:
             self._http.headers["Authorization"] = f"Bearer {key}"
         #: What is served: deployments, endpoints, releases.
-        self.endpoints = Endpoints(self._json, self._events)
+        self.endpoints = Endpoints(self._json, self._follow)
 
     @classmethod
     def login(cls, server: str | None, username: str, password: str) -> Self:
@@ -237,26 +239,15 @@ class Client:
         A connection that is lost is made again, and nothing is given twice.
         """
         seen: set[int] = set()
-        lost = 0
-        while lost < _RECONNECTS:
-            try:
-                for name, content in self._events(f"/v1/searches/{request_id}/events"):
-                    if name == "trial":
-                        trial = Trial.model_validate(content)
-                        if trial.number not in seen:
-                            seen.add(trial.number)
-                            lost = 0
-                            yield trial
-                    elif name == "end":
-                        return
-            except httpx.TransportError:
-                pass
-            except ServerError as error:
-                if not any(f"status {status}" in str(error) for status in (502, 503, 504)):
-                    raise
-            lost += 1
-            time.sleep(min(5.0, 0.1 * 2**lost))
-        raise ServerError("the server's events end too early", fix="Ask for the result later.")
+
+        def is_new(name: str, content: Any) -> bool:
+            if name != "trial" or content["number"] in seen:
+                return False
+            seen.add(content["number"])
+            return True
+
+        for trial in self._follow(f"/v1/searches/{request_id}/events", is_new):
+            yield Trial.model_validate(trial)
 
     def answer(self, request_id: str) -> SearchAnswer:
         """What a search came to.
@@ -367,6 +358,38 @@ class Client:
         finally:
             aside.unlink(missing_ok=True)
         return path
+
+    def _follow(self, address: str, is_new: Callable[[str, Any], bool]) -> Iterator[Any]:
+        """What server-sent events say, until the one called ``end``.
+
+        A connection that is lost is made again. The server then begins with what it said before, so
+        only what ``is_new``, by an event's name and content, is given.
+
+        Raises:
+            ServerError: The server refuses, or stays away.
+        """
+        lost = 0
+        while lost < _RECONNECTS:
+            began = time.monotonic()
+            try:
+                for name, content in self._events(address):
+                    if is_new(name, content):
+                        lost = 0
+                        yield content
+                    elif name == "end":
+                        return
+            except httpx.TransportError:
+                pass
+            except ServerError as error:
+                if not any(f"status {status}" in str(error) for status in (502, 503, 504)):
+                    raise
+            lost = 1 if time.monotonic() - began > _LASTING_S else lost + 1
+            time.sleep(min(5.0, 0.1 * 2**lost))
+        raise ServerError(
+            "the server stays away before what was followed has ended",
+            got=address,
+            fix="It goes on: follow it again, or ask how it is, later.",
+        )
 
     def _events(self, address: str) -> Iterator[tuple[str, Any]]:
         """Server-sent events (the WHATWG's HTML standard, 9.2)."""

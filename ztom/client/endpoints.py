@@ -24,16 +24,16 @@ class Endpoints:
 
     Args:
         call: Makes a call and reads its answer.
-        events: Follows server-sent events.
+        follow: Gives what is new among server-sent events, until their end.
     """
 
     def __init__(
         self,
         call: Callable[..., Any],
-        events: Callable[[str], Iterator[tuple[str, Any]]],
+        follow: Callable[[str, Callable[[str, Any], bool]], Iterator[Any]],
     ) -> None:
         self._call = call
-        self._events = events
+        self._follow = follow
 
     def deploy(
         self,
@@ -145,10 +145,20 @@ class Endpoints:
         return self._document("GET", f"/v1/releases/{release_id}")
 
     def watch(self, release_id: str) -> Iterator[Document]:
-        """The release each time that something is different, until it has ended."""
-        for name, content in self._events(f"/v1/releases/{release_id}/events"):
-            if name == "release":
-                yield content
+        """The release each time that something is different, until it has ended.
+
+        A connection that is lost is made again.
+        """
+        last: Document = {}
+
+        def is_new(name: str, content: Document) -> bool:
+            nonlocal last
+            if name != "release" or content == last:
+                return False
+            last = content
+            return True
+
+        yield from self._follow(f"/v1/releases/{release_id}/events", is_new)
 
     def command(self, release_id: str, command: str) -> Document:
         """Tell a release: ``promote``, ``rollback``, ``resume`` or ``abort``."""

@@ -88,7 +88,13 @@ class NewDeployment:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRecord:
-    """A deployment as callers see it; `reason` says why it failed."""
+    """A deployment as callers see it.
+
+    Attributes:
+        kept: ``name``, ``address`` and ``options`` under which it goes on serving while it is
+            deployed anew, and when that fails; None when there is nothing to go on with.
+        reason: Why it failed.
+    """
 
     digest: str
     name: str
@@ -96,6 +102,7 @@ class DeploymentRecord:
     base: Mapping[str, Any] | None
     options: Mapping[str, Any]
     intent: Mapping[str, Any] | None
+    kept: Mapping[str, Any] | None
     project_id: str | None
     state: DeploymentState
     reason: str | None
@@ -259,8 +266,11 @@ class Endpoints:
             if row is None:
                 row = DeploymentRow(digest=new.digest)
                 session.add(row)
-            known = (row.name, row.address, row.options)
-            restart = not ready or known != (new.name, new.address, dict(new.options))
+            known = {"name": row.name, "address": row.address, "options": row.options}
+            wanted = {"name": new.name, "address": new.address, "options": dict(new.options)}
+            restart = not ready or known != wanted
+            if ready and restart:
+                row.kept = known
             row.name, row.address, row.options = new.name, new.address, dict(new.options)
             row.base = None if new.base is None else dict(new.base)
             row.intent = None if new.intent is None else dict(new.intent)
@@ -306,6 +316,8 @@ class Endpoints:
             if row.state == state or (only_from is not None and row.state != only_from):
                 return False
             row.state, row.reason = state, reason
+            if state is DeploymentState.READY:
+                row.kept = None
             _audit(session, actor, f"deployment.{state}", f"variant:{digest}", reason or "")
             return True
 
@@ -559,6 +571,7 @@ def _deployment(row: DeploymentRow) -> DeploymentRecord:
         base=row.base,
         options=row.options,
         intent=row.intent,
+        kept=row.kept,
         project_id=row.project_id,
         state=DeploymentState(row.state),
         reason=row.reason,

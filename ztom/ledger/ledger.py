@@ -31,6 +31,7 @@ from ztom.ledger.models import (
     VariantRow,
     VerdictRow,
 )
+from ztom.ledger.project_files import ProjectFiles
 from ztom.ledger.projects import Projects
 from ztom.ledger.records import (
     AuditEntry,
@@ -69,6 +70,7 @@ class Ledger:
         self._database = database
         self.accounts = Accounts(self._database)
         self.projects = Projects(self._database)
+        self.files = ProjectFiles(self._database)
         self.requests = Requests(self._database)
         self.endpoints = Endpoints(self._database)
 
@@ -294,6 +296,12 @@ class Ledger:
         """The audit chain in order; nothing is checked, see `check_audit`."""
         with self._database.read() as session:
             yield from all_entries(session)
+
+    def audit_rows(self) -> int:
+        """How long the audit chain says that it is; nothing is checked, see `check_audit`."""
+        with self._database.read() as session:
+            last = last_entry(session)
+        return 0 if last is None else last.sequence
 
     def check_audit(self, head: SignedHead | None = None) -> int:
         """Check the whole audit chain; see `ztom.ledger.audit.check_entries`."""

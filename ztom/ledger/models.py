@@ -305,6 +305,7 @@ class DeploymentRow(Base):
     base: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
     options: Mapped[dict[str, Any]]
     intent: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
+    kept: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
     project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"), default=None)
     state: Mapped[str] = mapped_column(default="starting", index=True)
     reason: Mapped[str | None] = mapped_column(default=None)

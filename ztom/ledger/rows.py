@@ -1,12 +1,12 @@
-"""Studies and trials: finding their rows, and turning rows into records."""
+"""Studies, trials and projects: finding their rows, and turning rows into records."""
 
 from __future__ import annotations
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ztom.errors import LedgerError
-from ztom.ledger.models import StudyRow, TrialRow
+from ztom.errors import LedgerError, NotOnRecordError
+from ztom.ledger.models import ProjectRow, StudyRow, TrialRow
 from ztom.ledger.records import (
     StudyRecord,
     StudyStatus,
@@ -31,6 +31,18 @@ def trial_row(session: Session, study_id: int, number: int) -> TrialRow:
     row = session.scalars(query).one_or_none()
     if row is None:
         raise LedgerError(f"study {study_id} has no trial {number}")
+    return row
+
+
+def project_row(session: Session, project_id: str) -> ProjectRow:
+    """The project with this id.
+
+    Raises:
+        NotOnRecordError: There is none, or it was deleted.
+    """
+    row = session.get(ProjectRow, project_id)
+    if row is None or row.deleted is not None:
+        raise NotOnRecordError("there is no such project", got=project_id)
     return row
 
 

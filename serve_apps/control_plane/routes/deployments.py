@@ -5,6 +5,7 @@ Everything here is written to the ledger and answered at once; the controller ma
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter
@@ -29,7 +30,7 @@ from serve_apps.controller.variants import Found, find_variant
 from ztom.checkpoints.reference import parse_reference
 from ztom.errors import ConfigError, NotOnRecordError, ReferenceRefusedError
 from ztom.ledger.endpoints import DeploymentRecord, NewDeployment
-from ztom.ledger.projects import Storage
+from ztom.ledger.project_files import Storage
 from ztom.rollout.plan import parse_plan
 from ztom.rollout.routing import SHORT, Match, Percent, RoutingTable, variant_id
 
@@ -75,15 +76,21 @@ def deploy(body: Deploy, caller: CallerOf, services: ServicesOf) -> dict[str, An
     return _deploy(body, caller, services)
 
 
-def _deploy(body: Deploy, caller: Caller, services: Services) -> dict[str, Any]:
+def _checked(body: Deploy, caller: Caller, services: Services) -> Found:
+    """The variant, after everything was refused that can be whatever else happens meanwhile."""
     caller.project_or_operator(body.project_id)
     found = _found(body, services)
-    intent = intent_of(body)
     _check_verdict(found, insist=body.insist)
     if "swap_into" in body.options:
         raise ConfigError("swap_into is not an option", fix="Deploy with live instead.")
+    _check_places(found, _as_before(body, found, services)[1], services)
+    return found
+
+
+def _deploy(body: Deploy, caller: Caller, services: Services) -> dict[str, Any]:
+    intent = intent_of(body)
+    found = _checked(body, caller, services)
     name, options = _as_before(body, found, services)
-    _check_places(found, options, services)
     if body.live:
         options = _swapped_in(found, body.alias, options, services)
     else:
@@ -145,13 +152,17 @@ def cancel_deployment(digest: DigestStart, caller: CallerOf, services: ServicesO
 
 @route(router, "POST", "/v1/apply", Permission.WRITE)
 def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
-    """Make endpoints what a declarative file says; answers with what there was to change."""
-    for alias, wanted in body.endpoints.items():
-        caller.project_or_operator(wanted.project)
+    """Make endpoints what a declarative file says; answers with what there was to change.
+
+    Every variant and every right is checked before the first change is made; applying the file
+    again goes on where something came between.
+    """
+    for alias, each in body.endpoints.items():
+        caller.project_or_operator(each.project)
         owner = owner_of(alias, services)
-        if owner is not None and owner[0] != wanted.project:
+        if owner is not None and owner[0] != each.project:
             raise NotOnRecordError("there is no such endpoint", got=alias)
-    projects = {wanted.project for wanted in body.endpoints.values()} or {None}
+    projects = {each.project for each in body.endpoints.values()} or {None}
     seen = [
         alias
         for alias, each in table_of(services)[1].routes.items()
@@ -166,8 +177,14 @@ def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[dict[str,
         prune=seen if body.prune else [],
     )
     if not body.dry_run:
-        for change in changes:
-            _apply_one(change, body.endpoints.get(change.alias), caller, services)
+        deploys = [_deploy_of(change, body.endpoints) for change in changes]
+        for wanted in filter(None, deploys):
+            _checked(wanted, caller, services)
+        for change, wanted in zip(changes, deploys, strict=True):
+            if wanted is None:
+                _apply_one(change, caller, services)
+            else:
+                _deploy(wanted, caller, services)
     return [{"alias": c.alias, "action": c.action, "text": c.text} for c in changes]
 
 
@@ -231,7 +248,7 @@ def _found(body: Deploy, services: Services) -> Found:
         return find_variant(body.path, services.pointers)
     if body.project_id is None:
         raise ConfigError("a fileId is a project's", expected="a projectId beside it")
-    file = services.ledger.projects.checkpoint(body.project_id, body.file_id)
+    file = services.ledger.files.get(body.project_id, body.file_id)
     settings = services.pointers if file.storage is Storage.POINTER else services.managed
     return find_variant(file.address, settings)
 
@@ -350,14 +367,15 @@ def _refuse_second(intent: Intent, digest: str, services: Services) -> None:
             )
 
 
-def _apply_one(
-    change: Difference, wanted: WantedEndpoint | None, caller: Caller, services: Services
-) -> None:
+def _deploy_of(change: Difference, wanted: Mapping[str, WantedEndpoint]) -> Deploy | None:
+    if change.deploy is None:
+        return None
+    return Deploy(alias=change.alias, project_id=wanted[change.alias].project, **change.deploy)
+
+
+def _apply_one(change: Difference, caller: Caller, services: Services) -> None:
     endpoints, alias, actor = services.ledger.endpoints, change.alias, caller.actor
-    if change.deploy is not None and wanted is not None:
-        body = Deploy(alias=alias, project_id=wanted.project, **change.deploy)
-        _deploy(body, caller, services)
-    elif change.action == "traffic":
+    if change.action == "traffic":
         set_traffic(endpoints, alias, canary=change.canary, shadow=change.shadow, actor=actor)
     elif change.action == "withdraw":
         rollback(endpoints, alias, actor=actor)

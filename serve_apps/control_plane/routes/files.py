@@ -45,7 +45,7 @@ from ztom.checkpoints.outgoing import (
     zip_chunks,
 )
 from ztom.errors import ZtomError
-from ztom.ledger.projects import (
+from ztom.ledger.project_files import (
     CheckpointChange,
     CheckpointRecord,
     NewCheckpoint,
@@ -89,7 +89,7 @@ async def change(request: Request, caller: CallerOf, services: ServicesOf) -> di
 
     def check(fields: Mapping[str, str]) -> UploadChange:
         body = parsed_fields(UploadChange, fields)
-        services.ledger.projects.checkpoint(caller.project(body.project_id), body.file_id)
+        services.ledger.files.get(caller.project(body.project_id), body.file_id)
         return body
 
     async with FormReader(request, services.store, before_file=check) as form:
@@ -124,7 +124,7 @@ def download(
     services: ServicesOf,
 ) -> StreamingResponse:
     """One checkpoint: the archive that was uploaded, or a tar of its folder."""
-    file = services.ledger.projects.checkpoint(caller.project(projectId), file_id)
+    file = services.ledger.files.get(caller.project(projectId), file_id)
     return send(_Download.of(file, services), _archive_name(file))
 
 
@@ -133,14 +133,14 @@ def point(body: Pointer, caller: CallerOf, services: ServicesOf) -> dict[str, An
     """Add a checkpoint that stays where it is, under a root that the operator allowed."""
     require_format(body.format)
     project_id = caller.project(body.project_id)
-    ledger = services.ledger.projects
+    ledger = services.ledger
     part = Part.BASE if body.base_model is True else Part.ITERATION
     wanted = [_pointer(body.file_path, part, services, name=body.file_name, tag=body.tag)]
-    if isinstance(body.base_model, str) and ledger.get(project_id).base is None:
+    if isinstance(body.base_model, str) and ledger.projects.get(project_id).base is None:
         wanted.insert(0, _pointer(body.base_model, Part.BASE, services))
     for new in wanted:
-        ledger.add_checkpoint(project_id, new, actor=caller.actor)
-    project = services.ledger.projects.get(project_id)
+        ledger.files.add(project_id, new, actor=caller.actor)
+    project = ledger.projects.get(project_id)
     return project_document(project, warnings=body.warnings)
 
 
@@ -169,7 +169,7 @@ def _pointer(
 def point_elsewhere(body: PointerChange, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """Rename a pointer, or let it point elsewhere."""
     project_id = caller.project(body.project_id)
-    services.ledger.projects.checkpoint(project_id, body.file_id)
+    services.ledger.files.get(project_id, body.file_id)
     edit = CheckpointChange(file_name=body.file_name, tag=body.tag)
     if body.file_path is not None:
         open_checkpoint(body.file_path, settings=services.pointers)
@@ -186,7 +186,7 @@ def point_elsewhere(body: PointerChange, caller: CallerOf, services: ServicesOf)
 def look_again(body: FileEvent, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """Compute a file's scores and check it, once more."""
     project_id = caller.project(body.project_id)
-    services.ledger.projects.recompute(project_id, body.file_id)
+    services.ledger.files.recompute(project_id, body.file_id)
     project = services.ledger.projects.get(project_id)
     return project_document(project, warnings=body.warnings)
 
@@ -287,7 +287,7 @@ async def _receive_new(
         )
 
         def record() -> dict[str, Any]:
-            services.ledger.projects.add_checkpoint(
+            services.ledger.files.add(
                 body.project_id, new, actor=caller.actor, place=_placing(services, staged)
             )
             project = services.ledger.projects.get(body.project_id)
@@ -336,20 +336,20 @@ def _changed(
     place: Callable[[], None] | None,
     body: Tolerant,
 ) -> dict[str, Any]:
-    _, orphans = services.ledger.projects.change_checkpoint(
+    _, orphans = services.ledger.files.change(
         project_id, file_id, edit, actor=caller.actor, place=place
     )
-    services.ledger.projects.purge(orphans, services.store.remove)
+    services.ledger.files.purge(orphans, services.store.remove)
     return project_document(services.ledger.projects.get(project_id), warnings=body.warnings)
 
 
 def _deleted(
     services: Services, caller: Caller, project_id: str, file_id: str, *, hard: bool
 ) -> dict[str, Any]:
-    projects = services.ledger.projects
-    orphans = projects.delete_checkpoint(project_id, file_id, hard=hard, actor=caller.actor)
-    projects.purge(orphans, services.store.remove)
-    return project_document(projects.get(project_id))
+    ledger = services.ledger
+    orphans = ledger.files.delete(project_id, file_id, hard=hard, actor=caller.actor)
+    ledger.files.purge(orphans, services.store.remove)
+    return project_document(ledger.projects.get(project_id))
 
 
 def _base_of(services: Services, project_id: str) -> CheckpointRecord:

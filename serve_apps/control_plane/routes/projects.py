@@ -66,7 +66,7 @@ def delete(body: ProjectsGone, caller: CallerOf, services: ServicesOf) -> None:
     ledger = services.ledger
     requests = [each for project_id in wanted for each in ledger.requests.of_project(project_id)]
     orphans = ledger.projects.delete(wanted, hard=body.hard_delete, actor=caller.actor)
-    ledger.projects.purge(orphans, services.store.remove)
+    ledger.files.purge(orphans, services.store.remove)
     if body.hard_delete:
         for project_id in wanted:
             services.store.remove(str(services.store.data_folder(project_id)))

@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("base", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("options", sa.JSON(), nullable=False),
         sa.Column("intent", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("kept", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("project_id", sa.String(), nullable=True),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=True),
