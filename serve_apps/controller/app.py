@@ -31,7 +31,8 @@ _LONGEST_TICK_S = 5.0
 async def controlling(services: Services, apps: Apps) -> AsyncIterator[None]:
     """Make what runs what the ledger says, and move releases, while in the context."""
     endpoints = services.ledger.endpoints
-    reconciler, metrics = Reconciler(endpoints, apps), ReplicaMetrics(endpoints, apps)
+    reconciler = Reconciler(endpoints, services.ledger.verdicts, apps)
+    metrics = ReplicaMetrics(endpoints, apps)
     last = time.monotonic()
 
     async def deployments() -> None:

@@ -17,11 +17,13 @@ from serve_apps.controller.traffic import apply_intent, change_table, with_curre
 from ztom.errors import (
     AlreadyOnRecordError,
     ConfigError,
+    GateRefusedError,
     LedgerError,
     NotOnRecordError,
     ZtomError,
 )
 from ztom.ledger.endpoints import DeploymentRecord, DeploymentState, Endpoints
+from ztom.ledger.verdicts import Verdicts
 from ztom.rollout.routing import Placement, RoutingTable, read_table
 
 logger = logging.getLogger(__name__)
@@ -62,6 +64,13 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
+class LetGo:
+    """A deployment that failed has nothing to go on with any more: no route names it."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Retire:
     """No route names a deployment any more."""
 
@@ -83,7 +92,7 @@ class Remove:
     app: str
 
 
-Step = Start | Admit | Fail | Retire | Intend | Remove
+Step = Start | Admit | Fail | LetGo | Retire | Intend | Remove
 
 
 def plan_steps(
@@ -100,6 +109,8 @@ def plan_steps(
     needed: dict[str, tuple[AppSpec, list[str]]] = {}
     for record in [*records, *_kept(records, table)]:
         if record.state is DeploymentState.FAILED:
+            if record.kept is not None and record.digest not in table.used:
+                steps.append(LetGo(record.digest))
             continue
         if record.state is DeploymentState.READY and _is_unused(record, table, records):
             steps.append(Retire(record.digest))
@@ -162,14 +173,21 @@ class Reconciler:
 
     Args:
         endpoints: The ledger's part.
+        verdicts: Of the gate, on record.
         apps: What runs.
         clock: Monotonic, seconds.
     """
 
     def __init__(
-        self, endpoints: Endpoints, apps: Apps, *, clock: Callable[[], float] = time.monotonic
+        self,
+        endpoints: Endpoints,
+        verdicts: Verdicts,
+        apps: Apps,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoints = endpoints
+        self._verdicts = verdicts
         self._apps = apps
         self._clock = clock
         self._unneeded: dict[str, int] = {}
@@ -245,6 +263,8 @@ class Reconciler:
                 self._or_fail((digest,), lambda: self._intend(records[digest], spec))
             case Fail(digest, reason):
                 self._fail(digest, reason)
+            case LetGo(digest):
+                self._endpoints.let_go(digest)
             case Retire(digest):
                 self._retire(digest)
             case Remove(app):
@@ -277,10 +297,20 @@ class Reconciler:
             action="route.deploy",
             subject=f"variant:{record.digest}",
         )
-        if not apply_intent(self._endpoints, record, actor=ACTOR):
+        try:
+            if not apply_intent(self._endpoints, self._verdicts, record, actor=ACTOR):
+                return False
+        except GateRefusedError as error:
+            self._refuse(record.digest, str(error))
             return False
         self._endpoints.clear_intent(record.digest, record.intent)
         return True
+
+    def _refuse(self, digest: str, reason: str) -> None:
+        """End a release that may not begin: its deployment waits for its traffic no more."""
+        logger.error("the release of %s does not begin: %s", digest[:12], reason)
+        self._endpoints.cancel(actor=ACTOR, reason=reason, digest=digest)
+        self._unplace(digest, action="route.refuse")
 
     def _retire(self, digest: str) -> None:
         def without(table: RoutingTable) -> RoutingTable:
@@ -327,11 +357,15 @@ class Reconciler:
         except NotOnRecordError:
             logger.warning("the deployment of %s is not on record any more", digest[:12])
             return
+        self._unplace(digest, action="route.fail")
+
+    def _unplace(self, digest: str, *, action: str) -> None:
+        """Take a deployment out of the table, unless a route names it."""
         change_table(
             self._endpoints,
             lambda table: table if digest in table.used else table.with_placement(digest, None),
             actor=ACTOR,
-            action="route.fail",
+            action=action,
             subject=f"variant:{digest}",
         )
 

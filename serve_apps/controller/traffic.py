@@ -12,9 +12,11 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ztom.errors import AlreadyOnRecordError, ConfigError, NotOnRecordError
+from serve_apps.controller.clearance import require_gate
+from ztom.errors import AlreadyOnRecordError, ConfigError, GateRefusedError, NotOnRecordError
 from ztom.ledger.endpoints import DeploymentRecord, Endpoints, RolloutRecord
-from ztom.rollout.plan import ReleasePlan
+from ztom.ledger.verdicts import Verdicts
+from ztom.rollout.plan import ReleaseGate, ReleasePlan
 from ztom.rollout.routing import (
     ALIAS_PATTERN,
     Match,
@@ -69,6 +71,12 @@ class Intent(BaseModel):
         return "main" if self.now or self.plan is not None else "candidate"
 
 
+    @property
+    def gate(self) -> ReleaseGate:
+        """What has to be on record before its release begins."""
+        return ReleaseGate.NONE if self.plan is None else self.plan.gate
+
+
 TableChange = Callable[[RoutingTable], RoutingTable]
 
 
@@ -104,7 +112,9 @@ def route_of(table: RoutingTable, alias: str) -> Route:
     return route
 
 
-def apply_intent(endpoints: Endpoints, record: DeploymentRecord, *, actor: str) -> bool:
+def apply_intent(
+    endpoints: Endpoints, verdicts: Verdicts, record: DeploymentRecord, *, actor: str
+) -> bool:
     """Give a deployment that is in the table the traffic that it was deployed for.
 
     Doing it again changes nothing.
@@ -114,6 +124,7 @@ def apply_intent(endpoints: Endpoints, record: DeploymentRecord, *, actor: str) 
 
     Raises:
         AlreadyOnRecordError: A release of the alias is under way.
+        GateRefusedError: What the release's plan asks for is not on record.
     """
     if record.intent is None:
         return True
@@ -123,18 +134,37 @@ def apply_intent(endpoints: Endpoints, record: DeploymentRecord, *, actor: str) 
     table = read_table(endpoints.routing()[1])
     if intent.kind != "main" and intent.alias not in table.routes:
         return False
+    require_gate_of(intent, verdicts, table, record.digest, record.project_id)
     rollout = None
     if intent.plan is not None and intent.alias in table.routes:
         rollout = _begun(endpoints, intent, record.digest, table.routes[intent.alias], actor)
+
+    def change(now: RoutingTable) -> RoutingTable:
+        if intent.gate is ReleaseGate.CHAMPION:
+            _require_same_stable(intent.alias, table, now)
+        return with_intent(now, record.digest, intent, release=rollout)
+
     change_table(
         endpoints,
-        lambda table: with_intent(table, record.digest, intent, release=rollout),
+        change,
         actor=actor,
         action="route.intent",
         subject=f"endpoint:{intent.alias}",
         note=f"variant {record.digest[:12]}",
     )
     return True
+
+
+def require_gate_of(
+    intent: Intent, verdicts: Verdicts, table: RoutingTable, digest: str, project_id: str | None
+) -> None:
+    """Let an intent pass whose release, if it takes one, may begin as the table is.
+
+    Raises:
+        GateRefusedError: What the release's plan asks for is not on record.
+    """
+    stable = _stable_of(table, intent.alias)
+    require_gate(verdicts, intent.gate, candidate=digest, stable=stable, project_id=project_id)
 
 
 def with_intent(
@@ -292,6 +322,16 @@ def _by_person(
         note=note,
         expected=expected,
     )
+
+
+def _stable_of(table: RoutingTable, alias: str) -> str | None:
+    route = table.routes.get(alias)
+    return None if route is None else route.stable
+
+
+def _require_same_stable(alias: str, before: RoutingTable, now: RoutingTable) -> None:
+    if _stable_of(before, alias) != _stable_of(now, alias):
+        raise GateRefusedError(f"another variant became stable in {alias} while a release began")
 
 
 def _begun(

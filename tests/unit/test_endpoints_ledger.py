@@ -116,7 +116,10 @@ def test_what_is_deployed_anew_keeps_what_it_was_until_it_is_ready(ledger: Ledge
         endpoints.deploy(new(options={"max_replicas": number}), actor="t")
         endpoints.set_state(A, DeploymentState.FAILED, actor="c", reason="no memory")
         kept = endpoints.deployment(A).kept
-        assert kept is not None and kept["options"] == {}, "of the last time that it was ready"
+        assert kept is not None
+        assert kept["options"] == {}, "of the last time that it was ready"
+    endpoints.let_go(A)
+    assert endpoints.deployment(A).kept is None, "no route names it"
     endpoints.deploy(new(options={"max_replicas": 3}), actor="t")
     endpoints.set_state(A, DeploymentState.READY, actor="c")
     assert endpoints.deployment(A).kept is None

@@ -786,6 +786,9 @@ def test_a_project_that_serves_is_not_deleted(server, admin) -> None:
     assert owner.delete(f"{server.url}/v1/endpoints/mine", timeout=30).status_code == 204
     wait_for(lambda: not admin.endpoints.deployments(), "the end of the deployment")
     assert owner.delete(f"{server.url}/project", json=gone, timeout=30).status_code == 204
+    body["projectId"] = server.project(owner)
+    again = owner.post(f"{server.url}/v1/deployments", json=body, timeout=30)
+    assert again.status_code == 202, "the alias is free"
 
 
 def test_a_key_for_inference_reads_nothing_else(server, admin) -> None:

@@ -93,7 +93,7 @@ class DeploymentRecord:
     Attributes:
         kept: ``name``, ``address`` and ``options`` under which it goes on serving while it is
             deployed anew, and when that fails; None when there is nothing to go on with.
-        reason: Why it failed.
+        reason: Why it failed; of one that is ready, why it did not get the traffic it was for.
     """
 
     digest: str
@@ -328,6 +328,13 @@ class Endpoints:
             if row.intent == expected:
                 row.intent = None
 
+    def let_go(self, digest: str) -> None:
+        """Forget what a deployment that failed went on with."""
+        with self._database.write("change a deployment in") as session:
+            row = _deployment_row(session, digest)
+            if row.state == DeploymentState.FAILED:
+                row.kept = None
+
     def retire(self, digest: str, *, actor: str) -> bool:
         """Say that a deployment is over, unless somebody wants traffic for it by now.
 
@@ -358,9 +365,9 @@ class Endpoints:
                 if not is_meant or row.intent is None:
                     continue
                 cancelled += 1
-                row.intent = None
+                row.intent, row.reason = None, reason
                 if row.state == DeploymentState.STARTING:
-                    row.state, row.reason = DeploymentState.FAILED, reason
+                    row.state = DeploymentState.FAILED
                 _audit(session, actor, "deployment.cancel", f"variant:{row.digest}", reason)
             return cancelled
 

@@ -56,6 +56,7 @@ from ztom.ledger.rows import (
     trial_record,
     trial_row,
 )
+from ztom.ledger.verdicts import Verdicts
 
 
 class Ledger:
@@ -73,6 +74,7 @@ class Ledger:
         self.files = ProjectFiles(self._database)
         self.requests = Requests(self._database)
         self.endpoints = Endpoints(self._database)
+        self.verdicts = Verdicts(self._database)
 
     @classmethod
     def open(cls, address: str | Path, *, busy_timeout_s: float = 10.0) -> Self:

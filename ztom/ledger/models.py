@@ -257,6 +257,26 @@ class VerdictRow(Base):
     created: Mapped[str] = mapped_column(default=now)
 
 
+class GateVerdictRow(Base):
+    """What the gate said about a model; its number is that of its row in the audit chain."""
+
+    __tablename__ = "gate_verdicts"
+    __table_args__ = (
+        UniqueConstraint("sha256", "project_id"),
+        CheckConstraint("outcome IN ('pass', 'fail', 'inconclusive')", name="known_outcome"),
+    )
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    sha256: Mapped[str]
+    candidate: Mapped[str] = mapped_column(index=True)
+    champion: Mapped[str | None] = mapped_column(default=None)
+    outcome: Mapped[str]
+    content: Mapped[dict[str, Any]]
+    project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"), default=None)
+    actor: Mapped[str]
+    created: Mapped[str] = mapped_column(default=now)
+
+
 class ReleaseRow(Base):
     """A variant that was let out of its proof, by whom, and whether somebody insisted."""
 

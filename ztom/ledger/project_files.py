@@ -20,7 +20,7 @@ from ztom.ledger.audit_store import append_event
 from ztom.ledger.database import Database
 from ztom.ledger.models import CheckpointRow, DeploymentRow, RequestRow, now
 from ztom.ledger.records import AuditEvent
-from ztom.ledger.rows import project_row
+from ztom.ledger.rows import is_served, project_row
 
 
 class Part(StrEnum):
@@ -404,8 +404,7 @@ def _same_file(session: Session, project_id: str, new: NewCheckpoint) -> Checkpo
 def _unused(session: Session, addresses: Sequence[str]) -> tuple[str, ...]:
     query = select(CheckpointRow.address).where(CheckpointRow.address.in_(addresses))
     used = set(session.scalars(query))
-    served = DeploymentRow.state.in_(("starting", "ready"))
-    used |= set(session.scalars(select(DeploymentRow.address).where(served)))
+    used |= set(session.scalars(select(DeploymentRow.address).where(is_served())))
     return tuple(address for address in addresses if address not in used)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
@@ -24,15 +24,19 @@ from ztom.ledger.models import (
     DataSetRow,
     DeploymentRow,
     EndpointRow,
+    FeedbackRow,
+    GateVerdictRow,
     MembershipRow,
+    ObservationRow,
     ProjectRow,
     RequestRow,
+    RolloutRow,
     UserRow,
     now,
 )
 from ztom.ledger.project_files import CheckpointRecord, Part, files_of, unreferenced
 from ztom.ledger.records import AuditEvent
-from ztom.ledger.rows import project_row
+from ztom.ledger.rows import is_served, project_row
 
 
 class Role(StrEnum):
@@ -184,9 +188,7 @@ class Projects:
                 _refuse_served(session, project_id)
                 row.deleted = now()
                 if hard:
-                    for served in (EndpointRow, DeploymentRow):
-                        left = update(served).where(served.project_id == project_id)
-                        session.execute(left.values(project_id=None))
+                    _delete_served(session, project_id)
                     of_it = select(CheckpointRow).where(CheckpointRow.project_id == project_id)
                     files = session.scalars(of_it).all()
                     for table in (RequestRow, CheckpointRow, MembershipRow, DataSetRow, ApiKeyRow):
@@ -270,10 +272,19 @@ def _refuse_open_requests(session: Session, project_id: str) -> None:
         )
 
 
+def _delete_served(session: Session, project_id: str) -> None:
+    """Endpoints of a project that serves nothing, and their history; their aliases are free."""
+    aliases = select(EndpointRow.alias).where(EndpointRow.project_id == project_id)
+    rollouts = select(RolloutRow.id).where(RolloutRow.alias.in_(aliases))
+    for seen in (ObservationRow, FeedbackRow):
+        session.execute(delete(seen).where(seen.rollout_id.in_(rollouts)))
+    session.execute(delete(RolloutRow).where(RolloutRow.alias.in_(aliases)))
+    for table in (EndpointRow, DeploymentRow, GateVerdictRow):
+        session.execute(delete(table).where(table.project_id == project_id))
+
+
 def _refuse_served(session: Session, project_id: str) -> None:
-    query = select(DeploymentRow.name).where(
-        DeploymentRow.project_id == project_id, DeploymentRow.state.in_(("starting", "ready"))
-    )
+    query = select(DeploymentRow.name).where(DeploymentRow.project_id == project_id, is_served())
     found = session.scalars(query).first()
     if found is not None:
         raise AlreadyOnRecordError(

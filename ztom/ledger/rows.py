@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, null, or_, select
 from sqlalchemy.orm import Session
 
 from ztom.errors import LedgerError, NotOnRecordError
-from ztom.ledger.models import ProjectRow, StudyRow, TrialRow
+from ztom.ledger.models import DeploymentRow, ProjectRow, StudyRow, TrialRow
 from ztom.ledger.records import (
     StudyRecord,
     StudyStatus,
@@ -44,6 +44,11 @@ def project_row(session: Session, project_id: str) -> ProjectRow:
     if row is None or row.deleted is not None:
         raise NotOnRecordError("there is no such project", got=project_id)
     return row
+
+
+def is_served() -> ColumnElement[bool]:
+    """The condition that a deployment serves: it starts, is ready, or goes on as it was before."""
+    return or_(DeploymentRow.state.in_(("starting", "ready")), DeploymentRow.kept.is_not(null()))
 
 
 def next_sequence(session: Session, study_id: int) -> int:

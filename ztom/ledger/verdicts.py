@@ -1,0 +1,163 @@
+"""What the gate said about models: verdicts on record, each with its row of the audit chain.
+
+A verdict is for one project, or for all of them (None). What it says besides whom it is about and
+its outcome is JSON here; what it means is `ztom.evaluation`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, or_, select
+
+from ztom.errors import NotOnRecordError
+from ztom.ledger.audit_store import append_event
+from ztom.ledger.database import Database
+from ztom.ledger.models import GateVerdictRow
+from ztom.ledger.records import AuditEvent
+
+
+@dataclass(frozen=True, slots=True)
+class NewVerdict:
+    """A verdict as it is written down.
+
+    Attributes:
+        document: JSON; its sha256 names the verdict.
+        candidate: Digest of the model that was judged.
+        champion: Digest of the model that it was compared with; None when there was none.
+        outcome: ``pass``, ``fail`` or ``inconclusive``.
+        project_id: Whose deployments it counts for; None for everybody's.
+    """
+
+    document: bytes
+    candidate: str
+    champion: str | None
+    outcome: str
+    project_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictRecord:
+    """A verdict on record; `Verdicts.content` is the rest of it.
+
+    Attributes:
+        number: Of its row in the audit chain: a later verdict has a higher one.
+        sha256: Of the document.
+        created: For display only.
+    """
+
+    number: int
+    sha256: str
+    candidate: str
+    champion: str | None
+    outcome: str
+    project_id: str | None
+    actor: str
+    created: str
+
+
+_COLUMNS = tuple(getattr(GateVerdictRow, name) for name in VerdictRecord.__slots__)
+
+
+class Verdicts:
+    """Reads and writes verdicts of the gate; part of `ztom.ledger.Ledger`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, new: NewVerdict, *, actor: str) -> VerdictRecord:
+        """Write a verdict down.
+
+        One that is on record for this project stays as it is: sent again, an old one does not
+        become the latest.
+
+        Raises:
+            LedgerError: There is no such project, or the document is no JSON.
+        """
+        sha256 = hashlib.sha256(new.document).hexdigest()
+        same = select(GateVerdictRow).where(
+            GateVerdictRow.sha256 == sha256, _is_for(new.project_id)
+        )
+        with self._database.write("add a verdict to") as session:
+            row = session.scalars(same).first()
+            if row is None:
+                event = AuditEvent(
+                    actor=actor,
+                    action="verdict.record",
+                    subject=f"variant:{new.candidate}",
+                    before=() if new.champion is None else (new.champion,),
+                    after=sha256,
+                    note=new.outcome,
+                )
+                row = GateVerdictRow(
+                    number=append_event(session, event).sequence,
+                    sha256=sha256,
+                    candidate=new.candidate,
+                    champion=new.champion,
+                    outcome=new.outcome,
+                    content=json.loads(new.document),
+                    project_id=new.project_id,
+                    actor=actor,
+                )
+                session.add(row)
+                session.flush()
+            return VerdictRecord(*(getattr(row, name) for name in VerdictRecord.__slots__))
+
+    def latest(
+        self, candidate: str, *, project_id: str | None, champion: str | None = None
+    ) -> VerdictRecord | None:
+        """The verdict that holds for a candidate in a project, or None.
+
+        Args:
+            candidate: Its digest.
+            project_id: Verdicts of this project count, and those of none.
+            champion: Only those that compare it with this one; None is any, and none.
+        """
+        query = select(*_COLUMNS).where(
+            GateVerdictRow.candidate == candidate,
+            or_(_is_for(project_id), _is_for(None)),
+        )
+        if champion is not None:
+            query = query.where(GateVerdictRow.champion == champion)
+        found = self._records(query.limit(1))
+        return found[0] if found else None
+
+    def all(self, *, candidate: str = "", sha256: str = "") -> tuple[VerdictRecord, ...]:
+        """Verdicts, the latest first.
+
+        Args:
+            candidate: Of candidates whose digest begins like this.
+            sha256: Of documents whose sha256 begins like this.
+        """
+        return self._records(
+            select(*_COLUMNS).where(
+                GateVerdictRow.candidate.startswith(candidate, autoescape=True),
+                GateVerdictRow.sha256.startswith(sha256, autoescape=True),
+            )
+        )
+
+    def content(self, number: int) -> Mapping[str, Any]:
+        """What a verdict's document holds.
+
+        Raises:
+            NotOnRecordError: There is no such verdict.
+        """
+        with self._database.read() as session:
+            row = session.get(GateVerdictRow, number)
+            if row is None:
+                raise NotOnRecordError("there is no such verdict", got=number)
+            return dict(row.content)
+
+    def _records(self, query: Select[Any]) -> tuple[VerdictRecord, ...]:
+        with self._database.read() as session:
+            rows = session.execute(query.order_by(GateVerdictRow.number.desc()))
+            return tuple(VerdictRecord(*row) for row in rows)
+
+
+def _is_for(project_id: str | None) -> Any:
+    column = GateVerdictRow.project_id
+    return column.is_(None) if project_id is None else column == project_id
