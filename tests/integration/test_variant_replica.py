@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 import torch
@@ -130,7 +131,7 @@ def handle(variants, environment) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def replica(variants, run, environment, handle) -> Iterator[VariantReplica]:
     """Variant b in this process; the application starts beside it."""
-    args = VariantArgs(variant=variants["b"].folder, live_swap=True, **QUICK)
+    args = VariantArgs(variant=variants["b"].folder, live_swap=True, health_timeout_s=1, **QUICK)
     replica = run(VariantReplica.start(args, on_gpu=False))
     yield replica
     replica.stop()
@@ -370,6 +371,33 @@ def test_a_swap_does_not_cut_off_what_is_running(replica, variants, run):
 
     for answer in run(swap_too_soon()):
         assert (answer.status, answer.digest) == (200, variants["b"].digest)
+
+
+def test_an_engine_that_is_alive_and_stuck_is_noticed(replica, variants, run):  # row 55
+    (core,) = [p for p in psutil.Process().children() if "EngineCore" in " ".join(p.cmdline())]
+
+    async def stop_and_go_on() -> Answer:
+        await replica.check_health()
+        core.suspend()
+        try:
+            waiting = asyncio.create_task(replica.ask(call()))
+            with pytest.raises(EngineTimeoutError, match="no progress"):
+                await replica.check_health()
+            assert not waiting.done()
+        finally:
+            core.resume()
+        answer = await waiting
+        await replica.check_health()
+        return answer
+
+    assert run(stop_and_go_on()).digest == variants["b"].digest
+
+
+def test_an_engine_without_memory_says_so_and_harms_nobody(replica, variants, run):
+    args = VariantArgs(variant=variants["a"].folder, **{**QUICK, "kv_cache_gib": 1000})
+    with pytest.raises(EngineError, match=r"(?i)memory"):
+        run(VariantReplica.start(args, on_gpu=False))
+    assert run(replica.ask(call())).digest == variants["b"].digest
 
 
 def test_a_swap_goes_on_without_its_caller(replica, variants, run):
