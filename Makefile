@@ -5,6 +5,8 @@ HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
 LOCK := $(if $(HAS_GPU),requirements/gpu.txt,requirements/cpu.txt)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Processes that tests run in; each file stays in one of them.
+WORKERS ?= 2
 export RAY_USAGE_STATS_ENABLED := 0
 
 .PHONY: setup demo test lint format bench lock clean
@@ -28,7 +30,7 @@ demo: $(READY)
 	$(BIN)/ztom demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -15,8 +15,10 @@ NAMES = (
     "serve",
     "control_plane",
     "rollout",
+    "gate_calibration",
     "faults",
     "density",
+    "eval_overhead",
 )
 
 

@@ -1,6 +1,6 @@
 """What happens to requests when variants are rolled, swapped and killed under traffic.
 
-    python benchmarks/faults.py [--requests 1000] [--clients 8]
+    python benchmarks/faults.py [--requests 1000] [--clients 8] [--only killed]
 
 A server, three blends of a tiny Llama, and clients that ask all the time, half of them streaming.
 During each event, and after it, at least so many requests are answered; what is lost is counted by
@@ -157,8 +157,8 @@ async def during(
     print(line, *(f"  {count} {kind}" for kind, count in missing.items()), flush=True)
 
 
-async def run(bench: Bench, traffic: Traffic, requests: int) -> None:
-    """Every event, one after the other."""
+async def run(bench: Bench, traffic: Traffic, requests: int, only: str) -> None:
+    """Every event whose name holds ``only``, one after the other."""
     endpoints = bench.client.endpoints
     print(
         f"{'':<30}{'answered':>9}{'lost':>6}{'p50, ms':>10}{'longest':>11}{'took, s':>9}"
@@ -168,7 +168,8 @@ async def run(bench: Bench, traffic: Traffic, requests: int) -> None:
     async def step(
         what: str, event: Callable[[], object], *, gone: str = "", outage: bool = False
     ) -> None:
-        await during(traffic, what, event, requests=requests, gone=gone, outage=outage)
+        if only in what:
+            await during(traffic, what, event, requests=requests, gone=gone, outage=outage)
 
     def shares() -> None:
         for percent in (5, 25, 50, 100):
@@ -199,6 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=1000, help="per event, at least")
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--only", default="", help="events whose names hold this")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
@@ -214,7 +216,7 @@ def main() -> None:
             began = bench.deploy("a", options={"live_swap": True})
             print(f"first variant ready in {began:.1f} s")
             traffic = Traffic(url, key, options.clients)
-            asyncio.run(run(bench, traffic, options.requests))
+            asyncio.run(run(bench, traffic, options.requests, options.only))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Requests per second and time to first token: the gateway against the same engine directly.
 
-    python benchmarks/serve.py [--requests 160] [--clients 32] [--tokens 32] [--threads 1]
+    python benchmarks/serve.py [--requests 64] [--turns 4] [--clients 32] [--tokens 32]
 
 Both sides get the same streamed completions at temperature 0, after a warm-up, from the same number
-of concurrent clients. Directly, a client is a coroutine beside the engine's own async interface and
-OpenAI layer. Through the gateway it is an HTTP connection on the loopback interface: HAProxy, the
-gateway (key, routing, quota, metrics), Serve's handle, the replica. The load's own work runs on the
-same cores on both sides. The model is a random Llama of 77 M parameters unless its size is given.
+of concurrent clients, and take turns, so that a noisy machine is as noisy for both. Directly, a
+client is a coroutine beside the engine's own async interface and OpenAI layer. Through the gateway
+it is an HTTP connection on the loopback interface: HAProxy, the gateway (key, routing, quota,
+metrics), Serve's handle, the replica. The load's own work runs on the same cores on both sides. The
+model is a random Llama of 77 M parameters unless its size is given.
 
 First of all it is measured how long the engine takes on its own, in a fresh process, until it has
 answered one token; a new variant has to have its traffic not much later than that.
@@ -16,15 +17,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,34 @@ class Load:
         }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Figures:
-    """What came out."""
+    """What came out, of all turns; times in seconds."""
 
-    requests_per_s: float
-    first_token_ms: float
-    whole_ms: float
+    seconds: float = 0.0
+    first: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+
+    @property
+    def requests_per_s(self) -> float:
+        """Of all turns."""
+        return len(self.whole) / self.seconds
+
+    @property
+    def first_token_ms(self) -> float:
+        """The median."""
+        return 1000 * statistics.median(self.first)
+
+    @property
+    def whole_ms(self) -> float:
+        """The median."""
+        return 1000 * statistics.median(self.whole)
+
+    def add(self, seconds: float, times: Sequence[tuple[float, float]]) -> None:
+        """Another turn."""
+        self.seconds += seconds
+        self.first += [first for first, _ in times]
+        self.whole += [whole for _, whole in times]
 
     def row(self, name: str) -> str:
         """One line of the table."""
@@ -77,18 +98,19 @@ class Figures:
         )
 
 
-async def measure(ask: Ask, model: str, load: Load) -> Figures:
-    """Run the load after a warm-up of one request per client."""
-    await _run(ask, model, load, range(load.clients))
-    first_ms: list[float] = []
-    whole_ms: list[float] = []
-    begin = time.perf_counter()
-    numbers = range(load.clients, load.clients + load.requests)
-    for first, whole in await _run(ask, model, load, numbers):
-        first_ms.append(1000 * first)
-        whole_ms.append(1000 * whole)
-    rate = load.requests / (time.perf_counter() - begin)
-    return Figures(rate, statistics.median(first_ms), statistics.median(whole_ms))
+async def measure(asks: Sequence[Ask], model: str, load: Load, turns: int) -> list[Figures]:
+    """Run the load on each side in turn, after a warm-up of one request per client."""
+    figures = [Figures() for _ in asks]
+    for ask in asks:
+        await _run(ask, model, load, range(load.clients))
+    for turn in range(turns):
+        begin = load.clients + turn * load.requests
+        numbers = range(begin, begin + load.requests)
+        for ask, into in zip(asks, figures, strict=True):
+            began = time.perf_counter()
+            times = await _run(ask, model, load, numbers)
+            into.add(time.perf_counter() - began, times)
+    return figures
 
 
 async def _run(ask: Ask, model: str, load: Load, numbers: range) -> list[tuple[float, float]]:
@@ -133,12 +155,6 @@ async def engine_here(args: VariantArgs) -> AsyncIterator[Ask]:
         engine.stop()
 
 
-async def directly(args: VariantArgs, load: Load) -> Figures:
-    """Measure the engine in this process."""
-    async with engine_here(args) as ask:
-        return await measure(ask, args.variant.name, load)
-
-
 async def first_token(args: VariantArgs) -> None:
     """Print when the engine in this process has answered one token."""
     async with engine_here(args) as ask:
@@ -146,10 +162,11 @@ async def first_token(args: VariantArgs) -> None:
         print(time.time(), flush=True)
 
 
-async def over_http(url: str, key: str, model: str, load: Load) -> Figures:
+@asynccontextmanager
+async def over_http(url: str, key: str, clients: int) -> AsyncIterator[Ask]:
     """The gateway."""
     headers = {"authorization": f"Bearer {key}"}
-    connector = aiohttp.TCPConnector(limit=load.clients)
+    connector = aiohttp.TCPConnector(limit=clients)
     async with aiohttp.ClientSession(url, connector=connector, headers=headers) as session:
 
         async def ask(body: dict[str, Any]) -> AsyncIterator[str]:
@@ -158,7 +175,7 @@ async def over_http(url: str, key: str, model: str, load: Load) -> Figures:
                 async for line in reply.content:
                     yield line.decode()
 
-        return await measure(ask, model, load)
+        yield ask
 
 
 def own_start(args: VariantArgs) -> float:
@@ -171,18 +188,25 @@ def own_start(args: VariantArgs) -> float:
     return float(child.stdout.split()[-1]) - began
 
 
-def compare(args: VariantArgs, load: Load, home: Path) -> None:
+def compare(args: VariantArgs, load: Load, turns: int, home: Path) -> None:
     """Measure both and print the table."""
     alone = own_start(args)
-    direct = asyncio.run(directly(args, load))
-    gc.collect()  # the engine's remains go while what they need is still there
     roots = f'pointer_roots=["{args.variant.parent}"]'
     with server(home / "data", settings=[roots]) as (url, key, _), Client(url, key=key) as client:
         options = {"num_cpus": args.num_cpus, "max_ongoing_requests": max(16, load.clients)}
         ready = deploy(client, "bench", args.variant, now=True, options=options)
-        through = asyncio.run(over_http(url, key, "bench", load))
+
+        async def both() -> list[Figures]:
+            async with (
+                engine_here(args) as directly,
+                over_http(url, key, load.clients) as through,
+            ):
+                return await measure((directly, through), "bench", load, turns)
+
+        direct, through = asyncio.run(both())
     print(f"the engine's own start {alone:.1f} s, a new variant has its traffic in {ready:.1f} s")
-    print(f"{load.requests} requests of {load.tokens} tokens from {load.clients} clients")
+    asked = f"{turns} times {load.requests} requests of {load.tokens} tokens"
+    print(f"{asked} from {load.clients} clients")
     print(f"{'':<20}{'requests/s':>12}{'first token, ms':>18}{'whole, ms':>16}   (medians)")
     print(direct.row("engine, directly"))
     print(through.row("through the gateway"))
@@ -194,7 +218,8 @@ def compare(args: VariantArgs, load: Load, home: Path) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=160)
+    parser.add_argument("--requests", type=int, default=64, help="in each turn")
+    parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1, help="of the engine, on both sides")
@@ -217,7 +242,7 @@ def main() -> None:
         )
         variant = blend(chain, (0.1, 0.1), home / "variants" / "bench")
         args = VariantArgs(variant=variant, num_cpus=options.threads)
-        compare(args, load, home)
+        compare(args, load, options.turns, home)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tune_search.formats import count, name, number, percent, setting
 from tune_search.result import Proof, SearchResult
+from ztom.pages.formats import count, name, number, percent, setting
 from ztom.scoring.statistics import Interval, fewest_groups
 from ztom.scoring.verdict import GuardrailOutcome, Outcome
 

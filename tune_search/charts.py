@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from tune_search.formats import count, duration, factor, name, number, percent, setting, signed
 from tune_search.result import SensitivityEntry, TrialEntry
-from tune_search.svg import Scale, at, chart, line, mark, padded, path, stretched, tag, text
+from ztom.pages import axes
+from ztom.pages.axes import grid, ticks_below
+from ztom.pages.formats import count, duration, factor, name, number, percent, setting, signed
+from ztom.pages.svg import Scale, at, chart, line, mark, padded, path, stretched, tag, text
 from ztom.scoring.statistics import Interval
 
 KINDS = ("baseline", "startup", "search", "confirm")
@@ -33,43 +35,15 @@ def symbol(kind: str) -> Markup:
 
 def interval_chart(interval: Interval, label: str, *, limit: float | None = None) -> Markup:
     """An estimate with its interval beside zero, and beside a limit where there is one."""
-    edges = [0.0, interval.low, interval.high] + ([] if limit is None else [limit])
-    # The numbers beside the interval's ends need room: the scale is much wider than the interval.
-    scale = padded(edges, pad=0.32)
     size = interval.high - interval.low
-    low, middle, high = (scale.along(v) for v in (interval.low, interval.estimate, interval.high))
-    parts = [
-        *_ticks_below(scale, 4),
-        line(scale.along(0), 0, scale.along(0), "100%", class_="zero"),
-    ]
-    if limit is not None:
-        parts += [
-            line(scale.along(limit), 0, scale.along(limit), "100%", class_="limit"),
-            text(scale.along(limit), -5, "allowed", text_anchor="middle", class_="small"),
-        ]
-    parts += [
-        line(low, "60%", high, "60%", class_="whisker"),
-        line(low, "48%", low, "72%", class_="whisker"),
-        line(high, "48%", high, "72%", class_="whisker"),
-        tag("circle", cx=middle, cy="60%", r=6, class_="estimate"),
-        text(
-            middle,
-            "30%",
-            signed(interval.estimate, resolve=size, digits=1),
-            text_anchor="middle",
-            class_="strong",
-        ),
-        text(
-            low, "60%", number(interval.low, resolve=size, digits=1), dx=-8, dy=4, text_anchor="end"
-        ),
-        text(high, "60%", number(interval.high, resolve=size, digits=1), dx=8, dy=4),
-    ]
     told = (
         f"{label}: {signed(interval.estimate, resolve=size)}, "
         f"{setting(100 * interval.confidence)} % interval {number(interval.low, resolve=size)} "
         f"to {number(interval.high, resolve=size)}"
     )
-    return chart(told, *parts, class_="plot interval")
+    return axes.interval_chart(
+        interval.estimate, interval.low, interval.high, told=told, limit=limit
+    )
 
 
 def convergence_chart(trials: Sequence[TrialEntry], *, trained: float, optimized: float) -> Markup:
@@ -79,7 +53,7 @@ def convergence_chart(trials: Sequence[TrialEntry], *, trained: float, optimized
         max((t.number for t in trials), default=0),
     )
     across = Scale(-0.5, last + 0.5)
-    parts = [*_grid(scale), *_ticks_below(across, 6, whole=True)]
+    parts = [*grid(scale), *ticks_below(across, 6, whole=True)]
     parts.append(line(0, scale.up(trained), "100%", scale.up(trained), class_="trained"))
     parts += [_trial_mark(trial, across, scale) for trial in trials if trial.status != "running"]
     best = _best_so_far(trials, across, scale)
@@ -126,8 +100,8 @@ def sensitivity_chart(entry: SensitivityEntry, scale: Scale) -> Markup:
     at_best = float(np.interp(entry.best, entry.values, entry.errors))
     where, height = across.along(entry.best), scale.up(at_best)
     parts = [
-        *_grid(scale, 3),
-        *_ticks_below(across, 3),
+        *grid(scale, 3),
+        *ticks_below(across, 3),
         stretched(
             path(upper + lower[::-1], class_="band", closed=True), path(points, class_="curve")
         ),
@@ -191,7 +165,7 @@ def scatter_chart(before: Sequence[float], after: Sequence[float]) -> Markup:
         (round(_CELLS * scale.share(x)), round(_CELLS * scale.share(y)))
         for x, y in zip(before, after, strict=True)
     )
-    parts = [*_grid(scale), *_ticks_below(scale, 4), line(0, "100%", "100%", 0, class_="here")]
+    parts = [*grid(scale), *ticks_below(scale, 4), line(0, "100%", "100%", 0, class_="here")]
     parts += [_scatter_mark(x, y, number_of) for (x, y), number_of in sorted(cells.items())]
     parts += [
         text("100%", "100%", "error before", dy=36, text_anchor="end", class_="small"),
@@ -223,39 +197,6 @@ def phases_chart(phases: Mapping[str, float]) -> Markup:
         start += share
     told = ", ".join(f"{name(phase)} {duration(seconds)}" for phase, seconds in phases.items())
     return chart(told, *parts, class_="bar phases")
-
-
-def _grid(scale: Scale, wanted: int = 5) -> list[Markup]:
-    """Horizontal lines with their values on the left."""
-    step = scale.ticks(wanted)
-    resolve = step[1] - step[0] if len(step) > 1 else 0.0
-    drawn = []
-    for value in step:
-        y = scale.up(value)
-        drawn.append(line(0, y, "100%", y, class_="grid"))
-        drawn.append(text(0, y, _tick(value, resolve), dx=-8, dy=4, text_anchor="end"))
-    return drawn
-
-
-def _ticks_below(scale: Scale, wanted: int, *, whole: bool = False) -> list[Markup]:
-    """Values under the chart."""
-    step = [v for v in scale.ticks(wanted) if not whole or (v == round(v) and v >= 0)]
-    resolve = step[1] - step[0] if len(step) > 1 else 0.0
-    drawn = [line(0, "100%", "100%", "100%", class_="axis")]
-    for value in step:
-        x, shown = scale.along(value), count(round(value)) if whole else _tick(value, resolve)
-        drawn.append(text(x, "100%", shown, dy=18, text_anchor="middle"))
-    return drawn
-
-
-def _tick(value: float, step: float) -> str:
-    """A tick's value with as many decimals as the step between ticks needs."""
-    if abs(value) < 1e-9 * step or value == 0:
-        return "0"
-    if step == 0 or not 1e-5 <= step < 1e7:
-        return number(value)
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{value:,.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _trial_mark(trial: TrialEntry, across: Scale, scale: Scale) -> Markup:

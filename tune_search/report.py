@@ -2,7 +2,7 @@
 
 Everything that is shown is computed here or in `tune_search.charts`; the template only arranges it.
 Names, prompts and answers come from outside: the template escapes all of them, and what is
-invisible in them is written out (`tune_search.formats.visible`).
+invisible in them is written out (`ztom.pages.formats.visible`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from pathlib import Path
 
 import jinja2
 
-from tune_search import charts, formats
+from tune_search import charts
 from tune_search import report_parts as parts
 from tune_search.advice import LOW_STEP, advise
 from tune_search.result import Proof, SearchResult
+from ztom.pages import formats
+from ztom.pages.page import page_template
 from ztom.scoring.statistics import fewest_groups
 from ztom.scoring.verdict import Outcome
 
@@ -136,25 +138,10 @@ def _factor_list(factors: tuple[float, ...]) -> str:
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=formats.number,
-        signed=formats.signed,
-        setting=formats.setting,
-        factor=formats.factor,
-        count=formats.count,
-        percent=formats.percent,
-        duration=formats.duration,
-        named=formats.name,
-        visible=formats.visible,
-        excerpt=formats.excerpt,
-        reason=_reason,
-        factors=_factor_list,
-    )
-    return environment.get_template(_TEMPLATE)
+    filters = {
+        "factor": formats.factor,
+        "duration": formats.duration,
+        "reason": _reason,
+        "factors": _factor_list,
+    }
+    return page_template(Path(__file__).with_name(_TEMPLATE), filters)

@@ -8,7 +8,6 @@ from markupsafe import Markup
 
 from tune_search import charts
 from tune_search.advice import LOW_STEP, at_bound
-from tune_search.formats import name
 from tune_search.result import (
     GroupStep,
     Proof,
@@ -17,6 +16,7 @@ from tune_search.result import (
     StimulusChange,
     TrialEntry,
 )
+from ztom.pages.formats import name
 from ztom.scoring.statistics import fewest_groups
 from ztom.scoring.verdict import GuardrailOutcome, GuardrailResult
 

@@ -70,6 +70,10 @@ class ConfigError(ZtomError, ValueError):
     """A configuration or command-line value is wrong."""
 
 
+class GateRefusedError(ConfigError):
+    """The gate has not passed what somebody wants to have traffic."""
+
+
 class StorageError(ZtomError, OSError):
     """A store could not be read or written; trying again may help."""
 
@@ -160,6 +164,10 @@ class ServerError(ZtomError, RuntimeError):
 
 class SearchError(ZtomError, RuntimeError):
     """A search could not be completed."""
+
+
+class EvaluationError(ZtomError, ValueError):
+    """A suite, its lock or results on it are malformed, or do not fit together."""
 
 
 class VariantError(ZtomError, ValueError):

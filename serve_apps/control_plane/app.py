@@ -30,6 +30,7 @@ from serve_apps.control_plane.routes import (
     projects,
     releases,
     searches,
+    verdicts,
 )
 from serve_apps.control_plane.runner import RayRunner
 from serve_apps.control_plane.services import Services
@@ -80,8 +81,8 @@ def create_app(
     )
     app.state.services = services
     # files before projects: /project/file is not the project called "file"
-    rooms = (accounts, files, projects, edits, searches, deployments, endpoints, releases, gateway)
-    for room in rooms:
+    rooms = (accounts, files, projects, edits, searches, deployments, endpoints, releases)
+    for room in (*rooms, verdicts, gateway):
         app.include_router(room.router)
     app.include_router(health_router)
     add_error_handlers(app)

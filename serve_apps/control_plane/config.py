@@ -75,6 +75,11 @@ class ServerConfig(BaseSettings):
     engine: EngineConfig = Field(
         default=EngineConfig(), description="what runs models unless a search says otherwise"
     )
+    gate_required: bool = Field(
+        default=False,
+        description="a variant without a verdict of the gate on record is not deployed unless "
+        "insisted on, whatever its search has proved",
+    )
     search_attempts: int = Field(
         default=3, ge=1, description="times a search whose process died is started"
     )

@@ -16,9 +16,7 @@ from ztom.rollout.routing import SHORT
 IMPROVED = "improved"
 
 
-def refusal(
-    verdict: VerdictRecord | None, *, proof: str | None, gate_required: bool
-) -> str | None:
+def refusal(verdict: VerdictRecord | None, *, proof: str | None, gate_required: bool) -> str | None:
     """Why a variant is not deployed unless somebody insists; None when it is.
 
     Args:

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serve_apps.controller.specs import parse_options
 from serve_apps.controller.traffic import Intent
+from ztom.evaluation.verdict import Verdict
 from ztom.ledger.endpoints import DeploymentRecord, DeploymentState, RolloutRecord
 from ztom.rollout.routing import ALIAS_PATTERN, SHORT, Match, Percent, Route, RoutingTable
 
@@ -34,11 +35,12 @@ class _Wanted(BaseModel):
 
 
 class WantedVariant(_Wanted):
-    """A variant, and how it is served."""
+    """A variant, and how it is served; ``verdict`` is the document, which `ztom apply` reads."""
 
     path: str = Field(max_length=2048)
     name: str | None = Field(default=None, pattern=ALIAS_PATTERN)
     options: dict[str, Any] = Field(default_factory=dict)
+    verdict: Verdict | None = None
     insist: bool = False
 
 
@@ -260,7 +262,8 @@ def _rules(
 
 
 def _fields(variant: WantedVariant) -> dict[str, Any]:
-    return variant.model_dump(include={"path", "name", "options", "insist"}, exclude_none=True)
+    fields = variant.model_dump(include={"path", "name", "options", "insist"}, exclude_none=True)
+    return fields if variant.verdict is None else fields | {"verdict": variant.verdict}
 
 
 def _shares(intent: Intent) -> tuple[float, float]:

@@ -13,7 +13,12 @@ from dataclasses import dataclass, replace
 
 from serve_apps.controller.apps import Apps, AppState, AppStatus
 from serve_apps.controller.specs import AppSpec, app_spec, parse_options, placement
-from serve_apps.controller.traffic import apply_intent, change_table, with_current
+from serve_apps.controller.traffic import (
+    apply_intent,
+    change_table,
+    require_gate_of,
+    with_current,
+)
 from ztom.errors import (
     AlreadyOnRecordError,
     ConfigError,
@@ -290,6 +295,7 @@ class Reconciler:
     def _intend(self, record: DeploymentRecord, spec: AppSpec) -> bool:
         """Put a deployment into the table, with the traffic that it was deployed for."""
         where = placement(record, spec)
+        require_gate_of(self._endpoints, self._verdicts, record)
         change_table(
             self._endpoints,
             lambda table: _placed(table, record, where),
@@ -297,11 +303,7 @@ class Reconciler:
             action="route.deploy",
             subject=f"variant:{record.digest}",
         )
-        try:
-            if not apply_intent(self._endpoints, self._verdicts, record, actor=ACTOR):
-                return False
-        except GateRefusedError as error:
-            self._refuse(record.digest, str(error))
+        if not apply_intent(self._endpoints, self._verdicts, record, actor=ACTOR):
             return False
         self._endpoints.clear_intent(record.digest, record.intent)
         return True
@@ -334,6 +336,9 @@ class Reconciler:
             if not isinstance(error, AlreadyOnRecordError):
                 raise  # not this deployment's fault: the next round tries again
             self._fail_all(digests, str(error))
+        except GateRefusedError as error:
+            for digest in digests:
+                self._refuse(digest, str(error))
         except ZtomError as error:
             self._fail_all(digests, str(error))
         except Exception as error:  # whatever Ray finds wrong must not keep others waiting

@@ -70,7 +70,6 @@ class Intent(BaseModel):
             return "rule"
         return "main" if self.now or self.plan is not None else "candidate"
 
-
     @property
     def gate(self) -> ReleaseGate:
         """What has to be on record before its release begins."""
@@ -112,6 +111,12 @@ def route_of(table: RoutingTable, alias: str) -> Route:
     return route
 
 
+def stable_of(table: RoutingTable, alias: str) -> str | None:
+    """The variant that is stable under an alias; None where there is none yet."""
+    route = table.routes.get(alias)
+    return None if route is None else route.stable
+
+
 def apply_intent(
     endpoints: Endpoints, verdicts: Verdicts, record: DeploymentRecord, *, actor: str
 ) -> bool:
@@ -130,18 +135,18 @@ def apply_intent(
         return True
     if endpoints.deployment(record.digest).intent != record.intent:
         return False  # it was cancelled, or is another one by now
+    stable = require_gate_of(endpoints, verdicts, record)
     intent = Intent.model_validate(record.intent)
     table = read_table(endpoints.routing()[1])
     if intent.kind != "main" and intent.alias not in table.routes:
         return False
-    require_gate_of(intent, verdicts, table, record.digest, record.project_id)
     rollout = None
     if intent.plan is not None and intent.alias in table.routes:
         rollout = _begun(endpoints, intent, record.digest, table.routes[intent.alias], actor)
 
     def change(now: RoutingTable) -> RoutingTable:
-        if intent.gate is ReleaseGate.CHAMPION:
-            _require_same_stable(intent.alias, table, now)
+        if intent.gate is ReleaseGate.CHAMPION and stable_of(now, intent.alias) != stable:
+            raise GateRefusedError("another variant became stable while the release began")
         return with_intent(now, record.digest, intent, release=rollout)
 
     change_table(
@@ -156,15 +161,28 @@ def apply_intent(
 
 
 def require_gate_of(
-    intent: Intent, verdicts: Verdicts, table: RoutingTable, digest: str, project_id: str | None
-) -> None:
-    """Let an intent pass whose release, if it takes one, may begin as the table is.
+    endpoints: Endpoints, verdicts: Verdicts, record: DeploymentRecord
+) -> str | None:
+    """Let a deployment pass whose release, if it waits for one, may begin.
+
+    Returns:
+        The variant that is stable, which it was asked about.
 
     Raises:
         GateRefusedError: What the release's plan asks for is not on record.
     """
-    stable = _stable_of(table, intent.alias)
-    require_gate(verdicts, intent.gate, candidate=digest, stable=stable, project_id=project_id)
+    if record.intent is None:
+        return None
+    intent = Intent.model_validate(record.intent)
+    stable = stable_of(read_table(endpoints.routing()[1]), intent.alias)
+    require_gate(
+        verdicts,
+        intent.gate,
+        candidate=record.digest,
+        stable=stable,
+        project_id=record.project_id,
+    )
+    return stable
 
 
 def with_intent(
@@ -322,16 +340,6 @@ def _by_person(
         note=note,
         expected=expected,
     )
-
-
-def _stable_of(table: RoutingTable, alias: str) -> str | None:
-    route = table.routes.get(alias)
-    return None if route is None else route.stable
-
-
-def _require_same_stable(alias: str, before: RoutingTable, now: RoutingTable) -> None:
-    if _stable_of(before, alias) != _stable_of(now, alias):
-        raise GateRefusedError(f"another variant became stable in {alias} while a release began")
 
 
 def _begun(

@@ -142,7 +142,7 @@ class VariantEngine:
             raise EngineError(
                 "the engine does not start on this variant",
                 got=f"{type(error).__name__}: {' '.join(str(error).split())}",
-                fix="The log of the replica has the engine's own messages. Too little memory is the "
+                fix="The log of the replica has the engine's own messages. Too little memory is a "
                 "usual cause: try a smaller kv_cache_gib or max_model_len.",
             ) from error
         return cls(client, load, args=args, identity=identity, on_gpu=on_gpu)

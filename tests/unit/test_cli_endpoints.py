@@ -7,6 +7,7 @@ variants are played on a stage.
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -21,11 +22,12 @@ import httpx
 import pytest
 import yaml
 from server_helpers import Server, serving
-from variant_folders import FAST, deploy, ready, variant, wait_for, write_folder
+from variant_folders import FAST, deploy, ready, variant, verdict_of, wait_for, write_folder
 
 from serve_apps.control_plane.config import ServerConfig
 from ztom.cli.main import main
 from ztom.client import Client
+from ztom.errors import GateRefusedError
 
 SHORT = 12
 #: Twenty requests to a step that nobody makes: it goes on until it is told something.
@@ -289,6 +291,32 @@ def test_a_variant_that_is_not_proved_takes_insistence(server, admin, ztom) -> N
     assert line.split() == [named("support", digest), "ready", "yes"]
 
 
+def test_a_verdict_of_the_gate_comes_along(server, admin, ztom, tmp_path) -> None:
+    folder, digest = variant(server, "hand", verdict=None)
+    file = tmp_path / "verdict.json"
+    assert_said(ztom("deploy", folder, "--alias", "a", "--verdict", file).err, "cannot be read")
+    file.write_text(json.dumps(verdict_of(digest, "fail")))
+    ran = ztom("deploy", folder, "--alias", "support", "--verdict", file)
+    assert (ran.status, ran.out) == (2, "")
+    assert_said(ran.err, "the gate says fail")
+    file.write_text(json.dumps(verdict_of(digest)))
+    assert ztom("deploy", folder, "--alias", "support", "--verdict", file).status == 0
+    assert not admin.endpoints.deployment(digest)["insisted"]
+
+
+def test_one_that_runs_and_got_no_traffic_is_said(server, admin, ztom, monkeypatch) -> None:
+    folder, digest = deploy(server, admin, "one")
+
+    def refuse(*_: object, **__: object) -> bool:
+        raise GateRefusedError("another variant became stable")
+
+    monkeypatch.setattr("serve_apps.controller.deployments.apply_intent", refuse)
+    ran = ztom("deploy", folder, "--alias", "support", "--name", "one")
+    assert ran.status == 2
+    assert_said(ran.err, "not for the traffic .* another variant became stable")
+    assert admin.endpoints.deployment(digest)["state"] == "ready"
+
+
 def test_one_need_not_wait(server, admin, ztom) -> None:
     folder, digest = variant(server, "one")
     ran = ztom("deploy", folder, "--alias", "support", "--wait", "0")
@@ -447,6 +475,20 @@ def test_apply_removes_what_the_file_does_not_name_when_told(server, admin, ztom
     assert ran.status == 0, ran.err
     assert "- legacy" in ran.out
     assert [each["alias"] for each in admin.endpoints.all()] == ["support"]
+
+
+def test_verdicts_are_beside_the_file(server, admin, ztom) -> None:
+    folder, digest = variant(server, "hand", verdict=None)
+    beside = folder.parent / "verdict.json"
+    beside.write_text(json.dumps(verdict_of(digest)))
+    stable = {"path": "hand", "verdict": "verdict.json"}
+    file = write_yaml(folder.parent / "gated.yaml", {"endpoints": {"support": {"stable": stable}}})
+    ran = ztom("apply", file, "--yes")
+    assert (ran.status, ran.err) == (0, "")
+    ready(admin, digest)
+    assert [each["outcome"] for each in admin.verdicts.all(digest)] == ["pass"]
+    beside.unlink()
+    assert_said(ztom("apply", file, "--yes").err, r"verdict\.json cannot be read")
 
 
 @pytest.mark.parametrize(

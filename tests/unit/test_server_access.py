@@ -17,6 +17,7 @@ import jwt
 import pytest
 import requests
 from server_helpers import PASSWORD, InProcessRunner, Server, Stage, serving
+from variant_folders import verdict_of
 
 from serve_apps.control_plane.access import Permission
 from serve_apps.control_plane.app import create_app
@@ -28,12 +29,14 @@ from serve_apps.control_plane.tokens import LOGIN, Tokens, load_keys, rotate
 from ztom.errors import ConfigError
 from ztom.ledger.endpoints import NewDeployment
 from ztom.ledger.requests import NewRequest, RequestKind
+from ztom.ledger.verdicts import NewVerdict
 from ztom.rollout.plan import parse_plan
 from ztom.rollout.routing import Placement, Route, RoutingTable
 from ztom.rollout.state import ReleaseState
 
 UNKNOWN = "0" * 32
 VARIANT = "a" * 64
+VERDICT = b'{"outcome": "pass"}'
 REMOVAL = ("DELETE", "/v1/endpoints/{alias}")
 
 
@@ -79,8 +82,11 @@ def search(server: Server, project: str) -> str:
 
 @pytest.fixture(scope="module")
 def release(server: Server, project: str) -> str:
-    """An endpoint of the project, ``guarded``, with a deployment and a release."""
+    """An endpoint of the project, ``guarded``, with a deployment, its verdict and a release."""
     endpoints = server.services.ledger.endpoints
+    server.services.ledger.verdicts.record(
+        NewVerdict(VERDICT, VARIANT, None, "pass", project), actor="t"
+    )
     endpoints.claim("guarded", project)
     where = Placement(name="toy", app="x", deployment="variant", folder="/nowhere")
     table = RoutingTable(placements={VARIANT: where}, routes={"guarded": Route(stable=VARIANT)})
@@ -136,11 +142,12 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("PATCH", "/project/{project_id}/user/{user_id}"): {"permissions": ["READ"]},
     ("POST", "/v1/deployments"): {"alias": "guarded", "path": "/nowhere"},
+    ("POST", "/v1/verdicts"): {"verdict": verdict_of(VARIANT)},
     ("DELETE", "/v1/endpoints/{alias}/rules"): {"key": "nobody's"},
     ("POST", "/v1/feedback"): {"responseId": "none", "label": "good"},
 }
 #: Of these the path says whose it is.
-NAMED_BY_PATH = ("{project_id}", "{alias}", "{digest}", "{release_id}")
+NAMED_BY_PATH = ("{project_id}", "{alias}", "{digest}", "{release_id}", "{sha256}")
 FORMS: dict[tuple[str, str], dict[str, str]] = {
     ("POST", "/project/file"): {},
     ("PATCH", "/project/file"): {"fileId": UNKNOWN},
@@ -163,6 +170,7 @@ def call(
     url = path.replace("{project_id}", project).replace("{request_id}", search)
     url = url.replace("{alias}", "guarded").replace("{digest}", VARIANT[:12])
     url = url.replace("{release_id}", release).replace("{command}", "resume")
+    url = url.replace("{sha256}", sha256(VERDICT).hexdigest())
     for name in ("{user_id}", "{file_id}", "{key_id}"):
         url = url.replace(name, UNKNOWN)
     options: dict[str, Any] = {"params": {"projectId": project, "requestId": UNKNOWN}}

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from server_helpers import Server
 
 from ztom.client import Client
+from ztom.evaluation.verdict import Verdict
 from ztom.variants.manifest import MANIFEST, build_manifest
 from ztom.variants.recipe import RECIPE, Evidence, Recipe, RecipeMember
 
@@ -121,3 +122,33 @@ def ready(admin: Client, digest: str) -> None:
 
     wait_for(is_ready, "the deployment")
     time.sleep(0.3)  # the gateway's next look
+
+
+def verdict_of(
+    digest: str, outcome: str = "pass", *, champion: str | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """What the gate says of a variant, as `ztom gate` writes it."""
+    suite = {"name": "s", "version": "1.0.0", "layer": "frozen", "metric": "exact_match"}
+    judged = {
+        "suite": {**suite, "digest": ZEROS},
+        "outcome": outcome,
+        "findings": [{"rule": "harm", "outcome": outcome, "reason": "made up"}],
+        "alpha": 0.05,
+        "floor": 0.0,
+        "margin": 0.0,
+        "n": 100,
+        "clusters": 100,
+    }
+    verdict = Verdict.model_validate(
+        {
+            "outcome": outcome,
+            "reasons": ["made up"],
+            "suites": [judged],
+            "candidate": {"name": "candidate", "digest": digest},
+            "champion": champion and {"name": "champion", "digest": champion},
+            "first": champion is None,
+            "seed": seed,
+            "versions": {},
+        }
+    )
+    return verdict.model_dump(mode="json")

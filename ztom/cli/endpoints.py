@@ -18,6 +18,7 @@ from rich.text import Text
 from ztom.cli.console import plain_console
 from ztom.cli.remote import connect
 from ztom.client import Client
+from ztom.client.verdicts import read_verdict
 from ztom.errors import ConfigError, EngineError, EngineTimeoutError
 
 _POLL_S = 0.5
@@ -211,11 +212,20 @@ def _wait(client: Client, digest: str, wait_s: float) -> None:
             if found["state"] == "failed":
                 raise EngineError("the variant does not run", got=found["reason"])
             if found["state"] == "ready" and found["intent"] is None:
+                _require_traffic(found)
                 return
             time.sleep(_POLL_S)
     raise EngineTimeoutError(
         "the variant is not ready yet", fix="`ztom status` says when it is; --wait is how long."
     )
+
+
+def _require_traffic(deployment: Mapping[str, Any]) -> None:
+    if deployment["reason"] is not None:
+        raise EngineError(
+            "the variant runs, but not for the traffic that it was deployed for",
+            got=deployment["reason"],
+        )
 
 
 def _say_where(client: Client, alias: str) -> None:
@@ -287,16 +297,21 @@ def _require_sendable(content: object, where: str) -> None:
 
 
 def _anchored(endpoints: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The file's paths are beside the file, as in every other file of this command."""
+    """The file's paths are beside the file, as in every other file of this command.
+
+    Raises:
+        ConfigError: A verdict cannot be read.
+    """
 
     def anchored(value: Any) -> Any:
         if isinstance(value, dict):
-            return {
-                key: str((folder / each).absolute())
-                if key == "path" and isinstance(each, str) and "://" not in each
-                else anchored(each)
-                for key, each in value.items()
-            }
+            return {key: placed(key, each) for key, each in value.items()}
         return [anchored(each) for each in value] if isinstance(value, list) else value
+
+    def placed(key: str, value: Any) -> Any:
+        if key == "verdict" and isinstance(value, str):
+            return read_verdict(folder / value)
+        is_path = key == "path" and isinstance(value, str) and "://" not in value
+        return str((folder / value).absolute()) if is_path else anchored(value)
 
     return {alias: anchored(each) for alias, each in endpoints.items()}

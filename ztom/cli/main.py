@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 
 from ztom import __version__
+from ztom.cli.gate import gate
+from ztom.cli.suites import suite
 from ztom.errors import ZtomError
 
 app = typer.Typer(
@@ -30,6 +32,9 @@ app.add_typer(admin, name="admin")
 
 project = typer.Typer(help="Projects of a server.", no_args_is_help=True)
 app.add_typer(project, name="project")
+
+app.add_typer(suite, name="suite")
+app.add_typer(gate, name="gate")
 
 release = typer.Typer(help="Releases: how a candidate gets its traffic.", no_args_is_help=True)
 app.add_typer(release, name="release")
@@ -140,6 +145,46 @@ def verify(
     from ztom.cli.chains import verify_command
 
     verify_command(variant, share=share, chain=chain)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A variant's folder, or a checkpoint.")],
+    suite: Annotated[
+        list[Path] | None, typer.Option(help="A suite, or a folder of suites; several times.")
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks of lm-eval: names or YAML files, with commas.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="The model that an adapter is of.")] = None,
+    engine: Annotated[str, typer.Option(help="vllm or torch.")] = "vllm",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    max_model_len: Annotated[int | None, typer.Option(min=8)] = None,
+    chat_template: Annotated[str, typer.Option(help="auto, always or never.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("evaluation"),
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Ask for every answer.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each.")] = None,
+) -> None:
+    """Run a model on suites; exit status 3 where something could not be run or scored."""
+    from ztom.cli.evaluation_run import EvalRequest, eval_command
+
+    fields = {
+        "name": engine,
+        "dtype": dtype,
+        "max_model_len": max_model_len,
+        "chat_template": chat_template,
+    }
+    request = EvalRequest(
+        model=model,
+        base=base,
+        suites=suite or [],
+        tasks=[name.strip() for name in (tasks or "").split(",") if name.strip()],
+        engine=fields,
+        out=out,
+        use_cache=not no_cache,
+        limit=limit,
+    )
+    raise typer.Exit(eval_command(request))
 
 
 @app.command()
@@ -327,8 +372,11 @@ def deploy(
     project_id: Annotated[
         str | None, typer.Option("--project", help="That it belongs to; administrators need none.")
     ] = None,
+    verdict: Annotated[
+        Path | None, typer.Option(help="What ztom gate said of it: put on record first.")
+    ] = None,
     insist: Annotated[
-        bool, typer.Option("--insist", help="Although no search proved it better; recorded.")
+        bool, typer.Option("--insist", help="Although neither gate nor search let it; recorded.")
     ] = False,
     set: _Set = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait; 0 returns at once.")] = 600,
@@ -345,6 +393,7 @@ def deploy(
         "live": live,
         "name": name,
         "project_id": project_id,
+        "verdict": verdict,
         "insist": insist,
     }
     raise typer.Exit(

@@ -27,6 +27,7 @@ import httpx
 from ztom.client.endpoints import Endpoints
 from ztom.client.records import Checkpoint, Project, SearchAnswer, Trial
 from ztom.client.transfer import Sending, bar, unpack
+from ztom.client.verdicts import Verdicts
 from ztom.errors import ConfigError, ServerError
 
 _CONNECT_S = 10.0
@@ -60,6 +61,8 @@ class Client:
             self._http.headers["Authorization"] = f"Bearer {key}"
         #: What is served: deployments, endpoints, releases.
         self.endpoints = Endpoints(self._json, self._follow)
+        #: What the gate said.
+        self.verdicts = Verdicts(self._json)
 
     @classmethod
     def login(cls, server: str | None, username: str, password: str) -> Self:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ztom.client.verdicts import read_verdict
+
 Document = Mapping[str, Any]
 
 
@@ -50,6 +52,7 @@ class Endpoints:
         shadow: float | None = None,
         rule: Document | None = None,
         plan: Document | None = None,
+        verdict: Document | str | Path | None = None,
         insist: bool = False,
     ) -> Document:
         """Have a variant served; it gets its traffic once it is ready.
@@ -67,7 +70,8 @@ class Endpoints:
             shadow: Give it copies of this share, in percent.
             rule: Give it the requests with this ``header`` and ``value``, or of this ``key``.
             plan: Of the release; the default one when nothing else is said.
-            insist: Although it is not proved to be better.
+            verdict: Of the gate on it, or its file; it is put on record first.
+            insist: Although neither the gate nor a search let it pass.
         """
         wishes = {"now": now, "live": live, "insist": insist}
         body = {
@@ -81,6 +85,7 @@ class Endpoints:
             "shadow": shadow,
             "rule": rule,
             "plan": plan,
+            "verdict": None if verdict is None else read_verdict(verdict),
             **{key: True for key, value in wishes.items() if value},
         }
         given = {key: value for key, value in body.items() if value is not None}

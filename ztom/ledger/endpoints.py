@@ -71,7 +71,7 @@ class NewDeployment:
         options: How it is served.
         intent: What traffic it gets once it is ready.
         project_id: The project that it belongs to.
-        insisted: Wanted without an ``improved`` verdict.
+        insisted: Wanted although neither the gate nor a search let it pass.
         note: For the audit chain.
     """
 

@@ -183,10 +183,23 @@ class ReleaseStep(_Config):
         return self.kind is StepKind.SHADOW or self.percent < 100.0
 
 
+class ReleaseGate(StrEnum):
+    """What has to be on record of the candidate before the release begins.
+
+    ``pass``: that the gate has passed it. ``champion``: the same, compared with the variant that is
+    stable when the release begins; where nothing is stable yet, there is nothing to compare with.
+    """
+
+    NONE = "none"
+    PASS = "pass"
+    CHAMPION = "champion"
+
+
 class ReleasePlan(_Config):
     """A release from its first step to the promotion.
 
     Attributes:
+        gate: What has to be on record before it begins.
         steps: Shadow steps, then canary steps, percents rising; the last a canary at 100 %, after a
             step in which stable was measured: at 100 % there is no stable traffic to compare with,
             and stable's counts of the earlier steps stand in for it.
@@ -194,6 +207,7 @@ class ReleasePlan(_Config):
             worse than allowed, each over the whole release; see the module.
     """
 
+    gate: ReleaseGate = ReleaseGate.NONE
     steps: Annotated[tuple[ReleaseStep, ...], Field(min_length=1, max_length=100)]
     alpha: Annotated[float, Field(gt=0.0, le=0.5, allow_inf_nan=False, strict=True)] = 0.05
 

@@ -6,16 +6,18 @@ Everything here is written to the ledger and answered at once; the controller ma
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter
-from pydantic import Field, StringConstraints
+from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.routes.endpoints import Alias, may_alias, owner_of, table_of
+from serve_apps.control_plane.routes.verdicts import DigestStart, record_verdict
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.wire import Id, Strict
+from serve_apps.controller.clearance import refusal, require_gate, said
 from serve_apps.controller.declared import Difference, WantedEndpoint, differences
 from serve_apps.controller.specs import DeployOptions, parse_options
 from serve_apps.controller.traffic import (
@@ -25,18 +27,24 @@ from serve_apps.controller.traffic import (
     rollback,
     route_of,
     set_traffic,
+    stable_of,
 )
 from serve_apps.controller.variants import Found, find_variant
 from ztom.checkpoints.reference import parse_reference
-from ztom.errors import ConfigError, NotOnRecordError, ReferenceRefusedError
+from ztom.errors import (
+    ConfigError,
+    GateRefusedError,
+    NotOnRecordError,
+    ReferenceRefusedError,
+)
+from ztom.evaluation.verdict import Verdict
 from ztom.ledger.endpoints import DeploymentRecord, NewDeployment
 from ztom.ledger.project_files import Storage
+from ztom.ledger.verdicts import VerdictRecord
 from ztom.rollout.plan import parse_plan
 from ztom.rollout.routing import SHORT, Match, Percent, RoutingTable, variant_id
 
 router = APIRouter(tags=["deployments"])
-
-DigestStart = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
 
 
 class Deploy(Strict):
@@ -44,7 +52,8 @@ class Deploy(Strict):
 
     Without ``now``, ``canary``, ``shadow``, ``rule``, ``live`` and ``plan``, a release by the
     default plan moves the traffic; a new alias is given to the variant at once. ``live`` swaps it
-    into the engine of the stable variant, without a restart.
+    into the engine of the stable variant, without a restart. ``verdict`` is what the gate said of
+    the variant; it is put on record first.
     """
 
     alias: Alias
@@ -59,6 +68,7 @@ class Deploy(Strict):
     rule: Match | None = None
     plan: dict[str, Any] | None = None
     live: bool = False
+    verdict: Verdict | None = None
     insist: bool = False
 
 
@@ -76,20 +86,50 @@ def deploy(body: Deploy, caller: CallerOf, services: ServicesOf) -> dict[str, An
     return _deploy(body, caller, services)
 
 
-def _checked(body: Deploy, caller: Caller, services: Services) -> Found:
+class _Checked(NamedTuple):
+    """A variant that may be deployed.
+
+    Attributes:
+        gate: What the gate has said of it, the last time.
+        refused: Why it takes insistence; None when it takes none.
+    """
+
+    found: Found
+    gate: VerdictRecord | None
+    refused: str | None
+
+
+def _checked(body: Deploy, caller: Caller, services: Services) -> _Checked:
     """The variant, after everything was refused that can be whatever else happens meanwhile."""
     caller.project_or_operator(body.project_id)
+    _refuse_foreign(body.alias, body.project_id, services)
     found = _found(body, services)
-    _check_verdict(found, insist=body.insist)
     if "swap_into" in body.options:
         raise ConfigError("swap_into is not an option", fix="Deploy with live instead.")
     _check_places(found, _as_before(body, found, services)[1], services)
-    return found
+    if body.verdict is not None:
+        record_verdict(body.verdict, body.project_id, caller, services, of=found.digest)
+    return _gated(body, found, services)
+
+
+def _gated(body: Deploy, found: Found, services: Services) -> _Checked:
+    """No green, no ship; see `serve_apps.controller.clearance`."""
+    verdicts, project = services.ledger.verdicts, body.project_id
+    gate = verdicts.latest(found.digest, project_id=project)
+    required = services.config.gate_required
+    refused = refusal(gate, proof=found.verdict, gate_required=required)
+    if refused is not None and not body.insist:
+        fix = "Deploy it with insist, which is recorded, if you want it all the same."
+        raise GateRefusedError(refused, fix=fix)
+    stable = stable_of(table_of(services)[1], body.alias)
+    asked = intent_of(body).gate
+    require_gate(verdicts, asked, candidate=found.digest, stable=stable, project_id=project)
+    return _Checked(found, gate, refused)
 
 
 def _deploy(body: Deploy, caller: Caller, services: Services) -> dict[str, Any]:
     intent = intent_of(body)
-    found = _checked(body, caller, services)
+    found, gate, refused = _checked(body, caller, services)
     name, options = _as_before(body, found, services)
     if body.live:
         options = _swapped_in(found, body.alias, options, services)
@@ -106,8 +146,8 @@ def _deploy(body: Deploy, caller: Caller, services: Services) -> dict[str, Any]:
             options=options.model_dump(mode="json", exclude_defaults=True),
             intent=intent.model_dump(mode="json"),
             project_id=body.project_id,
-            insisted=body.insist and found.verdict != "improved",
-            note=f"for {body.alias}; verdict: {found.verdict or 'none'}"
+            insisted=refused is not None,
+            note=f"for {body.alias}; verdict: {found.verdict or 'none'}; gate: {said(gate)}"
             + ("; insisted on" if body.insist else ""),
         ),
         actor=caller.actor,
@@ -159,9 +199,7 @@ def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[dict[str,
     """
     for alias, each in body.endpoints.items():
         caller.project_or_operator(each.project)
-        owner = owner_of(alias, services)
-        if owner is not None and owner[0] != each.project:
-            raise NotOnRecordError("there is no such endpoint", got=alias)
+        _refuse_foreign(alias, each.project, services)
     projects = {each.project for each in body.endpoints.values()} or {None}
     seen = [
         alias
@@ -267,15 +305,11 @@ def _check_places(found: Found, options: DeployOptions, services: Services) -> N
             parse_reference(reference, settings=services.pointers)
 
 
-def _check_verdict(found: Found, *, insist: bool) -> None:
-    if found.verdict == "improved" or insist:
-        return
-    raise ConfigError(
-        "the variant is not proved to be better",
-        got=f"verdict: {found.verdict or 'none'}",
-        expected="verdict: improved",
-        fix="Deploy it with insist, which is recorded, if you want it all the same.",
-    )
+def _refuse_foreign(alias: str, project_id: str | None, services: Services) -> None:
+    """What there is under another project's alias is nothing to learn from what is refused."""
+    owner = owner_of(alias, services)
+    if owner is not None and owner[0] != project_id:
+        raise NotOnRecordError("there is no such endpoint", got=alias)
 
 
 def _as_before(body: Deploy, found: Found, services: Services) -> tuple[str, DeployOptions]:

@@ -1,0 +1,323 @@
+"""How often the gate errs, and what it sees: made-up candidates, judged by the real gate.
+
+    python benchmarks/gate_calibration.py [--runs 2000] [--seed 0]
+
+Champion and candidate answer the same items. They differ on 10 % of them unless said otherwise, as
+two runs of one recipe may; *same* candidates win as many as they lose. alpha is 0.05. Beside the
+gate stand, on the same data: *bare*, what a point threshold would pass (the metric reaches its
+floor, or the drop is within the margin), and *naive*, what a bootstrap of single items instead of
+clusters would (lower bound of the difference against the margin, or of the metric against its
+floor; for frozen suites it passes unless the whole interval is below zero).
+
+Wanted: wrong blocks of *same* frozen candidates in 5 % at most, wrong passes *at the margin* and
+*at the floor* in 5 % at most, drops of 3 points at n = 1,000 caught in 90 % at least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from ztom.evaluation.aligned import ref_of
+from ztom.evaluation.gate import decide
+from ztom.evaluation.results import ItemResult, ModelRef, SuiteRun
+from ztom.evaluation.statistics import mcnemar
+from ztom.evaluation.suite import Item, Layer, MetricName, Suite, SuiteConfig
+from ztom.evaluation.verdict import Outcome, Verdict
+
+ALPHA = 0.05
+Bools = NDArray[np.bool_]
+CANDIDATE, CHAMPION = (
+    ModelRef(name=name, digest=hashlib.sha256(name.encode()).hexdigest())
+    for name in ("candidate", "champion")
+)
+
+
+class Bench:
+    """A suite, and results on it from right and wrong answers."""
+
+    def __init__(
+        self,
+        layer: Layer,
+        *,
+        n: int,
+        cluster: int = 1,
+        margin: float = 0.03,
+        floor: float = 0.0,
+        metric: MetricName = MetricName.EXACT_MATCH,
+        name: str = "made-up",
+    ) -> None:
+        config = SuiteConfig(
+            name=name,
+            version="1.0.0",
+            layer=layer,
+            metric=metric,
+            floor=floor,
+            margin=margin,
+            alpha=ALPHA,
+            owner="benchmarks",
+        )
+        items = tuple(
+            Item(id=f"{i:05}", input="", cluster_id=str(i // cluster) if cluster > 1 else None)
+            for i in range(n)
+        )
+        self.cluster = cluster
+        self.suite = Suite(config=config, items=items, digest="0" * 64)
+        self._results = [[ItemResult(id=i.id, value=v) for v in (0.0, 1.0)] for i in items]
+
+    def run(self, model: ModelRef, right: Bools) -> SuiteRun:
+        """Results of a model that is right there."""
+        pairs = zip(self._results, right.tolist(), strict=True)
+        items = tuple(results[is_right] for results, is_right in pairs)
+        return SuiteRun(suite=ref_of(self.suite), model=model, key="made-up", items=items)
+
+
+@dataclass(frozen=True)
+class World:
+    """How candidates come about.
+
+    Attributes:
+        drop: Champion's true share of right answers minus the candidate's.
+        discordance: Share of items on which they differ.
+        right: The candidate's share of right answers.
+    """
+
+    drop: float = 0.0
+    discordance: float = 0.1
+    right: float = 0.8
+
+    def draw(self, n: int, rng: np.random.Generator, *, cluster: int = 1) -> tuple[Bools, Bools]:
+        """Champion's and candidate's right answers; items of a cluster share their luck.
+
+        In clusters, whether items are lost or gained is drawn once for the whole cluster, and its
+        items are right with a probability of its own.
+        """
+        clusters = n // cluster
+        lost = (self.discordance + self.drop) / 2.0
+        share = (self.right - self.discordance + lost) / (1.0 - self.discordance)
+        right = np.full(clusters, share)
+        if cluster > 1:
+            right = rng.beta(4.0 * share, 4.0 * (1.0 - share), clusters)
+        changed = rng.random(n) < self.discordance
+        falls = np.repeat(rng.random(clusters) < lost / self.discordance, cluster)
+        same = rng.random(n) < np.repeat(right, cluster)
+        return np.where(changed, falls, same), np.where(changed, ~falls, same)
+
+
+def naive_bounds(
+    champion: Bools | None, candidate: Bools, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Percentiles of a bootstrap of single items: a resample of three kinds is a multinomial."""
+    n = candidate.size
+    before = np.zeros_like(candidate) if champion is None else champion
+    worse, better = int(np.sum(before & ~candidate)), int(np.sum(candidate & ~before))
+    drawn = rng.multinomial(n, np.array([worse, better, n - worse - better]) / n, size=2000)
+    low, high = np.quantile((drawn[:, 1] - drawn[:, 0]) / n, [ALPHA, 1.0 - ALPHA])
+    return float(low), float(high)
+
+
+def by_points(bench: Bench, champion: Bools, candidate: Bools) -> bool:
+    """Whether a bare threshold passes it."""
+    config = bench.suite.config
+    drop = float(champion.mean() - candidate.mean())
+    return drop <= config.margin and float(candidate.mean()) >= config.floor
+
+
+def by_items(bench: Bench, champion: Bools, candidate: Bools, rng: np.random.Generator) -> bool:
+    """Whether a bootstrap that knows no clusters passes it."""
+    config = bench.suite.config
+    low, high = naive_bounds(champion, candidate, rng)
+    if config.layer is Layer.FROZEN:
+        return high >= 0.0
+    return low >= -config.margin and naive_bounds(None, candidate, rng)[0] >= config.floor
+
+
+def report(name: str, bench: Bench, world: World, options: argparse.Namespace) -> None:
+    """Judge many candidates and print one line."""
+    started = time.perf_counter()
+    rng = np.random.default_rng(options.seed)
+    ends: Counter[str] = Counter()
+    for run in range(options.runs):
+        champion, candidate = world.draw(len(bench.suite.items), rng, cluster=bench.cluster)
+        verdict = decide(
+            [bench.run(CANDIDATE, candidate)],
+            [bench.run(CHAMPION, champion)],
+            [bench.suite],
+            seed=run,
+        )
+        ends[verdict.outcome] += 1
+        ends["bare"] += by_points(bench, champion, candidate)
+        ends["naive"] += bench.cluster > 1 and by_items(bench, champion, candidate, rng)
+    naive = f"{100.0 * ends['naive'] / options.runs:8.1f}" if bench.cluster > 1 else f"{'-':>8}"
+    print_line(name, ends, f"{100.0 * ends['bare'] / options.runs:8.1f} {naive}", options, started)
+
+
+def report_family(
+    name: str, benches: list[Bench], worlds: list[World], options: argparse.Namespace
+) -> None:
+    """Judge candidates on several suites; print what would fail without Holm's correction, too."""
+    started = time.perf_counter()
+    rng = np.random.default_rng(options.seed)
+    ends: Counter[str] = Counter()
+    for run in range(options.runs):
+        drawn = [w.draw(len(b.suite.items), rng) for b, w in zip(benches, worlds, strict=True)]
+        verdict = decide(
+            [bench.run(CANDIDATE, ours) for bench, (_, ours) in zip(benches, drawn, strict=True)],
+            [
+                bench.run(CHAMPION, theirs)
+                for bench, (theirs, _) in zip(benches, drawn, strict=True)
+            ],
+            [bench.suite for bench in benches],
+            seed=run,
+        )
+        ends[verdict.outcome] += 1
+        ends["raw"] += min(raw_p_values(verdict)) <= ALPHA
+    raw = f"{100.0 * ends['raw'] / options.runs:8.1f} {'':8}"
+    print_line(name, ends, raw, options, started)
+
+
+def raw_p_values(verdict: Verdict) -> Iterator[float]:
+    """Of every test."""
+    for suite in verdict.suites:
+        yield from (f.p_value for f in suite.findings if f.p_value is not None)
+
+
+def print_line(
+    name: str, ends: Counter[str], more: str, options: argparse.Namespace, started: float
+) -> None:
+    """Print shares in percent, and how long it took."""
+    shares = " ".join(f"{100.0 * ends[kind] / options.runs:8.1f}" for kind in Outcome)
+    print(f"{name:58} {shares} {more} {time.perf_counter() - started:5.0f}", flush=True)
+
+
+def print_head(*more: str) -> None:
+    """Print the head of a table."""
+    names = ("pass", "fail", "open", *more)
+    print(f"\n{'':58} {' '.join(f'{name:>8}' for name in names)} {'s':>5}")
+
+
+def one_suite(options: argparse.Namespace) -> None:
+    """Tables of single suites."""
+    print_head("bare", "naive")
+    same, drop = World(), World(drop=0.03)
+    frozen = Bench(Layer.FROZEN, n=1000)
+    report("frozen, n 1,000: same", frozen, same, options)
+    report("frozen, n 1,000: 3 points worse", frozen, drop, options)
+    for told, world in (("same", same), ("3 points worse", drop)):
+        fail = 100.0 * chance_to_fail(world, 1000)
+        print(f"{f'   {told}, summed over all outcomes':58} {100.0 - fail:8.1f} {fail:8.1f}")
+    small = Bench(Layer.FROZEN, n=100)
+    report("frozen, n 100: same", small, same, options)
+    report("frozen, n 100: 3 points worse", small, drop, options)
+    for margin in (0.03, 0.04):
+        task = Bench(Layer.TASK, n=1000, margin=margin)
+        told = f"task, n 1,000, margin {margin:g}"
+        report(f"{told}: same", task, same, options)
+        report(f"{told}: 3 points worse", task, drop, options)
+        if margin != drop.drop:
+            report(f"{told}: worse by the margin", task, World(drop=margin), options)
+    floor = Bench(Layer.TASK, n=100, floor=0.7, margin=1.0)
+    for right in (0.68, 0.7, 0.85):
+        world = World(right=right)
+        report(f"task, n 100, floor 0.7: right in {100 * right:g} %", floor, world, options)
+
+
+def chance_to_fail(world: World, n: int) -> float:
+    """Of a frozen suite: McNemar's test over all outcomes but the next to impossible ones."""
+    share = (world.discordance + world.drop) / 2.0 / world.discordance
+    found = 0.0
+    for changed in range(*binom.ppf([1e-9, 1.0 - 1e-9], n, world.discordance).astype(int)):
+        losses = np.arange(changed + 1)
+        shown = [mcnemar(lost, changed - lost) <= ALPHA for lost in losses.tolist()]
+        fails = binom.pmf(losses[shown], changed, share).sum()
+        found += float(binom.pmf(changed, n, world.discordance) * fails)
+    return found
+
+
+def clustered(options: argparse.Namespace) -> None:
+    """The table of clusters."""
+    print_head("bare", "naive")
+    n, cluster, told = 1000, 20, "50 clusters of 20"
+    frozen = Bench(Layer.FROZEN, n=n, cluster=cluster)
+    report(f"frozen, {told}: same", frozen, World(), options)
+    task = Bench(Layer.TASK, n=n, cluster=cluster, margin=0.05)
+    report(f"task, margin 0.05, {told}: same", task, World(), options)
+    report(f"task, margin 0.05, {told}: worse by the margin", task, World(drop=0.05), options)
+    floor = Bench(Layer.TASK, n=n, cluster=cluster, floor=0.8, margin=1.0)
+    report(f"task, floor 0.8, {told}: right in 80 %", floor, World(right=0.8), options)
+
+
+def families(options: argparse.Namespace) -> None:
+    """The table of several suites."""
+    print_head("no Holm", "")
+    for number in (5, 20):
+        names = [f"suite-{i}" for i in range(number)]
+        frozen = [Bench(Layer.FROZEN, n=300, margin=0.08, name=name) for name in names]
+        told = f"{number} frozen suites, n 300, margin 0.08"
+        report_family(f"{told}: same", frozen, [World()] * number, options)
+        one_bad = [World(drop=0.08), *[World()] * (number - 1)]
+        report_family(f"{told}: one 8 points worse", frozen, one_bad, options)
+        task = [Bench(Layer.TASK, n=300, margin=0.08, name=name) for name in names]
+        told = f"{number} task suites, n 300, margin 0.08"
+        report_family(f"{told}: one worse by the margin", task, one_bad, options)
+
+
+def timing() -> None:
+    """How long one decision takes."""
+    print("\nseconds for one decision on 10,000 items")
+    rng = np.random.default_rng(0)
+    for name, bench in (
+        ("frozen, independent", Bench(Layer.FROZEN, n=10_000)),
+        ("task, independent", Bench(Layer.TASK, n=10_000)),
+        ("task, 5,000 clusters of 2", Bench(Layer.TASK, n=10_000, cluster=2)),
+        ("task, 500 clusters of 20", Bench(Layer.TASK, n=10_000, cluster=20)),
+    ):
+        champion, candidate = World().draw(10_000, rng, cluster=bench.cluster)
+        time_decision(name, bench, bench.run(CANDIDATE, candidate), bench.run(CHAMPION, champion))
+    bench = Bench(Layer.FROZEN, n=10_000, metric=MetricName.ROUGE_L)
+    run = bench.run(CHAMPION, np.ones(10_000, dtype=np.bool_))
+    graded = [
+        run.model_copy(
+            update={
+                "model": model,
+                "items": tuple(
+                    item.model_copy(update={"value": value})
+                    for item, value in zip(run.items, rng.random(10_000).tolist(), strict=True)
+                ),
+            }
+        )
+        for model in (CANDIDATE, CHAMPION)
+    ]
+    time_decision("frozen, graded, every item changed", bench, *graded)
+
+
+def time_decision(name: str, bench: Bench, candidate: SuiteRun, champion: SuiteRun) -> None:
+    """Print how long it takes."""
+    started = time.perf_counter()
+    decide([candidate], [champion], [bench.suite])
+    print(f"{name:58} {time.perf_counter() - started:8.2f}", flush=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    print(f"percent of {options.runs:,} candidates; 'open' is inconclusive and blocks, too")
+    one_suite(options)
+    clustered(options)
+    families(options)
+    timing()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Verdicts over HTTP, and what they decide where somebody deploys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from server_helpers import Server, serving
+from variant_folders import FAST, ZEROS, deploy, ready, variant, verdict_of
+
+from serve_apps.control_plane.config import ServerConfig
+from ztom.client import Client
+from ztom.errors import ConfigError, ServerError
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    roots = tmp_path / "variants"
+    roots.mkdir()
+    return {"data": tmp_path / "data", "pointer_roots": (str(roots),), "poll_s": 0.05}
+
+
+@pytest.fixture
+def server(config: dict[str, Any]) -> Iterator[Server]:
+    with serving(ServerConfig(**config)) as server:
+        yield server
+
+
+@pytest.fixture
+def admin(server: Server) -> Iterator[Client]:
+    with chief_of(server) as client:
+        yield client
+
+
+def chief_of(server: Server) -> Client:
+    return Client(server.url, key=key_of(server.as_user("chief", admin=True)))
+
+
+def key_of(session: requests.Session) -> str:
+    return str(session.headers["Authorization"]).removeprefix("Bearer ")
+
+
+def notes(server: Server) -> list[str]:
+    return [entry.event.note for entry in server.services.ledger.audit_entries()]
+
+
+def test_a_verdict_is_recorded_listed_and_given_back(server, admin, tmp_path) -> None:
+    document = verdict_of("a" * 64, champion="b" * 64)
+    path = tmp_path / "verdict.json"
+    path.write_text(json.dumps(document, sort_keys=True, indent=1) + "\n")
+    record = admin.verdicts.record(path)
+    assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (record["outcome"], record["champion"]) == ("pass", "b" * 64)
+    assert admin.verdicts.record(document) == record, "again"
+    other = admin.verdicts.record(verdict_of("c" * 64, "fail"))
+    assert admin.verdicts.all() == [other, record]
+    assert admin.verdicts.all("aaaaaaaa") == [record]
+    assert admin.verdicts.get(record["sha256"])["verdict"] == document
+    with pytest.raises(ServerError, match="404"):
+        admin.verdicts.get(ZEROS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"outcome": "green"}, "outcome"),
+        ({"signature": "me"}, "signature"),
+        ({"seed": None}, "seed"),
+        ({"format": 2}, "format"),
+        ({"candidate": {"name": "c", "digest": "A" * 64}}, "digest"),
+        ({"outcome": "pass", "suites": []}, "contradicts itself"),
+        ({"outcome": "fail"}, "contradicts itself"),
+    ],
+)
+def test_what_is_no_verdict_is_refused(admin, change, message) -> None:
+    with pytest.raises(ServerError, match=f"422.*{message}"):
+        admin.verdicts.record(verdict_of(ZEROS) | change)
+    assert admin.verdicts.all() == []
+
+
+def test_a_file_that_is_no_verdict_is_not_sent(admin, tmp_path) -> None:
+    path = tmp_path / "verdict.json"
+    for content in (None, "[]", "{", '{"alpha": NaN}', "[" * 10**5):
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(ConfigError, match=r"verdict\.json"):
+            admin.verdicts.record(path)
+
+
+def test_a_body_that_is_too_long_is_refused(config) -> None:
+    with (
+        serving(ServerConfig(**config, max_body_bytes=2000)) as server,
+        chief_of(server) as admin,
+        pytest.raises(ServerError, match="413"),
+    ):
+        admin.verdicts.record(verdict_of(ZEROS) | {"reasons": ["x" * 2000]})
+
+
+def test_a_verdict_is_its_projects(server, admin) -> None:
+    owner, stranger = server.as_user("owner"), server.as_user("stranger")
+    project = server.project(owner)
+    folder, digest = variant(server, "one")
+    with (
+        Client(server.url, key=key_of(owner)) as mine,
+        Client(server.url, key=key_of(stranger)) as other,
+    ):
+        record = mine.verdicts.record(verdict_of(digest, "fail"), project_id=project)
+        assert [each["projectId"] for each in mine.verdicts.all()] == [project]
+        assert other.verdicts.all() == []
+        with pytest.raises(ServerError, match="404"):
+            other.verdicts.get(record["sha256"])
+        with pytest.raises(ServerError, match="404"):
+            other.verdicts.record(verdict_of(digest), project_id=project)
+        with pytest.raises(ServerError, match="403"):
+            mine.verdicts.record(verdict_of(digest))
+        with pytest.raises(ServerError, match="the gate says fail"):
+            mine.endpoints.deploy("mine", path=folder, project_id=project)
+        theirs = server.project(stranger, "q")
+        assert other.endpoints.deploy("other", path=folder, project_id=theirs)["state"]
+        with pytest.raises(ServerError, match="404.*no such endpoint"):
+            mine.endpoints.deploy("other", path=folder, project_id=project, insist=True)
+
+
+def test_what_the_gate_failed_takes_insistence(server, admin) -> None:
+    folder, digest = variant(server, "one")
+    record = admin.verdicts.record(verdict_of(digest, "fail"))
+    with pytest.raises(ServerError, match="the gate says fail"):
+        admin.endpoints.deploy("support", path=folder)
+    assert admin.endpoints.deployments() == []
+    assert admin.endpoints.deploy("support", path=folder, insist=True)["insisted"]
+    note = f"for support; verdict: improved; gate: fail ({record['sha256'][:12]}); insisted on"
+    assert note in notes(server)
+
+
+def test_what_the_gate_passed_needs_no_proof(server, admin) -> None:
+    folder, digest = variant(server, "hand", verdict=None)
+    with pytest.raises(ServerError, match="not proved to be better"):
+        admin.endpoints.deploy("support", path=folder)
+    record = admin.verdicts.record(verdict_of(digest))
+    assert not admin.endpoints.deploy("support", path=folder)["insisted"]
+    assert f"for support; verdict: none; gate: pass ({record['sha256'][:12]})" in notes(server)
+
+
+def test_a_verdict_comes_with_its_deployment(server, admin) -> None:
+    folder, digest = variant(server, "hand", verdict=None)
+    with pytest.raises(ServerError, match="422.*another variant"):
+        admin.endpoints.deploy("support", path=folder, verdict=verdict_of(ZEROS), insist=True)
+    assert admin.verdicts.all() == []
+    with pytest.raises(ServerError, match="the gate says inconclusive"):
+        admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest, "inconclusive"))
+    assert [each["outcome"] for each in admin.verdicts.all(digest)] == ["inconclusive"]
+    admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest))
+    ready(admin, digest)
+
+
+def test_a_server_may_ask_for_the_gate(config) -> None:
+    with serving(ServerConfig(**config, gate_required=True)) as server, chief_of(server) as admin:
+        folder, digest = variant(server, "one")
+        with pytest.raises(ServerError, match="this server asks for one"):
+            admin.endpoints.deploy("support", path=folder)
+        admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest))
+        ready(admin, digest)
+
+
+def test_a_release_by_a_gated_plan(server, admin) -> None:
+    _, one = deploy(server, admin, "one")
+    folder, two = variant(server, "two")
+    plan = {**FAST, "gate": "champion"}
+    for verdict in (None, verdict_of(two, champion=ZEROS)):
+        for insist in (False, True):
+            with pytest.raises(ServerError, match=f"422.*compared with {one[:12]}"):
+                admin.endpoints.deploy(
+                    "support", path=folder, plan=plan, verdict=verdict, insist=insist
+                )
+    assert len(admin.endpoints.deployments()) == 1
+    passed = verdict_of(two, champion=one)
+    admin.endpoints.deploy("support", path=folder, plan=plan, verdict=passed)
+    ready(admin, two)
+    (release,) = admin.endpoints.releases()
+    assert (release["candidate"], release["plan"]["gate"]) == (two, "champion")
+
+
+def test_a_declarative_file_holds_verdicts(server, admin) -> None:
+    folder, digest = variant(server, "hand", verdict=None)
+    stable = {"path": str(folder), "verdict": verdict_of(digest)}
+    assert admin.endpoints.apply({"support": {"stable": stable}}, dry_run=True)
+    assert admin.verdicts.all() == []
+    admin.endpoints.apply({"support": {"stable": stable}})
+    assert [each["outcome"] for each in admin.verdicts.all(digest)] == ["pass"]
+    ready(admin, digest)
+    assert admin.endpoints.apply({"support": {"stable": stable}}) == []

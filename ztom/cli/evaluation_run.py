@@ -1,0 +1,193 @@
+"""``ztom eval``: run a model on suites, and on tasks of lm-eval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from ztom.cli.console import plain_console
+from ztom.cli.found_suites import FoundSuite, read_suites
+from ztom.engines.config import EngineConfig
+from ztom.engines.protocol import Engine
+from ztom.errors import ConfigError, EvaluationError, ZtomError
+from ztom.evaluation.aligned import scores
+from ztom.evaluation.cache import AnswerCache
+from ztom.evaluation.files import load_suite
+from ztom.evaluation.harness import LEFT_OUT, RunOptions, run_suite
+from ztom.evaluation.lm_tasks import TasksRun, run_tasks
+from ztom.evaluation.metrics import build_metric
+from ztom.evaluation.models import OpenModel, open_model, setup_digest
+from ztom.evaluation.resampling import metric
+from ztom.evaluation.results import ModelRef, SuiteRun
+from ztom.evaluation.run_files import write_document, write_run
+from ztom.evaluation.suite import Suite
+from ztom.settings import Settings
+
+#: Something could not be run or scored; the same status as of a gate that could not be asked.
+HARNESS_ERROR = 3
+TASKS_FILE = "tasks.json"
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """What was asked for on the command line.
+
+    Attributes:
+        model: A variant's folder or a checkpoint's reference.
+        base: What an adapter belongs to.
+        suites: Suites, or folders of suites.
+        tasks: Of lm-eval: names or YAML files.
+        engine: Fields of `ztom.engines.config.EngineConfig`.
+        out: Where results go.
+        use_cache: Whether known answers are used and new ones kept.
+        limit: Items of each suite and documents of each task; all when None.
+    """
+
+    model: str
+    base: str | None
+    suites: Sequence[Path]
+    tasks: Sequence[str]
+    engine: Mapping[str, object]
+    out: Path
+    use_cache: bool
+    limit: int | None
+
+
+def eval_command(request: EvalRequest) -> int:
+    """Run, write results, print a table; returns the exit status: 0, or 3 for harness errors."""
+    try:
+        return _evaluate(request)
+    except ZtomError as error:
+        console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+        console.print(f"{type(error).__name__}: {error}", style="red", soft_wrap=True)
+        return HARNESS_ERROR
+
+
+def _evaluate(request: EvalRequest) -> int:
+    settings = Settings()
+    suites = read_suites(request.suites, read=load_suite)
+    if not suites and not request.tasks:
+        raise EvaluationError("there is nothing to run", fix="Give --suite or --tasks.")
+    config = engine_config(request.engine)
+    for each in suites:  # what is wrong with a metric shows before a model is loaded
+        build_metric(each.suite, import_paths=each.import_paths).close()
+    model = open_model(request.model, base=request.base, settings=settings)
+    engine = model.load(config, settings=settings)
+    try:
+        runs = run_suites(
+            suites,
+            model.ref,
+            engine,
+            setup=setup_digest(config),
+            out=request.out,
+            use_cache=request.use_cache,
+            limit=request.limit,
+        )
+        tasks = _run_tasks(request, model, engine) if request.tasks else None
+    finally:
+        engine.close()
+    console = plain_console()
+    console.print(f"{model.ref.name}, content {model.ref.digest[:12]}")
+    if runs:
+        console.print(_suites_table(runs, [each.suite for each in suites]))
+    if tasks is not None:
+        console.print(_tasks_table(tasks))
+    return HARNESS_ERROR if any(_unscored(run) for run in runs) else 0
+
+
+def engine_config(fields: Mapping[str, object]) -> EngineConfig:
+    """The configuration, or an error that names the option."""
+    try:
+        return EngineConfig.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"the engine's {'.'.join(map(str, first['loc']))} is wrong", got=first["msg"]
+        ) from error
+
+
+def run_suites(
+    suites: Sequence[FoundSuite],
+    model: ModelRef,
+    engine: Engine,
+    *,
+    setup: str,
+    out: Path,
+    use_cache: bool,
+    limit: int | None = None,
+) -> list[SuiteRun]:
+    """Run a model on suites and write each result as soon as it is there."""
+    runs = []
+    path = Settings().cache / "evaluation" / "answers.db"
+    with AnswerCache(path) if use_cache else nullcontext() as cache:
+        for each in suites:
+            with _bar(each.suite.config.name) as progress:
+                options = RunOptions(limit=limit, import_paths=each.import_paths, progress=progress)
+                run = run_suite(
+                    engine, each.suite, model, setup=setup, cache=cache, options=options
+                )
+            write_run(run, out)
+            runs.append(run)
+    return runs
+
+
+def _run_tasks(request: EvalRequest, model: OpenModel, engine: Engine) -> TasksRun:
+    with _bar("tasks") as progress:
+        run = run_tasks(engine, request.tasks, model.ref, limit=request.limit, progress=progress)
+    write_document(request.out / TASKS_FILE, run.model_dump_json(indent=1))
+    return run
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _unscored(run: SuiteRun) -> int:
+    """Items without a value, those aside that a limit left out."""
+    return sum(item.value is None and item.problem != LEFT_OUT for item in run.items)
+
+
+def _suites_table(runs: Sequence[SuiteRun], suites: Sequence[Suite]) -> Table:
+    headers = ("suite", "version", "metric", "scored", "value", "not scored", "seconds", "")
+    table = Table(*headers, box=None, pad_edge=False)
+    for run, suite in zip(runs, suites, strict=True):
+        scored = [item for item in run.items if item.value is not None]
+        value = "-"
+        if scored:
+            each_its_own = np.arange(len(scored), dtype=np.intp)
+            value = f"{float(metric(scores(suite.config, scored, each_its_own))[0]):.4f}"
+        problems = [item.problem for item in run.items if item.problem not in (None, LEFT_OUT)]
+        table.add_row(
+            run.suite.name,
+            run.suite.version,
+            str(run.suite.metric),
+            f"{len(scored)} of {len(run.items)}",
+            value,
+            str(len(problems)),
+            f"{run.seconds:.1f}",
+            (problems[0] or "")[:100] if problems else "",
+        )
+    return table
+
+
+def _tasks_table(run: TasksRun) -> Table:
+    table = Table("task", "version", "documents", "metric", "value", box=None, pad_edge=False)
+    for task in run.tasks:
+        for name, value in task.metrics.items():
+            error = task.metrics.get(name.replace(",", "_stderr,", 1))
+            if "_stderr" not in name:
+                shown = f"{value:.4f}" + ("" if error is None else f" +- {error:.4f}")
+                table.add_row(task.name, task.version, str(task.n), name, shown)
+    return table

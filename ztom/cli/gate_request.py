@@ -1,0 +1,59 @@
+"""What was asked of ``ztom gate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ztom.errors import ConfigError
+from ztom.evaluation.results import SuiteRun
+
+Who = Literal["candidate", "champion", "base"]
+WHO: tuple[Who, ...] = ("candidate", "champion", "base")
+#: Results of each side that there is.
+Runs = dict[Who, Sequence[SuiteRun]]
+
+
+@dataclass(frozen=True)
+class GateRequest:
+    """What was asked for on the command line.
+
+    Attributes:
+        models: A variant or checkpoint of each side; None where there is none, or results.
+        runs: Files or folders of results of each side.
+        suites: Suites, or folders of suites.
+        first: There is no champion yet.
+        engine: Fields of `ztom.engines.config.EngineConfig`.
+        out: Where verdict and results go.
+        seed: Of everything random.
+        use_cache: Whether known answers are used and new ones kept.
+    """
+
+    models: Mapping[Who, str | None]
+    runs: Mapping[Who, Sequence[Path]]
+    suites: Sequence[Path]
+    first: bool
+    engine: Mapping[str, object]
+    out: Path
+    seed: int
+    use_cache: bool
+
+    def check(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            ConfigError: It does.
+        """
+        for who in WHO:
+            if self.models[who] is not None and self.runs[who]:
+                raise ConfigError(f"there are --{who} and --{who}-run", expected="one of them")
+        if not self.has("candidate"):
+            raise ConfigError("there is no candidate", fix="Give --candidate or --candidate-run.")
+        if self.first and self.has("champion"):
+            raise ConfigError("--first says that there is no champion", got="a champion")
+
+    def has(self, who: Who) -> bool:
+        """Whether there is a model or a result of a side."""
+        return self.models[who] is not None or bool(self.runs[who])

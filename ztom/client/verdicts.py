@@ -1,0 +1,85 @@
+"""Verdicts of the gate on a server's record, from Python.
+
+```python
+with Client("http://127.0.0.1:8000") as client:
+    client.verdicts.record("verdict.json")
+    client.verdicts.all(candidate=digest)[0]["outcome"]  # what holds for a deployment
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ztom.errors import ConfigError
+
+Document = Mapping[str, Any]
+
+
+class Verdicts:
+    """Part of `ztom.client.Client`; what it returns is what the server answers.
+
+    Args:
+        call: Makes a call and reads its answer.
+    """
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def record(self, verdict: Document | str | Path, *, project_id: str | None = None) -> Document:
+        """Put a verdict on record; one that is there already stays as it is.
+
+        Args:
+            verdict: As ``ztom gate`` writes it, or its file.
+            project_id: Whose deployments it counts for; administrators need none.
+
+        Raises:
+            ConfigError: The file is no JSON document, besides what every method raises.
+        """
+        body: dict[str, Any] = {"verdict": read_verdict(verdict)}
+        if project_id is not None:
+            body["projectId"] = project_id
+        found: Document = self._call("POST", "/v1/verdicts", json=body)
+        return found
+
+    def all(self, candidate: str | None = None) -> list[Document]:
+        """Verdicts without their documents, the latest first.
+
+        Args:
+            candidate: Of the one whose digest begins like this.
+        """
+        parameters = {} if candidate is None else {"candidate": candidate}
+        return list(self._call("GET", "/v1/verdicts", params=parameters))
+
+    def get(self, sha256: str) -> Document:
+        """A verdict with its document, by the document's sha256."""
+        found: Document = self._call("GET", f"/v1/verdicts/{sha256}")
+        return found
+
+
+def read_verdict(verdict: Document | str | Path) -> Document:
+    """A verdict's document; of a file, what it holds.
+
+    Raises:
+        ConfigError: The file cannot be read, or holds no JSON object.
+    """
+    if isinstance(verdict, Mapping):
+        return verdict
+    try:
+        content = json.loads(Path(verdict).read_bytes(), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the verdict {verdict} cannot be read", got=error) from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{verdict} is no verdict",
+            got=type(content).__name__,
+            expected="the JSON object that `ztom gate` writes",
+        )
+    return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,1 @@
+"""What decides what ships: suites, how a model is run on them, and the gate."""
