@@ -38,6 +38,7 @@ from serve_apps.variants.identity import identify
 from serve_apps.variants.wire import Reply
 from ztom.client import Client
 
+_FIRST_TOKEN = "first token at"
 Ask = Callable[[dict[str, Any]], AsyncIterator[str]]
 
 
@@ -159,7 +160,7 @@ async def first_token(args: VariantArgs) -> None:
     """Print when the engine in this process has answered one token."""
     async with engine_here(args) as ask:
         await _run(ask, args.variant.name, Load(requests=1, clients=1, tokens=1), range(1))
-        print(time.time(), flush=True)
+        print(_FIRST_TOKEN, time.time(), flush=True)
 
 
 @asynccontextmanager
@@ -185,7 +186,8 @@ def own_start(args: VariantArgs) -> float:
     child = subprocess.run(
         [*command, "--threads", str(int(args.num_cpus))], stdout=subprocess.PIPE, check=True
     )
-    return float(child.stdout.split()[-1]) - began
+    told = child.stdout.decode().partition(_FIRST_TOKEN)[2]
+    return float(told.split()[0]) - began
 
 
 def compare(args: VariantArgs, load: Load, turns: int, home: Path) -> None:

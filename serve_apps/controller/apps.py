@@ -7,7 +7,9 @@ Every call waits for Ray and belongs into a thread.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _CALL_S = 120.0
 _LOOK_S = 5.0
+#: Seconds: Serve puts its whole status together anew, configurations and all, each time.
+_SEEN_S = 1.0
 
 
 class AppState(StrEnum):
@@ -95,8 +99,18 @@ class Apps(Protocol):
 class ServeApps:
     """On the Ray Serve that this process is in."""
 
+    def __init__(self) -> None:
+        self._seen: dict[str, AppStatus] = {}
+        self._seen_until = -math.inf
+
     def status(self) -> dict[str, AppStatus]:
-        """See `Apps.status`."""
+        """See `Apps.status`; what was seen holds for a moment, for looking takes long."""
+        if time.monotonic() >= self._seen_until:
+            self._seen = self._look()
+            self._seen_until = time.monotonic() + _SEEN_S
+        return dict(self._seen)
+
+    def _look(self) -> dict[str, AppStatus]:
         from ray import serve
         from ray.serve.schema import ApplicationStatus
         from ray.serve.schema import ReplicaState as State
@@ -124,6 +138,7 @@ class ServeApps:
 
         from serve_apps.variants.app import build_called, build_shared
 
+        self._seen_until = -math.inf
         args = spec.args
         app = build_called(args) if isinstance(args, VariantArgs) else build_shared(args)
         start_application(serve.RunTarget(app, name=spec.name, route_prefix=None))
@@ -132,6 +147,7 @@ class ServeApps:
         """See `Apps.delete`."""
         from ray import serve
 
+        self._seen_until = -math.inf
         serve.delete(name, _blocking=False)
 
     def prove(

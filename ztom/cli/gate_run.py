@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path, PurePath
 
 from rich.table import Table
@@ -73,6 +74,7 @@ def gate_command(request: GateRequest) -> int:
             base=runs.get("base"),
             first=request.first,
             seed=request.seed,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         _write(request.out, verdict, [each.suite for each in suites], runs)
         _show(verdict, request.out)
