@@ -1,9 +1,9 @@
 """Bringing a server up on one machine: Ray, Serve behind HAProxy, and the control plane.
 
-Ray brings HAProxy along; Serve writes its configuration and runs it. Two lines of that are made
-stricter here before HAProxy reads them, by the program that Serve is told to start in its place:
-HAProxy's own pages are for this machine only, and a client has a deadline for its headers (Serve
-has no option for either).
+Ray brings HAProxy along; Serve writes its configuration and runs it. Three things of that are
+changed before HAProxy reads them, by the program that Serve is told to start in its place: HAProxy's
+own pages are for this machine only, a client has a deadline for its headers, and an HAProxy that
+has just been started and knows no application yet says 503, not 404 (Serve has no option for any).
 """
 
 from __future__ import annotations
@@ -172,6 +172,7 @@ def write_haproxy(folder: Path, *, private: tuple[int, ...]) -> Path:
     path = folder / "haproxy"
     edits = [f"s/^defaults$/&\\n    timeout http-request {_HEADERS_S}s/"]
     edits += [f"s/^\\( *bind\\) [*]\\{{0,1\\}}:{port}$/\\1 127.0.0.1:{port}/" for port in private]
+    edits += ["s/^\\( *http-request return status\\) 404 \\(.*\\)$/\\1 503 \\2 hdr retry-after 1/"]
     options = " ".join(f"-e {shlex.quote(edit)}" for edit in edits)
     path.write_text(
         "#!/bin/sh\n"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 
 import pytest
 
+from serve_apps.control_plane.launch import write_haproxy
 from serve_apps.launching import forgiving, loopback_only, reason
 
 TRACEBACK = """The deployment failed to start 1 times in a row. Error:
@@ -40,3 +42,27 @@ def test_what_fails_while_stopping_is_logged(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING):
         forgiving(int, "x")
     assert "while stopping: ValueError" in caplog.text
+
+
+def test_haproxy_reads_its_configuration_as_we_want_it(tmp_path) -> None:
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text(
+        "defaults\n"
+        "    mode http\n"
+        "    timeout client 5s\n"
+        "    timeout server 5s\n"
+        "    timeout connect 5s\n"
+        "frontend metrics\n"
+        "    bind *:18404\n"
+        "    default_backend default_backend\n"
+        "backend default_backend\n"
+        '    http-request return status 404 content-type text/plain string "not found"\n'
+    )
+    program = write_haproxy(tmp_path, private=(18404,))
+    checked = subprocess.run([program, "-c", "-f", configuration], capture_output=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    lines = [line.strip() for line in configuration.read_text().splitlines()]
+    assert lines[1] == "timeout http-request 15s"
+    assert "bind 127.0.0.1:18404" in lines
+    assert lines[-1].startswith("http-request return status 503")
+    assert lines[-1].endswith("hdr retry-after 1"), "no application yet is no wrong address"
