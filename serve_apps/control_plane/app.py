@@ -142,6 +142,8 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
         num_replicas=config.http_replicas,
         # the application has a ceiling of its own, which leaves room for health
         max_ongoing_requests=2 * config.max_requests,
+        # a replica that died is replaced as soon as it is looked for
+        health_check_period_s=2,
         ray_actor_options=idle,
         logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
     )(ingress()).bind(controller.bind(config, dashboard))
