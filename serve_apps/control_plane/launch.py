@@ -1,9 +1,9 @@
 """Bringing a server up on one machine: Ray, Serve behind HAProxy, and the control plane.
 
 Ray brings HAProxy along; Serve writes its configuration and runs it. Three things of that are
-changed before HAProxy reads them, by the program that Serve is told to start in its place: HAProxy's
-own pages are for this machine only, a client has a deadline for its headers, and an HAProxy that
-has just been started and knows no application yet says 503, not 404 (Serve has no option for any).
+changed before HAProxy reads it, by the program that Serve is told to start in its place: its own
+pages are for this machine only, a client has a deadline for its headers, and an HAProxy that has
+just been started and knows no application yet says 503, not 404 (Serve has no option for any).
 """
 
 from __future__ import annotations
