@@ -200,6 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=1000, help="per event, at least")
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--gateways", type=int, default=1, help="replicas of the gateway")
     parser.add_argument("--only", default="", help="events whose names hold this")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -208,8 +209,9 @@ def main() -> None:
         factors = {"a": (0.5, -0.5), "b": (-0.5, 0.5), "c": (0.2, 0.2)}
         folders = {k: blend(chain, f, home / "variants" / k) for k, f in factors.items()}
         roots = f'pointer_roots=["{home / "variants"}"]'
+        gateways = f"http_replicas={options.gateways}"
         with (
-            server(home / "data", settings=[roots]) as (url, key, process),
+            server(home / "data", settings=[roots, gateways]) as (url, key, process),
             Client(url, key=key) as client,
         ):
             bench = Bench(client, process, folders)
