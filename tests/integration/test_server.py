@@ -272,7 +272,7 @@ def test_a_search_outlives_its_server(up: Up) -> None:
         assert found["status"] in ("queued", "running"), found
         return int(found["progress"]["trials"])
 
-    wait_for(lambda: trials() >= 2, 120)
+    wait_for(lambda: trials() >= 2, 300)
     up.replica().kill()
     up.wait_until_up()
     with Ledger.open(up.data / "ledger.db") as ledger:
