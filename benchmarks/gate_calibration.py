@@ -1,6 +1,6 @@
 """How often the gate errs, and what it sees: made-up candidates, judged by the real gate.
 
-    python benchmarks/gate_calibration.py [--runs 2000] [--seed 0]
+    python benchmarks/gate_calibration.py [--runs 2000] [--seed 0] [single clusters families timing]
 
 Champion and candidate answer the same items. They differ on 10 % of them unless said otherwise, as
 two runs of one recipe may; *same* candidates win as many as they lose. alpha is 0.05. Beside the
@@ -270,7 +270,7 @@ def families(options: argparse.Namespace) -> None:
         report_family(f"{told}: one worse by the margin", task, one_bad, options)
 
 
-def timing() -> None:
+def timing(_options: argparse.Namespace) -> None:
     """How long one decision takes."""
     print("\nseconds for one decision on 10,000 items")
     rng = np.random.default_rng(0)
@@ -311,12 +311,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}; all unless given")
     options = parser.parse_args()
     print(f"percent of {options.runs:,} candidates; 'open' is inconclusive and blocks, too")
-    one_suite(options)
-    clustered(options)
-    families(options)
-    timing()
+    for name in options.tables or TABLES:
+        TABLES[name](options)
+
+
+TABLES = {"single": one_suite, "clusters": clustered, "families": families, "timing": timing}
 
 
 if __name__ == "__main__":
