@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_NO_PLACE = (
+    r"to be scheduled\..*Resources required for each replica: (?P<needs>.+?), "
+    r"total resources available: (?P<free>.+?)\. "
+)
 _NEVER_A_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
@@ -68,6 +72,15 @@ def reason_of(application: ApplicationStatusOverview) -> str:
     """Why an application is as it is, as its last error or message says."""
     deployments = application.deployments.values()
     return reason("\n".join([application.message, *(each.message for each in deployments)]))
+
+
+def missing_place(application: ApplicationStatusOverview) -> str:
+    """What a replica waits for that the cluster does not have free; empty where none waits."""
+    for deployment in application.deployments.values():
+        found = re.search(_NO_PLACE, deployment.message)
+        if found is not None:
+            return f"no place for it yet: it needs {found['needs']}, free are {found['free']}"
+    return ""
 
 
 def reason(message: str) -> str:

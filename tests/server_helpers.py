@@ -100,6 +100,7 @@ class Stage:
         self.actors: dict[str, Actor] = {}
         self.apps: dict[str, AppSpec] = {}
         self.broken: dict[str, str] = {}
+        self.places = 1000
         self.current: dict[str, str] = {}
         self.log: list[str] = []
 
@@ -194,7 +195,9 @@ class Stage:
             name: AppStatus(AppState.FAILED, self.broken[name])
             if name in self.broken
             else AppStatus(AppState.RUNNING, replicas=1)
-            for name in self.apps
+            if place < self.places
+            else AppStatus(AppState.STARTING, missing="no place for it yet")
+            for place, name in enumerate(self.apps)
         }
 
     def start(self, spec: AppSpec) -> None:

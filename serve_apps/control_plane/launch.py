@@ -139,6 +139,8 @@ def _prepare_environment(folder: Path) -> None:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # a front door that died is missed after three of these, and opened again
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # Serve kills a front door that starts slower than this, and a busy machine takes its time
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_haproxy(folder, private=(metrics, stats))),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),

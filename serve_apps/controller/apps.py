@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from serve_apps.controller.specs import PREFIXES, AppSpec
-from serve_apps.launching import reason, reason_of, start_application
+from serve_apps.launching import missing_place, reason, reason_of, start_application
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.calls import Answer, Call, ReplicaState
 from ztom.errors import EngineError, EngineTimeoutError, ZtomError
@@ -39,11 +39,12 @@ class AppState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AppStatus:
-    """How an application is, and why; how many replicas run."""
+    """How an application is, and why; how many replicas run; what it waits for a place for."""
 
     state: AppState
     message: str = ""
     replicas: int = 0
+    missing: str = ""
 
 
 class Apps(Protocol):
@@ -129,7 +130,7 @@ class ServeApps:
                 each.replica_states.get(State.RUNNING, 0) for each in app.deployments.values()
             )
             state = states.get(app.status, AppState.STARTING)
-            found[name] = AppStatus(state, reason_of(app), running)
+            found[name] = AppStatus(state, reason_of(app), running, missing_place(app))
         return found
 
     def start(self, spec: AppSpec) -> None:

@@ -61,6 +61,14 @@ class Admit:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """A deployment has no place in the cluster yet."""
+
+    digest: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """A deployment will not run."""
 
@@ -97,7 +105,7 @@ class Remove:
     app: str
 
 
-Step = Start | Admit | Fail | LetGo | Retire | Intend | Remove
+Step = Start | Admit | Wait | Fail | LetGo | Retire | Intend | Remove
 
 
 def plan_steps(
@@ -170,7 +178,9 @@ def _steps_of(record: DeploymentRecord, spec: AppSpec, status: AppStatus | None)
         return [Intend(record.digest, spec)] if runs and record.intent is not None else []
     if status.state is AppState.FAILED:
         return [Fail(record.digest, status.message)]
-    return [Admit(record.digest, spec)] if status.state is AppState.RUNNING else []
+    if status.state is AppState.RUNNING:
+        return [Admit(record.digest, spec)]
+    return [Wait(record.digest, status.missing)] if status.missing else []
 
 
 class Reconciler:
@@ -264,6 +274,8 @@ class Reconciler:
                 self._or_fail(digests, lambda: self._apps.start(spec))
             case Admit(digest, spec):
                 self._or_fail((digest,), lambda: self._admit(records[digest], spec))
+            case Wait(digest, reason):
+                self._wait(records[digest], reason)
             case Intend(digest, spec):
                 self._or_fail((digest,), lambda: self._intend(records[digest], spec))
             case Fail(digest, reason):
@@ -286,6 +298,23 @@ class Reconciler:
         self._apps.prove(spec, *who)
         if self._intend(record, spec):
             self._endpoints.set_state(record.digest, DeploymentState.READY, actor=ACTOR)
+
+    def _wait(self, record: DeploymentRecord, reason: str) -> None:
+        """Say what it waits for; what is kept for a rollback of the same endpoint makes room."""
+        if self._endpoints.note(record.digest, reason):
+            logger.warning("the deployment of %s waits: %s", record.digest[:12], reason)
+        alias = (record.intent or {}).get("alias")
+        route = read_table(self._endpoints.routing()[1]).routes.get(alias or "")
+        if alias is None or route is None or route.previous in (None, record.digest):
+            return
+        change_table(
+            self._endpoints,
+            lambda table: _without_previous(table, alias),
+            actor=ACTOR,
+            action="route.make_room",
+            subject=f"alias:{alias}",
+            note=f"{route.previous} leaves for {record.digest}",
+        )
 
     def _swap_in(self, record: DeploymentRecord, spec: AppSpec) -> None:
         """If it fails, `keep_swapped` takes every replica back to what the table says."""
@@ -373,6 +402,13 @@ class Reconciler:
             action=action,
             subject=f"variant:{digest}",
         )
+
+
+def _without_previous(table: RoutingTable, alias: str) -> RoutingTable:
+    route = table.routes.get(alias)
+    if route is None:
+        return table
+    return table.with_route(alias, route.model_copy(update={"previous": None}))
 
 
 def _placed(table: RoutingTable, record: DeploymentRecord, where: Placement) -> RoutingTable:

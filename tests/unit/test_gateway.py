@@ -261,6 +261,26 @@ def test_a_variant_that_does_not_start_never_gets_traffic(server, admin, ask) ->
     wait_for(lambda: f"delete variant-bad-{digest[:12]}" in server.stage.log, "its removal")
 
 
+def test_a_variant_without_a_place_waits_and_what_was_stable_before_makes_room(
+    server, admin, ask
+) -> None:
+    for name in ("one", "two"):
+        deploy(server, admin, name, now=True)
+    server.stage.places = 2
+    folder, digest = variant(server, "three")
+    admin.endpoints.deploy("other", path=folder, name="three", now=True)
+    wait_for(lambda: admin.endpoints.deployment(digest)["reason"] is not None, "the reason")
+    assert admin.endpoints.deployment(digest)["reason"] == "no place for it yet"
+    assert admin.endpoints.get("support")["previous"] is not None, "not its endpoint"
+    admin.endpoints.cancel(digest)
+    assert admin.endpoints.deployment(digest)["state"] == "failed"
+    admin.endpoints.deploy("support", path=folder, name="three", now=True)
+    ready(admin, digest)
+    assert admin.endpoints.deployment(digest)["reason"] is None
+    assert said(chat(ask)) == "I am three."
+    assert "variant-one" not in " ".join(server.stage.apps)
+
+
 def test_other_options_that_fail_leave_those_that_work(server, admin, ask) -> None:
     folder, digest = deploy(server, admin, "one")
     endpoints = server.services.ledger.endpoints

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -22,6 +23,7 @@ from ztom.client.verdicts import read_verdict
 from ztom.errors import ConfigError, EngineError, EngineTimeoutError
 
 _POLL_S = 0.5
+_STARTING = "verifying, loading, asking ..."
 
 
 def deploy_command(
@@ -206,7 +208,8 @@ def command_release(release: str, command: str, server: str | None) -> None:
 
 def _wait(client: Client, digest: str, wait_s: float) -> None:
     deadline = time.monotonic() + wait_s
-    with Console(stderr=True).status("verifying, loading, asking ..."):
+    waits = None
+    with Console(stderr=True).status(_STARTING) as status:
         while time.monotonic() < deadline:
             found = client.endpoints.deployment(digest)
             if found["state"] == "failed":
@@ -214,9 +217,13 @@ def _wait(client: Client, digest: str, wait_s: float) -> None:
             if found["state"] == "ready" and found["intent"] is None:
                 _require_traffic(found)
                 return
+            waits = found["reason"] if found["state"] == "starting" else None
+            status.update(escape(waits or _STARTING))
             time.sleep(_POLL_S)
     raise EngineTimeoutError(
-        "the variant is not ready yet", fix="`ztom status` says when it is; --wait is how long."
+        "the variant is not ready yet",
+        got=waits,
+        fix="`ztom status` says when it is; --wait is how long.",
     )
 
 

@@ -95,6 +95,10 @@ class Endpoints:
         """One deployment, by its variant's digest or the start of it."""
         return self._document("GET", f"/v1/deployments/{digest}")
 
+    def cancel(self, digest: str) -> None:
+        """Have a deployment that waits for its traffic, or for a place, wait no more."""
+        self._call("DELETE", f"/v1/deployments/{digest}")
+
     def deployments(self) -> list[Document]:
         """Every deployment."""
         return list(self._call("GET", "/v1/deployments"))

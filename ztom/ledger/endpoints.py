@@ -93,7 +93,8 @@ class DeploymentRecord:
     Attributes:
         kept: ``name``, ``address`` and ``options`` under which it goes on serving while it is
             deployed anew, and when that fails; None when there is nothing to go on with.
-        reason: Why it failed; of one that is ready, why it did not get the traffic it was for.
+        reason: Why it failed; what one that is starting waits for; of one that is ready, why it
+            did not get the traffic it was for.
     """
 
     digest: str
@@ -319,6 +320,19 @@ class Endpoints:
             if state is DeploymentState.READY:
                 row.kept = None
             _audit(session, actor, f"deployment.{state}", f"variant:{digest}", reason or "")
+            return True
+
+    def note(self, digest: str, reason: str) -> bool:
+        """Say what a deployment that is starting waits for.
+
+        Returns:
+            Whether that is news.
+        """
+        with self._database.write("change a deployment in") as session:
+            row = _deployment_row(session, digest)
+            if row.state != DeploymentState.STARTING or row.reason == reason:
+                return False
+            row.reason = reason
             return True
 
     def clear_intent(self, digest: str, expected: Mapping[str, Any] | None) -> None:
