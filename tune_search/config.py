@@ -37,6 +37,7 @@ _FREE_ON_RESUME = (
     "trial_retries",
     "variant",
     "insist",
+    "suites",
 )
 
 
@@ -153,6 +154,8 @@ class SearchConfig(_Strict):
         engine_start_deadline_s: The same for loading the model.
         trial_retries: How often a trial whose process died is run again.
         output: Folder for what the search writes.
+        suites: Suites, or folders of suites, that the gate asks about the written variant, with the
+            trained model as the champion; nothing that does not pass is released.
         variant: How the mastered variant is written.
         insist: Release the variant whatever the proof says; that is recorded with it.
         ledger: File or SQLAlchemy address of the ledger; None puts it into the output folder.
@@ -183,6 +186,7 @@ class SearchConfig(_Strict):
     engine_start_deadline_s: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
     trial_retries: int = Field(default=1, ge=0, le=10)
     output: ConfigPath = Path("runs/search")
+    suites: tuple[ConfigPath, ...] = ()
     variant: VariantOptions = VariantOptions()
     insist: bool = False
     ledger: str | None = None

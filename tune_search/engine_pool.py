@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -22,7 +23,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from tune_search.space import Factors
 from tune_search.work import Answers, Needs, Questions, Work
-from ztom.engines.protocol import Engine, EngineInfo
+from ztom.engines.protocol import Completion, Engine, EngineInfo, GenerationConfig
 from ztom.engines.respond import respond
 from ztom.errors import (
     BlendError,
@@ -33,11 +34,15 @@ from ztom.errors import (
     ZtomError,
 )
 from ztom.scoring.protocol import Need
-from ztom.stimuli.records import Output, Stimulus
+from ztom.stimuli.records import Output, Prompt, Stimulus
 
 logger = logging.getLogger(__name__)
 
-_DEADLINE_KEYS = {"start": "engine_start_deadline_s", "evaluate": "generation_deadline_s"}
+_DEADLINE_KEYS = {
+    "start": "engine_start_deadline_s",
+    "evaluate": "generation_deadline_s",
+    "generate": "generation_deadline_s",
+}
 #: Errors that a fresh engine would raise again.
 _NOT_THE_ENGINES_FAULT = (BlendError, CapabilityError, FactorError)
 
@@ -71,6 +76,21 @@ class EngineActor:
             raise _ProcessGoneError("the engine's process is a new one")
         try:
             return _answer(self._engine, self._questions, factors, needs)
+        except ZtomError:
+            raise
+        except Exception as error:
+            raise EngineError(f"the engine raised {type(error).__name__}", got=error) from error
+
+    def generate(
+        self, factors: Factors, prompts: Sequence[Prompt], config: GenerationConfig
+    ) -> list[Completion]:
+        """Blend, unless that is what is loaded, and generate."""
+        if self._engine is None:
+            raise _ProcessGoneError("the engine's process is a new one")
+        try:
+            if self._engine.factors != factors:
+                self._engine.blend(factors)
+            return self._engine.generate(prompts, config)
         except ZtomError:
             raise
         except Exception as error:
@@ -158,8 +178,24 @@ class EngineClient:
             EngineError: The engine died twice.
             EngineTimeoutError: It gave no answer in time, twice.
         """
+        answers: Answers = self._twice(
+            lambda: _wait(self.actor.evaluate.remote(factors, needs), "evaluate", self.deadline_s)
+        )
+        return answers
+
+    def generate(
+        self, factors: Factors, prompts: Sequence[Prompt], config: GenerationConfig
+    ) -> list[Completion]:
+        """Generate with a blend; raises and goes on as `answer` does."""
+        call = partial(self.actor.generate.remote, factors, prompts, config)
+        completions: list[Completion] = self._twice(
+            lambda: _wait(call(), "generate", self.deadline_s)
+        )
+        return completions
+
+    def _twice(self, call: Callable[[], Any]) -> Any:
         try:
-            return self._evaluate(factors, needs)
+            return call()
         except _NOT_THE_ENGINES_FAULT:
             raise
         except _ProcessGoneError as error:
@@ -168,12 +204,7 @@ class EngineClient:
             logger.warning("the engine is replaced: %s", error)
             ray.kill(self.actor, no_restart=False)
         self.start()
-        return self._evaluate(factors, needs)
-
-    def _evaluate(self, factors: Factors, needs: Needs) -> Answers:
-        call = self.actor.evaluate.remote(factors, needs)
-        answers: Answers = _wait(call, "evaluate", self.deadline_s)
-        return answers
+        return call()
 
 
 def _wait(call: ObjectRef, what: str, deadline_s: float) -> Any:

@@ -74,6 +74,10 @@ generation_deadline_s: 600       # an engine without an answer by then is replac
 engine_start_deadline_s: 1800    # the same for loading the model
 trial_retries: 1                 # for trials whose process died
 
+# Suites (`ztom suite new`) that the best blend has to pass against the trained model: folders of
+# suites. None by default.
+suites: []
+
 # The best blend is written to output/variant, and released if the proof says that it is better.
 variant:
   form: dense                    # or adapter, for chains of adapters

@@ -15,11 +15,17 @@ from tune_search.makers import EngineMaker, ErrorMaker
 from tune_search.space import SearchSpace
 from tune_search.work import SEARCH, DataSet, Work
 from ztom.blending.chain import Chain, ChainConfig, load_chain, read_chain_file
-from ztom.errors import ConfigError
+from ztom.errors import ConfigError, LeakageError
+from ztom.evaluation.found import FoundSuite, read_suites
+from ztom.evaluation.lock import load_locked
+from ztom.evaluation.metrics import build_metric
+from ztom.evaluation.suite import Item
+from ztom.evaluation.templates import PromptTemplate
 from ztom.scoring.build import ErrorTerm
 from ztom.settings import Settings
 from ztom.stimuli.files import read_stimuli
-from ztom.stimuli.records import Stimulus
+from ztom.stimuli.prompts import prompt_digest
+from ztom.stimuli.records import Message, Prompt, Stimulus
 from ztom.stimuli.splits import check_disjoint, data_digest, split, without_leaks
 
 logger = logging.getLogger(__name__)
@@ -35,6 +41,7 @@ class Prepared:
         chain_config: The chain with absolute references, for other processes.
         holdout: What the proof is made on; disjoint from the search set.
         guardrail_holdouts: The same for each guardrail, by its name.
+        suites: What the gate asks; none of their items is in the search set.
     """
 
     work: Work
@@ -42,6 +49,7 @@ class Prepared:
     chain_config: ChainConfig
     holdout: tuple[Stimulus, ...]
     guardrail_holdouts: Mapping[str, tuple[Stimulus, ...]]
+    suites: tuple[FoundSuite, ...] = ()
 
 
 def prepare(config: SearchConfig, *, settings: Settings | None = None) -> Prepared:
@@ -74,7 +82,36 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> Prepar
         data_digests={entry.name: data_digest(entry.stimuli) for entry in sets},
     )
     holdouts = {name: held for name, (_, held) in guarded.items()}
-    return Prepared(work, chain, chain_config, holdout, holdouts)
+    suites = read_suites(config.suites, read=load_locked)
+    for each in suites:
+        _check_suite(each, search)
+    return Prepared(work, chain, chain_config, holdout, holdouts, suites)
+
+
+def _check_suite(each: FoundSuite, search: Sequence[Stimulus]) -> None:
+    """What is wrong with a metric shows now; and what the search sees proves nothing."""
+    build_metric(each.suite, import_paths=each.import_paths).close()
+    template = PromptTemplate(each.suite.config.template)
+    seen = {prompt_digest(stimulus.prompt) for stimulus in search}
+    shared = [
+        item.id
+        for item in each.suite.items
+        if prompt_digest(template.render(item)) in seen or prompt_digest(_as_given(item)) in seen
+    ]
+    if shared:
+        raise LeakageError(
+            f"suite {each.suite.config.name}: {len(shared)} of {len(each.suite.items)} items are "
+            "in the search set",
+            got=", ".join(shared[:5]),
+            expected="none: what the search has seen proves nothing",
+            fix="Take them out of the search's stimuli.",
+        )
+
+
+def _as_given(item: Item) -> Prompt:
+    if isinstance(item.input, str):
+        return item.input
+    return tuple(Message(turn.role, turn.content) for turn in item.input)
 
 
 def make_space(config: SearchConfig, names: Sequence[str]) -> SearchSpace:

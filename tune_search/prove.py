@@ -2,7 +2,9 @@
 
 What is verified is what would be shipped: the blend is written at the deployed dtype, a fresh
 engine loads the files, and its answers on data the search never saw are compared with the trained
-model's. Only a verdict of `improved` is released, unless the user insists, which is recorded.
+model's. Where the configuration names suites, the gate decides as well (`tune_search.gate`). Only
+what is improved, and passed where there is a gate, is released, unless the user insists, which is
+recorded.
 """
 
 from __future__ import annotations
@@ -20,20 +22,23 @@ from pathlib import Path
 import numpy as np
 
 from tune_search.config import SearchConfig
-from tune_search.engine_pool import make_clients, stop_engines
+from tune_search.engine_pool import EngineClient, make_clients, stop_engines
 from tune_search.events import Event, Proving
 from tune_search.makers import EngineMaker, VariantMaker
 from tune_search.outcome import SearchOutcome
 from tune_search.prepare import Prepared
-from tune_search.result import GroupStep, Proof, StimulusChange
+from tune_search.result import GateSummary, GroupStep, Proof, StimulusChange
 from tune_search.work import SEARCH, Answers, DataSet, Work
-from ztom.engines.protocol import Capability, Engine
+from ztom.engines.protocol import Capability, Engine, EngineInfo
 from ztom.errors import VariantError
+from ztom.evaluation.results import ModelRef, SuiteRun
+from ztom.evaluation.verdict import Verdict as GateVerdict
 from ztom.ledger import Ledger, TrialRecord
+from ztom.ledger.verdicts import NewVerdict
 from ztom.scoring.protocol import Need, Scores
 from ztom.scoring.statistics import paired_bootstrap
-from ztom.scoring.verdict import Outcome, Verdict, decide, measure_guardrail
-from ztom.settings import Settings
+from ztom.scoring.verdict import Verdict, decide, measure_guardrail
+from ztom.settings import Settings, local_actor
 from ztom.stimuli.prompts import prompt_text
 from ztom.stimuli.records import Stimulus
 from ztom.stimuli.splits import data_digest
@@ -50,10 +55,15 @@ _SHOWN_CHANGES = 12
 
 @dataclass(frozen=True)
 class _Judged:
-    """One model on the holdouts."""
+    """One model on the holdouts, and on the suites."""
 
     answers: Answers
     scores: Mapping[str, Scores]
+    runs: tuple[SuiteRun, ...] = ()
+
+
+#: Has the model in an engine's process answer the suites.
+_AskSuites = Callable[[EngineClient, EngineInfo], tuple[SuiteRun, ...]]
 
 
 def prove(
@@ -79,8 +89,12 @@ def prove(
     started, watch = time.perf_counter(), _Watch(on_event)
     work = _holdout_work(prepared)
     factors = outcome.optimized_scaling_factors
+    settings = work.engine.settings if isinstance(work.engine, EngineMaker) else Settings()
+    gated = _Gated(config, prepared, watch, settings) if prepared.suites else None
+    at_rest = (0.0,) * len(factors)
+    ask = gated.ask_champion(at_rest) if gated is not None and any(factors) else None
     with watch.phase("answer", "the trained model answers the holdout"):
-        before = _judge(work, work.engine, (0.0,) * len(factors), config, watch)
+        before = _judge(work, work.engine, at_rest, config, watch, ask)
     if not any(factors):
         return _proof(config, prepared, before, before, None, watch.seconds(started))
     options = WriteOptions(
@@ -91,19 +105,23 @@ def prove(
     watch.begin("write", "the variant is written")
     with stage_variant(prepared.chain, factors, _destination(config), options=options) as staged:
         watch.end("write")
-        settings = work.engine.settings if isinstance(work.engine, EngineMaker) else Settings()
         maker = VariantMaker(config.engine, staged.folder, prepared.chain_config, settings)
         with watch.phase("answer", "the variant, as written, answers the holdout"):
             # an adapter is loaded as a chain of one step over its base
             at_rest = (0.0,) if options.form == "adapter" else ()
-            after = _judge(work, maker, at_rest, config, watch)
+            ask = gated.ask_candidate(staged.folder, at_rest) if gated is not None else None
+            after = _judge(work, maker, at_rest, config, watch, ask)
         proof = _proof(config, prepared, before, after, staged, watch.seconds(started))
-        if proof.verdict.outcome is not Outcome.IMPROVED and not config.insist:
+        if gated is not None:
+            proof = proof.model_copy(update={"gate": gated.decide(before.runs, after.runs)})
+        if not proof.holds and not config.insist:
             return proof
         evidence = _evidence(config, prepared, outcome, ledger, proof)
         manifest = staged.seal(evidence)
         new = for_the_record(staged, manifest, action="variant.release", study_id=outcome.study_id)
         ledger.record_variant(new, partial(staged.place, manifest))
+    if gated is not None:
+        gated.record(ledger, before.runs, after.runs, manifest)
     return _released(config, proof, manifest)
 
 
@@ -120,6 +138,7 @@ def _judge(
     factors: tuple[float, ...],
     config: SearchConfig,
     watch: _Watch,
+    ask_suites: _AskSuites | None,
 ) -> _Judged:
     """Ask one model everything and score it."""
     errors = {data.name: data.error() for data in work.data}
@@ -130,12 +149,13 @@ def _judge(
         start_deadline_s=config.engine_start_deadline_s,
     )
     try:
-        capabilities = clients[0].start().capabilities
+        info = clients[0].start()
         # Texts are asked for even where the error does not need them: the engine has to be able
         # to generate from these weights, and the report shows what changed.
-        texts = {Need.TEXT} if Capability.GENERATE in capabilities else set()
+        texts = {Need.TEXT} if Capability.GENERATE in info.capabilities else set()
         needs = {name: frozenset(error.needs | texts) for name, error in errors.items()}
         answers = clients[0].answer(factors, needs)
+        runs = ask_suites(clients[0], info) if ask_suites is not None else ()
     finally:
         stop_engines(clients)
     _check_alive(work.data, answers)
@@ -145,7 +165,7 @@ def _judge(
         for data in work.data
     }
     watch.add("score", time.perf_counter() - began)
-    return _Judged(answers, scores)
+    return _Judged(answers, scores, runs)
 
 
 def _check_alive(data: Sequence[DataSet], answers: Answers) -> None:
@@ -255,7 +275,8 @@ def _evidence(
         search_errors=(outcome.trained_model_error, outcome.optimized_model_error),
         holdout_errors=(proof.trained_model_error, proof.optimized_model_error),
         verdict=proof.verdict.model_dump(mode="json"),
-        insisted=proof.verdict.outcome is not Outcome.IMPROVED,
+        gate=None if proof.gate is None else proof.gate.model_dump(mode="json"),
+        insisted=not proof.holds,
         versions=dict(ledger.study(outcome.study_id).versions),
     )
 
@@ -275,7 +296,7 @@ def _released(config: SearchConfig, proof: Proof, manifest: Manifest) -> Proof:
         copy_variant(folder, address)
     return proof.model_copy(
         update={
-            "insisted": proof.verdict.outcome is not Outcome.IMPROVED,
+            "insisted": not proof.holds,
             "variant": address or str(folder),
             "variant_digest": manifest.digest,
         }
@@ -284,6 +305,79 @@ def _released(config: SearchConfig, proof: Proof, manifest: Manifest) -> Proof:
 
 def _destination(config: SearchConfig) -> Path:
     return config.output.absolute() / "variant"
+
+
+class _Gated:
+    """The suites of a search; what they need is imported only where there are any."""
+
+    def __init__(
+        self, config: SearchConfig, prepared: Prepared, watch: _Watch, settings: Settings
+    ) -> None:
+        from tune_search import gate
+
+        self._gate = gate
+        self._config, self._prepared = config, prepared
+        self._watch, self._settings = watch, settings
+        self._champion = gate.champion_of(prepared, settings)
+        self._candidate: ModelRef | None = None
+
+    def ask_champion(self, factors: tuple[float, ...]) -> _AskSuites:
+        """The trained model is in the engine."""
+        return self._ask("the trained model", self._champion, factors)
+
+    def ask_candidate(self, folder: Path, factors: tuple[float, ...]) -> _AskSuites:
+        """What was written into a folder is in the engine."""
+        self._candidate = self._gate.written(self._prepared, folder, self._settings)
+        return self._ask("the variant, as written,", self._candidate, factors)
+
+    def decide(
+        self, champion: tuple[SuiteRun, ...], candidate: tuple[SuiteRun, ...]
+    ) -> GateSummary:
+        """Decide about what is not released yet; writes the verdict down as well."""
+        return self._gate.summary(self._decide(champion, candidate, candidate[0].model))
+
+    def record(
+        self,
+        ledger: Ledger,
+        champion: tuple[SuiteRun, ...],
+        candidate: tuple[SuiteRun, ...],
+        manifest: Manifest,
+    ) -> None:
+        """The same verdict again, about the variant that it let out, on record."""
+        model = ModelRef(name=_destination(self._config).name, digest=manifest.digest)
+        verdict = self._decide(champion, candidate, model)
+        new = NewVerdict(
+            verdict.to_bytes(), manifest.digest, self._champion.digest, verdict.outcome
+        )
+        ledger.verdicts.record(new, actor=local_actor())
+
+    def _decide(
+        self,
+        champion: tuple[SuiteRun, ...],
+        candidate: tuple[SuiteRun, ...],
+        model: ModelRef,
+    ) -> GateVerdict:
+        config, prepared = self._config, self._prepared
+        verdict = self._gate.judge_suites(config, prepared, champion, candidate, model)
+        self._gate.write_verdict(config, prepared, verdict, champion, candidate)
+        return verdict
+
+    def _ask(self, who: str, model: ModelRef, factors: tuple[float, ...]) -> _AskSuites:
+        def ask(client: EngineClient, info: EngineInfo) -> tuple[SuiteRun, ...]:
+            began = time.perf_counter()
+            runs = self._gate.answer_suites(
+                self._config,
+                self._prepared,
+                self._gate.AskedEngine(client, info, factors),
+                model,
+                on_progress=lambda name, done, total: self._watch.tell(
+                    f"{who} answers suite {name}: {done} of {total}"
+                ),
+            )
+            self._watch.add("suites", time.perf_counter() - began)
+            return runs
+
+        return ask
 
 
 class _Watch:
@@ -296,8 +390,12 @@ class _Watch:
 
     def begin(self, phase: str, what: str) -> None:
         logger.debug("%s: %s", phase, what)
-        self._notify(Proving(what))
+        self.tell(what)
         self._began = time.perf_counter()
+
+    def tell(self, what: str) -> None:
+        """Say what is going on."""
+        self._notify(Proving(what))
 
     def end(self, phase: str) -> None:
         self.add(phase, time.perf_counter() - self._began)

@@ -27,6 +27,7 @@ from ztom.scoring.verdict import Outcome
 _TEMPLATE = "report.html.jinja"
 _MOST_CURVES = 12
 
+_GATE_STATES = {"pass": "good", "fail": "bad", "inconclusive": "open"}
 _STOP_REASONS = {
     "budget": "the budget of evaluations was used up",
     "converged": "the sampler had no better point to propose",
@@ -90,6 +91,12 @@ def headline(proof: Proof | None) -> Headline:
             "The search was run without a proof: whether the blend is better on stimuli that the "
             "search never saw is not known.",
         )
+    if proof.verdict.outcome is Outcome.IMPROVED and not proof.holds:
+        sentence = (
+            "On stimuli that the search never saw, the blend's error is lower, beyond chance; the "
+            "gate does not let it pass."
+        )
+        return Headline("bad", "Not passed", sentence)
     if proof.verdict.outcome is Outcome.IMPROVED:
         sentence = (
             "On stimuli that the search never saw, the blend's error is lower, beyond chance."
@@ -116,6 +123,7 @@ def _proof_parts(proof: Proof) -> dict[str, object]:
         "same": sum(after == before for before, after in pairs),
         "texts": parts.text_groups(proof.changes),
         "rail_rows": parts.rail_rows(proof),
+        "gate_state": _GATE_STATES.get(str(proof.gate and proof.gate.outcome), ""),
         "steps": parts.step_rows(proof),
         "low_step": LOW_STEP,
     }

@@ -7,9 +7,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from tune_search.outcome import SearchOutcome
+from ztom.evaluation.verdict import Outcome as GateOutcome
 from ztom.ledger import TrialRecord
 from ztom.scoring.build import ErrorTerm
-from ztom.scoring.verdict import Verdict
+from ztom.scoring.verdict import Outcome, Verdict
 
 
 class TrialEntry(BaseModel):
@@ -106,8 +107,24 @@ class GroupStep(BaseModel):
     changed: float
 
 
+class GateSummary(BaseModel):
+    """What the gate said on the suites of the search; ``verdict.json`` has all of it.
+
+    Attributes:
+        outcome: ``pass``, ``fail`` or ``inconclusive``.
+        reasons: In words.
+        suites: Digest of each suite, by its name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    outcome: GateOutcome
+    reasons: tuple[str, ...]
+    suites: dict[str, str]
+
+
 class Proof(BaseModel):
-    """What the holdout said about the written variant.
+    """What the holdout, and the gate, said about the written variant.
 
     Attributes:
         verdict: Improved, no improvement or inconclusive, with the reasons.
@@ -119,11 +136,13 @@ class Proof(BaseModel):
         dtype: What the variant is deployed in.
         realised: Realised over intended step of the whole blend, None where nothing changed.
         steps: The same by group of tensors.
+        gate: Of the suites, the trained model being the champion; None where there are none.
         warnings: What to know before relying on it.
         insisted: The variant was released although it is not proved to be better.
         variant: Folder of the released variant; None when nothing was released.
         variant_digest: Of its manifest.
-        seconds: ``write``, ``load``, ``answer``, ``score`` and ``total``.
+        seconds: ``write``, ``load``, ``answer``, ``score``, ``suites`` and ``total``; suites are
+            answered within ``answer``.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -137,11 +156,18 @@ class Proof(BaseModel):
     dtype: str
     realised: float | None
     steps: tuple[GroupStep, ...]
+    gate: GateSummary | None = None
     warnings: tuple[str, ...] = ()
     insisted: bool = False
     variant: str | None = None
     variant_digest: str | None = None
     seconds: dict[str, float]
+
+    @property
+    def holds(self) -> bool:
+        """It is improved, and passed by the gate where there is one."""
+        passed = self.gate is None or self.gate.outcome is GateOutcome.PASS
+        return self.verdict.outcome is Outcome.IMPROVED and passed
 
 
 class SearchResult(BaseModel):

@@ -10,7 +10,8 @@ from toy_checkpoints import llama_tensors, write_checkpoint
 
 from tune_search.config_files import load_config
 from tune_search.prepare import prepare
-from ztom.errors import FactorError, LeakageError, ZtomError
+from ztom.errors import EvaluationError, FactorError, LeakageError, ZtomError
+from ztom.evaluation.lock import lock_suite
 from ztom.settings import Settings
 
 
@@ -58,6 +59,25 @@ def test_holdout_file_has_to_be_disjoint(folder):
     assert len(make(folder, holdout="holdout.jsonl").holdout) == 10
     with pytest.raises(LeakageError):
         make(folder, holdout="search.jsonl")
+
+
+def test_suites_are_locked_and_hold_nothing_that_the_search_sees(folder):
+    suite = folder / "suites" / "mine"
+    suite.mkdir(parents=True)
+    settings = {"name": "mine", "layer": "task", "metric": "exact_match", "owner": "me"}
+    (suite / "suite.yaml").write_text(yaml.safe_dump(settings | {"version": "1.0.0"}))
+    (suite / "items.jsonl").write_text('{"id": "a", "input": "what now", "target": "b"}\n')
+    with pytest.raises(EvaluationError, match="lock"):
+        make(folder, holdout="holdout.jsonl", suites=["suites"])
+    lock_suite(suite)
+    (found,) = make(folder, holdout="holdout.jsonl", suites=["suites"]).suites
+    assert found.suite.config.name == "mine"
+    seen = {"id": "a", "input": "search 3 asks 21 for 9", "target": "b"}
+    (suite / "items.jsonl").write_text(json.dumps(seen) + "\n")
+    (suite / "suite.yaml").write_text(yaml.safe_dump(settings | {"version": "2.0.0"}))
+    lock_suite(suite)
+    with pytest.raises(LeakageError, match="1 of 1 items"):
+        make(folder, holdout="holdout.jsonl", suites=["suites"])
 
 
 def test_subsample_is_stable(folder):

@@ -14,13 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from ztom.cli.console import plain_console
-from ztom.cli.found_suites import FoundSuite, read_suites
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
 from ztom.errors import ConfigError, EvaluationError, ZtomError
 from ztom.evaluation.aligned import scores
 from ztom.evaluation.cache import AnswerCache
 from ztom.evaluation.files import load_suite
+from ztom.evaluation.found import FoundSuite, read_suites
 from ztom.evaluation.harness import LEFT_OUT, RunOptions, run_suite
 from ztom.evaluation.lm_tasks import TasksRun, run_tasks
 from ztom.evaluation.metrics import build_metric

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ztom.cli.evaluation_run import engine_config, run_suites
-from ztom.cli.found_suites import FoundSuite
 from ztom.cli.gate_request import WHO, GateRequest, Runs, Who
 from ztom.errors import EvaluationError
+from ztom.evaluation.found import FoundSuite
 from ztom.evaluation.metrics import build_metric
 from ztom.evaluation.models import OpenModel, open_model, setup_digest
 from ztom.evaluation.results import SuiteRun

@@ -17,9 +17,9 @@ from pathlib import Path, PurePath
 from rich.table import Table
 
 from ztom.cli.console import plain_console
-from ztom.cli.found_suites import FoundSuite, read_suites
 from ztom.cli.gate_request import WHO, GateRequest, Runs
 from ztom.errors import EvaluationError, StorageError
+from ztom.evaluation.found import FoundSuite, read_suites
 from ztom.evaluation.gate import decide
 from ztom.evaluation.lock import load_locked
 from ztom.evaluation.render.annotations import SuiteFiles, render_annotations

@@ -1,14 +1,14 @@
 """Which model is run: a variant's folder, or a reference to a checkpoint.
 
-A variant has to be what its manifest says, every byte of it; its digest is that of the manifest. A
-checkpoint's digest is over all its files. An adapter runs on the base that it belongs to, and its
-digest is over both.
+A variant has to be what its manifest says, every byte of it; its digest is that of the manifest,
+which names the base of an adapter as well. A checkpoint's digest is over all its files. An adapter
+runs on the base that it belongs to, and the digest of one that is no variant is over both.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ztom.blending.chain import Chain, ChainConfig, load_chain
@@ -77,9 +77,19 @@ def open_model(reference: str, *, base: str | None = None, settings: Settings) -
             raise EvaluationError(f"{reference} is a whole model", got=f"base {base}")
         local = fetch_folder(checkpoint, None, settings)
         return OpenModel(ModelRef(name=name, digest=digest or checkpoint.digest), local, None)
-    if base is None and is_variant:
-        base = read_recipe(folder).members[0].reference
-    return _with_base(checkpoint, name, base, settings)
+    member = read_recipe(folder).members[0] if is_variant else None
+    if base is None and member is not None:
+        base = member.reference
+    model = _with_base(checkpoint, name, base, settings)
+    if digest is None or member is None:
+        return model
+    if model.chain is not None and model.chain.base.digest != member.sha256:
+        raise EvaluationError(
+            f"{reference} belongs to another base",
+            got=model.chain.base.digest,
+            expected=member.sha256,
+        )
+    return replace(model, ref=ModelRef(name=name, digest=digest))
 
 
 def _with_base(adapter: Checkpoint, name: str, base: str | None, settings: Settings) -> OpenModel:

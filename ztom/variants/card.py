@@ -60,6 +60,9 @@ def _evidence(evidence: Evidence | None) -> list[str]:
         *[f"- {_cell(reason)}" for reason in evidence.verdict["reasons"]],
         "",
     ]
+    if evidence.gate is not None:
+        suites = ", ".join(_cell(name) for name in evidence.gate["suites"])
+        lines += [f"Gate on the suites {suites}: **{evidence.gate['outcome']}**.", ""]
     if evidence.insisted:
         lines += ["**Released on insistence**: the proof did not ask for it.", ""]
     return lines

@@ -54,7 +54,9 @@ class Evidence(BaseModel):
         search_errors: On the search set: trained model, optimized model.
         holdout_errors: On the holdout: trained model, this variant.
         verdict: As decided by `ztom.scoring.verdict`, JSON.
-        insisted: Released although it is not proved to be better.
+        gate: Outcome and reasons of the gate on the suites of the search, with the suites' digests,
+            JSON; None where the search had none.
+        insisted: Released although it is not proved to be better, or not passed.
         versions: Of the libraries that searched and evaluated.
     """
 
@@ -73,6 +75,7 @@ class Evidence(BaseModel):
     verdict: dict[str, Any]
     insisted: bool
     versions: dict[str, str]
+    gate: dict[str, Any] | None = None
 
 
 class Recipe(BaseModel):

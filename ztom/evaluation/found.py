@@ -1,4 +1,4 @@
-"""Suites as they are named on a command line: folders of suites, or folders of such folders."""
+"""Suites as they are named on a command line or in a search: folders, or folders of folders."""
 
 from __future__ import annotations
 
