@@ -268,7 +268,8 @@ def test_metrics_are_there_and_prompts_are_nowhere(up, ask) -> None:  # row 81
     one(ask, "support", canary, False, {})
     with pytest.raises(openai.NotFoundError):
         one(ask, canary, canary, False, {})
-    logs = [p for p in Path("/tmp/ray/session_latest/logs").rglob("*") if p.is_file()]
+    (session,) = Path("/tmp/ray").glob(f"session_*_{up.process.pid}")
+    logs = [p for p in (session / "logs").rglob("*") if p.is_file()]
     assert any("replica_ztom_control-plane" in path.name for path in logs)
     holding = [path.name for path in logs if canary.encode() in path.read_bytes()]
     assert holding == []

@@ -263,7 +263,7 @@ def test_a_search_outlives_its_server(up: Up) -> None:
     """First the replica is killed, then everything; it ends with its budget all the same."""
     session = up.session()
     project, _ = filled_project(up, session)
-    body = search_body(up, project, maxEvaluations=8)
+    body = search_body(up, project, maxEvaluations=5)
     body.pop("batchSize")
     request = session.post(f"{up.url}/v1/searches", json=body, timeout=30).json()["requestId"]
 
@@ -288,7 +288,7 @@ def test_a_search_outlives_its_server(up: Up) -> None:
         found = ledger.trials(study.id)
         kinds = [str(trial.kind) for trial in found]
         assert kinds.count("baseline") == 2
-        assert kinds.count("startup") + kinds.count("search") == 8
+        assert kinds.count("startup") + kinds.count("search") == 5
         assert len({trial.number for trial in found}) == len(found)
         assert ledger.check_audit() > 0
     files = up.session().get(f"{up.url}/project/{project}", timeout=30).json()["fileList"]
