@@ -245,12 +245,14 @@ def chance_to_fail(world: World, n: int) -> float:
 def clustered(options: argparse.Namespace) -> None:
     """The table of clusters."""
     print_head("bare", "naive")
-    n, cluster, told = 1000, 20, "50 clusters of 20"
+    n, cluster, told = 1000, 10, "100 clusters of 10"
     frozen = Bench(Layer.FROZEN, n=n, cluster=cluster)
     report(f"frozen, {told}: same", frozen, World(), options)
     task = Bench(Layer.TASK, n=n, cluster=cluster, margin=0.05)
     report(f"task, margin 0.05, {told}: same", task, World(), options)
     report(f"task, margin 0.05, {told}: worse by the margin", task, World(drop=0.05), options)
+    few = Bench(Layer.TASK, n=n, cluster=20, margin=0.05)
+    report("task, margin 0.05, 50 clusters of 20: same", few, World(), options)
     floor = Bench(Layer.TASK, n=n, cluster=cluster, floor=0.8, margin=1.0)
     report(f"task, floor 0.8, {told}: right in 80 %", floor, World(right=0.8), options)
 

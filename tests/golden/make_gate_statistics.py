@@ -1,4 +1,5 @@
-"""Writes gate_statistics.json: what SciPy and statsmodels say about the gate's statistics.
+"""Writes gate_statistics.json: what SciPy, statsmodels, scikit-learn and rouge-score say about the
+gate's statistics and metrics.
 
     python tests/golden/make_gate_statistics.py
 
@@ -8,11 +9,11 @@ the libraries' present versions.
 
 import json
 import math
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import scipy
-import statsmodels
+from rouge_score.rouge_scorer import RougeScorer
 from scipy import optimize, stats
 from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar
@@ -21,6 +22,7 @@ from statsmodels.stats.power import normal_sample_size_one_tail
 from statsmodels.stats.proportion import proportion_confint
 
 FILE = Path(__file__).with_name("gate_statistics.json")
+LIBRARIES = ("scipy", "statsmodels", "scikit-learn", "rouge-score")
 TAIL = 0.05
 
 
@@ -72,23 +74,38 @@ def most_likely_losses(losses, gains, n, difference):
     return found.x
 
 
+def p_above(losses, gains, n, difference):
+    """P-value of the test that gains - losses is a larger share than ``difference``."""
+    q = most_likely_losses(losses, gains, n, difference)
+    spread = math.sqrt(n * (2 * q + difference - difference**2))
+    z = (gains - losses - n * difference - 0.5) / spread
+    net = gains - losses
+    if difference > 0:
+        least = stats.binom.sf(net - 1, n, difference) if net > 0 else 1.0
+    else:
+        least = stats.binom.cdf(-net, n, -difference) if net <= 0 else 0.0
+    return float(max(stats.norm.sf(z), least))
+
+
+def lowest(losses, gains, n):
+    """Where that test turns."""
+    value = (gains - losses) / n
+    return optimize.brentq(
+        lambda d: p_above(losses, gains, n, d) - TAIL, value - 0.3, value - 1e-4, xtol=1e-9
+    )
+
+
 def paired():
     for losses, gains, n in ((0, 3, 50), (3, 1, 80), (15, 12, 200), (65, 35, 1000), (40, 90, 700)):
+        bounds = [lowest(losses, gains, n), -lowest(gains, losses, n)]
         for difference in (-0.1, -0.02, 0.03):
-            q = most_likely_losses(losses, gains, n, difference)
-            spread = math.sqrt(n * (2 * q + difference - difference**2))
-            z = (gains - losses - n * difference - 0.5) / spread
-            net = gains - losses
-            if difference > 0:
-                least = stats.binom.sf(net - 1, n, difference) if net > 0 else 1.0
-            else:
-                least = stats.binom.cdf(-net, n, -difference) if net <= 0 else 0.0
             yield {
                 "losses": losses,
                 "gains": gains,
                 "n": n,
+                "bounds": bounds,
                 "difference": difference,
-                "p_above": float(max(stats.norm.sf(z), least)),
+                "p_above": p_above(losses, gains, n, difference),
             }
 
 
@@ -126,6 +143,48 @@ def sample_sizes():
         yield {"gap": gap, "spread": spread, "null": null, "alpha": alpha, "n": math.ceil(n)}
 
 
+def paired_sample_sizes():
+    """Connor's spreads, of one item."""
+    for difference, discordance, margin, alpha in (
+        (0.0, 0.1, 0.03, 0.05),
+        (-0.03, 0.11, 0.0, 0.05),
+        (0.01, 0.3, 0.02, 0.01),
+    ):
+        n = normal_sample_size_one_tail(
+            difference + margin,
+            0.8,
+            alpha,
+            std_null=math.sqrt(discordance - margin**2),
+            std_alternative=math.sqrt(discordance - difference**2),
+        )
+        yield {
+            "difference": difference,
+            "discordance": discordance,
+            "margin": margin,
+            "alpha": alpha,
+            "n": math.ceil(n),
+        }
+
+
+def rouges():
+    scorer = RougeScorer(["rougeL"])
+    for target, answer in (
+        ("The cat sat down.", "the cat lay down"),
+        ("a b c d e f", "f e d c b a"),
+        ("a b a b", "b a b a b"),
+        ("The notice period is 30 days.", "Thirty days: the notice-period (of 30 days) is fixed."),
+        ("yes", ""),
+    ):
+        found = scorer.score(target, answer)["rougeL"].fmeasure
+        yield {"target": target, "answer": answer, "value": float(found)}
+
+
+def unseen(sizes):
+    """Share of clusters, all of them seen to be right, that is right at least."""
+    clusters = math.floor(sum(sizes) ** 2 / sum(size**2 for size in sizes))
+    return float(proportion_confint(clusters, clusters, alpha=2 * TAIL, method="beta")[0])
+
+
 def ratio(found, whole, axis=-1):
     return np.sum(found, axis=axis) / np.sum(whole, axis=axis)
 
@@ -158,6 +217,7 @@ def bootstraps():
 
     yield {
         "what": "clusters of right and wrong items",
+        "seen": unseen(size),
         "size": size.astype(int).tolist(),
         "champion": champion.astype(int).tolist(),
         "candidate": candidate.astype(int).tolist(),
@@ -168,6 +228,7 @@ def bootstraps():
     found = rng.binomial(whole.astype(int), 0.7).astype(float)
     yield {
         "what": "spans",
+        "seen": unseen([1] * 80),
         "parts": np.stack([found, whole], axis=1).tolist(),
         "candidate_bounds": bounds((found, whole), ratio, clusters=80),
     }
@@ -179,6 +240,7 @@ def bootstraps():
 
     yield {
         "what": "classes",
+        "seen": unseen([1] * 90),
         "parts": np.stack([expected, predicted], axis=1).tolist(),
         "value": float(macro_f1(expected, predicted)),
         "candidate_bounds": bounds((expected, predicted), macro_f1, clusters=90, vectorized=False),
@@ -187,13 +249,15 @@ def bootstraps():
 
 def main():
     content = {
-        "made_with": {"scipy": scipy.__version__, "statsmodels": statsmodels.__version__},
+        "made_with": {name: version(name) for name in LIBRARIES},
         "proportions": list(proportions()),
         "mcnemar": list(mcnemars()),
         "paired": list(paired()),
         "holm": list(holms()),
         "sign_flips": list(sign_flips()),
         "sample_sizes": list(sample_sizes()),
+        "paired_sample_sizes": list(paired_sample_sizes()),
+        "rouge_l": list(rouges()),
         "bootstraps": list(bootstraps()),
     }
     FILE.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""The gate's statistics against what SciPy and statsmodels said; see make_gate_statistics.py."""
+"""The gate's statistics against what other libraries said; see make_gate_statistics.py."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,10 @@ import pytest
 from gate_helpers import make_run, make_suite
 
 from ztom.evaluation.aligned import align
+from ztom.evaluation.cases import Case
 from ztom.evaluation.measure import measure
-from ztom.evaluation.planning import items_needed
+from ztom.evaluation.metrics import build_metric
+from ztom.evaluation.planning import items_needed, items_needed_paired
 from ztom.evaluation.statistics import (
     PairedDifference,
     Proportion,
@@ -47,6 +49,8 @@ def test_mcnemar_is_a_sign_flip_of_single_items(case):
 def test_paired_difference(case):
     found = PairedDifference(case["losses"], case["gains"], case["n"])
     assert found.p_above(case["difference"]) == pytest.approx(case["p_above"], abs=1e-6)
+    bounds = found.estimate(0.05)
+    assert (bounds.low, bounds.high) == pytest.approx(case["bounds"], abs=1e-6)
     mirrored = PairedDifference(case["gains"], case["losses"], case["n"])
     assert mirrored.p_below(-case["difference"]) == pytest.approx(case["p_above"], abs=1e-6)
 
@@ -70,6 +74,20 @@ def test_items_needed(case):
         case["gap"], spread=case["spread"], spread_at_threshold=case["null"], alpha=case["alpha"]
     )
     assert found == case["n"]
+
+
+@pytest.mark.parametrize("case", GOLDEN["paired_sample_sizes"], ids=str)
+def test_items_needed_for_a_difference(case):
+    settings = {name: case[name] for name in ("discordance", "margin", "alpha")}
+    assert items_needed_paired(case["difference"], **settings) == case["n"]
+
+
+@pytest.mark.parametrize("case", GOLDEN["rouge_l"], ids=lambda case: case["answer"])
+def test_rouge_l(case):
+    suite = make_suite(1, layer="task", metric="rouge_l")
+    item = suite.items[0].model_copy(update={"target": case["target"]})
+    (scored,) = build_metric(suite).score([Case(item, "q", (case["answer"],))])
+    assert scored.value == pytest.approx(case["value"], abs=1e-12)
 
 
 def _measured(case):
@@ -109,8 +127,9 @@ def test_bounds_by_bootstrap(case):
     for quantity, (low, high) in pairs:
         assert quantity.percentiles(0.05) == pytest.approx((low, high), abs=0.05 * (high - low))
         found = quantity.estimate(0.05)
-        assert found.low <= quantity.percentiles(0.05)[0]
+        unseen = case["seen"] * quantity.value + (1.0 - case["seen"]) * quantity.worst
+        assert found.low <= min(unseen + 1e-12, quantity.percentiles(0.05)[0])
         assert found.high >= quantity.percentiles(0.05)[1]
-        assert found.high - found.low < 1.25 * (high - low)
+        assert found.high - found.low < 1.25 * (high - min(low, unseen))
     if "value" in case:
         assert measured.candidate.value == pytest.approx(case["value"], abs=1e-12)

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,7 +71,15 @@ def test_the_verdict_is_the_status_and_lies_in_every_form(
     assert "::" not in done.output
 
 
-def test_the_same_results_give_the_same_bytes(repository: Path) -> None:
+def test_the_same_results_give_the_same_bytes(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime(2026, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(gate_run, "datetime", Stopped)
     for out in ("a", "b"):
         assert gate(*runs("same", "broken"), "--out", out).exit_code == 0
     for name in gate_run.DOCUMENTS:

@@ -9,10 +9,13 @@ from gate_helpers import make_run, make_suite, model, right
 from scipy import stats
 
 from ztom.errors import EvaluationError
+from ztom.evaluation.aligned import align
 from ztom.evaluation.gate import decide
+from ztom.evaluation.measure import measure
 from ztom.evaluation.planning import items_needed, items_needed_paired
 from ztom.evaluation.statistics import (
     PairedDifference,
+    Proportion,
     holm,
     sign_flip,
 )
@@ -237,6 +240,9 @@ def test_the_base_is_shown_and_decides_nothing():
     )
     assert (found.outcome, only(found).base.value) == (Outcome.PASS, 0.0)
     assert found.base == model("base")
+    graded = make_run(suite, [0.3] * 100, "base")
+    again = decide([make_run(suite, right(100))], None, [suite], base=[graded])
+    assert only(again).candidate == only(found).candidate
     broken = make_run(suite, [None] * 100, "base")
     found = decide(
         [make_run(suite, right(100))],
@@ -276,6 +282,17 @@ def test_a_problem_beats_a_value():
     assert found.outcome is Outcome.INCONCLUSIVE
 
 
+def test_empty_answers_are_told_whatever_they_score():
+    suite = make_suite(40, layer="behavioural")
+    run = make_run(suite, right(40))
+    items = [item.model_copy(update={"answers": ("fine",)}) for item in run.items]
+    items[3] = items[3].model_copy(update={"answers": (" \n",)})
+    ours = run.model_copy(update={"items": tuple(items)})
+    found = decide([ours], [make_run(suite, right(40), "champion")], [suite])
+    assert (found.outcome, only(found).empty) == (Outcome.PASS, {"candidate": 1})
+    assert found.reasons[-1] == "suite: 1 of 40 items have an empty answer from the candidate"
+
+
 def test_what_fails_already_fails_without_the_missing_items():
     suite = make_suite(100, must_pass=(0,))
     assert judge(suite, [0.0, None, *right(98)], right(100)).outcome is Outcome.FAIL
@@ -304,6 +321,73 @@ def test_all_right_in_few_clusters_is_not_certain():
     found = judge(suite, right(300), first=True)
     assert found.outcome is Outcome.INCONCLUSIVE
     assert only(found).candidate.low == pytest.approx(0.05 ** (1 / 30))
+
+
+def test_a_wrong_item_in_a_cluster_raises_no_bound():
+    suite = make_suite(
+        1000, layer="task", floor=0.97, clusters=[f"c{i // 20}" for i in range(1000)]
+    )
+    lows = [
+        only(judge(suite, right(1000, wrong=range(wrong)), first=True)).candidate.low
+        for wrong in range(3)
+    ]
+    assert lows == sorted(lows, reverse=True)
+    assert lows[0] == pytest.approx(0.05 ** (1 / 50))
+
+
+def test_one_cluster_of_nearly_all_items_is_hardly_more_than_one():
+    names = ["all of them"] * 950 + [f"c{i}" for i in range(50)]
+    suite = make_suite(1000, layer="task", floor=0.5, clusters=names)
+    found = judge(suite, right(1000, wrong=range(40)), first=True)
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert only(found).clusters == 51
+
+
+@pytest.mark.parametrize("score", [0.1, 0.3, 0.5, 0.7])
+def test_grades_that_are_all_the_same_are_no_proof(score):
+    suite = make_suite(30, layer="task", metric="rouge_l", floor=score - 0.01, margin=0.02)
+    for ours in ([score] * 30, [score + 1e-6] + [score] * 29):
+        found = judge(suite, ours, [score] * 30)
+        assert found.outcome is Outcome.INCONCLUSIVE
+        assert only(found).candidate.low < 0.85 * score
+        assert only(found).difference.low == pytest.approx(0.05 ** (1 / 30) - 1, abs=1e-5)
+
+
+def test_bounds_of_resamples_are_where_their_tests_turn():
+    suite = make_suite(
+        200, layer="task", metric="rouge_l", clusters=[f"{i // 4}" for i in range(200)]
+    )
+    rng = np.random.default_rng(0)
+    runs = [make_run(suite, rng.random(200).tolist(), who) for who in ("candidate", "champion")]
+    measured = measure(*align([suite], runs[:1], runs[1:], None), seed=0)
+    for quantity in (measured.candidate, measured.compared.difference):
+        assert quantity.p_below(quantity.estimate(0.05).high) == pytest.approx(0.05, abs=0.005)
+
+
+def test_as_many_clusters_as_are_said_to_be_needed_decide():
+    def all_right(n):
+        names = [f"c{i // 10}" for i in range(n)]
+        suite = make_suite(n, layer="task", floor=0.95, margin=0.05, clusters=names)
+        return judge(suite, right(n), right(n))
+
+    found = all_right(300)
+    needed = {each.items_needed for each in only(found).findings}
+    assert (found.outcome, needed) == (Outcome.INCONCLUSIVE, {590})
+    assert all_right(590).outcome is Outcome.PASS
+
+
+def test_what_is_too_low_on_its_own_only_says_so_and_needs_more_items():
+    n, values = 100, {"low": right(100, wrong=range(39)), "fine": right(100)}
+    suites = [make_suite(n, name=name, layer="task", floor=0.7) for name in ("low", "fine")]
+    runs = [make_run(suite, values[suite.config.name]) for suite in suites]
+    alone = judge(suites[0], values["low"], first=True)
+    assert alone.outcome is Outcome.FAIL
+    found = decide(runs, None, suites, first=True)
+    assert found.outcome is Outcome.INCONCLUSIVE
+    (test,) = [f for f in found.suites[1].findings if f.rule is Rule.FLOOR]
+    assert "too low on its own, open as one of several tests" in test.reason
+    share = Proportion(61, n)
+    assert share.needed(0.7, 0.05) < test.items_needed == share.needed(0.7, 0.025)
 
 
 # What is refused
@@ -418,8 +502,8 @@ def test_another_seed_moves_bounds_and_nothing_else():
     values = [0.3 + (i // 5 % 7) / 10 for i in range(100)]
     one, other = (judge(suite, values, values[::-1], seed=seed) for seed in (0, 1))
     assert one.outcome == other.outcome
-    assert only(one).candidate.low != only(other).candidate.low
-    assert only(one).candidate.low == pytest.approx(only(other).candidate.low, abs=0.01)
+    assert only(one).candidate.high != only(other).candidate.high
+    assert only(one).candidate.high == pytest.approx(only(other).candidate.high, abs=0.01)
 
 
 # Statistics
@@ -459,6 +543,11 @@ def test_items_needed_see_the_difference_as_often_as_planned():
     drawn = rng.multinomial(n, [0.05, 0.05, 0.9], size=400)
     passed = [PairedDifference(b, c, n).p_above(-0.03) <= 0.05 for b, c, _ in drawn.tolist()]
     assert np.mean(passed) == pytest.approx(0.8, abs=0.07)
+
+
+def test_items_needed_where_hardly_anything_changes_pass_without_a_change():
+    assert PairedDifference(0, 1, 100).needed(-0.02, 0.05) == 149
+    assert PairedDifference(0, 0, 149).p_above(-0.02) <= 0.05
 
 
 def test_items_needed_at_the_threshold_itself_are_not_in_sight():

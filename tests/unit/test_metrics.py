@@ -160,6 +160,11 @@ def test_rouge_l_counts_the_longest_common_subsequence() -> None:
     assert values("rouge_l", pairs) == [pytest.approx(0.75), 0.0, 1.0]
 
 
+def test_an_empty_answer_is_like_nothing_and_the_same_text_like_itself() -> None:
+    pairs = [("Yes.", ""), ("Yes.", " \n"), ("the cat sat", "the cat sat")]
+    assert values("similarity", pairs) == [0.0, 0.0, 1.0]
+
+
 @pytest.mark.parametrize("metric", ["exact_match", "rouge_l", "accuracy", "span_f1"])
 def test_an_answer_of_ten_megabytes_is_scored_in_seconds(metric: str) -> None:
     answer = "lorem ipsum dolor\n" * (10 * 2**20 // 18)
@@ -179,6 +184,8 @@ def write_functions(folder: Path) -> list[str]:
         "def runs(prompts, answers, targets):\n"
         "    return [float(eval(a) == json.loads(t)['result'])"
         " for a, t in zip(answers, targets)]\n"
+        "def agrees(prompts, answers, targets):\n"
+        "    return [a == t for a, t in zip(answers, targets)]\n"
         "def seven(prompts, answers, targets):\n    return 7.0\n"
         "def sleeps(prompts, answers, targets):\n"
         "    time.sleep(60 if answers[0] == 'sleep' else 0)\n    return 1.0\n"
@@ -202,6 +209,13 @@ def test_pass_at_1_and_an_answer_that_makes_the_check_raise(tmp_path: Path) -> N
     assert "ZeroDivisionError" in str(raised.problem)
     (scored,) = score("pass_at_1", [("x", "a")], paths=paths, function="mine:half")
     assert "not 1 (passed) or 0" in str(scored.problem)
+
+
+@pytest.mark.parametrize("metric", ["pass_at_1", "user"])
+def test_true_is_1_and_false_is_0(tmp_path: Path, metric: str) -> None:
+    paths = write_functions(tmp_path)
+    pairs = [("x", "x"), ("x", "y")]
+    assert values(metric, pairs, paths=paths, function="mine:agrees") == [1.0, 0.0]
 
 
 def test_one_answer_that_hangs_costs_one_item(tmp_path: Path) -> None:

@@ -228,6 +228,10 @@ def test_settings_that_are_refused(tmp_path: Path, text: str, message: str) -> N
         ({"owner": "a\x1b[0m"}, "cannot be printed"),
         ({"labels": ["cat", "dog", "Cat"]}, "two labels differ at most in case"),
         ({"labels": ["cat", "dog", "dog"]}, "two labels differ at most in case"),
+        ({"metric": "exact_match"}, "labels go with the metrics accuracy and macro_f1"),
+        ({"layer": "frozen", "floor": 0.9}, "a floor is for task suites"),
+        ({"minimum_rate": 0.9}, "minimum_rate is for behavioural suites"),
+        ({**PROBES, "checks": [{"kind": "forbidden", "strings": [" "]}]}, "strings"),
     ],
 )
 def test_values_that_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:

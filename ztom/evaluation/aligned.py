@@ -49,6 +49,11 @@ class Side:
         return tuple(result for result in self.results if not is_scored(result))
 
     @cached_property
+    def empty(self) -> int:
+        """On how many items an answer is empty."""
+        return sum(any(not text.strip() for text in result.answers) for result in self.results)
+
+    @cached_property
     def values(self) -> Floats:
         """One value per item; NaN for those without."""
         return np.array([r.value for r in self.results], dtype=np.float64)

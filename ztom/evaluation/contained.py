@@ -29,7 +29,9 @@ class _Contained:
     def __init__(
         self, target: str, *, deadline_s: float, import_paths: Sequence[str] | None
     ) -> None:
-        self._function = UserFunction(target, deadline_s=deadline_s, import_paths=import_paths)
+        self._function = UserFunction(
+            target, deadline_s=deadline_s, import_paths=import_paths, booleans=True
+        )
         self._function.check()
         self._lost_s = 0.0
 

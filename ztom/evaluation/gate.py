@@ -100,7 +100,7 @@ def _adjust(examined: Sequence[Examined]) -> list[dict[Rule, float]]:
 
 
 def _reasons(outcome: Outcome, judged: Sequence[SuiteVerdict], *, first: bool) -> tuple[str, ...]:
-    """Failures, then what is open; for a pass, what was passed."""
+    """Failures, then what is open; for a pass, what was passed. Then what nobody should miss."""
     told = [
         f"{each.suite.name}: {finding.reason}"
         for kind in (Outcome.FAIL, Outcome.INCONCLUSIVE)
@@ -110,6 +110,11 @@ def _reasons(outcome: Outcome, judged: Sequence[SuiteVerdict], *, first: bool) -
     ]
     if outcome is Outcome.PASS:
         told = [f"passed by every suite: {', '.join(each.suite.name for each in judged)}"]
+    told += [
+        f"{each.suite.name}: {number:,} of {each.n:,} items have an empty answer from the {who}"
+        for each in judged
+        for who, number in each.empty.items()
+    ]
     if first:
         told.append("there is no champion yet: only floors, must-pass items and rates decided")
     return tuple(told)
@@ -139,6 +144,7 @@ def _suite_verdict(examined: Examined, found: tuple[Finding, ...]) -> SuiteVerdi
         worse=compared.worse if compared else None,
         better=compared.better if compared else None,
         unscored={who: len(results) for who, results in examined.unscored.items()},
+        empty=examined.empty,
         must_pass_failures=examined.must_pass_failures,
         rates=examined.rates,
         flipped=_flipped(aligned),

@@ -77,14 +77,14 @@ def measure(aligned: Aligned, *, seed: int) -> Measured:
     sides = {"candidate": aligned.candidate}
     if aligned.champion is not None:
         sides["champion"] = aligned.champion
+    found = _quantities(aligned, cluster_of, sides=sides, seed=seed)
     if aligned.base is not None and not aligned.base.unscored:
-        sides["base"] = aligned.base
-    counted = _can_be_counted(aligned, cluster_of, list(sides.values()))
-    found = _counted(sides) if counted else _resampled(aligned, cluster_of, sides=sides, seed=seed)
+        # On its own: what it did must not change how the others are measured.
+        found |= _quantities(aligned, cluster_of, sides={"base": aligned.base}, seed=seed)
     return Measured(
         n=cluster_of.size,
         clusters=int(cluster_of.max()) + 1,
-        counted=counted,
+        counted=_can_be_counted(aligned, cluster_of, list(sides.values())),
         candidate=found["candidate"],
         base=found.get("base"),
         compared=_compared(aligned, found, cluster_of, seed=seed),
@@ -108,6 +108,14 @@ def _can_be_counted(aligned: Aligned, cluster_of: Ints, sides: list[Side]) -> bo
     )
 
 
+def _quantities(
+    aligned: Aligned, cluster_of: Ints, *, sides: dict[str, Side], seed: int
+) -> dict[str, Quantity]:
+    if _can_be_counted(aligned, cluster_of, list(sides.values())):
+        return _counted(sides)
+    return _resampled(aligned, cluster_of, sides=sides, seed=seed)
+
+
 def _counted(sides: dict[str, Side]) -> dict[str, Quantity]:
     values = {who: side.values for who, side in sides.items()}
     found: dict[str, Quantity] = {
@@ -127,13 +135,16 @@ def _resampled(
     by_item = isinstance(models[0], MacroF1Scores)
     draws = resample(models, cluster_of if by_item else np.arange(clusters), seed=seed)
     n = cluster_of.size
+    effective = n**2 // int(np.square(np.bincount(cluster_of)).sum())
     is_mean = aligned.suite.config.metric not in WITH_PARTS
 
     def least(values: Floats) -> float:
         return float(values.var()) / n if is_mean else 0.0
 
     found = {
-        who: share(float(metric(model)[0]), drawn, clusters=clusters, n=n, least=least(side.values))
+        who: share(
+            float(metric(model)[0]), drawn, clusters=effective, n=n, least=least(side.values)
+        )
         for (who, side), model, drawn in zip(sides.items(), models, draws, strict=True)
     }
     if "champion" in found:

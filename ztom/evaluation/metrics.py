@@ -11,13 +11,14 @@ span_f1         2 * found / (given + wanted). The answer is a JSON list of spans
                 not, or else one span a line. Spans compare without regard to case and white space,
                 each as often as it occurs; its parts are numerator and denominator
 rouge_l         F1 of the longest common subsequence of words
-similarity      cosine of sentence embeddings, 0 where it is negative
-pass_at_1       the user's function says 1 (passed) or 0
+similarity      cosine of sentence embeddings to six digits, 0 where it is negative
+pass_at_1       the user's function says 1 or True (passed), or 0 or False
 user            the user's function says a number from 0 to 1
 checks          share of the repeats that pass every check (`ztom.evaluation.checks`)
 ==============  ==================================================================================
 
-An answer that is empty or holds no label is an answer, and a wrong one. What cannot be scored (a
+An answer that is empty or holds no label is an answer, and a wrong one, unless there are no spans
+to find; checks and the user's function judge it themselves. What cannot be scored (a
 target of the wrong form, a function that raises, a check that does not end) has no value but a
 problem.
 
@@ -220,8 +221,12 @@ class Similarity(_Plain):
                 [stimulus_of(case, str(case.item.target)) for case in texts],
                 [Output(text=case.answers[0]) for case in texts],
             ).per_stimulus
-            likeness = np.clip(1.0 - errors, 0.0, 1.0).tolist()
-            values = dict(zip((case.item.id for case in texts), likeness, strict=True))
+            # The digits beyond differ with what a text is embedded beside.
+            likeness = np.round(np.clip(1.0 - errors, 0.0, 1.0), 6).tolist()
+            values = {
+                case.item.id: value if case.answers[0].strip() else 0.0
+                for case, value in zip(texts, likeness, strict=True)
+            }
         return [
             Scored(value=values[case.item.id])
             if case.item.id in values

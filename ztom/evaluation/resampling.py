@@ -8,15 +8,29 @@ answers that say as much, the number of items divided by the design effect (Rao 
 simple method for the analysis of clustered binary data"; Korn and Graubard 1998, "Confidence
 intervals for proportions with small expected number of positive counts"):
 
-    n' = variance of one item / variance of the metric on the resamples * (z / t_(G - 1))^2,
+    n' = variance of one right or wrong answer / variance of the metric * (z / t_(G - 1))^2,
 
-not more than there are items where the metric is a mean, and G where the G clusters all agree. How
-often the lower bound of a share lay above it, in percent, 5 wanted, G clusters of which most are
-all right or all wrong:
+the metric's variance being that on the resamples, and where it is a mean not less than that of
+independent items; n' is G where the G clusters all agree. How often the lower bound of a share lay
+above it, in percent, 5 wanted, G clusters of which most are all right or all wrong:
 
     G, share          20, 0.8    20, 0.9    20, 0.95    50, 0.8    50, 0.9
     percentiles             9         13          32          7         10
-    these bounds            3          7           5          3          4
+    these bounds            3          0           0          4          3
+
+G is Kish's number (1965, "Survey sampling"), the clusters of equal size that would say as much,
+items^2 / sum of (items of a cluster)^2, rounded down: a cluster of nearly all items leaves one.
+
+And what has not been seen may be there all the same: a share of 1 - alpha^(1/G) of the clusters
+stays out of the data with probability alpha. Were they as bad as can be, the truth would be
+
+    alpha^(1/G) value + (1 - alpha^(1/G)) worst,     worst = 0, or -1 for a difference,
+
+and no lower bound is higher: at alpha 0.05 a margin of 0.02 takes 149 clusters or graded items, as
+it takes 149 items that are right or wrong and do not change. Without that, of candidates that are
+worse by exactly the margin, 45 % passed where 3 % of answers worth 0.8 had become empty and others
+moved by 0.02, with 30 items, and 27 % where 2 % of 50 clusters were lost as a whole and 5 % of the
+other items changed; with it none did.
 
 For a difference, answers count as lost or gained by one typical change: the mean squared change
 over the mean absolute one, 1 for right and wrong. Of candidates that are worse by exactly a margin
@@ -34,7 +48,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtr, stdtrit
 
-from ztom.evaluation.planning import FARTHEST, items_needed_paired
+from ztom.evaluation.planning import FARTHEST
 from ztom.evaluation.statistics import Estimate, Floats, Method, PairedDifference, Proportion
 from ztom.scoring.protocol import Scores
 from ztom.scoring.statistics import _resample_counts, expanded_tail
@@ -44,6 +58,8 @@ Ints = NDArray[np.intp]
 _MOST, _FEWEST = 10_000, 2_000
 #: Resamples times clusters; with more than 2,000 clusters fewer resamples are drawn.
 _CELLS = 20_000_000
+#: Variances that are no larger come from rounding: nothing varied.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -53,10 +69,11 @@ class Resampled:
     Attributes:
         value: On the data itself.
         draws: On each resample, shape (resamples,).
-        clusters: Independent clusters, at least one.
+        clusters: Independent clusters of equal size that would say as much, at least one.
         n: Items.
         worth: Independent answers that say as much.
-        scale: By which their bounds are multiplied.
+        worst: What it may be on clusters that were not seen.
+        scale: By which the bounds of ``worth`` are multiplied.
     """
 
     value: float
@@ -64,13 +81,17 @@ class Resampled:
     clusters: int
     n: int
     worth: Proportion | PairedDifference
+    worst: float
     scale: float = 1.0
 
     def estimate(self, alpha: float) -> Estimate:
-        """Expanded percentiles, at least as wide as the bounds of ``worth``."""
+        """Expanded percentiles, at least as wide as the bounds of ``worth``; see the module."""
         like = self.worth.estimate(alpha)
-        low, high = min(self.value, self.scale * like.low), max(self.value, self.scale * like.high)
-        if self.clusters > 1:
+        seen = alpha ** (1.0 / self.clusters)
+        unseen = seen * self.value + (1.0 - seen) * self.worst
+        low = min(self.value, unseen, self.scale * like.low)
+        high = max(self.value, self.scale * like.high)
+        if self.clusters >= 2:
             left, right = self.percentiles(alpha)
             low, high = min(low, left), max(high, right)
         return Estimate(value=self.value, low=low, high=high, method=Method.BOOTSTRAP)
@@ -92,15 +113,15 @@ class Resampled:
         return max(level, self.worth.p_below(threshold / self.scale))
 
     def needed(self, threshold: float, alpha: float) -> int | None:
-        """See `items_needed_paired`; what clusters cost is in the spread of the draws."""
-        gap = self.value - threshold
-        return items_needed_paired(
-            gap,
-            discordance=float(self.draws.var()) * self.n + gap**2,
-            margin=0.0,
-            alpha=alpha,
-            limit=FARTHEST * self.n,
-        )
+        """What ``worth`` needs, and clusters enough not to hide what would be too bad."""
+        answers = self.worth.needed(threshold / self.scale, alpha)
+        if answers is None:
+            return None
+        times = answers / self.worth.n
+        if self.worst < threshold < self.value:
+            seen = (threshold - self.worst) / (self.value - self.worst)
+            times = max(times, math.log(alpha) / math.log(seen) / self.clusters)
+        return math.ceil(times * self.n * (1.0 - _ROUNDING)) if times <= FARTHEST else None
 
 
 def share(value: float, draws: Floats, *, clusters: int, n: int, least: float) -> Resampled:
@@ -109,13 +130,13 @@ def share(value: float, draws: Floats, *, clusters: int, n: int, least: float) -
     Args:
         value: On the data itself.
         draws: On each resample.
-        clusters: Independent clusters.
+        clusters: Independent clusters of equal size that would say as much.
         n: Items.
         least: Variance that it would have if items were independent; 0 where that is not known.
     """
     variance = max(float(draws.var()), least)
     worth = _worth(value * (1.0 - value), variance, clusters=clusters)
-    return Resampled(value, draws, clusters, n, Proportion(value * worth, worth))
+    return Resampled(value, draws, clusters, n, Proportion(value * worth, worth), worst=0.0)
 
 
 def difference(ours: Resampled, theirs: Resampled, changes: Floats, *, least: float) -> Resampled:
@@ -136,12 +157,12 @@ def difference(ours: Resampled, theirs: Resampled, changes: Floats, *, least: fl
     worth = _worth(changed - net**2, variance, clusters=ours.clusters)
     lost, gained = (worth * max(0.0, changed + sign * net) / 2.0 for sign in (-1.0, 1.0))
     paired = PairedDifference(lost, gained, worth)
-    return Resampled(value, draws, ours.clusters, ours.n, paired, scale)
+    return Resampled(value, draws, ours.clusters, ours.n, paired, worst=-1.0, scale=scale)
 
 
 def _worth(spread: float, variance: float, *, clusters: int) -> float:
     """How many independent answers of this spread have that variance together."""
-    if spread <= 0.0 or variance <= 0.0 or clusters < 2:
+    if spread <= 0.0 or variance <= _ROUNDING or clusters < 2:
         return float(clusters)
     few = float(ndtri(0.95) / stdtrit(clusters - 1, 0.95)) ** 2
     return max(1.0, spread / variance * few)

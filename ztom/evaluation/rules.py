@@ -49,6 +49,12 @@ class Examined:
         return {who: side.unscored for who, side in sides.items() if side and side.unscored}
 
     @property
+    def empty(self) -> dict[str, int]:
+        """On how many items a model gave an empty answer, of those models that gave any."""
+        sides = {"candidate": self.aligned.candidate, "champion": self.aligned.champion}
+        return {who: side.empty for who, side in sides.items() if side and side.empty}
+
+    @property
     def is_enough(self) -> bool:
         """Whether anything can be decided on so many items."""
         config = self.aligned.suite.config

@@ -41,7 +41,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy.optimize import brentq
 from scipy.special import bdtrc, betainc, betaincinv, gammaln, ndtr
 
-from ztom.evaluation.planning import FARTHEST, items_needed, items_needed_paired
+from ztom.evaluation.planning import FARTHEST, POWER, items_needed, items_needed_paired
 
 Floats = NDArray[np.float64]
 
@@ -174,14 +174,20 @@ class PairedDifference:
         return self._mirrored.p_above(-threshold)
 
     def needed(self, threshold: float, alpha: float) -> int | None:
-        """See `items_needed_paired`."""
-        return items_needed_paired(
+        """See `items_needed_paired`; enough to pass with no change where none is likely."""
+        discordance = (self.losses + self.gains) / self.n
+        needed = items_needed_paired(
             self.value,
-            discordance=(self.losses + self.gains) / self.n,
+            discordance=discordance,
             margin=-threshold,
             alpha=alpha,
             limit=round(FARTHEST * self.n),
         )
+        if needed is None or not -1.0 < threshold < min(0.0, self.value):
+            return needed
+        none_changes = (1.0 - discordance) ** needed
+        unchanged = math.ceil(math.log(alpha) / math.log1p(threshold))
+        return max(needed, unchanged) if none_changes > 1.0 - POWER else needed
 
     @property
     def _mirrored(self) -> PairedDifference:

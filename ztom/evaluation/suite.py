@@ -64,7 +64,7 @@ class Check(BaseModel):
     kind: Literal["regex", "not_regex", "json_schema", "forbidden", "refusal"]
     pattern: str | None = Field(default=None, max_length=2000)
     form: dict[str, Any] | None = None
-    strings: tuple[str, ...] = ()
+    strings: tuple[Annotated[str, StringConstraints(pattern=r"\S")], ...] = ()
     personal_data: tuple[Literal["email", "phone", "credit_card", "iban", "ip_address"], ...] = ()
 
     @model_validator(mode="after")
@@ -97,15 +97,15 @@ class SuiteConfig(BaseModel):
         layer: Which rule of the gate applies.
         metric: How answers are scored; ``checks`` for behavioural suites.
         function: ``package.module:function`` for the metrics ``pass_at_1`` and ``user``.
-        labels: The classes, for ``accuracy`` and ``macro_f1``; all targets when empty.
+        labels: The classes, for ``accuracy`` and ``macro_f1`` only; all targets when empty.
         floor: The metric's value, 0 to 1, that the lower bound has to reach (task).
         margin: By how much the candidate may be worse than the champion, in units of the metric.
         alpha: Level of the one-sided tests.
         minimum_n: Fewer items than this decide nothing.
         owner: Who answers for it.
         decode: How answers are generated.
-        template: Jinja, with ``input`` and every other field of the item; for messages it is
-            applied to the last turn's content.
+        template: Jinja, with ``input`` and the item's other fields except ``target``; for messages
+            it is applied to the last turn's content.
         repeats: How often each item is asked (behavioural).
         minimum_rate: The share of an item's repeats that has to pass (behavioural).
         checks: What each answer has to satisfy (behavioural).
@@ -142,6 +142,12 @@ class SuiteConfig(BaseModel):
         own = self.metric in (MetricName.PASS_AT_1, MetricName.USER)
         if own != (self.function is not None):
             raise ValueError("function goes with the metrics pass_at_1 and user")
+        if self.labels and self.metric not in (MetricName.ACCURACY, MetricName.MACRO_F1):
+            raise ValueError("labels go with the metrics accuracy and macro_f1")
+        if self.floor > 0.0 and self.layer is not Layer.TASK:
+            raise ValueError("a floor is for task suites")
+        if self.minimum_rate < 1.0 and not behavioural:
+            raise ValueError("minimum_rate is for behavioural suites")
         if self.repeats > 1 and self.decode.temperature == 0:
             raise ValueError("repeats need a temperature above 0: greedy answers are all the same")
         return self

@@ -102,9 +102,12 @@ def _reached(
         told = f"{config.metric} {_moved(found.value)} ({_bounds(config, found, sign='+')}); "
         told += f"{config.margin:g} below is allowed: "
     words = {Outcome.PASS: "good enough", Outcome.FAIL: "too low", Outcome.INCONCLUSIVE: "open"}
+    if p[0] <= config.alpha < p[1]:
+        words[Outcome.INCONCLUSIVE] = "too low on its own, open as one of several tests"
     needed = None
     if outcome is Outcome.INCONCLUSIVE:
-        needed = _more_than(measured.n, threshold.quantity.needed(threshold.value, config.alpha))
+        level = config.alpha if found.value >= threshold.value else _level(config, p)
+        needed = _more_than(measured.n, threshold.quantity.needed(threshold.value, level))
     return Finding(
         rule=threshold.rule,
         outcome=outcome,
@@ -130,7 +133,7 @@ def _harm(
         outcome, word = Outcome.FAIL, "harm is shown"
     elif found.value < -config.margin - _ROUNDING:
         outcome, word = Outcome.INCONCLUSIVE, f"more than the margin of {config.margin:g}, but open"
-        needed = _more_than(measured.n, compared.difference.needed(0.0, config.alpha))
+        needed = _more_than(measured.n, compared.difference.needed(0.0, _level(config, p)))
     else:
         outcome, word = Outcome.PASS, "no harm is shown"
     return Finding(
@@ -141,6 +144,11 @@ def _harm(
         p_adjusted=p[1],
         items_needed=needed,
     )
+
+
+def _level(config: SuiteConfig, p: tuple[float, float]) -> float:
+    """What Holm's correction leaves of alpha to a test that is to fail its suite."""
+    return config.alpha * p[0] / p[1]
 
 
 def _bounds(config: SuiteConfig, found: Estimate, *, sign: str = "") -> str:

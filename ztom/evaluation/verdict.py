@@ -1,6 +1,7 @@
 """What the gate decided, why, and on what: the document that is kept, shown and signed.
 
-The same results give the same bytes: no clock, nothing unordered.
+The same results give the same bytes: no clock, nothing unordered. Another kind of processor, or
+other versions of the software, may change the last digits of what was resampled.
 """
 
 from __future__ import annotations
@@ -135,6 +136,7 @@ class SuiteVerdict(BaseModel):
         worse: Items on which the candidate has the lower value (McNemar's b for right and wrong).
         better: Items on which it has the higher value (c).
         unscored: Items without a value, by model.
+        empty: Items with an empty answer, by model; empty answers are scored like any other.
         must_pass_failures: Ids of items that have to be right and are not.
         rates: Of each probe (behavioural).
         flipped: Items that changed, by id.
@@ -158,6 +160,7 @@ class SuiteVerdict(BaseModel):
     worse: int | None = None
     better: int | None = None
     unscored: dict[str, int] = {}
+    empty: dict[str, int] = {}
     must_pass_failures: tuple[str, ...] = ()
     rates: tuple[ProbeRate, ...] = ()
     flipped: tuple[Flip, ...] = ()

@@ -48,6 +48,8 @@ class UserFunction:
         pass_environment: Names of environment variables it may see beyond the harmless ones.
         import_paths: Where it is imported from; by default the working folder, then PYTHONPATH.
         limits: Instead of ``memory_bytes``, all limits.
+        booleans: Take True and False for 1 and 0. Not for errors: who returns whether an output is
+            right would get the error of a wrong one.
     """
 
     def __init__(
@@ -59,10 +61,12 @@ class UserFunction:
         pass_environment: Sequence[str] = (),
         import_paths: Sequence[str] | None = None,
         limits: Limits | None = None,
+        booleans: bool = False,
     ) -> None:
         self._target = target
         self._deadline_s = deadline_s
         self._limits = limits or Limits(memory_bytes=memory_bytes)
+        self._booleans = booleans
         self._pass_environment = tuple(pass_environment)
         self._import_paths = _import_paths() if import_paths is None else tuple(import_paths)
         self._reset()
@@ -161,6 +165,7 @@ class UserFunction:
                 limits=self._limits,
                 pass_environment=self._pass_environment,
                 deadline_s=self._deadline_s,
+                booleans=self._booleans,
             )
         except ChildFailedError as error:
             raise self._failure(error) from error

@@ -71,6 +71,7 @@ class ChildProcess:
         limits: What it may use.
         pass_environment: Names of further environment variables it may see.
         deadline_s: Seconds for starting and importing.
+        booleans: Take True and False for 1 and 0 instead of refusing them.
 
     Raises:
         ChildFailedError: It did not start.
@@ -84,6 +85,7 @@ class ChildProcess:
         limits: Limits,
         pass_environment: Sequence[str],
         deadline_s: float,
+        booleans: bool = False,
     ) -> None:
         self._limits = limits
         self._tail = bytearray()
@@ -93,6 +95,7 @@ class ChildProcess:
             "function": function,
             "import_paths": list(import_paths),
             "memory_bytes": limits.memory_bytes,
+            "booleans": booleans,
             "requests": requests_read,
             "replies": replies_write,
         }

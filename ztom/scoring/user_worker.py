@@ -48,7 +48,8 @@ def main(argument: str) -> None:
         if request is None or function is None:
             return
         try:
-            reply = {"result": _numbers(function(*request["arguments"]))}
+            result = function(*request["arguments"])
+            reply = {"result": _numbers(result, booleans=setting["booleans"])}
         except BaseException as error:
             reply = _described(error)
         reply["call"] = request["call"]
@@ -64,19 +65,19 @@ def _imported(target: str) -> Any:
     return found
 
 
-def _numbers(result: Any) -> float | list[float]:
-    """``result`` as JSON numbers; arrays and tensors become lists."""
+def _numbers(result: Any, *, booleans: bool) -> float | list[float]:
+    """``result`` as JSON numbers; arrays and tensors become lists, and booleans 1 and 0."""
     if hasattr(result, "tolist"):
         result = result.tolist()
     if isinstance(result, list | tuple):
-        return [_number(item, f"entry {i} is") for i, item in enumerate(result)]
-    return _number(result, "it returned")
+        return [_number(item, f"entry {i} is", booleans) for i, item in enumerate(result)]
+    return _number(result, "it returned", booleans)
 
 
-def _number(value: Any, where: str) -> float:
+def _number(value: Any, where: str, booleans: bool) -> float:
     if hasattr(value, "item"):
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if (isinstance(value, bool) and not booleans) or not isinstance(value, numbers.Real):
         kind = "None" if value is None else f"a {type(value).__name__}"
         raise TypeError(f"{where} {kind}, not a number")
     return float(value)
