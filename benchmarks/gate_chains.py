@@ -158,12 +158,15 @@ def main() -> int:
         parser.error("banking77 needs --data")
     case = stdlib(folder) if given.which == "stdlib" else banking77(given.data, folder)
     variant = search(case, folder, given.limit, given.evaluations)
-    models = ["--candidate", variant, "--champion", case.chain.checkpoints[-1]]
-    models += ["--base", case.chain.checkpoints[0], "--dtype", "float32"]
-    command = ["gate", *models, "--suites", case.suite, "--out", folder / "gate"]
+    base, *_, last = case.chain.checkpoints
+    named = {"--candidate": variant, "--champion": last, "--base": base, "--suites": case.suite}
+    command = ["gate"]
+    for option, path in named.items():
+        command += [option, str(path.relative_to(folder))]
+    command += ["--dtype", "float32", "--out", "gate"]
     print("$ ztom", *command, flush=True)
     ztom = Path(sys.executable).with_name("ztom")
-    return subprocess.run([ztom, *map(str, command)], check=False).returncode
+    return subprocess.run([ztom, *command], cwd=folder, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -15,8 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ztom.checkpoints.storage import Source, open_file
-from ztom.errors import StimuliError
+from ztom.checkpoints.storage import Source, open_file, open_source
+from ztom.errors import EvaluationError, StimuliError
+from ztom.evaluation.files import ITEMS_FILE, MAX_ITEMS_BYTES, SETTINGS_FILE
+from ztom.evaluation.lock import LOCK_FILE, load_locked
+from ztom.evaluation.suite import Suite
 from ztom.settings import Settings
 
 UPLOADED = "data:"
@@ -96,6 +99,40 @@ def copy_data(
         out.flush()
         os.fsync(out.fileno())
     return DataCopy(path, digest.hexdigest(), size)
+
+
+def copy_suite(reference: str, folder: Path, *, settings: Settings) -> Suite:
+    """Copy a locked suite and read the copy.
+
+    Args:
+        reference: A folder, or an address; it must lie under a root of the settings.
+        folder: What becomes the copy.
+        settings: With the roots.
+
+    Raises:
+        ReferenceRefusedError: The reference is not allowed.
+        EvaluationError: It is no suite, or not as it was locked; or it names a function, which is
+            code, and that runs from the command line only.
+        StorageError: It is not there, or the store failed.
+    """
+    source = open_source(reference, settings=settings)
+    names = source.names()
+    folder.mkdir(parents=True)
+    for name in (SETTINGS_FILE, ITEMS_FILE, LOCK_FILE):
+        if name not in names or source.size(name) > MAX_ITEMS_BYTES:
+            raise EvaluationError(
+                f"{reference} is no locked suite",
+                expected=f"a {name} of at most {MAX_ITEMS_BYTES} bytes",
+            )
+        (folder / name).write_bytes(source.read(name))
+    suite = load_locked(folder)
+    if suite.config.function is not None:
+        raise EvaluationError(
+            f"suite {suite.config.name} scores by a function of its own",
+            got=suite.config.function,
+            fix="Functions of one's own run from the command line, not over HTTP.",
+        )
+    return suite
 
 
 def data_suffix(name: str) -> str:

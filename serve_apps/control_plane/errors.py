@@ -20,6 +20,7 @@ from ztom.errors import (
     CheckpointError,
     ConfigError,
     EngineError,
+    EvaluationError,
     FactorError,
     LedgerError,
     NotOnRecordError,
@@ -48,6 +49,7 @@ _STATUS: tuple[tuple[type[ZtomError], int], ...] = (
     (ScoringError, 422),
     (VariantError, 422),
     (SearchError, 422),
+    (EvaluationError, 422),
     (StorageError, 503),
     (EngineError, 503),
 )

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.chains import chain_of, spec
-from serve_apps.control_plane.data import DataCopy, copy_data
+from serve_apps.control_plane.data import DataCopy, copy_data, copy_suite
 from serve_apps.control_plane.runner import JobState, SearchJob
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import disk
@@ -46,6 +46,7 @@ from ztom.scoring.build import SOURCES
 logger = logging.getLogger(__name__)
 
 CONFIG = "search.yaml"
+SUITES = "suites"
 
 
 class Step(StrEnum):
@@ -113,6 +114,8 @@ def create_search(
     try:
         with disk():
             data = _copy_all(fields, folder, project.id, services)
+            for number, reference in enumerate(fields.suite_paths):
+                copy_suite(reference, folder / SUITES / str(number), settings=services.pointers)
             document = _document(fields, chain, project, data, generation, request_id, services)
             _write_private(folder / CONFIG, yaml.safe_dump(document))
         for name, copy in data.items():
@@ -167,6 +170,10 @@ def _document(
         "budget": {"evaluations": fields.max_evaluations},
         "engine": engine.model_dump(mode="json"),
         "seed": fields.seed,
+        "suites": [
+            str(services.store.requests / request_id / SUITES / str(number))
+            for number, _ in enumerate(fields.suite_paths)
+        ],
         "insist": fields.insist,
         "output": str(services.store.requests / request_id / "run"),
         "ledger": services.config.ledger_address,
@@ -278,6 +285,7 @@ def answer_of(result: Mapping[str, Any]) -> dict[str, Any]:
             "trained_model_error": proof["trained_model_error"],
             "optimized_model_error": proof["optimized_model_error"],
             "verdict": proof["verdict"],
+            "gate": proof.get("gate"),
             "insisted": proof.get("insisted", False),
             "realised_step": proof.get("realised"),
             "warnings": list(proof.get("warnings", ())),

@@ -363,6 +363,7 @@ class SearchFields(BaseModel):
     max_evaluations: int = Field(default=50, ge=1, le=10_000)
     holdout_path: str | None = Field(default=None, max_length=2000)
     holdout_expected_output_path: str | None = Field(default=None, max_length=2000)
+    suite_paths: tuple[str, ...] = Field(default=(), max_length=100)
     labels: tuple[Name, ...] = ()
     sampler: Literal["gp", "cobyqa", "cobyla", "cmaes", "tpe", "random"] = "gp"
     seed: int = Field(default=0, ge=0, lt=2**31)

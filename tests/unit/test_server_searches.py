@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 import yaml
+from gate_repository import make_locked
 from server_helpers import Server, serving, tar_of
 from toys import make_plain_chain
 
@@ -23,6 +24,7 @@ from serve_apps.control_plane.searches import Situation, Step, advance, next_ste
 from serve_apps.control_plane.work import Scored
 from tune_search.config_files import load_config
 from ztom.errors import AuditError, EngineError, StorageError
+from ztom.evaluation.lock import load_locked
 from ztom.ledger import Ledger, NewStudy
 from ztom.ledger.audit import SignedHead, read_head
 from ztom.ledger.project_files import FileStatus
@@ -130,6 +132,30 @@ def test_the_file_that_the_search_runs_on(server, ada, body) -> None:
     assert len(config.chain.checkpoints) == 3
     assert str(server.services.config.data) in job.environment["ZTOM_ALLOWED_ROOTS"]
     assert "password" not in yaml.safe_dump(dict(job.environment))
+
+
+def test_suites_are_copied_as_locked_and_bring_no_code(server, ada, body, tmp_path) -> None:
+    suite = make_locked(tmp_path / "roots", "mine")
+    request = started(server, ada, {**body, "suitePaths": [str(suite)]})
+    advance(server.services)
+    (copy,) = load_config(server.runner.submitted[0].config, []).suites
+    assert copy == server.services.store.requests / request / "suites" / "0"
+    assert load_locked(copy).digest == load_locked(suite).digest
+    for wrong, said in (
+        (make_locked(tmp_path / "elsewhere"), "outside the allowed roots"),
+        (tmp_path / "roots", "no locked suite"),
+        (
+            make_locked(
+                tmp_path / "roots", "code", layer="task", metric="user", function="mine:score"
+            ),
+            "from the command line",
+        ),
+    ):
+        answer = ada.post(
+            f"{server.url}/v1/searches", json={**body, "suitePaths": [str(wrong)]}, timeout=30
+        )
+        assert answer.status_code in (400, 403, 422), answer.text
+        assert said in answer.text
 
 
 def test_one_at_a_time_and_the_next_when_it_ends(server, ada, body) -> None:

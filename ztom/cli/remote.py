@@ -25,6 +25,7 @@ _WIRE = {
     "sampler": "sampler",
     "seed": "seed",
     "insist": "insist",
+    "suites": "suitePaths",
     "engine": "engine",
 }
 _DATA = {"holdout": "holdoutPath", "holdout_expected_outputs": "holdoutExpectedOutputPath"}
