@@ -108,7 +108,12 @@ def test_an_adapter_variant_finds_its_base_in_its_recipe(tmp_path: Path) -> None
     chain = load_chain(config, settings=SETTINGS)
     options = WriteOptions(form="adapter")
     with stage_variant(chain, (0.1, 0.0, 0.1), tmp_path / "variant", options=options) as staged:
-        staged.publish()
+        manifest = staged.publish()
     model = open_model(str(tmp_path / "variant"), settings=SETTINGS)
+    assert model.ref.digest == manifest.digest, "what a server deploys it by"
     assert model.chain is not None
     assert [member.kind for member in model.chain.members] == ["full", "adapter"]
+    shutil.copytree(paths[0], tmp_path / "other")
+    flip_last_byte(tmp_path / "other" / "model.safetensors")
+    with pytest.raises(EvaluationError, match="another base"):
+        open_model(str(tmp_path / "variant"), base=str(tmp_path / "other"), settings=SETTINGS)
