@@ -117,7 +117,7 @@ def _judge(rows, order, *, layer, clustered):
         layer=layer,
         ids=[row[0] for row in rows],
         clusters=[f"c{row[3]}" for row in rows] if clustered else None,
-        floor=0.4,
+        floor=0.4 if layer == "task" else 0.0,
     )
     ours = make_run(suite, [row[1] for row in rows])
     theirs = make_run(suite, [row[2] for row in rows], "champion")
