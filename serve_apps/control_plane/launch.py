@@ -1,9 +1,10 @@
 """Bringing a server up on one machine: Ray, Serve behind HAProxy, and the control plane.
 
-Ray brings HAProxy along; Serve writes its configuration and runs it. Three things of that are
+Ray brings HAProxy along; Serve writes its configuration and runs it. Four things of that are
 changed before HAProxy reads it, by the program that Serve is told to start in its place: its own
-pages are for this machine only, a client has a deadline for its headers, and an HAProxy that has
-just been started and knows no application yet says 503, not 404 (Serve has no option for any).
+pages are for this machine only, a client has a deadline for its headers, an HAProxy that has just
+been started and knows no application yet says 503, not 404, and one that reaches no gateway says
+502, 503 or 504 in the form of OpenAI's errors, not 500 for all (Serve has no option for any).
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ from ztom.ledger.ledger import Ledger
 
 APP_NAME = "ztom"
 _HEADERS_S = 15
+_UNREACHABLE = (
+    '{"error": {"message": "The gateway cannot be reached; try again.", "type": "server_error", '
+    '"param": null, "code": "unavailable"}}'
+)
 _READY_S = 120.0
 _POLL_S = 0.2
 
@@ -175,6 +180,8 @@ def write_haproxy(folder: Path, *, private: tuple[int, ...]) -> Path:
     edits = [f"s/^defaults$/&\\n    timeout http-request {_HEADERS_S}s/"]
     edits += [f"s/^\\( *bind\\) [*]\\{{0,1\\}}:{port}$/\\1 127.0.0.1:{port}/" for port in private]
     edits += ["s/^\\( *http-request return status\\) 404 \\(.*\\)$/\\1 503 \\2 hdr retry-after 1/"]
+    answer = f"content-type application\\/json string '{_UNREACHABLE}' hdr retry-after 1"
+    edits += [f"s/^\\( *\\)errorfile \\(50[234]\\) .*$/\\1http-error status \\2 {answer}/"]
     options = " ".join(f"-e {shlex.quote(edit)}" for edit in edits)
     path.write_text(
         "#!/bin/sh\n"

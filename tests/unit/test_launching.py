@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 
@@ -52,6 +53,8 @@ def test_haproxy_reads_its_configuration_as_we_want_it(tmp_path) -> None:
         "    timeout client 5s\n"
         "    timeout server 5s\n"
         "    timeout connect 5s\n"
+        "    errorfile 502 /nowhere/500.http\n"
+        "    errorfile 503 /nowhere/500.http\n"
         "frontend metrics\n"
         "    bind *:18404\n"
         "    default_backend default_backend\n"
@@ -64,5 +67,9 @@ def test_haproxy_reads_its_configuration_as_we_want_it(tmp_path) -> None:
     lines = [line.strip() for line in configuration.read_text().splitlines()]
     assert lines[1] == "timeout http-request 15s"
     assert "bind 127.0.0.1:18404" in lines
+    for status in (502, 503):
+        (line,) = (each for each in lines if each.startswith(f"http-error status {status}"))
+        assert json.loads(line.split("'")[1])["error"]["code"] == "unavailable"
+        assert line.endswith("hdr retry-after 1")
     assert lines[-1].startswith("http-request return status 503")
     assert lines[-1].endswith("hdr retry-after 1"), "no application yet is no wrong address"
