@@ -182,6 +182,11 @@ def write_haproxy(folder: Path, *, private: tuple[int, ...]) -> Path:
     edits += ["s/^\\( *http-request return status\\) 404 \\(.*\\)$/\\1 503 \\2 hdr retry-after 1/"]
     answer = f"content-type application\\/json string '{_UNREACHABLE}' hdr retry-after 1"
     edits += [f"s/^\\( *\\)errorfile \\(50[234]\\) .*$/\\1http-error status \\2 {answer}/"]
+    # Serve's own proxy, which is asked where no gateway is, knows none either
+    unless_well = f"http-response return status 503 {answer} if {{ status 500 }}"
+    edits += [
+        f"s/^\\( *\\)server \\([^ ]*\\) .* backup$/&\\n\\1{unless_well} {{ srv_name -m str \\2 }}/"
+    ]
     options = " ".join(f"-e {shlex.quote(edit)}" for edit in edits)
     path.write_text(
         "#!/bin/sh\n"

@@ -60,6 +60,9 @@ def test_haproxy_reads_its_configuration_as_we_want_it(tmp_path) -> None:
         "    default_backend default_backend\n"
         "backend default_backend\n"
         '    http-request return status 404 content-type text/plain string "not found"\n'
+        "backend gateways\n"
+        "    server gateway 127.0.0.1:18405 check\n"
+        "    server fallback 127.0.0.1:18406 check backup\n"
     )
     program = write_haproxy(tmp_path, private=(18404,))
     checked = subprocess.run([program, "-c", "-f", configuration], capture_output=True, check=False)
@@ -71,5 +74,8 @@ def test_haproxy_reads_its_configuration_as_we_want_it(tmp_path) -> None:
         (line,) = (each for each in lines if each.startswith(f"http-error status {status}"))
         assert json.loads(line.split("'")[1])["error"]["code"] == "unavailable"
         assert line.endswith("hdr retry-after 1")
-    assert lines[-1].startswith("http-request return status 503")
-    assert lines[-1].endswith("hdr retry-after 1"), "no application yet is no wrong address"
+    (line,) = (each for each in lines if each.startswith("http-request return status"))
+    assert line.startswith("http-request return status 503")
+    assert line.endswith("hdr retry-after 1"), "no application yet is no wrong address"
+    assert lines[-1].startswith("http-response return status 503")
+    assert lines[-1].endswith("if { status 500 } { srv_name -m str fallback }")
