@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ from ztom.evaluation.results import ModelRef, SuiteRun
 from ztom.evaluation.run_files import write_document, write_run
 from ztom.evaluation.suite import Suite
 from ztom.settings import Settings
+
+# On a terminal progress and results are to be seen, not what an engine says while it starts.
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 #: Something could not be run or scored; the same status as of a gate that could not be asked.
 HARNESS_ERROR = 3

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 suite = typer.Typer(help="Suites: what a model has to show before it ships.", no_args_is_help=True)
 
-_Folder = Annotated[Path, typer.Argument(help="The suite's folder.")]
 _SAME, _DIFFERS, _UNREADABLE = 0, 1, 3
 
 
@@ -79,16 +78,20 @@ def from_csv(
 
 
 @suite.command()
-def lock(folder: _Folder) -> None:
+def lock(
+    folders: Annotated[list[Path], typer.Argument(help="Suites, or folders of suites.")],
+) -> None:
     """Write suite.lock; a suite that changed needs a higher version for that."""
-    from ztom.evaluation.files import load_suite
+    from ztom.evaluation.files import load_suite, suite_folders
     from ztom.evaluation.lock import lock_suite
 
-    locked = lock_suite(folder)
-    _say(f"{locked.name} {locked.version} locked: {len(locked.items)} items, {locked.digest[:12]}")
-    needed = load_suite(folder).config.minimum_n
-    if len(locked.items) < needed:
-        _say(f"warning: fewer items than minimum_n ({needed}): they decide nothing")
+    for folder in (each for root in folders for each in suite_folders(root)):
+        locked = lock_suite(folder)
+        what = f"{len(locked.items)} items, {locked.digest[:12]}"
+        _say(f"{locked.name} {locked.version} locked: {what}")
+        needed = load_suite(folder).config.minimum_n
+        if len(locked.items) < needed:
+            _say(f"warning: fewer items than minimum_n ({needed}): they decide nothing")
 
 
 @suite.command()
