@@ -105,11 +105,19 @@ class Bench:
 
     def kill(self, name: str) -> None:
         """Kill a process by the start of its name."""
+        self._find(name).kill()
+
+    def stop(self, name: str) -> None:
+        """Have a process and its children stand still, alive."""
+        found = self._find(name)
+        for each in [*found.children(recursive=True), found]:
+            each.suspend()
+
+    def _find(self, name: str) -> psutil.Process:
         for each in self._process.children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 if name in " ".join(each.cmdline()):
-                    each.kill()
-                    return
+                    return each
         raise SystemExit(f"there is no {name}")
 
 
@@ -190,6 +198,12 @@ async def run(bench: Bench, traffic: Traffic, requests: int, only: str) -> None:
         two = {**other, "min_replicas": 2, "max_replicas": 2}
         await step("two replicas", lambda: bench.deploy("a", now=True, options=two))
         await step("one of two replicas killed", lambda: bench.kill("ray::ServeReplica:variant-a"))
+        await step("shadow: none", lambda: None)
+        await step("shadow: deployed", lambda: bench.deploy("b", shadow=100))
+        shadow = "ray::ServeReplica:variant-b"
+        await step("shadow: alive and stuck", lambda: bench.stop(shadow))
+        await step("shadow: killed", lambda: bench.kill(shadow))
+        await step("shadow: taken away", lambda: endpoints.rollback("bench"))
         gateway = "ray::ServeReplica:ztom:control-plane"
         await step("gateway killed", lambda: bench.kill(gateway), outage=True)
         await step("HAProxy killed", lambda: bench.kill("haproxy -"), outage=True)

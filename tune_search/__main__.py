@@ -16,10 +16,10 @@ from rich.console import Console
 from tune_search.config import SearchConfig
 from tune_search.config_files import load_config
 from tune_search.example import example
-from tune_search.files import write_whole
 from tune_search.progress import progress_display, shown
 from tune_search.result import SearchResult
 from ztom.errors import ConfigError, ZtomError
+from ztom.files import write_whole
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tune_search") -> int:

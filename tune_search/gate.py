@@ -13,7 +13,6 @@ from typing import NoReturn
 
 from tune_search.config import SearchConfig
 from tune_search.engine_pool import EngineClient
-from tune_search.files import write_whole
 from tune_search.prepare import Prepared
 from tune_search.result import GateSummary
 from ztom.engines.protocol import BlendStats, Completion, EngineInfo, GenerationConfig
@@ -26,6 +25,7 @@ from ztom.evaluation.render.page import render_page
 from ztom.evaluation.render.texts import item_texts
 from ztom.evaluation.results import ModelRef, SuiteRun
 from ztom.evaluation.verdict import Verdict
+from ztom.files import write_whole
 from ztom.settings import Settings
 from ztom.stimuli.records import Prompt
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from tune_search.config import SearchConfig
 from tune_search.events import Event
-from tune_search.files import write_whole
 from tune_search.outcome import SearchOutcome
 from tune_search.prepare import Prepared, prepare
 from tune_search.report import render_report
 from tune_search.result import SearchResult, search_fields
 from tune_search.study import run_search
+from ztom.files import write_whole
 from ztom.ledger import Ledger
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from tune_search.conductor import Conductor
 from tune_search.config import SearchConfig
 from tune_search.events import EnginesReady, Event, StudyEnded, StudyStarted
-from tune_search.files import write_whole
 from tune_search.opening import open_study
 from tune_search.outcome import PHASES, SearchOutcome, build_outcome
 from tune_search.protocol import Plan
@@ -27,6 +26,7 @@ from tune_search.samplers import Sampler, build_sampler, startup_count
 from tune_search.signals import interruptible
 from tune_search.work import SEARCH, TrialReport, Work
 from ztom.errors import LedgerError
+from ztom.files import write_whole
 from ztom.ledger import Ledger, StudyRecord, StudyStatus, TrialRecord, TrialStatus
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from serve_apps.control_plane.wire import FORMAT, SearchFields
 from serve_apps.control_plane.work import ChainSpec
 from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ZtomError
+from ztom.files import write_whole
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.project_files import NewCheckpoint, Part, Storage
 from ztom.ledger.projects import ProjectRecord
@@ -117,7 +117,8 @@ def create_search(
             for number, reference in enumerate(fields.suite_paths):
                 copy_suite(reference, folder / SUITES / str(number), settings=services.pointers)
             document = _document(fields, chain, project, data, generation, request_id, services)
-            _write_private(folder / CONFIG, yaml.safe_dump(document))
+            # the ledger's address may hold a password
+            write_whole(folder / CONFIG, yaml.safe_dump(document), private=True)
         for name, copy in data.items():
             services.ledger.projects.record_data(
                 project.id, name, digest=copy.digest, nbytes=copy.nbytes
@@ -420,12 +421,3 @@ def _explanation(request: RequestRecord, services: Services) -> str | None:
         return said.read_text(encoding="utf-8")[:2000]
     except OSError:
         return None
-
-
-def _write_private(path: Path, text: str) -> None:
-    """For the owner only: the ledger's address may hold a password."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

@@ -17,6 +17,7 @@ from pathlib import Path
 import jwt
 
 from ztom.errors import ConfigError
+from ztom.files import write_whole
 
 ALGORITHM = "HS384"
 MIN_KEY_BYTES = 48
@@ -135,12 +136,4 @@ def _decode(text: str, where: str) -> bytes:
 
 
 def _write(path: Path, lines: list[str]) -> None:
-    """Whole or not at all, and readable by its owner only from the first byte."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write("\n".join(lines) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
+    write_whole(path, "\n".join(lines) + "\n", private=True)

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MAY_IMPORT = {
     "errors": set(),
     "settings": set(),
+    "files": set(),
     "checkpoints": {"errors", "settings"},
     "blending": {"errors", "settings", "checkpoints"},
     "stimuli": {"errors", "settings"},

@@ -15,6 +15,7 @@ import yaml
 from gate_repository import make_locked
 from server_helpers import Server, serving, tar_of
 from toys import make_plain_chain
+from variant_folders import wait_for
 
 from serve_apps.control_plane.background import HeadExport, tidy
 from serve_apps.control_plane.config import ServerConfig
@@ -229,10 +230,10 @@ def test_a_search_is_on_record_once_it_can_be_started(server, ada, body, monkeyp
     assert server.services.ledger.requests.open() == ()
     assert list(folders.iterdir()) == []
 
-    def full(*arguments: object) -> None:
+    def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("serve_apps.control_plane.searches._write_private", full)
+    monkeypatch.setattr("serve_apps.control_plane.searches.write_whole", full)
     answer = ada.post(f"{server.url}/v1/searches", json=body, timeout=30)
     assert (answer.status_code, "disk is full" in answer.text) == (503, True)
     assert server.services.ledger.requests.open() == ()
@@ -349,6 +350,8 @@ def test_the_end_of_the_chain_is_signed_when_it_has_moved(
         signed.append(head.sequence)
         return head
 
+    # the server signs once itself when it starts
+    wait_for((tmp_path / "elsewhere.json").exists, "the first head")
     monkeypatch.setattr(Ledger, "sign_audit", counted)
     server.as_user("somebody")
     export = HeadExport()

@@ -14,6 +14,7 @@ from rich.table import Table
 from ztom.cli.console import plain_console
 from ztom.client import Client, SearchAnswer
 from ztom.errors import ConfigError
+from ztom.files import write_whole
 
 #: Keys of a search's file, and what the wire calls them.
 _WIRE = {
@@ -56,11 +57,7 @@ def login_command(server: str, username: str, *, stdin: bool) -> None:
 
     with Client.login(server, username, read_password(stdin=stdin, twice=False)) as client:
         kept = {**_credentials(), server.rstrip("/"): client.key}
-    path = _credentials_path()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(kept, file)
+    write_whole(_credentials_path(), json.dumps(kept), private=True)
     Console().print(f"logged in to {server} as {username}", markup=False, highlight=False)
 
 
