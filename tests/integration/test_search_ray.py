@@ -102,32 +102,6 @@ def test_all_trials_failing_fails_the_study(local_ray, tmp_path):
         assert len(ledger.trials(study.id)) == 2
 
 
-def test_a_configuration_file_is_all_it_takes(local_ray, tmp_path):
-    """Real checkpoints on the torch engine, in the process of an actor."""
-    names = [path.name for path in make_chain(tmp_path, members=3)]
-    lines = [
-        {"prompt": f"word {i} of {i * 3}", "expected": f"answer number {i}"} for i in range(12)
-    ]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    content = {
-        "chain": {"checkpoints": names},
-        "stimuli": "data.jsonl",
-        "error": [{"function": "cross_entropy"}, {"function": "token_f1", "weight": 0.1}],
-        "inference_config": {"max_new_tokens": 4},
-        "scaling_factor_limit": 1.0,
-        "engine": {"name": "torch"},
-        "sampler": "cobyqa",
-    }
-    (tmp_path / "search.yaml").write_text(json.dumps(content))
-    config = load_config(tmp_path / "search.yaml", ["budget.evaluations=5"])
-    outcome = run_search(config)
-    assert len(outcome.factor_names) == 2
-    assert outcome.number_of_inferences == 2 + 5 + 3
-    assert len({t.outcome.error for t in outcome.trials}) >= 5
-    assert outcome.generated_tokens > 0
-    assert outcome.noise_floor == 0.0
-
-
 def write_suite(folder: Path, *, says: str, count: int = 40) -> None:
     """A locked suite of probes: the answer has to match."""
     folder.mkdir(parents=True)
@@ -146,7 +120,8 @@ def write_suite(folder: Path, *, says: str, count: int = 40) -> None:
     lock_suite(folder)
 
 
-def test_the_gate_decides_about_the_written_variant(local_ray, tmp_path):
+def test_a_configuration_file_is_all_it_takes_and_the_gate_decides(local_ray, tmp_path):
+    """Real checkpoints on the torch engine, in the process of an actor."""
     names = [path.name for path in make_chain(tmp_path, members=3)]
     lines = [{"prompt": f"word {i} of {i * 3}", "expected": f"number {i}"} for i in range(24)]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -154,17 +129,22 @@ def test_the_gate_decides_about_the_written_variant(local_ray, tmp_path):
     content = {
         "chain": {"checkpoints": names},
         "stimuli": "data.jsonl",
-        "error": "cross_entropy",
+        "error": [{"function": "cross_entropy"}, {"function": "token_f1", "weight": 0.1}],
         "inference_config": {"max_new_tokens": 4},
         "scaling_factor_limit": 1.0,
         "engine": {"name": "torch"},
-        "sampler": "random",
+        "sampler": "cobyqa",
         "suites": ["suites"],
         "insist": True,
         "output": "out",
     }
     (tmp_path / "search.yaml").write_text(json.dumps(content))
-    result = search_and_prove(load_config(tmp_path / "search.yaml", ["budget.evaluations=2"]))
+    result = search_and_prove(load_config(tmp_path / "search.yaml", ["budget.evaluations=5"]))
+    assert len(result.factor_names) == 2
+    assert result.number_of_inferences == 2 + 5 + 3
+    assert len({t.error for t in result.trials}) >= 5
+    assert result.generated_tokens > 0
+    assert result.noise_floor == 0.0
     proof = result.proof
     assert proof.gate.outcome == "fail"
     assert proof.insisted
