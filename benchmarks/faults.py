@@ -199,11 +199,13 @@ async def run(bench: Bench, traffic: Traffic, requests: int, only: str) -> None:
         await step("two replicas", lambda: bench.deploy("a", now=True, options=two))
         await step("one of two replicas killed", lambda: bench.kill("ray::ServeReplica:variant-a"))
         await step("shadow: none", lambda: None)
-        await step("shadow: deployed", lambda: bench.deploy("b", shadow=100))
+        # not replaced while it is stuck: an engine that starts takes the cores of all others
+        patient = {"health_period_s": 600}
+        await step("shadow: deployed", lambda: bench.deploy("b", shadow=100, options=patient))
         shadow = "ray::ServeReplica:variant-b"
         await step("shadow: alive and stuck", lambda: bench.stop(shadow))
-        await step("shadow: killed", lambda: bench.kill(shadow))
         await step("shadow: taken away", lambda: endpoints.rollback("bench"))
+        await step("shadow: none again", lambda: None)
         gateway = "ray::ServeReplica:ztom:control-plane"
         await step("gateway killed", lambda: bench.kill(gateway), outage=True)
         await step("HAProxy killed", lambda: bench.kill("haproxy -"), outage=True)
