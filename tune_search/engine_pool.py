@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -74,12 +75,8 @@ class EngineActor:
         """Blend and answer every data set."""
         if self._engine is None or self._questions is None:
             raise _ProcessGoneError("the engine's process is a new one")
-        try:
+        with _engine_errors():
             return _answer(self._engine, self._questions, factors, needs)
-        except ZtomError:
-            raise
-        except Exception as error:
-            raise EngineError(f"the engine raised {type(error).__name__}", got=error) from error
 
     def generate(
         self, factors: Factors, prompts: Sequence[Prompt], config: GenerationConfig
@@ -87,14 +84,21 @@ class EngineActor:
         """Blend, unless that is what is loaded, and generate."""
         if self._engine is None:
             raise _ProcessGoneError("the engine's process is a new one")
-        try:
+        with _engine_errors():
             if self._engine.factors != factors:
                 self._engine.blend(factors)
             return self._engine.generate(prompts, config)
-        except ZtomError:
-            raise
-        except Exception as error:
-            raise EngineError(f"the engine raised {type(error).__name__}", got=error) from error
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Whatever an engine raises, as an error of ours."""
+    try:
+        yield
+    except ZtomError:
+        raise
+    except Exception as error:
+        raise EngineError(f"the engine raised {type(error).__name__}", got=error) from error
 
 
 def _answer(engine: Engine, questions: Questions, factors: Factors, needs: Needs) -> Answers:

@@ -17,7 +17,7 @@ from tune_search.prepare import Prepared
 from tune_search.result import GateSummary
 from ztom.engines.protocol import BlendStats, Completion, EngineInfo, GenerationConfig
 from ztom.errors import CapabilityError
-from ztom.evaluation.cache import AnswerCache
+from ztom.evaluation.cache import usual_cache
 from ztom.evaluation.gate import decide
 from ztom.evaluation.harness import RunOptions, run_suite
 from ztom.evaluation.models import open_model, setup_digest
@@ -105,7 +105,7 @@ def answer_suites(
         on_progress: Told the suite, how many answers there are, and of how many.
     """
     runs = []
-    with AnswerCache(Settings().cache / "evaluation" / "answers.db") as cache:
+    with usual_cache(Settings()) as cache:
         for each in prepared.suites:
             name = each.suite.config.name
             options = RunOptions(

@@ -319,7 +319,6 @@ class _Gated:
         self._config, self._prepared = config, prepared
         self._watch, self._settings = watch, settings
         self._champion = gate.champion_of(prepared, settings)
-        self._candidate: ModelRef | None = None
 
     def ask_champion(self, factors: tuple[float, ...]) -> _AskSuites:
         """The trained model is in the engine."""
@@ -327,8 +326,8 @@ class _Gated:
 
     def ask_candidate(self, folder: Path, factors: tuple[float, ...]) -> _AskSuites:
         """What was written into a folder is in the engine."""
-        self._candidate = self._gate.written(self._prepared, folder, self._settings)
-        return self._ask("the variant, as written,", self._candidate, factors)
+        model = self._gate.written(self._prepared, folder, self._settings)
+        return self._ask("the variant, as written,", model, factors)
 
     def decide(
         self, champion: tuple[SuiteRun, ...], candidate: tuple[SuiteRun, ...]

@@ -19,7 +19,6 @@ from ztom.checkpoints.storage import Source, open_file, open_source
 from ztom.errors import EvaluationError, StimuliError
 from ztom.evaluation.files import ITEMS_FILE, MAX_ITEMS_BYTES, SETTINGS_FILE
 from ztom.evaluation.lock import LOCK_FILE, load_locked
-from ztom.evaluation.suite import Suite
 from ztom.settings import Settings
 
 UPLOADED = "data:"
@@ -101,8 +100,8 @@ def copy_data(
     return DataCopy(path, digest.hexdigest(), size)
 
 
-def copy_suite(reference: str, folder: Path, *, settings: Settings) -> Suite:
-    """Copy a locked suite and read the copy.
+def copy_suite(reference: str, folder: Path, *, settings: Settings) -> None:
+    """Copy a locked suite, and check the copy.
 
     Args:
         reference: A folder, or an address; it must lie under a root of the settings.
@@ -132,7 +131,6 @@ def copy_suite(reference: str, folder: Path, *, settings: Settings) -> Suite:
             got=suite.config.function,
             fix="Functions of one's own run from the command line, not over HTTP.",
         )
-    return suite
 
 
 def data_suffix(name: str) -> str:

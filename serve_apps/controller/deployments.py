@@ -301,7 +301,7 @@ class Reconciler:
 
     def _wait(self, record: DeploymentRecord, reason: str) -> None:
         """Say what it waits for; what is kept for a rollback of the same endpoint makes room."""
-        if self._endpoints.note(record.digest, reason):
+        if record.reason != reason and self._endpoints.note(record.digest, reason):
             logger.warning("the deployment of %s waits: %s", record.digest[:12], reason)
         alias = (record.intent or {}).get("alias")
         route = read_table(self._endpoints.routing()[1]).routes.get(alias or "")

@@ -19,7 +19,7 @@ from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
 from ztom.errors import ConfigError, EvaluationError, ZtomError
 from ztom.evaluation.aligned import scores
-from ztom.evaluation.cache import AnswerCache
+from ztom.evaluation.cache import usual_cache
 from ztom.evaluation.files import load_suite
 from ztom.evaluation.found import FoundSuite, read_suites
 from ztom.evaluation.harness import LEFT_OUT, RunOptions, run_suite
@@ -130,8 +130,7 @@ def run_suites(
 ) -> list[SuiteRun]:
     """Run a model on suites and write each result as soon as it is there."""
     runs = []
-    path = Settings().cache / "evaluation" / "answers.db"
-    with AnswerCache(path) if use_cache else nullcontext() as cache:
+    with usual_cache(Settings()) if use_cache else nullcontext() as cache:
         for each in suites:
             with _bar(each.suite.config.name) as progress:
                 options = RunOptions(limit=limit, import_paths=each.import_paths, progress=progress)

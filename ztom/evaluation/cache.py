@@ -24,6 +24,7 @@ from types import TracebackType
 
 from ztom.engines.protocol import Engine, GenerationConfig
 from ztom.evaluation.digests import canonical
+from ztom.settings import Settings
 from ztom.stimuli.records import Message, Prompt
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,11 @@ def _plain(prompt: Prompt) -> object:
         {"role": part.role, "content": part.content} if isinstance(part, Message) else part
         for part in prompt
     ]
+
+
+def usual_cache(settings: Settings) -> AnswerCache:
+    """The cache that every run of an installation shares."""
+    return AnswerCache(settings.cache / "evaluation" / "answers.db")
 
 
 class AnswerCache:
