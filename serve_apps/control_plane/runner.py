@@ -57,7 +57,11 @@ class Runner(Protocol):
         """
 
     def submit(self, job: SearchJob) -> None:
-        """Start a search."""
+        """Start a search.
+
+        Raises:
+            EngineError: Nobody took it, or nobody said so.
+        """
 
     def state(self, job_id: str) -> tuple[JobState, str]:
         """Where a job stands, and what it said last."""
@@ -113,14 +117,17 @@ class RayRunner:
 
     def submit(self, job: SearchJob) -> None:
         """See `Runner.submit`."""
-        self._jobs().submit_job(
-            entrypoint=shlex.join(
-                [sys.executable, "-m", "tune_search", str(job.config), "--resume"]
-            ),
-            submission_id=job.id,
-            runtime_env={"env_vars": dict(job.environment)},
-            metadata={"ztom": "search"},
-        )
+        try:
+            self._jobs().submit_job(
+                entrypoint=shlex.join(
+                    [sys.executable, "-m", "tune_search", str(job.config), "--resume"]
+                ),
+                submission_id=job.id,
+                runtime_env={"env_vars": dict(job.environment)},
+                metadata={"ztom": "search"},
+            )
+        except (RuntimeError, OSError) as error:  # a cluster that starts says 500 for a while
+            raise EngineError("Ray took no job", got=str(error)[-500:]) from error
 
     def state(self, job_id: str) -> tuple[JobState, str]:
         """See `Runner.state`."""

@@ -225,18 +225,16 @@ def cancel(request: RequestRecord, services: Services) -> RequestRecord:
     ended = services.ledger.requests.end(
         request.id, RequestStatus.CANCELLED, reason="cancelled by a user"
     )
-    _stop(ended, services)
+    if ended.job is not None:  # whoever starts one looks afterwards whether it still may
+        _stop(ended.job, services)
     return ended
 
 
-def _stop(ended: RequestRecord, services: Services) -> None:
-    """End the job that is on record; whoever starts one looks afterwards whether it still may."""
-    if ended.job is None:
-        return
+def _stop(job: str, services: Services) -> None:
     try:
-        services.runner.stop(ended.job)
+        services.runner.stop(job)
     except ZtomError as error:
-        logger.error("job %s of a cancelled search was not stopped: %s", ended.job, error)
+        logger.error("job %s, which is not wanted, was not stopped: %s", job, error)
 
 
 def finish(request: RequestRecord, services: Services) -> RequestRecord:
@@ -379,20 +377,25 @@ def _start(request: RequestRecord, services: Services) -> None:
     job = f"ztom-{request.id}-{uuid.uuid4().hex[:8]}"
     if services.ledger.requests.start(request.id, job=job, instead_of=request.job) is None:
         return
-    services.runner.submit(
-        SearchJob(
-            id=job,
-            config=services.store.requests / request.id / CONFIG,
-            environment={
-                "ZTOM_ACTOR": f"user:{request.user_id}",
-                "ZTOM_ALLOWED_ROOTS": json.dumps(roots),
-                "ZTOM_CACHE_DIR": str(services.store.cache),
-            },
+    try:
+        services.runner.submit(
+            SearchJob(
+                id=job,
+                config=services.store.requests / request.id / CONFIG,
+                environment={
+                    "ZTOM_ACTOR": f"user:{request.user_id}",
+                    "ZTOM_ALLOWED_ROOTS": json.dumps(roots),
+                    "ZTOM_CACHE_DIR": str(services.store.cache),
+                },
+            )
         )
-    )
+    except ZtomError:
+        # Not the search's fault. The job stays on record: whether it runs after all is seen later.
+        services.ledger.requests.not_started(request.id, job=job)
+        raise
     now = services.ledger.requests.get(request.id)
-    if not now.status.is_open:  # cancelled before there was a job to be stopped
-        _stop(now, services)
+    if not now.status.is_open or now.job != job:  # cancelled, or started by another meanwhile
+        _stop(job, services)
 
 
 def _roots_of(request: RequestRecord, services: Services) -> list[str]:

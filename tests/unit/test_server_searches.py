@@ -19,7 +19,7 @@ from variant_folders import wait_for
 
 from serve_apps.control_plane.background import HeadExport, tidy
 from serve_apps.control_plane.config import ServerConfig
-from serve_apps.control_plane.runner import JobState
+from serve_apps.control_plane.runner import JobState, SearchJob
 from serve_apps.control_plane.scores import Scorer
 from serve_apps.control_plane.searches import Situation, Step, advance, next_step
 from serve_apps.control_plane.work import Scored
@@ -190,6 +190,45 @@ def test_a_job_that_is_gone_is_started_again_a_few_times(server, ada, body) -> N
     ended = server.services.ledger.requests.get(request)
     assert ended.status is RequestStatus.FAILED
     assert "after 3 attempts" in str(ended.reason)
+
+
+def test_a_cluster_that_takes_no_job_costs_no_attempt(server, ada, body) -> None:
+    request = started(server, ada, body)
+
+    def refuse(job: SearchJob) -> None:
+        server.runner.states.clear()
+        raise EngineError("Ray took no job")
+
+    server.runner.on_submit = refuse
+    for _ in range(10):
+        advance(server.services)
+    assert len(server.runner.submitted) == 10
+    assert state(server, request) is RequestStatus.RUNNING
+    server.runner.on_submit = lambda job: None
+    advance(server.services)
+    seen = server.services.ledger.requests.get(request)
+    assert (seen.attempts, seen.job) == (1, server.runner.submitted[-1].id)
+
+
+def test_a_job_that_was_taken_without_a_word_goes_on(server, ada, body) -> None:
+    request = started(server, ada, body)
+
+    def silent(job: SearchJob) -> None:
+        raise EngineError("Ray took no job", got="timed out")
+
+    server.runner.on_submit = silent
+    for _ in range(3):
+        advance(server.services)
+    (job,) = server.runner.submitted
+    assert server.services.ledger.requests.get(request).job == job.id
+
+
+def test_of_two_jobs_the_one_on_record_goes_on(server, ada, body) -> None:
+    request = started(server, ada, body)
+    ledger = server.services.ledger.requests
+    server.runner.on_submit = lambda job: ledger.start(request, job="other", instead_of=job.id)
+    advance(server.services)
+    assert server.runner.stopped == [server.runner.submitted[0].id]
 
 
 def test_its_own_explanation_ends_it_at_once(server, ada, body) -> None:

@@ -158,6 +158,18 @@ class Requests:
             row.attempts += 1
             return _request(row)
 
+    def not_started(self, request_id: str, *, job: str) -> None:
+        """Take an attempt back: what was to run it could not be handed over.
+
+        Args:
+            request_id: Which.
+            job: What was to run it; nothing if it is another one by now.
+        """
+        with self._database.write("change a request in") as session:
+            row = _row(session, request_id, lock=True)
+            if row.job == job:
+                row.attempts -= 1
+
     def set_study(self, request_id: str, study_id: int) -> None:
         """Say which study a search became."""
         with self._database.write("change a request in") as session:
