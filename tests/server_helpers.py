@@ -8,20 +8,25 @@ Tests with the real ones are in ``tests/integration``.
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import json
 import socket
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import requests
 import uvicorn
+from argon2 import PasswordHasher
+from fastapi import FastAPI
 
 from serve_apps.control_plane.app import create_app
 from serve_apps.control_plane.config import ServerConfig
@@ -43,7 +48,7 @@ from serve_apps.variants.calls import (
 )
 from ztom.errors import EngineError
 from ztom.ledger.accounts import NewUser
-from ztom.passwords import hash_password
+from ztom.ledger.ledger import Ledger
 from ztom.rollout.routing import Placement, variant_id
 from ztom.variants.manifest import read_manifest
 
@@ -294,15 +299,42 @@ class Server:
             time.sleep(0.05)
 
 
-HASH = hash_password(PASSWORD)
+# Of the same kind as the server's, and cheap: most tests log in.
+HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+#: Seconds between two looks, where a server in production would take its time.
+LOOKS = {
+    "serve_apps.gateway.table.POLL_S": 0.05,
+    "serve_apps.gateway.observe._EVERY_S": 0.2,
+}
+
+
+@functools.cache
+def _new_ledger() -> bytes:
+    """What a new ledger's file holds; the migrations run once for all servers of a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "ledger.db")
+        Ledger.open(path).close()
+        return path.read_bytes()
 
 
 @contextmanager
 def serving(config: ServerConfig, runner: InProcessRunner | None = None) -> Iterator[Server]:
     """A server on a free port, with the same guard where bytes come in as in Serve."""
     runner, stage = runner or InProcessRunner(), Stage()
+    if config.ledger is None and not config.data.exists():
+        config.data.mkdir(mode=0o700)
+        Path(config.ledger_address).write_bytes(_new_ledger())
     services = Services.open(config, runner, stage)
-    app = create_app(services, besides=lambda: controlling(services, stage))
+    app = create_app(services, besides=lambda: controlling(services, stage, every_s=0.05))
+    with ExitStack() as stack:
+        for name, seconds in LOOKS.items():
+            stack.enter_context(patch(name, seconds))
+        yield from _running(app, services, runner, stage)
+
+
+def _running(
+    app: FastAPI, services: Services, runner: InProcessRunner, stage: Stage
+) -> Iterator[Server]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)

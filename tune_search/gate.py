@@ -6,10 +6,11 @@ that answers the holdout; answers are scored here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from tune_search.config import SearchConfig
 from tune_search.engine_pool import EngineClient
@@ -17,20 +18,24 @@ from tune_search.prepare import Prepared
 from tune_search.result import GateSummary
 from ztom.engines.protocol import BlendStats, Completion, EngineInfo, GenerationConfig
 from ztom.errors import CapabilityError
-from ztom.evaluation.cache import usual_cache
 from ztom.evaluation.gate import decide
-from ztom.evaluation.harness import RunOptions, run_suite
+from ztom.evaluation.harness import run_suites
 from ztom.evaluation.models import open_model, setup_digest
 from ztom.evaluation.render.page import render_page
 from ztom.evaluation.render.texts import item_texts
 from ztom.evaluation.results import ModelRef, SuiteRun
 from ztom.evaluation.verdict import Verdict
 from ztom.files import write_whole
-from ztom.settings import Settings
+from ztom.ledger import Ledger
+from ztom.ledger.verdicts import NewVerdict
+from ztom.settings import Settings, local_actor
 from ztom.stimuli.records import Prompt
 
 VERDICT, PAGE = "verdict.json", "verdict.html"
 Runs = tuple[SuiteRun, ...]
+
+#: Has the model in an engine's process answer the suites.
+AskSuites = Callable[[EngineClient, EngineInfo], Runs]
 
 
 @dataclass(frozen=True)
@@ -70,77 +75,104 @@ class AskedEngine:
         raise CapabilityError(f"suites are asked for text only, not for {what}")
 
 
-def champion_of(prepared: Prepared, settings: Settings) -> ModelRef:
-    """The trained model, named and with the digest that ``ztom gate --champion`` gives it."""
+class Watch(Protocol):
+    """Is told what goes on, and how long it took."""
+
+    def tell(self, what: str) -> None:
+        """Say what is going on."""
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Count seconds to a phase."""
+
+
+class SuiteGate:
+    """The suites of a search: has models answer them, and decides.
+
+    Args:
+        config: Of the search.
+        prepared: Has the suites and the chain.
+        settings: How checkpoints are opened.
+        variant: Name of what is released if it passes.
+        watch: Told about progress.
+    """
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        prepared: Prepared,
+        settings: Settings,
+        *,
+        variant: str,
+        watch: Watch,
+    ) -> None:
+        self._config, self._prepared, self._settings = config, prepared, settings
+        self._variant, self._watch = variant, watch
+        self._champion = _trained_model(prepared, settings)
+
+    def ask_champion(self, factors: tuple[float, ...]) -> AskSuites:
+        """The trained model is in the engine."""
+        return self._ask("the trained model", self._champion, factors)
+
+    def ask_candidate(self, folder: Path, factors: tuple[float, ...]) -> AskSuites:
+        """What was written into a folder, and is no variant yet, is in the engine."""
+        is_adapter = (folder / "adapter_config.json").exists()
+        base = self._prepared.chain.base.reference if is_adapter else None
+        model = open_model(str(folder), base=base, settings=self._settings).ref
+        return self._ask("the variant, as written,", model, factors)
+
+    def decide(self, champion: Runs, candidate: Runs) -> GateSummary:
+        """Decide about what is not released yet; writes the verdict down as well.
+
+        Returns:
+            What the result of the search and the variant's recipe say of the verdict.
+        """
+        verdict = self._decide(champion, candidate, candidate[0].model)
+        return GateSummary(
+            outcome=verdict.outcome,
+            reasons=verdict.reasons,
+            suites={each.suite.name: each.suite.digest for each in verdict.suites},
+        )
+
+    def record(self, ledger: Ledger, champion: Runs, candidate: Runs, digest: str) -> None:
+        """The same verdict again, about the variant that it let out, on record."""
+        verdict = self._decide(champion, candidate, ModelRef(name=self._variant, digest=digest))
+        new = NewVerdict(verdict.to_bytes(), digest, self._champion.digest, verdict.outcome)
+        ledger.verdicts.record(new, actor=local_actor())
+
+    def _decide(self, champion: Runs, candidate: Runs, model: ModelRef) -> Verdict:
+        """With the candidate under the name and digest that it has by now."""
+        config, suites = self._config, [each.suite for each in self._prepared.suites]
+        named = [run.model_copy(update={"model": model}) for run in candidate]
+        verdict = decide(named, champion, suites, seed=config.seed)
+        texts = item_texts(verdict, suites, candidate, champion)
+        write_whole(config.output / PAGE, render_page(verdict, texts))
+        write_whole(config.output / VERDICT, verdict.to_bytes().decode())
+        return verdict
+
+    def _ask(self, who: str, model: ModelRef, factors: tuple[float, ...]) -> AskSuites:
+        def ask(client: EngineClient, info: EngineInfo) -> Runs:
+            began = time.perf_counter()
+            runs = run_suites(
+                AskedEngine(client, info, factors),
+                self._prepared.suites,
+                model,
+                setup=setup_digest(self._config.engine),
+                progress=lambda suite, done, total: self._watch.tell(
+                    f"{who} answers suite {suite}: {done} of {total}"
+                ),
+            )
+            answered = tuple(runs)
+            self._watch.add("suites", time.perf_counter() - began)
+            return answered
+
+        return ask
+
+
+def _trained_model(prepared: Prepared, settings: Settings) -> ModelRef:
+    """Named and with the digest that ``ztom gate --champion`` gives it."""
     chain = prepared.chain
     if chain.is_adapter_chain:
         return open_model(
             chain.reference.reference, base=chain.base.reference, settings=settings
         ).ref
     return ModelRef(name=chain.reference.reference, digest=chain.reference.digest)
-
-
-def written(prepared: Prepared, folder: Path, settings: Settings) -> ModelRef:
-    """Weights that were written and are no variant yet, with the digest of their files."""
-    is_adapter = (folder / "adapter_config.json").exists()
-    base = prepared.chain.base.reference if is_adapter else None
-    return open_model(str(folder), base=base, settings=settings).ref
-
-
-def answer_suites(
-    config: SearchConfig,
-    prepared: Prepared,
-    engine: AskedEngine,
-    model: ModelRef,
-    *,
-    on_progress: Callable[[str, int, int], None],
-) -> Runs:
-    """Have a model answer every suite of the configuration.
-
-    Args:
-        config: Of the search.
-        prepared: Has the suites.
-        engine: With the model loaded.
-        model: Which it is.
-        on_progress: Told the suite, how many answers there are, and of how many.
-    """
-    runs = []
-    with usual_cache(Settings()) as cache:
-        for each in prepared.suites:
-            name = each.suite.config.name
-            options = RunOptions(
-                import_paths=each.import_paths,
-                progress=lambda done, total, name=name: on_progress(name, done, total),
-            )
-            setup = setup_digest(config.engine)
-            runs.append(
-                run_suite(engine, each.suite, model, setup=setup, cache=cache, options=options)
-            )
-    return tuple(runs)
-
-
-def judge_suites(
-    config: SearchConfig, prepared: Prepared, champion: Runs, candidate: Runs, model: ModelRef
-) -> Verdict:
-    """The gate's verdict, with the candidate under the name and digest that it has by now."""
-    named = [run.model_copy(update={"model": model}) for run in candidate]
-    suites = [each.suite for each in prepared.suites]
-    return decide(named, champion, suites, seed=config.seed)
-
-
-def write_verdict(
-    config: SearchConfig, prepared: Prepared, verdict: Verdict, champion: Runs, candidate: Runs
-) -> None:
-    """Write ``verdict.html`` and ``verdict.json`` into the output folder."""
-    texts = item_texts(verdict, [each.suite for each in prepared.suites], candidate, champion)
-    write_whole(config.output / PAGE, render_page(verdict, texts))
-    write_whole(config.output / VERDICT, verdict.to_bytes().decode())
-
-
-def summary(verdict: Verdict) -> GateSummary:
-    """What the result of the search and the variant's recipe say of a verdict."""
-    return GateSummary(
-        outcome=verdict.outcome,
-        reasons=verdict.reasons,
-        suites={each.suite.name: each.suite.digest for each in verdict.suites},
-    )

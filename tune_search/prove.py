@@ -18,27 +18,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tune_search.config import SearchConfig
-from tune_search.engine_pool import EngineClient, make_clients, stop_engines
+from tune_search.engine_pool import make_clients, stop_engines
 from tune_search.events import Event, Proving
 from tune_search.makers import EngineMaker, VariantMaker
 from tune_search.outcome import SearchOutcome
 from tune_search.prepare import Prepared
-from tune_search.result import GateSummary, GroupStep, Proof, StimulusChange
+from tune_search.result import GroupStep, Proof, StimulusChange
 from tune_search.work import SEARCH, Answers, DataSet, Work
-from ztom.engines.protocol import Capability, Engine, EngineInfo
+from ztom.engines.protocol import Capability, Engine
 from ztom.errors import VariantError
-from ztom.evaluation.results import ModelRef, SuiteRun
-from ztom.evaluation.verdict import Verdict as GateVerdict
+from ztom.evaluation.results import SuiteRun
 from ztom.ledger import Ledger, TrialRecord
-from ztom.ledger.verdicts import NewVerdict
 from ztom.scoring.protocol import Need, Scores
 from ztom.scoring.statistics import paired_bootstrap
 from ztom.scoring.verdict import Verdict, decide, measure_guardrail
-from ztom.settings import Settings, local_actor
+from ztom.settings import Settings
 from ztom.stimuli.prompts import prompt_text
 from ztom.stimuli.records import Stimulus
 from ztom.stimuli.splits import data_digest
@@ -46,6 +45,9 @@ from ztom.variants.manifest import Manifest
 from ztom.variants.recipe import Evidence
 from ztom.variants.record import for_the_record
 from ztom.variants.write import StagedVariant, WriteOptions, copy_variant, stage_variant
+
+if TYPE_CHECKING:
+    from tune_search.gate import AskSuites, SuiteGate
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +62,6 @@ class _Judged:
     answers: Answers
     scores: Mapping[str, Scores]
     runs: tuple[SuiteRun, ...] = ()
-
-
-#: Has the model in an engine's process answer the suites.
-_AskSuites = Callable[[EngineClient, EngineInfo], tuple[SuiteRun, ...]]
 
 
 def prove(
@@ -90,7 +88,7 @@ def prove(
     work = _holdout_work(prepared)
     factors = outcome.optimized_scaling_factors
     settings = work.engine.settings if isinstance(work.engine, EngineMaker) else Settings()
-    gated = _Gated(config, prepared, watch, settings) if prepared.suites else None
+    gated = _suite_gate(config, prepared, watch, settings) if prepared.suites else None
     at_rest = (0.0,) * len(factors)
     ask = gated.ask_champion(at_rest) if gated is not None and any(factors) else None
     with watch.phase("answer", "the trained model answers the holdout"):
@@ -121,8 +119,18 @@ def prove(
         new = for_the_record(staged, manifest, action="variant.release", study_id=outcome.study_id)
         ledger.record_variant(new, partial(staged.place, manifest))
     if gated is not None:
-        gated.record(ledger, before.runs, after.runs, manifest)
+        gated.record(ledger, before.runs, after.runs, manifest.digest)
     return _released(config, proof, manifest)
+
+
+def _suite_gate(
+    config: SearchConfig, prepared: Prepared, watch: _Watch, settings: Settings
+) -> SuiteGate:
+    # What suites need is imported only where there are any.
+    from tune_search.gate import SuiteGate
+
+    name = _destination(config).name
+    return SuiteGate(config, prepared, settings, variant=name, watch=watch)
 
 
 def _holdout_work(prepared: Prepared) -> Work:
@@ -138,7 +146,7 @@ def _judge(
     factors: tuple[float, ...],
     config: SearchConfig,
     watch: _Watch,
-    ask_suites: _AskSuites | None,
+    ask_suites: AskSuites | None,
 ) -> _Judged:
     """Ask one model everything and score it."""
     errors = {data.name: data.error() for data in work.data}
@@ -305,78 +313,6 @@ def _released(config: SearchConfig, proof: Proof, manifest: Manifest) -> Proof:
 
 def _destination(config: SearchConfig) -> Path:
     return config.output.absolute() / "variant"
-
-
-class _Gated:
-    """The suites of a search; what they need is imported only where there are any."""
-
-    def __init__(
-        self, config: SearchConfig, prepared: Prepared, watch: _Watch, settings: Settings
-    ) -> None:
-        from tune_search import gate
-
-        self._gate = gate
-        self._config, self._prepared = config, prepared
-        self._watch, self._settings = watch, settings
-        self._champion = gate.champion_of(prepared, settings)
-
-    def ask_champion(self, factors: tuple[float, ...]) -> _AskSuites:
-        """The trained model is in the engine."""
-        return self._ask("the trained model", self._champion, factors)
-
-    def ask_candidate(self, folder: Path, factors: tuple[float, ...]) -> _AskSuites:
-        """What was written into a folder is in the engine."""
-        model = self._gate.written(self._prepared, folder, self._settings)
-        return self._ask("the variant, as written,", model, factors)
-
-    def decide(
-        self, champion: tuple[SuiteRun, ...], candidate: tuple[SuiteRun, ...]
-    ) -> GateSummary:
-        """Decide about what is not released yet; writes the verdict down as well."""
-        return self._gate.summary(self._decide(champion, candidate, candidate[0].model))
-
-    def record(
-        self,
-        ledger: Ledger,
-        champion: tuple[SuiteRun, ...],
-        candidate: tuple[SuiteRun, ...],
-        manifest: Manifest,
-    ) -> None:
-        """The same verdict again, about the variant that it let out, on record."""
-        model = ModelRef(name=_destination(self._config).name, digest=manifest.digest)
-        verdict = self._decide(champion, candidate, model)
-        new = NewVerdict(
-            verdict.to_bytes(), manifest.digest, self._champion.digest, verdict.outcome
-        )
-        ledger.verdicts.record(new, actor=local_actor())
-
-    def _decide(
-        self,
-        champion: tuple[SuiteRun, ...],
-        candidate: tuple[SuiteRun, ...],
-        model: ModelRef,
-    ) -> GateVerdict:
-        config, prepared = self._config, self._prepared
-        verdict = self._gate.judge_suites(config, prepared, champion, candidate, model)
-        self._gate.write_verdict(config, prepared, verdict, champion, candidate)
-        return verdict
-
-    def _ask(self, who: str, model: ModelRef, factors: tuple[float, ...]) -> _AskSuites:
-        def ask(client: EngineClient, info: EngineInfo) -> tuple[SuiteRun, ...]:
-            began = time.perf_counter()
-            runs = self._gate.answer_suites(
-                self._config,
-                self._prepared,
-                self._gate.AskedEngine(client, info, factors),
-                model,
-                on_progress=lambda name, done, total: self._watch.tell(
-                    f"{who} answers suite {name}: {done} of {total}"
-                ),
-            )
-            self._watch.add("suites", time.perf_counter() - began)
-            return runs
-
-        return ask
 
 
 class _Watch:

@@ -100,8 +100,8 @@ def copy_data(
     return DataCopy(path, digest.hexdigest(), size)
 
 
-def copy_suite(reference: str, folder: Path, *, settings: Settings) -> None:
-    """Copy a locked suite, and check the copy.
+def copy_suite(reference: str, folder: Path, *, settings: Settings) -> Path:
+    """Copy a locked suite, check the copy, and return its folder.
 
     Args:
         reference: A folder, or an address; it must lie under a root of the settings.
@@ -131,6 +131,7 @@ def copy_suite(reference: str, folder: Path, *, settings: Settings) -> None:
             got=suite.config.function,
             fix="Functions of one's own run from the command line, not over HTTP.",
         )
+    return folder
 
 
 def data_suffix(name: str) -> str:

@@ -114,9 +114,13 @@ def create_search(
     try:
         with disk():
             data = _copy_all(fields, folder, project.id, services)
-            for number, reference in enumerate(fields.suite_paths):
+            suites = [
                 copy_suite(reference, folder / SUITES / str(number), settings=services.pointers)
-            document = _document(fields, chain, project, data, generation, request_id, services)
+                for number, reference in enumerate(fields.suite_paths)
+            ]
+            document = _document(
+                fields, chain, project, data, suites, generation, request_id, services
+            )
             # the ledger's address may hold a password
             write_whole(folder / CONFIG, yaml.safe_dump(document), private=True)
         for name, copy in data.items():
@@ -146,6 +150,7 @@ def _document(
     chain: ChainSpec,
     project: ProjectRecord,
     data: Mapping[str, DataCopy],
+    suites: Sequence[Path],
     generation: Mapping[str, Any],
     request_id: str,
     services: Services,
@@ -171,10 +176,7 @@ def _document(
         "budget": {"evaluations": fields.max_evaluations},
         "engine": engine.model_dump(mode="json"),
         "seed": fields.seed,
-        "suites": [
-            str(services.store.requests / request_id / SUITES / str(number))
-            for number, _ in enumerate(fields.suite_paths)
-        ],
+        "suites": [str(suite) for suite in suites],
         "insist": fields.insist,
         "output": str(services.store.requests / request_id / "run"),
         "ledger": services.config.ledger_address,

@@ -28,7 +28,9 @@ _LONGEST_TICK_S = 5.0
 
 
 @contextlib.asynccontextmanager
-async def controlling(services: Services, apps: Apps) -> AsyncIterator[None]:
+async def controlling(
+    services: Services, apps: Apps, *, every_s: float = _EVERY_S
+) -> AsyncIterator[None]:
     """Make what runs what the ledger says, and move releases, while in the context."""
     endpoints = services.ledger.endpoints
     reconciler = Reconciler(endpoints, services.ledger.verdicts, apps)
@@ -52,7 +54,7 @@ async def controlling(services: Services, apps: Apps) -> AsyncIterator[None]:
 
     async with (
         background(services),
-        again_and_again((deployments, swaps, releases), every_s=_EVERY_S),
+        again_and_again((deployments, swaps, releases), every_s=every_s),
         again_and_again((look,), every_s=_METRICS_EVERY_S),
     ):
         yield

@@ -26,7 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from serve_apps.controller.specs import parse_options
 from serve_apps.controller.traffic import Intent
 from ztom.evaluation.verdict import Verdict
-from ztom.ledger.endpoints import DeploymentRecord, DeploymentState, RolloutRecord
+from ztom.ledger.deployments import DeploymentRecord, DeploymentState
+from ztom.ledger.rollouts import RolloutRecord
 from ztom.rollout.routing import ALIAS_PATTERN, SHORT, Match, Percent, Route, RoutingTable
 
 

@@ -27,7 +27,8 @@ from ztom.errors import (
     NotOnRecordError,
     ZtomError,
 )
-from ztom.ledger.endpoints import DeploymentRecord, DeploymentState, Endpoints
+from ztom.ledger.deployments import DeploymentRecord, DeploymentState
+from ztom.ledger.endpoints import Endpoints
 from ztom.ledger.verdicts import Verdicts
 from ztom.rollout.routing import Placement, RoutingTable, read_table
 
@@ -215,7 +216,7 @@ class Reconciler:
         Raises:
             LedgerError: The ledger cannot be read or written.
         """
-        records = self._endpoints.deployments()
+        records = self._endpoints.deployments.all()
         table = read_table(self._endpoints.routing()[1])
         running = self._apps.status()
         steps = plan_steps(records, table, running)
@@ -281,7 +282,7 @@ class Reconciler:
             case Fail(digest, reason):
                 self._fail(digest, reason)
             case LetGo(digest):
-                self._endpoints.let_go(digest)
+                self._endpoints.deployments.let_go(digest)
             case Retire(digest):
                 self._retire(digest)
             case Remove(app):
@@ -297,11 +298,11 @@ class Reconciler:
             self._apps.load(spec, *who)
         self._apps.prove(spec, *who)
         if self._intend(record, spec):
-            self._endpoints.set_state(record.digest, DeploymentState.READY, actor=ACTOR)
+            self._endpoints.deployments.set_state(record.digest, DeploymentState.READY, actor=ACTOR)
 
     def _wait(self, record: DeploymentRecord, reason: str) -> None:
         """Say what it waits for; what is kept for a rollback of the same endpoint makes room."""
-        if record.reason != reason and self._endpoints.note(record.digest, reason):
+        if record.reason != reason and self._endpoints.deployments.note(record.digest, reason):
             logger.warning("the deployment of %s waits: %s", record.digest[:12], reason)
         alias = (record.intent or {}).get("alias")
         route = read_table(self._endpoints.routing()[1]).routes.get(alias or "")
@@ -334,13 +335,13 @@ class Reconciler:
         )
         if not apply_intent(self._endpoints, self._verdicts, record, actor=ACTOR):
             return False
-        self._endpoints.clear_intent(record.digest, record.intent)
+        self._endpoints.deployments.clear_intent(record.digest, record.intent)
         return True
 
     def _refuse(self, digest: str, reason: str) -> None:
         """End a release that may not begin: its deployment waits for its traffic no more."""
         logger.error("the release of %s does not begin: %s", digest[:12], reason)
-        self._endpoints.cancel(actor=ACTOR, reason=reason, digest=digest)
+        self._endpoints.deployments.cancel(actor=ACTOR, reason=reason, digest=digest)
         self._unplace(digest, action="route.refuse")
 
     def _retire(self, digest: str) -> None:
@@ -356,7 +357,7 @@ class Reconciler:
         )
         table = read_table(self._endpoints.routing()[1])
         if digest not in table.placements:
-            self._endpoints.retire(digest, actor=ACTOR)
+            self._endpoints.deployments.retire(digest, actor=ACTOR)
 
     def _or_fail(self, digests: Sequence[str], work: Callable[[], object]) -> None:
         try:
@@ -381,7 +382,7 @@ class Reconciler:
         """Say so. What is in the table already stays there: something else may be wrong."""
         logger.error("the deployment of %s failed: %s", digest[:12], reason)
         try:
-            self._endpoints.set_state(
+            self._endpoints.deployments.set_state(
                 digest,
                 DeploymentState.FAILED,
                 actor=ACTOR,

@@ -12,7 +12,8 @@ from ray.util.metrics import Gauge
 
 from serve_apps.controller.apps import Apps
 from serve_apps.controller.specs import parse_options
-from ztom.ledger.endpoints import DeploymentState, Endpoints
+from ztom.ledger.deployments import DeploymentState
+from ztom.ledger.endpoints import Endpoints
 from ztom.rollout.routing import Placement, read_table, variant_id
 
 _HOUR_S = 3600.0
@@ -56,7 +57,7 @@ class ReplicaMetrics:
         table = read_table(self._endpoints.routing()[1])
         prices = {
             record.digest: parse_options(record.options).price_per_hour
-            for record in self._endpoints.deployments()
+            for record in self._endpoints.deployments.all()
             if record.state is DeploymentState.READY
         }
         ready = {variant_id(where.name, d) for d, where in table.placements.items()}

@@ -13,13 +13,9 @@ from functools import reduce
 
 from serve_apps.controller.traffic import Intent, change_table
 from ztom.errors import NotOnRecordError
-from ztom.ledger.endpoints import (
-    DeploymentState,
-    Endpoints,
-    FeedbackSum,
-    RolloutRecord,
-    RolloutStatus,
-)
+from ztom.ledger.deployments import DeploymentState
+from ztom.ledger.endpoints import Endpoints
+from ztom.ledger.rollouts import FeedbackSum, RolloutRecord, RolloutStatus
 from ztom.rollout.observations import ArmCounts, StepObservations
 from ztom.rollout.plan import ReleasePlan
 from ztom.rollout.release import decide, wanted_traffic
@@ -50,7 +46,7 @@ def move_releases(endpoints: Endpoints, *, seconds: float) -> None:
         endpoints: The ledger's part.
         seconds: Since the last look, on a monotonic clock.
     """
-    for record in endpoints.open_rollouts():
+    for record in endpoints.rollouts.open():
         try:
             _move(endpoints, record, seconds)
         except Exception as error:  # one that cannot be moved must not keep the others
@@ -82,7 +78,7 @@ def _save(
         status = RolloutStatus(state.status)
     if content == record.state and not records and record.command is None and status.is_open:
         return
-    endpoints.save_rollout(
+    endpoints.rollouts.save(
         record.id, state=content, status=status, done=record.command, records=records
     )
 
@@ -115,7 +111,7 @@ def _context(
 def _is_about_to_begin(endpoints: Endpoints, record: RolloutRecord) -> bool:
     """The release is written down before the route bears its id."""
     try:
-        deployment = endpoints.deployment(record.candidate)
+        deployment = endpoints.deployments.get(record.candidate)
     except NotOnRecordError:
         return False
     if deployment.intent is None or deployment.state is DeploymentState.FAILED:
@@ -137,7 +133,7 @@ def _traffic(route: Route | None, candidate: str, *, is_ours: bool) -> Traffic:
 
 def _deployment(endpoints: Endpoints, digest: str) -> tuple[Deployment, str]:
     try:
-        record = endpoints.deployment(digest)
+        record = endpoints.deployments.get(digest)
     except NotOnRecordError:
         return Deployment.FAILED, "it is not on record any more"
     states = {
@@ -148,11 +144,11 @@ def _deployment(endpoints: Endpoints, digest: str) -> tuple[Deployment, str]:
 
 
 def _observations(endpoints: Endpoints, record: RolloutRecord, step: int) -> StepObservations:
-    rows = endpoints.observations(record.id, step)
+    rows = endpoints.rollouts.observations(record.id, step)
     total = reduce(
         StepObservations.__add__, map(StepObservations.model_validate, rows), StepObservations()
     )
-    feedback = endpoints.feedback(record.id, step)
+    feedback = endpoints.rollouts.feedback(record.id, step)
     judged = StepObservations(
         candidate=_judged(feedback.get(Role.CANARY)), stable=_judged(feedback.get(Role.STABLE))
     )

@@ -26,7 +26,7 @@ from serve_apps.variants.args import (
     check_options,
 )
 from ztom.errors import ConfigError
-from ztom.ledger.endpoints import DeploymentRecord
+from ztom.ledger.deployments import DeploymentRecord
 from ztom.rollout.routing import SHORT, Digest, Placement
 
 #: Applications with these names are the controller's; it removes those that nobody needs.

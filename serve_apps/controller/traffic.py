@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serve_apps.controller.clearance import require_gate
 from ztom.errors import AlreadyOnRecordError, ConfigError, GateRefusedError, NotOnRecordError
-from ztom.ledger.endpoints import DeploymentRecord, Endpoints, RolloutRecord
+from ztom.ledger.deployments import DeploymentRecord
+from ztom.ledger.endpoints import Endpoints
+from ztom.ledger.rollouts import RolloutRecord
 from ztom.ledger.verdicts import Verdicts
 from ztom.rollout.plan import ReleaseGate, ReleasePlan
 from ztom.rollout.routing import (
@@ -133,7 +135,7 @@ def apply_intent(
     """
     if record.intent is None:
         return True
-    if endpoints.deployment(record.digest).intent != record.intent:
+    if endpoints.deployments.get(record.digest).intent != record.intent:
         return False  # it was cancelled, or is another one by now
     stable = require_gate_of(endpoints, verdicts, record)
     intent = Intent.model_validate(record.intent)
@@ -290,7 +292,8 @@ def remove(endpoints: Endpoints, alias: str, *, actor: str) -> int:
     def change(table: RoutingTable) -> RoutingTable:
         return table.with_route(alias, None)
 
-    cancelled = endpoints.cancel(actor=actor, reason="the endpoint was removed", alias=alias)
+    reason = "the endpoint was removed"
+    cancelled = endpoints.deployments.cancel(actor=actor, reason=reason, alias=alias)
     if not cancelled:
         route_of(read_table(endpoints.routing()[1]), alias)
     return _by_person(endpoints, alias, change, actor=actor, action="route.remove")
@@ -348,10 +351,10 @@ def _begun(
     """The release for an intent; the one that was begun for it already, if there is one."""
     if route.stable == candidate or intent.plan is None:
         return None
-    for rollout in endpoints.open_rollouts():
+    for rollout in endpoints.rollouts.open():
         if rollout.alias == intent.alias:
             return _same(rollout, candidate).id
-    return endpoints.start_rollout(
+    return endpoints.rollouts.start(
         intent.alias,
         candidate=candidate,
         stable=route.stable,

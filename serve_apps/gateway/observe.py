@@ -139,7 +139,7 @@ class Observer:
             step.is_new = False
             content = step.counts().model_dump(mode="json")
             try:
-                self._endpoints.observe(release, number, self._source, content)
+                self._endpoints.rollouts.observe(release, number, self._source, content)
             except NotOnRecordError:
                 del self._steps[release, number]
             except ZtomError as error:

@@ -17,7 +17,7 @@ from serve_apps.gateway.gateway import Asker
 from serve_apps.gateway.quota import Quota
 from serve_apps.variants.responses import json_response, read_body
 from serve_apps.variants.wire import Kind, Reply, no_such_model, parse_body
-from ztom.ledger.endpoints import FeedbackRecord
+from ztom.ledger.rollouts import FeedbackRecord
 from ztom.rollout.routing import RoutingTable, find_variant, variant_id
 
 router = APIRouter(tags=["models"])
@@ -99,7 +99,7 @@ def feedback(body: Feedback, caller: CallerOf, services: ServicesOf) -> dict[str
     if found is None:
         raise HTTPException(404, "There is no such answer: give the id as it was received.")
     response_id, origin = found
-    services.ledger.endpoints.add_feedback(
+    services.ledger.endpoints.rollouts.add_feedback(
         FeedbackRecord(
             response_id=response_id,
             variant=origin.variant,

@@ -240,8 +240,17 @@ def _bound(deployment: serve.Deployment, args: ServingArgs) -> serve.Application
 
 
 def scaling(args: ServingArgs) -> AutoscalingConfig:
-    """Replicas by ongoing requests. One is always started: a bad variant shows at once."""
+    """Replicas by ongoing requests. One is always started: a bad variant shows at once.
+
+    An application is idle once its mean over Serve's look-back is nothing; a short ``idle_s``
+    shortens that, down to what Serve accepts.
+    """
+    fields = AutoscalingConfig.model_fields
+    usual, least = (
+        fields[f"{name}_s"].default for name in ("look_back_period", "metrics_interval")
+    )
     return AutoscalingConfig(
+        look_back_period_s=min(usual, max(args.idle_s, 1.1 * least)),
         min_replicas=args.min_replicas,
         initial_replicas=max(1, args.min_replicas),
         max_replicas=args.max_replicas,

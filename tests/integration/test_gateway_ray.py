@@ -122,6 +122,7 @@ class Traffic:
             except openai.APIError as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
                 time.sleep(0.1)
+            time.sleep(0.03)  # who asks without a pause takes the cores that engines start on
 
 
 def one(

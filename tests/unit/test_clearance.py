@@ -17,7 +17,8 @@ from serve_apps.controller.releases import move_releases
 from serve_apps.controller.traffic import Intent, promote
 from ztom.errors import ConfigError, GateRefusedError
 from ztom.ledger import Ledger
-from ztom.ledger.endpoints import DeploymentState, NewDeployment, RolloutStatus
+from ztom.ledger.deployments import DeploymentState, NewDeployment
+from ztom.ledger.rollouts import RolloutStatus
 from ztom.ledger.verdicts import NewVerdict, VerdictRecord, Verdicts
 from ztom.rollout.plan import ReleaseGate, parse_plan
 from ztom.rollout.routing import RoutingTable, read_table
@@ -121,7 +122,7 @@ class Controlled:
         intent = Intent.model_validate({"alias": alias, **wish}).model_dump(mode="json")
         new = NewDeployment(digest, name, str(self._folder / name), {}, intent=intent)
         self.endpoints.claim(alias, None)
-        self.endpoints.deploy(new, actor="t")
+        self.endpoints.deployments.deploy(new, actor="t")
 
     def serve(self, name: str, **wish: Any) -> str:
         digest = self.write(name)
@@ -151,9 +152,9 @@ def test_a_release_begins_that_was_passed_against_what_is_stable(controlled: Con
     judge(controlled.ledger, two, "pass", one)
     controlled.want("two", two, plan=BY_CHAMPION)
     controlled.look()
-    (release,) = controlled.endpoints.open_rollouts()
+    (release,) = controlled.endpoints.rollouts.open()
     assert (release.candidate, release.stable, release.plan["gate"]) == (two, one, "champion")
-    assert controlled.endpoints.deployment(two).state is DeploymentState.READY
+    assert controlled.endpoints.deployments.get(two).state is DeploymentState.READY
 
 
 def test_a_release_does_not_begin_where_another_one_became_stable(controlled: Controlled) -> None:
@@ -163,8 +164,8 @@ def test_a_release_does_not_begin_where_another_one_became_stable(controlled: Co
     controlled.want("two", two, plan=BY_CHAMPION)
     promote(controlled.endpoints, "support", actor="t")
     controlled.look()
-    assert controlled.endpoints.rollouts() == ()
-    refused = controlled.endpoints.deployment(two)
+    assert controlled.endpoints.rollouts.all() == ()
+    refused = controlled.endpoints.deployments.get(two)
     assert (refused.state, refused.intent) == (DeploymentState.FAILED, None)
     assert f"compared with {three[:12]}" in (refused.reason or "")
     assert controlled.table.routes["support"].stable == three
@@ -192,9 +193,9 @@ def test_a_release_that_was_about_to_begin_ends_where_another_one_became_stable(
     monkeypatch.setattr(Verdicts, "latest", and_then_promote)
     controlled.look()
     move_releases(controlled.endpoints, seconds=1.0)
-    (release,) = controlled.endpoints.rollouts()
+    (release,) = controlled.endpoints.rollouts.all()
     assert release.status is RolloutStatus.ABORTED
-    assert "became stable" in (controlled.endpoints.deployment(two).reason or "")
+    assert "became stable" in (controlled.endpoints.deployments.get(two).reason or "")
     route = controlled.table.routes["support"]
     assert (route.stable, route.canary, route.shadow) == (three, None, None)
 
@@ -206,9 +207,9 @@ def test_one_that_serves_elsewhere_goes_on_there(controlled: Controlled) -> None
     controlled.want("two", two, plan=parse_plan({**FAST, "gate": "pass"}))
     judge(controlled.ledger, two, "fail")
     controlled.look()
-    refused = controlled.endpoints.deployment(two)
+    refused = controlled.endpoints.deployments.get(two)
     assert (refused.state, refused.intent) == (DeploymentState.READY, None)
     assert "got fail" in (refused.reason or "")
-    assert controlled.endpoints.rollouts() == ()
+    assert controlled.endpoints.rollouts.all() == ()
     assert controlled.table.routes["other"].stable == two
     assert controlled.table.routes["support"].shadow is None

@@ -10,12 +10,8 @@ import pytest
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
 from ztom.ledger import Ledger
 from ztom.ledger.accounts import NewUser
-from ztom.ledger.endpoints import (
-    DeploymentState,
-    FeedbackRecord,
-    NewDeployment,
-    RolloutStatus,
-)
+from ztom.ledger.deployments import DeploymentState, NewDeployment
+from ztom.ledger.rollouts import FeedbackRecord, RolloutStatus
 
 A, B = "a" * 64, "b" * 64
 
@@ -76,7 +72,7 @@ def test_who_looked_at_an_older_table_is_refused(ledger: Ledger) -> None:
 def test_of_two_deployments_at_once_one_is_refused(ledger: Ledger) -> None:
     def deploy(_: int) -> bool:
         try:
-            ledger.endpoints.deploy(new(), actor="t")
+            ledger.endpoints.deployments.deploy(new(), actor="t")
         except AlreadyOnRecordError:
             return False
         return True
@@ -86,43 +82,43 @@ def test_of_two_deployments_at_once_one_is_refused(ledger: Ledger) -> None:
 
 
 def test_a_deployment_goes_from_start_to_retirement(ledger: Ledger) -> None:
-    endpoints = ledger.endpoints
-    record = endpoints.deploy(new(intent={"alias": "support"}), actor="user:1")
+    deployments = ledger.endpoints.deployments
+    record = deployments.deploy(new(intent={"alias": "support"}), actor="user:1")
     assert record.state is DeploymentState.STARTING
-    assert not endpoints.set_state(
+    assert not deployments.set_state(
         A, DeploymentState.READY, actor="c", only_from=DeploymentState.FAILED
     )
-    assert endpoints.set_state(A, DeploymentState.READY, actor="c")
-    assert not endpoints.set_state(A, DeploymentState.READY, actor="c"), "said already"
-    assert endpoints.deploy(new(), actor="t").state is DeploymentState.READY, "nothing to restart"
-    again = endpoints.deploy(new(options={"dtype": "float32"}), actor="t")
+    assert deployments.set_state(A, DeploymentState.READY, actor="c")
+    assert not deployments.set_state(A, DeploymentState.READY, actor="c"), "said already"
+    assert deployments.deploy(new(), actor="t").state is DeploymentState.READY, "nothing to restart"
+    again = deployments.deploy(new(options={"dtype": "float32"}), actor="t")
     assert again.state is DeploymentState.STARTING, "other options take another start"
     assert again.kept == {"name": again.name, "address": again.address, "options": {}}
-    endpoints.set_state(A, DeploymentState.FAILED, actor="c", reason="no memory")
-    assert endpoints.deployment(A).reason == "no memory"
-    endpoints.clear_intent(A, endpoints.deployment(A).intent)
-    assert endpoints.deployment(A).intent is None
-    endpoints.set_state(A, DeploymentState.RETIRED, actor="c")
-    assert endpoints.deployments() == ()
+    deployments.set_state(A, DeploymentState.FAILED, actor="c", reason="no memory")
+    assert deployments.get(A).reason == "no memory"
+    deployments.clear_intent(A, deployments.get(A).intent)
+    assert deployments.get(A).intent is None
+    deployments.set_state(A, DeploymentState.RETIRED, actor="c")
+    assert deployments.all() == ()
     with pytest.raises(NotOnRecordError):
-        endpoints.deployment(B)
+        deployments.get(B)
 
 
 def test_what_is_deployed_anew_keeps_what_it_was_until_it_is_ready(ledger: Ledger) -> None:
-    endpoints = ledger.endpoints
-    endpoints.deploy(new(), actor="t")
-    endpoints.set_state(A, DeploymentState.READY, actor="c")
+    deployments = ledger.endpoints.deployments
+    deployments.deploy(new(), actor="t")
+    deployments.set_state(A, DeploymentState.READY, actor="c")
     for number in (1, 2):
-        endpoints.deploy(new(options={"max_replicas": number}), actor="t")
-        endpoints.set_state(A, DeploymentState.FAILED, actor="c", reason="no memory")
-        kept = endpoints.deployment(A).kept
+        deployments.deploy(new(options={"max_replicas": number}), actor="t")
+        deployments.set_state(A, DeploymentState.FAILED, actor="c", reason="no memory")
+        kept = deployments.get(A).kept
         assert kept is not None
         assert kept["options"] == {}, "of the last time that it was ready"
-    endpoints.let_go(A)
-    assert endpoints.deployment(A).kept is None, "no route names it"
-    endpoints.deploy(new(options={"max_replicas": 3}), actor="t")
-    endpoints.set_state(A, DeploymentState.READY, actor="c")
-    assert endpoints.deployment(A).kept is None
+    deployments.let_go(A)
+    assert deployments.get(A).kept is None, "no route names it"
+    deployments.deploy(new(options={"max_replicas": 3}), actor="t")
+    deployments.set_state(A, DeploymentState.READY, actor="c")
+    assert deployments.get(A).kept is None
 
 
 def test_an_alias_is_one_projects(ledger: Ledger) -> None:
@@ -141,7 +137,7 @@ def test_an_alias_is_one_projects(ledger: Ledger) -> None:
 
 def begin(ledger: Ledger) -> str:
     ledger.endpoints.claim("support", None)
-    rollout = ledger.endpoints.start_rollout(
+    rollout = ledger.endpoints.rollouts.start(
         "support", candidate=B, stable=A, plan={"steps": []}, state={}, actor="t"
     )
     return rollout.id
@@ -151,30 +147,30 @@ def test_one_release_of_an_alias_at_a_time(ledger: Ledger) -> None:
     first = begin(ledger)
     with pytest.raises(AlreadyOnRecordError, match=first):
         begin(ledger)
-    ledger.endpoints.save_rollout(first, state={"n": 1}, status=RolloutStatus.PROMOTED)
-    assert ledger.endpoints.rollout(first).ended is not None
+    ledger.endpoints.rollouts.save(first, state={"n": 1}, status=RolloutStatus.PROMOTED)
+    assert ledger.endpoints.rollouts.get(first).ended is not None
     second = begin(ledger)
-    assert [r.id for r in ledger.endpoints.open_rollouts()] == [second]
+    assert [r.id for r in ledger.endpoints.rollouts.open()] == [second]
 
 
 def test_commands_stay_until_they_are_done_and_states_are_kept(ledger: Ledger) -> None:
     rollout = begin(ledger)
-    ledger.endpoints.command(rollout, "rollback", actor="user:1")
-    ledger.endpoints.save_rollout(rollout, state={"n": 1}, status=RolloutStatus.RUNNING)
-    assert ledger.endpoints.rollout(rollout).command == "rollback"
-    ledger.endpoints.save_rollout(
+    ledger.endpoints.rollouts.command(rollout, "rollback", actor="user:1")
+    ledger.endpoints.rollouts.save(rollout, state={"n": 1}, status=RolloutStatus.RUNNING)
+    assert ledger.endpoints.rollouts.get(rollout).command == "rollback"
+    ledger.endpoints.rollouts.save(
         rollout,
         state={"n": 2},
         status=RolloutStatus.ROLLED_BACK,
         done="rollback",
         records=(("rollback", "asked for"),),
     )
-    record = ledger.endpoints.rollout(rollout)
+    record = ledger.endpoints.rollouts.get(rollout)
     assert (record.command, record.state, record.status) == (None, {"n": 2}, "rolled_back")
-    ledger.endpoints.save_rollout(rollout, state={"n": 3}, status=RolloutStatus.RUNNING)
-    assert ledger.endpoints.rollout(rollout).state == {"n": 2}, "one that has ended stays"
+    ledger.endpoints.rollouts.save(rollout, state={"n": 3}, status=RolloutStatus.RUNNING)
+    assert ledger.endpoints.rollouts.get(rollout).state == {"n": 2}, "one that has ended stays"
     with pytest.raises(AlreadyOnRecordError, match="ended"):
-        ledger.endpoints.command(rollout, "promote", actor="t")
+        ledger.endpoints.rollouts.command(rollout, "promote", actor="t")
     actions = [entry.event.action for entry in ledger.audit_entries()]
     assert actions == ["rollout.start", "rollout.rollback", "rollout.rollback"]
 
@@ -185,17 +181,17 @@ def test_observations_are_replaced_by_their_source_and_feedback_counts_once(
     rollout = begin(ledger)
     user = ledger.accounts.create(NewUser("ada", "a@x.org", "h"), actor="t")
     for n in (1, 2):
-        ledger.endpoints.observe(rollout, 0, "gateway-1", {"n": n})
-    ledger.endpoints.observe(rollout, 0, "gateway-2", {"n": 5})
-    ledger.endpoints.observe(rollout, 1, "gateway-1", {"n": 9})
-    assert ledger.endpoints.observations(rollout, 0) == ({"n": 2}, {"n": 5})
+        ledger.endpoints.rollouts.observe(rollout, 0, "gateway-1", {"n": n})
+    ledger.endpoints.rollouts.observe(rollout, 0, "gateway-2", {"n": 5})
+    ledger.endpoints.rollouts.observe(rollout, 1, "gateway-1", {"n": 9})
+    assert ledger.endpoints.rollouts.observations(rollout, 0) == ({"n": 2}, {"n": 5})
     for name, role, error in (("r1", "canary", 1.0), ("r2", "canary", 0.25), ("r3", "stable", 0)):
-        ledger.endpoints.add_feedback(
+        ledger.endpoints.rollouts.add_feedback(
             FeedbackRecord(name, B, role, error, user.id, rollout_id=rollout)
         )
     with pytest.raises(AlreadyOnRecordError):
-        ledger.endpoints.add_feedback(FeedbackRecord("r1", B, "canary", 0.0, user.id))
-    sums = ledger.endpoints.feedback(rollout, 0)
+        ledger.endpoints.rollouts.add_feedback(FeedbackRecord("r1", B, "canary", 0.0, user.id))
+    sums = ledger.endpoints.rollouts.feedback(rollout, 0)
     assert (sums["canary"].count, sums["canary"].error) == (2, 1.25)
     assert (sums["stable"].count, sums["stable"].error) == (1, 0.0)
-    assert ledger.endpoints.feedback(rollout, 1) == {}
+    assert ledger.endpoints.rollouts.feedback(rollout, 1) == {}

@@ -285,7 +285,7 @@ def test_other_options_that_fail_leave_those_that_work(server, admin, ask) -> No
     folder, digest = deploy(server, admin, "one")
     endpoints = server.services.ledger.endpoints
     wrong = {"max_replicas": 7}
-    app = app_spec(replace(endpoints.deployment(digest), options=wrong)).name
+    app = app_spec(replace(endpoints.deployments.get(digest), options=wrong)).name
     server.stage.broken[app] = "EngineError: no memory"
     admin.endpoints.deploy("support", path=folder, now=True, options=wrong)
     wait_for(lambda: admin.endpoints.deployment(digest)["state"] == "failed", "the failure")

@@ -27,7 +27,7 @@ from serve_apps.control_plane.runner import JobState
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import LOGIN, Tokens, load_keys, rotate
 from ztom.errors import ConfigError
-from ztom.ledger.endpoints import NewDeployment
+from ztom.ledger.deployments import NewDeployment
 from ztom.ledger.requests import NewRequest, RequestKind
 from ztom.ledger.verdicts import NewVerdict
 from ztom.rollout.plan import parse_plan
@@ -94,8 +94,8 @@ def release(server: Server, project: str) -> str:
         lambda before: table.model_dump(mode="json"), actor="t", action="x", subject="y"
     )
     new = NewDeployment(VARIANT, "toy", "/nowhere", {}, project_id=project)
-    endpoints.deploy(new, actor="t")
-    rollout = endpoints.start_rollout(
+    endpoints.deployments.deploy(new, actor="t")
+    rollout = endpoints.rollouts.start(
         "guarded",
         candidate=VARIANT,
         stable=VARIANT,

@@ -489,7 +489,7 @@ def test_a_lock_that_cannot_be_written_leaves_the_old_one(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ztom.evaluation.lock.write_whole", full)
+    monkeypatch.setattr("os.fsync", full)
     write(tmp_path, version="2.0.0")
     with pytest.raises(OSError, match="cannot be written"):
         lock_suite(tmp_path)

@@ -121,7 +121,7 @@ def ready(admin: Client, digest: str) -> None:
         return found["state"] == "ready" and found["intent"] is None
 
     wait_for(is_ready, "the deployment")
-    time.sleep(0.3)  # the gateway's next look
+    time.sleep(0.15)  # the gateway's next look
 
 
 def verdict_of(

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ztom.checkpoints.cache import publish_folder, staging_folder, write_whole
+from ztom.checkpoints.cache import publish_folder, staging_folder, write_new_file
 from ztom.checkpoints.reference import is_plain_name
 from ztom.checkpoints.storage import LocalSource, Source, short_read, stream_sha256
 from ztom.checkpoints.tar_headers import TarMember, walk_tar
@@ -225,7 +225,7 @@ def _unpacked(reference: str, parent: Source, name: str, *, settings: Settings) 
             if member.path.count("/") <= 1:
                 # Under a number, so that no name of the archive reaches the disk unexamined.
                 written[member] = staging / str(ordinal)
-                write_whole(written[member], _data(reference, stream, member))
+                write_new_file(written[member], _data(reference, stream, member))
         folder = staging / "checkpoint"
         folder.mkdir(mode=0o755)
         for final_name, member in _choose(reference, list(written)).items():

@@ -50,7 +50,7 @@ def staging_folder(shelf: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def write_whole(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+def write_new_file(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Write a new file with mode 0644 and sync it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     with os.fdopen(descriptor, "wb", buffering=0) as file:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import torch
 
-from ztom.checkpoints.cache import publish_folder, staging_folder, write_whole
+from ztom.checkpoints.cache import publish_folder, staging_folder, write_new_file
 from ztom.checkpoints.config_checks import check_full_config, has_tied_head
 from ztom.checkpoints.layout import find_layout, read_config, read_tensors
 from ztom.checkpoints.storage import LocalSource, Source, open_source
@@ -247,5 +247,5 @@ def _copy(source: Source, name: str, path: Path) -> str:
             digest.update(chunk)
             yield chunk
 
-    write_whole(path, chunks())
+    write_new_file(path, chunks())
     return digest.hexdigest()

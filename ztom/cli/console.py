@@ -1,10 +1,16 @@
-"""How the commands print tables."""
+"""How the commands print tables and times."""
 
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 
 from rich.console import Console
+
+
+def moment(time: str) -> str:
+    """A time of the ledger, in ISO 8601, to the second."""
+    return datetime.fromisoformat(time).isoformat(timespec="seconds")
 
 
 def plain_console() -> Console:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from ztom.cli.console import plain_console
+from ztom.cli.console import moment, plain_console
 from ztom.cli.remote import connect
 from ztom.client import Client
 from ztom.client.verdicts import read_verdict
@@ -151,7 +151,7 @@ def releases_command(alias: str | None, server: str | None) -> None:
                 each["alias"],
                 each["candidate"][:12],
                 each["status"],
-                each["createdAt"],
+                moment(each["createdAt"]),
                 each["state"]["reason"],
             )
     plain_console().print(table)

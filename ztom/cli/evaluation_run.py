@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from ztom.cli.console import plain_console
@@ -19,10 +20,9 @@ from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
 from ztom.errors import ConfigError, EvaluationError, ZtomError
 from ztom.evaluation.aligned import scores
-from ztom.evaluation.cache import usual_cache
 from ztom.evaluation.files import load_suite
 from ztom.evaluation.found import FoundSuite, read_suites
-from ztom.evaluation.harness import LEFT_OUT, RunOptions, run_suite
+from ztom.evaluation.harness import LEFT_OUT, run_suites
 from ztom.evaluation.lm_tasks import TasksRun, run_tasks
 from ztom.evaluation.metrics import build_metric
 from ztom.evaluation.models import OpenModel, open_model, setup_digest
@@ -86,7 +86,7 @@ def _evaluate(request: EvalRequest) -> int:
     model = open_model(request.model, base=request.base, settings=settings)
     engine = model.load(config, settings=settings)
     try:
-        runs = run_suites(
+        runs = run_and_write(
             suites,
             model.ref,
             engine,
@@ -118,7 +118,7 @@ def engine_config(fields: Mapping[str, object]) -> EngineConfig:
         ) from error
 
 
-def run_suites(
+def run_and_write(
     suites: Sequence[FoundSuite],
     model: ModelRef,
     engine: Engine,
@@ -130,31 +130,42 @@ def run_suites(
 ) -> list[SuiteRun]:
     """Run a model on suites and write each result as soon as it is there."""
     runs = []
-    with usual_cache(Settings()) if use_cache else nullcontext() as cache:
-        for each in suites:
-            with _bar(each.suite.config.name) as progress:
-                options = RunOptions(limit=limit, import_paths=each.import_paths, progress=progress)
-                run = run_suite(
-                    engine, each.suite, model, setup=setup, cache=cache, options=options
-                )
+    with _bars() as progress:
+        answered = run_suites(
+            engine, suites, model, setup=setup, use_cache=use_cache, limit=limit, progress=progress
+        )
+        for run in answered:
             write_run(run, out)
             runs.append(run)
     return runs
 
 
 def _run_tasks(request: EvalRequest, model: OpenModel, engine: Engine) -> TasksRun:
-    with _bar("tasks") as progress:
-        run = run_tasks(engine, request.tasks, model.ref, limit=request.limit, progress=progress)
+    with _bars() as progress:
+        run = run_tasks(
+            engine,
+            request.tasks,
+            model.ref,
+            limit=request.limit,
+            progress=partial(progress, "tasks"),
+        )
     write_document(request.out / TASKS_FILE, run.model_dump_json(indent=1))
     return run
 
 
 @contextmanager
-def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each name that something is told of."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name)
+            bars.update(tasks[name], completed=done, total=total)
+
+        yield tell
 
 
 def _unscored(run: SuiteRun) -> int:

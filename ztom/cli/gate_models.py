@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ztom.cli.evaluation_run import engine_config, run_suites
+from ztom.cli.evaluation_run import engine_config, run_and_write
 from ztom.cli.gate_request import WHO, GateRequest, Runs, Who
 from ztom.errors import EvaluationError
 from ztom.evaluation.found import FoundSuite
@@ -50,7 +50,7 @@ def _evaluate(
     config = engine_config(request.engine)
     engine = model.load(config, settings=Settings())
     try:
-        return run_suites(
+        return run_and_write(
             suites,
             model.ref,
             engine,

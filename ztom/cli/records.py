@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ztom.cli.console import plain_console
+from ztom.cli.console import moment, plain_console
 from ztom.errors import LedgerError, VariantError
 from ztom.ledger.audit import check_entries, read_head, signing_key
 from ztom.ledger.ledger import Ledger
@@ -54,7 +54,7 @@ def log_command(address: str, *, as_json: bool) -> None:
     )
     for study in studies:
         verdict = str(verdicts[study.id].get("outcome", "-"))
-        row = (str(study.id), study.name, study.status, study.created, study.reason or "")
+        row = (str(study.id), study.name, study.status, moment(study.created), study.reason or "")
         table.add_row(*row, verdict)
     console.print(table)
     table = Table("variant", "from study", "released by", "where", box=None, pad_edge=False)

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ztom.cli.console import plain_console
+from ztom.cli.console import moment, plain_console
 from ztom.client import Client, SearchAnswer
 from ztom.errors import ConfigError
 from ztom.files import write_whole
@@ -105,7 +105,7 @@ def log_command(project: str, server: str | None) -> None:
     table = Table("request", "kind", "status", "asked", "reason", box=None, pad_edge=False)
     with connect(server) as client:
         for each in client.results(project):
-            row = (each["requestId"], each["kind"], each["status"], each["createdAt"])
+            row = (each["requestId"], each["kind"], each["status"], moment(each["createdAt"]))
             table.add_row(*row, each["reason"] or "")
     plain_console().print(table)
 

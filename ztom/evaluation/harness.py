@@ -12,19 +12,23 @@ are run by `ztom.evaluation.lm_tasks`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from ztom.engines.protocol import Capability, Engine
 from ztom.errors import CapabilityError, ZtomError
 from ztom.evaluation.aligned import ref_of
-from ztom.evaluation.cache import AnswerCache, Origin
+from ztom.evaluation.cache import AnswerCache, Origin, usual_cache
 from ztom.evaluation.cases import Case, Metric, Scored
+from ztom.evaluation.found import FoundSuite
 from ztom.evaluation.metrics import build_metric
 from ztom.evaluation.questions import Asking, Question
 from ztom.evaluation.results import ItemResult, ModelRef, SuiteRun
 from ztom.evaluation.suite import Item, Suite
 from ztom.evaluation.templates import PromptTemplate
+from ztom.settings import Settings
 
 Progress = Callable[[int, int], None]
 
@@ -103,6 +107,40 @@ def run_suite(
         items=items,
         seconds=time.perf_counter() - began if asked else 0.0,
     )
+
+
+def run_suites(
+    engine: Engine,
+    suites: Sequence[FoundSuite],
+    model: ModelRef,
+    *,
+    setup: str,
+    use_cache: bool = True,
+    limit: int | None = None,
+    progress: Callable[[str, int, int], None],
+) -> Iterator[SuiteRun]:
+    """Run a model on suites, each result as soon as it is there.
+
+    Args:
+        engine: With the model loaded.
+        suites: With the places of their functions.
+        model: Which model it is.
+        setup: See `run_suite`.
+        use_cache: Whether known answers are used and new ones kept.
+        limit: Items of each suite; all when None.
+        progress: Told the suite, how many answers are there, and of how many.
+
+    Raises:
+        ZtomError: See `run_suite`.
+    """
+    with usual_cache(Settings()) if use_cache else nullcontext() as cache:
+        for each in suites:
+            options = RunOptions(
+                limit=limit,
+                import_paths=each.import_paths,
+                progress=partial(progress, each.suite.config.name),
+            )
+            yield run_suite(engine, each.suite, model, setup=setup, cache=cache, options=options)
 
 
 class _Run:

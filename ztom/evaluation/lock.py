@@ -10,7 +10,6 @@ review of a changed lock, and the digest on record with every result, that tell.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from ztom.checkpoints.cache import staging_folder, write_whole
 from ztom.errors import EvaluationError
 from ztom.evaluation.digests import item_digest, settings_digest, suite_digest
 from ztom.evaluation.files import (
@@ -28,6 +26,7 @@ from ztom.evaluation.files import (
     problems,
     require_size,
 )
+from ztom.evaluation.run_files import write_document
 from ztom.evaluation.suite import Item, Name, SemanticVersion, Suite
 from ztom.stimuli.json_values import parse_json
 from ztom.stimuli.text_files import Place, read_text
@@ -178,9 +177,7 @@ def lock_suite(folder: Path) -> Lock:
             return new
         if not changes.raised:
             raise _changed(folder, changes)
-    with staging_folder(folder) as staging:
-        write_whole(staging / LOCK_FILE, [f"{new.model_dump_json(indent=1)}\n".encode()])
-        os.replace(staging / LOCK_FILE, path)
+    write_document(path, f"{new.model_dump_json(indent=1)}\n")
     return new
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from ztom.checkpoints.cache import staging_folder, write_whole
-from ztom.errors import EvaluationError
+from ztom.errors import EvaluationError, StorageError
 from ztom.evaluation.results import SuiteRun
+from ztom.files import write_whole
 
 RUN_FILE = "run.json"
 
@@ -61,7 +60,8 @@ def write_document(path: Path, text: str) -> Path:
     Raises:
         StorageError: The disk refused.
     """
-    with staging_folder(path.parent) as staging:
-        write_whole(staging / path.name, [text.encode()])
-        os.replace(staging / path.name, path)
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written", got=error.strerror) from error
     return path

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from ztom.checkpoints.cache import publish_folder, staging_folder, write_whole
+from ztom.checkpoints.cache import publish_folder, staging_folder, write_new_file
 from ztom.errors import EvaluationError
 from ztom.evaluation.files import ITEMS_FILE, SETTINGS_FILE, load_suite
 from ztom.evaluation.lock import lock_suite
@@ -91,7 +91,7 @@ def publish_suite(folder: Path, files: Mapping[str, bytes], *, lock: bool) -> No
         whole = staging / folder.name
         whole.mkdir()
         for name, content in files.items():
-            write_whole(whole / name, [content])
+            write_new_file(whole / name, [content])
         if lock:
             lock_suite(whole)
         publish_folder(whole, folder)

@@ -29,8 +29,8 @@ class Base(DeclarativeBase):
 
 
 def now() -> str:
-    """The time as it is written down: ISO 8601, UTC, for people; nothing is ordered by it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """The time as it is written down: ISO 8601, UTC, as fine as what is ordered by it needs."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 class StudyRow(Base):

@@ -38,7 +38,7 @@ from ztom.errors import (
     ReferenceRefusedError,
 )
 from ztom.evaluation.verdict import Verdict
-from ztom.ledger.endpoints import DeploymentRecord, NewDeployment
+from ztom.ledger.deployments import DeploymentRecord, NewDeployment
 from ztom.ledger.project_files import Storage
 from ztom.ledger.verdicts import VerdictRecord
 from ztom.rollout.plan import parse_plan
@@ -137,7 +137,7 @@ def _deploy(body: Deploy, caller: Caller, services: Services) -> dict[str, Any]:
         _refuse_beside_itself(found, intent, services)
     _refuse_second(intent, found.digest, services)
     services.ledger.endpoints.claim(body.alias, body.project_id)
-    record = services.ledger.endpoints.deploy(
+    record = services.ledger.endpoints.deployments.deploy(
         NewDeployment(
             digest=found.digest,
             name=name,
@@ -161,7 +161,7 @@ def deployments(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
     table = services.gateway.table
     return [
         deployment_document(record, table, caller)
-        for record in services.ledger.endpoints.deployments()
+        for record in services.ledger.endpoints.deployments.all()
         if caller.sees(record.project_id)
     ]
 
@@ -169,7 +169,7 @@ def deployments(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
 @route(router, "GET", "/v1/deployments/{digest}", Permission.READ)
 def deployment(digest: DigestStart, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """One deployment, by its variant's digest or the start of it."""
-    for record in services.ledger.endpoints.deployments():
+    for record in services.ledger.endpoints.deployments.all():
         if record.digest.startswith(digest) and caller.sees(record.project_id):
             caller.project_or_operator(record.project_id)
             return deployment_document(record, services.gateway.table, caller)
@@ -179,12 +179,12 @@ def deployment(digest: DigestStart, caller: CallerOf, services: ServicesOf) -> d
 @route(router, "DELETE", "/v1/deployments/{digest}", Permission.WRITE, status_code=204)
 def cancel_deployment(digest: DigestStart, caller: CallerOf, services: ServicesOf) -> None:
     """Have a deployment that waits for its traffic wait no more."""
-    for record in services.ledger.endpoints.deployments():
+    for record in services.ledger.endpoints.deployments.all():
         if record.digest.startswith(digest) and caller.sees(record.project_id):
             caller.project_or_operator(record.project_id)
             reason = "it was cancelled"
-            endpoints = services.ledger.endpoints
-            if not endpoints.cancel(actor=caller.actor, reason=reason, digest=record.digest):
+            deployments = services.ledger.endpoints.deployments
+            if not deployments.cancel(actor=caller.actor, reason=reason, digest=record.digest):
                 raise HTTPException(409, f"The deployment is {record.state} and waits for nothing.")
             return
     raise NotOnRecordError("there is no such deployment", got=digest)
@@ -209,8 +209,8 @@ def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[dict[str,
     changes = differences(
         body.endpoints,
         table=table_of(services)[1],
-        records=services.ledger.endpoints.deployments(),
-        rollouts=services.ledger.endpoints.open_rollouts(),
+        records=services.ledger.endpoints.deployments.all(),
+        rollouts=services.ledger.endpoints.rollouts.open(),
         digest_of=lambda path: find_variant(path, services.pointers).digest,
         prune=seen if body.prune else [],
     )
@@ -314,7 +314,7 @@ def _refuse_foreign(alias: str, project_id: str | None, services: Services) -> N
 
 def _as_before(body: Deploy, found: Found, services: Services) -> tuple[str, DeployOptions]:
     """Name and options: of the deployment that runs already, where nothing else is said."""
-    for record in services.ledger.endpoints.deployments():
+    for record in services.ledger.endpoints.deployments.all():
         if record.digest == found.digest and record.project_id == body.project_id:
             options = parse_options(body.options or record.options)
             if body.options:
@@ -330,10 +330,10 @@ def _swapped_in(
     """The options with the application of the alias' stable variant, which holds the chain."""
     _, table = table_of(services)
     stable = route_of(table, alias).stable
-    host = services.ledger.endpoints.deployment(stable)
+    host = services.ledger.endpoints.deployments.get(stable)
     into = parse_options(host.options).swap_into
     if into is not None:
-        host = services.ledger.endpoints.deployment(into)
+        host = services.ledger.endpoints.deployments.get(into)
     if not parse_options(host.options).live_swap or found.base is not None:
         raise ConfigError(
             "the variant cannot be swapped in live",
@@ -374,12 +374,12 @@ def _refuse_second(intent: Intent, digest: str, services: Services) -> None:
     if intent.rule is not None:
         return
     alias = intent.alias
-    for rollout in services.ledger.endpoints.open_rollouts():
+    for rollout in services.ledger.endpoints.rollouts.open():
         if rollout.alias == alias:
             raise HTTPException(
                 409, f"The release {rollout.id} of {alias} is under way: roll it back first."
             )
-    for record in services.ledger.endpoints.deployments():
+    for record in services.ledger.endpoints.deployments.all():
         if record.intent is None or record.state != "starting" or record.digest == digest:
             continue
         other = Intent.model_validate(record.intent)
@@ -391,7 +391,7 @@ def _refuse_second(intent: Intent, digest: str, services: Services) -> None:
     if intent.kind == "candidate" and alias not in table.routes:
         starting = [
             each
-            for each in services.ledger.endpoints.deployments()
+            for each in services.ledger.endpoints.deployments.all()
             if each.intent is not None and Intent.model_validate(each.intent).alias == alias
         ]
         if not starting:

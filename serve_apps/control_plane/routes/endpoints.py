@@ -192,8 +192,8 @@ def _endpoint(alias: str, services: Services) -> dict[str, Any]:
 
 def _roll_back_release(alias: str, caller: Caller, services: Services) -> str | None:
     """The candidate of the release that moves an alias, which is told; None without a release."""
-    for record in services.ledger.endpoints.open_rollouts():
+    for record in services.ledger.endpoints.rollouts.open():
         if record.alias == alias:
-            services.ledger.endpoints.command(record.id, "rollback", actor=caller.actor)
+            services.ledger.endpoints.rollouts.command(record.id, "rollback", actor=caller.actor)
             return record.candidate
     return None

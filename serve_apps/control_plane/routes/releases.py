@@ -17,7 +17,7 @@ from serve_apps.control_plane.routes.endpoints import Alias, may_alias, project_
 from serve_apps.control_plane.services import Services
 from serve_apps.controller.traffic import rollback
 from serve_apps.event_stream import event_stream
-from ztom.ledger.endpoints import RolloutRecord
+from ztom.ledger.rollouts import RolloutRecord
 from ztom.rollout.plan import ReleasePlan
 from ztom.rollout.release import describe
 from ztom.rollout.state import ReleaseState
@@ -36,7 +36,7 @@ def releases(
     """Releases of the caller's projects, newest first."""
     return [
         release_document(record)
-        for record in services.ledger.endpoints.rollouts(alias)
+        for record in services.ledger.endpoints.rollouts.all(alias)
         if caller.sees(project_of(record.alias, services))
     ]
 
@@ -64,7 +64,7 @@ def command_release(
     record = _release(release_id, caller, services)
     if command not in ("promote", "rollback", "resume", "abort"):
         raise HTTPException(404, "There is no such command.")
-    told = services.ledger.endpoints.command(record.id, command, actor=caller.actor)
+    told = services.ledger.endpoints.rollouts.command(record.id, command, actor=caller.actor)
     if command == "rollback":
         rollback(
             services.ledger.endpoints,
@@ -98,7 +98,7 @@ def release_document(record: RolloutRecord) -> dict[str, Any]:
 async def _release_events(release_id: str, services: Services) -> AsyncIterator[str]:
     last = ""
     while True:
-        record = await asyncio.to_thread(services.ledger.endpoints.rollout, release_id)
+        record = await asyncio.to_thread(services.ledger.endpoints.rollouts.get, release_id)
         text = json.dumps(release_document(record), default=str)
         if text != last:
             yield f"event: release\ndata: {text}\n\n"
@@ -110,6 +110,6 @@ async def _release_events(release_id: str, services: Services) -> AsyncIterator[
 
 
 def _release(release_id: str, caller: Caller, services: Services) -> RolloutRecord:
-    record = services.ledger.endpoints.rollout(release_id)
+    record = services.ledger.endpoints.rollouts.get(release_id)
     may_alias(record.alias, caller, services)
     return record

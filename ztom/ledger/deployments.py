@@ -1,0 +1,257 @@
+"""Deployments: which variants run, how far they are, and the traffic that each is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ztom.errors import AlreadyOnRecordError, NotOnRecordError
+from ztom.ledger.audit_store import append_event
+from ztom.ledger.database import Database
+from ztom.ledger.models import DeploymentRow
+from ztom.ledger.records import AuditEvent
+
+
+class DeploymentState(StrEnum):
+    """How far a deployment is: traffic goes to ``ready`` ones only."""
+
+    STARTING = "starting"
+    READY = "ready"
+    FAILED = "failed"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True, slots=True)
+class NewDeployment:
+    """A variant that is to run.
+
+    Attributes:
+        digest: Of the variant.
+        name: Its model name.
+        address: Its folder.
+        base: What an adapter is loaded on: ``reference`` and ``digest``; None for full weights.
+        options: How it is served.
+        intent: What traffic it gets once it is ready.
+        project_id: The project that it belongs to.
+        insisted: Wanted although neither the gate nor a search let it pass.
+        note: For the audit chain.
+    """
+
+    digest: str
+    name: str
+    address: str
+    options: Mapping[str, object]
+    base: Mapping[str, object] | None = None
+    intent: Mapping[str, object] | None = None
+    project_id: str | None = None
+    insisted: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentRecord:
+    """A deployment as callers see it.
+
+    Attributes:
+        kept: ``name``, ``address`` and ``options`` under which it goes on serving while it is
+            deployed anew, and when that fails; None when there is nothing to go on with.
+        reason: Why it failed; what one that is starting waits for; of one that is ready, why it
+            did not get the traffic it was for.
+    """
+
+    digest: str
+    name: str
+    address: str
+    base: Mapping[str, Any] | None
+    options: Mapping[str, Any]
+    intent: Mapping[str, Any] | None
+    kept: Mapping[str, Any] | None
+    project_id: str | None
+    state: DeploymentState
+    reason: str | None
+    insisted: bool
+    actor: str
+    created: str
+
+
+class Deployments:
+    """Reads and writes deployments; part of `ztom.ledger.endpoints.Endpoints`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def deploy(self, new: NewDeployment, *, actor: str) -> DeploymentRecord:
+        """Write down that a variant is to run.
+
+        Raises:
+            AlreadyOnRecordError: It is being deployed already, or for another project.
+        """
+        with self._database.write("add a deployment to") as session:
+            row = session.get(DeploymentRow, new.digest)
+            if row is not None and row.state == DeploymentState.STARTING:
+                raise AlreadyOnRecordError(
+                    "this variant is being deployed already", got=new.digest[:12]
+                )
+            ready = row is not None and row.state == DeploymentState.READY
+            if row is not None and ready and row.project_id != new.project_id:
+                raise AlreadyOnRecordError("this variant is deployed already", got=new.digest[:12])
+            if row is None:
+                row = DeploymentRow(digest=new.digest)
+                session.add(row)
+            known = {"name": row.name, "address": row.address, "options": row.options}
+            wanted = {"name": new.name, "address": new.address, "options": dict(new.options)}
+            restart = not ready or known != wanted
+            if ready and restart:
+                row.kept = known
+            row.name, row.address, row.options = new.name, new.address, dict(new.options)
+            row.base = None if new.base is None else dict(new.base)
+            row.intent = None if new.intent is None else dict(new.intent)
+            row.project_id, row.insisted, row.actor = new.project_id, new.insisted, actor
+            row.reason = None
+            row.state = DeploymentState.STARTING if restart else DeploymentState.READY
+            session.flush()
+            _audit(session, actor, "create", new.digest, new.note)
+            return _deployment(row)
+
+    def get(self, digest: str) -> DeploymentRecord:
+        """The deployment of a variant.
+
+        Raises:
+            NotOnRecordError: There is none.
+        """
+        with self._database.read() as session:
+            return _deployment(_deployment_row(session, digest))
+
+    def all(self) -> tuple[DeploymentRecord, ...]:
+        """Every deployment that is not retired, oldest first."""
+        query = select(DeploymentRow).where(DeploymentRow.state != DeploymentState.RETIRED)
+        with self._database.read() as session:
+            order = (DeploymentRow.created, DeploymentRow.digest)
+            return tuple(map(_deployment, session.scalars(query.order_by(*order))))
+
+    def set_state(
+        self,
+        digest: str,
+        state: DeploymentState,
+        *,
+        actor: str,
+        reason: str | None = None,
+        only_from: DeploymentState | None = None,
+    ) -> bool:
+        """Say how far a deployment is, if it was ``only_from`` until now.
+
+        Returns:
+            Whether it was changed.
+        """
+        with self._database.write("change a deployment in") as session:
+            row = _deployment_row(session, digest)
+            if row.state == state or (only_from is not None and row.state != only_from):
+                return False
+            row.state, row.reason = state, reason
+            if state is DeploymentState.READY:
+                row.kept = None
+            _audit(session, actor, state, digest, reason)
+            return True
+
+    def note(self, digest: str, reason: str) -> bool:
+        """Say what a deployment that is starting waits for.
+
+        Returns:
+            Whether that is news.
+        """
+        with self._database.write("change a deployment in") as session:
+            row = _deployment_row(session, digest)
+            if row.state != DeploymentState.STARTING or row.reason == reason:
+                return False
+            row.reason = reason
+            return True
+
+    def clear_intent(self, digest: str, expected: Mapping[str, Any] | None) -> None:
+        """Say that a deployment has got the traffic that was wanted then; a newer wish stays."""
+        with self._database.write("change a deployment in") as session:
+            row = _deployment_row(session, digest)
+            if row.intent == expected:
+                row.intent = None
+
+    def let_go(self, digest: str) -> None:
+        """Forget what a deployment that failed went on with."""
+        with self._database.write("change a deployment in") as session:
+            row = _deployment_row(session, digest)
+            if row.state == DeploymentState.FAILED:
+                row.kept = None
+
+    def retire(self, digest: str, *, actor: str) -> bool:
+        """Say that a deployment is over, unless somebody wants traffic for it by now.
+
+        Returns:
+            Whether it is.
+        """
+        with self._database.write("change a deployment in") as session:
+            row = _deployment_row(session, digest)
+            if row.state != DeploymentState.READY or row.intent is not None:
+                return False
+            row.state = DeploymentState.RETIRED
+            _audit(session, actor, "retired", digest, "")
+            return True
+
+    def cancel(
+        self, *, actor: str, reason: str, digest: str | None = None, alias: str | None = None
+    ) -> int:
+        """Have deployments that wait for traffic wait no more: one, or those of an alias.
+
+        Returns:
+            How many there were.
+        """
+        with self._database.write("change deployments in") as session:
+            cancelled = 0
+            for row in session.scalars(select(DeploymentRow)).all():
+                wanted = None if row.intent is None else row.intent.get("alias")
+                is_meant = row.digest == digest if alias is None else wanted == alias
+                if not is_meant or row.intent is None:
+                    continue
+                cancelled += 1
+                row.intent, row.reason = None, reason
+                if row.state == DeploymentState.STARTING:
+                    row.state = DeploymentState.FAILED
+                _audit(session, actor, "cancel", row.digest, reason)
+            return cancelled
+
+
+def _deployment_row(session: Session, digest: str) -> DeploymentRow:
+    row = session.get(DeploymentRow, digest)
+    if row is None:
+        raise NotOnRecordError("there is no such deployment", got=digest[:12])
+    return row
+
+
+def _audit(session: Session, actor: str, action: str, digest: str, note: str | None) -> None:
+    event = AuditEvent(
+        actor=actor,
+        action=f"deployment.{action}",
+        subject=f"variant:{digest}",
+        note=note or "",
+    )
+    append_event(session, event)
+
+
+def _deployment(row: DeploymentRow) -> DeploymentRecord:
+    return DeploymentRecord(
+        digest=row.digest,
+        name=row.name,
+        address=row.address,
+        base=row.base,
+        options=row.options,
+        intent=row.intent,
+        kept=row.kept,
+        project_id=row.project_id,
+        state=DeploymentState(row.state),
+        reason=row.reason,
+        insisted=row.insisted,
+        actor=row.actor,
+        created=row.created,
+    )

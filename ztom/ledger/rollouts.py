@@ -1,0 +1,288 @@
+"""Rollouts: releases under way and ended, what was observed in them, and feedback."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ztom.errors import AlreadyOnRecordError, NotOnRecordError
+from ztom.ledger.audit_store import append_event
+from ztom.ledger.database import Database
+from ztom.ledger.models import FeedbackRow, ObservationRow, RolloutRow, now
+from ztom.ledger.records import AuditEvent
+
+
+class RolloutStatus(StrEnum):
+    """Where a release stands."""
+
+    RUNNING = "running"
+    HELD = "held"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    ABORTED = "aborted"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its controller still moves it."""
+        return self in (RolloutStatus.RUNNING, RolloutStatus.HELD)
+
+
+_OPEN = tuple(status for status in RolloutStatus if status.is_open)
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRecord:
+    """A release as callers see it.
+
+    Attributes:
+        alias: Whose traffic it moves.
+        candidate: Digest of the variant that is tried.
+        stable: Digest of the variant that it is compared with.
+        plan: What is to be passed.
+        state: Where its controller is.
+        command: What somebody told it and it has not done yet.
+    """
+
+    id: str
+    alias: str
+    candidate: str
+    stable: str
+    plan: Mapping[str, Any]
+    state: Mapping[str, Any]
+    status: RolloutStatus
+    command: str | None
+    actor: str
+    created: str
+    ended: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackRecord:
+    """A judgement of one answer; `error` is from 0 (right) to 1 (wrong)."""
+
+    response_id: str
+    variant: str
+    role: str
+    error: float
+    user_id: str
+    label: str | None = None
+    rollout_id: str | None = None
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackSum:
+    """How many judgements there were, and the sum of their errors."""
+
+    count: int
+    error: float
+
+
+class Rollouts:
+    """Reads and writes rollouts; part of `ztom.ledger.endpoints.Endpoints`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def start(
+        self,
+        alias: str,
+        *,
+        candidate: str,
+        stable: str,
+        plan: Mapping[str, object],
+        state: Mapping[str, object],
+        actor: str,
+    ) -> RolloutRecord:
+        """Begin a release.
+
+        Raises:
+            AlreadyOnRecordError: Another one of this alias is under way.
+        """
+        with self._database.write("add a rollout to") as session:
+            other = _open_rollout(session, alias)
+            if other is not None:
+                raise AlreadyOnRecordError(
+                    f"a release of {alias} is under way", got=f"{other.id} ({other.status})"
+                )
+            row = RolloutRow(
+                id=secrets.token_hex(4),
+                alias=alias,
+                candidate=candidate,
+                stable=stable,
+                plan=dict(plan),
+                state=dict(state),
+                actor=actor,
+            )
+            session.add(row)
+            session.flush()
+            _audit(session, actor, "rollout.start", f"rollout:{row.id}", f"of {alias}", candidate)
+            return _rollout(row)
+
+    def get(self, rollout_id: str) -> RolloutRecord:
+        """The release with this id.
+
+        Raises:
+            NotOnRecordError: There is none.
+        """
+        with self._database.read() as session:
+            return _rollout(_rollout_row(session, rollout_id))
+
+    def all(self, alias: str | None = None) -> tuple[RolloutRecord, ...]:
+        """Releases, newest first; those of one alias, or all."""
+        query = select(RolloutRow)
+        if alias is not None:
+            query = query.where(RolloutRow.alias == alias)
+        with self._database.read() as session:
+            order = (RolloutRow.created.desc(), RolloutRow.id)
+            return tuple(map(_rollout, session.scalars(query.order_by(*order))))
+
+    def open(self) -> tuple[RolloutRecord, ...]:
+        """Releases that are under way, oldest first."""
+        query = select(RolloutRow).where(RolloutRow.status.in_(_OPEN))
+        with self._database.read() as session:
+            return tuple(map(_rollout, session.scalars(query.order_by(RolloutRow.created))))
+
+    def command(self, rollout_id: str, command: str, *, actor: str) -> RolloutRecord:
+        """Tell a release's controller something.
+
+        Raises:
+            AlreadyOnRecordError: It has ended.
+        """
+        with self._database.write("change a rollout in") as session:
+            row = _rollout_row(session, rollout_id)
+            if not RolloutStatus(row.status).is_open:
+                raise AlreadyOnRecordError("the release has ended", got=row.status)
+            row.command = command
+            _audit(session, actor, f"rollout.{command}", f"rollout:{row.id}", f"of {row.alias}")
+            return _rollout(row)
+
+    def save(
+        self,
+        rollout_id: str,
+        *,
+        state: Mapping[str, object],
+        status: RolloutStatus,
+        done: str | None = None,
+        records: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Keep where a release's controller is; one that has ended stays as it is.
+
+        Args:
+            rollout_id: Which.
+            state: What it goes on from.
+            status: What users see.
+            done: The command that was carried out.
+            records: Rows for the audit chain: action and note.
+        """
+        with self._database.write("change a rollout in") as session:
+            row = _rollout_row(session, rollout_id)
+            if not RolloutStatus(row.status).is_open:
+                return
+            row.state, row.status = dict(state), status
+            if row.command == done:
+                row.command = None
+            if not status.is_open:
+                row.ended = now()
+            for action, note in records:
+                _audit(
+                    session, "controller", f"rollout.{action}", f"rollout:{row.id}", note,
+                    row.candidate,
+                )  # fmt: skip
+
+    def observe(self, rollout_id: str, step: int, source: str, content: Mapping[str, Any]) -> None:
+        """Keep everything that one gateway process has counted in a step, so far."""
+        with self._database.write("add observations to") as session:
+            row = session.get(ObservationRow, (rollout_id, step, source))
+            if row is None:
+                _rollout_row(session, rollout_id)
+                row = ObservationRow(rollout_id=rollout_id, step=step, source=source)
+                session.add(row)
+            row.content = dict(content)
+
+    def observations(self, rollout_id: str, step: int) -> tuple[Mapping[str, Any], ...]:
+        """What gateways have counted in a step."""
+        query = select(ObservationRow).where(
+            ObservationRow.rollout_id == rollout_id, ObservationRow.step == step
+        )
+        with self._database.read() as session:
+            rows = session.scalars(query.order_by(ObservationRow.source))
+            return tuple(dict(row.content) for row in rows)
+
+    def add_feedback(self, feedback: FeedbackRecord) -> None:
+        """Keep a judgement.
+
+        Raises:
+            AlreadyOnRecordError: The answer was judged before.
+        """
+        with self._database.write("add feedback to") as session:
+            if session.get(FeedbackRow, feedback.response_id) is not None:
+                raise AlreadyOnRecordError("this answer has its feedback already")
+            known = feedback.rollout_id and session.get(RolloutRow, feedback.rollout_id)
+            session.add(
+                FeedbackRow(
+                    response_id=feedback.response_id,
+                    variant=feedback.variant,
+                    rollout_id=feedback.rollout_id if known else None,
+                    step=feedback.step,
+                    role=feedback.role,
+                    error=feedback.error,
+                    label=feedback.label,
+                    user_id=feedback.user_id,
+                )
+            )
+
+    def feedback(self, rollout_id: str, step: int) -> Mapping[str, FeedbackSum]:
+        """Judgements in a step of a release, by the role of who answered."""
+        query = (
+            select(FeedbackRow.role, func.count(), func.sum(FeedbackRow.error))
+            .where(FeedbackRow.rollout_id == rollout_id, FeedbackRow.step == step)
+            .group_by(FeedbackRow.role)
+        )
+        with self._database.read() as session:
+            return {
+                role: FeedbackSum(int(count), float(total))
+                for role, count, total in session.execute(query)
+            }
+
+
+def _rollout_row(session: Session, rollout_id: str) -> RolloutRow:
+    row = session.get(RolloutRow, rollout_id)
+    if row is None:
+        raise NotOnRecordError("there is no such release", got=rollout_id)
+    return row
+
+
+def _open_rollout(session: Session, alias: str) -> RolloutRow | None:
+    query = select(RolloutRow).where(RolloutRow.alias == alias, RolloutRow.status.in_(_OPEN))
+    return session.scalars(query).first()
+
+
+def _audit(
+    session: Session, actor: str, action: str, subject: str, note: str, after: str | None = None
+) -> None:
+    append_event(
+        session, AuditEvent(actor=actor, action=action, subject=subject, note=note, after=after)
+    )
+
+
+def _rollout(row: RolloutRow) -> RolloutRecord:
+    return RolloutRecord(
+        id=row.id,
+        alias=row.alias,
+        candidate=row.candidate,
+        stable=row.stable,
+        plan=row.plan,
+        state=row.state,
+        status=RolloutStatus(row.status),
+        command=row.command,
+        actor=row.actor,
+        created=row.created,
+        ended=row.ended,
+    )
