@@ -17,7 +17,8 @@ from gate_helpers import model, right
 from gate_repository import N, make_locked, make_results
 from typer.testing import CliRunner, Result
 
-from ztom.cli import gate_models, gate_run
+from ztom.cli.gate import models as gate_models
+from ztom.cli.gate import run as gate_run
 from ztom.cli.main import app
 from ztom.engines.protocol import Capability, Completion, EngineInfo
 from ztom.errors import EvaluationError

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "pages": set(),
     "evaluation": {
         "errors",
+        "files",
         "settings",
         "pages",
         "checkpoints",

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from ztom import __version__
-from ztom.cli.gate import gate
+from ztom.cli.gate.options import gate
 from ztom.cli.suites import suite
 from ztom.errors import ZtomError
 
@@ -166,7 +166,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each.")] = None,
 ) -> None:
     """Run a model on suites; exit status 3 where something could not be run or scored."""
-    from ztom.cli.evaluation_run import EvalRequest, eval_command
+    from ztom.cli.evaluation import EvalRequest, eval_command
 
     fields = {
         "name": engine,

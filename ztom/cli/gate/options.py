@@ -1,4 +1,4 @@
-"""``ztom gate``: does the candidate ship? Options here; the work is in `ztom.cli.gate_run`.
+"""``ztom gate``: does the candidate ship? Options here; the work is in `ztom.cli.gate.run`.
 
 Exit status 0 is a pass and nothing else is: 1 fail, 2 inconclusive, 3 no verdict, whatever the
 reason, and that includes options that are wrong.
@@ -121,7 +121,7 @@ def decide(
     """Decide whether a candidate ships: 0 pass, 1 fail, 2 inconclusive, 3 no verdict."""
     if context.invoked_subcommand is not None:
         return
-    from ztom.cli.gate_request import GateRequest
+    from ztom.cli.gate.request import GateRequest
 
     request = GateRequest(
         models={"candidate": candidate, "champion": champion, "base": base},
@@ -143,11 +143,11 @@ def decide(
         use_cache=not no_cache,
     )
     if ci is not None:
-        from ztom.cli.gate_ci import ci_command
+        from ztom.cli.gate.ci import ci_command
 
         ci_command(request, ci, force=force)
         return
-    from ztom.cli.gate_run import gate_command
+    from ztom.cli.gate.run import gate_command
 
     raise typer.Exit(gate_command(request))
 
@@ -158,6 +158,6 @@ def render(
     form: Annotated[Format, typer.Option("--format", help="Of what is printed.")] = Format.MARKDOWN,
 ) -> None:
     """Print a verdict in another form; exit status 0 says that it is printed, whatever it says."""
-    from ztom.cli.gate_run import render_command
+    from ztom.cli.gate.run import render_command
 
     render_command(verdict, form)

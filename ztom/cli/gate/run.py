@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from rich.table import Table
 
 from ztom.cli.console import plain_console
-from ztom.cli.gate_request import WHO, GateRequest, Runs
+from ztom.cli.gate.request import WHO, GateRequest, Runs
 from ztom.errors import EvaluationError, StorageError
 from ztom.evaluation.found import FoundSuite, read_suites
 from ztom.evaluation.gate import decide
@@ -88,7 +88,7 @@ def _all_runs(request: GateRequest, suites: Sequence[FoundSuite]) -> Runs:
     runs: Runs = {who: _read(request.runs[who]) for who in WHO if request.runs[who]}
     if any(request.models.values()):
         # Here and not at the top: it imports torch, which takes seconds.
-        from ztom.cli.gate_models import run_models
+        from ztom.cli.gate.models import run_models
 
         runs |= run_models(request, suites)
     for who, found in runs.items():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ztom.cli.evaluation_run import engine_config, run_and_write
-from ztom.cli.gate_request import WHO, GateRequest, Runs, Who
+from ztom.cli.evaluation import engine_config, run_and_write
+from ztom.cli.gate.request import WHO, GateRequest, Runs, Who
 from ztom.errors import EvaluationError
 from ztom.evaluation.found import FoundSuite
 from ztom.evaluation.metrics import build_metric

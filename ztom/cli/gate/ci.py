@@ -10,8 +10,8 @@ import jinja2
 
 from ztom import __version__
 from ztom.cli.console import plain_console
-from ztom.cli.gate import System
-from ztom.cli.gate_request import WHO, GateRequest
+from ztom.cli.gate.options import System
+from ztom.cli.gate.request import WHO, GateRequest
 from ztom.errors import ConfigError
 from ztom.evaluation.run_files import write_document
 

@@ -1,0 +1,1 @@
+"""``ztom gate``: does the candidate ship?"""
