@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -550,24 +549,16 @@ def test_a_shadow_gets_copies_and_users_never_notice(server, admin, ask) -> None
 
 
 def test_a_slow_or_failing_shadow_costs_the_user_nothing(server, admin, ask) -> None:  # row 71
-    _, one = deploy(server, admin, "one")
-    server.stage.actor(one).delay_s = 0.05
-
-    def p50() -> float:
-        seconds = []
-        for _ in range(40):
-            began = time.monotonic()
-            assert said(chat(ask)) == "I am one."
-            seconds.append(time.monotonic() - began)
-        return statistics.median(seconds)
-
-    p50()
-    before = p50()
-    _, two = deploy(server, admin, "two", shadow=100)
-    for trouble in (Actor(delay_s=30), Actor(fails=10**6), Actor(hangs=True)):
+    """What it costs in time is measured by ``benchmarks/faults.py --only shadow``."""
+    deploy(server, admin, "one")
+    _, two = deploy(server, admin, "two", shadow=100, options={"timeout_s": 0.2})
+    users = ask.with_options(timeout=10)
+    for trouble in (Actor(fails=10**6), Actor(hangs=True), Actor(delay_s=60)):
         server.stage.actors[two] = trouble
-        assert p50() < 1.1 * before + 0.02, trouble
-    assert len(server.stage.actor(two).calls) <= 68, "copies are bounded"
+        for _ in range(40):
+            assert said(chat(users)) == "I am one."
+        wait_for(lambda shadow=trouble: shadow.calls, "a copy")
+    assert len(server.stage.actor(two).calls) <= 4, "copies are bounded"
 
 
 def test_changes_of_the_table_lose_no_request(server, admin, ask) -> None:
