@@ -117,7 +117,8 @@ class SuiteGate:
         """What was written into a folder, and is no variant yet, is in the engine."""
         is_adapter = (folder / "adapter_config.json").exists()
         base = self._prepared.chain.base.reference if is_adapter else None
-        model = open_model(str(folder), base=base, settings=self._settings).ref
+        settings = self._settings.also_allowing(folder)
+        model = open_model(str(folder), base=base, settings=settings).ref
         return self._ask("the variant, as written,", model, factors)
 
     def decide(self, champion: Runs, candidate: Runs) -> GateSummary:

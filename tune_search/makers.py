@@ -66,8 +66,9 @@ class VariantMaker:
         if not (self.folder / "adapter_config.json").exists():
             return build_single(self.engine, self.folder)
         members = (self.chain.checkpoints[0], Member(reference=str(self.folder)))
-        adapted = load_chain(ChainConfig(checkpoints=members), settings=self.settings)
-        return build_engine(self.engine, adapted, settings=self.settings)
+        settings = self.settings.also_allowing(self.folder)
+        adapted = load_chain(ChainConfig(checkpoints=members), settings=settings)
+        return build_engine(self.engine, adapted, settings=settings)
 
 
 @dataclass(frozen=True)

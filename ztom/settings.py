@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
+from typing import Self
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -55,6 +56,10 @@ class Settings(BaseSettings):
     def cache(self) -> Path:
         """`cache_dir` with ``~`` resolved."""
         return self.cache_dir.expanduser()
+
+    def also_allowing(self, folder: Path) -> Self:
+        """The same, and references to what this process has written into a folder."""
+        return self.model_copy(update={"allowed_roots": (*self.allowed_roots, str(folder))})
 
 
 def local_actor() -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from toy_variant import open_toy_adapters, write_blend
 from toys import (
     FAMILIES,
     TEXT,
@@ -20,6 +21,7 @@ from toys import (
     save_steps,
 )
 
+from tune_search.makers import VariantMaker
 from ztom.blending.chain import Chain, ChainConfig, load_chain
 from ztom.engines.build import build_engine, build_single
 from ztom.engines.config import EngineConfig
@@ -30,6 +32,7 @@ from ztom.errors import CapabilityError, ChainError, EngineError, FactorError
 from ztom.scoring.protocol import Need
 from ztom.settings import Settings
 from ztom.stimuli.records import Message, Prompt, Stimulus
+from ztom.variants.recipe import Form
 
 FACTORS = (0.4, -0.7)
 PROMPTS: list[Prompt] = [
@@ -307,3 +310,23 @@ def test_plain_modules_blend_too(tmp_path: Path) -> None:
     np.testing.assert_allclose(engine.values(rows), want, rtol=1e-5, atol=1e-6)
     with pytest.raises(CapabilityError, match="rows of numbers"):
         engine.values(["text"])
+
+
+@pytest.mark.parametrize("form", ["dense", "adapter"])
+def test_what_a_search_wrote_is_loaded_whatever_may_be_referred_to(
+    tmp_path: Path, form: Form
+) -> None:
+    """As in a server, whose searches may refer to the chain and write somewhere else."""
+    chain = open_toy_adapters(tmp_path / "chain")
+    written = write_blend(chain, (0.5, -0.4), tmp_path / "written", form=form)
+    references = [member.reference for member in chain.members]
+    maker = VariantMaker(
+        EngineConfig(name="torch", dtype="float32"),
+        written,
+        ChainConfig.model_validate({"checkpoints": references}),
+        Settings(allowed_roots=(str(tmp_path / "chain"),)),
+    )
+    engine = maker()
+    expected = build_engine(EngineConfig(name="torch", dtype="float32"), chain)
+    expected.blend((0.5, -0.4))
+    assert engine.generate(PROMPTS, SHORT) == expected.generate(PROMPTS, SHORT)

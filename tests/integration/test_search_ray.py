@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,21 +14,13 @@ from pathlib import Path
 import fake_search
 import pytest
 from fake_search import OPTIMUM, make_config, make_work
-from toys import make_chain
 
 from tune_search.cluster import ray_for_search
-from tune_search.config_files import load_config
 from tune_search.events import EnginesReady, Event, StudyEnded, TrialEnded, TrialStarted
-from tune_search.run import search_and_prove
 from tune_search.study import run_search
 from ztom.engines.fake import FakeEngine
 from ztom.errors import EngineError, LedgerError, SearchError
-from ztom.evaluation.lock import lock_suite
-from ztom.evaluation.models import open_model
-from ztom.evaluation.verdict import Verdict
 from ztom.ledger import Ledger, StudyStatus, TrialKind, TrialStatus
-from ztom.settings import Settings
-from ztom.variants.recipe import read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -100,63 +91,6 @@ def test_all_trials_failing_fails_the_study(local_ray, tmp_path):
         study = ledger.latest_study("fake")
         assert study.status is StudyStatus.FAILED
         assert len(ledger.trials(study.id)) == 2
-
-
-def write_suite(folder: Path, *, says: str, count: int = 40) -> None:
-    """A locked suite of probes: the answer has to match."""
-    folder.mkdir(parents=True)
-    settings = {
-        "name": folder.name,
-        "version": "1.0.0",
-        "layer": "behavioural",
-        "metric": "checks",
-        "owner": "me",
-        "decode": {"max_new_tokens": 4},
-        "checks": [{"kind": "regex", "pattern": says}],
-    }
-    (folder / "suite.yaml").write_text(json.dumps(settings))
-    lines = [{"id": f"i{i}", "input": f"suite item {i}"} for i in range(count)]
-    (folder / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    lock_suite(folder)
-
-
-def test_a_configuration_file_is_all_it_takes_and_the_gate_decides(local_ray, tmp_path):
-    """Real checkpoints on the torch engine, in the process of an actor."""
-    names = [path.name for path in make_chain(tmp_path, members=3)]
-    lines = [{"prompt": f"word {i} of {i * 3}", "expected": f"number {i}"} for i in range(24)]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write_suite(tmp_path / "suites" / "said", says="never said by anybody")
-    content = {
-        "chain": {"checkpoints": names},
-        "stimuli": "data.jsonl",
-        "error": [{"function": "cross_entropy"}, {"function": "token_f1", "weight": 0.1}],
-        "inference_config": {"max_new_tokens": 4},
-        "scaling_factor_limit": 1.0,
-        "engine": {"name": "torch"},
-        "sampler": "cobyqa",
-        "suites": ["suites"],
-        "insist": True,
-        "output": "out",
-    }
-    (tmp_path / "search.yaml").write_text(json.dumps(content))
-    result = search_and_prove(load_config(tmp_path / "search.yaml", ["budget.evaluations=5"]))
-    assert len(result.factor_names) == 2
-    assert result.number_of_inferences == 2 + 5 + 3
-    assert len({t.error for t in result.trials}) >= 5
-    assert result.generated_tokens > 0
-    assert result.noise_floor == 0.0
-    proof = result.proof
-    assert proof.gate.outcome == "fail"
-    assert proof.insisted
-    assert not proof.holds
-    verdict = Verdict.from_bytes((tmp_path / "out" / "verdict.json").read_bytes())
-    assert (verdict.outcome, verdict.candidate.digest) == ("fail", proof.variant_digest)
-    champion = open_model(str(tmp_path / names[-1]), settings=Settings()).ref
-    assert verdict.champion.digest == champion.digest
-    assert read_recipe(Path(proof.variant)).evidence.gate["outcome"] == "fail"
-    with Ledger.open(tmp_path / "out" / "ledger.db") as ledger:
-        assert ledger.verdicts.latest(proof.variant_digest, project_id=None).outcome == "fail"
-    assert ">fail<" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_an_engine_that_cannot_be_made_says_why(local_ray, tmp_path):

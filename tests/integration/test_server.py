@@ -24,8 +24,13 @@ from server_helpers import PASSWORD, tar_of
 from toys import make_chain
 from up import Up, wait_for
 
+from ztom.evaluation.lock import lock_suite
+from ztom.evaluation.models import open_model
+from ztom.evaluation.verdict import Verdict
 from ztom.ledger import Ledger
 from ztom.ledger.requests import RequestKind, RequestStatus
+from ztom.settings import Settings
+from ztom.variants.recipe import read_recipe
 
 ENGINE = "engine={name: torch}"
 
@@ -37,6 +42,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     (home / "roots").mkdir()
     make_chain(home / "roots" / "chain", members=3)
     write_data(home / "roots")
+    write_suite(home / "roots" / "said", says="never said by anybody")
     options = ["--data", str(server.data), "--password-stdin"]
     server.ztom("admin", "create", "root", "root@example.org", *options, input=PASSWORD + "\n")
     server.start()
@@ -50,6 +56,24 @@ def write_data(folder: Path) -> None:
             question = f"Question {i * 7919 % 1000}: what is {i} and {i * 3}?"
             stimuli.write(json.dumps([{"role": "user", "content": question}]) + "\n")
             expected.write(f"The answer is {i * 4}.\n")
+
+
+def write_suite(folder: Path, *, says: str, count: int = 40) -> None:
+    """A locked suite of probes: the answer has to match."""
+    folder.mkdir(parents=True)
+    settings = {
+        "name": folder.name,
+        "version": "1.0.0",
+        "layer": "behavioural",
+        "metric": "checks",
+        "owner": "me",
+        "decode": {"max_new_tokens": 4},
+        "checks": [{"kind": "regex", "pattern": says}],
+    }
+    (folder / "suite.yaml").write_text(json.dumps(settings))
+    lines = [{"id": f"i{i}", "input": f"suite item {i}"} for i in range(count)]
+    (folder / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lock_suite(folder)
 
 
 def filled_project(up: Up, session: requests.Session) -> tuple[str, list[str]]:
@@ -87,11 +111,17 @@ def search_body(up: Up, project: str, **more: Any) -> dict[str, Any]:
 
 
 def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
+    """Real checkpoints on the torch engine, with a suite that the variant does not pass."""
     session = up.session()
     project, ids = filled_project(up, session)
+    more = {
+        "detailedOutput": "STORE_AND_RETURN",
+        "suitePaths": [str(up.home / "roots" / "said")],
+        "notKnown": 1,
+    }
     answer = session.post(
         f"{up.url}/dynamic_analysis/zto/batch",
-        json={**search_body(up, project), "detailedOutput": "STORE_AND_RETURN", "notKnown": 1},
+        json={**search_body(up, project), **more},
         timeout=300,
     )
     assert answer.status_code == 200, answer.text
@@ -101,6 +131,7 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
     assert result["number_of_inferences"] >= 7
     assert result["holdout"]["verdict"]["outcome"] in ("improved", "no improvement", "inconclusive")
     assert any("notKnown" in warning for warning in result["warnings"])
+    check_gate(up, result)
     files = session.get(f"{up.url}/project/{project}", timeout=30).json()["fileList"]
     assert [file["id"] for file in files[:3]] == ids
     assert [file["id"] for file in files[3:]] == [result["checkpoint_id"]]
@@ -142,6 +173,24 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
     ).json()
     assert len(inference["model_output"]) == len(inference["attenuated_model_output"]) == 40
     assert inference["model_output"] != inference["attenuated_model_output"]
+
+
+def check_gate(up: Up, result: dict[str, Any]) -> None:
+    """What the gate said stands in the answer, in its files, in the recipe and in the ledger."""
+    assert result["holdout"]["gate"]["outcome"] == "fail"
+    assert result["holdout"]["insisted"]
+    digest = result["variant_digest"]
+    run = up.data / "requests" / result["requestId"] / "run"
+    verdict = Verdict.from_bytes((run / "verdict.json").read_bytes())
+    assert (verdict.outcome, verdict.candidate.digest) == ("fail", digest)
+    trained = sorted((up.home / "roots" / "chain").iterdir())[-1]
+    assert verdict.champion.digest == open_model(str(trained), settings=Settings()).ref.digest
+    assert read_recipe(run / "variant").evidence.gate["outcome"] == "fail"
+    with Ledger.open(up.data / "ledger.db") as ledger:
+        assert ledger.verdicts.latest(digest, project_id=None).outcome == "fail"
+        trials = ledger.trials(ledger.latest_study(result["requestId"]).id)
+    assert len({trial.outcome.error for trial in trials}) >= 5
+    assert ">fail<" in (run / "report.html").read_text()
 
 
 def test_ports_are_for_this_machine_only(up: Up) -> None:  # row 85
