@@ -13,7 +13,6 @@ from pathlib import Path
 
 import fake_search
 import pytest
-import ray
 from fake_search import OPTIMUM, make_config, make_work
 
 from tune_search.cluster import ray_for_search
@@ -122,7 +121,7 @@ def test_killed_engine_and_killed_trial_are_replaced(local_ray, tmp_path):
 
 def test_stuck_engine_is_replaced(local_ray, tmp_path):
     stop = _while_held(tmp_path, 3, lambda: _kill(tmp_path / "engine.pid", signal.SIGSTOP))
-    config = make_config(tmp_path, 2, generation_deadline_s=5.0)
+    config = make_config(tmp_path, 2, generation_deadline_s=10.0)
     outcome = run_search(config, work=make_work(tmp_path), on_event=stop)
     assert all(t.status is TrialStatus.FINISHED for t in outcome.trials)
 
@@ -148,8 +147,7 @@ def test_driver_killed_and_resumed_ends_with_the_same_trials(local_ray, tmp_path
     whole.mkdir()
     killed.mkdir()
     expected = run_search(make_config(whole, 12), work=make_work(whole))
-    address = ray.get_runtime_context().gcs_address
-    driver = _start_driver(killed, 12, "fresh", RAY_ADDRESS=address)
+    driver = _start_driver(killed, 12, "fresh")
     _await_trials(killed, 6)
     (killed / "hold").touch()
     time.sleep(0.3)
@@ -219,20 +217,22 @@ def _kill(pid_file: Path, number: int = signal.SIGKILL) -> None:
     os.kill(int(pid_file.read_text()), number)
 
 
-def _start_driver(folder: Path, evaluations: int, how: str, **env: str) -> subprocess.Popen[str]:
+def _start_driver(folder: Path, evaluations: int, how: str) -> subprocess.Popen[str]:
     command = [sys.executable, fake_search.__file__, str(folder), str(evaluations), how]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env={**os.environ, **env}, start_new_session=True, **pipes)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def _await_trials(folder: Path, count: int) -> None:
     config = make_config(folder, 1)
-    deadline = time.monotonic() + 180
-    with Ledger.open(config.ledger_address) as ledger:
-        while time.monotonic() < deadline:
-            study = ledger.latest_study("fake")
-            trials = () if study is None else ledger.trials(study.id)
+    deadline = time.monotonic() + 600  # where cores are scarce
+    while time.monotonic() < deadline:
+        if Path(config.ledger_address).exists():
+            with Ledger.open(config.ledger_address) as ledger:
+                study = ledger.latest_study("fake")
+                trials = () if study is None else ledger.trials(study.id)
             if sum(t.told is not None for t in trials) >= count:
                 return
-            time.sleep(0.1)
+        time.sleep(0.1)
     pytest.fail("the driver made no progress")

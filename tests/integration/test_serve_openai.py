@@ -405,6 +405,7 @@ def test_a_replica_checks_for_itself(variant, served, tmp_path, monkeypatch):
 
 def test_a_dead_engine_is_noticed_and_replaced(client, served):
     """The last test here: it costs the replica."""
+    wait_for(lambda: httpx.get(f"{served.url}/health", timeout=60).is_success, "health")
     before = health(served)["pid"]
     engines = [
         int(child)
