@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from tune_search.config import SearchConfig
 from tune_search.engine_pool import EngineClient
 from tune_search.prepare import Prepared
 from tune_search.result import GateSummary
+from tune_search.watch import Watch
 from ztom.engines.protocol import BlendStats, Completion, EngineInfo, GenerationConfig
 from ztom.errors import CapabilityError
 from ztom.evaluation.gate import decide
@@ -73,16 +74,6 @@ class AskedEngine:
 
     def _refuse(self, what: str) -> NoReturn:
         raise CapabilityError(f"suites are asked for text only, not for {what}")
-
-
-class Watch(Protocol):
-    """Is told what goes on, and how long it took."""
-
-    def tell(self, what: str) -> None:
-        """Say what is going on."""
-
-    def add(self, phase: str, seconds: float) -> None:
-        """Count seconds to a phase."""
 
 
 class SuiteGate:

@@ -14,7 +14,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,11 +23,12 @@ import numpy as np
 
 from tune_search.config import SearchConfig
 from tune_search.engine_pool import make_clients, stop_engines
-from tune_search.events import Event, Proving
+from tune_search.events import Event
 from tune_search.makers import EngineMaker, VariantMaker
 from tune_search.outcome import SearchOutcome
 from tune_search.prepare import Prepared
 from tune_search.result import GroupStep, Proof, StimulusChange
+from tune_search.watch import Watch
 from tune_search.work import SEARCH, Answers, DataSet, Work
 from ztom.engines.protocol import Capability, Engine
 from ztom.errors import VariantError
@@ -84,7 +84,7 @@ def prove(
     Raises:
         ZtomError: The variant could not be written, loaded or scored.
     """
-    started, watch = time.perf_counter(), _Watch(on_event)
+    started, watch = time.perf_counter(), Watch(on_event)
     work = _holdout_work(prepared)
     factors = outcome.optimized_scaling_factors
     settings = work.engine.settings if isinstance(work.engine, EngineMaker) else Settings()
@@ -124,7 +124,7 @@ def prove(
 
 
 def _suite_gate(
-    config: SearchConfig, prepared: Prepared, watch: _Watch, settings: Settings
+    config: SearchConfig, prepared: Prepared, watch: Watch, settings: Settings
 ) -> SuiteGate:
     # What suites need is imported only where there are any.
     from tune_search.gate import SuiteGate
@@ -145,7 +145,7 @@ def _judge(
     make_engine: Callable[[], Engine],
     factors: tuple[float, ...],
     config: SearchConfig,
-    watch: _Watch,
+    watch: Watch,
     ask_suites: AskSuites | None,
 ) -> _Judged:
     """Ask one model everything and score it."""
@@ -313,36 +313,3 @@ def _released(config: SearchConfig, proof: Proof, manifest: Manifest) -> Proof:
 
 def _destination(config: SearchConfig) -> Path:
     return config.output.absolute() / "variant"
-
-
-class _Watch:
-    """Tells what is going on and counts the seconds of each phase."""
-
-    def __init__(self, on_event: Callable[[Event], None]) -> None:
-        self._notify = on_event
-        self._seconds: dict[str, float] = {}
-        self._began = 0.0
-
-    def begin(self, phase: str, what: str) -> None:
-        logger.debug("%s: %s", phase, what)
-        self.tell(what)
-        self._began = time.perf_counter()
-
-    def tell(self, what: str) -> None:
-        """Say what is going on."""
-        self._notify(Proving(what))
-
-    def end(self, phase: str) -> None:
-        self.add(phase, time.perf_counter() - self._began)
-
-    def add(self, phase: str, seconds: float) -> None:
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
-
-    @contextmanager
-    def phase(self, name: str, what: str) -> Iterator[None]:
-        self.begin(name, what)
-        yield
-        self.end(name)
-
-    def seconds(self, started: float) -> dict[str, float]:
-        return {**self._seconds, "total": time.perf_counter() - started}

@@ -117,6 +117,8 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
     more = {
         "detailedOutput": "STORE_AND_RETURN",
         "suitePaths": [str(up.home / "roots" / "said")],
+        "error": [{"function": "cross_entropy"}, {"function": "token_f1", "weight": 0.1}],
+        "sampler": "cobyqa",
         "notKnown": 1,
     }
     answer = session.post(
@@ -128,7 +130,8 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
     result = answer.json()
     assert result["trained_model_error"] > 0
     assert len(result["optimized_scaling_factors"]) == 2
-    assert result["number_of_inferences"] >= 7
+    assert result["number_of_inferences"] == 2 + 5 + 3
+    assert result["noise_floor"] == 0.0
     assert result["holdout"]["verdict"]["outcome"] in ("improved", "no improvement", "inconclusive")
     assert any("notKnown" in warning for warning in result["warnings"])
     check_gate(up, result)
@@ -149,6 +152,7 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
     artifact = requests.get(address, timeout=30)
     assert artifact.headers["content-type"].startswith("application/")
     assert artifact.json()["study_id"] == stored["studyId"]
+    assert artifact.json()["generated_tokens"] > 0
     content = session.get(
         f"{up.url}/project/file/{result['checkpoint_id']}",
         params={"projectId": project},

@@ -122,7 +122,7 @@ class Rollouts:
             )
             session.add(row)
             session.flush()
-            _audit(session, actor, "rollout.start", f"rollout:{row.id}", f"of {alias}", candidate)
+            _audit(session, actor, "start", row.id, f"of {alias}", candidate)
             return _rollout(row)
 
     def get(self, rollout_id: str) -> RolloutRecord:
@@ -160,7 +160,7 @@ class Rollouts:
             if not RolloutStatus(row.status).is_open:
                 raise AlreadyOnRecordError("the release has ended", got=row.status)
             row.command = command
-            _audit(session, actor, f"rollout.{command}", f"rollout:{row.id}", f"of {row.alias}")
+            _audit(session, actor, command, row.id, f"of {row.alias}")
             return _rollout(row)
 
     def save(
@@ -191,10 +191,7 @@ class Rollouts:
             if not status.is_open:
                 row.ended = now()
             for action, note in records:
-                _audit(
-                    session, "controller", f"rollout.{action}", f"rollout:{row.id}", note,
-                    row.candidate,
-                )  # fmt: skip
+                _audit(session, "controller", action, row.id, note, row.candidate)
 
     def observe(self, rollout_id: str, step: int, source: str, content: Mapping[str, Any]) -> None:
         """Keep everything that one gateway process has counted in a step, so far."""
@@ -265,11 +262,16 @@ def _open_rollout(session: Session, alias: str) -> RolloutRow | None:
 
 
 def _audit(
-    session: Session, actor: str, action: str, subject: str, note: str, after: str | None = None
+    session: Session, actor: str, action: str, rollout_id: str, note: str, after: str | None = None
 ) -> None:
-    append_event(
-        session, AuditEvent(actor=actor, action=action, subject=subject, note=note, after=after)
+    event = AuditEvent(
+        actor=actor,
+        action=f"rollout.{action}",
+        subject=f"rollout:{rollout_id}",
+        note=note,
+        after=after,
     )
+    append_event(session, event)
 
 
 def _rollout(row: RolloutRow) -> RolloutRecord:
