@@ -288,7 +288,7 @@ class Server:
             timeout=60,
         )
 
-    def scored(self, session: requests.Session, project: str, *, within_s: float = 30) -> Any:
+    def scored(self, session: requests.Session, project: str, *, within_s: float = 120) -> Any:
         """The project once all of its files were looked at."""
         deadline = time.monotonic() + within_s
         while True:

@@ -2,8 +2,8 @@
 
 An actor blends and answers in one call, so what it answered with are the factors of that call,
 whatever happened before it. A dead process is started again by Ray and given its engine anew by the
-trial that finds it gone. A call without an answer before its deadline kills the process: an engine
-can be alive and stuck.
+trial that finds it gone, however long Ray takes. A call without an answer before its deadline kills
+the process: an engine can be alive and stuck.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
 from tune_search.space import Factors
 from tune_search.work import Answers, Needs, Questions, Work
@@ -46,10 +46,18 @@ _DEADLINE_KEYS = {
 }
 #: Errors that a fresh engine would raise again.
 _NOT_THE_ENGINES_FAULT = (BlendError, CapabilityError, FactorError)
+#: How often an engine is made before its process is given up: loading it may be what kills it.
+_STARTS = 3
+#: Between two looks whether Ray has started an actor's process again.
+_LOOK_S = 0.2
 
 
 class _ProcessGoneError(EngineError):
-    """The actor's process ended, or is a new one that has no engine yet."""
+    """The actor's process ended."""
+
+
+class _NewProcessError(_ProcessGoneError):
+    """The actor's process is a new one that has no engine yet."""
 
 
 class EngineActor:
@@ -59,7 +67,6 @@ class EngineActor:
         self._engine: Engine | None = None
         self._questions: Questions | None = None
 
-    @ray.method(max_task_retries=3)
     def start(self, make_engine: Callable[[], Engine], questions: Questions) -> EngineInfo:
         """Make the engine if there is none yet, and say what it is.
 
@@ -74,7 +81,7 @@ class EngineActor:
     def evaluate(self, factors: Factors, needs: Needs) -> Answers:
         """Blend and answer every data set."""
         if self._engine is None or self._questions is None:
-            raise _ProcessGoneError("the engine's process is a new one")
+            raise _NewProcessError("the engine's process is a new one")
         with _engine_errors():
             return _answer(self._engine, self._questions, factors, needs)
 
@@ -83,7 +90,7 @@ class EngineActor:
     ) -> list[Completion]:
         """Blend, unless that is what is loaded, and generate."""
         if self._engine is None:
-            raise _ProcessGoneError("the engine's process is a new one")
+            raise _NewProcessError("the engine's process is a new one")
         with _engine_errors():
             if self._engine.factors != factors:
                 self._engine.blend(factors)
@@ -160,7 +167,7 @@ class EngineClient:
 
         Raises:
             ZtomError: Whatever making the engine raised.
-            EngineError: Its process died while it was made.
+            EngineError: Its process died each time that it was made.
             EngineTimeoutError: It did not start in time.
         """
         return self.await_start(self.begin_start())
@@ -171,8 +178,32 @@ class EngineClient:
 
     def await_start(self, started: ObjectRef) -> EngineInfo:
         """Wait for what `begin_start` gave; raises as `start` does."""
+        for _ in range(_STARTS - 1):
+            try:
+                return self._started(started)
+            except _ProcessGoneError as error:
+                logger.warning("the engine's process is waited for: %s", error)
+            self._await_process()
+            started = self.begin_start()
+        return self._started(started)
+
+    def _started(self, started: ObjectRef) -> EngineInfo:
         info: EngineInfo = _wait(started, "start", self.start_deadline_s)
         return info
+
+    def _await_process(self) -> None:
+        """Wait until Ray has a process for the actor again: calls fail at once until then."""
+        deadline = time.monotonic() + self.start_deadline_s
+        while True:
+            try:
+                _wait(self.actor.__ray_ready__.remote(), "start", self.start_deadline_s)
+                return
+            except _ProcessGoneError as error:
+                if not isinstance(error.__cause__, ActorUnavailableError):
+                    raise
+                if time.monotonic() > deadline:
+                    raise _late("start", self.start_deadline_s) from error
+            time.sleep(_LOOK_S)
 
     def answer(self, factors: Factors, needs: Needs) -> Answers:
         """Blend and answer, once more on a fresh engine if the first one died, hung or broke.
@@ -208,7 +239,11 @@ class EngineClient:
             logger.warning("the engine is replaced: %s", error)
             ray.kill(self.actor, no_restart=False)
         self.start()
-        return call()
+        try:
+            return call()
+        except _NewProcessError:  # the process that was to be killed lived until now
+            self.start()
+            return call()
 
 
 def _wait(call: ObjectRef, what: str, deadline_s: float) -> Any:
@@ -216,11 +251,7 @@ def _wait(call: ObjectRef, what: str, deadline_s: float) -> Any:
     try:
         return ray.get(call, timeout=deadline_s)
     except GetTimeoutError as error:
-        raise EngineTimeoutError(
-            f"the engine did not {what} in time",
-            expected=f"an answer within {deadline_s:g} s",
-            fix=f"Raise {_DEADLINE_KEYS[what]} if it is only slow.",
-        ) from error
+        raise _late(what, deadline_s) from error
     except RayTaskError as error:
         if isinstance(error.cause, ZtomError):
             raise error.cause from None
@@ -228,6 +259,14 @@ def _wait(call: ObjectRef, what: str, deadline_s: float) -> Any:
     except RayActorError as error:
         reason = str(error).partition("\n")[0]
         raise _ProcessGoneError("the engine's process died", got=reason) from error
+
+
+def _late(what: str, deadline_s: float) -> EngineTimeoutError:
+    return EngineTimeoutError(
+        f"the engine did not {what} in time",
+        expected=f"an answer within {deadline_s:g} s",
+        fix=f"Raise {_DEADLINE_KEYS[what]} if it is only slow.",
+    )
 
 
 def make_clients(

@@ -80,7 +80,7 @@ def filled_project(up: Up, session: requests.Session) -> tuple[str, list[str]]:
     made = session.post(
         f"{up.url}/project",
         json={"name": "demo", "description": "", "format": "HF_TEXT_GENERATION"},
-        timeout=30,
+        timeout=120,
     )
     project = made.json()["id"]
     for folder in sorted((up.home / "roots" / "chain").iterdir()):
@@ -88,7 +88,7 @@ def filled_project(up: Up, session: requests.Session) -> tuple[str, list[str]]:
             f"{up.url}/project/file",
             data={"projectId": project, "format": "HF_TEXT_GENERATION", "fileName": folder.name},
             files={"file": (f"{folder.name}.tar", tar_of(folder))},
-            timeout=60,
+            timeout=240,
         )
         assert answer.status_code == 201, answer.text
     return project, [file["id"] for file in answer.json()["fileList"]]
@@ -124,7 +124,7 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
     answer = session.post(
         f"{up.url}/dynamic_analysis/zto/batch",
         json={**search_body(up, project), **more},
-        timeout=300,
+        timeout=1200,
     )
     assert answer.status_code == 200, answer.text
     result = answer.json()
@@ -135,28 +135,28 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
     assert result["holdout"]["verdict"]["outcome"] in ("improved", "no improvement", "inconclusive")
     assert any("notKnown" in warning for warning in result["warnings"])
     check_gate(up, result)
-    files = session.get(f"{up.url}/project/{project}", timeout=30).json()["fileList"]
+    files = session.get(f"{up.url}/project/{project}", timeout=120).json()["fileList"]
     assert [file["id"] for file in files[:3]] == ids
     assert [file["id"] for file in files[3:]] == [result["checkpoint_id"]]
     stored = session.get(
         f"{up.url}/project/{project}/analysis/result",
         params={"requestId": result["requestId"]},
-        timeout=30,
+        timeout=120,
     ).json()
     assert stored["result"]["optimized_scaling_factors"] == result["optimized_scaling_factors"]
     address = session.get(
         f"{up.url}/project/{project}/analysis/result/artifact",
         params={"requestId": result["requestId"]},
-        timeout=30,
+        timeout=120,
     ).text
-    artifact = requests.get(address, timeout=30)
+    artifact = requests.get(address, timeout=120)
     assert artifact.headers["content-type"].startswith("application/")
     assert artifact.json()["study_id"] == stored["studyId"]
     assert artifact.json()["generated_tokens"] > 0
     content = session.get(
         f"{up.url}/project/file/{result['checkpoint_id']}",
         params={"projectId": project},
-        timeout=60,
+        timeout=240,
     ).content
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         archive.extractall(tmp_path / "mastered", filter="data")
@@ -173,7 +173,7 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
             "stimulusPaths": [str(up.home / "roots" / "s.jsonl")],
             "inferenceConfigJson": '{"max_new_tokens": 3}',
         },
-        timeout=120,
+        timeout=600,
     ).json()
     assert len(inference["model_output"]) == len(inference["attenuated_model_output"]) == 40
     assert inference["model_output"] != inference["attenuated_model_output"]
@@ -214,17 +214,17 @@ def test_ports_are_for_this_machine_only(up: Up) -> None:  # row 85
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
             with pytest.raises(grpc.RpcError) as refused:
-                call(b"", timeout=20)
+                call(b"", timeout=60)
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_slow_headers_are_cut_and_health_stays_up(up: Up) -> None:  # rows 82, 83
     host, port = up.url.removeprefix("http://").split(":")
-    idle = [socket.create_connection((host, int(port)), timeout=60) for _ in range(50)]
+    idle = [socket.create_connection((host, int(port)), timeout=240) for _ in range(50)]
     for connection in idle:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: ")
     began = time.monotonic()
-    assert requests.get(f"{up.url}/health", timeout=10).status_code == 200
+    assert requests.get(f"{up.url}/health", timeout=30).status_code == 200
     while True:
         try:
             idle[0].sendall(b"x")
@@ -234,14 +234,14 @@ def test_slow_headers_are_cut_and_health_stays_up(up: Up) -> None:  # rows 82, 8
             time.sleep(0.5)
         except OSError:
             break
-        assert time.monotonic() - began < 40
+        assert time.monotonic() - began < 120
     for connection in idle:
         connection.close()
 
 
 def test_kill_9_during_an_upload_leaves_nothing(up: Up) -> None:
     session = up.session()
-    project = session.post(f"{up.url}/project", json={"name": "cut"}, timeout=30).json()["id"]
+    project = session.post(f"{up.url}/project", json={"name": "cut"}, timeout=120).json()["id"]
     replica = up.replica()
 
     def slowly() -> Iterator[bytes]:
@@ -257,7 +257,7 @@ def test_kill_9_during_an_upload_leaves_nothing(up: Up) -> None:
     def send() -> None:
         headers = {"Content-Type": "multipart/form-data; boundary=edge"}
         try:
-            session.post(f"{up.url}/project/file", data=slowly(), headers=headers, timeout=60)
+            session.post(f"{up.url}/project/file", data=slowly(), headers=headers, timeout=240)
         except requests.RequestException:
             return
 
@@ -265,10 +265,10 @@ def test_kill_9_during_an_upload_leaves_nothing(up: Up) -> None:
     sender.start()
     wait_for(lambda: any((up.data / "staging").iterdir()))
     replica.kill()
-    sender.join(60)
+    sender.join(240)
     up.wait_until_up()
     wait_for(lambda: not any((up.data / "staging").iterdir()))
-    assert session.get(f"{up.url}/project/{project}", timeout=30).json()["fileList"] == []
+    assert session.get(f"{up.url}/project/{project}", timeout=120).json()["fileList"] == []
     with Ledger.open(up.data / "ledger.db") as ledger:
         assert ledger.check_audit() > 0
 
@@ -281,7 +281,7 @@ def test_kill_9_during_a_metatune_leaves_nothing_half_done(up: Up) -> None:
 
     def send() -> None:
         try:
-            answer = session.post(f"{up.url}/metatune", json=body, timeout=60)
+            answer = session.post(f"{up.url}/metatune", json=body, timeout=240)
             outcome.append(answer.status_code)
         except requests.RequestException:
             outcome.append(0)
@@ -296,7 +296,7 @@ def test_kill_9_during_a_metatune_leaves_nothing_half_done(up: Up) -> None:
 
         request = wait_for(asked)[0]
         up.replica().kill()
-        sender.join(60)
+        sender.join(240)
         up.wait_until_up()
         ended = wait_for(
             lambda: (r := ledger.requests.get(request.id)).status.is_open is False and r
@@ -318,14 +318,14 @@ def test_a_search_outlives_its_server(up: Up) -> None:
     project, _ = filled_project(up, session)
     body = search_body(up, project, maxEvaluations=5)
     body.pop("batchSize")
-    request = session.post(f"{up.url}/v1/searches", json=body, timeout=30).json()["requestId"]
+    request = session.post(f"{up.url}/v1/searches", json=body, timeout=120).json()["requestId"]
 
     def trials() -> int:
-        found = session.get(f"{up.url}/v1/searches/{request}", timeout=30).json()
+        found = session.get(f"{up.url}/v1/searches/{request}", timeout=120).json()
         assert found["status"] in ("queued", "running"), found
         return int(found["progress"]["trials"])
 
-    wait_for(lambda: trials() >= 2, 300)
+    wait_for(lambda: trials() >= 2, 900)
     up.replica().kill()
     up.wait_until_up()
     with Ledger.open(up.data / "ledger.db") as ledger:
@@ -333,7 +333,7 @@ def test_a_search_outlives_its_server(up: Up) -> None:
             up.kill_everything()
             up.start()
         ended = wait_for(
-            lambda: (r := ledger.requests.get(request)).status.is_open is False and r, 240
+            lambda: (r := ledger.requests.get(request)).status.is_open is False and r, 900
         )
         assert ended.status is RequestStatus.FINISHED, ended.reason
         study = ledger.latest_study(request)
@@ -344,5 +344,5 @@ def test_a_search_outlives_its_server(up: Up) -> None:
         assert kinds.count("startup") + kinds.count("search") == 5
         assert len({trial.number for trial in found}) == len(found)
         assert ledger.check_audit() > 0
-    files = up.session().get(f"{up.url}/project/{project}", timeout=30).json()["fileList"]
+    files = up.session().get(f"{up.url}/project/{project}", timeout=120).json()["fileList"]
     assert [file["part"] for file in files].count("MASTERED") == (ended.checkpoint_id is not None)

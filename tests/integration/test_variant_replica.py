@@ -140,7 +140,7 @@ def replica(variants, run, environment, handle) -> Iterator[VariantReplica]:
 @pytest.fixture(scope="module")
 def serving(handle, replica, variants) -> Any:
     """The handle once the application runs, which it does as its variant was written."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while serve.status().applications["variant-toy"].status != ApplicationStatus.RUNNING:
         assert time.monotonic() < deadline, serve.status()
         time.sleep(0.2)

@@ -55,7 +55,7 @@ class Up:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
+            self.process.wait(180)
 
     def kill_everything(self) -> None:
         """As a power cut would: nothing gets to tidy up."""
@@ -91,24 +91,24 @@ class Up:
         answer = requests.post(
             f"{self.url}/api/auth/login",
             json={"username": "root", "password": PASSWORD},
-            timeout=30,
+            timeout=120,
         )
         assert answer.status_code == 200, answer.text
         session = requests.Session()
         session.headers["Authorization"] = f"Bearer {answer.text}"
         return session
 
-    def wait_until_up(self, timeout_s: float = 90) -> None:
+    def wait_until_up(self, timeout_s: float = 300) -> None:
         def up() -> bool:
             try:
-                return requests.get(f"{self.url}/health", timeout=5).status_code == 200
+                return requests.get(f"{self.url}/health", timeout=30).status_code == 200
             except requests.RequestException:
                 return False
 
         wait_for(up, timeout_s)
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+def wait_for(condition: Callable[[], Any], timeout_s: float = 240) -> Any:
     deadline = time.monotonic() + timeout_s
     while True:
         found = condition()

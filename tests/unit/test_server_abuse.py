@@ -194,7 +194,7 @@ def test_a_lost_connection_leaves_nothing(server, ada, project) -> None:  # row 
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body + b"x" * 100_000)
         time.sleep(0.3)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not nothing_was_kept(server, project) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert nothing_was_kept(server, project)
@@ -399,7 +399,7 @@ def test_more_than_the_server_takes(tmp_path: Path) -> None:  # row 83
         assert requests.get(f"{server.url}/health", timeout=10).status_code == 200
         for connection in slow:
             connection.close()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while session.get(f"{server.url}/project", timeout=10).status_code == 503:
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -85,7 +85,7 @@ def write_folder(
     return folder, manifest.digest
 
 
-def wait_for(condition: Callable[[], Any], what: str, limit_s: float = 20) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, limit_s: float = 120) -> Any:
     """What the condition gives, once it gives something."""
     deadline = time.monotonic() + limit_s
     while True:
