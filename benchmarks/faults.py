@@ -191,7 +191,7 @@ async def run(bench: Bench, traffic: Traffic, requests: int, only: str) -> None:
         await step("promotion", lambda: endpoints.promote("bench"), gone="a")
         await step("rollback", lambda: endpoints.rollback("bench"), gone="b")
         await step("live swap", lambda: bench.deploy("c", live=True))
-        await step("rollback of the live swap", lambda: endpoints.rollback("bench"))
+        await step("rollback of the live swap", lambda: endpoints.rollback("bench"), gone="c")
         await step("controller killed", lambda: bench.kill("ray::ServeReplica:ztom:controller"))
         other = {"live_swap": True, "max_queued_requests": 255}
         await step("rolling update (options)", lambda: bench.deploy("a", now=True, options=other))

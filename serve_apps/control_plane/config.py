@@ -76,9 +76,9 @@ class ServerConfig(BaseSettings):
         default=EngineConfig(), description="what runs models unless a search says otherwise"
     )
     gate_required: bool = Field(
-        default=False,
+        default=True,
         description="a variant without a verdict of the gate on record is not deployed unless "
-        "insisted on, whatever its search has proved",
+        "insisted on; false lets it through where its search has proved it better",
     )
     search_attempts: int = Field(
         default=3, ge=1, description="times a search whose process died is started"

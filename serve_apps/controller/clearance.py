@@ -1,8 +1,9 @@
 """Whether a variant may have traffic: no green, no ship.
 
-What counts is the latest verdict of the gate on record, of the project or of none. Where there is
-none, the proof of the search that wrote the variant stands in for it, unless the server asks for
-more. Who insists gets through, and is on record; only what a release's own plan asks for stays.
+What counts is the latest verdict of the gate on record, of the project or of none. A server may be
+told to do without one where the search that wrote the variant has proved it better, and its gate,
+if it had one, let it pass. Who insists gets through, and is on record; only what a release's own
+plan asks for stays.
 """
 
 from __future__ import annotations
@@ -16,18 +17,23 @@ from ztom.rollout.routing import SHORT
 IMPROVED = "improved"
 
 
-def refusal(verdict: VerdictRecord | None, *, proof: str | None, gate_required: bool) -> str | None:
+def refusal(
+    verdict: VerdictRecord | None, *, proof: str | None, gate: str | None, gate_required: bool
+) -> str | None:
     """Why a variant is not deployed unless somebody insists; None when it is.
 
     Args:
         verdict: The latest of the gate on record.
         proof: Outcome of the proof in the variant's recipe; None for factors set by hand.
-        gate_required: The server takes no proof for a verdict.
+        gate: What the recipe says that the gate said in the search; None without suites.
+        gate_required: The server takes no recipe's word for it.
     """
     if verdict is not None:
         return None if verdict.outcome == Outcome.PASS else f"the gate says {said(verdict)}"
+    if gate not in (None, Outcome.PASS):
+        return f"the gate of its search says {gate}"
     if gate_required:
-        return "no verdict of the gate is on record, and this server asks for one"
+        return "no verdict of the gate is on record"
     if proof != IMPROVED:
         return f"the variant is not proved to be better (verdict: {proof or 'none'}), nor gated"
     return None

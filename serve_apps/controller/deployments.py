@@ -10,15 +10,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 
 from serve_apps.controller.apps import Apps, AppState, AppStatus
 from serve_apps.controller.specs import AppSpec, app_spec, parse_options, placement
-from serve_apps.controller.traffic import (
-    apply_intent,
-    change_table,
-    require_gate_of,
-    with_current,
-)
+from serve_apps.controller.traffic import apply_intent, change_table, require_gate_of
 from ztom.errors import (
     AlreadyOnRecordError,
     ConfigError,
@@ -63,7 +59,7 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A deployment has no place in the cluster yet."""
+    """A deployment has no place in the cluster yet, or could not be started again."""
 
     digest: str
     reason: str
@@ -132,7 +128,8 @@ def plan_steps(
         try:
             spec = _spec(record, records)
         except ZtomError as error:
-            steps.append(Fail(record.digest, str(error)))
+            serves = record.state is DeploymentState.READY
+            steps.append((Wait if serves else Fail)(record.digest, str(error)))
             continue
         needed.setdefault(spec.name, (spec, []))[1].append(record.digest)
         steps += _steps_of(record, spec, running.get(spec.name))
@@ -209,6 +206,7 @@ class Reconciler:
         self._unneeded: dict[str, int] = {}
         self._since: dict[str, float] = {}
         self._not_before: dict[str, float] = {}
+        self._swaps: dict[str, Lock] = {}
 
     def round(self) -> None:
         """One look, and every step that follows from it.
@@ -241,24 +239,34 @@ class Reconciler:
         Raises:
             LedgerError: The ledger cannot be read.
         """
+        places = read_table(self._endpoints.routing()[1]).placements.values()
+        for app in sorted({where.app for where in places if where.current is not None}):
+            swapping = self._swapping(app)
+            # while a deployment is swapped in, the table does not say so yet
+            if self._clock() >= self._not_before.get(app, 0.0) and swapping.acquire(blocking=False):
+                try:
+                    self._keep(app)
+                finally:
+                    swapping.release()
+
+    def _keep(self, app: str) -> None:
         table = read_table(self._endpoints.routing()[1])
-        wanted = {
-            (where.app, where.deployment): where.current
-            for where in table.placements.values()
-            if where.current is not None
-        }
-        for (app, deployment), digest in wanted.items():
-            where = table.placements.get(digest)
-            if where is None or self._clock() < self._not_before.get(app, 0.0):
-                continue
-            there = self._apps.replicas(app, deployment)
-            if all(digest in replica.digests for replica in there):
-                continue
-            try:
-                self._apps.swap(app, deployment, where.folder, where.name, SWAP_WAIT_S)
-            except Exception as error:
-                self._not_before[app] = self._clock() + SWAP_AGAIN_S
-                logger.error("%s does not take on %s: %s", app, digest[:12], error)
+        digest = _current(table, app)
+        if digest is None:
+            return
+        where = table.placements[digest]
+        there = self._apps.replicas(app, where.deployment)
+        if all(digest in replica.digests for replica in there):
+            return
+        try:
+            self._apps.swap(app, where.deployment, where.folder, where.name, SWAP_WAIT_S)
+        except Exception as error:
+            self._not_before[app] = self._clock() + SWAP_AGAIN_S
+            logger.error("%s does not take on %s: %s", app, digest[:12], error)
+
+    def _swapping(self, app: str) -> Lock:
+        """Held by whoever swaps a variant into an application, until the table says so."""
+        return self._swaps.setdefault(app, Lock())
 
     def _give_up(self, records: Sequence[DeploymentRecord]) -> None:
         """A deployment that does not get ready waits for something that does not come."""
@@ -274,11 +282,13 @@ class Reconciler:
             case Start(spec, digests):
                 self._or_fail(digests, lambda: self._apps.start(spec))
             case Admit(digest, spec):
-                self._or_fail((digest,), lambda: self._admit(records[digest], spec))
+                self._or_fail((digest,), lambda: self._check(records[digest], spec))
             case Wait(digest, reason):
                 self._wait(records[digest], reason)
             case Intend(digest, spec):
-                self._or_fail((digest,), lambda: self._intend(records[digest], spec))
+                self._or_fail(
+                    (digest,), lambda: self._intend(records[digest], spec), give_up=self._refuse
+                )
             case Fail(digest, reason):
                 self._fail(digest, reason)
             case LetGo(digest):
@@ -289,14 +299,20 @@ class Reconciler:
                 if self._unneeded.get(app, 0) >= LINGER_ROUNDS:
                     self._apps.delete(app)
 
-    def _admit(self, record: DeploymentRecord, spec: AppSpec) -> None:
+    def _check(self, record: DeploymentRecord, spec: AppSpec) -> None:
         who = (record.digest, record.address, record.name)
         if parse_options(record.options).swap_into is not None:
-            self._swap_in(record, spec)
-        elif record.base is not None:
+            with self._swapping(spec.name):
+                self._swap_in(record, spec)
+                self._admit(record, spec)
+            return
+        if record.base is not None:
             self._apps.prove(spec, *who)  # a base that has left comes back for it
             self._apps.load(spec, *who)
-        self._apps.prove(spec, *who)
+        self._admit(record, spec)
+
+    def _admit(self, record: DeploymentRecord, spec: AppSpec) -> None:
+        self._apps.prove(spec, record.digest, record.address, record.name)
         if self._intend(record, spec):
             self._endpoints.deployments.set_state(record.digest, DeploymentState.READY, actor=ACTOR)
 
@@ -339,8 +355,8 @@ class Reconciler:
         return True
 
     def _refuse(self, digest: str, reason: str) -> None:
-        """End a release that may not begin: its deployment waits for its traffic no more."""
-        logger.error("the release of %s does not begin: %s", digest[:12], reason)
+        """Have a deployment wait no more for traffic that it cannot get; what it has, it keeps."""
+        logger.error("%s does not get its traffic: %s", digest[:12], reason)
         self._endpoints.deployments.cancel(actor=ACTOR, reason=reason, digest=digest)
         self._unplace(digest, action="route.refuse")
 
@@ -359,24 +375,29 @@ class Reconciler:
         if digest not in table.placements:
             self._endpoints.deployments.retire(digest, actor=ACTOR)
 
-    def _or_fail(self, digests: Sequence[str], work: Callable[[], object]) -> None:
+    def _or_fail(
+        self,
+        digests: Sequence[str],
+        work: Callable[[], object],
+        *,
+        give_up: Callable[[str, str], None] | None = None,
+    ) -> None:
+        give_up = give_up or self._fail
         try:
             work()
+            return
+        except GateRefusedError as error:
+            give_up, reason = self._refuse, str(error)
         except LedgerError as error:
             if not isinstance(error, AlreadyOnRecordError):
                 raise  # not this deployment's fault: the next round tries again
-            self._fail_all(digests, str(error))
-        except GateRefusedError as error:
-            for digest in digests:
-                self._refuse(digest, str(error))
+            reason = str(error)
         except ZtomError as error:
-            self._fail_all(digests, str(error))
+            reason = str(error)
         except Exception as error:  # whatever Ray finds wrong must not keep others waiting
-            self._fail_all(digests, f"{type(error).__name__}: {error}")
-
-    def _fail_all(self, digests: Sequence[str], reason: str) -> None:
+            reason = f"{type(error).__name__}: {error}"
         for digest in digests:
-            self._fail(digest, reason)
+            give_up(digest, reason)
 
     def _fail(self, digest: str, reason: str) -> None:
         """Say so. What is in the table already stays there: something else may be wrong."""
@@ -413,9 +434,14 @@ def _without_previous(table: RoutingTable, alias: str) -> RoutingTable:
 
 
 def _placed(table: RoutingTable, record: DeploymentRecord, where: Placement) -> RoutingTable:
-    """The table with the variant in its place, and everyone else who is there told of it."""
+    """The table with the variant in its place; who answers there changes with the traffic."""
     options = parse_options(record.options)
-    table = table.with_placement(record.digest, where)
-    if not options.live_swap and options.swap_into is None:
-        return table
-    return with_current(table, where.app, record.digest)
+    if options.live_swap or options.swap_into is not None:
+        where = where.model_copy(update={"current": _current(table, where.app) or record.digest})
+    return table.with_placement(record.digest, where)
+
+
+def _current(table: RoutingTable, app: str) -> str | None:
+    """With which variant an application answers into which variants are swapped."""
+    known = (where.current for where in table.placements.values() if where.app == app)
+    return next((digest for digest in known if digest in table.placements), None)

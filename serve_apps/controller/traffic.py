@@ -7,7 +7,7 @@ takes the id away, and the release ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -194,7 +194,8 @@ def with_intent(
     route = table.routes.get(intent.alias)
     if route is None:
         project = table.placements[digest].project
-        return table.with_route(intent.alias, Route(stable=digest, project=project))
+        new = table.with_route(intent.alias, Route(stable=digest, project=project))
+        return answering(new, digest, intent.alias)
     if intent.rule is not None:
         rule = Rule(variant=digest, **intent.rule.model_dump())
         rules = (rule, *(each for each in route.rules if each.whom != rule.whom))
@@ -202,7 +203,8 @@ def with_intent(
     if digest == route.stable:
         return table
     if intent.now:
-        return table.with_route(intent.alias, promoted(route, digest))
+        now = table.with_route(intent.alias, promoted(route, digest))
+        return answering(now, digest, intent.alias)
     if release is not None:
         started = _with(route, canary=None, canary_percent=0.0, shadow=digest, shadow_percent=0.0)
         return table.with_route(intent.alias, _with(started, release=release, step=0))
@@ -263,19 +265,22 @@ def rollback(
         alias: Of the endpoint.
         actor: Who does it.
         expected: The version of the table that they looked at.
-        candidate: Take this one away; if it has no traffic any more, nothing else is changed.
+        candidate: Take this one away, though it may be stable by now; if it has no traffic any
+            more, nothing else is changed.
 
     Raises:
         NotOnRecordError: There is no such endpoint.
-        ConfigError: There is nothing to go back to.
+        ConfigError: There is nothing to go back to, or what there is shares its engine with what
+            answers for another endpoint.
     """
 
     def change(table: RoutingTable) -> RoutingTable:
         before = route_of(table, alias)
-        if candidate is not None and candidate not in (before.canary, before.shadow):
+        has_traffic = (before.canary, before.shadow, before.stable)
+        if candidate is not None and candidate not in has_traffic:
             return table
         route = rolled_back(before)
-        return _swapped_back(table.with_route(alias, route), route.stable)
+        return answering(table.with_route(alias, route), route.stable, alias)
 
     return _by_person(
         endpoints, alias, change, actor=actor, action="route.rollback", expected=expected
@@ -389,20 +394,40 @@ def _by_hand(route: Route, digest: str, canary: float | None, shadow: float | No
     )
 
 
-def _swapped_back(table: RoutingTable, digest: str) -> RoutingTable:
-    """The table with the variant in the application that it shares, where there is such a one."""
+def answering(table: RoutingTable, digest: str, alias: str) -> RoutingTable:
+    """The table in which the application of an alias' variant answers with that variant.
+
+    Variants that are swapped live share an application, which answers with one of them.
+
+    Raises:
+        ConfigError: Somebody else is answered from there, and would be by the wrong variant.
+    """
     where = table.placements[digest]
     if where.current in (None, digest):
         return table
-    return with_current(table, where.app, digest)
-
-
-def with_current(table: RoutingTable, app: str, digest: str) -> RoutingTable:
-    """The table in which an application is to answer with the variant, for all who are in it."""
+    others = answered_from(table, where.app, besides=alias)
+    if others:
+        raise ConfigError(
+            f"the engine that {alias} would be answered from also answers for {', '.join(others)}",
+            fix="Deploy the variant without live: it gets an engine of its own.",
+        )
     for each, other in table.placements.items():
-        if other.app == app:
+        if other.app == where.app:
             table = table.with_placement(each, other.model_copy(update={"current": digest}))
     return table
+
+
+def answered_from(table: RoutingTable, app: str, *, besides: str) -> list[str]:
+    """Who is answered from an application, besides the stable traffic of an alias."""
+
+    def uses(digests: Iterable[str | None]) -> bool:
+        return any(each is not None and table.placements[each].app == app for each in digests)
+
+    own = table.routes.get(besides)
+    beside = () if own is None else (own.canary, own.shadow, *(r.variant for r in own.rules))
+    found = [other for other, each in table.routes.items() if uses(each.variants)]
+    found = [other for other in found if other != besides]
+    return [*found, f"other traffic of {besides}"] if uses(beside) else found
 
 
 def _with(route: Route, **changes: object) -> Route:

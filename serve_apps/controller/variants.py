@@ -21,6 +21,7 @@ class Found:
         folder: Of its files.
         digest: Of its manifest, whose files are checked before it is served.
         verdict: Outcome of its proof; None for factors set by hand.
+        gate: What the gate said in its search; None where that had no suites.
         base: What an adapter is loaded on: ``reference`` and ``digest``; None for full weights.
         members: References of its chain, base first: an engine that swaps live reads them.
     """
@@ -28,6 +29,7 @@ class Found:
     folder: Path
     digest: str
     verdict: str | None
+    gate: str | None
     base: Mapping[str, str] | None
     members: tuple[str, ...]
 
@@ -56,9 +58,11 @@ def find_variant(reference: str, settings: Settings) -> Found:
         raise VariantError("there is no such variant", got=reference, expected="a folder")
     digest = read_manifest(folder).digest
     recipe = read_recipe(folder)
-    verdict = None if recipe.evidence is None else recipe.evidence.verdict.get("outcome")
+    evidence = recipe.evidence
+    verdict = None if evidence is None else evidence.verdict.get("outcome")
+    gate = None if evidence is None or evidence.gate is None else evidence.gate.get("outcome")
     base = None
     if recipe.form == "adapter":
         base = {"reference": recipe.members[0].reference, "digest": recipe.members[0].sha256}
     members = tuple(member.reference for member in recipe.members)
-    return Found(folder, digest, verdict, base, members)
+    return Found(folder, digest, verdict, gate, base, members)

@@ -144,10 +144,9 @@ class Gateway:
         model = body.get("model")
         if not isinstance(model, str) or not model:
             return self.refuse(refusal(400, "'model' must be a string.", param="model"))
-        for whose, quota in asker.quotas:
-            wait_s = self._quotas.admit(whose, quota, now=began)
-            if wait_s > 0:
-                return self._over_quota(wait_s)
+        wait_s = self._quotas.admit(asker.quotas, now=began)
+        if wait_s > 0:
+            return self._over_quota(wait_s)
         exchange = self._routed(kind, model, body, asker, headers, began, nbytes)
         if exchange is None:
             await self._keeper.look_again()
@@ -221,14 +220,22 @@ class Gateway:
         raise Unavailable
 
     async def _until_swapped(self, exchange: _Exchange) -> AsyncIterator[Call]:
-        """The call, again and again for a while; at last for whichever variant is there."""
+        """The call, again and again while the variant is on its way into the engine.
+
+        At last it is for whichever variant is there: the one that was chosen has left meanwhile.
+        """
         deadline = time.monotonic() + _SWAP_S
-        while exchange.call.exact and time.monotonic() < deadline:
+        while exchange.call.exact and self._is_to_answer(exchange) and time.monotonic() < deadline:
             yield exchange.call
             await asyncio.sleep(_SWAP_POLL_S)
         # pinned to a version: that one or none
         exact = exchange.choice.role is Role.PINNED
         yield replace(exchange.call, exact=exact)
+
+    def _is_to_answer(self, exchange: _Exchange) -> bool:
+        """Whether the table, as it is by now, still wants the variant in its engine."""
+        where = self.table.placements.get(exchange.choice.digest)
+        return where is not None and where.current == exchange.choice.digest
 
     def _answered(self, exchange: _Exchange, answer: Answer) -> Response:
         self._ended(
@@ -266,8 +273,9 @@ class Gateway:
             items = self._backends.stream(exchange.choice.placement, call)
             first = await anext(items)
             if not _is_other_version(first):
-                break
-        return first, items
+                return first, items
+            await items.aclose()
+        raise Unavailable
 
     async def _events(
         self, exchange: _Exchange, items: AsyncGenerator[StreamItem, None]

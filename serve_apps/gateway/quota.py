@@ -7,6 +7,7 @@ are taken then: a key that has used more than it had waits until its bucket is a
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _MINUTE_S = 60.0
@@ -42,27 +43,33 @@ class Quotas:
         self._share = share
         self._buckets: OrderedDict[tuple[str, str], _Bucket] = OrderedDict()
 
-    def admit(self, key: str, quota: Quota, *, now: float) -> float:
-        """Count one request, if it may be made.
+    def admit(self, quotas: Sequence[tuple[str, Quota]], *, now: float) -> float:
+        """Count one request, if it may be made: one that is refused costs nobody anything.
 
         Args:
-            key: Whose it is.
-            quota: Of the key.
+            quotas: Each quota that it counts for, with whose it is.
             now: Monotonic time, seconds.
 
         Returns:
             0, or the seconds after which to try again.
         """
+        wait_s = max((self._wait_s(key, quota, now) for key, quota in quotas), default=0.0)
+        if wait_s > 0:
+            return wait_s
+        for key, quota in quotas:
+            requests = self._bucket(key, "requests", quota.requests_per_minute, now)
+            if requests is not None:
+                requests.left -= 1
+        return 0.0
+
+    def _wait_s(self, key: str, quota: Quota, now: float) -> float:
         tokens = self._bucket(key, "tokens", quota.tokens_per_minute, now)
         if tokens is not None and tokens.left <= 0:
             size = self._size(quota.tokens_per_minute)
             return max(1.0, (1 - tokens.left) * _MINUTE_S / size)
         requests = self._bucket(key, "requests", quota.requests_per_minute, now)
-        if requests is not None:
-            if requests.left < 1:
-                size = self._size(quota.requests_per_minute)
-                return (1 - requests.left) * _MINUTE_S / size
-            requests.left -= 1
+        if requests is not None and requests.left < 1:
+            return (1 - requests.left) * _MINUTE_S / self._size(quota.requests_per_minute)
         return 0.0
 
     def use(self, key: str, quota: Quota, tokens: int, *, now: float) -> None:

@@ -33,23 +33,28 @@ def on_record(outcome: str | None) -> VerdictRecord | None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "proof", "gate_required", "refused"),
+    ("verdict", "proof", "gate", "gate_required", "refused"),
     [
-        ("pass", "improved", False, None),
-        ("pass", None, False, None),
-        ("pass", "no_improvement", True, None),
-        ("fail", "improved", False, "the gate says fail (cccccccccccc)"),
-        ("fail", None, True, "the gate says fail"),
-        ("inconclusive", "improved", False, "the gate says inconclusive"),
-        (None, "improved", False, None),
-        (None, "improved", True, "this server asks for one"),
-        (None, None, True, "this server asks for one"),
-        (None, None, False, "not proved to be better (verdict: none)"),
-        (None, "no_improvement", False, "not proved to be better (verdict: no_improvement)"),
+        ("pass", "improved", None, False, None),
+        ("pass", None, None, False, None),
+        ("pass", "no_improvement", None, True, None),
+        ("pass", "improved", "fail", True, None),
+        ("fail", "improved", "pass", False, "the gate says fail (cccccccccccc)"),
+        ("fail", None, None, True, "the gate says fail"),
+        ("inconclusive", "improved", None, False, "the gate says inconclusive"),
+        (None, "improved", None, False, None),
+        (None, "improved", "pass", False, None),
+        (None, "improved", "fail", False, "the gate of its search says fail"),
+        (None, "improved", "inconclusive", False, "the gate of its search says inconclusive"),
+        (None, "improved", None, True, "no verdict of the gate is on record"),
+        (None, "improved", "pass", True, "no verdict of the gate is on record"),
+        (None, None, None, True, "no verdict of the gate is on record"),
+        (None, None, None, False, "not proved to be better (verdict: none)"),
+        (None, "no_improvement", None, False, "not proved to be better (verdict: no_improvement)"),
     ],
 )
-def test_what_a_deployment_takes(verdict, proof, gate_required, refused) -> None:
-    said = refusal(on_record(verdict), proof=proof, gate_required=gate_required)
+def test_what_a_deployment_takes(verdict, proof, gate, gate_required, refused) -> None:
+    said = refusal(on_record(verdict), proof=proof, gate=gate, gate_required=gate_required)
     assert (said is None) == (refused is None)
     assert said is None or refused in said
 

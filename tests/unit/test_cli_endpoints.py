@@ -21,10 +21,19 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from server_helpers import Server, serving
-from variant_folders import FAST, deploy, ready, variant, verdict_of, wait_for, write_folder
+from server_helpers import Server
+from variant_folders import (
+    FAST,
+    chief_of,
+    deploy,
+    reading_variants,
+    ready,
+    variant,
+    verdict_of,
+    wait_for,
+    write_folder,
+)
 
-from serve_apps.control_plane.config import ServerConfig
 from ztom.cli.main import main
 from ztom.client import Client
 from ztom.errors import GateRefusedError
@@ -55,18 +64,13 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    roots = tmp_path / "variants"
-    roots.mkdir()
-    config = ServerConfig(data=tmp_path / "data", pointer_roots=(str(roots),), poll_s=0.05)
-    with serving(config) as server:
+    with reading_variants(tmp_path) as server:
         yield server
 
 
 @pytest.fixture
 def admin(server: Server) -> Iterator[Client]:
-    session = server.as_user("chief", admin=True)
-    token = session.headers["Authorization"].removeprefix("Bearer ")
-    with Client(server.url, key=token) as client:
+    with chief_of(server) as client:
         yield client
 
 

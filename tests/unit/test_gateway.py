@@ -18,31 +18,37 @@ from typing import Any
 import openai
 import pytest
 import requests
-from server_helpers import Actor, Server, serving
-from variant_folders import FAST, deploy, ready, variant, wait_for, write_folder
+from server_helpers import Actor, Server
+from variant_folders import (
+    FAST,
+    chief_of,
+    deploy,
+    reading_variants,
+    ready,
+    variant,
+    wait_for,
+    write_folder,
+)
 
-from serve_apps.control_plane.config import ServerConfig
 from serve_apps.controller.specs import app_spec
+from serve_apps.controller.traffic import rollback
+from serve_apps.gateway.quota import Quota, Quotas
 from ztom.client import Client
 from ztom.errors import ServerError
+from ztom.ledger.deployments import NewDeployment
 
 CHAT = [{"role": "user", "content": "How do I open a file?"}]
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    roots = tmp_path / "variants"
-    roots.mkdir()
-    config = ServerConfig(data=tmp_path / "data", pointer_roots=(str(roots),), poll_s=0.05)
-    with serving(config) as server:
+    with reading_variants(tmp_path) as server:
         yield server
 
 
 @pytest.fixture
 def admin(server: Server) -> Iterator[Client]:
-    session = server.as_user("chief", admin=True)
-    token = session.headers["Authorization"].removeprefix("Bearer ")
-    with Client(server.url, key=token) as client:
+    with chief_of(server) as client:
         yield client
 
 
@@ -821,6 +827,15 @@ def test_a_rollback_goes_back_once(server, admin) -> None:
     assert admin.endpoints.get("support")["stable"] == f"one@{one[:12]}"
 
 
+def test_a_rollback_takes_back_what_was_promoted_a_moment_ago(server, admin) -> None:
+    """The release is open until the controller's next look, and its candidate is stable by now."""
+    _, one = deploy(server, admin, "one")
+    _, two = deploy(server, admin, "two", now=True)
+    for _ in range(2):
+        rollback(server.services.ledger.endpoints, "support", actor="somebody", candidate=two)
+        assert admin.endpoints.get("support")["stable"] == f"one@{one[:12]}"
+
+
 def test_a_failed_swap_is_taken_back_everywhere(server, admin, ask) -> None:
     _, one = deploy(server, admin, "one", options={"live_swap": True})
     folder, two = variant(server, "two")
@@ -842,8 +857,101 @@ def test_the_first_variant_can_be_swapped_back_in(server, admin, ask) -> None:
     (app,) = server.stage.apps
     wait_for(lambda: server.stage.current[app] == one, "the swap")
     assert admin.endpoints.get("support")["stable"] == f"one@{one[:12]}"
-    with pytest.raises(ServerError, match="shares its engine"):
+    with pytest.raises(ServerError, match="another variant answers from this one's engine"):
         admin.endpoints.deploy("support", path=two_folder, canary=5)
+
+
+def test_a_variant_that_was_swapped_out_takes_the_engine_from_nobody(server, admin, ask) -> None:
+    folder, _ = deploy(server, admin, "one", options={"live_swap": True})
+    two_folder, two = variant(server, "two")
+    admin.endpoints.deploy("support", path=two_folder, name="two", live=True)
+    ready(admin, two)
+    by_rule = {"rule": {"header": "x-customer", "value": "acme"}}
+    for alias, wishes in (("old", {}), ("old", {"now": True}), ("support", by_rule)):
+        with pytest.raises(ServerError, match="another variant answers"):
+            admin.endpoints.deploy(alias, path=folder, **wishes)
+    admin.endpoints.deploy("other", path=two_folder)  # its turn is now
+    ready(admin, two)
+    with pytest.raises(ServerError, match="also answers for other"):
+        admin.endpoints.rollback("support")
+    assert said(chat(ask)) == said(chat(ask, "other")) == "I am two."
+
+
+def test_a_wish_that_comes_too_late_leaves_the_engine_as_it_is(server, admin, ask) -> None:
+    """It was sound when it was asked for; the deployment goes on without it."""
+    folder, one = deploy(server, admin, "one", options={"live_swap": True})
+    two_folder, two = variant(server, "two")
+    admin.endpoints.deploy("support", path=two_folder, name="two", live=True)
+    ready(admin, two)
+    deployments = server.services.ledger.endpoints.deployments
+    there = deployments.get(one)
+    late = NewDeployment(
+        digest=one,
+        name=there.name,
+        address=str(folder),
+        options=there.options,
+        intent={"alias": "old", "now": True},
+    )
+    deployments.deploy(late, actor="somebody")
+    wait_for(lambda: "also answers for support" in str(deployments.get(one).reason), "the refusal")
+    assert (deployments.get(one).state, deployments.get(one).intent) == ("ready", None)
+    assert said(chat(ask)) == "I am two."
+    assert "old" not in server.services.gateway.table.routes
+
+
+def test_a_swap_is_not_undone_while_it_is_under_way(server, admin) -> None:
+    """Until it is proved, the table still wants the old version."""
+    _, one = deploy(server, admin, "one", options={"live_swap": True})
+    folder, two = variant(server, "two")
+    prove = server.stage.prove
+
+    def slowly(spec: Any, proved: str, *rest: Any, **more: Any) -> None:
+        time.sleep(0.5 if proved == two else 0)  # ten looks of the controller
+        prove(spec, proved, *rest, **more)
+
+    server.stage.prove = slowly
+    admin.endpoints.deploy("support", path=folder, name="two", live=True)
+    ready(admin, two)
+    swaps = [line for line in server.stage.log if line.startswith("swap")]
+    assert swaps == [f"swap {two[:4]}"], one
+
+
+def test_a_swap_that_failed_makes_no_swap_of_what_comes_next(server, admin, ask) -> None:
+    _, one = deploy(server, admin, "one", options={"live_swap": True})
+    folder, two = variant(server, "two")
+    server.stage.actor(two).fails = 10**6
+    admin.endpoints.deploy("support", path=folder, name="two", live=True)
+    wait_for(lambda: admin.endpoints.deployment(two)["state"] == "failed", "the failure")
+    server.stage.actor(two).fails = 0
+    admin.endpoints.deploy("support", path=folder, name="two", canary=0)
+    ready(admin, two)
+    placements = server.services.gateway.table.placements
+    assert placements[two].app != placements[one].app
+    assert server.stage.current[placements[one].app] == one
+    assert said(chat(ask)) == "I am one."
+
+
+def test_who_was_sent_to_a_version_that_left_does_not_wait_for_it(server, admin, ask) -> None:
+    _, one = deploy(server, admin, "one", options={"live_swap": True})
+    folder, two = variant(server, "two")
+    admin.endpoints.deploy("support", path=folder, name="two", live=True)
+    ready(admin, two)
+    asked = len(server.stage.actor(one).calls)
+    for stream in (False, True):
+        with pytest.raises(openai.InternalServerError):
+            chat(ask, f"one@{one[:12]}", stream=stream)
+    assert len(server.stage.actor(one).calls) <= asked + 3  # the stage counts a stream twice
+
+
+def test_a_deployment_whose_files_are_gone_goes_on_and_says_so(server, admin, ask) -> None:
+    folder, digest = deploy(server, admin, "one")
+    shutil.rmtree(folder)
+    wait_for(lambda: admin.endpoints.deployment(digest)["reason"], "what is wrong")
+    assert admin.endpoints.deployment(digest)["state"] == "ready"
+    version = admin.endpoints.get("support")["version"]
+    time.sleep(0.3)  # several looks of the controller
+    assert admin.endpoints.get("support")["version"] == version
+    assert said(chat(ask)) == "I am one."
 
 
 def test_pinned_to_a_version_that_was_swapped_out_is_refused(server, admin, ask) -> None:
@@ -877,6 +985,14 @@ def test_a_removed_endpoint_does_not_come_back(server, admin) -> None:
     with pytest.raises(ServerError, match="404"):
         admin.endpoints.get("support")
     assert digest not in server.services.gateway.table.placements
+
+
+def test_what_one_quota_refuses_uses_up_no_other() -> None:
+    quotas, user = Quotas(), ("user", Quota(requests_per_minute=60))
+    small, other = ("small", Quota(requests_per_minute=1)), ("other", Quota())
+    assert quotas.admit((user, small), now=0.0) == 0
+    assert all(quotas.admit((user, small), now=0.0) > 0 for _ in range(100))
+    assert [quotas.admit((user, other), now=0.0) == 0 for _ in range(60)] == [True] * 59 + [False]
 
 
 def test_hanging_up_costs_tokens_too(server, admin) -> None:

@@ -6,28 +6,29 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 from server_helpers import Server, serving
-from variant_folders import FAST, ZEROS, deploy, ready, variant, verdict_of
+from variant_folders import (
+    FAST,
+    ZEROS,
+    chief_of,
+    deploy,
+    reading_variants,
+    ready,
+    variant,
+    variants_config,
+    verdict_of,
+)
 
-from serve_apps.control_plane.config import ServerConfig
 from ztom.client import Client
 from ztom.errors import ConfigError, ServerError
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> dict[str, Any]:
-    roots = tmp_path / "variants"
-    roots.mkdir()
-    return {"data": tmp_path / "data", "pointer_roots": (str(roots),), "poll_s": 0.05}
-
-
-@pytest.fixture
-def server(config: dict[str, Any]) -> Iterator[Server]:
-    with serving(ServerConfig(**config)) as server:
+def server(tmp_path: Path) -> Iterator[Server]:
+    with reading_variants(tmp_path) as server:
         yield server
 
 
@@ -35,10 +36,6 @@ def server(config: dict[str, Any]) -> Iterator[Server]:
 def admin(server: Server) -> Iterator[Client]:
     with chief_of(server) as client:
         yield client
-
-
-def chief_of(server: Server) -> Client:
-    return Client(server.url, key=key_of(server.as_user("chief", admin=True)))
 
 
 def key_of(session: requests.Session) -> str:
@@ -92,9 +89,9 @@ def test_a_file_that_is_no_verdict_is_not_sent(admin, tmp_path) -> None:
             admin.verdicts.record(path)
 
 
-def test_a_body_that_is_too_long_is_refused(config) -> None:
+def test_a_body_that_is_too_long_is_refused(tmp_path) -> None:
     with (
-        serving(ServerConfig(**config, max_body_bytes=2000)) as server,
+        serving(variants_config(tmp_path, max_body_bytes=2000)) as server,
         chief_of(server) as admin,
         pytest.raises(ServerError, match="413"),
     ):
@@ -158,10 +155,22 @@ def test_a_verdict_comes_with_its_deployment(server, admin) -> None:
     ready(admin, digest)
 
 
-def test_a_server_may_ask_for_the_gate(config) -> None:
-    with serving(ServerConfig(**config, gate_required=True)) as server, chief_of(server) as admin:
-        folder, digest = variant(server, "one")
-        with pytest.raises(ServerError, match="this server asks for one"):
+def test_what_the_gate_of_its_own_search_refused_needs_insistence(server, admin) -> None:
+    for outcome in ("fail", "inconclusive"):
+        folder, _ = variant(server, outcome, gate=outcome)
+        with pytest.raises(ServerError, match=f"the gate of its search says {outcome}"):
+            admin.endpoints.deploy("support", path=folder)
+    assert admin.endpoints.deploy("support", path=folder, insist=True)["insisted"]
+    folder, digest = variant(server, "passed", gate="pass")
+    assert not admin.endpoints.deploy("other", path=folder)["insisted"]
+    ready(admin, digest)
+
+
+def test_no_pass_no_traffic(tmp_path) -> None:
+    """Unless the server is told otherwise, whatever the search has proved."""
+    with serving(variants_config(tmp_path)) as server, chief_of(server) as admin:
+        folder, digest = variant(server, "one", gate="pass")
+        with pytest.raises(ServerError, match="no verdict of the gate is on record"):
             admin.endpoints.deploy("support", path=folder)
         admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest))
         ready(admin, digest)

@@ -6,12 +6,14 @@ A server whose applications are played on a stage serves them all the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from server_helpers import Server
+from server_helpers import Server, serving
 
+from serve_apps.control_plane.config import ServerConfig
 from ztom.client import Client
 from ztom.evaluation.verdict import Verdict
 from ztom.variants.manifest import MANIFEST, build_manifest
@@ -37,6 +39,7 @@ def write_folder(
     folder: Path,
     *,
     verdict: str | None = "improved",
+    gate: str | None = None,
     form: Literal["dense", "adapter"] = "dense",
     base: str = "b" * 64,
 ) -> tuple[Path, str]:
@@ -56,6 +59,7 @@ def write_folder(
             search_errors=(1.0, 0.5),
             holdout_errors=(1.0, 0.5),
             verdict={"outcome": verdict},
+            gate=None if gate is None else {"outcome": gate},
             insisted=False,
             versions={},
         )
@@ -96,6 +100,26 @@ def wait_for(condition: Callable[[], Any], what: str, limit_s: float = 120) -> A
         time.sleep(0.03)
 
 
+def variants_config(folder: Path, **more: Any) -> ServerConfig:
+    """Data in the folder, and the right to refer to the variants in it."""
+    roots = folder / "variants"
+    roots.mkdir(exist_ok=True)
+    return ServerConfig(data=folder / "data", pointer_roots=(str(roots),), poll_s=0.05, **more)
+
+
+@contextmanager
+def reading_variants(folder: Path) -> Iterator[Server]:
+    """A server on a folder's variants, which takes what a search has proved for what it is."""
+    with serving(variants_config(folder, gate_required=False)) as server:
+        yield server
+
+
+def chief_of(server: Server) -> Client:
+    """An administrator's client."""
+    session = server.as_user("chief", admin=True)
+    return Client(server.url, key=session.headers["Authorization"].removeprefix("Bearer "))
+
+
 def variant(server: Server, name: str, **options: Any) -> tuple[Path, str]:
     """A new variant where the server reads them: its folder and its digest."""
     return write_folder(Path(server.services.config.pointer_roots[0]) / name, **options)
@@ -105,7 +129,7 @@ def deploy(
     server: Server, admin: Client, name: str, alias: str = "support", **wishes: Any
 ) -> tuple[Path, str]:
     """Deploy a new variant and wait until it has its traffic."""
-    options = {k: wishes.pop(k) for k in ("verdict", "form", "base") if k in wishes}
+    options = {k: wishes.pop(k) for k in ("verdict", "gate", "form", "base") if k in wishes}
     folder, digest = variant(server, name, **options)
     admin.endpoints.deploy(alias, path=folder, name=name, **wishes)
     ready(admin, digest)

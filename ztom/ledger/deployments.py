@@ -159,14 +159,15 @@ class Deployments:
             return True
 
     def note(self, digest: str, reason: str) -> bool:
-        """Say what a deployment that is starting waits for.
+        """Say what a deployment waits for, or what is wrong with one that serves.
 
         Returns:
             Whether that is news.
         """
         with self._database.write("change a deployment in") as session:
             row = _deployment_row(session, digest)
-            if row.state != DeploymentState.STARTING or row.reason == reason:
+            serves = row.state in (DeploymentState.STARTING, DeploymentState.READY)
+            if not serves or row.reason == reason:
                 return False
             row.reason = reason
             return True

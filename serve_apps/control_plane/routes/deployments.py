@@ -22,6 +22,7 @@ from serve_apps.controller.declared import Difference, WantedEndpoint, differenc
 from serve_apps.controller.specs import DeployOptions, parse_options
 from serve_apps.controller.traffic import (
     Intent,
+    answered_from,
     remove,
     remove_rule,
     rollback,
@@ -38,7 +39,7 @@ from ztom.errors import (
     ReferenceRefusedError,
 )
 from ztom.evaluation.verdict import Verdict
-from ztom.ledger.deployments import DeploymentRecord, NewDeployment
+from ztom.ledger.deployments import DeploymentRecord, DeploymentState, NewDeployment
 from ztom.ledger.project_files import Storage
 from ztom.ledger.verdicts import VerdictRecord
 from ztom.rollout.plan import parse_plan
@@ -117,9 +118,9 @@ def _gated(body: Deploy, found: Found, services: Services) -> _Checked:
     verdicts, project = services.ledger.verdicts, body.project_id
     gate = verdicts.latest(found.digest, project_id=project)
     required = services.config.gate_required
-    refused = refusal(gate, proof=found.verdict, gate_required=required)
+    refused = refusal(gate, proof=found.verdict, gate=found.gate, gate_required=required)
     if refused is not None and not body.insist:
-        fix = "Deploy it with insist, which is recorded, if you want it all the same."
+        fix = "Have `ztom gate` decide; or deploy it with insist, which is recorded, all the same."
         raise GateRefusedError(refused, fix=fix)
     stable = stable_of(table_of(services)[1], body.alias)
     asked = intent_of(body).gate
@@ -317,11 +318,16 @@ def _as_before(body: Deploy, found: Found, services: Services) -> tuple[str, Dep
     for record in services.ledger.endpoints.deployments.all():
         if record.digest == found.digest and record.project_id == body.project_id:
             options = parse_options(body.options or record.options)
-            if body.options:
-                swapped = parse_options(record.options).swap_into
-                options = options.model_copy(update={"swap_into": swapped})
-            return body.name or record.name, options
+            placed = {"swap_into": _swapped_into(record)}
+            return body.name or record.name, options.model_copy(update=placed)
     return body.name or body.alias, parse_options(body.options)
+
+
+def _swapped_into(record: DeploymentRecord) -> str | None:
+    """In whose application a variant is; a swap that failed, or is not done, is none."""
+    ready = record.state is DeploymentState.READY
+    serving = record.options if ready else (record.kept or {}).get("options", {})
+    return parse_options(serving).swap_into
 
 
 def _swapped_in(
@@ -340,32 +346,35 @@ def _swapped_in(
             got=f"into {variant_id(host.name, host.digest)}",
             expected="full weights, into a deployment that has the option live_swap",
         )
-    app = table.placements[stable].app
-    for other, each in table.routes.items():
-        used = [digest for digest in each.variants if table.placements[digest].app == app]
-        if used and other != alias:
-            raise ConfigError(
-                f"the engine of {alias} also answers for another endpoint",
-                fix="Deploy without live: the variant gets an engine of its own.",
-            )
+    others = answered_from(table, table.placements[stable].app, besides=alias)
+    if others:
+        raise ConfigError(
+            f"the engine of {alias} also answers for {', '.join(others)}",
+            fix="Deploy without live: the variant gets an engine of its own.",
+        )
     if host.digest == found.digest:
         return parse_options(host.options)
     return options.model_copy(update={"swap_into": host.digest, "live_swap": False})
 
 
 def _refuse_beside_itself(found: Found, intent: Intent, services: Services) -> None:
-    """Two variants that take turns in one engine cannot answer side by side."""
+    """Two variants that take turns in one engine cannot answer side by side.
+
+    Raises:
+        ConfigError: The variant's turn is not now, and it does not become stable at once, or
+            somebody else is answered from its engine.
+    """
     _, table = table_of(services)
-    where, present = table.placements.get(found.digest), table.routes.get(intent.alias)
-    if where is None or present is None or where.current is None:
+    where = table.placements.get(found.digest)
+    if where is None or where.current in (None, found.digest):
         return
-    stable = table.placements[present.stable]
-    if where.app == stable.app and present.stable != found.digest and intent.kind != "rule":
-        if intent.kind == "main" and intent.now:
-            return
+    at_once = intent.now or (intent.plan is not None and intent.alias not in table.routes)
+    others = answered_from(table, where.app, besides=intent.alias)
+    if others or not at_once:
         raise ConfigError(
-            "the variant shares its engine with the stable one, by live swaps",
-            fix="Deploy it with live or now, or roll back.",
+            "another variant answers from this one's engine, by a live swap",
+            got=f"for {', '.join(others)}" if others else None,
+            fix="Roll back to it, or deploy it with now where that one is stable.",
         )
 
 
