@@ -174,9 +174,6 @@ class Stage:
         there = self.current.get(placement.app, call.digest)
         return call.exact and there != call.digest
 
-    def forget(self, app: str) -> None:
-        self.log.append(f"forget {app}")
-
     async def _enter(self, placement: Placement, call: Call) -> Actor:
         if placement.app not in self.apps:
             raise Unavailable
@@ -225,6 +222,10 @@ class Stage:
 
     def load(self, spec: AppSpec, digest: str, folder: str, name: str) -> None:
         self.log.append(f"load {digest[:4]}")
+
+    def forget(self, app: str, deployment: str = "", digest: str = "") -> None:
+        """The gateway's of an application that is gone; the controller's of an adapter."""
+        self.log.append(f"forget {digest[:4] or app}")
 
     def swap(self, app: str, deployment: str, folder: str, name: str, wait_s: float) -> None:
         digest = read_manifest(Path(folder)).digest

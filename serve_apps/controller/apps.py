@@ -86,6 +86,12 @@ class Apps(Protocol):
             ZtomError: One of them cannot.
         """
 
+    def forget(self, app: str, deployment: str, digest: str) -> None:
+        """Have every replica of a shared base remove an adapter once it answers nobody.
+
+        Nothing is waited for: an adapter that stays all the same leaves when its place is needed.
+        """
+
     def swap(self, app: str, deployment: str, folder: str, name: str, wait_s: float) -> None:
         """Have every replica take on another variant of its chain.
 
@@ -171,6 +177,13 @@ class ServeApps:
     def load(self, spec: AppSpec, digest: str, folder: str, name: str) -> None:
         """See `Apps.load`."""
         self._everywhere(spec.name, spec.deployment, "load", digest, folder, name)
+
+    def forget(self, app: str, deployment: str, digest: str) -> None:
+        """See `Apps.forget`."""
+        try:
+            self._handle(app, deployment).broadcast("forget", digest)
+        except Exception as error:
+            logger.warning("%s keeps %s: %s", app, digest[:12], type(error).__name__)
 
     def swap(self, app: str, deployment: str, folder: str, name: str, wait_s: float) -> None:
         """See `Apps.swap`."""

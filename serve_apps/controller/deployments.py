@@ -294,7 +294,7 @@ class Reconciler:
             case LetGo(digest):
                 self._endpoints.deployments.let_go(digest)
             case Retire(digest):
-                self._retire(digest)
+                self._retire(records[digest])
             case Remove(app):
                 if self._unneeded.get(app, 0) >= LINGER_ROUNDS:
                     self._apps.delete(app)
@@ -360,7 +360,10 @@ class Reconciler:
         self._endpoints.deployments.cancel(actor=ACTOR, reason=reason, digest=digest)
         self._unplace(digest, action="route.refuse")
 
-    def _retire(self, digest: str) -> None:
+    def _retire(self, record: DeploymentRecord) -> None:
+        digest = record.digest
+        where = read_table(self._endpoints.routing()[1]).placements.get(digest)
+
         def without(table: RoutingTable) -> RoutingTable:
             return table if digest in table.used else table.with_placement(digest, None)
 
@@ -374,6 +377,8 @@ class Reconciler:
         table = read_table(self._endpoints.routing()[1])
         if digest not in table.placements:
             self._endpoints.deployments.retire(digest, actor=ACTOR)
+            if record.base is not None and where is not None:
+                self._apps.forget(where.app, where.deployment, digest)
 
     def _or_fail(
         self,

@@ -369,6 +369,9 @@ def test_adapters_of_one_base_share_an_application(server, admin, ask) -> None:
     assert server.stage.actor(two).calls[-1].folder.endswith("a2")
     placements = server.services.gateway.table.placements
     assert placements[one].app == placements[two].app != placements[other].app
+    admin.endpoints.remove("a")
+    wait_for(lambda: f"forget {one[:4]}" in server.stage.log, "the adapter's end")
+    assert said(chat(ask, "b")) == "I am a2."
 
 
 def test_live_swap_promotes_and_rolls_back_in_one_application(server, admin, ask) -> None:
