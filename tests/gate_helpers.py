@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Sequence
 
 from ztom.evaluation.aligned import ref_of
-from ztom.evaluation.results import ItemResult, ModelRef, SuiteRun
+from ztom.evaluation.results import Conditions, ItemResult, ModelRef, SuiteRun
 from ztom.evaluation.suite import Check, Item, Suite, SuiteConfig
+
+CONDITIONS = Conditions(engine="fake", version="1", device="cpu", setup="usual")
 
 
 def model(name: str) -> ModelRef:
@@ -62,6 +64,7 @@ def make_run(
         suite=ref_of(suite),
         model=model(name),
         key="key",
+        conditions=CONDITIONS,
         items=tuple(
             ItemResult(
                 id=item.id,

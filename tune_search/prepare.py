@@ -41,7 +41,7 @@ class Prepared:
         chain_config: The chain with absolute references, for other processes.
         holdout: What the proof is made on; disjoint from the search set.
         guardrail_holdouts: The same for each guardrail, by its name.
-        suites: What the gate asks; none of their items is in the search set.
+        suites: What the gate asks; the search sees none of their items, guardrails' sets included.
     """
 
     work: Work
@@ -84,28 +84,35 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> Prepar
     holdouts = {name: held for name, (_, held) in guarded.items()}
     suites = read_suites(config.suites, read=load_locked)
     for each in suites:
-        _check_suite(each, search)
+        _check_suite(each, sets)
     return Prepared(work, chain, chain_config, holdout, holdouts, suites)
 
 
-def _check_suite(each: FoundSuite, search: Sequence[Stimulus]) -> None:
+def _check_suite(each: FoundSuite, sets: Sequence[DataSet]) -> None:
     """What is wrong with a metric shows now; and what the search sees proves nothing."""
     build_metric(each.suite, import_paths=each.import_paths).close()
     template = PromptTemplate(each.suite.config.template)
-    seen = {prompt_digest(stimulus.prompt) for stimulus in search}
-    shared = [
-        item.id
+    asked = {
+        item.id: {prompt_digest(template.render(item)), prompt_digest(_as_given(item))}
         for item in each.suite.items
-        if prompt_digest(template.render(item)) in seen or prompt_digest(_as_given(item)) in seen
-    ]
-    if shared:
-        raise LeakageError(
-            f"suite {each.suite.config.name}: {len(shared)} of {len(each.suite.items)} items are "
-            "in the search set",
-            got=", ".join(shared[:5]),
-            expected="none: what the search has seen proves nothing",
-            fix="Take them out of the search's stimuli.",
-        )
+    }
+    for entry in sets:
+        seen = {prompt_digest(stimulus.prompt) for stimulus in entry.stimuli}
+        shared = [name for name, digests in asked.items() if digests & seen]
+        if shared:
+            raise _seen(each, entry, shared)
+
+
+def _seen(each: FoundSuite, entry: DataSet, shared: Sequence[str]) -> LeakageError:
+    searched = entry.name == SEARCH
+    where = "the search set" if searched else f"what guardrail {entry.name} searches with"
+    return LeakageError(
+        f"suite {each.suite.config.name}: {len(shared)} of {len(each.suite.items)} items are "
+        f"in {where}",
+        got=", ".join(shared[:5]),
+        expected="none: what the search has seen proves nothing",
+        fix=f"Take them out of the stimuli of the {'search' if searched else 'guardrail'}.",
+    )
 
 
 def _as_given(item: Item) -> Prompt:

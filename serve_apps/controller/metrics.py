@@ -2,6 +2,9 @@
 
 The cost is what a replica's price an hour comes to for the tokens that it generated since the last
 look; an idle replica costs what it costs and generates nothing, which is no number.
+
+Gauges are said again at every look. What has left the routing table is said no more, and leaves
+with that: see `serve_apps.gateway.metrics`.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from serve_apps.controller.apps import Apps
 from serve_apps.controller.specs import parse_options
 from ztom.ledger.deployments import DeploymentState
 from ztom.ledger.endpoints import Endpoints
-from ztom.rollout.routing import Placement, read_table, variant_id
+from ztom.rollout.routing import Placement, RoutingTable, read_table, variant_id
 
 _HOUR_S = 3600.0
 
@@ -50,23 +53,32 @@ class ReplicaMetrics:
             "ztom_variant_ready", description="1 for each variant that runs.", tag_keys=("variant",)
         )
         self._tokens: dict[str, tuple[float, int]] = {}
-        self._seen: set[str] = set()
+        self._ready_before: set[str] = set()
 
     def look(self) -> None:
         """Ask every application how it is."""
         table = read_table(self._endpoints.routing()[1])
-        prices = {
-            record.digest: parse_options(record.options).price_per_hour
-            for record in self._endpoints.deployments.all()
-            if record.state is DeploymentState.READY
-        }
         ready = {variant_id(where.name, d) for d, where in table.placements.items()}
-        for variant in self._seen | ready:
+        for variant in self._ready_before | ready:
             self._ready.set(float(variant in ready), {"variant": variant})
-        self._seen |= ready
-        first = {where.app: (digest, where) for digest, where in table.placements.items()}
-        for digest, where in first.values():
-            self._one(where, prices.get(digest))
+        self._ready_before = ready
+        places = {where.app: where for where in table.placements.values()}
+        prices = self._prices(table)
+        for app, where in places.items():
+            self._one(where, prices.get(app))
+        self._tokens = {app: seen for app, seen in self._tokens.items() if app in places}
+
+    def _prices(self, table: RoutingTable) -> dict[str, float]:
+        """What a replica costs an hour, by application: the highest price of what runs in it."""
+        prices: dict[str, float] = {}
+        for record in self._endpoints.deployments.all():
+            where = table.placements.get(record.digest)
+            if where is None or record.state is not DeploymentState.READY:
+                continue
+            price = parse_options(record.options).price_per_hour
+            if price is not None:
+                prices[where.app] = max(price, prices.get(where.app, 0.0))
+        return prices
 
     def _one(self, where: Placement, price: float | None) -> None:
         states = self._apps.replicas(where.app, where.deployment)

@@ -2,6 +2,12 @@
 
 The series and their labels are listed in ``serve_apps/gateway/README.md``; the Grafana dashboard
 ``serve_apps/gateway/grafana.json`` draws them.
+
+Ray has no way to unset a series. A gauge that is not said again leaves by itself: its process hands
+what was said to the node's agent once, and the agent shows it for two export periods more
+(``metrics_report_interval_ms``, 10 s each). So gauges are said again and again, but not those that
+have come to zero. Counters and histograms stay as long as the agent runs, also those of variants
+that are retired.
 """
 
 from __future__ import annotations
@@ -60,6 +66,7 @@ class GatewayMetrics:
             tag_keys=("variant", "outcome"),
         )
         self._table = Gauge("ztom_routing_version", description="The routing table in use.")
+        #: Of those who have requests in work.
         self._counts: dict[tuple[str, ...], int] = {}
         self._version = 0
 
@@ -114,7 +121,7 @@ class GatewayMetrics:
         self._table.set(version)
 
     async def keep_fresh(self) -> None:
-        """Say gauges again, until cancelled: Ray forgets what was not said for a while."""
+        """Say gauges again, until cancelled; those at zero were said once, and may leave."""
         while True:
             await asyncio.sleep(_FRESH_S)
             self._table.set(self._version)
@@ -124,8 +131,10 @@ class GatewayMetrics:
     def _count(self, choice: Choice, change: int) -> None:
         tags = _tags(choice)
         key = tuple(tags.values())
-        self._counts[key] = self._counts.get(key, 0) + change
-        self._ongoing.set(self._counts[key], tags)
+        count = self._counts.pop(key, 0) + change
+        if count:
+            self._counts[key] = count
+        self._ongoing.set(count, tags)
 
 
 def _tags(choice: Choice) -> dict[str, str]:

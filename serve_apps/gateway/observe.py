@@ -1,7 +1,8 @@
 """What one gateway process counts for releases, and writes to the ledger every second.
 
 It writes all that it has counted of a step so far, in a row of its own, so a row that is written
-twice counts once and the rows of several gateways add up.
+twice counts once and the rows of several gateways add up. A step of which nothing was heard for
+long is forgotten here; what comes after that begins another row.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import logging
 import os
 import secrets
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -30,6 +33,8 @@ from ztom.rollout.routing import Choice, Role
 logger = logging.getLogger(__name__)
 
 _EVERY_S = 1.0
+#: Seconds of silence after which a step is most likely over; if not, it costs a row of the ledger.
+_FORGET_S = 3600.0
 CLIENT_GONE = 499
 
 
@@ -81,8 +86,10 @@ class _Pairs:
 
 @dataclass(slots=True)
 class _Step:
-    """What was seen in one step of a release."""
+    """What was seen in one step of a release, for one row of the ledger; `seen_s` is when last."""
 
+    source: str
+    seen_s: float
     candidate: _Arm = field(default_factory=_Arm)
     stable: _Arm = field(default_factory=_Arm)
     compared: _Pairs = field(default_factory=_Pairs)
@@ -103,11 +110,14 @@ class Observer:
 
     Args:
         endpoints: The ledger's part.
+        clock: Monotonic, seconds.
     """
 
-    def __init__(self, endpoints: Endpoints) -> None:
+    def __init__(
+        self, endpoints: Endpoints, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._endpoints = endpoints
-        self._source = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._clock = clock
         self._steps: dict[tuple[str, int], _Step] = {}
 
     def answered(self, choice: Choice, *, status: int, seconds: float, empty: bool) -> None:
@@ -130,6 +140,7 @@ class Observer:
         while True:
             await asyncio.sleep(_EVERY_S)
             await asyncio.to_thread(self.write)
+            self.forget()
 
     def write(self) -> None:
         """Write what is new; what cannot be written is kept for the next time."""
@@ -139,16 +150,34 @@ class Observer:
             step.is_new = False
             content = step.counts().model_dump(mode="json")
             try:
-                self._endpoints.rollouts.observe(release, number, self._source, content)
+                self._endpoints.rollouts.observe(release, number, step.source, content)
             except NotOnRecordError:
                 del self._steps[release, number]
             except ZtomError as error:
                 step.is_new = True
                 logger.warning("observations wait to be written: %s", error)
 
+    def forget(self) -> None:
+        """Let go of steps that were written and of which nothing was heard since, for long.
+
+        Where `answered` is called, so that nothing is counted meanwhile.
+        """
+        limit = self._clock() - _FORGET_S
+        self._steps = {
+            key: step for key, step in self._steps.items() if step.is_new or step.seen_s > limit
+        }
+
     def _step(self, choice: Choice) -> _Step | None:
         if choice.release is None:
             return None
-        step = self._steps.setdefault((choice.release, choice.step), _Step())
-        step.is_new = True
+        key, now = (choice.release, choice.step), self._clock()
+        step = self._steps.get(key)
+        if step is None:
+            step = self._steps[key] = _Step(_new_source(), now)
+        step.is_new, step.seen_s = True, now
         return step
+
+
+def _new_source() -> str:
+    """A name that no other row has."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

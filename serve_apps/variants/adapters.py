@@ -14,7 +14,7 @@ import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,6 +46,8 @@ class NotLoadedError(VariantError):
 
 @dataclass
 class _Loaded:
+    identity: ModelIdentity
+    number: int
     face: Any
     holders: int = 0
 
@@ -131,7 +133,7 @@ class AdapterShelf:
         Args:
             digest: The adapter.
             folder: Where it is, if it was never loaded.
-            name: Its model name; the folder's when not given.
+            name: Its model name; when not given, the one that it had before, or the folder's.
 
         Raises:
             NotLoadedError: It was never loaded and there is no folder.
@@ -142,10 +144,11 @@ class AdapterShelf:
             loaded = self._loaded.get(digest)
             if loaded is None:
                 loaded = await self._load(digest, folder, name)
+            face = self._face(loaded, name)
             loaded.holders += 1
             self._loaded.move_to_end(digest)
         try:
-            yield loaded.face
+            yield face
         finally:
             loaded.holders -= 1
             self._tell()
@@ -163,7 +166,8 @@ class AdapterShelf:
     async def _load(self, digest: str, folder: Path | None, name: str | None) -> _Loaded:
         identity = await asyncio.to_thread(self._check, digest, folder, name)
         await self._take_place()
-        face = self._engine.face(identity, adapter_number=next(self._numbers))
+        number = next(self._numbers)
+        face = self._engine.face(identity, adapter_number=number)
         try:
             await self._engine.load_adapter(face)
             await self._prove(face)
@@ -171,8 +175,16 @@ class AdapterShelf:
             self._give_place()
             raise
         self._sources[digest] = (identity.folder, identity.name)
-        self._loaded[digest] = loaded = _Loaded(face)
+        self._loaded[digest] = loaded = _Loaded(identity, number, face)
         return loaded
+
+    def _face(self, loaded: _Loaded, name: str | None) -> Any:
+        """Its face; under another name than before a new one, of the same adapter."""
+        if name is not None and name != loaded.identity.name:
+            loaded.identity = replace(loaded.identity, name=name)
+            loaded.face = self._engine.face(loaded.identity, adapter_number=loaded.number)
+            self._sources[loaded.identity.digest] = (loaded.identity.folder, name)
+        return loaded.face
 
     def _check(self, digest: str, folder: Path | None, name: str | None) -> ModelIdentity:
         known = self._sources.get(digest)

@@ -22,7 +22,7 @@ class Call:
         digest: Hex sha256 of the variant that is wanted.
         request_id: Becomes the tail of OpenAI's id (``chatcmpl-<request_id>``).
         folder: Where the variant is; needed for an adapter that was not loaded yet.
-        name: Its model name; as `folder`.
+        name: Its model name, under which it answers; that of its folder when None.
         exact: Refuse (503, code ``other_version``) rather than answer with another variant. A
             replica with one full-weight variant answers with that one otherwise, and says so;
             adapters are always the ones that were asked for.

@@ -6,6 +6,8 @@ One server, and a few engines on toy variants; the order of the tests matters.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import threading
 import time
 from collections import Counter
@@ -17,16 +19,23 @@ from typing import Any
 import openai
 import psutil
 import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
 from server_helpers import PASSWORD
 from toy_variant import open_toy_adapters, open_toy_chain, write_blend
 from up import Up, wait_for
 
 from ztom.client import Client
+from ztom.ledger.ledger import Ledger
 from ztom.variants.manifest import read_manifest
 
 SMALL = {"kv_cache_gib": 0.05, "max_model_len": 512, "num_cpus": 1, "health_period_s": 2}
 PROMPTS = [f"the quick brown fox number {n}" for n in range(8)]
 TOKENS = 10
+#: A name and some of its labels.
+Series = tuple[str, dict[str, str]]
+#: Of adapters here: their engine leaves when nobody asks.
+FLEETING = {"min_replicas": 0, "idle_s": 2, "timeout_s": 300}
 
 
 @pytest.fixture(scope="module")
@@ -249,9 +258,8 @@ def test_a_killed_replica_costs_streams_in_work_only(up, admin, ask) -> None:  #
 
 
 def test_adapters_share_an_engine_and_idle_ones_leave_and_come_back(up, admin, ask) -> None:
-    options = {"min_replicas": 0, "idle_s": 2, "timeout_s": 300}
-    deploy(up, admin, "l1", alias="one", options=options)
-    deploy(up, admin, "l2", alias="two", options=options)
+    deploy(up, admin, "l1", alias="one", options=FLEETING)
+    deploy(up, admin, "l2", alias="two", options=FLEETING)
     first, second = (one(ask, alias, PROMPTS[0], False, {}) for alias in ("one", "two"))
     assert first[0] == named(up, "l1")
     assert second[0] == named(up, "l2")
@@ -263,13 +271,95 @@ def test_adapters_share_an_engine_and_idle_ones_leave_and_come_back(up, admin, a
     assert woken[:3] == second[:3]
 
 
+def test_a_release_goes_on_where_its_killed_controller_stopped(up, admin, ask) -> None:
+    l1, l2 = (named(up, name) for name in ("l1", "l2"))
+    # both share an engine that is there; a step of ten seconds is not over before the kill
+    plan = {
+        "steps": [{"shadow": 100}, {"canary": 50, "min_seconds": 10}, {"canary": 100}],
+        "min_requests": 20,
+        "min_seconds": 0,
+        "checks": {"error_rate": 0.5, "empty": 0.5, "latency": None, "disagreement": None},
+    }
+    killed = None
+    with Traffic(ask, model="one") as traffic:
+        traffic.after(4)
+        deploy(up, admin, "l2", alias="one", options=FLEETING, plan=plan)
+        (release,) = admin.endpoints.releases("one")
+        seen = []
+        for now in admin.endpoints.watch(release["id"]):
+            seen.append((now["state"]["step"], now["state"]["seconds"]))
+            if killed is None and seen[-1] > (1, 0.0):
+                killed = up.replica("ztom:controller").pid
+                psutil.Process(killed).kill()
+        traffic.after(20)
+    assert killed is not None
+    assert killed not in {each.pid for each in up.replicas("ztom:controller")}
+    assert traffic.failures == []
+    assert {name for name, *_ in traffic.answers} == {l1, l2}
+    assert now["status"] == "promoted"
+    assert seen == sorted(seen), "no step, and no second of one, is watched again"
+    endpoint = admin.endpoints.get("one")
+    assert (endpoint["stable"], endpoint["previous"]) == (l2, l1)
+    with Ledger.open(up.data / "ledger.db") as ledger:
+        events = [entry.event for entry in ledger.audit_entries()]
+    own = [each.action for each in events if each.subject == f"rollout:{release['id']}"]
+    went = ("start", "started", "step", "step", "promoted")
+    assert own == [f"rollout.{each}" for each in went]
+
+
+def scraped(session: Path) -> str:
+    """What Prometheus would read of the node, which is the first that the file names."""
+    (found,) = json.loads((session / "prom_metrics_service_discovery.json").read_text())
+    return requests.get(f"http://{found['targets'][0]}/metrics", timeout=30).text
+
+
+def missing(text: str, wanted: list[Series]) -> list[Series]:
+    """Of the series that are wanted, those that are not there, or at zero."""
+    samples = [
+        each
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("ray_ztom_")
+        for each in family.samples
+    ]
+    return [
+        (name, labels)
+        for name, labels in wanted
+        if not any(
+            each.name == name and labels.items() <= each.labels.items() and each.value > 0
+            for each in samples
+        )
+    ]
+
+
 def test_metrics_are_there_and_prompts_are_nowhere(up, ask) -> None:  # row 81
     canary = "zebra-canary-77aa"
     one(ask, "support", canary, True, {})
-    one(ask, "support", canary, False, {})
+    stable, *_ = one(ask, "support", canary, False, {})
     with pytest.raises(openai.NotFoundError):
         one(ask, canary, canary, False, {})
     (session,) = Path("/tmp/ray").glob(f"session_*_{up.process.pid}")
+    who = {"alias": "support", "variant": stable, "role": "stable"}
+    released = {"alias": "one", "variant": named(up, "l2"), "role": "canary"}
+    wanted = [
+        ("ray_ztom_requests_total", {**who, "status": "200"}),
+        ("ray_ztom_requests_total", {**released, "status": "200"}),
+        ("ray_ztom_tokens_total", {**who, "kind": "prompt"}),
+        ("ray_ztom_tokens_total", {**who, "kind": "completion"}),
+        ("ray_ztom_time_to_first_token_seconds_count", who),
+        ("ray_ztom_inter_token_seconds_count", who),
+        ("ray_ztom_request_seconds_count", who),
+        ("ray_ztom_refused_requests_total", {"status": "404"}),
+        ("ray_ztom_mirrored_requests_total", {"variant": released["variant"]}),
+        ("ray_ztom_routing_version", {}),
+        ("ray_ztom_variant_ready", {"variant": stable}),
+        ("ray_ztom_replicas", {}),
+        ("ray_ztom_memory_bytes", {}),
+    ]
+    # processes hand on what they counted every ten seconds
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: not missing(scraped(session), wanted), 120)
+    assert missing(scraped(session), wanted) == []
+    assert canary not in scraped(session)
     logs = [p for p in (session / "logs").rglob("*") if p.is_file()]
     assert any("replica_ztom_control-plane" in path.name for path in logs)
     holding = [path.name for path in logs if canary.encode() in path.read_bytes()]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import openai
+import psutil
 import pytest
 import torch
 from ray import serve
@@ -407,14 +406,9 @@ def test_a_dead_engine_is_noticed_and_replaced(client, served):
     """The last test here: it costs the replica."""
     wait_for(lambda: httpx.get(f"{served.url}/health", timeout=60).is_success, "health")
     before = health(served)["pid"]
-    engines = [
-        int(child)
-        for task in Path(f"/proc/{before}/task").iterdir()
-        for child in (task / "children").read_text().split()
-        if "EngineCore" in Path(f"/proc/{child}/cmdline").read_text()
-    ]
-    assert len(engines) == 1
-    os.kill(engines[0], signal.SIGKILL)
+    children = psutil.Process(before).children(recursive=True)
+    (engine,) = (child for child in children if "EngineCore" in " ".join(child.cmdline()))
+    engine.kill()
 
     def replaced() -> bool:
         try:

@@ -733,6 +733,17 @@ def test_an_adapter_streams_under_its_own_name(shared, adapters, run):
     assert items[-1].completion_tokens == 16
 
 
+def test_an_adapter_answers_under_the_name_that_it_is_asked_by(shared, adapters, run):
+    toy = adapters["x"]
+    texts = set()
+    for told, bears in (("x", "x"), ("new", "new"), (None, "new"), ("x", "x")):
+        answer = run(shared.ask(replace(wanted(toy), name=told)))
+        assert answer.variant == f"{bears}@{toy.digest[:12]}"
+        assert json.loads(answer.body)["model"] == answer.variant
+        texts.add(choice(answer)["text"])
+    assert len(texts) == 1
+
+
 def test_an_adapter_that_is_forgotten_has_to_be_told_of_again(shared, adapters, run):
     toy = adapters["z"]
     run(shared.forget(toy.digest))
@@ -779,6 +790,25 @@ def test_what_does_not_belong_on_the_base_is_refused(shared, adapters, run, tmp_
 def test_a_base_that_is_not_the_one_is_not_served(base_args, run):
     with pytest.raises(CheckpointError, match="pinned"):
         run(SharedReplica.start(base_args.model_copy(update={"digest": "0" * 64}), on_gpu=False))
+
+
+def test_another_name_is_a_new_face_of_what_is_loaded(adapters, base_args, run):
+    engine, toy = FakeEngine(), adapters["x"]
+    shelf = AdapterShelf(engine, places=1, base_digest=base_args.digest, max_rank=16)
+
+    async def face(name: str | None) -> Any:
+        async with shelf.holding(toy.digest, toy.folder, name) as face:
+            return face
+
+    async def visit() -> None:
+        async with shelf.holding(toy.digest, toy.folder) as old:
+            assert await face("new") == "new 1"
+            assert old == "x 1", "a request that has begun keeps its name"
+        assert await face(None) == "new 1"
+        await shelf.forget(toy.digest)
+
+    run(visit())
+    assert engine.done == ["load x 1", "prove x 1", "remove new 1"]
 
 
 def test_the_shelf_keeps_what_is_held_and_numbers_are_never_used_twice(adapters, base_args, run):

@@ -24,9 +24,7 @@ import yaml
 from server_helpers import Server
 from variant_folders import (
     FAST,
-    chief_of,
     deploy,
-    reading_variants,
     ready,
     variant,
     verdict_of,
@@ -60,18 +58,6 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with reading_variants(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def admin(server: Server) -> Iterator[Client]:
-    with chief_of(server) as client:
-        yield client
 
 
 @pytest.fixture

@@ -250,7 +250,11 @@ def test_each_model_is_run_and_closed_before_the_next(
     page = (repository / "gate/verdict.html").read_text()
     for text in ("nonsense 7", "answer 7", "Question 7?"):
         assert text in page
-    assert gate("--candidate", "alike", "--champion-run", "gate/runs/champion").exit_code == 0
+    before = ("--candidate", "alike", "--champion-run", "gate/runs/champion")
+    assert gate(*before, "--engine", "torch").exit_code == 0
+    another_way = gate(*before, "--engine", "torch", "--dtype", "bfloat16")
+    assert another_way.exit_code == 3
+    assert "were obtained in different ways" in another_way.output
     monkeypatch.setattr(Model, "generate", lambda *_: 1 / 0)
     assert gate("--candidate", "bad", "--champion", "good", "--no-cache").exit_code == 2
     assert events[-1].startswith("close")

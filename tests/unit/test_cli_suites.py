@@ -93,6 +93,19 @@ def test_fewer_items_than_the_minimum_are_said(made: Path) -> None:
     assert "fewer items than minimum_n (200)" in done.output
 
 
+def test_a_margin_that_nothing_can_show_is_said(tmp_path: Path) -> None:
+    suite("new", "mine", "--root", tmp_path)
+    made = tmp_path / "mine"
+    assert "warning" not in suite("lock", made).output
+    edit(made / "suite.yaml", "margin: 0.06", "margin: 0.03")
+    edit(made / "suite.yaml", "version: 0.1.0", "version: 0.2.0")
+    for command in ("lock", "check"):
+        done = suite(command, made)
+        assert done.exit_code == 0
+        assert "show no margin below 0.057, and 0.03 is asked for" in done.output
+        assert "about 124 items would do" in done.output
+
+
 def test_from_a_table(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_text("text,category\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(60)))

@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -189,7 +190,40 @@ def test_a_rate_that_may_be_low_by_chance_is_open_and_says_how_many_repeats():
     found = judge(suite, [0.8, *right(39)], right(40))
     assert found.outcome is Outcome.INCONCLUSIVE
     assert finding(found, Rule.RATES).items_needed > 10
-    assert judge(suite, [0.9, *right(39)], right(40)).outcome is Outcome.PASS
+    assert judge(suite, [1.0, *right(39)], right(40)).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("passed", "repeats", "outcome"),
+    [
+        (10, 10, Outcome.PASS),  # all: no stricter than a minimum of 1
+        (9, 10, Outcome.INCONCLUSIVE),  # the share that is asked for, and no proof of it
+        (45, 45, Outcome.PASS),
+        (44, 45, Outcome.INCONCLUSIVE),
+        (45, 46, Outcome.PASS),
+        (39, 50, Outcome.FAIL),
+        (42, 50, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_a_rate_below_one_is_shown(passed, repeats, outcome):
+    suite = make_suite(40, layer="behavioural", repeats=repeats, minimum_rate=0.9)
+    found = judge(suite, [passed / repeats, *right(39)], right(40))
+    assert found.outcome is outcome
+    words = {Outcome.INCONCLUSIVE: "1 of 40 probes are not shown to pass in at least 0.9 of their"}
+    assert words.get(outcome, "") in str(found.reasons)
+
+
+@pytest.mark.parametrize("repeats", [10, 60])
+def test_a_probe_at_its_minimum_errs_as_often_as_is_said(repeats):
+    suite = make_suite(1, layer="behavioural", repeats=repeats, minimum_rate=0.9, minimum_n=1)
+    chances = stats.binom.pmf(np.arange(repeats + 1), repeats, 0.9)
+    found = [judge(suite, [n / repeats], right(1)).outcome for n in range(repeats + 1)]
+    passes, fails = (
+        sum(chance for chance, each in zip(chances, found, strict=True) if each is kind)
+        for kind in (Outcome.PASS, Outcome.FAIL)
+    )
+    assert passes <= max(0.05, 0.9**repeats) + 1e-12
+    assert fails <= 0.05
 
 
 # A champion, or none
@@ -414,6 +448,28 @@ def test_results_that_do_not_belong_together_are_refused():
     _refused(suite, mixed, None, "of several models", suites=[suite, other])
     with pytest.raises(EvaluationError, match="there are no suites"):
         decide([], None, [])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("engine", "torch", "engine fake and torch"),
+        ("version", "2", "version 1 and 2"),
+        ("device", "cuda", "device cpu and cuda"),
+        ("setup", "f" * 64, "setup usual and ffffffffffff$"),
+    ],
+)
+def test_results_that_were_obtained_in_different_ways_are_refused(field, value, told):
+    suite = make_suite()
+    ours, theirs = make_run(suite, right(100)), make_run(suite, right(100), "champion")
+    conditions = theirs.conditions.model_copy(update={field: value})
+    other = theirs.model_copy(update={"conditions": conditions})
+    with pytest.raises(EvaluationError, match="of the champion were obtained in") as e:
+        decide([ours], [other], [suite])
+    assert re.search(told, str(e.value.got))
+    assert "Run both the same way" in str(e.value)
+    with pytest.raises(EvaluationError, match="candidate and of the base were obtained in"):
+        decide([ours], [theirs], [suite], base=[other])
 
 
 def test_items_missing_on_one_side_or_in_another_order_are_refused():

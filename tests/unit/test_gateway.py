@@ -21,9 +21,7 @@ import requests
 from server_helpers import Actor, Server
 from variant_folders import (
     FAST,
-    chief_of,
     deploy,
-    reading_variants,
     ready,
     variant,
     wait_for,
@@ -38,18 +36,6 @@ from ztom.errors import ServerError
 from ztom.ledger.deployments import NewDeployment
 
 CHAT = [{"role": "user", "content": "How do I open a file?"}]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with reading_variants(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def admin(server: Server) -> Iterator[Client]:
-    with chief_of(server) as client:
-        yield client
 
 
 @pytest.fixture

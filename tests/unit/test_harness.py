@@ -137,6 +137,23 @@ def test_known_answers_are_not_asked_for_again(cache: AnswerCache) -> None:
     assert engine.count == 12
 
 
+def test_results_say_how_they_were_obtained() -> None:
+    suite, other = make_suite(), ModelRef(name="other", digest="2" * 64)
+    run = run_suite(ScriptedEngine(echo), suite, MODEL, setup="usual")
+    assert run.conditions.model_dump() == {
+        "engine": "scripted",
+        "version": "1",
+        "device": "cpu",
+        "setup": "usual",
+    }
+    # What a model is stored in belongs to the model; how it is run does not.
+    stored = ScriptedEngine(echo, info=replace(INFO, dtype="bfloat16"))
+    assert run_suite(stored, suite, other, setup="usual").conditions == run.conditions
+    for info, setup in ((replace(INFO, version="2"), "usual"), (INFO, "unusual")):
+        differs = run_suite(ScriptedEngine(echo, info=info), suite, other, setup=setup)
+        assert differs.conditions != run.conditions
+
+
 def test_the_same_name_with_other_weights_finds_nothing(cache: AnswerCache) -> None:
     before, after = ScriptedEngine(echo), ScriptedEngine(lambda *_: "changed")
     first = run_suite(before, make_suite(), MODEL, cache=cache)

@@ -80,6 +80,29 @@ def test_suites_are_locked_and_hold_nothing_that_the_search_sees(folder):
         make(folder, holdout="holdout.jsonl", suites=["suites"])
 
 
+def test_suites_hold_nothing_that_a_guardrail_searches_with(folder):
+    guardrail = {"name": "other", "stimuli": "other.jsonl", "error": "token_f1"}
+    ready = make(folder, guardrails=[guardrail])
+    searched = ready.work.data[1].stimuli[0].prompt
+    held = ready.guardrail_holdouts["other"][0].prompt
+    suite = folder / "suites" / "mine"
+    suite.mkdir(parents=True)
+    settings = {"name": "mine", "layer": "task", "metric": "exact_match", "owner": "me"}
+
+    def lock(prompt, version):
+        item = {"id": "a", "input": prompt, "target": "b"}
+        (suite / "items.jsonl").write_text(json.dumps(item) + "\n")
+        (suite / "suite.yaml").write_text(yaml.safe_dump(settings | {"version": version}))
+        lock_suite(suite)
+
+    lock(held, "1.0.0")
+    assert make(folder, guardrails=[guardrail], suites=["suites"]).suites
+    lock(searched, "2.0.0")
+    with pytest.raises(LeakageError, match="1 of 1 items are in what guardrail other searches"):
+        make(folder, guardrails=[guardrail], suites=["suites"])
+    assert make(folder, suites=["suites"]).suites
+
+
 def test_subsample_is_stable(folder):
     ten = make(folder, holdout="holdout.jsonl", max_search_stimuli=10).work.data[0].stimuli
     eleven = make(folder, holdout="holdout.jsonl", max_search_stimuli=11).work.data[0].stimuli

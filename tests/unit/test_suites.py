@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from ztom.errors import EvaluationError
 from ztom.evaluation.checks import passes
+from ztom.evaluation.digests import canonical, item_digest, settings_digest
 from ztom.evaluation.files import load_suite, load_suites
 from ztom.evaluation.lock import compare, load_locked, lock_changes, lock_of, lock_suite
 from ztom.evaluation.scaffold import example_folder, example_names, new_suite
@@ -495,6 +497,97 @@ def test_a_lock_that_cannot_be_written_leaves_the_old_one(
         lock_suite(tmp_path)
     assert (tmp_path / "suite.lock").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 3
+
+
+# --- code ---------------------------------------------------------------------------------------
+
+CODE = "def score(*lists):\n    return [1.0 for _ in lists[0]]\n"
+
+
+def own(folder: Path, function: str = "check:score", **settings: Any) -> Path:
+    return write(folder, metric="user", labels=None, function=function, **settings)
+
+
+@pytest.mark.parametrize(
+    ("function", "file"),
+    [
+        ("check:score", "check.py"),
+        ("check:score", "check/__init__.py"),
+        ("parts.check:score", "parts/check.py"),
+    ],
+)
+def test_code_beside_the_suite_is_locked(tmp_path: Path, function: str, file: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(CODE)
+    locked = lock_suite(own(tmp_path, function))
+    assert locked.code == hashlib.sha256(CODE.encode()).hexdigest()
+    assert load_locked(tmp_path).digest == locked.digest
+    (tmp_path / file).write_text(CODE + "# another\n")
+    assert load_suite(tmp_path).digest != locked.digest
+    assert list(lock_changes(tmp_path).lines()) == ["the function's code changed"]
+    for refused in (load_locked, lock_suite):
+        with pytest.raises(EvaluationError, match="the function's code changed"):
+            refused(tmp_path)
+    own(tmp_path, function, version="2.0.0")
+    assert lock_suite(tmp_path).code != locked.code
+    load_locked(tmp_path)
+
+
+def test_a_package_comes_before_a_file_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "check.py").write_text(CODE)
+    (tmp_path / "check").mkdir()
+    (tmp_path / "check" / "__init__.py").write_text(CODE + "# package\n")
+    before = load_suite(own(tmp_path)).code
+    (tmp_path / "check.py").write_text("")
+    assert load_suite(tmp_path).code == before
+    assert before == hashlib.sha256((CODE + "# package\n").encode()).hexdigest()
+
+
+def test_code_from_elsewhere_is_in_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "unrelated.py").write_text(CODE)
+    locked = lock_suite(own(tmp_path))
+    assert locked.code is None
+    assert "code" not in (tmp_path / "suite.lock").read_text()
+    (tmp_path / "check.py").write_text(CODE)
+    with pytest.raises(EvaluationError, match="the function's code changed"):
+        load_locked(tmp_path)
+
+
+def test_suites_without_code_keep_their_digests(tmp_path: Path) -> None:
+    (tmp_path / "check.py").write_text(CODE)
+    suite = load_suite(write(tmp_path))
+    assert suite.code is None
+    items = {item.id: item_digest(item) for item in suite.items}
+    whole = {
+        "version": suite.config.version,
+        "settings": settings_digest(suite.config),
+        "items": list(items.items()),
+    }
+    assert suite.digest == hashlib.sha256(canonical(whole)).hexdigest()
+
+
+def test_a_lock_whose_code_was_edited_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "check.py").write_text(CODE)
+    locked = lock_suite(own(tmp_path))
+    file = tmp_path / "suite.lock"
+    file.write_text(file.read_text().replace(str(locked.code), "0" * 64))
+    with pytest.raises(EvaluationError, match="hold together"):
+        load_locked(tmp_path)
+
+
+def test_code_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "check.py").write_text(CODE)
+    own(tmp_path)
+    read_bytes = Path.read_bytes
+
+    def broken(self: Path) -> bytes:
+        if self.name == "check.py":
+            raise OSError(5, "Input/output error")
+        return read_bytes(self)
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with pytest.raises(EvaluationError, match=r"check\.py cannot be read: Input/output error"):
+        load_suite(tmp_path)
 
 
 def test_long_lists_of_changes_are_cut(tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
@@ -15,7 +13,6 @@ from variant_folders import (
     ZEROS,
     chief_of,
     deploy,
-    reading_variants,
     ready,
     variant,
     variants_config,
@@ -24,18 +21,6 @@ from variant_folders import (
 
 from ztom.client import Client
 from ztom.errors import ConfigError, ServerError
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with reading_variants(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def admin(server: Server) -> Iterator[Client]:
-    with chief_of(server) as client:
-        yield client
 
 
 def key_of(session: requests.Session) -> str:

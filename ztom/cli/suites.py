@@ -75,6 +75,7 @@ def from_csv(
         floor=floor,
     )
     _say(f"{_short(made)} in {output}, locked")
+    _warn(made)
 
 
 @suite.command()
@@ -89,9 +90,7 @@ def lock(
         locked = lock_suite(folder)
         what = f"{len(locked.items)} items, {locked.digest[:12]}"
         _say(f"{locked.name} {locked.version} locked: {what}")
-        needed = load_suite(folder).config.minimum_n
-        if len(locked.items) < needed:
-            _say(f"warning: fewer items than minimum_n ({needed}): they decide nothing")
+        _warn(load_suite(folder))
 
 
 @suite.command()
@@ -135,6 +134,7 @@ def _check(folder: Path) -> int:
         return _unreadable(error)
     if not changes.any:
         _say(f"{folder}: {changes.new_version} is what its lock says")
+        _warn(load_suite(folder))
         return _SAME
     for line in changes.lines():
         _say(f"{folder}: {line}")
@@ -162,6 +162,13 @@ def _unreadable(error: EvaluationError) -> int:
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     console.print(f"{type(error).__name__}: {error}", style="red", soft_wrap=True)
     return _UNREADABLE
+
+
+def _warn(made: Suite) -> None:
+    from ztom.evaluation.attainable import warnings
+
+    for line in warnings(made):
+        _say(f"warning: {line}")
 
 
 def _short(made: Suite) -> str:

@@ -1,7 +1,7 @@
 """Results of several models on a suite, item by item side by side, or a refusal.
 
 What does not belong together is never compared: another version of the suite, other items, results
-of several models under one name.
+of several models under one name, answers that were obtained in different ways.
 """
 
 from __future__ import annotations
@@ -79,13 +79,8 @@ class Aligned:
 
     @cached_property
     def cluster_of(self) -> Ints:
-        """Number of each item's cluster, shape (items,); without one it is its own."""
-        names = [
-            ("item", item.id) if item.cluster_id is None else ("cluster", item.cluster_id)
-            for item in self.items
-        ]
-        number = {name: index for index, name in enumerate(sorted(set(names)))}
-        return np.array([number[name] for name in names], dtype=np.intp)
+        """See `clusters_of`."""
+        return clusters_of(self.items)
 
     @property
     def slices(self) -> dict[str, Ints]:
@@ -121,6 +116,21 @@ def align(
         _align_suite(by_name[name], ours[name], theirs.get(name), bases.get(name))
         for name in sorted(by_name)
     )
+
+
+def clusters_of(items: Sequence[Item]) -> Ints:
+    """Number of each item's cluster, shape (items,); without one it is its own."""
+    names = [
+        ("item", item.id) if item.cluster_id is None else ("cluster", item.cluster_id)
+        for item in items
+    ]
+    number = {name: index for index, name in enumerate(sorted(set(names)))}
+    return np.array([number[name] for name in names], dtype=np.intp)
+
+
+def effective_clusters(cluster_of: Ints) -> int:
+    """Clusters of equal size that would say as much; see `ztom.evaluation.resampling`."""
+    return int(cluster_of.size**2 // np.square(np.bincount(cluster_of)).sum())
 
 
 def scores(config: SuiteConfig, results: Sequence[ItemResult], cluster_of: Ints) -> Scores:
@@ -182,6 +192,9 @@ def _align_suite(
     if len({item.id for item in items}) != len(items):
         twice = sorted({one.id for one, other in pairwise(items) if one.id == other.id})
         raise EvaluationError(f"suite {suite.config.name}: ids are not unique", got=twice[:3])
+    for who, other in (("the champion", champion), ("the base", base)):
+        if other is not None:
+            _check_conditions(suite, candidate, other, who)
     return Aligned(
         suite=suite,
         items=items,
@@ -204,6 +217,24 @@ def _side(suite: Suite, run: SuiteRun, who: str) -> Side:
     for result in run.items:
         _check_result(suite.config, result, told=told)
     return Side(run.model, tuple(sorted(run.items, key=lambda result: result.id)))
+
+
+def _check_conditions(suite: Suite, candidate: SuiteRun, other: SuiteRun, who: str) -> None:
+    """Refuse to compare what two ways of running models may have made."""
+    ours, theirs = candidate.conditions.model_dump(), other.conditions.model_dump()
+    different = [
+        f"{name} {ours[name][:12]} and {theirs[name][:12]}"
+        for name in ours
+        if ours[name] != theirs[name]
+    ]
+    if different:
+        raise EvaluationError(
+            f"suite {suite.config.name}: the results of the candidate and of {who} were obtained "
+            "in different ways",
+            got="; ".join(different),
+            expected="one engine, version, device and setup (dtype, chat template, length)",
+            fix="Run both the same way, with the same options of `ztom eval` or `ztom gate`.",
+        )
 
 
 def _check_ids(expected: list[str], got: list[str], *, told: str) -> None:

@@ -2,7 +2,9 @@
 
 ``item``     sha256 of the item's canonical JSON (sorted keys, no white space, UTF-8)
 ``settings`` the same of the settings without the version
-``suite``    sha256 over the version, the settings' digest, and id and digest of every item in order
+``suite``    sha256 over the version, the settings' digest, id and digest of every item in order,
+             and the digest of the metric's code where that is the suite's own
+             (`ztom.evaluation.own_code`)
 
 The last one follows from the first two, so that a lock can be checked without the files.
 """
@@ -34,15 +36,19 @@ def settings_digest(config: SuiteConfig) -> str:
     return _sha256(config.model_dump(mode="json", exclude={"version"}))
 
 
-def suite_digest(version: str, settings: str, items: Mapping[str, str]) -> str:
+def suite_digest(
+    version: str, settings: str, items: Mapping[str, str], *, code: str | None = None
+) -> str:
     """sha256 of a whole suite, lower-case hex.
 
     Args:
         version: Of the suite.
         settings: Their digest.
         items: The items' digests by id, in the order of the file.
+        code: sha256 of the metric's code; None where the suite has none of its own.
     """
-    return _sha256({"version": version, "settings": settings, "items": list(items.items())})
+    whole = {"version": version, "settings": settings, "items": list(items.items())}
+    return _sha256(whole if code is None else {**whole, "code": code})
 
 
 def _sha256(value: object) -> str:

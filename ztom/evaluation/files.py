@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from ztom.errors import EvaluationError, StimuliError
 from ztom.evaluation.checks import check_forms
 from ztom.evaluation.digests import item_digest, settings_digest, suite_digest
+from ztom.evaluation.own_code import code_digest
 from ztom.evaluation.strict_yaml import parse_yaml
 from ztom.evaluation.suite import Item, Suite, SuiteConfig, Turn
 from ztom.evaluation.targets import check_targets
@@ -51,8 +52,9 @@ def load_suite(folder: Path) -> Suite:
         check_targets(items, config, places=places, settings=Place(settings, 1))
         _check_prompts(items, config, places=places, settings=Place(settings, 1))
     digests = {item.id: item_digest(item) for item in items}
-    digest = suite_digest(config.version, settings_digest(config), digests)
-    return Suite(config=config, items=items, digest=digest)
+    code = code_digest(folder, config)
+    digest = suite_digest(config.version, settings_digest(config), digests, code=code)
+    return Suite(config=config, items=items, digest=digest, code=code)
 
 
 def load_suites(root: Path) -> tuple[Suite, ...]:

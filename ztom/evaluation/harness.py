@@ -25,7 +25,7 @@ from ztom.evaluation.cases import Case, Metric, Scored
 from ztom.evaluation.found import FoundSuite
 from ztom.evaluation.metrics import build_metric
 from ztom.evaluation.questions import Asking, Question
-from ztom.evaluation.results import ItemResult, ModelRef, SuiteRun
+from ztom.evaluation.results import Conditions, ItemResult, ModelRef, SuiteRun
 from ztom.evaluation.suite import Item, Suite
 from ztom.evaluation.templates import PromptTemplate
 from ztom.settings import Settings
@@ -104,6 +104,7 @@ def run_suite(
         suite=ref_of(suite),
         model=model,
         key=origin.run_key(suite.digest),
+        conditions=_conditions(engine, setup),
         items=items,
         seconds=time.perf_counter() - began if asked else 0.0,
     )
@@ -141,6 +142,11 @@ def run_suites(
                 progress=partial(progress, each.suite.config.name),
             )
             yield run_suite(engine, each.suite, model, setup=setup, cache=cache, options=options)
+
+
+def _conditions(engine: Engine, setup: str) -> Conditions:
+    info = engine.info
+    return Conditions(engine=info.name, version=info.version, device=info.device, setup=setup)
 
 
 class _Run:

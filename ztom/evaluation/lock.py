@@ -1,8 +1,10 @@
 """``suite.lock``: what a suite was when its version was agreed on.
 
 JSON with the version, the digest of the settings, the digest of each item by id in the order of the
-file, and the digest over all that. Results of one version are comparable only as long as the items
-are the same, therefore: other items or settings take a higher version, and only then another lock.
+file, that of the metric's code where it lies in the suite's folder (`ztom.evaluation.own_code`: the
+file alone, not what it imports), and the digest over all that. Results of one version are
+comparable only as long as the items are the same, therefore: other items, settings or code take a
+higher version, and only then another lock.
 
 The lock keeps honest people honest. Whoever can write the folder can write the lock too: it is the
 review of a changed lock, and the digest on record with every result, that tell.
@@ -46,6 +48,7 @@ class Lock(BaseModel):
         version: Of the suite.
         settings: Digest of the settings.
         items: Digest of each item by id, in the order of the file.
+        code: Digest of the file with the suite's function; absent where none lies in its folder.
         digest: Over all these; that of the suite.
     """
 
@@ -56,6 +59,7 @@ class Lock(BaseModel):
     version: SemanticVersion
     settings: Digest
     items: dict[str, Digest]
+    code: Digest | None = None
     digest: Digest
 
 
@@ -67,6 +71,7 @@ class Changes:
         old_version: Before.
         new_version: After.
         settings: Some setting other than the version changed.
+        code: The code of the suite's function changed, came or went.
         added: Ids of new items.
         removed: Ids of items that are gone.
         changed: Ids of items that are not what they were.
@@ -76,6 +81,7 @@ class Changes:
     old_version: str
     new_version: str
     settings: bool
+    code: bool
     added: tuple[str, ...]
     removed: tuple[str, ...]
     changed: tuple[str, ...]
@@ -84,7 +90,14 @@ class Changes:
     @property
     def content(self) -> bool:
         """Something other than the version changed."""
-        return bool(self.settings or self.added or self.removed or self.changed or self.reordered)
+        return bool(
+            self.settings
+            or self.code
+            or self.added
+            or self.removed
+            or self.changed
+            or self.reordered
+        )
 
     @property
     def any(self) -> bool:
@@ -102,6 +115,8 @@ class Changes:
             yield f"version: {self.old_version} -> {self.new_version}"
         if self.settings:
             yield "settings changed"
+        if self.code:
+            yield "the function's code changed"
         for word, ids in (
             ("added", self.added),
             ("removed", self.removed),
@@ -129,6 +144,7 @@ def lock_of(suite: Suite) -> Lock:
         version=suite.config.version,
         settings=settings_digest(suite.config),
         items={item.id: item_digest(item) for item in suite.items},
+        code=suite.code,
         digest=suite.digest,
     )
 
@@ -140,6 +156,7 @@ def compare(old: Lock, new: Lock) -> Changes:
         old_version=old.version,
         new_version=new.version,
         settings=old.settings != new.settings,
+        code=old.code != new.code,
         added=tuple(item for item in new.items if item not in old.items),
         removed=tuple(item for item in old.items if item not in new.items),
         changed=tuple(item for item in stayed if old.items[item] != new.items[item]),
@@ -177,7 +194,7 @@ def lock_suite(folder: Path) -> Lock:
             return new
         if not changes.raised:
             raise _changed(folder, changes)
-    write_document(path, f"{new.model_dump_json(indent=1)}\n")
+    write_document(path, f"{new.model_dump_json(indent=1, exclude_none=True)}\n")
     return new
 
 
@@ -221,7 +238,7 @@ def read_lock(path: Path) -> Lock:
         lock = Lock.model_validate(content)
     except ValidationError as error:
         raise EvaluationError(f"{path} is not a suite's lock", got=problems(error)) from None
-    if lock.digest != suite_digest(lock.version, lock.settings, lock.items):
+    if lock.digest != suite_digest(lock.version, lock.settings, lock.items, code=lock.code):
         raise EvaluationError(
             f"{path} does not hold together: its digest is not that of its entries",
             fix="It was edited or merged by hand: take back the one that was locked.",

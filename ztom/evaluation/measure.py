@@ -11,8 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ztom.evaluation.aligned import WITH_PARTS, Aligned, Ints, Side, scores, sums
-from ztom.evaluation.resampling import difference, metric, resample, share
+from ztom.evaluation.aligned import (
+    WITH_PARTS,
+    Aligned,
+    Ints,
+    Side,
+    effective_clusters,
+    scores,
+    sums,
+)
+from ztom.evaluation.resampling import Classes, difference, metric, resample, share
 from ztom.evaluation.statistics import (
     Floats,
     PairedDifference,
@@ -21,6 +29,7 @@ from ztom.evaluation.statistics import (
     mcnemar,
     sign_flip,
 )
+from ztom.scoring.protocol import Scores
 from ztom.scoring.scores import MacroF1Scores
 
 
@@ -135,7 +144,7 @@ def _resampled(
     by_item = isinstance(models[0], MacroF1Scores)
     draws = resample(models, cluster_of if by_item else np.arange(clusters), seed=seed)
     n = cluster_of.size
-    effective = n**2 // int(np.square(np.bincount(cluster_of)).sum())
+    effective = effective_clusters(cluster_of)
     is_mean = aligned.suite.config.metric not in WITH_PARTS
 
     def least(values: Floats) -> float:
@@ -143,7 +152,12 @@ def _resampled(
 
     found = {
         who: share(
-            float(metric(model)[0]), drawn, clusters=effective, n=n, least=least(side.values)
+            float(metric(model)[0]),
+            drawn,
+            _classes(model, clusters=effective),
+            clusters=effective,
+            n=n,
+            least=least(side.values),
         )
         for (who, side), model, drawn in zip(sides.items(), models, draws, strict=True)
     }
@@ -153,6 +167,17 @@ def _resampled(
             found["candidate"], found["champion"], changes, least=least(changes)
         )
     return dict(found)
+
+
+def _classes(model: Scores, *, clusters: int) -> Classes:
+    """What the metric is the sum of; classes share the clusters by their items."""
+    if not isinstance(model, MacroF1Scores):
+        return Classes.one(float(metric(model)[0]), clusters)
+    items = np.bincount(model.expected, minlength=model.classes)
+    parts, most = model.by_class()
+    # What no item belongs to is predicted only, and adds nothing that could be lost.
+    there = np.flatnonzero(items)
+    return Classes(parts[there], most, clusters * items[there] / items.sum())
 
 
 def _compared(

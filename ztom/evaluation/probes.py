@@ -1,10 +1,15 @@
 """The rule of behavioural suites: every probe passes often enough.
 
-The observed share of a probe's repeats has to be ``minimum_rate``: that is a rule about what was
-seen, and one repeat shows little about the rest. So the verdict says with each rate what the data
-exclude (Clopper-Pearson, `ztom.evaluation.statistics`), and a rate that is too low is a failure
-where that is beyond chance, and inconclusive where it is not. With a minimum of 1, one failed
-repeat is proof. A probe that flakes at 50 % passes r repeats at 1 with probability 2^-r.
+A probe passes where all its repeats did, or where the lower bound of its rate (Clopper-Pearson,
+`ztom.evaluation.statistics`, at alpha) reaches ``minimum_rate``. It fails where the upper bound is
+lower than that, and is inconclusive in between, with the repeats that would decide it. A probe
+whose rate is exactly the minimum fails with a probability of alpha at most, and passes with alpha
+or, where that is more, minimum_rate^repeats.
+
+That all repeats pass is what a minimum of 1 asks for, and one failed repeat is its disproof. Lower
+minima must not ask for more: 10 of 10 are no proof of 0.9 (the bound is 0.741) and pass. With one
+repeat failed, 0.9 takes 46, and 0.8 takes 22. A probe that flakes at 50 % passes r repeats at 1
+with probability 2^-r.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 from ztom.evaluation.aligned import Aligned, is_scored
 from ztom.evaluation.results import ItemResult
-from ztom.evaluation.statistics import Proportion
+from ztom.evaluation.statistics import Estimate, Proportion
 from ztom.evaluation.suite import SuiteConfig
 from ztom.evaluation.verdict import Finding, Outcome, ProbeRate, Rule, worst
 
@@ -35,18 +40,20 @@ def rates_of(aligned: Aligned) -> Iterator[ProbeRate]:
 
 def all_rates(config: SuiteConfig, rates: Sequence[ProbeRate]) -> Finding:
     """What the rates say together."""
-    low = [rate for rate in rates if rate.outcome is not Outcome.PASS]
     outcome = worst(tuple(rate.outcome for rate in rates))
-    if not low:
+    if outcome is Outcome.PASS:
         least = min(rates, key=lambda rate: rate.rate.value)
         told = f"each of {len(rates):,} probes passed in at least {config.minimum_rate:g} of its "
         told += f"repeats; lowest: {_told(least)}, which shows a rate above {least.rate.low:.3g}"
         return Finding(rule=Rule.RATES, outcome=outcome, reason=told)
-    told = f"{len(low):,} of {len(rates):,} probes passed in fewer than {config.minimum_rate:g} of "
-    told += f"their repeats: {', '.join(_told(rate) for rate in low[:3])}"
-    told += f" and {len(low) - 3:,} more" if len(low) > 3 else ""
-    needed = [_needed(config, rate) for rate in low if rate.outcome is Outcome.INCONCLUSIVE]
-    most = None if outcome is Outcome.FAIL else max((n for n in needed if n), default=None)
+    chosen = [rate for rate in rates if rate.outcome is outcome]
+    failed = outcome is Outcome.FAIL
+    word = "passed in fewer than" if failed else "are not shown to pass in at least"
+    told = f"{len(chosen):,} of {len(rates):,} probes {word} {config.minimum_rate:g} of "
+    told += f"their repeats: {', '.join(_told(rate) for rate in chosen[:3])}"
+    told += f" and {len(chosen) - 3:,} more" if len(chosen) > 3 else ""
+    needed = [] if failed else [n for n in (_needed(config, rate) for rate in chosen) if n]
+    most = max(needed, default=None)
     told += f"; about {most:,} repeats would decide it" if most else ""
     return Finding(rule=Rule.RATES, outcome=outcome, reason=told, items_needed=most)
 
@@ -55,19 +62,21 @@ def _rate(config: SuiteConfig, ours: ItemResult, theirs: ItemResult | None) -> P
     value = ours.value or 0.0
     passed = round(value * ours.repeats)
     rate = Proportion(passed, ours.repeats).estimate(config.alpha)
-    if reaches(value, config.minimum_rate):
-        outcome = Outcome.PASS
-    else:
-        shown = rate.high < config.minimum_rate
-        outcome = Outcome.FAIL if shown else Outcome.INCONCLUSIVE
     return ProbeRate(
         id=ours.id,
-        outcome=outcome,
+        outcome=_outcome(rate, config.minimum_rate),
         passed=passed,
         repeats=ours.repeats,
         rate=rate,
         champion=theirs.value if theirs and is_scored(theirs) else None,
     )
+
+
+def _outcome(rate: Estimate, least: float) -> Outcome:
+    """See the module; a value of 1 is all repeats."""
+    if rate.value == 1.0 or rate.low >= least - _ROUNDING:
+        return Outcome.PASS
+    return Outcome.FAIL if rate.high < least else Outcome.INCONCLUSIVE
 
 
 def _needed(config: SuiteConfig, rate: ProbeRate) -> int | None:

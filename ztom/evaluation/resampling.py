@@ -32,6 +32,18 @@ worse by exactly the margin, 45 % passed where 3 % of answers worth 0.8 had beco
 moved by 0.02, with 30 items, and 27 % where 2 % of 50 clusters were lost as a whole and 5 % of the
 other items changed; with it none did.
 
+That is right for a mean. A macro-F1 gives every class the same weight: one item of a class that has
+no other moves it by 1/K, and is missing in every third resample without a trace. So what has not
+been seen is looked for class by class (`ztom.evaluation.unseen`), each with its items' share of the
+G clusters. How often both lower bounds, of the metric and of the difference to a champion that is
+right throughout, lay above the truth, in percent, 1,000 simulations each of 4 classes, the last one
+the rare one, 5 wanted:
+
+    items of a class        32, 4        33, 1        32, 4
+    right, rare / others    0.8 / 0.97   0.5 / 0.97   1 / 0.99, errors name the rare class
+    as one class            16           50           36
+    class by class           0            0            0
+
 For a difference, answers count as lost or gained by one typical change: the mean squared change
 over the mean absolute one, 1 for right and wrong. Of candidates that are worse by exactly a margin
 of 0.05, all items of a cluster changing at once and 2 % being gained, percentiles passed 22 % with
@@ -42,7 +54,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +62,7 @@ from scipy.special import ndtri, stdtr, stdtrit
 
 from ztom.evaluation.planning import FARTHEST
 from ztom.evaluation.statistics import Estimate, Floats, Method, PairedDifference, Proportion
+from ztom.evaluation.unseen import Unseen
 from ztom.scoring.protocol import Scores
 from ztom.scoring.statistics import _resample_counts, expanded_tail
 
@@ -63,6 +76,26 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
+class Classes:
+    """The classes of items whose parts a metric, or a difference of metrics, is the sum of.
+
+    Attributes:
+        parts: What each adds, shape (classes,).
+        most: What one can add to a metric at most.
+        clusters: Independent clusters of each, positive, shape (classes,).
+    """
+
+    parts: Floats
+    most: float
+    clusters: Floats
+
+    @classmethod
+    def one(cls, value: float, clusters: int) -> Classes:
+        """Of a mean: all items are alike."""
+        return cls(np.array([value]), 1.0, np.array([float(clusters)]))
+
+
+@dataclass(frozen=True)
 class Resampled:
     """A metric, or a difference of metrics, with its values on the resamples.
 
@@ -73,6 +106,7 @@ class Resampled:
         n: Items.
         worth: Independent answers that say as much.
         worst: What it may be on clusters that were not seen.
+        classes: What it is the sum of.
         scale: By which the bounds of ``worth`` are multiplied.
     """
 
@@ -82,14 +116,13 @@ class Resampled:
     n: int
     worth: Proportion | PairedDifference
     worst: float
+    classes: Classes
     scale: float = 1.0
 
     def estimate(self, alpha: float) -> Estimate:
         """Expanded percentiles, at least as wide as the bounds of ``worth``; see the module."""
         like = self.worth.estimate(alpha)
-        seen = alpha ** (1.0 / self.clusters)
-        unseen = seen * self.value + (1.0 - seen) * self.worst
-        low = min(self.value, unseen, self.scale * like.low)
+        low = min(self.value, self._unseen.low(alpha), self.scale * like.low)
         high = max(self.value, self.scale * like.high)
         if self.clusters >= 2:
             left, right = self.percentiles(alpha)
@@ -119,24 +152,32 @@ class Resampled:
             return None
         times = answers / self.worth.n
         if self.worst < threshold < self.value:
-            seen = (threshold - self.worst) / (self.value - self.worst)
-            times = max(times, math.log(alpha) / math.log(seen) / self.clusters)
+            times = max(times, self._unseen.times(threshold, alpha))
         return math.ceil(times * self.n * (1.0 - _ROUNDING)) if times <= FARTHEST else None
 
+    @property
+    def _unseen(self) -> Unseen:
+        losses = self.classes.parts - self.worst * self.classes.most
+        return Unseen(self.value, losses, self.classes.clusters)
 
-def share(value: float, draws: Floats, *, clusters: int, n: int, least: float) -> Resampled:
+
+def share(
+    value: float, draws: Floats, classes: Classes, *, clusters: int, n: int, least: float
+) -> Resampled:
     """A metric.
 
     Args:
         value: On the data itself.
         draws: On each resample.
+        classes: What it is the sum of.
         clusters: Independent clusters of equal size that would say as much.
         n: Items.
         least: Variance that it would have if items were independent; 0 where that is not known.
     """
     variance = max(float(draws.var()), least)
     worth = _worth(value * (1.0 - value), variance, clusters=clusters)
-    return Resampled(value, draws, clusters, n, Proportion(value * worth, worth), worst=0.0)
+    worth_of = Proportion(value * worth, worth)
+    return Resampled(value, draws, clusters, n, worth_of, worst=0.0, classes=classes)
 
 
 def difference(ours: Resampled, theirs: Resampled, changes: Floats, *, least: float) -> Resampled:
@@ -157,7 +198,11 @@ def difference(ours: Resampled, theirs: Resampled, changes: Floats, *, least: fl
     worth = _worth(changed - net**2, variance, clusters=ours.clusters)
     lost, gained = (worth * max(0.0, changed + sign * net) / 2.0 for sign in (-1.0, 1.0))
     paired = PairedDifference(lost, gained, worth)
-    return Resampled(value, draws, ours.clusters, ours.n, paired, worst=-1.0, scale=scale)
+    parts = ours.classes.parts - theirs.classes.parts
+    classes = replace(theirs.classes, parts=parts)
+    return Resampled(
+        value, draws, ours.clusters, ours.n, paired, worst=-1.0, classes=classes, scale=scale
+    )
 
 
 def _worth(spread: float, variance: float, *, clusters: int) -> float:

@@ -43,6 +43,28 @@ class ModelRef(BaseModel):
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class Conditions(BaseModel):
+    """How answers were obtained, as far as they depend on it: what both sides must have in common.
+
+    What a model brings along is no part of it: its tokenizer, its chat template, and the dtype it
+    is stored in where it is run in that.
+
+    Attributes:
+        engine: Its name.
+        version: Of the library underneath.
+        device: ``cpu`` or ``cuda``.
+        setup: Digest of how it is set up (`ztom.evaluation.models.setup_digest`): dtype as asked
+            for, whether the chat template is applied, maximal length and the like.
+    """
+
+    model_config = _FROZEN
+
+    engine: str
+    version: str
+    device: str
+    setup: str
+
+
 class ItemResult(BaseModel):
     """What a model did on one item.
 
@@ -75,6 +97,7 @@ class SuiteRun(BaseModel):
 
     Attributes:
         key: Of the cache: everything that the answers depend on.
+        conditions: Those of them that are neither model nor suite.
         seconds: What it took; 0 when every answer was known already.
     """
 
@@ -83,5 +106,6 @@ class SuiteRun(BaseModel):
     suite: SuiteRef
     model: ModelRef
     key: str
+    conditions: Conditions
     items: tuple[ItemResult, ...]
     seconds: float = Field(default=0.0, ge=0.0)

@@ -2,9 +2,9 @@
 
 **task**: the metric's lower bound reaches the floor, and the lower bound of candidate - champion
 reaches -margin. **frozen**: no harm is shown, and what was seen is within the margin
-(`ztom.evaluation.tested`). **behavioural**: every probe passed in at least ``minimum_rate`` of its
-repeats (`ztom.evaluation.probes`). In every layer the items marked ``must_pass`` are right: value
-1, or the rate of a probe.
+(`ztom.evaluation.tested`). **behavioural**: every probe passed in all of its repeats, or is shown
+to pass in ``minimum_rate`` of them (`ztom.evaluation.probes`). In every layer the items marked
+``must_pass`` are right: value 1, or for a probe ``minimum_rate`` of the repeats that were seen.
 
 A rule fails only on proof; what is neither shown to be right nor shown to be wrong is inconclusive
 and says how many items would decide it. An item without a value makes its suite inconclusive,

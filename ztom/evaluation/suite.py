@@ -96,7 +96,8 @@ class SuiteConfig(BaseModel):
         version: Semantic; other items or settings take another version.
         layer: Which rule of the gate applies.
         metric: How answers are scored; ``checks`` for behavioural suites.
-        function: ``package.module:function`` for the metrics ``pass_at_1`` and ``user``.
+        function: ``package.module:function`` for the metrics ``pass_at_1`` and ``user``, looked for
+            beside ``suite.yaml`` first.
         labels: The classes, for ``accuracy`` and ``macro_f1`` only; all targets when empty.
         floor: The metric's value, 0 to 1, that the lower bound has to reach (task).
         margin: By how much the candidate may be worse than the champion, in units of the metric.
@@ -107,7 +108,8 @@ class SuiteConfig(BaseModel):
         template: Jinja, with ``input`` and the item's other fields except ``target``; for messages
             it is applied to the last turn's content.
         repeats: How often each item is asked (behavioural).
-        minimum_rate: The share of an item's repeats that has to pass (behavioural).
+        minimum_rate: How often an item has to pass (behavioural): all its repeats do, or their
+            number shows at alpha that the rate is no lower.
         checks: What each answer has to satisfy (behavioural).
     """
 
@@ -192,7 +194,9 @@ class Suite(BaseModel):
     Attributes:
         config: ``suite.yaml``.
         items: In the order of the file.
-        digest: sha256 over settings and items, as the lock has it, lower-case hex.
+        digest: sha256 over settings, items and code, as the lock has it, lower-case hex.
+        code: sha256 of the file with its function where that lies in the suite's folder; what it
+            imports is not covered.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -200,3 +204,4 @@ class Suite(BaseModel):
     config: SuiteConfig
     items: tuple[Item, ...]
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    code: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")

@@ -117,15 +117,25 @@ class MacroF1Scores:
 
     def aggregate(self, counts: Floats | None = None) -> Floats:
         """1 - macro F1 of each resample, shape (resamples,)."""
-        drawn = _each_once(counts, self.expected.size)
+        f1, occurs = self._f1(_each_once(counts, self.expected.size))
+        error: Floats = 1.0 - f1.sum(axis=1) / occurs.sum(axis=1)
+        return error
+
+    def by_class(self) -> tuple[Floats, float]:
+        """What each class adds to macro F1, shape (classes,), and what a class can add at most."""
+        f1, occurs = self._f1(_each_once(None, self.expected.size))
+        most = 1.0 / float(occurs.sum())
+        return f1[0] * most, most
+
+    def _f1(self, drawn: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+        """F1 of each class, and whether it occurs, both of shape (resamples, classes)."""
         index = np.arange(self.classes)
         is_true = (self.expected[:, None] == index).astype(np.float64)
         is_predicted = (self.predicted[:, None] == index).astype(np.float64)
         hits = drawn @ (is_true * is_predicted)
         seen = drawn @ (is_true + is_predicted)
         f1 = np.divide(2 * hits, seen, out=np.zeros_like(hits), where=seen > 0)
-        error: Floats = 1.0 - f1.sum(axis=1) / (seen > 0).sum(axis=1)
-        return error
+        return f1, seen > 0
 
 
 @dataclass(frozen=True)
