@@ -409,7 +409,7 @@ def answering(table: RoutingTable, digest: str, alias: str) -> RoutingTable:
     if others:
         raise ConfigError(
             f"the engine that {alias} would be answered from also answers for {', '.join(others)}",
-            fix="Deploy the variant without live: it gets an engine of its own.",
+            fix="Give that another variant first, or take it away.",
         )
     for each, other in table.placements.items():
         if other.app == where.app:

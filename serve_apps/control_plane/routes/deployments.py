@@ -374,7 +374,9 @@ def _refuse_beside_itself(found: Found, intent: Intent, services: Services) -> N
         raise ConfigError(
             "another variant answers from this one's engine, by a live swap",
             got=f"for {', '.join(others)}" if others else None,
-            fix="Roll back to it, or deploy it with now where that one is stable.",
+            fix="Give that another variant first."
+            if others
+            else "Roll back to it, or deploy it with now where that one is stable.",
         )
 
 
