@@ -438,8 +438,9 @@ def test_a_release_goes_step_by_step_to_its_promotion(server, admin, ask) -> Non
         "rollout.promoted",
     ]
     assert actions.index("rollout.started") < actions.index("route.set_traffic")
-    shares = {step["state"]["step"] for step in seen}
-    assert shares == {0, 1, 2}
+    steps = [release["state"]["step"] for release in seen]  # one may pass between two looks
+    assert steps == sorted(steps)
+    assert {steps[-1]} < set(steps) <= {0, 1, 2}
 
 
 def test_a_canary_that_fails_is_rolled_back_by_itself(server, admin, ask) -> None:  # row 71
