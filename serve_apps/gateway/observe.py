@@ -126,6 +126,7 @@ class Observer:
         if step is not None:
             arm = step.candidate if choice.role is Role.CANARY else step.stable
             arm.add(status, seconds, empty=empty)
+            step.is_new = True  # at the end: what `write` read meanwhile is written again
 
     def compared(self, compared: Compared) -> None:
         """A shadow's answer was compared."""
@@ -134,6 +135,7 @@ class Observer:
             step.candidate.add(compared.status, compared.seconds, empty=compared.empty)
             step.compared.add(compared.disagreement)
             step.floor.add(compared.floor)
+            step.is_new = True
 
     async def keep_writing(self) -> None:
         """Write again and again, until cancelled."""
@@ -174,7 +176,7 @@ class Observer:
         step = self._steps.get(key)
         if step is None:
             step = self._steps[key] = _Step(_new_source(), now)
-        step.is_new, step.seen_s = True, now
+        step.seen_s = now
         return step
 
 
