@@ -360,11 +360,17 @@ def test_adapters_of_one_base_share_an_application(server, admin, ask) -> None:
     assert said(chat(ask, "b")) == "I am a2."
 
 
-def test_live_swap_promotes_and_rolls_back_in_one_application(server, admin, ask) -> None:
-    _, one = deploy(server, admin, "one", options={"live_swap": True})
-    folder, two = variant(server, "two")
+def swapped(server: Server, admin: Client) -> tuple[tuple[Path, str], tuple[Path, str]]:
+    """Folder and digest of "one", which was stable, and of "two", swapped into its engine."""
+    one = deploy(server, admin, "one", options={"live_swap": True})
+    folder, digest = variant(server, "two")
     admin.endpoints.deploy("support", path=folder, name="two", live=True)
-    ready(admin, two)
+    ready(admin, digest)
+    return one, (folder, digest)
+
+
+def test_live_swap_promotes_and_rolls_back_in_one_application(server, admin, ask) -> None:
+    (_, one), (_, two) = swapped(server, admin)
     (app,) = server.stage.apps
     assert server.stage.current[app] == two
     assert admin.endpoints.get("support")["stable"] == f"two@{two[:12]}"
@@ -838,10 +844,7 @@ def test_a_failed_swap_is_taken_back_everywhere(server, admin, ask) -> None:
 
 
 def test_the_first_variant_can_be_swapped_back_in(server, admin, ask) -> None:
-    folder, one = deploy(server, admin, "one", options={"live_swap": True})
-    two_folder, two = variant(server, "two")
-    admin.endpoints.deploy("support", path=two_folder, name="two", live=True)
-    ready(admin, two)
+    (folder, one), (two_folder, two) = swapped(server, admin)
     admin.endpoints.deploy("support", path=folder, name="one", live=True)
     ready(admin, one)
     (app,) = server.stage.apps
@@ -852,10 +855,7 @@ def test_the_first_variant_can_be_swapped_back_in(server, admin, ask) -> None:
 
 
 def test_a_variant_that_was_swapped_out_takes_the_engine_from_nobody(server, admin, ask) -> None:
-    folder, _ = deploy(server, admin, "one", options={"live_swap": True})
-    two_folder, two = variant(server, "two")
-    admin.endpoints.deploy("support", path=two_folder, name="two", live=True)
-    ready(admin, two)
+    (folder, _), (two_folder, two) = swapped(server, admin)
     by_rule = {"rule": {"header": "x-customer", "value": "acme"}}
     for alias, wishes in (("old", {}), ("old", {"now": True}), ("support", by_rule)):
         with pytest.raises(ServerError, match="another variant answers"):
@@ -869,10 +869,7 @@ def test_a_variant_that_was_swapped_out_takes_the_engine_from_nobody(server, adm
 
 def test_a_wish_that_comes_too_late_leaves_the_engine_as_it_is(server, admin, ask) -> None:
     """It was sound when it was asked for; the deployment goes on without it."""
-    folder, one = deploy(server, admin, "one", options={"live_swap": True})
-    two_folder, two = variant(server, "two")
-    admin.endpoints.deploy("support", path=two_folder, name="two", live=True)
-    ready(admin, two)
+    (folder, one), (two_folder, two) = swapped(server, admin)
     deployments = server.services.ledger.endpoints.deployments
     there = deployments.get(one)
     late = NewDeployment(
@@ -922,10 +919,7 @@ def test_a_swap_that_failed_makes_no_swap_of_what_comes_next(server, admin, ask)
 
 
 def test_who_was_sent_to_a_version_that_left_does_not_wait_for_it(server, admin, ask) -> None:
-    _, one = deploy(server, admin, "one", options={"live_swap": True})
-    folder, two = variant(server, "two")
-    admin.endpoints.deploy("support", path=folder, name="two", live=True)
-    ready(admin, two)
+    (_, one), (_, two) = swapped(server, admin)
     asked = len(server.stage.actor(one).calls)
     for stream in (False, True):
         with pytest.raises(openai.InternalServerError):
@@ -945,10 +939,7 @@ def test_a_deployment_whose_files_are_gone_goes_on_and_says_so(server, admin, as
 
 
 def test_pinned_to_a_version_that_was_swapped_out_is_refused(server, admin, ask) -> None:
-    _, one = deploy(server, admin, "one", options={"live_swap": True})
-    folder, two = variant(server, "two")
-    admin.endpoints.deploy("support", path=folder, name="two", live=True)
-    ready(admin, two)
+    (_, one), (_, two) = swapped(server, admin)
     with pytest.raises(openai.InternalServerError) as refused:
         chat(ask, f"one@{one[:12]}")
     assert refused.value.status_code == 503
