@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ztom.engines.fake import FakeEngine
-from ztom.evaluation.cache import AnswerCache
-from ztom.evaluation.harness import RunOptions, run_suite
-from ztom.evaluation.results import ModelRef
-from ztom.evaluation.suite import Item, Suite, SuiteConfig
+from ztom.evaluation.runs.cache import AnswerCache
+from ztom.evaluation.runs.harness import RunOptions, run_suite
+from ztom.evaluation.runs.results import ModelRef
+from ztom.evaluation.suites.suite import Item, Suite, SuiteConfig
 
 AIM_MS = 5.0
 METRICS = ("exact_match", "macro_f1", "rouge_l", "span_f1", "checks", "user")
@@ -89,7 +89,7 @@ def main() -> int:
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder:
         began = cpu_s()
-        import ztom.evaluation.suite_task  # noqa: F401
+        import ztom.evaluation.runs.suite_task  # noqa: F401
 
         print(f"importing lm-eval, once a process: {cpu_s() - began:.1f} CPU s", flush=True)
         for metric in options.metrics.split(","):

@@ -30,12 +30,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from ztom.evaluation.aligned import ref_of
-from ztom.evaluation.gate import decide
-from ztom.evaluation.results import Conditions, ItemResult, ModelRef, SuiteRun
-from ztom.evaluation.statistics import PairedDifference, mcnemar
-from ztom.evaluation.suite import Item, Layer, MetricName, Suite, SuiteConfig
-from ztom.evaluation.verdict import Outcome, Verdict
+from ztom.evaluation.gate.decide import decide
+from ztom.evaluation.gate.verdict import Outcome, Verdict
+from ztom.evaluation.runs.results import Conditions, ItemResult, ModelRef, SuiteRun, ref_of
+from ztom.evaluation.suites.suite import Item, Layer, MetricName, Suite, SuiteConfig
+from ztom.statistics.proportions import PairedDifference, mcnemar
 
 ALPHA = 0.05
 CHANCE = 0.001

@@ -24,13 +24,13 @@ from typing import Any
 
 import yaml
 
-from tune_search.config_files import load_config
 from tune_search.run import search_and_prove
 from ztom.demo.chains import DemoChain, make_chat_chain, make_stdlib_chain
 from ztom.demo.scenario import ChatPlan, fraction
-from ztom.evaluation.files import ITEMS_FILE, SETTINGS_FILE
-from ztom.evaluation.scaffold import publish_suite
-from ztom.evaluation.tables import Table, draw
+from ztom.evaluation.suites.from_table import Table, draw
+from ztom.evaluation.suites.read import ITEMS_FILE, SETTINGS_FILE
+from ztom.evaluation.suites.scaffold import publish_suite
+from ztom.search.config_files import load_config
 from ztom.stimuli.files import read_stimuli
 from ztom.stimuli.prompts import prompt_text
 

@@ -16,7 +16,7 @@ from ztom.blending.chain import Chain, ChainConfig, load_chain
 from ztom.client import Client
 from ztom.ledger import Ledger
 from ztom.ledger.accounts import NewUser, Scope
-from ztom.passwords import hash_password
+from ztom.ledger.passwords import hash_password
 from ztom.settings import Settings
 from ztom.variants.write import stage_variant
 

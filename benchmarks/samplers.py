@@ -24,10 +24,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_search.protocol import Evaluate, Plan, Situation, choose, next_decision
-from tune_search.samplers import SamplerConfig, build_sampler, startup_count
-from tune_search.space import Factors, SearchSpace
 from ztom.ledger import TrialOutcome, TrialRecord, TrialStatus
+from ztom.search.protocol import Evaluate, Plan, Situation, choose, next_decision
+from ztom.search.samplers.build import build_sampler, startup_count
+from ztom.search.samplers.protocol import SamplerConfig
+from ztom.search.space import Factors, SearchSpace
 
 EVALUATIONS = 50
 LIMIT = 0.1

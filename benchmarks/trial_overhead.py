@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tune_search.cluster import ray_for_search
-from tune_search.config_files import parse_config
-from tune_search.events import Event, TrialEnded
-from tune_search.outcome import PHASES, SearchOutcome
-from tune_search.space import SearchSpace
+from cluster.local import ray_for_search
+from tune_search.payload import SEARCH, DataSet, Work
 from tune_search.study import run_search
-from tune_search.work import SEARCH, DataSet, Work
 from ztom.engines.fake import FakeEngine
 from ztom.scoring.build import build_error
+from ztom.search.config_files import parse_config
+from ztom.search.events import Event, TrialEnded
+from ztom.search.outcome import PHASES, SearchOutcome
+from ztom.search.space import SearchSpace
 from ztom.stimuli.records import Stimulus
 
 FACTORS = 4

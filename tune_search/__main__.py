@@ -13,13 +13,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tune_search.config import SearchConfig
-from tune_search.config_files import load_config
-from tune_search.example import example
-from tune_search.progress import progress_display, shown
-from tune_search.result import SearchResult
+from tune_search.display import progress_display, shown
 from ztom.errors import ConfigError, ZtomError
-from ztom.files import write_whole
+from ztom.io.files import write_whole
+from ztom.search.config import SearchConfig
+from ztom.search.config_files import load_config
+from ztom.search.example import example
+from ztom.search.result import SearchResult
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tune_search") -> int:

@@ -22,8 +22,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
-from tune_search.space import Factors
-from tune_search.work import Answers, Needs, Questions, Work
+from tune_search.payload import Answers, Needs, Questions, Work
 from ztom.engines.protocol import Completion, Engine, EngineInfo, GenerationConfig
 from ztom.engines.respond import respond
 from ztom.errors import (
@@ -35,6 +34,7 @@ from ztom.errors import (
     ZtomError,
 )
 from ztom.scoring.protocol import Need
+from ztom.search.space import Factors
 from ztom.stimuli.records import Output, Prompt, Stimulus
 
 logger = logging.getLogger(__name__)

@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from tune_search.config import SearchConfig
 from tune_search.engine_pool import EngineClient
-from tune_search.prepare import Prepared
-from tune_search.result import GateSummary
-from tune_search.watch import Watch
+from tune_search.phases import Watch
+from tune_search.preparation import Prepared
 from ztom.engines.protocol import BlendStats, Completion, EngineInfo, GenerationConfig
 from ztom.errors import CapabilityError
-from ztom.evaluation.gate import decide
-from ztom.evaluation.harness import run_suites
-from ztom.evaluation.models import open_model, setup_digest
+from ztom.evaluation.gate.decide import decide
+from ztom.evaluation.gate.verdict import Verdict
 from ztom.evaluation.render.page import render_page
 from ztom.evaluation.render.texts import item_texts
-from ztom.evaluation.results import ModelRef, SuiteRun
-from ztom.evaluation.verdict import Verdict
-from ztom.files import write_whole
+from ztom.evaluation.runs.harness import run_suites
+from ztom.evaluation.runs.models import open_model, setup_digest
+from ztom.evaluation.runs.results import ModelRef, SuiteRun
+from ztom.io.files import write_whole
 from ztom.ledger import Ledger
 from ztom.ledger.verdicts import NewVerdict
+from ztom.search.config import SearchConfig
+from ztom.search.result import GateSummary
 from ztom.settings import Settings, local_actor
 from ztom.stimuli.records import Prompt
 

@@ -21,23 +21,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tune_search.config import SearchConfig
 from tune_search.engine_pool import make_clients, stop_engines
-from tune_search.events import Event
-from tune_search.makers import EngineMaker, VariantMaker
-from tune_search.outcome import SearchOutcome
-from tune_search.prepare import Prepared
-from tune_search.result import GroupStep, Proof, StimulusChange
-from tune_search.watch import Watch
-from tune_search.work import SEARCH, Answers, DataSet, Work
+from tune_search.factories import EngineMaker, VariantMaker
+from tune_search.payload import SEARCH, Answers, DataSet, Work
+from tune_search.phases import Watch
+from tune_search.preparation import Prepared
 from ztom.engines.protocol import Capability, Engine
 from ztom.errors import VariantError
-from ztom.evaluation.results import SuiteRun
+from ztom.evaluation.runs.results import SuiteRun
 from ztom.ledger import Ledger, TrialRecord
-from ztom.scoring.protocol import Need, Scores
-from ztom.scoring.statistics import paired_bootstrap
-from ztom.scoring.verdict import Verdict, decide, measure_guardrail
+from ztom.scoring.proof import Verdict, decide, measure_guardrail
+from ztom.scoring.protocol import Need
+from ztom.search.config import SearchConfig
+from ztom.search.events import Event
+from ztom.search.outcome import SearchOutcome
+from ztom.search.result import GroupStep, Proof, StimulusChange
 from ztom.settings import Settings
+from ztom.statistics.bootstrap import paired_bootstrap
+from ztom.statistics.scores import Scores
 from ztom.stimuli.prompts import prompt_text
 from ztom.stimuli.records import Stimulus
 from ztom.stimuli.splits import data_digest

@@ -6,15 +6,15 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from tune_search.config import SearchConfig
-from tune_search.events import Event
-from tune_search.outcome import SearchOutcome
-from tune_search.prepare import Prepared, prepare
-from tune_search.report import render_report
-from tune_search.result import SearchResult, search_fields
+from tune_search.preparation import Prepared, prepare
 from tune_search.study import run_search
-from ztom.files import write_whole
+from ztom.io.files import write_whole
 from ztom.ledger import Ledger
+from ztom.search.config import SearchConfig
+from ztom.search.events import Event
+from ztom.search.outcome import SearchOutcome
+from ztom.search.report.render import render_report
+from ztom.search.result import SearchResult, search_fields
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def search_and_prove(
     Raises:
         ZtomError: Whatever went wrong, with what to do about it.
     """
-    from tune_search.cluster import ray_for_search
+    from cluster.local import ray_for_search
     from tune_search.prove import prove
 
     ready = prepared or prepare(config)

@@ -14,10 +14,10 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
-from tune_search.conductor import Assignment, Conductor
+from tune_search.payload import TrialReport
 from tune_search.trial import REPORT
-from tune_search.work import TrialReport
 from ztom.ledger import TrialOutcome
+from ztom.search.conductor import Assignment, Conductor
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Running one study: Ray, engines, Tune and the ledger brought together.
 
 Ray Tune runs the trials; what comes next, what is written and what it all came to is decided in
-`tune_search.conductor`, `tune_search.protocol` and `tune_search.outcome`.
+`ztom.search.conductor`, `ztom.search.protocol` and `ztom.search.outcome`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tune_search.conductor import Conductor
-from tune_search.config import SearchConfig
-from tune_search.events import EnginesReady, Event, StudyEnded, StudyStarted
-from tune_search.opening import open_study
-from tune_search.outcome import PHASES, SearchOutcome, build_outcome
-from tune_search.protocol import Plan
-from tune_search.samplers import Sampler, build_sampler, startup_count
-from tune_search.signals import interruptible
-from tune_search.work import SEARCH, TrialReport, Work
+from tune_search.payload import SEARCH, TrialReport, Work
+from tune_search.studies import open_study
 from ztom.errors import LedgerError
-from ztom.files import write_whole
+from ztom.io.files import write_whole
 from ztom.ledger import Ledger, StudyRecord, StudyStatus, TrialRecord, TrialStatus
+from ztom.search.conductor import Conductor
+from ztom.search.config import SearchConfig
+from ztom.search.events import EnginesReady, Event, StudyEnded, StudyStarted
+from ztom.search.outcome import PHASES, SearchOutcome, build_outcome
+from ztom.search.protocol import Plan
+from ztom.search.samplers.build import build_sampler, startup_count
+from ztom.search.samplers.protocol import Sampler
+from ztom.search.signals import interruptible
 
 if TYPE_CHECKING:
     from tune_search.engine_pool import EngineClient
@@ -91,7 +92,7 @@ def run_search(
         LedgerError: The ledger failed, or another process is running this study.
         ZtomError: Whatever preparing the work or starting the engines raised.
     """
-    from tune_search.prepare import prepare
+    from tune_search.preparation import prepare
 
     notify = on_event or (lambda event: None)
     with Ledger.open(config.ledger_address) as ledger, ledger.lock(config.name):
@@ -178,7 +179,7 @@ class _Run:
 
     def _run_trials(self, conductor: Conductor) -> None:
         # Before anything else that imports Ray.
-        from tune_search.cluster import ray_for_search
+        from cluster.local import ray_for_search
         from tune_search.engine_pool import make_clients, stop_engines
         from tune_search.searcher import ProtocolSearcher
 

@@ -19,11 +19,12 @@ import numpy as np
 from ray import tune
 
 from tune_search.engine_pool import EngineClient
-from tune_search.space import Factors
-from tune_search.work import SEARCH, Answers, DataSet, TrialReport
+from tune_search.payload import SEARCH, Answers, DataSet, TrialReport
 from ztom.errors import ScoringError, ZtomError
 from ztom.ledger import TrialOutcome
-from ztom.scoring.protocol import ErrorFunction, Scores
+from ztom.scoring.protocol import ErrorFunction
+from ztom.search.space import Factors
+from ztom.statistics.scores import Scores
 
 logger = logging.getLogger(__name__)
 

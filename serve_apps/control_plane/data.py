@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ztom.checkpoints.storage import Source, open_file, open_source
+from ztom.checkpoints.source import Source
+from ztom.checkpoints.storage import open_file, open_source
 from ztom.errors import EvaluationError, StimuliError
-from ztom.evaluation.files import ITEMS_FILE, MAX_ITEMS_BYTES, SETTINGS_FILE
-from ztom.evaluation.lock import LOCK_FILE, load_locked
+from ztom.evaluation.suites.lock import LOCK_FILE, load_locked
+from ztom.evaluation.suites.read import ITEMS_FILE, MAX_ITEMS_BYTES, SETTINGS_FILE
 from ztom.settings import Settings
 
 UPLOADED = "data:"

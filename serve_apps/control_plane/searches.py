@@ -29,7 +29,7 @@ from serve_apps.control_plane.wire import FORMAT, SearchFields
 from serve_apps.control_plane.work import ChainSpec
 from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ZtomError
-from ztom.files import write_whole
+from ztom.io.files import write_whole
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.project_files import NewCheckpoint, Part, Storage
 from ztom.ledger.projects import ProjectRecord

@@ -17,7 +17,7 @@ from pathlib import Path
 import jwt
 
 from ztom.errors import ConfigError
-from ztom.files import write_whole
+from ztom.io.files import write_whole
 
 ALGORITHM = "HS384"
 MIN_KEY_BYTES = 48

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from serve_apps.controller.specs import PREFIXES, AppSpec
+from serve_apps.endpoints.specs import PREFIXES, AppSpec
 from serve_apps.launching import missing_place, reason, reason_of, start_application
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.calls import Answer, Call, ReplicaState

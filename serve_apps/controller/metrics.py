@@ -14,7 +14,7 @@ import time
 from ray.util.metrics import Gauge
 
 from serve_apps.controller.apps import Apps
-from serve_apps.controller.specs import parse_options
+from serve_apps.endpoints.specs import parse_options
 from ztom.ledger.deployments import DeploymentState
 from ztom.ledger.endpoints import Endpoints
 from ztom.rollout.routing import Placement, RoutingTable, read_table, variant_id

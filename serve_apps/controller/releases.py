@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from functools import reduce
 
-from serve_apps.controller.traffic import Intent, change_table
+from serve_apps.endpoints.traffic import Intent, change_table
 from ztom.errors import NotOnRecordError
 from ztom.ledger.deployments import DeploymentState
 from ztom.ledger.endpoints import Endpoints

@@ -29,9 +29,9 @@ from serve_apps.variants.calls import (
     StreamItem,
     SwapReport,
 )
+from serve_apps.variants.drain import Gate
 from serve_apps.variants.environment import prepare_environment
 from serve_apps.variants.events import EventStream, joined
-from serve_apps.variants.gate import Gate
 from serve_apps.variants.identity import SHORT_DIGEST_LENGTH, ModelIdentity, identify
 from serve_apps.variants.swap import LiveSwap, read_blended
 from serve_apps.variants.wire import Reply, check_request, engine_body, refusal

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from serve_apps.variants.calls import SwapReport
-from serve_apps.variants.gate import Gate
+from serve_apps.variants.drain import Gate
 from serve_apps.variants.identity import ModelIdentity, name_content
 from ztom.blending.chain import Chain
 from ztom.errors import BlendError, EngineError, EngineTimeoutError, VariantError, ZtomError

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from ztom.blending.plan import BlendPlan
-from ztom.engines.held import HeldChain
+from ztom.engines.pristine import HeldChain
 
 
 class WholeBlend:

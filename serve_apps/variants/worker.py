@@ -11,7 +11,7 @@ import torch
 
 from serve_apps.variants.whole_blend import WholeBlend
 from ztom.blending.plan import parse_dtype
-from ztom.engines.held import HeldChain
+from ztom.engines.pristine import HeldChain
 from ztom.engines.vllm_engine import BlendWorker
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from gate_helpers import make_run, make_suite
 
-from ztom.evaluation.aligned import align
-from ztom.evaluation.cases import Case
-from ztom.evaluation.measure import measure
-from ztom.evaluation.metrics import build_metric
-from ztom.evaluation.planning import items_needed, items_needed_paired
-from ztom.evaluation.statistics import (
+from ztom.evaluation.gate.align import align
+from ztom.evaluation.gate.measure import measure
+from ztom.evaluation.metrics.build import build_metric
+from ztom.evaluation.metrics.protocol import Case
+from ztom.statistics.planning import items_needed, items_needed_paired
+from ztom.statistics.proportions import (
     PairedDifference,
     Proportion,
     holm,

@@ -136,7 +136,7 @@ def test_killed_while_training_it_is_absent_and_starts_clean(tmp_path):
     script = textwrap.dedent("""
         import os, signal, sys
         from pathlib import Path
-        sys.path.insert(0, "tests/integration")
+        sys.path[:0] = ["tests/integration", "tests/helpers"]
         from test_demo_chain import PLAN
         from ztom.demo.chains import make_stdlib_chain
 

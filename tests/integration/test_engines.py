@@ -21,11 +21,11 @@ from toys import (
     save_steps,
 )
 
-from tune_search.makers import VariantMaker
+from tune_search.factories import VariantMaker
 from ztom.blending.chain import Chain, ChainConfig, load_chain
 from ztom.engines.build import build_engine, build_single
 from ztom.engines.config import EngineConfig
-from ztom.engines.held import HeldChain, choose_placement
+from ztom.engines.pristine import HeldChain, choose_placement
 from ztom.engines.protocol import Capability, Engine, GenerationConfig
 from ztom.engines.respond import respond
 from ztom.errors import CapabilityError, ChainError, EngineError, FactorError

@@ -16,15 +16,15 @@ from ztom.cli.main import app
 from ztom.engines.build import build_single
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
-from ztom.evaluation.cache import AnswerCache
-from ztom.evaluation.cases import Case
-from ztom.evaluation.files import load_suite
-from ztom.evaluation.harness import run_suite
-from ztom.evaluation.lm_tasks import run_tasks
-from ztom.evaluation.metrics import build_metric
-from ztom.evaluation.models import open_model
-from ztom.evaluation.run_files import read_runs
-from ztom.evaluation.suite import Item, Suite, SuiteConfig
+from ztom.evaluation.metrics.build import build_metric
+from ztom.evaluation.metrics.protocol import Case
+from ztom.evaluation.runs.cache import AnswerCache
+from ztom.evaluation.runs.files import read_runs
+from ztom.evaluation.runs.harness import run_suite
+from ztom.evaluation.runs.lm_tasks import run_tasks
+from ztom.evaluation.runs.models import open_model
+from ztom.evaluation.suites.read import load_suite
+from ztom.evaluation.suites.suite import Item, Suite, SuiteConfig
 from ztom.settings import Settings
 
 QUESTIONS = [f"What does function {n} return?" for n in range(8)]

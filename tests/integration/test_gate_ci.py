@@ -21,7 +21,7 @@ from toys import make_chain
 from ztom.engines.build import build_single
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
-from ztom.evaluation.verdict import Verdict
+from ztom.evaluation.gate.verdict import Verdict
 
 BIN = Path(sys.executable).parent
 

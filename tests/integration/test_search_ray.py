@@ -15,12 +15,12 @@ import fake_search
 import pytest
 from fake_search import OPTIMUM, make_config, make_work
 
-from tune_search.cluster import ray_for_search
-from tune_search.events import EnginesReady, Event, StudyEnded, TrialEnded, TrialStarted
+from cluster.local import ray_for_search
 from tune_search.study import run_search
 from ztom.engines.fake import FakeEngine
 from ztom.errors import EngineError, LedgerError, SearchError
 from ztom.ledger import Ledger, StudyStatus, TrialKind, TrialStatus
+from ztom.search.events import EnginesReady, Event, StudyEnded, TrialEnded, TrialStarted
 
 
 @pytest.fixture(scope="module")

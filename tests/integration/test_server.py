@@ -24,9 +24,9 @@ from server_helpers import PASSWORD, tar_of
 from toys import make_chain
 from up import Up, wait_for
 
-from ztom.evaluation.lock import lock_suite
-from ztom.evaluation.models import open_model
-from ztom.evaluation.verdict import Verdict
+from ztom.evaluation.gate.verdict import Verdict
+from ztom.evaluation.runs.models import open_model
+from ztom.evaluation.suites.lock import lock_suite
 from ztom.ledger import Ledger
 from ztom.ledger.requests import RequestKind, RequestStatus
 from ztom.settings import Settings

@@ -38,7 +38,7 @@ from serve_apps.variants.adapters import AdapterShelf, NotLoadedError
 from serve_apps.variants.app import build
 from serve_apps.variants.args import VARIANT_DEPLOYMENT, BaseArgs, VariantArgs
 from serve_apps.variants.calls import Answer, Call, Opened, StreamEnd
-from serve_apps.variants.gate import Gate
+from serve_apps.variants.drain import Gate
 from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.replica import SharedReplica, VariantReplica
 from serve_apps.variants.swap import LiveSwap, read_blended

@@ -6,16 +6,16 @@ from gate_helpers import make_run, make_suite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ztom.evaluation.gate import decide
-from ztom.evaluation.planning import items_needed_paired
-from ztom.evaluation.statistics import (
+from ztom.evaluation.gate.decide import decide
+from ztom.evaluation.gate.verdict import Outcome, Verdict
+from ztom.statistics.planning import items_needed_paired
+from ztom.statistics.proportions import (
     PairedDifference,
     Proportion,
     holm,
     mcnemar,
     sign_flip,
 )
-from ztom.evaluation.verdict import Outcome, Verdict
 
 CHANCES = st.floats(0.0, 1.0)
 

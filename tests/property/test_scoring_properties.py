@@ -11,13 +11,13 @@ from hypothesis.extra import numpy as npst
 from sklearn.metrics import f1_score
 
 from ztom.errors import StimuliError
-from ztom.scoring.scores import MacroF1Scores, RatioScores
 from ztom.scoring.text import (
     exact_match_error,
     longest_common_subsequence,
     rouge_l_error,
     token_f1_error,
 )
+from ztom.statistics.scores import MacroF1Scores, RatioScores
 from ztom.stimuli.files import read_stimuli
 from ztom.stimuli.records import Stimulus
 from ztom.stimuli.splits import find_leaks, split, word_pairs

@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ztom.checkpoints.cache import publish_folder, staging_folder, write_new_file
+from ztom.checkpoints.local import LocalSource
 from ztom.checkpoints.reference import is_plain_name
-from ztom.checkpoints.storage import LocalSource, Source, short_read, stream_sha256
+from ztom.checkpoints.source import Source, short_read, stream_sha256
 from ztom.checkpoints.tar_headers import TarMember, walk_tar
 from ztom.errors import ArchiveError, StorageError, ZtomError
 from ztom.settings import Settings

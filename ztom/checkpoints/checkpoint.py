@@ -24,7 +24,9 @@ import torch
 from ztom.checkpoints.cache import publish_folder, staging_folder, write_new_file
 from ztom.checkpoints.config_checks import check_full_config, has_tied_head
 from ztom.checkpoints.layout import find_layout, read_config, read_tensors
-from ztom.checkpoints.storage import LocalSource, Source, open_source
+from ztom.checkpoints.local import LocalSource
+from ztom.checkpoints.source import Source
+from ztom.checkpoints.storage import open_source
 from ztom.checkpoints.tensors import TensorSpec, read_tensor
 from ztom.checkpoints.tokenizer import tokenizer_digest
 from ztom.errors import CheckpointError, ContentChangedError, StorageError

@@ -14,10 +14,10 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from ztom.checkpoints.reference import is_plain_name
-from ztom.checkpoints.storage import Source
-from ztom.checkpoints.strict_json import read_json_object
+from ztom.checkpoints.source import Source
 from ztom.checkpoints.tensors import TensorSpec, read_header
 from ztom.errors import CheckpointError
+from ztom.io.json import read_json_object
 from ztom.settings import Settings
 
 CONFIG = "config.json"

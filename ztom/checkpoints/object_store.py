@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from ztom.checkpoints.reference import is_plain_name
-from ztom.checkpoints.storage import short_read, stream_sha256
+from ztom.checkpoints.source import short_read, stream_sha256
 from ztom.errors import ContentChangedError, StorageError, ZtomError
 from ztom.settings import Settings
 

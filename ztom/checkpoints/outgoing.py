@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ztom.checkpoints.storage import LocalSource, Source
+from ztom.checkpoints.local import LocalSource
+from ztom.checkpoints.source import Source
 from ztom.settings import Settings
 
 _CHUNK = 2**20

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from ztom.checkpoints.storage import Source
-from ztom.checkpoints.strict_json import DuplicateKeyError, parse_json
+from ztom.checkpoints.source import Source
 from ztom.errors import TensorFileError
+from ztom.io.json import DuplicateKeyError, parse_json
 from ztom.settings import Settings
 
 #: Safetensors dtype names that are read.

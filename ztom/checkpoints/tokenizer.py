@@ -13,7 +13,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ztom.checkpoints.layout import read_json
-from ztom.checkpoints.storage import Source
+from ztom.checkpoints.source import Source
 
 _FAST = "tokenizer.json"
 #: Vocabularies of tokenizers that have no ``tokenizer.json``.

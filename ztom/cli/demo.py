@@ -19,7 +19,7 @@ from ztom.demo.train import Progress as Training
 from ztom.errors import SearchError
 
 if TYPE_CHECKING:
-    from tune_search.result import Proof, SearchResult, StimulusChange
+    from ztom.search.result import Proof, SearchResult, StimulusChange
 
 #: Tokens of an answer in the demo.
 _MAX_NEW_TOKENS = 32
@@ -125,12 +125,12 @@ def _training_bar(console: Console) -> Iterator[Callable[[Training], None]]:
 
 def _search(config_file: Path, console: Console) -> SearchResult:
     from tune_search.__main__ import summary
-    from tune_search.config_files import load_config
-    from tune_search.progress import progress_display
+    from tune_search.display import progress_display
     from tune_search.run import search_and_prove
+    from ztom.search.config_files import load_config
 
     with progress_display(console) as on_event:
-        result = search_and_prove(load_config(config_file), on_event=on_event)
+        result: SearchResult = search_and_prove(load_config(config_file), on_event=on_event)
     for line in summary(result):
         console.print(line, markup=False, highlight=False)
     return result

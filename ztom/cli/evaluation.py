@@ -19,18 +19,19 @@ from ztom.cli.console import plain_console
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
 from ztom.errors import ConfigError, EvaluationError, ZtomError
-from ztom.evaluation.aligned import scores
-from ztom.evaluation.files import load_suite
-from ztom.evaluation.found import FoundSuite, read_suites
-from ztom.evaluation.harness import LEFT_OUT, run_suites
-from ztom.evaluation.lm_tasks import TasksRun, run_tasks
-from ztom.evaluation.metrics import build_metric
-from ztom.evaluation.models import OpenModel, open_model, setup_digest
-from ztom.evaluation.resampling import metric
-from ztom.evaluation.results import ModelRef, SuiteRun
-from ztom.evaluation.run_files import write_document, write_run
-from ztom.evaluation.suite import Suite
+from ztom.evaluation.gate.align import scores
+from ztom.evaluation.metrics.build import build_metric
+from ztom.evaluation.runs.files import write_run
+from ztom.evaluation.runs.harness import LEFT_OUT, run_suites
+from ztom.evaluation.runs.lm_tasks import TasksRun, run_tasks
+from ztom.evaluation.runs.models import OpenModel, open_model, setup_digest
+from ztom.evaluation.runs.results import ModelRef, SuiteRun
+from ztom.evaluation.suites.discover import FoundSuite, read_suites
+from ztom.evaluation.suites.read import load_suite
+from ztom.evaluation.suites.suite import Suite
+from ztom.io.files import write_document
 from ztom.settings import Settings
+from ztom.statistics.resampling import metric
 
 # On a terminal progress and results are to be seen, not what an engine says while it starts.
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

@@ -14,7 +14,7 @@ from rich.table import Table
 from ztom.cli.console import moment, plain_console
 from ztom.client import Client, SearchAnswer
 from ztom.errors import ConfigError
-from ztom.files import write_whole
+from ztom.io.files import write_whole
 
 #: Keys of a search's file, and what the wire calls them.
 _WIRE = {
@@ -112,7 +112,7 @@ def log_command(project: str, server: str | None) -> None:
 
 def search_command(config: Path, overrides: list[str], project: str, server: str | None) -> int:
     """Run a search's file on the server, with the project's chain; returns the exit status."""
-    from tune_search.config_files import read_content
+    from ztom.search.config_files import read_content
 
     options = search_options(read_content(config, overrides), config.parent)
     with connect(server) as client:

@@ -14,12 +14,12 @@ from rich.console import Console
 from ztom.errors import ConfigError
 from ztom.ledger.accounts import NewUser, UserRecord
 from ztom.ledger.ledger import Ledger
-from ztom.passwords import hash_password
+from ztom.ledger.passwords import hash_password
 from ztom.settings import local_actor
 
 if TYPE_CHECKING:
     from serve_apps.control_plane.config import ServerConfig
-    from serve_apps.control_plane.launch import Running
+    from serve_apps.server.launch import Running
 
 #: Where a password is looked for when nobody can type one.
 PASSWORD_VARIABLE = "ZTOM_PASSWORD"
@@ -68,7 +68,7 @@ def parse_settings(settings: list[str]) -> dict[str, object]:
 
 def up_command(config: ServerConfig, *, host: str, port: int) -> None:
     """Run a server until it is stopped."""
-    from serve_apps.control_plane.launch import run_server
+    from serve_apps.server.launch import run_server
 
     console = Console()
 

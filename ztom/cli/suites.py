@@ -12,7 +12,7 @@ from ztom.cli.console import plain_console
 from ztom.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from ztom.evaluation.suite import Suite
+    from ztom.evaluation.suites.suite import Suite
 
 suite = typer.Typer(help="Suites: what a model has to show before it ships.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ def new(
     root: Annotated[Path, typer.Option(help="Where its folder goes.")] = Path("suites"),
 ) -> None:
     """Make a suite from an example, to be changed and then locked."""
-    from ztom.evaluation.scaffold import new_suite
+    from ztom.evaluation.suites.scaffold import new_suite
 
     folder = root / name
     made = new_suite(name, folder, example=example)
@@ -39,8 +39,8 @@ def new(
 @suite.command()
 def examples() -> None:
     """List what `ztom suite new --example` can start from."""
-    from ztom.evaluation.files import load_suite
-    from ztom.evaluation.scaffold import example_folder, example_names
+    from ztom.evaluation.suites.read import load_suite
+    from ztom.evaluation.suites.scaffold import example_folder, example_names
 
     for name in example_names():
         _say(_short(load_suite(example_folder(name))))
@@ -61,8 +61,8 @@ def from_csv(
     floor: Annotated[float, typer.Option(min=0, max=1, help="What has to be reached.")] = 0.0,
 ) -> None:
     """Make and lock a suite from rows of a table, stratified by target."""
-    from ztom.evaluation.suite import MetricName
-    from ztom.evaluation.tables import Table, suite_from_table
+    from ztom.evaluation.suites.from_table import Table, suite_from_table
+    from ztom.evaluation.suites.suite import MetricName
 
     if metric not in list(MetricName):
         raise EvaluationError("there is no such metric", got=metric)
@@ -83,8 +83,8 @@ def lock(
     folders: Annotated[list[Path], typer.Argument(help="Suites, or folders of suites.")],
 ) -> None:
     """Write suite.lock; a suite that changed needs a higher version for that."""
-    from ztom.evaluation.files import load_suite, suite_folders
-    from ztom.evaluation.lock import lock_suite
+    from ztom.evaluation.suites.lock import lock_suite
+    from ztom.evaluation.suites.read import load_suite, suite_folders
 
     for folder in (each for root in folders for each in suite_folders(root)):
         locked = lock_suite(folder)
@@ -111,7 +111,7 @@ def diff(
 
 
 def _check_below(root: Path) -> int:
-    from ztom.evaluation.files import suite_folders
+    from ztom.evaluation.suites.read import suite_folders
 
     try:
         folders = suite_folders(root)
@@ -121,8 +121,8 @@ def _check_below(root: Path) -> int:
 
 
 def _check(folder: Path) -> int:
-    from ztom.evaluation.files import load_suite
-    from ztom.evaluation.lock import LOCK_FILE, lock_changes
+    from ztom.evaluation.suites.lock import LOCK_FILE, lock_changes
+    from ztom.evaluation.suites.read import load_suite
 
     try:
         if not (folder / LOCK_FILE).exists():
@@ -143,8 +143,8 @@ def _check(folder: Path) -> int:
 
 
 def _diff(old: Path, new: Path) -> int:
-    from ztom.evaluation.files import load_suite
-    from ztom.evaluation.lock import compare, field_changes, lock_of
+    from ztom.evaluation.suites.lock import compare, field_changes, lock_of
+    from ztom.evaluation.suites.read import load_suite
 
     try:
         before, after = load_suite(old), load_suite(new)
@@ -165,7 +165,7 @@ def _unreadable(error: EvaluationError) -> int:
 
 
 def _warn(made: Suite) -> None:
-    from ztom.evaluation.attainable import warnings
+    from ztom.evaluation.gate.attainable import warnings
 
     for line in warnings(made):
         _say(f"warning: {line}")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ztom.blending.chain import Chain
 from ztom.blending.plan import parse_dtype
 from ztom.engines.config import EngineConfig
-from ztom.engines.held import HeldChain
+from ztom.engines.pristine import HeldChain
 from ztom.engines.prompts import PromptEncoder, check_length
 from ztom.engines.protocol import (
     BlendStats,

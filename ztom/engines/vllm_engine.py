@@ -32,7 +32,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from ztom.blending.chain import Chain
 from ztom.blending.plan import BlendPlan
 from ztom.engines.config import EngineConfig
-from ztom.engines.held import HeldChain
+from ztom.engines.pristine import HeldChain
 from ztom.engines.prompts import PromptEncoder, check_length
 from ztom.engines.protocol import (
     BlendStats,

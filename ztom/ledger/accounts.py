@@ -1,8 +1,8 @@
 """Users and API keys.
 
-Passwords come in hashed (`ztom.passwords`); of an API key only a hash is kept, so it is shown once,
-when it is made. What a user may do is read here at every request: taking a right away, disabling an
-account or changing a password works at once, whatever tokens are still about.
+Passwords come in hashed (`ztom.ledger.passwords`); of an API key only a hash is kept, so it is
+shown once, when it is made. What a user may do is read here at every request: taking a right away,
+disabling an account or changing a password works at once, whatever tokens are still about.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class UserRecord:
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """What is needed for a new account; `password_hash` comes from `ztom.passwords`."""
+    """What is needed for a new account; `password_hash` comes from `ztom.ledger.passwords`."""
 
     username: str
     email: str

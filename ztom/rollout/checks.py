@@ -26,7 +26,7 @@ from ztom.rollout.observations import (
     boundary_at_or_above,
 )
 from ztom.rollout.plan import Check, ReleaseStep
-from ztom.rollout.sequential import Finding, Sums, compare
+from ztom.statistics.sequential import Finding, Sums, compare
 
 #: Stable's answers that settle its p95.
 ENOUGH_FOR_P95: Final = 100

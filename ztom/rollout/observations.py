@@ -19,7 +19,7 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ztom.errors import ConfigError
-from ztom.rollout.sequential import Sums
+from ztom.statistics.sequential import Sums
 
 #: Upper boundaries of the buckets in seconds, each included; what lies above the last has a bucket
 #: of its own.

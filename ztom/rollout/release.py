@@ -10,7 +10,7 @@ the caller was killed.
                                                           on: a fail still rolls back and a pass
                                                           still goes on
 
-No data is never a pass. The tests are anytime-valid (see `ztom.rollout.sequential`), so calling
+No data is never a pass. The tests are anytime-valid (see `ztom.statistics.sequential`), so calling
 often costs nothing.
 
 **How to call it.** Save the new state together with the `Record` actions, in one transaction; then
@@ -32,7 +32,6 @@ from ztom.errors import ConfigError
 from ztom.rollout.checks import Evidence, StableP95, examine
 from ztom.rollout.observations import StepObservations
 from ztom.rollout.plan import Check, ReleasePlan, ReleaseStep, StepKind
-from ztom.rollout.sequential import Finding, Outcome
 from ztom.rollout.state import (
     Action,
     Command,
@@ -47,6 +46,7 @@ from ztom.rollout.state import (
     SetTraffic,
     Traffic,
 )
+from ztom.statistics.sequential import Finding, Outcome
 
 
 class Decision(NamedTuple):

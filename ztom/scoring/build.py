@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from ztom.errors import ConfigError
 from ztom.scoring.labels import ClassError
 from ztom.scoring.likelihood import LabelCrossEntropy, TokenCrossEntropy
-from ztom.scoring.protocol import ErrorFunction, Need, Scores
+from ztom.scoring.protocol import ErrorFunction, Need
 from ztom.scoring.regression import SquaredError
-from ztom.scoring.scores import WeightedScores
 from ztom.scoring.similarity import SentenceSimilarity
 from ztom.scoring.text import TextError, exact_match_error, rouge_l_error, token_f1_error
 from ztom.scoring.user_function import UserFunction
+from ztom.statistics.scores import Scores, WeightedScores
 from ztom.stimuli.records import Output, Stimulus
 
 Source = Literal["text", "tokens", "labels", "values"]

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ztom.errors import ScoringError
+from ztom.scoring.finite import check_finite
 from ztom.scoring.likelihood import label_table, true_labels
-from ztom.scoring.protocol import Need, Scores
-from ztom.scoring.scores import Ints, MacroF1Scores, MeanScores, check_finite
+from ztom.scoring.protocol import Need
 from ztom.scoring.text import generated_text
+from ztom.statistics.scores import Ints, MacroF1Scores, MeanScores, Scores
 from ztom.stimuli.prompts import words
 from ztom.stimuli.records import Output, Stimulus
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ztom.errors import ScoringError
-from ztom.scoring.protocol import Need, Scores
-from ztom.scoring.scores import Floats, MeanScores, RatioScores, check_finite
+from ztom.scoring.finite import check_finite
+from ztom.scoring.protocol import Need
+from ztom.statistics.scores import Floats, MeanScores, RatioScores, Scores
 from ztom.stimuli.records import Output, Stimulus
 
 

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ztom.statistics.scores import Scores
 from ztom.stimuli.records import Output, Stimulus
 
 
@@ -22,24 +20,6 @@ class Need(StrEnum):
     TOKEN_LOG_PROBS = "token_log_probs"
     LABEL_LOG_PROBS = "label_log_probs"
     VALUES = "values"
-
-
-class Scores(Protocol):
-    """The errors of one model on one set of stimuli."""
-
-    @property
-    def per_stimulus(self) -> NDArray[np.float64]:
-        """Error of each stimulus, shape (stimuli,), finite, lower is better."""
-
-    def aggregate(self, counts: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """The error of the whole set, or of resamples of it.
-
-        Args:
-            counts: How often each stimulus was drawn, shape (resamples, stimuli); None: each once.
-
-        Returns:
-            float64, shape (resamples,); shape (1,) when ``counts`` is None.
-        """
 
 
 class ErrorFunction(Protocol):

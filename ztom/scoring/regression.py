@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ztom.errors import ScoringError
-from ztom.scoring.protocol import Need, Scores
-from ztom.scoring.scores import Floats, MeanScores, check_finite
+from ztom.scoring.finite import check_finite
+from ztom.scoring.protocol import Need
 from ztom.scoring.text import generated_text
+from ztom.statistics.scores import Floats, MeanScores, Scores
 from ztom.stimuli.records import Output, Stimulus
 
 

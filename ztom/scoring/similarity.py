@@ -17,9 +17,10 @@ import numpy as np
 
 from ztom.errors import ScoringError
 from ztom.scoring.embedding_model import find_embedding_model
-from ztom.scoring.protocol import Need, Scores
-from ztom.scoring.scores import Floats, MeanScores, check_finite
+from ztom.scoring.finite import check_finite
+from ztom.scoring.protocol import Need
 from ztom.scoring.text import generated_text
+from ztom.statistics.scores import Floats, MeanScores, Scores
 from ztom.stimuli.records import Output, Stimulus
 
 if TYPE_CHECKING:

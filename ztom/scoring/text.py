@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ztom.errors import ScoringError
-from ztom.scoring.protocol import Need, Scores
-from ztom.scoring.scores import MeanScores, check_finite
+from ztom.scoring.finite import check_finite
+from ztom.scoring.protocol import Need
+from ztom.statistics.scores import MeanScores, Scores
 from ztom.stimuli.prompts import words
 from ztom.stimuli.records import Output, Stimulus
 

@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from ztom.errors import ConfigError, ScoringError
-from ztom.scoring.protocol import Need, Scores
-from ztom.scoring.scores import MeanScores, WholeSetScores
+from ztom.scoring.protocol import Need
 from ztom.scoring.text import generated_text
 from ztom.scoring.user_process import ChildFailedError, ChildProcess, Limits
+from ztom.statistics.scores import MeanScores, Scores, WholeSetScores
 from ztom.stimuli.prompts import prompt_text
 from ztom.stimuli.records import Output, Stimulus
 

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ztom.errors import StimuliError
+from ztom.io.text import Place
 from ztom.stimuli.fields import EXPECTED_FIELDS, parse_expected, parse_number, the_one_field
 from ztom.stimuli.json_values import parse_json
-from ztom.stimuli.text_files import Place, check_length, read_lines, read_rows
+from ztom.stimuli.text_files import check_length, read_lines, read_rows
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _Row = tuple[Place, list[str]]

@@ -6,8 +6,8 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
+from ztom.io.text import Place
 from ztom.stimuli.records import Message, Prompt
-from ztom.stimuli.text_files import Place
 
 ROLES = ("system", "user", "assistant")
 #: Names a prompt may have, with what each may hold.

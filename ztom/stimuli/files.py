@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ztom.errors import StimuliError
+from ztom.io.text import Place
 from ztom.stimuli.expected_outputs import read_expected_outputs
 from ztom.stimuli.fields import (
     EXPECTED_FIELDS,
@@ -39,7 +40,7 @@ from ztom.stimuli.fields import (
 from ztom.stimuli.json_values import parse_json
 from ztom.stimuli.prompts import prompt_digest
 from ztom.stimuli.records import Message, Prompt, Stimulus
-from ztom.stimuli.text_files import Place, read_lines, read_rows
+from ztom.stimuli.text_files import read_lines, read_rows
 
 _OTHER_FIELDS = ("id", "group", "metadata")
 _CSV_FIELDS = ("prompt", "text", "input", *EXPECTED_FIELDS, "id", "group")

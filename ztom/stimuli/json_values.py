@@ -11,7 +11,8 @@ import math
 from typing import NoReturn
 
 from ztom.errors import StimuliError
-from ztom.stimuli.text_files import Place, check_length
+from ztom.io.text import Place
+from ztom.stimuli.text_files import check_length
 
 MAX_DEPTH = 32
 

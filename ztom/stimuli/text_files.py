@@ -9,35 +9,14 @@ import codecs
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from ztom.errors import StimuliError
+from ztom.io.text import Place
 
 MAX_FILE_BYTES = 2**30
 #: Longest prompt, turn or expected output, in characters; the limit of Python's own CSV reader.
 MAX_FIELD_CHARACTERS = 131_072
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where in a file something stands.
-
-    Attributes:
-        path: The file.
-        line: From 1.
-    """
-
-    path: Path
-    line: int
-
-    def error(
-        self, what: str, *, got: object = None, expected: object = None, fix: str | None = None
-    ) -> StimuliError:
-        """An error that begins with the file and the line."""
-        return StimuliError(
-            f"{self.path}, line {self.line}: {what}", got=got, expected=expected, fix=fix
-        )
 
 
 def read_text(path: Path) -> str:

@@ -53,7 +53,7 @@ class Evidence(BaseModel):
         number_of_inferences: Model evaluations of the search.
         search_errors: On the search set: trained model, optimized model.
         holdout_errors: On the holdout: trained model, this variant.
-        verdict: As decided by `ztom.scoring.verdict`, JSON.
+        verdict: As decided by `ztom.scoring.proof`, JSON.
         gate: Outcome and reasons of the gate on the suites of the search, with the suites' digests,
             JSON; None where the search had none.
         insisted: Released although it is not proved to be better, or not passed.

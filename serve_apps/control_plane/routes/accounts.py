@@ -23,7 +23,7 @@ from serve_apps.control_plane.wire import (
     user_document,
 )
 from ztom.ledger.accounts import NewUser, UserChange
-from ztom.passwords import hash_password, is_password
+from ztom.ledger.passwords import hash_password, is_password
 
 router = APIRouter(tags=["accounts"])
 

@@ -17,10 +17,10 @@ from serve_apps.control_plane.routes.endpoints import Alias, may_alias, owner_of
 from serve_apps.control_plane.routes.verdicts import DigestStart, record_verdict
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.wire import Id, Strict
-from serve_apps.controller.clearance import refusal, require_gate, said
-from serve_apps.controller.declared import Difference, WantedEndpoint, differences
-from serve_apps.controller.specs import DeployOptions, parse_options
-from serve_apps.controller.traffic import (
+from serve_apps.endpoints.clearance import refusal, require_gate, said
+from serve_apps.endpoints.declared import Difference, WantedEndpoint, differences
+from serve_apps.endpoints.specs import DeployOptions, parse_options
+from serve_apps.endpoints.traffic import (
     Intent,
     answered_from,
     remove,
@@ -30,7 +30,7 @@ from serve_apps.controller.traffic import (
     set_traffic,
     stable_of,
 )
-from serve_apps.controller.variants import Found, find_variant
+from serve_apps.endpoints.variants import Found, find_variant
 from ztom.checkpoints.reference import parse_reference
 from ztom.errors import (
     ConfigError,
@@ -38,7 +38,7 @@ from ztom.errors import (
     NotOnRecordError,
     ReferenceRefusedError,
 )
-from ztom.evaluation.verdict import Verdict
+from ztom.evaluation.gate.verdict import Verdict
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState, NewDeployment
 from ztom.ledger.project_files import Storage
 from ztom.ledger.verdicts import VerdictRecord
@@ -114,7 +114,7 @@ def _checked(body: Deploy, caller: Caller, services: Services) -> _Checked:
 
 
 def _gated(body: Deploy, found: Found, services: Services) -> _Checked:
-    """No green, no ship; see `serve_apps.controller.clearance`."""
+    """No green, no ship; see `serve_apps.endpoints.clearance`."""
     verdicts, project = services.ledger.verdicts, body.project_id
     gate = verdicts.latest(found.digest, project_id=project)
     required = services.config.gate_required

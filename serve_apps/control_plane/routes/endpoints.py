@@ -14,7 +14,7 @@ from pydantic import StringConstraints
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.wire import Strict
-from serve_apps.controller.traffic import (
+from serve_apps.endpoints.traffic import (
     promote,
     remove,
     remove_rule,

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.routes.endpoints import Alias, may_alias, project_of
 from serve_apps.control_plane.services import Services
-from serve_apps.controller.traffic import rollback
+from serve_apps.endpoints.traffic import rollback
 from serve_apps.event_stream import event_stream
 from ztom.ledger.rollouts import RolloutRecord
 from ztom.rollout.plan import ReleasePlan

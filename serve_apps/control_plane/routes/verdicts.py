@@ -11,7 +11,7 @@ from serve_apps.control_plane.access import Caller, CallerOf, Permission, Servic
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.wire import Id, Strict
 from ztom.errors import ConfigError, NotOnRecordError
-from ztom.evaluation.verdict import Verdict, worst
+from ztom.evaluation.gate.verdict import Verdict, worst
 from ztom.ledger.verdicts import NewVerdict, VerdictRecord
 
 router = APIRouter(tags=["verdicts"])

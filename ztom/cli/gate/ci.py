@@ -10,10 +10,9 @@ import jinja2
 
 from ztom import __version__
 from ztom.cli.console import plain_console
-from ztom.cli.gate.options import System
-from ztom.cli.gate.request import WHO, GateRequest
+from ztom.cli.gate.request import WHO, GateRequest, System
 from ztom.errors import ConfigError
-from ztom.evaluation.run_files import write_document
+from ztom.io.files import write_document
 
 FILES = {
     System.GITHUB: Path(".github/workflows/ztom-gate.yml"),

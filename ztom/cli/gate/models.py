@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from ztom.cli.evaluation import engine_config, run_and_write
 from ztom.cli.gate.request import WHO, GateRequest, Runs, Who
 from ztom.errors import EvaluationError
-from ztom.evaluation.found import FoundSuite
-from ztom.evaluation.metrics import build_metric
-from ztom.evaluation.models import OpenModel, open_model, setup_digest
-from ztom.evaluation.results import SuiteRun
+from ztom.evaluation.metrics.build import build_metric
+from ztom.evaluation.runs.models import OpenModel, open_model, setup_digest
+from ztom.evaluation.runs.results import SuiteRun
+from ztom.evaluation.suites.discover import FoundSuite
 from ztom.settings import Settings
 
 

@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from ztom.cli.gate.request import System
 from ztom.evaluation.render.commands import workflow_command
 from ztom.pages.formats import visible
 
@@ -61,13 +62,6 @@ def _tell(error: BaseException) -> None:
     console.print(told, style="red", soft_wrap=True)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         print(workflow_command("error", told, {"title": "ztom gate"}))
-
-
-class System(StrEnum):
-    """For which a workflow is written."""
-
-    GITHUB = "github"
-    GITLAB = "gitlab"
 
 
 class Format(StrEnum):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
 from ztom.errors import ConfigError
-from ztom.evaluation.results import SuiteRun
+from ztom.evaluation.runs.results import SuiteRun
 
 Who = Literal["candidate", "champion", "base"]
 WHO: tuple[Who, ...] = ("candidate", "champion", "base")
@@ -57,3 +58,10 @@ class GateRequest:
     def has(self, who: Who) -> bool:
         """Whether there is a model or a result of a side."""
         return self.models[who] is not None or bool(self.runs[who])
+
+
+class System(StrEnum):
+    """For which a workflow is written."""
+
+    GITHUB = "github"
+    GITLAB = "gitlab"

@@ -19,18 +19,19 @@ from rich.table import Table
 from ztom.cli.console import plain_console
 from ztom.cli.gate.request import WHO, GateRequest, Runs
 from ztom.errors import EvaluationError, StorageError
-from ztom.evaluation.found import FoundSuite, read_suites
-from ztom.evaluation.gate import decide
-from ztom.evaluation.lock import load_locked
+from ztom.evaluation.gate.decide import decide
+from ztom.evaluation.gate.verdict import Outcome, Verdict
 from ztom.evaluation.render.annotations import SuiteFiles, render_annotations
 from ztom.evaluation.render.junit import render_junit
 from ztom.evaluation.render.markdown import render_markdown
 from ztom.evaluation.render.page import render_page
 from ztom.evaluation.render.texts import item_texts
-from ztom.evaluation.results import SuiteRun
-from ztom.evaluation.run_files import read_run, read_runs, write_document, write_run
-from ztom.evaluation.suite import Suite
-from ztom.evaluation.verdict import Outcome, Verdict
+from ztom.evaluation.runs.files import read_run, read_runs, write_run
+from ztom.evaluation.runs.results import SuiteRun
+from ztom.evaluation.suites.discover import FoundSuite, read_suites
+from ztom.evaluation.suites.lock import load_locked
+from ztom.evaluation.suites.suite import Suite
+from ztom.io.files import write_document
 from ztom.pages.formats import count, visible
 
 DOCUMENTS = ("verdict.html", "verdict.md", "junit.xml", "verdict.json")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-from ztom.evaluation.files import ITEMS_FILE, SETTINGS_FILE
+from ztom.evaluation.gate.verdict import Outcome, SuiteVerdict, Verdict
 from ztom.evaluation.render.commands import workflow_command
-from ztom.evaluation.suite import Suite
-from ztom.evaluation.verdict import Outcome, SuiteVerdict, Verdict
+from ztom.evaluation.suites.read import ITEMS_FILE, SETTINGS_FILE
+from ztom.evaluation.suites.suite import Suite
 
 _LEVELS: dict[Outcome, Literal["error", "warning"]] = {
     Outcome.FAIL: "error",

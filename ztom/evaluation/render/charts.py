@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from ztom.evaluation.statistics import Estimate
-from ztom.evaluation.verdict import ProbeRate, SuiteVerdict
+from ztom.evaluation.gate.verdict import ProbeRate, SuiteVerdict
 from ztom.pages.axes import interval_chart, ticks_below
 from ztom.pages.formats import number, percent, setting, signed
 from ztom.pages.svg import Scale, at, chart, line, tag, text
+from ztom.statistics.proportions import Estimate
 
 _SHARES = Scale(0.0, 1.0)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from ztom.evaluation.verdict import Finding, Outcome, SuiteVerdict, Verdict
+from ztom.evaluation.gate.verdict import Finding, Outcome, SuiteVerdict, Verdict
 from ztom.pages.formats import visible
 
 _DECLARATION = '<?xml version="1.0" encoding="utf-8"?>'

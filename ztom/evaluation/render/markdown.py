@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ztom.evaluation.results import ModelRef
-from ztom.evaluation.statistics import Estimate
-from ztom.evaluation.verdict import Flip, Outcome, SuiteVerdict, Verdict
+from ztom.evaluation.gate.verdict import Flip, Outcome, SuiteVerdict, Verdict
+from ztom.evaluation.runs.results import ModelRef
 from ztom.pages.formats import count, number, setting, signed, visible
+from ztom.statistics.proportions import Estimate
 
 _MOST_SHOWN = 20
 _MOST_CHARACTERS = 1000

@@ -13,9 +13,9 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from ztom.evaluation.gate.verdict import Outcome, ProbeRate, SuiteVerdict, Verdict
 from ztom.evaluation.render.charts import difference_chart, models_chart, rate_bar
 from ztom.evaluation.render.texts import MOST_SHOWN, ItemTexts, Texts, flips
-from ztom.evaluation.verdict import Outcome, ProbeRate, SuiteVerdict, Verdict
 from ztom.pages.formats import setting
 from ztom.pages.page import page_template
 

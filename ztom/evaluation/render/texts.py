@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ztom.evaluation.results import ItemResult, SuiteRun
-from ztom.evaluation.suite import Item, Suite
-from ztom.evaluation.templates import PromptTemplate
-from ztom.evaluation.verdict import Flip, Outcome, SuiteVerdict, Verdict
+from ztom.evaluation.gate.verdict import Flip, Outcome, SuiteVerdict, Verdict
+from ztom.evaluation.runs.results import ItemResult, SuiteRun
+from ztom.evaluation.suites.suite import Item, Suite
+from ztom.evaluation.suites.templates import PromptTemplate
 from ztom.stimuli.prompts import prompt_text
 
 #: Items shown of each kind and suite.

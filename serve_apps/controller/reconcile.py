@@ -1,0 +1,452 @@
+"""Making what runs what the ledger says: one look, a list of steps, and carrying them out.
+
+`plan_steps` is a pure function of what is wanted, what the table says and what runs; each round
+works on a new look, so a step that fails, or a controller that dies in between, costs a round.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+
+from serve_apps.controller.apps import Apps, AppState, AppStatus
+from serve_apps.endpoints.specs import AppSpec, app_spec, parse_options, placement
+from serve_apps.endpoints.traffic import apply_intent, change_table, require_gate_of
+from ztom.errors import (
+    AlreadyOnRecordError,
+    ConfigError,
+    GateRefusedError,
+    LedgerError,
+    NotOnRecordError,
+    ZtomError,
+)
+from ztom.ledger.deployments import DeploymentRecord, DeploymentState
+from ztom.ledger.endpoints import Endpoints
+from ztom.ledger.verdicts import Verdicts
+from ztom.rollout.routing import Placement, RoutingTable, read_table
+
+logger = logging.getLogger(__name__)
+
+ACTOR = "controller"
+#: Rounds for which an application is kept that nobody needs: gateways stop calling it meanwhile.
+LINGER_ROUNDS = 10
+#: Seconds for which a live swap waits until running requests have ended.
+SWAP_WAIT_S = 30.0
+#: Seconds between two tries of a swap that fails: each one keeps new requests waiting.
+SWAP_AGAIN_S = 10.0
+#: Seconds after which a deployment that is not ready is given up: large models load for long.
+START_LIMIT_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start an application."""
+
+    spec: AppSpec
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The application of a deployment runs: check it, then let traffic in."""
+
+    digest: str
+    spec: AppSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A deployment has no place in the cluster yet, or could not be started again."""
+
+    digest: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """A deployment will not run."""
+
+    digest: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """A deployment that failed has nothing to go on with any more: no route names it."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """No route names a deployment any more."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Intend:
+    """A deployment that runs already is to get its traffic."""
+
+    digest: str
+    spec: AppSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove an application that no deployment needs."""
+
+    app: str
+
+
+Step = Start | Admit | Wait | Fail | LetGo | Retire | Intend | Remove
+
+
+def plan_steps(
+    records: Sequence[DeploymentRecord], table: RoutingTable, running: Mapping[str, AppStatus]
+) -> list[Step]:
+    """What to do next.
+
+    Args:
+        records: Deployments that are not retired.
+        table: The routing table.
+        running: Applications by name.
+    """
+    steps: list[Step] = []
+    needed: dict[str, tuple[AppSpec, list[str]]] = {}
+    for record in [*records, *_kept(records, table)]:
+        if record.state is DeploymentState.FAILED:
+            if record.kept is not None and record.digest not in table.used:
+                steps.append(LetGo(record.digest))
+            continue
+        if record.state is DeploymentState.READY and _is_unused(record, table, records):
+            steps.append(Retire(record.digest))
+            continue
+        try:
+            spec = _spec(record, records)
+        except ZtomError as error:
+            serves = record.state is DeploymentState.READY
+            steps.append((Wait if serves else Fail)(record.digest, str(error)))
+            continue
+        needed.setdefault(spec.name, (spec, []))[1].append(record.digest)
+        steps += _steps_of(record, spec, running.get(spec.name))
+    for name, (spec, digests) in needed.items():
+        if name not in running:
+            steps.append(Start(spec, tuple(digests)))
+    placed = {where.app for where in table.placements.values()}
+    steps += [Remove(name) for name in running if name not in needed and name not in placed]
+    return steps
+
+
+def _kept(records: Sequence[DeploymentRecord], table: RoutingTable) -> list[DeploymentRecord]:
+    """Deployments that serve as they were while they are deployed anew, or when that failed."""
+    return [
+        replace(record, state=DeploymentState.READY, intent=None, **record.kept)
+        for record in records
+        if record.kept is not None and record.digest in table.used
+    ]
+
+
+def _is_unused(
+    record: DeploymentRecord, table: RoutingTable, records: Sequence[DeploymentRecord]
+) -> bool:
+    hosts = {parse_options(other.options).swap_into for other in records}
+    return record.intent is None and record.digest not in table.used and record.digest not in hosts
+
+
+def _spec(record: DeploymentRecord, records: Sequence[DeploymentRecord]) -> AppSpec:
+    host = parse_options(record.options).swap_into
+    if host is None:
+        return app_spec(record)
+    for other in records:
+        # one step only: whoever is swapped in names the application's own variant
+        if other.digest == host and parse_options(other.options).swap_into is None:
+            return app_spec(other)
+    raise ConfigError("the variant that this one is swapped into does not run", got=host[:12])
+
+
+def _steps_of(record: DeploymentRecord, spec: AppSpec, status: AppStatus | None) -> list[Step]:
+    if status is None:
+        return []
+    if record.state is DeploymentState.READY:
+        runs = status.state is AppState.RUNNING
+        return [Intend(record.digest, spec)] if runs and record.intent is not None else []
+    if status.state is AppState.FAILED:
+        return [Fail(record.digest, status.message)]
+    if status.state is AppState.RUNNING:
+        return [Admit(record.digest, spec)]
+    return [Wait(record.digest, status.missing)] if status.missing else []
+
+
+class Reconciler:
+    """Carries steps out.
+
+    Args:
+        endpoints: The ledger's part.
+        verdicts: Of the gate, on record.
+        apps: What runs.
+        clock: Monotonic, seconds.
+    """
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        verdicts: Verdicts,
+        apps: Apps,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._endpoints = endpoints
+        self._verdicts = verdicts
+        self._apps = apps
+        self._clock = clock
+        self._unneeded: dict[str, int] = {}
+        self._since: dict[str, float] = {}
+        self._not_before: dict[str, float] = {}
+        self._swaps: dict[str, Lock] = {}
+
+    def round(self) -> None:
+        """One look, and every step that follows from it.
+
+        Raises:
+            LedgerError: The ledger cannot be read or written.
+        """
+        records = self._endpoints.deployments.all()
+        table = read_table(self._endpoints.routing()[1])
+        running = self._apps.status()
+        steps = plan_steps(records, table, running)
+        removals = {step.app for step in steps if isinstance(step, Remove)}
+        # one that failed has no requests to be waited for
+        self._unneeded = {
+            app: LINGER_ROUNDS
+            if running[app].state is AppState.FAILED
+            else self._unneeded.get(app, 0) + 1
+            for app in removals
+        }
+        self._give_up(records)
+        by_digest = {record.digest: record for record in records}
+        for step in steps:
+            self._carry_out(step, by_digest)
+
+    def keep_swapped(self) -> None:
+        """Have replicas of applications that hold a chain answer with the variant that should.
+
+        A replica that was started since, a swap that failed half-way, and a rollback show here.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+        """
+        places = read_table(self._endpoints.routing()[1]).placements.values()
+        for app in sorted({where.app for where in places if where.current is not None}):
+            swapping = self._swapping(app)
+            # while a deployment is swapped in, the table does not say so yet
+            if self._clock() >= self._not_before.get(app, 0.0) and swapping.acquire(blocking=False):
+                try:
+                    self._keep(app)
+                finally:
+                    swapping.release()
+
+    def _keep(self, app: str) -> None:
+        table = read_table(self._endpoints.routing()[1])
+        digest = _current(table, app)
+        if digest is None:
+            return
+        where = table.placements[digest]
+        there = self._apps.replicas(app, where.deployment)
+        if all(digest in replica.digests for replica in there):
+            return
+        try:
+            self._apps.swap(app, where.deployment, where.folder, where.name, SWAP_WAIT_S)
+        except Exception as error:
+            self._not_before[app] = self._clock() + SWAP_AGAIN_S
+            logger.error("%s does not take on %s: %s", app, digest[:12], error)
+
+    def _swapping(self, app: str) -> Lock:
+        """Held by whoever swaps a variant into an application, until the table says so."""
+        return self._swaps.setdefault(app, Lock())
+
+    def _give_up(self, records: Sequence[DeploymentRecord]) -> None:
+        """A deployment that does not get ready waits for something that does not come."""
+        now = self._clock()
+        starting = {r.digest for r in records if r.state is DeploymentState.STARTING}
+        self._since = {digest: self._since.get(digest, now) for digest in starting}
+        for digest, since in self._since.items():
+            if now - since > START_LIMIT_S:
+                self._fail(digest, f"it was not ready within {START_LIMIT_S:g} s")
+
+    def _carry_out(self, step: Step, records: Mapping[str, DeploymentRecord]) -> None:
+        match step:
+            case Start(spec, digests):
+                self._or_fail(digests, lambda: self._apps.start(spec))
+            case Admit(digest, spec):
+                self._or_fail((digest,), lambda: self._check(records[digest], spec))
+            case Wait(digest, reason):
+                self._wait(records[digest], reason)
+            case Intend(digest, spec):
+                self._or_fail(
+                    (digest,), lambda: self._intend(records[digest], spec), give_up=self._refuse
+                )
+            case Fail(digest, reason):
+                self._fail(digest, reason)
+            case LetGo(digest):
+                self._endpoints.deployments.let_go(digest)
+            case Retire(digest):
+                self._retire(records[digest])
+            case Remove(app):
+                if self._unneeded.get(app, 0) >= LINGER_ROUNDS:
+                    self._apps.delete(app)
+
+    def _check(self, record: DeploymentRecord, spec: AppSpec) -> None:
+        who = (record.digest, record.address, record.name)
+        if parse_options(record.options).swap_into is not None:
+            with self._swapping(spec.name):
+                self._swap_in(record, spec)
+                self._admit(record, spec)
+            return
+        if record.base is not None:
+            self._apps.prove(spec, *who)  # a base that has left comes back for it
+            self._apps.load(spec, *who)
+        self._admit(record, spec)
+
+    def _admit(self, record: DeploymentRecord, spec: AppSpec) -> None:
+        self._apps.prove(spec, record.digest, record.address, record.name)
+        if self._intend(record, spec):
+            self._endpoints.deployments.set_state(record.digest, DeploymentState.READY, actor=ACTOR)
+
+    def _wait(self, record: DeploymentRecord, reason: str) -> None:
+        """Say what it waits for; what is kept for a rollback of the same endpoint makes room."""
+        if record.reason != reason and self._endpoints.deployments.note(record.digest, reason):
+            logger.warning("the deployment of %s waits: %s", record.digest[:12], reason)
+        alias = (record.intent or {}).get("alias")
+        route = read_table(self._endpoints.routing()[1]).routes.get(alias or "")
+        if alias is None or route is None or route.previous in (None, record.digest):
+            return
+        change_table(
+            self._endpoints,
+            lambda table: _without_previous(table, alias),
+            actor=ACTOR,
+            action="route.make_room",
+            subject=f"alias:{alias}",
+            note=f"{route.previous} leaves for {record.digest}",
+        )
+
+    def _swap_in(self, record: DeploymentRecord, spec: AppSpec) -> None:
+        """If it fails, `keep_swapped` takes every replica back to what the table says."""
+        self._apps.prove(spec, record.digest, record.address, record.name, exact=False)
+        self._apps.swap(spec.name, spec.deployment, record.address, record.name, SWAP_WAIT_S)
+
+    def _intend(self, record: DeploymentRecord, spec: AppSpec) -> bool:
+        """Put a deployment into the table, with the traffic that it was deployed for."""
+        where = placement(record, spec)
+        require_gate_of(self._endpoints, self._verdicts, record)
+        change_table(
+            self._endpoints,
+            lambda table: _placed(table, record, where),
+            actor=ACTOR,
+            action="route.deploy",
+            subject=f"variant:{record.digest}",
+        )
+        if not apply_intent(self._endpoints, self._verdicts, record, actor=ACTOR):
+            return False
+        self._endpoints.deployments.clear_intent(record.digest, record.intent)
+        return True
+
+    def _refuse(self, digest: str, reason: str) -> None:
+        """Have a deployment wait no more for traffic that it cannot get; what it has, it keeps."""
+        logger.error("%s does not get its traffic: %s", digest[:12], reason)
+        self._endpoints.deployments.cancel(actor=ACTOR, reason=reason, digest=digest)
+        self._unplace(digest, action="route.refuse")
+
+    def _retire(self, record: DeploymentRecord) -> None:
+        digest = record.digest
+        where = read_table(self._endpoints.routing()[1]).placements.get(digest)
+
+        def without(table: RoutingTable) -> RoutingTable:
+            return table if digest in table.used else table.with_placement(digest, None)
+
+        change_table(
+            self._endpoints,
+            without,
+            actor=ACTOR,
+            action="route.retire",
+            subject=f"variant:{digest}",
+        )
+        table = read_table(self._endpoints.routing()[1])
+        if digest not in table.placements:
+            self._endpoints.deployments.retire(digest, actor=ACTOR)
+            if record.base is not None and where is not None:
+                self._apps.forget(where.app, where.deployment, digest)
+
+    def _or_fail(
+        self,
+        digests: Sequence[str],
+        work: Callable[[], object],
+        *,
+        give_up: Callable[[str, str], None] | None = None,
+    ) -> None:
+        give_up = give_up or self._fail
+        try:
+            work()
+            return
+        except GateRefusedError as error:
+            give_up, reason = self._refuse, str(error)
+        except LedgerError as error:
+            if not isinstance(error, AlreadyOnRecordError):
+                raise  # not this deployment's fault: the next round tries again
+            reason = str(error)
+        except ZtomError as error:
+            reason = str(error)
+        except Exception as error:  # whatever Ray finds wrong must not keep others waiting
+            reason = f"{type(error).__name__}: {error}"
+        for digest in digests:
+            give_up(digest, reason)
+
+    def _fail(self, digest: str, reason: str) -> None:
+        """Say so. What is in the table already stays there: something else may be wrong."""
+        logger.error("the deployment of %s failed: %s", digest[:12], reason)
+        try:
+            self._endpoints.deployments.set_state(
+                digest,
+                DeploymentState.FAILED,
+                actor=ACTOR,
+                reason=reason,
+                only_from=DeploymentState.STARTING,
+            )
+        except NotOnRecordError:
+            logger.warning("the deployment of %s is not on record any more", digest[:12])
+            return
+        self._unplace(digest, action="route.fail")
+
+    def _unplace(self, digest: str, *, action: str) -> None:
+        """Take a deployment out of the table, unless a route names it."""
+        change_table(
+            self._endpoints,
+            lambda table: table if digest in table.used else table.with_placement(digest, None),
+            actor=ACTOR,
+            action=action,
+            subject=f"variant:{digest}",
+        )
+
+
+def _without_previous(table: RoutingTable, alias: str) -> RoutingTable:
+    route = table.routes.get(alias)
+    if route is None:
+        return table
+    return table.with_route(alias, route.model_copy(update={"previous": None}))
+
+
+def _placed(table: RoutingTable, record: DeploymentRecord, where: Placement) -> RoutingTable:
+    """The table with the variant in its place; who answers there changes with the traffic."""
+    options = parse_options(record.options)
+    if options.live_swap or options.swap_into is not None:
+        where = where.model_copy(update={"current": _current(table, where.app) or record.digest})
+    return table.with_placement(record.digest, where)
+
+
+def _current(table: RoutingTable, app: str) -> str | None:
+    """With which variant an application answers into which variants are swapped."""
+    known = (where.current for where in table.placements.values() if where.app == app)
+    return next((digest for digest in known if digest in table.placements), None)

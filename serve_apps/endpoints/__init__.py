@@ -1,0 +1,1 @@
+"""What deploying, traffic and declared endpoints mean: plain values and the ledger, no HTTP."""

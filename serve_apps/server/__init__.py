@@ -1,0 +1,1 @@
+"""The server's composition root: what runs where, how it starts and how it stops."""

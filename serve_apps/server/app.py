@@ -1,0 +1,149 @@
+"""The application: routes, guards and background work, and its Ray Serve deployment.
+
+``ztom up`` starts it; `create_app` alone is an ASGI application like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from ray import serve
+from ray.serve.schema import LoggingConfig
+
+from serve_apps.control_plane.access import Permission, route
+from serve_apps.control_plane.config import ServerConfig
+from serve_apps.control_plane.errors import LastResort, add_error_handlers
+from serve_apps.control_plane.flow import BodyGuard, Ceiling
+from serve_apps.control_plane.routes import (
+    accounts,
+    deployments,
+    edits,
+    endpoints,
+    files,
+    projects,
+    releases,
+    searches,
+    verdicts,
+)
+from serve_apps.control_plane.routes import inference as gateway
+from serve_apps.control_plane.runner import RayRunner
+from serve_apps.control_plane.services import Services
+from serve_apps.gateway.backends import ServeBackends
+from serve_apps.server.background import tidy
+from serve_apps.server.controller import Controller
+from ztom import __version__
+
+DEPLOYMENT_NAME = "control-plane"
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+health_router = APIRouter(tags=["health"])
+
+
+@route(health_router, "GET", "/health", Permission.PUBLIC)
+async def health() -> dict[str, str]:
+    """Up."""
+    return {"status": "ok", "version": __version__}
+
+
+def create_app(
+    services: Services, *, besides: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+) -> FastAPI:
+    """The application on opened services, which it closes when it shuts down.
+
+    Args:
+        services: What the routes work with.
+        besides: What the process does while it answers.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            await asyncio.to_thread(tidy, services)
+            async with services.gateway.running(), besides():
+                yield
+        finally:
+            services.close()
+
+    app = FastAPI(
+        title="Z-TOM",
+        version=__version__,
+        openapi_url="/v3/api-docs",
+        docs_url="/docs",
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    # files before projects: /project/file is not the project called "file"
+    rooms = (accounts, files, projects, edits, searches, deployments, endpoints, releases)
+    for room in (*rooms, verdicts, gateway):
+        app.include_router(room.router)
+    app.include_router(health_router)
+    add_error_handlers(app)
+    _describe_security(app)
+    config = services.config
+    app.add_middleware(
+        BodyGuard,
+        max_bytes=config.max_body_bytes,
+        max_form_bytes=config.max_upload_bytes,
+        timeout_s=config.body_timeout_s,
+    )
+    if config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(config.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    app.add_middleware(LastResort)
+    app.add_middleware(Ceiling, most=config.max_requests)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK, *config.allowed_hosts])
+    return app
+
+
+def _describe_security(app: FastAPI) -> None:
+    """Write into the document how callers say who they are."""
+    plain = app.openapi
+
+    def described() -> dict[str, object]:
+        document = plain()
+        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["bearer"] = {"type": "http", "scheme": "bearer"}
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]
+
+
+def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
+    """The Ray Serve application: an ingress that scales, and one controller.
+
+    Args:
+        config: Of the server.
+        dashboard: Address of Ray's dashboard, which takes jobs.
+    """
+
+    def on_replica() -> FastAPI:
+        return create_app(Services.open(config, RayRunner(dashboard), ServeBackends()))
+
+    ingress = serve.ingress(on_replica)
+    # both wait and carry bytes; a search must not be short of a CPU because of them
+    idle: dict[str, Any] = {"num_cpus": 0}
+    # the controller calls variants from threads, where no event loop is
+    threads = {"env_vars": {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"}}
+    controller = Controller.options(ray_actor_options={**idle, "runtime_env": threads})
+    return serve.deployment(
+        name=DEPLOYMENT_NAME,
+        num_replicas=config.http_replicas,
+        # the application has a ceiling of its own, which leaves room for health
+        max_ongoing_requests=2 * config.max_requests,
+        # a replica that died is replaced as soon as it is looked for
+        health_check_period_s=2,
+        ray_actor_options=idle,
+        logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
+    )(ingress()).bind(controller.bind(config, dashboard))

@@ -1,0 +1,74 @@
+"""The controller's Ray Serve deployment: one replica, which holds nothing but what it looks at.
+
+It can be killed at any moment: what is wanted and how far it is stand in the ledger.
+"""
+
+# No `from __future__ import annotations`: Serve reads these annotations at run time.
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from ray import serve
+
+from serve_apps.control_plane.config import ServerConfig
+from serve_apps.control_plane.runner import RayRunner
+from serve_apps.control_plane.services import Services
+from serve_apps.controller.apps import Apps, ServeApps
+from serve_apps.controller.metrics import ReplicaMetrics
+from serve_apps.controller.reconcile import Reconciler
+from serve_apps.controller.releases import move_releases
+from serve_apps.gateway.backends import ServeBackends
+from serve_apps.server.background import again_and_again, background
+
+_EVERY_S = 0.3
+_METRICS_EVERY_S = 5.0
+#: A controller that slept longer than this between two looks has not watched meanwhile.
+_LONGEST_TICK_S = 5.0
+
+
+@contextlib.asynccontextmanager
+async def controlling(
+    services: Services, apps: Apps, *, every_s: float = _EVERY_S
+) -> AsyncIterator[None]:
+    """Make what runs what the ledger says, and move releases, while in the context."""
+    endpoints = services.ledger.endpoints
+    reconciler = Reconciler(endpoints, services.ledger.verdicts, apps)
+    metrics = ReplicaMetrics(endpoints, apps)
+    last = time.monotonic()
+
+    async def deployments() -> None:
+        await asyncio.to_thread(reconciler.round)
+
+    async def swaps() -> None:
+        await asyncio.to_thread(reconciler.keep_swapped)
+
+    async def releases() -> None:
+        nonlocal last
+        now = time.monotonic()
+        seconds, last = min(now - last, _LONGEST_TICK_S), now
+        await asyncio.to_thread(move_releases, endpoints, seconds=seconds)
+
+    async def look() -> None:
+        await asyncio.to_thread(metrics.look)
+
+    async with (
+        background(services),
+        again_and_again((deployments, swaps, releases), every_s=every_s),
+        again_and_again((look,), every_s=_METRICS_EVERY_S),
+    ):
+        yield
+
+
+@serve.deployment(name="controller", num_replicas=1, max_ongoing_requests=4)
+class Controller:
+    """The one replica."""
+
+    async def __init__(self, config: ServerConfig, dashboard: str) -> None:
+        self._services = Services.open(config, RayRunner(dashboard), ServeBackends())
+        self._stack = contextlib.AsyncExitStack()
+        await self._stack.enter_async_context(controlling(self._services, ServeApps()))
+
+    async def __del__(self) -> None:
+        await self._stack.aclose()
+        self._services.close()

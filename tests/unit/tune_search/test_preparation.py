@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import yaml
+from toy_checkpoints import llama_tensors, write_checkpoint
+
+from tune_search.preparation import prepare
+from ztom.errors import EvaluationError, FactorError, LeakageError, ZtomError
+from ztom.evaluation.suites.lock import lock_suite
+from ztom.search.config_files import load_config
+from ztom.settings import Settings
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed in range(3):
+        write_checkpoint(tmp_path / f"c{seed}", llama_tensors(seed))
+    write_stimuli(tmp_path / "search.jsonl", "search", 40)
+    write_stimuli(tmp_path / "holdout.jsonl", "holdout", 10)
+    write_stimuli(tmp_path / "other.jsonl", "other", 20)
+    return tmp_path
+
+
+def write_stimuli(path: Path, word: str, count: int) -> None:
+    lines = [
+        {"id": f"{word}{i}", "prompt": f"{word} {i} asks {i * 7} for {i * i}", "expected": str(i)}
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def make(folder: Path, **more: object):
+    content = {
+        "chain": {"checkpoints": ["c0", "c1", "c2"]},
+        "stimuli": "search.jsonl",
+        "error": "cross_entropy",
+        "engine": {"name": "fake"},
+        **more,
+    }
+    (folder / "search.yaml").write_text(yaml.safe_dump(content))
+    return prepare(load_config(folder / "search.yaml"), settings=Settings())
+
+
+def test_one_file_is_split_and_the_sides_are_apart(folder):
+    ready = make(folder)
+    search = ready.work.data[0].stimuli
+    assert len(search) + len(ready.holdout) <= 40
+    assert len(ready.holdout) >= 3
+    assert not {s.group for s in search} & {s.group for s in ready.holdout}
+    assert make(folder).work.data_digests == ready.work.data_digests
+    assert make(folder, seed=1).work.data_digests != ready.work.data_digests
+
+
+def test_holdout_file_has_to_be_disjoint(folder):
+    assert len(make(folder, holdout="holdout.jsonl").holdout) == 10
+    with pytest.raises(LeakageError):
+        make(folder, holdout="search.jsonl")
+
+
+def test_suites_are_locked_and_hold_nothing_that_the_search_sees(folder):
+    suite = folder / "suites" / "mine"
+    suite.mkdir(parents=True)
+    settings = {"name": "mine", "layer": "task", "metric": "exact_match", "owner": "me"}
+    (suite / "suite.yaml").write_text(yaml.safe_dump(settings | {"version": "1.0.0"}))
+    (suite / "items.jsonl").write_text('{"id": "a", "input": "what now", "target": "b"}\n')
+    with pytest.raises(EvaluationError, match="lock"):
+        make(folder, holdout="holdout.jsonl", suites=["suites"])
+    lock_suite(suite)
+    (found,) = make(folder, holdout="holdout.jsonl", suites=["suites"]).suites
+    assert found.suite.config.name == "mine"
+    seen = {"id": "a", "input": "search 3 asks 21 for 9", "target": "b"}
+    (suite / "items.jsonl").write_text(json.dumps(seen) + "\n")
+    (suite / "suite.yaml").write_text(yaml.safe_dump(settings | {"version": "2.0.0"}))
+    lock_suite(suite)
+    with pytest.raises(LeakageError, match="1 of 1 items"):
+        make(folder, holdout="holdout.jsonl", suites=["suites"])
+
+
+def test_suites_hold_nothing_that_a_guardrail_searches_with(folder):
+    guardrail = {"name": "other", "stimuli": "other.jsonl", "error": "token_f1"}
+    ready = make(folder, guardrails=[guardrail])
+    searched = ready.work.data[1].stimuli[0].prompt
+    held = ready.guardrail_holdouts["other"][0].prompt
+    suite = folder / "suites" / "mine"
+    suite.mkdir(parents=True)
+    settings = {"name": "mine", "layer": "task", "metric": "exact_match", "owner": "me"}
+
+    def lock(prompt, version):
+        item = {"id": "a", "input": prompt, "target": "b"}
+        (suite / "items.jsonl").write_text(json.dumps(item) + "\n")
+        (suite / "suite.yaml").write_text(yaml.safe_dump(settings | {"version": version}))
+        lock_suite(suite)
+
+    lock(held, "1.0.0")
+    assert make(folder, guardrails=[guardrail], suites=["suites"]).suites
+    lock(searched, "2.0.0")
+    with pytest.raises(LeakageError, match="1 of 1 items are in what guardrail other searches"):
+        make(folder, guardrails=[guardrail], suites=["suites"])
+    assert make(folder, suites=["suites"]).suites
+
+
+def test_subsample_is_stable(folder):
+    ten = make(folder, holdout="holdout.jsonl", max_search_stimuli=10).work.data[0].stimuli
+    eleven = make(folder, holdout="holdout.jsonl", max_search_stimuli=11).work.data[0].stimuli
+    assert len(ten) == 10
+    assert {s.id for s in ten} < {s.id for s in eleven}
+    ids = [s.id for s in make(folder, holdout="holdout.jsonl").work.data[0].stimuli]
+    assert [s.id for s in ten] == [i for i in ids if i in {s.id for s in ten}]
+
+
+def test_guardrails_are_data_sets_with_holdouts(folder):
+    guardrail = {"name": "other", "stimuli": "other.jsonl", "error": "token_f1"}
+    ready = make(folder, guardrails=[guardrail])
+    assert [entry.name for entry in ready.work.data] == ["search", "other"]
+    assert ready.work.data[1].error().name == "token_f1"
+    assert ready.guardrail_holdouts["other"]
+
+
+def test_work_travels_and_makes_an_engine(folder):
+    work = pickle.loads(pickle.dumps(make(folder).work))
+    engine = work.engine()
+    engine.blend((0.05, -0.05))
+    assert work.space.dimensions == 2
+    assert work.gpus == 0
+    assert work.data[0].error().name == "cross_entropy"
+
+
+def test_bounds_have_to_fit_the_chain(folder):
+    space = make(folder, lower_bound=[-0.1, 0.0], upper_bound=[0.2, 0.3]).work.space
+    assert (space.lower, space.upper) == ((-0.1, 0.0), (0.2, 0.3))
+    with pytest.raises(FactorError, match="2 of each"):
+        make(folder, lower_bound=[-0.1], upper_bound=[0.2])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"stimuli": "missing.jsonl"},
+        {"chain": "missing.yaml"},
+        {"chain": {"checkpoints": ["c0", "missing"]}},
+        {"holdout_expected_outputs": "x.csv"},
+    ],
+)
+def test_what_is_missing_is_said(folder, more):
+    with pytest.raises(ZtomError):
+        make(folder, **more)

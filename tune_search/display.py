@@ -1,0 +1,222 @@
+"""Showing a study while it runs: a live display on a terminal, log lines anywhere else."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from ztom.search.events import (
+    EnginesReady,
+    Event,
+    Proving,
+    Stopping,
+    StudyEnded,
+    StudyStarted,
+    TrialEnded,
+    TrialStarted,
+)
+from ztom.search.space import Factors
+
+logger = logging.getLogger(__name__)
+
+_RECENT = 10
+_SHOWN_FACTORS = 12
+
+
+@dataclass
+class Progressing:
+    """What the events said so far; knows nothing of terminals.
+
+    Attributes:
+        clock: Seconds that never go back.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    name: str = ""
+    total: int = 0
+    ended: int = 0
+    factor_names: tuple[str, ...] = ()
+    trained: float | None = None
+    best: float | None = None
+    best_factors: Factors | None = None
+    failed: int = 0
+    now: str = "starting"
+    _ends: list[float] = field(default_factory=list)
+
+    def take(self, event: Event) -> None:
+        """Note an event."""
+        if isinstance(event, StudyStarted):
+            self.name, self.total, self.ended = event.name, event.total, event.done
+            self.factor_names = event.factor_names
+            self.now = "loading the model"
+        elif isinstance(event, EnginesReady):
+            self.now = event.engine
+            self._ends.append(self.clock())
+        elif isinstance(event, TrialStarted):
+            self.now = f"trial {event.number} ({event.kind}) {shown(event.factors)}"
+        elif isinstance(event, TrialEnded):
+            self._take_trial(event)
+        elif isinstance(event, Stopping):
+            self.now = _STOPPING.get(event.reason, f"ending: {event.reason}")
+        elif isinstance(event, Proving):
+            self.now = f"proof: {event.what}"
+        else:
+            self.now = f"ended: {event.stop_reason}"
+
+    def _take_trial(self, event: TrialEnded) -> None:
+        self.ended = event.ended
+        self.trained, self.best = event.trained_error, event.best_error
+        self.best_factors = event.best_factors
+        self.failed += event.error is None
+        self._ends = [*self._ends[-_RECENT:], self.clock()]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """From the latest trials' pace; None before the first of them ended."""
+        if len(self._ends) < 2:
+            return None
+        pace = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
+        return max(0.0, pace * (self.total - self.ended) - (self.clock() - self._ends[-1]))
+
+
+_STOPPING = {
+    "interrupted": "stopping after the trial under way; once more abandons it",
+    "budget": "the budget is spent",
+    "converged": "the sampler has converged",
+    "time": "the time is up",
+}
+
+
+def shown(factors: Factors | None) -> str:
+    """Factors for people: three decimals, not too many."""
+    if factors is None:
+        return "-"
+    parts = [f"{factor:+.3f}" for factor in factors[:_SHOWN_FACTORS]]
+    return " ".join(parts) + (" ..." if len(factors) > _SHOWN_FACTORS else "")
+
+
+def log_event(event: Event) -> None:
+    """One log line for each event worth one."""
+    if isinstance(event, StudyStarted):
+        logger.info(
+            "study %s (%d): %d trials at most, %d done",
+            event.name,
+            event.study_id,
+            event.total,
+            event.done,
+        )
+    elif isinstance(event, EnginesReady):
+        logger.info(
+            "engine ready after %.1f s: %s, %d replicas",
+            event.seconds,
+            event.engine,
+            event.replicas,
+        )
+    elif isinstance(event, TrialEnded):
+        _log_trial(event)
+    elif isinstance(event, Stopping):
+        logger.info("%s", _STOPPING.get(event.reason, event.reason))
+    elif isinstance(event, Proving):
+        logger.info("proof: %s", event.what)
+    elif isinstance(event, StudyEnded):
+        logger.info(
+            "trained model %.5f, best blend %.5f at %s",
+            event.trained_error,
+            event.optimized_error,
+            shown(event.factors),
+        )
+
+
+def _log_trial(event: TrialEnded) -> None:
+    if event.error is None:
+        logger.warning("trial %d (%s) failed: %s", event.number, event.kind, event.reason)
+        return
+    best = "-" if event.best_error is None else f"{event.best_error:.5f}"
+    broken = "" if event.feasible else ", breaks a guardrail"
+    logger.info(
+        "trial %d (%s) %.5f%s, best so far %s, %.2f s at %s",
+        event.number,
+        event.kind,
+        event.error,
+        broken,
+        best,
+        event.seconds,
+        shown(event.factors),
+    )
+
+
+@contextmanager
+def progress_display(console: Console | None = None) -> Iterator[Callable[[Event], None]]:
+    """What to hand to a study as ``on_event``.
+
+    Args:
+        console: Where to show it; standard error when None.
+    """
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield log_event
+        return
+    display = _Display(console)
+    with display.live:
+        yield display.take
+
+
+class _Display:
+    def __init__(self, console: Console) -> None:
+        self._state = Progressing()
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+        )
+        self._task = self._bar.add_task("search", total=None, left="")
+        self.live = Live(get_renderable=self._render, console=console, refresh_per_second=4)
+
+    def take(self, event: Event) -> None:
+        self._state.take(event)
+
+    def _render(self) -> Group:
+        state = self._state
+        left = state.seconds_left
+        self._bar.update(
+            self._task,
+            description=state.name or "search",
+            total=state.total or None,
+            completed=state.ended,
+            left="" if left is None else f"about {_duration(left)} left",
+        )
+        table = Table.grid(padding=(0, 2))
+        table.add_row("trained model", _number(state.trained))
+        table.add_row("best so far", f"{_number(state.best)}  {_gain(state)}")
+        table.add_row("its factors", shown(state.best_factors))
+        if state.failed:
+            table.add_row("failed trials", str(state.failed))
+        return Group(self._bar, table, Text(state.now, style="dim", overflow="ellipsis"))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5f}"
+
+
+def _gain(state: Progressing) -> str:
+    if state.trained is None or state.best is None or state.best >= state.trained:
+        return ""
+    return f"({state.best - state.trained:+.5f})"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,110 @@
+"""What a study works on: stimuli, error functions, how to make an engine, and what a trial returns.
+
+These values travel to Ray's processes, so they are plain and picklable; making them from a
+configuration is `tune_search.preparation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ztom.engines.protocol import Engine, GenerationConfig
+from ztom.ledger import TrialOutcome
+from ztom.scoring.protocol import ErrorFunction, Need
+from ztom.search.space import SearchSpace
+from ztom.stimuli.records import Output, Stimulus
+
+#: Name of the data set whose error is minimised; every other one is a guardrail's.
+SEARCH = "search"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Stimuli with the error function that judges the answers.
+
+    Attributes:
+        name: `SEARCH`, or the guardrail's name.
+        stimuli: What is asked.
+        error: Makes the error function, in the process that scores.
+        labels: Class labels, where the error function needs them.
+    """
+
+    name: str
+    stimuli: tuple[Stimulus, ...]
+    error: Callable[[], ErrorFunction]
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything that a study needs besides its configuration.
+
+    Attributes:
+        space: The factors and their bounds.
+        data: The search set first, then the guardrails.
+        engine: Makes an engine in the process that will hold it; called again after a crash.
+        generation: How text is generated.
+        batch_size: Stimuli per call of the engine, None for all at once.
+        gpus: GPUs that one engine takes on a cluster that has any.
+        chain_digest: Identifies the chain.
+        data_digests: sha256 per data set.
+    """
+
+    space: SearchSpace
+    data: tuple[DataSet, ...]
+    engine: Callable[[], Engine]
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    batch_size: int | None = None
+    gpus: int = 0
+    chain_digest: str = ""
+    data_digests: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The part of the work that an engine actor needs; sent once, when the actor is made."""
+
+    sets: tuple[tuple[str, tuple[Stimulus, ...], tuple[str, ...]], ...]
+    generation: GenerationConfig
+    batch_size: int | None
+
+    @classmethod
+    def of(cls, work: Work) -> Questions:
+        """Without the error functions, which may need libraries that the engine's process lacks."""
+        sets = tuple((data.name, data.stimuli, data.labels) for data in work.data)
+        return cls(sets, work.generation, work.batch_size)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an engine gave back for one set of factors.
+
+    Attributes:
+        outputs: Per data set, one output per stimulus, in order.
+        seconds: ``blend`` and ``generate``.
+        bytes_moved: Read and written by the blend.
+        process: Id of the engine's process.
+    """
+
+    outputs: Mapping[str, list[Output]]
+    seconds: Mapping[str, float]
+    bytes_moved: int
+    process: int
+
+
+#: What the error functions of each data set need, by its name.
+Needs = Mapping[str, frozenset[Need]]
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """What a trial hands to the driver.
+
+    Attributes:
+        outcome: For the ledger.
+        outputs: Of the search set, where detailed output was asked for.
+    """
+
+    outcome: TrialOutcome
+    outputs: tuple[Output, ...] = ()

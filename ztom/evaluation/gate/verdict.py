@@ -1,0 +1,227 @@
+"""What the gate decided, why, and on what: the document that is kept, shown and signed.
+
+The same results give the same bytes: no clock, nothing unordered. Another kind of processor, or
+other versions of the software, may change the last digits of what was resampled.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ztom.evaluation.runs.results import ModelRef, SuiteRef
+from ztom.statistics.proportions import Estimate
+
+_FROZEN = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Outcome(StrEnum):
+    """What a rule, a suite or the gate as a whole says."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 2}
+#: Exit code of a gate that could not be asked at all.
+HARNESS_ERROR = 3
+
+
+class Rule(StrEnum):
+    """What is looked at.
+
+    ``floor``: the metric is high enough (task). ``difference``: the candidate is not worse than the
+    champion by more than the margin (task). ``harm``: nothing broke (frozen). ``must_pass``: the
+    items that have to be right. ``rates``: how often each probe passed (behavioural). ``scored``:
+    every item has a value. ``enough``: there are enough items. ``champion``: there is one.
+    """
+
+    FLOOR = "floor"
+    DIFFERENCE = "difference"
+    HARM = "harm"
+    MUST_PASS = "must_pass"
+    RATES = "rates"
+    SCORED = "scored"
+    ENOUGH = "enough"
+    CHAMPION = "champion"
+
+
+class Finding(BaseModel):
+    """What one rule says about one suite.
+
+    Attributes:
+        rule: Which.
+        outcome: What it says.
+        reason: In words.
+        p_value: Of the test that can fail the suite, where there is one.
+        p_adjusted: The same after Holm's correction for all such tests of the gate.
+        items_needed: About how many items, or repeats of a probe, would decide it.
+    """
+
+    model_config = _FROZEN
+
+    rule: Rule
+    outcome: Outcome
+    reason: str
+    p_value: float | None = Field(default=None, ge=0.0, le=1.0)
+    p_adjusted: float | None = Field(default=None, ge=0.0, le=1.0)
+    items_needed: int | None = Field(default=None, ge=1)
+
+
+class Flip(BaseModel):
+    """An item on which candidate and champion have different values."""
+
+    model_config = _FROZEN
+
+    id: str
+    direction: Literal["worse", "better"]
+    champion: float
+    candidate: float
+
+
+class ProbeRate(BaseModel):
+    """How often a probe passed.
+
+    Attributes:
+        passed: Of so many repeats.
+        rate: With exact bounds.
+        champion: The champion's rate.
+    """
+
+    model_config = _FROZEN
+
+    id: str
+    outcome: Outcome
+    passed: int = Field(ge=0)
+    repeats: int = Field(ge=1)
+    rate: Estimate
+    champion: float | None = None
+
+
+class SliceResult(BaseModel):
+    """A slice's figures. Reported, never tested: there are too many of them."""
+
+    model_config = _FROZEN
+
+    name: str
+    n: int = Field(ge=1)
+    candidate: float
+    champion: float | None = None
+    worse: int | None = None
+    better: int | None = None
+
+
+class SuiteVerdict(BaseModel):
+    """What the gate says about one suite.
+
+    Estimates are None where an item of that model could not be scored, and for behavioural suites.
+
+    Attributes:
+        suite: Which; the model's results are of exactly this one.
+        outcome: The worst of the findings.
+        findings: What each rule says.
+        alpha: Level of each one-sided test and bound.
+        floor: The suite's; 0 is none.
+        margin: The suite's.
+        n: Items.
+        clusters: Independent clusters of items.
+        candidate: The candidate's metric.
+        champion: The champion's metric.
+        base: The base's metric.
+        difference: Candidate minus champion.
+        worse: Items on which the candidate has the lower value (McNemar's b for right and wrong).
+        better: Items on which it has the higher value (c).
+        unscored: Items without a value, by model.
+        empty: Items with an empty answer, by model; empty answers are scored like any other.
+        must_pass_failures: Ids of items that have to be right and are not.
+        rates: Of each probe (behavioural).
+        flipped: Items that changed, by id.
+        slices: By name.
+    """
+
+    model_config = _FROZEN
+
+    suite: SuiteRef
+    outcome: Outcome
+    findings: tuple[Finding, ...]
+    alpha: float
+    floor: float
+    margin: float
+    n: int = Field(ge=0)
+    clusters: int = Field(ge=0)
+    candidate: Estimate | None = None
+    champion: Estimate | None = None
+    base: Estimate | None = None
+    difference: Estimate | None = None
+    worse: int | None = None
+    better: int | None = None
+    unscored: dict[str, int] = {}
+    empty: dict[str, int] = {}
+    must_pass_failures: tuple[str, ...] = ()
+    rates: tuple[ProbeRate, ...] = ()
+    flipped: tuple[Flip, ...] = ()
+    slices: tuple[SliceResult, ...] = ()
+
+    @property
+    def items_needed(self) -> int | None:
+        """The most that any rule needs; None where nothing is open, or nothing in sight decides."""
+        return max((f.items_needed for f in self.findings if f.items_needed), default=None)
+
+
+class Verdict(BaseModel):
+    """What the gate decided.
+
+    Attributes:
+        format: Version of this document.
+        outcome: Pass only if every suite passed.
+        reasons: In words, the deciding ones first.
+        suites: By name.
+        candidate: The model that was judged.
+        champion: The model it was compared with.
+        base: The model shown for orientation.
+        first: The caller said that there is no champion yet.
+        seed: Of everything random.
+        versions: Of the software that computed this.
+        created: When, if the caller says so; ISO 8601.
+    """
+
+    model_config = _FROZEN
+
+    format: Literal[1] = 1
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    suites: tuple[SuiteVerdict, ...]
+    candidate: ModelRef
+    champion: ModelRef | None = None
+    base: ModelRef | None = None
+    first: bool = False
+    seed: int
+    versions: dict[str, str]
+    created: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 2 inconclusive; `HARNESS_ERROR` is for those who got no verdict."""
+        return EXIT_CODES[self.outcome]
+
+    def to_bytes(self) -> bytes:
+        """The document, the same bytes for the same content."""
+        return (json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Verdict:
+        """Read what `to_bytes` wrote."""
+        return cls.model_validate_json(raw)
+
+
+def worst(outcomes: tuple[Outcome, ...]) -> Outcome:
+    """Fail if any fails, else inconclusive if any is or there is none, else pass."""
+    if Outcome.FAIL in outcomes:
+        return Outcome.FAIL
+    if Outcome.INCONCLUSIVE in outcomes or not outcomes:
+        return Outcome.INCONCLUSIVE
+    return Outcome.PASS

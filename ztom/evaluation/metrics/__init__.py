@@ -1,0 +1,1 @@
+"""Metrics: from an answer and its target to a value."""

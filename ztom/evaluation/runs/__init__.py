@@ -1,0 +1,1 @@
+"""A model on suites: its answers, their values, and both on disk."""

@@ -1,0 +1,1 @@
+"""Suites: items with their settings, read, checked and locked."""

@@ -1,0 +1,49 @@
+"""Suites as they are named on a command line or in a search: folders, or folders of folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ztom.errors import EvaluationError
+from ztom.evaluation.suites.read import suite_folders
+from ztom.evaluation.suites.suite import Suite
+
+
+@dataclass(frozen=True)
+class FoundSuite:
+    """A suite and where it lies.
+
+    Attributes:
+        suite: As read.
+        folder: Absolute.
+        import_paths: Where its functions are looked for: beside it first.
+    """
+
+    suite: Suite
+    folder: Path
+    import_paths: tuple[str, ...]
+
+
+def read_suites(roots: Sequence[Path], *, read: Callable[[Path], Suite]) -> tuple[FoundSuite, ...]:
+    """Every suite in or below the folders.
+
+    Args:
+        roots: The folders.
+        read: From a folder to a suite.
+
+    Raises:
+        EvaluationError: There is none, one cannot be read, or two have one name.
+    """
+    below = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    usual = [os.path.abspath(path) for path in (".", *filter(None, below))]
+    folders = {folder.absolute(): folder for root in roots for folder in suite_folders(root)}
+    found = tuple(
+        FoundSuite(read(named), folder, (str(folder), *usual)) for folder, named in folders.items()
+    )
+    names = [each.suite.config.name for each in found]
+    if len(set(names)) != len(names):
+        raise EvaluationError("two suites have one name", got=", ".join(sorted(names)))
+    return found

@@ -1,0 +1,247 @@
+"""Runs the protocol against the ledger and a sampler: give out trials, take answers.
+
+This is the driver's only writer of the ledger. A trial is written before it is given out and again
+when its answer came, so that a new conductor over the same study goes on exactly where this one
+stopped: it replays every ask and tell to its sampler in the order in which they happened, which
+also restores the sampler's random state, and gives out again the trials that were never answered.
+It knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ztom.ledger import Event as LedgerEvent
+from ztom.ledger import Ledger, TrialKind, TrialOutcome, TrialRecord, TrialStatus
+from ztom.search.events import Event, Stopping, TrialEnded, TrialStarted
+from ztom.search.protocol import (
+    Evaluate,
+    Plan,
+    Situation,
+    Stop,
+    StopReason,
+    Wait,
+    choose,
+    is_feasible,
+    next_decision,
+    trained_error,
+    violations,
+)
+from ztom.search.samplers.protocol import Sampler
+from ztom.search.space import Factors
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial to run."""
+
+    number: int
+    kind: TrialKind
+    factors: Factors
+
+
+class Conductor:
+    """One study under way.
+
+    Args:
+        plan: The protocol's parameters.
+        ledger: Where the study is kept.
+        study_id: The study; what it already holds is replayed.
+        sampler: New, never asked.
+        on_event: Told about trials.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        study_id: int,
+        *,
+        sampler: Sampler,
+        on_event: Callable[[Event], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._plan = plan
+        self._ledger = ledger
+        self._study_id = study_id
+        self._sampler = sampler
+        self._on_event = on_event
+        self._clock = clock
+        self._trials: list[TrialRecord] = []
+        self._converged = False
+        self._interrupted = False
+        self.stop_reason: StopReason | None = None
+        self.thinking_s = 0.0
+        self._replay(ledger.events(study_id))
+        self._unanswered = deque(t for t in self._trials if t.status is TrialStatus.RUNNING)
+        self._earlier_s = sum(t.outcome.seconds.get("total", 0.0) for t in self._trials)
+        self._started: float | None = None
+
+    @property
+    def trials(self) -> tuple[TrialRecord, ...]:
+        """Every trial of the study, by number."""
+        return tuple(self._trials)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first trial began to be evaluated, and those of earlier runs' trials.
+
+        Starting processes and loading the model do not count as the study's time.
+        """
+        running = 0.0 if self._started is None else self._clock() - self._started
+        return self._earlier_s + running
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to run; sets the stop reason when so."""
+        if self._unanswered:
+            return False
+        decision = self._decide()
+        if isinstance(decision, Stop):
+            self._stop(decision.reason)
+        return self.stop_reason is not None
+
+    def interrupt(self) -> None:
+        """Give out no more trials; safe to call from a signal handler."""
+        self._interrupted = True
+        self._stop("interrupted")
+
+    def _stop(self, reason: StopReason) -> None:
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            self._on_event(Stopping(reason))
+
+    def next(self) -> Assignment | None:
+        """The next trial to run; None when one has to end first, or, with a stop reason, for
+        good.
+        """
+        if self._interrupted:
+            return None
+        if not self._unanswered:
+            return self._new_trial()
+        trial = self._unanswered.popleft()
+        return self._give_out(Assignment(trial.number, trial.kind, trial.factors))
+
+    def _new_trial(self) -> Assignment | None:
+        decision = self._decide()
+        if isinstance(decision, Evaluate) and decision.factors is None:
+            factors = self._ask(len(self._trials))
+            if factors is None:
+                self._converged = True
+                return self._new_trial()
+            decision = Evaluate(decision.kind, factors)
+        if isinstance(decision, Evaluate) and decision.factors is not None:
+            return self._write_ask(decision.kind, decision.factors)
+        if isinstance(decision, Stop):
+            self._stop(decision.reason)
+        return None
+
+    def _decide(self) -> Evaluate | Wait | Stop:
+        situation = Situation(self.elapsed_s, self._converged, self._interrupted)
+        with self._thinking():
+            return next_decision(self._plan, self._trials, situation)
+
+    @contextmanager
+    def _thinking(self) -> Iterator[None]:
+        """Adds up what samplers and decisions take, in `thinking_s`."""
+        started = self._clock()
+        try:
+            yield
+        finally:
+            self.thinking_s += self._clock() - started
+
+    def _write_ask(self, kind: TrialKind, factors: Factors) -> Assignment:
+        if kind is not TrialKind.BASELINE:
+            self._plan.space.check(factors)
+        number = len(self._trials)
+        trial = self._ledger.record_ask(self._study_id, number=number, kind=kind, factors=factors)
+        self._trials.append(trial)
+        return self._give_out(Assignment(number, kind, factors))
+
+    def _give_out(self, assignment: Assignment) -> Assignment:
+        self._on_event(TrialStarted(assignment.number, assignment.kind, assignment.factors))
+        return assignment
+
+    def complete(self, number: int, outcome: TrialOutcome) -> None:
+        """Take a trial's answer."""
+        if self._started is None:
+            self._started = self._clock() - outcome.seconds.get("total", 0.0)
+        trial = self._ledger.record_tell(self._study_id, number, outcome)
+        self._trials[number] = trial
+        self._tell(trial)
+        self._on_event(self._ended_event(trial))
+
+    def _replay(self, events: tuple[LedgerEvent, ...]) -> None:
+        for event in events:
+            trial = event.trial
+            if event.action == "tell":
+                self._trials[trial.number] = trial
+                self._tell(trial)
+                continue
+            self._trials.append(_unanswered(trial))
+            if trial.kind is TrialKind.SEARCH:
+                self._compare(trial, self._ask(trial.number))
+
+    def _compare(self, trial: TrialRecord, asked: Factors | None) -> None:
+        if asked != trial.factors:
+            logger.warning(
+                "trial %d was %s in the ledger and would now be %s; the ledger's counts",
+                trial.number,
+                trial.factors,
+                asked,
+            )
+
+    def _ask(self, number: int) -> Factors | None:
+        with self._thinking():
+            return self._sampler.ask(number)
+
+    def _tell(self, trial: TrialRecord) -> None:
+        outcome = trial.outcome
+        failed = outcome.error is None or trained_error(self._trials) is None
+        guardrails = None if failed else dict(outcome.guardrails)
+        with self._thinking():
+            self._sampler.tell(
+                trial.number,
+                trial.factors,
+                error=outcome.error,
+                violations=violations(self._plan, self._trials, guardrails),
+            )
+
+    def _ended_event(self, trial: TrialRecord) -> TrialEnded:
+        best = choose(self._plan, self._trials)
+        finished = trial.status is TrialStatus.FINISHED
+        return TrialEnded(
+            number=trial.number,
+            kind=trial.kind,
+            factors=trial.factors,
+            error=trial.outcome.error,
+            reason=trial.outcome.reason,
+            feasible=finished and is_feasible(self._plan, self._trials, trial),
+            seconds=trial.outcome.seconds.get("total", 0.0),
+            trained_error=trained_error(self._trials),
+            best_error=None if best is None else best.error,
+            best_factors=None if best is None else best.factors,
+            ended=sum(t.status is not TrialStatus.RUNNING for t in self._trials),
+        )
+
+
+def _unanswered(trial: TrialRecord) -> TrialRecord:
+    """The trial as it was between its ask and its tell."""
+    return TrialRecord(
+        study_id=trial.study_id,
+        number=trial.number,
+        kind=trial.kind,
+        factors=trial.factors,
+        status=TrialStatus.RUNNING,
+        asked=trial.asked,
+        told=None,
+        outcome=TrialOutcome(),
+    )

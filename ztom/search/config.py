@@ -1,0 +1,246 @@
+"""The configuration of a search: one typed, documented model.
+
+Reading it from a file is `ztom.search.config_files`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
+
+from ztom.blending.chain import ChainConfig
+from ztom.engines.config import EngineConfig
+from ztom.engines.protocol import GenerationConfig
+from ztom.scoring.build import ErrorTerm
+from ztom.search.samplers.protocol import SamplerConfig
+
+#: Keys that may differ between a study and its resume: they do not decide which factors are tried.
+_FREE_ON_RESUME = (
+    "name",
+    "output",
+    "ledger",
+    "detailed_output",
+    "generation_deadline_s",
+    "engine_start_deadline_s",
+    "trial_retries",
+    "variant",
+    "insist",
+    "suites",
+)
+
+
+def _from_file_folder(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    path = path.expanduser()
+    return path if folder is None else (folder / path).absolute()
+
+
+ConfigPath = Annotated[Path, AfterValidator(_from_file_folder)]
+ErrorList = Annotated[
+    tuple[ErrorTerm, ...],
+    Field(min_length=1, description="a name, or a list of weighted terms that are summed"),
+]
+Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+FiniteBounds = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _error_terms(data: Any) -> Any:
+    """``error: rouge_l`` and ``error: [rouge_l, {function: ..., weight: ...}]`` are both fine."""
+    if isinstance(data, dict) and "error" in data:
+        terms = data["error"] if isinstance(data["error"], list) else [data["error"]]
+        terms = [{"function": term} if isinstance(term, str) else term for term in terms]
+        return {**data, "error": terms}
+    return data
+
+
+class Guardrail(_Strict):
+    """Another data set whose error may not rise by more than a stated amount.
+
+    Attributes:
+        name: Shown in reports.
+        stimuli: The data set.
+        expected_outputs: Its expected outputs, when they are not in the same file.
+        error: The error function.
+        labels: Class labels, for error functions over classes.
+        max_increase: How far the error may rise above the trained model's.
+        holdout: What the proof tests the guardrail on: a file, or else a share of the data set.
+        holdout_expected_outputs: Expected outputs of the holdout file.
+        holdout_fraction: The share, when there is no file.
+    """
+
+    name: str = Field(min_length=1, max_length=100)
+    stimuli: ConfigPath
+    expected_outputs: ConfigPath | None = None
+    error: ErrorList
+    labels: tuple[str, ...] = ()
+    max_increase: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    holdout: ConfigPath | None = None
+    holdout_expected_outputs: ConfigPath | None = None
+    holdout_fraction: Fraction = 0.25
+
+    _terms = model_validator(mode="before")(_error_terms)
+
+
+class Budget(_Strict):
+    """When the search ends.
+
+    Attributes:
+        evaluations: Start-up and search trials. Two evaluations of the trained model and up to
+            three repetitions of the best blends come on top.
+        seconds: Time for all trials; None for no limit.
+    """
+
+    evaluations: int = Field(default=50, ge=1, le=100_000)
+    seconds: float | None = Field(default=None, gt=0, le=31_536_000, allow_inf_nan=False)
+
+
+class VariantOptions(_Strict):
+    """How the mastered variant is written, into ``variant`` in the output folder.
+
+    Attributes:
+        form: ``dense`` full weights, or one ``adapter`` (chains of adapters only).
+        max_shard_gib: Largest safetensors shard, GiB.
+        copy_to: Also copy it to this ``gs://`` or ``s3://`` address.
+    """
+
+    form: Literal["dense", "adapter"] = "dense"
+    max_shard_gib: float = Field(default=2.0, gt=0, le=64, allow_inf_nan=False)
+    copy_to: str | None = Field(default=None, pattern=r"^(gs|s3|memory)://")
+
+
+class SearchConfig(_Strict):
+    """Everything about one search.
+
+    Attributes:
+        name: Of the study; a resume goes on with the newest study of this name.
+        chain: A chain file, or the chain itself.
+        stimuli: What the model is asked during the search.
+        expected_outputs: What it should answer, when that is not in the same file.
+        labels: Class labels, for error functions over classes.
+        holdout: Stimuli for the proof, which the search never sees; None splits them off.
+        holdout_expected_outputs: Expected outputs of the holdout file.
+        holdout_fraction: The share that is split off when there is no holdout file.
+        max_search_stimuli: Search on this many stimuli, chosen by the seed; None for all.
+        error: The error function to make small.
+        guardrails: Data sets on which the model may not get worse.
+        scaling_factor_limit: Every factor lies between minus and plus this.
+        lower_bound: Instead of the limit: a lower bound for each factor.
+        upper_bound: Instead of the limit: an upper bound for each factor.
+        batch_size: Stimuli per call of the engine; None hands over all at once.
+        inference_config: How text is generated.
+        detailed_output: Keep the generated texts of every trial (true, or STORE_AND_RETURN).
+        sampler: What proposes the factors.
+        budget: When the search ends.
+        engine: What runs the model.
+        seed: Everything random is drawn from it.
+        generation_deadline_s: An engine that has not answered all stimuli by then is replaced and
+            asked once more.
+        engine_start_deadline_s: The same for loading the model.
+        trial_retries: How often a trial whose process died is run again.
+        output: Folder for what the search writes.
+        suites: Suites, or folders of suites, that the gate asks about the written variant, with the
+            trained model as the champion; nothing that does not pass is released.
+        variant: How the mastered variant is written.
+        insist: Release the variant whatever the proof says; that is recorded with it.
+        ledger: File or SQLAlchemy address of the ledger; None puts it into the output folder.
+    """
+
+    name: str = Field(default="search", min_length=1, max_length=200)
+    chain: ConfigPath | ChainConfig
+    stimuli: ConfigPath
+    expected_outputs: ConfigPath | None = None
+    labels: tuple[str, ...] = ()
+    holdout: ConfigPath | None = None
+    holdout_expected_outputs: ConfigPath | None = None
+    holdout_fraction: Fraction = 0.25
+    max_search_stimuli: int | None = Field(default=None, ge=1)
+    error: ErrorList
+    guardrails: tuple[Guardrail, ...] = ()
+    scaling_factor_limit: float = Field(default=0.1, gt=0, le=10, allow_inf_nan=False)
+    lower_bound: FiniteBounds | None = None
+    upper_bound: FiniteBounds | None = None
+    batch_size: int | None = Field(default=None, ge=1)
+    inference_config: GenerationConfig = GenerationConfig()
+    detailed_output: bool | Literal["STORE_AND_RETURN"] = False
+    sampler: SamplerConfig = SamplerConfig()
+    budget: Budget = Budget()
+    engine: EngineConfig = EngineConfig()
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    generation_deadline_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    engine_start_deadline_s: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
+    trial_retries: int = Field(default=1, ge=0, le=10)
+    output: ConfigPath = Path("runs/search")
+    suites: tuple[ConfigPath, ...] = ()
+    variant: VariantOptions = VariantOptions()
+    insist: bool = False
+    ledger: str | None = None
+
+    _terms = model_validator(mode="before")(_error_terms)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sampler_by_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("sampler"), str):
+            return {**data, "sampler": {"name": data["sampler"]}}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.lower_bound is None) != (self.upper_bound is None):
+            raise ValueError("lower_bound and upper_bound belong together: give both or neither")
+        if self.lower_bound is not None and "scaling_factor_limit" in self.model_fields_set:
+            raise ValueError("give either scaling_factor_limit or the bounds, not both")
+        for low, high in zip(self.lower_bound or (), self.upper_bound or (), strict=False):
+            if low >= high:
+                raise ValueError(f"lower_bound must be below upper_bound, got {low} and {high}")
+        if len(self.lower_bound or ()) != len(self.upper_bound or ()):
+            raise ValueError("lower_bound and upper_bound differ in length")
+        names = [guardrail.name for guardrail in self.guardrails]
+        if len(set(names)) != len(names) or "search" in names:
+            raise ValueError("guardrails need different names, and none may be called 'search'")
+        return self
+
+    @property
+    def wants_outputs(self) -> bool:
+        """Whether the texts of every trial are kept."""
+        return bool(self.detailed_output)
+
+    @property
+    def ledger_address(self) -> str:
+        """Where the ledger is."""
+        return str(self.output / "ledger.db") if self.ledger is None else self.ledger
+
+    @property
+    def digest(self) -> str:
+        """sha256 over everything that decides which factors are tried."""
+        content = json.dumps(_deciding(self.model_dump(mode="json")), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """Keys that decide which factors are tried and differ from another configuration's."""
+        mine, theirs = _deciding(self.model_dump(mode="json")), _deciding(other)
+        return sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in config.items() if key not in _FREE_ON_RESUME}
+    budget = kept.get("budget")
+    if isinstance(budget, Mapping):
+        kept["budget"] = {"evaluations": budget.get("evaluations")}
+    return kept

@@ -1,0 +1,162 @@
+"""Reading a search's configuration from YAML, with overrides and with errors that help.
+
+``python -m tune_search search.yaml --set budget.evaluations=20`` reads a file and overrides single
+keys. Relative paths in the file, and in overrides of it, are taken from the file's own folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from ztom.blending.chain import ChainConfig, anchored
+from ztom.engines.config import EngineConfig
+from ztom.engines.protocol import GenerationConfig
+from ztom.errors import ConfigError
+from ztom.scoring.build import ErrorTerm
+from ztom.search.config import Budget, Guardrail, SearchConfig
+from ztom.search.samplers.protocol import SamplerConfig
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
+    """Read a YAML file.
+
+    Args:
+        path: The file. Without a ``name`` in it the study is called after it.
+        overrides: ``key=value`` each; dots go into nested keys and positions of lists
+            (``guardrails.0.max_increase=0.1``); values are YAML.
+
+    Raises:
+        ConfigError: The file cannot be read, or names every key that is wrong.
+    """
+    content = read_content(path, overrides)
+    content.setdefault("name", path.stem)
+    content.setdefault("output", f"runs/{content['name']}")
+    return parse_config(content, folder=path.absolute().parent, source=str(path))
+
+
+def read_content(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Keys and values of a search's file, not checked yet; see `load_config`.
+
+    Raises:
+        ConfigError: The file cannot be read, or an override does not fit it.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read", got=error.strerror) from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not usable YAML", got=str(error)) from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is not a configuration", expected="keys and values")
+    for override in overrides:
+        _apply_override(content, override)
+    return content
+
+
+def parse_config(
+    content: Mapping[str, Any], *, folder: Path | None = None, source: str = "the configuration"
+) -> SearchConfig:
+    """Check a configuration that was read already.
+
+    Args:
+        content: Keys and values.
+        folder: What relative paths are relative to; None leaves them as they are.
+        source: For error messages.
+
+    Raises:
+        ConfigError: Names every key that is wrong.
+    """
+    try:
+        config = SearchConfig.model_validate(dict(content), context={"folder": folder})
+    except ValidationError as error:
+        problems = [_problem(entry) for entry in error.errors()]
+        raise ConfigError(f"{source} is wrong: {'; '.join(problems)}") from error
+    if folder is not None and isinstance(config.chain, ChainConfig):
+        config = config.model_copy(update={"chain": anchored(config.chain, folder)})
+    return config
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML allows a key twice and the last one wins; here that is an error."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands there twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep=deep)
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key.strip("."):
+        raise ConfigError("an override is malformed", got=override, expected="key=value")
+    try:
+        value = yaml.load(text, _UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of {key} is not YAML", got=text) from error
+    *parents, last = key.split(".")
+    place: Any = content
+    for parent in parents:
+        place = _enter(place, parent, key)
+    if isinstance(place, list):
+        place[_position(place, last, key)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise ConfigError(f"{key} goes into a value that has no keys", got=place)
+
+
+def _enter(place: Any, key: str, whole: str) -> Any:
+    if isinstance(place, list):
+        return place[_position(place, key, whole)]
+    if not isinstance(place, dict):
+        raise ConfigError(f"{whole} goes into a value that has no keys", got=place)
+    if place.get(key) is None:
+        place[key] = {}
+    return place[key]
+
+
+def _position(place: list[Any], key: str, whole: str) -> int:
+    if not key.isdecimal() or int(key) >= len(place):
+        raise ConfigError(
+            f"{whole} names no entry of the list", got=key, expected=f"0 to {len(place) - 1}"
+        )
+    return int(key)
+
+
+def _problem(entry: Mapping[str, Any]) -> str:
+    """One line about one wrong key."""
+    parts = [p for p in entry["loc"] if not (isinstance(p, str) and _is_union_tag(p))]
+    key = ".".join(map(str, parts)) or "the whole"
+    if entry["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(parts[-1]), list(_known_keys()), n=1)
+        return f"{key}: no such key" + (f" (did you mean {close[0]}?)" if close else "")
+    if entry["type"] == "missing":
+        return f"{key}: missing"
+    given = entry.get("input")
+    shown = "" if isinstance(given, (dict, list)) else f", got {str(given)[:80]!r}"
+    return f"{key}: {entry['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _is_union_tag(part: str) -> bool:
+    """Pydantic puts the tried type of a union into the location of an error."""
+    return part.startswith(("function-after", "tuple[", "constrained-")) or part in (
+        "ChainConfig",
+        "bool",
+        "literal['STORE_AND_RETURN']",
+    )
+
+
+def _known_keys() -> Iterator[str]:
+    models: list[Any] = [SearchConfig, Guardrail, Budget, SamplerConfig, EngineConfig]
+    for model in (*models, GenerationConfig, ErrorTerm, ChainConfig):
+        yield from model.model_fields

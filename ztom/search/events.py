@@ -1,0 +1,110 @@
+"""What a study tells whoever watches it, in the order in which it happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ztom.ledger import TrialKind
+from ztom.search.space import Factors
+
+
+@dataclass(frozen=True)
+class StudyStarted:
+    """The first event.
+
+    Attributes:
+        study_id: In the ledger.
+        name: Of the study.
+        total: The most trials it can have.
+        done: Trials that an earlier run finished.
+        factor_names: What each factor scales.
+    """
+
+    study_id: int
+    name: str
+    total: int
+    done: int
+    factor_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EnginesReady:
+    """The engines can answer.
+
+    Attributes:
+        engine: Name, version, dtype and device, for people.
+        replicas: How many there are.
+        seconds: What starting them took.
+    """
+
+    engine: str
+    replicas: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """A trial was given out."""
+
+    number: int
+    kind: TrialKind
+    factors: Factors
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial's answer came back.
+
+    Attributes:
+        error: None for a failed trial.
+        reason: Why it failed.
+        feasible: It keeps every guardrail.
+        seconds: From start to end.
+        trained_error: Of the trained model, None while it is not known.
+        best_error: Best feasible error so far, the trained model's included.
+        best_factors: Where that is.
+        ended: Trials that have ended, those of earlier runs included.
+    """
+
+    number: int
+    kind: TrialKind
+    factors: Factors
+    error: float | None
+    reason: str | None
+    feasible: bool
+    seconds: float
+    trained_error: float | None
+    best_error: float | None
+    best_factors: Factors | None
+    ended: int
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """No more trials are given out; those under way are waited for."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class StudyEnded:
+    """The last event of a study that came to a result."""
+
+    stop_reason: str
+    trained_error: float
+    optimized_error: float
+    factors: Factors
+
+
+@dataclass(frozen=True)
+class Proving:
+    """The search is over and its answer is being proved on the holdout.
+
+    Attributes:
+        what: What is going on, for people.
+    """
+
+    what: str
+
+
+Event = StudyStarted | EnginesReady | TrialStarted | TrialEnded | Stopping | StudyEnded | Proving

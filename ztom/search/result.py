@@ -1,0 +1,256 @@
+"""The result of a search as a document: what ``result.json`` holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ztom.evaluation.gate.verdict import Outcome as GateOutcome
+from ztom.ledger import TrialRecord
+from ztom.scoring.build import ErrorTerm
+from ztom.scoring.proof import Outcome, Verdict
+from ztom.search.outcome import SearchOutcome
+
+
+class TrialEntry(BaseModel):
+    """One evaluation.
+
+    Attributes:
+        number: In the order of asking.
+        kind: ``baseline``, ``startup``, ``search`` or ``confirm``.
+        factors: The scaling factors.
+        status: ``finished``, ``failed``, or ``running`` when it was abandoned.
+        error: Lower is better; None for a failed trial.
+        guardrails: Error on each guardrail's data.
+        feasible: It finished and keeps every guardrail.
+        reason: Why it failed.
+        seconds: By phase.
+        generated_tokens: Over all stimuli.
+        attempts: How often it was started.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    number: int
+    kind: str
+    factors: tuple[float, ...]
+    status: str
+    error: float | None
+    guardrails: dict[str, float]
+    feasible: bool
+    reason: str | None
+    seconds: dict[str, float]
+    generated_tokens: int
+    attempts: int
+
+
+class SensitivityEntry(BaseModel):
+    """How the error depends on one factor, the others staying at the best point.
+
+    Attributes:
+        name: What the factor scales.
+        best: Its value at the best point.
+        effect: Highest minus lowest error along it.
+        values: Values of the factor, shape (points,).
+        errors: Estimated error there.
+        spreads: Standard deviation of the estimate.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    best: float
+    effect: float
+    values: tuple[float, ...]
+    errors: tuple[float, ...]
+    spreads: tuple[float, ...]
+
+
+class StimulusChange(BaseModel):
+    """One holdout stimulus, before and after.
+
+    Attributes:
+        id: Of the stimulus.
+        prompt: What was asked, as text.
+        expected: The expected output.
+        before: The trained model's answer; None where no text was generated.
+        after: The mastered model's answer.
+        error_before: The trained model's error on it.
+        error_after: The mastered model's error on it.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    prompt: str
+    expected: str
+    before: str | None
+    after: str | None
+    error_before: float
+    error_after: float
+
+
+class GroupStep(BaseModel):
+    """How much of the intended change one group of tensors took on at the deployed dtype.
+
+    Attributes:
+        group: Tensor names with layer numbers replaced by ``*``.
+        realised: Realised over intended step, 1.0 is exact; None where nothing was to change.
+        changed: Share of the weights whose value changed at all.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    group: str
+    realised: float | None
+    changed: float
+
+
+class GateSummary(BaseModel):
+    """What the gate said on the suites of the search; ``verdict.json`` has all of it.
+
+    Attributes:
+        outcome: ``pass``, ``fail`` or ``inconclusive``.
+        reasons: In words.
+        suites: Digest of each suite, by its name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    outcome: GateOutcome
+    reasons: tuple[str, ...]
+    suites: dict[str, str]
+
+
+class Proof(BaseModel):
+    """What the holdout, and the gate, said about the written variant.
+
+    Attributes:
+        verdict: Improved, no improvement or inconclusive, with the reasons.
+        trained_model_error: On the holdout.
+        optimized_model_error: On the holdout, of the variant as written.
+        errors_before: Per stimulus, shape (stimuli,).
+        errors_after: Per stimulus, shape (stimuli,).
+        changes: The stimuli whose error changed most, the most improved first.
+        dtype: What the variant is deployed in.
+        realised: Realised over intended step of the whole blend, None where nothing changed.
+        steps: The same by group of tensors.
+        gate: Of the suites, the trained model being the champion; None where there are none.
+        warnings: What to know before relying on it.
+        insisted: The variant was released although it is not proved to be better.
+        variant: Folder of the released variant; None when nothing was released.
+        variant_digest: Of its manifest.
+        seconds: ``write``, ``load``, ``answer``, ``score``, ``suites`` and ``total``; suites are
+            answered within ``answer``.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    verdict: Verdict
+    trained_model_error: float
+    optimized_model_error: float
+    errors_before: tuple[float, ...]
+    errors_after: tuple[float, ...]
+    changes: tuple[StimulusChange, ...]
+    dtype: str
+    realised: float | None
+    steps: tuple[GroupStep, ...]
+    gate: GateSummary | None = None
+    warnings: tuple[str, ...] = ()
+    insisted: bool = False
+    variant: str | None = None
+    variant_digest: str | None = None
+    seconds: dict[str, float]
+
+    @property
+    def holds(self) -> bool:
+        """It is improved, and passed by the gate where there is one."""
+        passed = self.gate is None or self.gate.outcome is GateOutcome.PASS
+        return self.verdict.outcome is Outcome.IMPROVED and passed
+
+
+class SearchResult(BaseModel):
+    """What the search came to; the attributes are those of `ztom.search.outcome.SearchOutcome`.
+
+    Attributes:
+        name: Of the study.
+        factor_bounds: Lower and upper bound of each factor.
+        error: The terms of the error function that was made small, and their weights.
+        sampler: What proposed the factors.
+        dtype: What the search evaluated in, and the variant is deployed in.
+        seed: Everything random was drawn from it.
+        versions: Of the libraries that took part.
+        chain_digest: Identifies the chain.
+        data_digests: sha256 per data set.
+        proof: What the holdout said; None when the search was run without one.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    study_id: int
+    trained_model_error: float
+    optimized_model_error: float
+    improvement: float
+    estimated_error: float | None
+    optimized_scaling_factors: tuple[float, ...]
+    factor_names: tuple[str, ...]
+    factor_bounds: tuple[tuple[float, float], ...]
+    number_of_inferences: int
+    generated_tokens: int
+    noise_floor: float | None
+    stop_reason: str
+    converged: bool
+    seconds: dict[str, float]
+    sensitivity: tuple[SensitivityEntry, ...]
+    trials: tuple[TrialEntry, ...]
+    error: tuple[ErrorTerm, ...]
+    sampler: str
+    dtype: str
+    seed: int
+    versions: dict[str, str]
+    chain_digest: str
+    data_digests: dict[str, str]
+    proof: Proof | None = None
+
+
+def search_fields(outcome: SearchOutcome) -> dict[str, Any]:
+    """The fields of `SearchResult` that an outcome has."""
+    return {
+        "study_id": outcome.study_id,
+        "trained_model_error": outcome.trained_model_error,
+        "optimized_model_error": outcome.optimized_model_error,
+        "improvement": outcome.improvement,
+        "estimated_error": outcome.estimated_error,
+        "optimized_scaling_factors": outcome.optimized_scaling_factors,
+        "factor_names": outcome.factor_names,
+        "number_of_inferences": outcome.number_of_inferences,
+        "generated_tokens": outcome.generated_tokens,
+        "noise_floor": outcome.noise_floor,
+        "stop_reason": outcome.stop_reason,
+        "converged": outcome.converged,
+        "seconds": outcome.seconds,
+        "sensitivity": tuple(
+            SensitivityEntry.model_validate(entry, from_attributes=True)
+            for entry in outcome.sensitivity
+        ),
+        "trials": tuple(_entry(trial, outcome.feasible) for trial in outcome.trials),
+    }
+
+
+def _entry(trial: TrialRecord, feasible: tuple[int, ...]) -> TrialEntry:
+    outcome = trial.outcome
+    return TrialEntry(
+        number=trial.number,
+        kind=trial.kind,
+        factors=trial.factors,
+        status=trial.status,
+        error=outcome.error,
+        guardrails=dict(outcome.guardrails),
+        feasible=trial.number in feasible,
+        reason=outcome.reason,
+        seconds=dict(outcome.seconds),
+        generated_tokens=outcome.generated_tokens,
+        attempts=outcome.attempts,
+    )

@@ -1,0 +1,1 @@
+"""Samplers behind one ask/tell protocol."""

@@ -1,0 +1,33 @@
+"""The sampler that a configuration names."""
+
+from __future__ import annotations
+
+from ztom.search.samplers.protocol import Sampler, SamplerConfig
+from ztom.search.space import SearchSpace
+
+
+def startup_count(config: SamplerConfig, space: SearchSpace, evaluations: int) -> int:
+    """How many quasi-random points come before the sampler's own.
+
+    Local methods start from the trained model and need none; a Gaussian process needs a few to fit
+    its length scales, never more than a fifth of the budget.
+    """
+    if config.startup is not None:
+        return min(config.startup, evaluations)
+    wanted = {"gp": space.dimensions + 2, "tpe": 10}.get(config.name, 0)
+    return min(wanted, evaluations // 5)
+
+
+def build_sampler(config: SamplerConfig, space: SearchSpace, *, seed: int) -> Sampler:
+    """The sampler that the configuration names.
+
+    Raises:
+        ConfigError: The sampler cannot search this space.
+    """
+    if config.name in ("cobyla", "cobyqa"):
+        from ztom.search.samplers.callback import CallbackSampler
+
+        return CallbackSampler(config, space)
+    from ztom.search.samplers.optuna import OptunaSampler
+
+    return OptunaSampler(config.name, space, seed=seed)

@@ -1,0 +1,70 @@
+"""Samplers behind one small ask/tell protocol, by name.
+
+A sampler is told about every trial of the study, its own and the protocol's, in the order in which
+answers came. Being told the same things in the same order after the same asks, it proposes the same
+points: that is how a study is resumed. Points are never repaired after they were proposed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ztom.search.space import Factors
+
+SamplerName = Literal["gp", "cobyqa", "cobyla", "cmaes", "tpe", "random"]
+
+
+class SamplerConfig(BaseModel):
+    """Which sampler, and its options.
+
+    Attributes:
+        name: ``gp`` (Gaussian process, the default), ``cobyqa`` (for errors without noise),
+            ``cobyla`` (the classic), ``cmaes`` (for budgets of hundreds), ``tpe`` or ``random``.
+        startup: Quasi-random points before the sampler's own; None takes what suits the sampler.
+        xtol_rel: cobyla and cobyqa end when steps are smaller than this share of the intervals.
+        ftol_rel: cobyla ends when the error changes by less than this share.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: SamplerName = "gp"
+    startup: int | None = Field(default=None, ge=0, le=10_000)
+    xtol_rel: float = Field(default=1e-4, gt=0, lt=1, allow_inf_nan=False)
+    ftol_rel: float = Field(default=1e-4, gt=0, lt=1, allow_inf_nan=False)
+
+
+class Sampler(Protocol):
+    """Proposes factors and learns from what they gave."""
+
+    @property
+    def sequential(self) -> bool:
+        """Whether it can only propose a point once it has been told about the one before."""
+
+    def warm_up(self) -> None:
+        """Import what proposing needs; called while the engines are loading."""
+
+    def ask(self, number: int) -> Factors | None:
+        """Factors for trial ``number``, or None when it has converged."""
+
+    def tell(
+        self,
+        number: int,
+        factors: Factors,
+        *,
+        error: float | None,
+        violations: tuple[float, ...],
+    ) -> None:
+        """What a trial gave.
+
+        Args:
+            number: Of a trial that was asked for here, or of one that the protocol added.
+            factors: What was evaluated, which may differ from what was asked for when a study is
+                resumed with another version of a library; it is these that count.
+            error: None when the trial failed.
+            violations: Per guardrail, above 0 when it is broken.
+        """
+
+    def close(self) -> None:
+        """End threads; calling it twice is harmless."""

@@ -1,0 +1,101 @@
+"""The search space: a name and an interval for every scaling factor.
+
+The space never repairs factors. A sampler that proposes a point outside of it is an error, because
+the point that is recorded has to be the point that was evaluated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ztom.errors import FactorError
+
+Factors = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """One closed interval per factor.
+
+    Attributes:
+        names: What each factor scales, for people.
+        lower: Smallest value of each factor.
+        upper: Largest value of each factor.
+    """
+
+    names: tuple[str, ...]
+    lower: Factors
+    upper: Factors
+
+    def __post_init__(self) -> None:
+        if not self.names or not len(self.names) == len(self.lower) == len(self.upper):
+            raise FactorError(
+                "the bounds do not fit the chain",
+                got=f"{len(self.lower)} lower and {len(self.upper)} upper bounds",
+                expected=f"{len(self.names)} of each, one per transition",
+            )
+        for name, low, high in zip(self.names, self.lower, self.upper, strict=True):
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise FactorError(
+                    f"the bounds of factor {name!r} are not an interval",
+                    got=f"[{low}, {high}]",
+                    expected="finite numbers, the lower one below the upper one",
+                )
+
+    @property
+    def dimensions(self) -> int:
+        """Number of factors."""
+        return len(self.names)
+
+    @property
+    def trained(self) -> Factors:
+        """The factors of the model as trained: all zero."""
+        return (0.0,) * self.dimensions
+
+    def contains(self, factors: Sequence[float]) -> bool:
+        """Whether every factor is inside its interval (NaN never is)."""
+        return len(factors) == self.dimensions and all(
+            low <= factor <= high
+            for low, factor, high in zip(self.lower, factors, self.upper, strict=True)
+        )
+
+    def check(self, factors: Sequence[float]) -> Factors:
+        """The factors as a tuple of floats.
+
+        Raises:
+            FactorError: A factor outside its interval, or the wrong number of them.
+        """
+        if not self.contains(factors):
+            raise FactorError(
+                "scaling factors outside the search space",
+                got=list(factors),
+                expected=[list(pair) for pair in zip(self.lower, self.upper, strict=True)],
+            )
+        return tuple(float(factor) for factor in factors)
+
+    def to_unit(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map points, shape (..., dimensions), onto the unit cube."""
+        low, high = np.array(self.lower), np.array(self.upper)
+        unit: NDArray[np.float64] = (points - low) / (high - low)
+        return unit
+
+    def from_unit(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map points of the unit cube into the space; rounding never leaves the bounds."""
+        low, high = np.array(self.lower), np.array(self.upper)
+        inside: NDArray[np.float64] = np.clip(low + points * (high - low), low, high)
+        return inside
+
+    def startup_points(self, count: int, *, seed: int) -> tuple[Factors, ...]:
+        """The first ``count`` points of a scrambled Sobol sequence (Owen 1998) over the space."""
+        if count == 0:
+            return ()
+        from scipy.stats import qmc  # takes a second, which every worker would spend
+
+        sobol = qmc.Sobol(self.dimensions, scramble=True, rng=np.random.default_rng(seed))
+        points = sobol.random_base2(math.ceil(math.log2(count)) if count > 1 else 0)[:count]
+        return tuple(tuple(map(float, point)) for point in self.from_unit(points))
