@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             *("io", "statistics", "pages", "blending", "stimuli", "scoring", "engines", "ledger"),
             "evaluation",
         },
-        "client": {*_GROUND, "io", "checkpoints"},
+        "wire": {"errors", "rollout", "evaluation", "ledger"},
+        "client": {*_GROUND, "io", "checkpoints", "wire"},
         "demo": {*_GROUND, "stimuli"},
     },
     "serve_apps": {
