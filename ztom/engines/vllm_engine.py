@@ -24,6 +24,13 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 import numpy as np
 import torch
+
+# On a CPU the engine runs eagerly, but vLLM compiles its prompt log-probabilities all the same: the
+# first call takes seconds, and its numbers are the same bit for bit. Torch reads this when vLLM is
+# imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+
 import vllm
 from numpy.typing import NDArray
 from vllm.inputs import TokensPrompt
