@@ -23,6 +23,7 @@ from serve_apps.control_plane.scores import Scorer
 from serve_apps.control_plane.searches import Situation, Step, advance, next_step
 from serve_apps.control_plane.work import Scored
 from serve_apps.server.background import HeadExport, tidy
+from ztom.blending.chain import load_chain
 from ztom.errors import AuditError, EngineError, StorageError
 from ztom.evaluation.suites.lock import load_locked
 from ztom.ledger import Ledger, NewStudy
@@ -30,6 +31,7 @@ from ztom.ledger.audit import SignedHead, read_head
 from ztom.ledger.project_files import FileStatus
 from ztom.ledger.requests import NewRequest, RequestKind, RequestStatus
 from ztom.search.config_files import load_config
+from ztom.settings import Settings
 
 
 def situation(**more: object) -> Situation:
@@ -133,6 +135,20 @@ def test_the_file_that_the_search_runs_on(server, ada, body) -> None:
     assert len(config.chain.checkpoints) == 3
     assert str(server.services.config.data) in job.environment["ZTOM_ALLOWED_ROOTS"]
     assert "password" not in yaml.safe_dump(dict(job.environment))
+
+
+def test_the_search_opens_its_chain_whatever_the_operator_denies(
+    server, ada, body, monkeypatch
+) -> None:
+    """What is denied to pointers are the server's own files, among which its uploads are."""
+    monkeypatch.setenv("ZTOM_DENIED_ROOTS", json.dumps([str(server.services.config.data)]))
+    started(server, ada, body)
+    advance(server.services)
+    job = server.runner.submitted[0]
+    for name, value in job.environment.items():
+        monkeypatch.setenv(name, value)
+    chain = load_chain(load_config(job.config).chain, settings=Settings())
+    assert chain.transitions == 2
 
 
 def test_suites_are_copied_as_locked_and_bring_no_code(server, ada, body, tmp_path) -> None:
