@@ -426,6 +426,6 @@ def _explanation(request: RequestRecord, services: Services) -> str | None:
     """What the search said of its own failure; it is cleared when the search starts again."""
     said = services.store.requests / request.id / "run" / "error.txt"
     try:
-        return said.read_text(encoding="utf-8")[:2000]
+        return services.store.without_folders(said.read_text(encoding="utf-8"))[:2000]
     except OSError:
         return None

@@ -252,14 +252,16 @@ def test_its_own_explanation_ends_it_at_once(server, ada, body) -> None:
     advance(server.services)
     job = server.runner.submitted[0]
     (job.config.parent / "run").mkdir()
-    (job.config.parent / "run" / "error.txt").write_text("ChainError: they do not fit")
+    stored = server.services.store.checkpoints / "a.tar"
+    (job.config.parent / "run" / "error.txt").write_text(f"ChainError: {stored} does not fit")
     server.runner.states[job.id] = JobState.FAILED
     advance(server.services)
     ended = server.services.ledger.requests.get(request)
-    assert (ended.status, ended.reason) == ("failed", "ChainError: they do not fit")
+    # where the server keeps its files is nothing to tell
+    assert (ended.status, ended.reason) == ("failed", "ChainError: checkpoints/a.tar does not fit")
     events = ada.get(f"{server.url}/v1/searches/{request}/events", timeout=30).text
     last = json.loads(events.strip().split("\n")[-1].removeprefix("data: "))
-    assert last["reason"] == "ChainError: they do not fit"
+    assert last["reason"] == "ChainError: checkpoints/a.tar does not fit"
     waiting = ada.post(f"{server.url}/v1/searches/{request}/resume", timeout=30)
     assert waiting.status_code == 202
 
