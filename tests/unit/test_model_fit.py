@@ -143,6 +143,20 @@ def test_computed_buffers_of_a_chain_are_left_out_of_the_blend(tmp_path: Path) -
     engine.close()
 
 
+def test_a_second_file_of_weights_is_refused_before_vllm_loads_it_too(
+    tmp_path: Path, llama: Path
+) -> None:
+    """vLLM reads every safetensors file where there is no index; the last one wins."""
+    folder = shutil.copytree(llama, tmp_path / "two")
+    shutil.copy(folder / "model.safetensors", folder / "other.safetensors")
+    with pytest.raises(EngineError, match=r"got other\.safetensors, expected model\.safetensors"):
+        check_folder_fit(folder)
+    weight_map = dict.fromkeys(load_file(folder / "model.safetensors"), "model.safetensors")
+    index = json.dumps({"metadata": {}, "weight_map": weight_map})
+    (folder / "model.safetensors.index.json").write_text(index)
+    check_folder_fit(folder)
+
+
 def test_an_architecture_that_transformers_does_not_know_is_refused(
     tmp_path: Path, llama: Path
 ) -> None:

@@ -20,6 +20,7 @@ import transformers
 from ztom.blending.chain import Chain
 from ztom.blending.plan import plan_blend
 from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ztom.checkpoints.layout import INDEX
 from ztom.checkpoints.lora import open_adapter
 from ztom.errors import AdapterUnsupportedError, EngineError
 from ztom.settings import Settings
@@ -33,13 +34,15 @@ _FIX = (
 
 
 def check_folder_fit(folder: Path) -> None:
-    """Check a model's files before an engine loads them.
+    """Check a model's files before vLLM loads them.
 
     Raises:
         CheckpointError: The folder holds no model.
-        EngineError: Names the first tensors that are missing, unexpected or of another shape.
+        EngineError: Names the first tensors that are missing, unexpected or of another shape, or
+            the files that would be loaded besides the model's.
     """
     checkpoint = _open(folder)
+    _check_files(folder, checkpoint)
     tensors = {
         name: torch.empty(spec.shape, dtype=spec.dtype, device="meta")
         for name, spec in checkpoint.tensors.items()
@@ -168,6 +171,18 @@ def _model_class(config: Any) -> Any:
             fix="Save the model with the class that transformers ships.",
         )
     return found
+
+
+def _check_files(folder: Path, checkpoint: Checkpoint) -> None:
+    """Refuse other weights beside the model's: without an index vLLM loads every file."""
+    others = {path.name for path in folder.glob("*.safetensors")} - {*checkpoint.weight_files}
+    if others and INDEX not in checkpoint.files:
+        raise EngineError(
+            f"{folder} holds weights that are not the model's",
+            got=_listed(others),
+            expected=f"{', '.join(checkpoint.weight_files)} only",
+            fix="Move the other files out of the folder.",
+        )
 
 
 def _check_tied(checkpoint: Checkpoint, model: Any) -> None:

@@ -261,6 +261,7 @@ def _start(config: EngineConfig, folder: Path) -> Any:
     try:
         return vllm.LLM(
             model=str(folder),
+            load_format="safetensors",  # "auto" would prefer a consolidated.safetensors
             dtype=vllm_dtype(config.dtype, folder),
             tensor_parallel_size=config.tensor_parallel_size,
             max_model_len=config.max_model_len,
