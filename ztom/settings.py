@@ -9,8 +9,10 @@ import getpass
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ztom.io.places import require_local
 
 
 class Settings(BaseSettings):
@@ -51,6 +53,11 @@ class Settings(BaseSettings):
     storage_retries: int = Field(
         default=4, ge=0, le=20, description="times a failed call to a store is tried again"
     )
+
+    @field_validator("cache_dir")
+    @classmethod
+    def _local(cls, value: Path) -> Path:
+        return require_local(value, what="the cache")
 
     @property
     def cache(self) -> Path:

@@ -12,20 +12,22 @@ ROOT = Path(__file__).resolve().parents[2]
 #: What each room of ztom may import of ztom.
 MAY_IMPORT = {
     "errors": set(),
-    "settings": set(),
+    "io": {"errors"},
+    "settings": {"io"},
     "files": set(),
-    "checkpoints": {"errors", "settings"},
-    "blending": {"errors", "settings", "checkpoints"},
+    "checkpoints": {"errors", "io", "settings"},
+    "blending": {"errors", "io", "settings", "checkpoints"},
     "stimuli": {"errors", "settings"},
     "scoring": {"errors", "settings", "stimuli"},
     "engines": {"errors", "settings", "checkpoints", "blending", "stimuli", "scoring"},
-    "variants": {"errors", "settings", "checkpoints", "blending", "ledger"},
+    "variants": {"errors", "io", "settings", "checkpoints", "blending", "ledger"},
     "ledger": {"errors", "settings"},
     "passwords": {"errors"},
     "pages": set(),
     "evaluation": {
         "errors",
         "files",
+        "io",
         "settings",
         "pages",
         "checkpoints",
@@ -36,7 +38,7 @@ MAY_IMPORT = {
         "variants",
     },
     "rollout": {"errors"},
-    "client": {"errors", "settings", "checkpoints"},
+    "client": {"errors", "io", "settings", "checkpoints"},
     "demo": {"errors", "settings", "stimuli"},
 }
 VLLM_FILES = {"ztom/engines/vllm_engine.py", "serve_apps/variants/engine.py"}

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from ztom.demo.chains import DemoChain, make_chat_chain, make_stdlib_chain
 from ztom.demo.train import Progress as Training
 from ztom.errors import SearchError
+from ztom.io.places import require_local
 
 if TYPE_CHECKING:
     from tune_search.result import Proof, SearchResult, StimulusChange
@@ -43,7 +44,11 @@ def run_demo(
         limit: The bound on each factor.
         evaluations: Trials of the search.
         stay: Keep serving until Ctrl-C.
+
+    Raises:
+        ConfigError: The folder is an address.
     """
+    require_local(folder, what="where the demo goes")
     console = Console()
     started = time.perf_counter()
     kind = "stdlib" if medical is None else "medical"

@@ -32,6 +32,7 @@ from ztom.checkpoints.checkpoint import Checkpoint
 from ztom.checkpoints.layout import ADAPTER
 from ztom.checkpoints.object_store import with_retries
 from ztom.errors import StorageError, VariantError
+from ztom.io.places import require_local
 from ztom.variants.card import render_card
 from ztom.variants.manifest import (
     MANIFEST,
@@ -147,9 +148,11 @@ def stage_variant(
 
     Raises:
         BlendError: The blend is not finite at the deployed dtype.
+        ConfigError: The destination is an address.
         ContentChangedError: A checkpoint changed since it was opened.
         StorageError: The disk refused (full, read-only).
     """
+    require_local(destination, what="where the variant goes")
     options = options or WriteOptions()
     for member in chain.members:
         member.verify_pin()

@@ -1,0 +1,1 @@
+"""Files: places on this machine, and strict YAML of what a person wrote."""
