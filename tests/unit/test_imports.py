@@ -39,7 +39,7 @@ MAY_IMPORT = {
     },
     "rollout": {"errors"},
     "client": {"errors", "io", "settings", "checkpoints"},
-    "demo": {"errors", "settings", "stimuli"},
+    "demo": {"errors", "io", "settings", "stimuli"},
 }
 VLLM_FILES = {"ztom/engines/vllm_engine.py", "serve_apps/variants/engine.py"}
 

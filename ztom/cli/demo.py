@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -18,6 +17,7 @@ from ztom.demo.chains import DemoChain, make_chat_chain, make_stdlib_chain
 from ztom.demo.train import Progress as Training
 from ztom.errors import SearchError
 from ztom.io.places import require_local
+from ztom.io.yaml import dump_yaml
 
 if TYPE_CHECKING:
     from tune_search.result import Proof, SearchResult, StimulusChange
@@ -92,7 +92,7 @@ def write_config(
         "engine": {"dtype": "float32"},
         "output": str(folder / path.stem),
     }
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    path.write_text(dump_yaml(content), encoding="utf-8")
     shutil.rmtree(folder / path.stem, ignore_errors=True)
     return path
 

@@ -22,10 +22,10 @@ from ztom.errors import EvaluationError, StimuliError
 from ztom.evaluation.checks import check_forms
 from ztom.evaluation.digests import item_digest, settings_digest, suite_digest
 from ztom.evaluation.own_code import code_digest
-from ztom.evaluation.strict_yaml import parse_yaml
 from ztom.evaluation.suite import Item, Suite, SuiteConfig, Turn
 from ztom.evaluation.targets import check_targets
 from ztom.evaluation.templates import PromptTemplate
+from ztom.io.yaml import parse_yaml
 from ztom.stimuli.json_values import parse_json
 from ztom.stimuli.text_files import Place, read_lines, read_text
 
@@ -132,7 +132,7 @@ def require_size(path: Path, limit: int) -> None:
 def _read_settings(path: Path) -> SuiteConfig:
     require_size(path, MAX_SETTINGS_BYTES)
     place = Place(path, 1)
-    content = parse_yaml(read_text(path), place=place)
+    content = parse_yaml(read_text(path), source=path, kind=StimuliError)
     try:
         config = SuiteConfig.model_validate(content)
     except ValidationError as error:
