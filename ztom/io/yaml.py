@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
         """A key as it is written and as it is read: ``yes`` and ``true`` are one key."""
         if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
             return {str(key.value)}
-        return {str(key.value), self.construct_object(key)}  # type: ignore[no-untyped-call]
+        return {str(key.value), self.construct_object(key)}
 
 
 class _Dumper(yaml.SafeDumper):

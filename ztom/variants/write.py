@@ -222,7 +222,7 @@ def _write_dense(
         if progress is not None:
             progress(done, plan.nbytes)
     _copy_files(chain.reference, folder)
-    model = chain.reference if chain.reference.kind == "full" else chain.base
+    model = chain.members[chain.model]
     if model is not chain.reference:
         _copy_files(model, folder, only_missing=True)
         (folder / "adapter_config.json").unlink(missing_ok=True)
