@@ -41,6 +41,11 @@ class Settings(BaseSettings):
         default=200 * 2**30, gt=0, description="bytes that unpacking one archive may write"
     )
     max_archive_members: int = Field(default=10_000, gt=0)
+    max_kept_bytes: int = Field(
+        default=20 * 2**30,
+        ge=0,
+        description="bytes of a checkpoint's other files (no weights) that a blend keeps",
+    )
     max_header_bytes: int = Field(
         default=32 * 2**20, gt=0, description="longest safetensors header that is parsed"
     )

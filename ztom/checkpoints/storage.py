@@ -45,8 +45,18 @@ class Source(Protocol):
     def names(self) -> list[str]:
         """Names of the top-level regular files, sorted; hidden and oddly named ones left out."""
 
+    def paths(self) -> list[str]:
+        """Paths of all regular files from the folder on, those in subfolders too, sorted.
+
+        They are named, not opened, and may be called anything. A folder that is not looked into
+        (it is hidden, or a link) stands for what it holds, with a slash at its end.
+
+        Raises:
+            CheckpointError: There are more than `Settings.max_archive_members`.
+        """
+
     def size(self, name: str) -> int:
-        """Size in bytes."""
+        """Size in bytes; here and below the name may be one of `paths`."""
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes from ``offset``: exactly ``length`` of them, or all that follow."""
@@ -139,6 +149,13 @@ class LocalSource:
                 raise
             raise _failed(self.reference, error) from error
 
+    def paths(self) -> list[str]:
+        """See `Source.paths`."""
+        try:
+            return sorted(self._walk())
+        except OSError as error:
+            raise _failed(self.reference, error) from error
+
     def size(self, name: str) -> int:
         """See `Source.size`."""
         with self._open(name) as descriptor:
@@ -180,6 +197,25 @@ class LocalSource:
         """The folder itself."""
         return self._folder
 
+    def _walk(self) -> Iterator[str]:
+        """Every file once, the folders below one after the other."""
+        limit, count, left = self._settings.max_archive_members, 0, [""]
+        while left:
+            prefix = left.pop()
+            with os.scandir(self._folder / prefix) as entries:
+                for entry in entries:
+                    path = f"{prefix}{entry.name}"
+                    count += 1
+                    if count > limit:
+                        raise too_many_files(self.reference, limit)
+                    if not entry.is_dir():
+                        if entry.is_file():  # no pipe, no link to nothing
+                            yield path
+                    elif entry.is_symlink() or entry.name.startswith("."):
+                        yield f"{path}/"
+                    else:
+                        left.append(f"{path}/")
+
     def _is_file(self, name: str) -> bool:
         try:
             return stat.S_ISREG(os.stat(self._path(name)).st_mode)
@@ -187,12 +223,18 @@ class LocalSource:
             return False
 
     def _path(self, name: str) -> Path:
-        """The path of a top-level file, its link resolved and checked."""
-        if not name or "/" in name or "\0" in name or name in (".", ".."):
+        """The path of a file, its link resolved and checked; a folder on the way is no link."""
+        parts = name.split("/")
+        path = self._folder.joinpath(*parts)
+        folders = list(path.parents)[: len(parts) - 1]
+        if (
+            "\0" in name
+            or any(part in ("", ".", "..") for part in parts)
+            or any(folder.is_symlink() or not folder.is_dir() for folder in folders)
+        ):
             raise ReferenceRefusedError(
                 f"{self.reference}: {ascii(name)} is not the name of a file in it"
             )
-        path = self._folder / name
         if not path.is_symlink():
             return path
         target = path.resolve()
@@ -248,6 +290,15 @@ def short_read(reference: str, name: str, offset: int, wanted: int, available: i
         f"{reference}: {name} ends too early",
         got=f"{available} bytes from offset {offset}",
         expected=f"{wanted} bytes",
+    )
+
+
+def too_many_files(reference: str, limit: int) -> CheckpointError:
+    """The error for a folder that holds more than is looked through."""
+    return CheckpointError(
+        f"{reference} holds too many files",
+        expected=f"at most {limit} (ZTOM_MAX_ARCHIVE_MEMBERS)",
+        fix="Move what does not belong to the model out of its folder.",
     )
 
 
