@@ -16,7 +16,8 @@ from toys import make_adapter_chain, make_plain_chain
 
 from ztom.blending.chain import Chain, ChainConfig, load_chain
 from ztom.checkpoints.checkpoint import open_checkpoint
-from ztom.checkpoints.other_files import find_other_files, paths_to_send
+from ztom.checkpoints.kept_paths import paths_to_send
+from ztom.checkpoints.other_files import find_other_files
 from ztom.checkpoints.outgoing import pieces_of, tar_chunks
 from ztom.checkpoints.storage import open_source
 from ztom.cli.chains import blend_command
@@ -214,6 +215,9 @@ def test_links_are_not_followed_out_of_the_folder(paths: list[Path], tmp_path: P
     source = open_source(str(folder), settings=Settings())
     (folder / "docs" / "gone").symlink_to("nothing")
     assert "docs/gone" not in source.paths()
+    sent = paths_to_send(source)
+    assert "docs/same" in sent
+    assert not {"docs/linked/", "docs/key"} & set(sent)
     for path in ("docs/linked/key", "docs/key", "docs/../docs/same"):
         with pytest.raises(CheckpointError):
             source.read(path)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from ztom.checkpoints.kept_paths import PICKLES
 from ztom.checkpoints.reference import is_plain_name
 from ztom.checkpoints.storage import Source
 from ztom.checkpoints.strict_json import read_json_object
@@ -30,8 +31,6 @@ ADAPTER = "adapter_model.safetensors"
 MAX_JSON_BYTES = 64 * 2**20
 
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
-#: Names of files that only unpickling reads.
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib")
 #: Keys by which a configuration names code of its own.
 CODE_KEYS = ("auto_map", "custom_pipelines")
 _KEPT = (

@@ -8,25 +8,14 @@ files; they are never opened, and the report names them with the reason.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 from ztom.checkpoints.checkpoint import Checkpoint
-from ztom.checkpoints.layout import ADAPTER_CONFIG, CODE_KEYS, MAX_JSON_BYTES, PICKLES, read_json
-from ztom.checkpoints.reference import is_plain_path
+from ztom.checkpoints.kept_paths import leads_out, why_left_out
+from ztom.checkpoints.layout import CODE_KEYS, MAX_JSON_BYTES, read_json
 from ztom.checkpoints.storage import Source
-from ztom.errors import CheckpointError, ReferenceRefusedError
-
-_TRAINER_FOLDER = re.compile(r"(checkpoint-|global_step)\d+")
-_TRAINER = (
-    *("trainer_state.json", "training_args.*", "optimizer.*", "scheduler.*", "scaler.*"),
-    *("rng_state*", "zero_to_fp32.py", "latest", "events.out.tfevents.*"),
-)
-_CODE = ("*.py", "*.pyc", "*.so", "*.so.*", "*.pyd", "*.dll", "*.dylib", "*.sh", "*.exe", "*.jar")
-_OTHER_WEIGHTS = ("*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot", "*.gguf", "*.tflite")
-_INDEX = "*.index.json"
+from ztom.errors import CheckpointError
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +54,7 @@ def find_other_files(
             continue
         named, reason = path, "written anew" if path in own else None
         if reason is None:
-            named, reason = _left_out(path)
+            named, reason = why_left_out(path)
         if reason is None:
             reason = _unreadable(source, path)
         if reason is not None:
@@ -83,60 +72,14 @@ def find_other_files(
     return OtherFiles(tuple(kept), left_out)
 
 
-def paths_to_send(source: Source) -> list[str]:
-    """What a copy of a folder holds: the files at its top, and below it those that are kept."""
-    below = [path for path in source.paths() if "/" in path and _left_out(path)[1] is None]
-    return sorted({*source.names(), *below})
-
-
-def _left_out(path: str) -> tuple[str, str | None]:
-    """What to name in a report, and why a path is left out; no reason where it is kept."""
-    parts = path.split("/")
-    for depth, part in enumerate(parts[:-1], start=1):
-        folder = "/".join(parts[:depth]) + "/"
-        if part.startswith("."):
-            return folder, "hidden"
-        if _TRAINER_FOLDER.fullmatch(part):
-            return folder, "a trainer's state"
-    if path.endswith("/"):
-        return path, "a link to a folder"
-    return path, _reason(path, parts[-1])
-
-
-def _reason(path: str, name: str) -> str | None:
-    if name.startswith("."):
-        return "hidden"
-    if not is_plain_path(path):
-        return "a name that is not plain"
-    if _is_any(name, _TRAINER):
-        return "a trainer's state"
-    if _is_any(name, PICKLES):
-        return "a pickle"
-    if _is_any(name, _CODE):
-        return "code"
-    if _is_any(name, _OTHER_WEIGHTS):
-        return "weights in another format, which are not the blend's"
-    if path == name and (name.endswith(".safetensors") or fnmatchcase(name, _INDEX)):
-        return "weights besides the checkpoint's"
-    if path == ADAPTER_CONFIG:
-        return "of an adapter that is not there"
-    return None
-
-
 def _unreadable(source: Source, path: str) -> str | None:
     """What only a look at the file tells."""
-    try:
-        size = source.size(path)
-    except ReferenceRefusedError:
+    if leads_out(source, path):
         return "a link that leads out of the folder"
-    if not path.endswith("config.json") or size > MAX_JSON_BYTES:
+    if not path.endswith("config.json") or source.size(path) > MAX_JSON_BYTES:
         return None
     try:
         content = read_json(source, path)
     except CheckpointError:
         return None  # whatever it is, it is no configuration that anybody reads
     return "asks for code of its own" if any(content.get(key) for key in CODE_KEYS) else None
-
-
-def _is_any(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name.lower(), pattern) for pattern in patterns)

@@ -10,7 +10,7 @@ from typing import Self
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ztom.checkpoints.other_files import paths_to_send
+from ztom.checkpoints.kept_paths import paths_to_send
 from ztom.checkpoints.outgoing import Piece, local_piece, pieces_of, tar_chunks, tar_size
 from ztom.checkpoints.storage import open_source
 from ztom.settings import Settings

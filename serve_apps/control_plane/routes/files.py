@@ -37,7 +37,7 @@ from serve_apps.control_plane.wire import (
     with_warnings,
 )
 from ztom.checkpoints.checkpoint import open_checkpoint
-from ztom.checkpoints.other_files import paths_to_send
+from ztom.checkpoints.kept_paths import paths_to_send
 from ztom.checkpoints.outgoing import (
     local_piece,
     pieces_of,
