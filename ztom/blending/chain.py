@@ -19,7 +19,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ztom.blending.fit import check_fit
@@ -27,6 +26,7 @@ from ztom.blending.integers import check_integers
 from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.checkpoints.lora import Adapter, open_adapter
 from ztom.errors import ChainError, FactorError
+from ztom.io.yaml import read_yaml
 from ztom.settings import Settings
 
 Topology = Literal["sequence", "siblings"]
@@ -120,6 +120,14 @@ class Chain:
         return self.members[self.latest]
 
     @property
+    def model(self) -> int:
+        """Position of the full model whose tensors, head and configuration a blend has.
+
+        It is the latest checkpoint, or the base where that is an adapter.
+        """
+        return self.latest if self.adapters[self.latest] is None else 0
+
+    @property
     def is_adapter_chain(self) -> bool:
         """Whether every iteration is a LoRA adapter over the base."""
         return all(adapter is not None for adapter in self.adapters[1:])
@@ -183,15 +191,11 @@ def read_chain_file(path: Path) -> ChainConfig:
     """Read a chain's YAML; relative references are taken from the file's own folder.
 
     Raises:
-        ChainError: The file is not there, not YAML, or not a chain.
+        ChainError: The file is not there, not YAML, says a key twice, or is not a chain.
     """
+    content = read_yaml(path, kind=ChainError)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         config = ChainConfig.model_validate(content)
-    except OSError as error:
-        raise ChainError(f"chain file {path} cannot be read", got=error.strerror) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ChainError(f"chain file {path} is not YAML", got=str(error)) from error
     except ValidationError as error:
         raise ChainError(f"chain file {path} is not a chain", got=_first_errors(error)) from error
     return anchored(config, path.parent)
@@ -229,13 +233,17 @@ def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
     adapters = tuple(
         open_adapter(member, members[0]) if member.kind == "adapter" else None for member in members
     )
-    check_fit(members, allow_dtype_cast=config.allow_dtype_cast)
+    latest = len(members) - 1 if config.latest is None else config.latest
+    check_fit(
+        members,
+        latest=members[latest] if adapters[latest] is None else members[0],
+        allow_dtype_cast=config.allow_dtype_cast,
+    )
     check_integers(members)
     tags = tuple(
         m.tag or Path(m.reference.rstrip("/")).name or str(position)
         for position, m in enumerate(config.checkpoints)
     )
-    latest = len(members) - 1 if config.latest is None else config.latest
     return Chain(members, adapters, config.topology, latest, tags)
 
 

@@ -271,7 +271,9 @@ def test_a_head_that_repeats_the_embedding_is_normalised(tmp_path: Path) -> None
         file,
         metadata={"format": "pt"},
     )
-    assert "lm_head.weight" not in blended(open_chain(paths), [0.5])
+    both = blended(open_chain(paths), [0.5])
+    assert torch.equal(both["lm_head.weight"], both["model.embed_tokens.weight"])
+    assert "lm_head.weight" not in blended(open_chain(paths[::-1]), [0.5])
     save_file(
         {**state, "lm_head.weight": state["model.embed_tokens.weight"] + 1},
         file,
