@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
-from ztom.blending.chain import load_chain, read_chain_file
+from ztom.blending.chain import load_chain
+from ztom.blending.chain_file import read_chain_file
 from ztom.blending.inspection import ChainReport, inspect_chain
 from ztom.blending.plan import parse_dtype
 from ztom.blending.precision import PrecisionReport

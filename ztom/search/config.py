@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from ztom.blending.chain import ChainConfig
+from ztom.blending.chain_file import ChainConfig
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.io.places import require_local

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ztom.blending.chain import ChainConfig, anchored
+from ztom.blending.chain_file import ChainConfig, anchored
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ConfigError

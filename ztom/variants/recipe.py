@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ztom.blending.chain import Chain, Topology
+from ztom.blending.chain import Chain
+from ztom.blending.chain_file import Topology
 from ztom.errors import VariantError
 
 RECIPE = "recipe.json"

@@ -13,7 +13,8 @@ import torch
 
 from ztom.blending.adapter import blend_adapter
 from ztom.blending.apply import blend_tensor, file_reader
-from ztom.blending.chain import Chain, ChainConfig, Member, load_chain
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig, Member
 from ztom.blending.plan import parse_dtype, plan_blend
 from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.errors import ConfigError, VariantError

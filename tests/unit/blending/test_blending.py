@@ -16,7 +16,8 @@ from toys import make_adapter_chain, make_plain_chain
 
 from ztom.blending.adapter import blend_adapter
 from ztom.blending.apply import apply_plan, blend_tensor, file_reader
-from ztom.blending.chain import Chain, ChainConfig, load_chain, read_chain_file
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig, read_chain_file
 from ztom.blending.inspection import inspect_chain
 from ztom.blending.plan import plan_blend
 from ztom.blending.precision import measure_precision

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from toy_checkpoints import CONFIG, llama_tensors, write_checkpoint
 
-from ztom.blending.chain import Chain, ChainConfig, Member, load_chain
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig, Member
 from ztom.errors import AdapterUnsupportedError, IncompatibleChainError
 from ztom.settings import Settings
 from ztom.variants.verify import verify_variant

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ztom.blending.chain import read_chain_file
+from ztom.blending.chain_file import read_chain_file
 from ztom.cli.endpoints import apply_command, deploy_command
 from ztom.cli.server import parse_settings
 from ztom.errors import ChainError, ConfigError, EvaluationError, ZtomError

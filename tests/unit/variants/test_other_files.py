@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save
 from toys import make_adapter_chain, make_plain_chain
 
-from ztom.blending.chain import Chain, ChainConfig, load_chain
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig
 from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.checkpoints.kept_paths import paths_to_send
 from ztom.checkpoints.other_files import find_other_files
