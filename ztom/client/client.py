@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ztom.client.connection import Connection
 from ztom.client.transfer import Sending, bar, unpack
 from ztom.errors import ConfigError, ServerError
+from ztom.io.places import require_local
 from ztom.wire.accounts import Login, User
 from ztom.wire.analyses import Edit, Metatune
 from ztom.wire.fields import FORMAT
@@ -314,7 +315,8 @@ class Client:
         Raises:
             ArchiveError: What came is no checkpoint.
         """
-        path, parameters = Path(path), {"projectId": project_id}
+        path = require_local(Path(path), what="where the checkpoint goes")
+        parameters = {"projectId": project_id}
         address = f"/project/file/{file_id}"
         if path.name.endswith((".tar", ".tar.gz")):
             return self._connection.save("GET", address, path, params=parameters)

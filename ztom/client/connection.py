@@ -15,6 +15,7 @@ import httpx
 from pydantic import ValidationError
 
 from ztom.errors import ServerError
+from ztom.io.places import require_local
 from ztom.wire.base import WireAnswer, WireRequest
 from ztom.wire.problems import Problem
 
@@ -124,6 +125,7 @@ class Connection:
 
     def save(self, method: str, address: str, path: Path, **options: Any) -> Path:
         """Save what a call answers with under a path: whole or not at all."""
+        require_local(path, what="where the answer goes")
         aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
