@@ -37,7 +37,6 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
-from serve_apps.variants.args import ServingArgs
 from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.memory import resident_bytes
@@ -53,6 +52,7 @@ from serve_apps.variants.wire import (
 )
 from ztom.blending.chain import Chain
 from ztom.errors import BlendError, EngineError, EngineTimeoutError
+from ztom.rollout.options import ServingArgs
 
 logger = logging.getLogger(__name__)
 

@@ -34,6 +34,8 @@ from serve_apps.gateway.quota import Quota, Quotas
 from ztom.client import Client
 from ztom.errors import ServerError
 from ztom.ledger.deployments import NewDeployment
+from ztom.rollout.intent import Intent
+from ztom.rollout.options import DeployOptions
 
 CHAT = [{"role": "user", "content": "How do I open a file?"}]
 
@@ -273,7 +275,7 @@ def test_other_options_that_fail_leave_those_that_work(server, admin, ask) -> No
     folder, digest = deploy(server, admin, "one")
     endpoints = server.services.ledger.endpoints
     wrong = {"max_replicas": 7}
-    app = app_spec(replace(endpoints.deployments.get(digest), options=wrong)).name
+    app = app_spec(replace(endpoints.deployments.get(digest), options=DeployOptions(**wrong))).name
     server.stage.broken[app] = "EngineError: no memory"
     admin.endpoints.deploy("support", path=folder, now=True, options=wrong)
     wait_for(lambda: admin.endpoints.deployment(digest)["state"] == "failed", "the failure")
@@ -877,7 +879,7 @@ def test_a_wish_that_comes_too_late_leaves_the_engine_as_it_is(server, admin, as
         name=there.name,
         address=str(folder),
         options=there.options,
-        intent={"alias": "old", "now": True},
+        intent=Intent(alias="old", now=True),
     )
     deployments.deploy(late, actor="somebody")
     wait_for(lambda: "also answers for support" in str(deployments.get(one).reason), "the refusal")

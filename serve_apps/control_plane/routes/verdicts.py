@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import StringConstraints
 
-from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
-from serve_apps.control_plane.services import Services
+from serve_apps.control_plane.access import CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.wire import Id, Strict
-from ztom.errors import ConfigError, NotOnRecordError
-from ztom.evaluation.gate.verdict import Verdict, worst
-from ztom.ledger.verdicts import NewVerdict, VerdictRecord
+from serve_apps.endpoints.clearance import record_verdict
+from ztom.errors import NotOnRecordError
+from ztom.evaluation.gate.verdict import Verdict
+from ztom.ledger.verdicts import VerdictRecord
 
 router = APIRouter(tags=["verdicts"])
 
@@ -31,7 +31,10 @@ class Recorded(Strict):
 def record(body: Recorded, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """Put a verdict on record; one that is there already stays as it is."""
     caller.project_or_operator(body.project_id)
-    return verdict_document(record_verdict(body.verdict, body.project_id, caller, services))
+    verdicts = services.ledger.verdicts
+    return verdict_document(
+        record_verdict(verdicts, body.verdict, project_id=body.project_id, actor=caller.actor)
+    )
 
 
 @route(router, "GET", "/v1/verdicts", Permission.USER)
@@ -55,46 +58,6 @@ def verdict(sha256: Digest, caller: CallerOf, services: ServicesOf) -> dict[str,
             content = services.ledger.verdicts.content(each.number)
             return {**verdict_document(each), "verdict": content}
     raise NotOnRecordError("there is no such verdict", got=sha256)
-
-
-def record_verdict(
-    verdict: Verdict,
-    project_id: str | None,
-    caller: Caller,
-    services: Services,
-    *,
-    of: str | None = None,
-) -> VerdictRecord:
-    """Put a verdict on record.
-
-    Args:
-        verdict: The document.
-        project_id: Whose it is; the caller may write there.
-        caller: For the audit chain.
-        services: With the ledger.
-        of: Digest of the variant that it has to be of.
-
-    Raises:
-        ConfigError: It is of another one, or its outcome is not that of its suites.
-    """
-    judged, champion = verdict.candidate.digest, verdict.champion
-    if of not in (None, judged):
-        raise ConfigError("the verdict is of another variant", got=judged, expected=of)
-    suites = worst(tuple(suite.outcome for suite in verdict.suites))
-    if verdict.outcome != suites:
-        raise ConfigError(
-            "the verdict contradicts itself",
-            got=verdict.outcome,
-            expected=f"{suites}, as its suites",
-        )
-    new = NewVerdict(
-        document=verdict.to_bytes(),
-        candidate=judged,
-        champion=None if champion is None else champion.digest,
-        outcome=verdict.outcome.value,
-        project_id=project_id,
-    )
-    return services.ledger.verdicts.record(new, actor=caller.actor)
 
 
 def verdict_document(record: VerdictRecord) -> dict[str, Any]:
