@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple, Self
-
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from pydantic.alias_generators import to_camel
+from typing import NamedTuple, Self
 
 from serve_apps.endpoints.clearance import Clearance, clear, record_verdict, said
 from serve_apps.endpoints.traffic import answered_from
@@ -21,48 +18,16 @@ from ztom.errors import (
     ConfigError,
     NotOnRecordError,
 )
-from ztom.evaluation.gate.verdict import Verdict
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState, NewDeployment
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.project_files import Storage
 from ztom.ledger.rollouts import RolloutRecord
 from ztom.rollout.intent import Intent
 from ztom.rollout.options import DeployOptions
-from ztom.rollout.plan import Plan, parse_plan
-from ztom.rollout.routing import ALIAS_PATTERN, SHORT, Match, Percent, RoutingTable, variant_id
+from ztom.rollout.plan import parse_plan
+from ztom.rollout.routing import SHORT, RoutingTable, variant_id
 from ztom.settings import Settings
-
-Alias = Annotated[str, StringConstraints(pattern=ALIAS_PATTERN)]
-Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-
-
-class Deploy(BaseModel):
-    """A variant that is to be served.
-
-    Without ``now``, ``canary``, ``shadow``, ``rule``, ``live`` and ``plan``, a release by the
-    default plan moves the traffic; a new alias is given to the variant at once. ``live`` swaps it
-    into the engine of the stable variant, without a restart. ``verdict`` is what the gate said of
-    the variant; it is put on record first.
-    """
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True
-    )
-
-    alias: Alias
-    path: str | None = Field(default=None, max_length=2048)
-    file_id: Id | None = None
-    project_id: Id | None = None
-    name: Alias | None = None
-    options: DeployOptions = DeployOptions()
-    now: bool = False
-    canary: Percent | None = None
-    shadow: Percent | None = None
-    rule: Match | None = None
-    plan: Plan | None = None
-    live: bool = False
-    verdict: Verdict | None = None
-    insist: bool = False
+from ztom.wire.deployments import Deploy
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,22 +13,22 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.routes.endpoints import Alias, may_alias
-from serve_apps.control_plane.routes.verdicts import DigestStart
 from serve_apps.control_plane.services import Services
-from serve_apps.control_plane.wire import Strict
 from serve_apps.endpoints import admission
-from serve_apps.endpoints.admission import Deploy
 from serve_apps.endpoints.declared import Difference, WantedEndpoint, differences
 from serve_apps.endpoints.traffic import remove, remove_rule, rollback, set_traffic
 from serve_apps.endpoints.variants import open_variant
 from ztom.errors import NotOnRecordError
 from ztom.ledger.deployments import DeploymentRecord
 from ztom.rollout.routing import RoutingTable, variant_id
+from ztom.wire.base import WireRequest
+from ztom.wire.deployments import Deploy
+from ztom.wire.fields import DigestStart
 
 router = APIRouter(tags=["deployments"])
 
 
-class Apply(Strict):
+class Apply(WireRequest):
     """Endpoints as a declarative file has them, by alias."""
 
     endpoints: dict[Alias, WantedEndpoint]

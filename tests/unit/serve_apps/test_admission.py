@@ -12,7 +12,6 @@ from variant_folders import FAST, verdict_of, write_folder
 
 from serve_apps.endpoints.admission import (
     AdmissionRules,
-    Deploy,
     Served,
     check,
     deploy,
@@ -35,6 +34,7 @@ from ztom.rollout.options import DeployOptions
 from ztom.rollout.plan import parse_plan
 from ztom.rollout.routing import Match, Placement, Route
 from ztom.settings import Settings
+from ztom.wire.deployments import Deploy
 
 
 @pytest.fixture
