@@ -29,7 +29,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ztom.errors import ConfigError
 
@@ -279,6 +279,10 @@ def parse_plan(value: object = None) -> ReleasePlan:
             expected="shadow steps, then canary steps, percents rising to a canary at 100",
             fix='A step reads {"shadow": 100} or {"canary": 5, "min_requests": 200}.',
         ) from error
+
+
+#: A plan in a document; what its schema says is loose, for a plan may be written in short.
+Plan = Annotated[ReleasePlan, BeforeValidator(parse_plan, json_schema_input_type=dict[str, Any])]
 
 
 def _completed(step: object, shared: Mapping[str, object], checks: Mapping[str, object]) -> object:

@@ -203,15 +203,6 @@ class RoutingTable(BaseModel):
             ) from error
 
 
-def read_table(content: Mapping[str, object]) -> RoutingTable:
-    """A table from JSON values.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    return RoutingTable._checked(**content)
-
-
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Who answers a request.
