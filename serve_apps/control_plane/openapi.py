@@ -97,8 +97,11 @@ def describe(app: FastAPI) -> None:
             "type": "http",
             "scheme": "bearer",
         }
+        schemas = components.get("schemas", {})
+        for schema in schemas.values():
+            _drop_object_defaults(schema)
         for content in _contents(document):
-            example = _example(content.get("schema", {}), components.get("schemas", {}))
+            example = _example(content.get("schema", {}), schemas)
             if example is not None:
                 content.setdefault("example", example)
         return document
@@ -113,6 +116,13 @@ def _contents(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
             for body in bodies:
                 yield from body.get("content", {}).values()
+
+
+def _drop_object_defaults(schema: Mapping[str, Any]) -> None:
+    """Generators take an object as the default of a plain value for a mistake."""
+    for field in schema.get("properties", {}).values():
+        if isinstance(field.get("default"), dict):
+            del field["default"]
 
 
 def _example(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:

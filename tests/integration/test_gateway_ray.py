@@ -86,8 +86,8 @@ def deploy(up: Up, admin: Client, name: str, alias: str = "support", **wishes: A
 
     def ready() -> bool:
         found = admin.endpoints.deployment(digest)
-        assert found["state"] != "failed", found["reason"]
-        return found["state"] == "ready" and found["intent"] is None
+        assert found.state != "failed", found.reason
+        return found.state == "ready" and found.intent is None
 
     wait_for(ready, 1200)
 
@@ -214,7 +214,7 @@ def test_canary_rollback_and_live_swap_lose_no_request(up, admin, ask) -> None:
     differ = sum(texts.get((a, p)) != texts.get((c, p)) for p in PROMPTS)
     assert differ > len(PROMPTS) // 2, "the versions are too alike for this test"
     apps = admin.endpoints.deployments()
-    assert {each["name"] for each in apps if each["state"] == "ready"} == {"a", "c"}
+    assert {each.name for each in apps if each.state == "ready"} == {"a", "c"}
 
 
 def test_a_broken_variant_leaves_everything_as_it_was(up, admin, ask) -> None:  # rows 70, 91
@@ -226,9 +226,9 @@ def test_a_broken_variant_leaves_everything_as_it_was(up, admin, ask) -> None:  
     before = one(ask, "support", PROMPTS[1], False, {})
     admin.endpoints.deploy("support", path=folder, name="b", insist=True, now=True)
     failed = wait_for(
-        lambda: (d := admin.endpoints.deployment(digest_of(up, "b")))["state"] == "failed" and d, 60
+        lambda: (d := admin.endpoints.deployment(digest_of(up, "b"))).state == "failed" and d, 60
     )
-    assert "changed model.safetensors" in failed["reason"]
+    assert "changed model.safetensors" in failed.reason
     assert one(ask, "support", PROMPTS[1], False, {})[:3] == before[:3]
 
 
@@ -286,8 +286,8 @@ def test_a_release_goes_on_where_its_killed_controller_stopped(up, admin, ask) -
         deploy(up, admin, "l2", alias="one", options=FLEETING, plan=plan)
         (release,) = admin.endpoints.releases("one")
         seen = []
-        for now in admin.endpoints.watch(release["id"]):
-            seen.append((now["state"]["step"], now["state"]["seconds"]))
+        for now in admin.endpoints.watch(release.id):
+            seen.append((now.state.step, now.state.seconds))
             if killed is None and seen[-1] > (1, 0.0):
                 killed = up.replica("ztom:controller").pid
                 psutil.Process(killed).kill()
@@ -296,13 +296,13 @@ def test_a_release_goes_on_where_its_killed_controller_stopped(up, admin, ask) -
     assert killed not in {each.pid for each in up.replicas("ztom:controller")}
     assert traffic.failures == []
     assert {name for name, *_ in traffic.answers} == {l1, l2}
-    assert now["status"] == "promoted"
+    assert now.status == "promoted"
     assert seen == sorted(seen), "no step, and no second of one, is watched again"
     endpoint = admin.endpoints.get("one")
-    assert (endpoint["stable"], endpoint["previous"]) == (l2, l1)
+    assert (endpoint.stable, endpoint.previous) == (l2, l1)
     with Ledger.open(up.data / "ledger.db") as ledger:
         events = [entry.event for entry in ledger.audit_entries()]
-    own = [each.action for each in events if each.subject == f"rollout:{release['id']}"]
+    own = [each.action for each in events if each.subject == f"rollout:{release.id}"]
     went = ("start", "started", "step", "step", "promoted")
     assert own == [f"rollout.{each}" for each in went]
 

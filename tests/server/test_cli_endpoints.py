@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +36,7 @@ from ztom.cli.main import main
 from ztom.client import Client
 from ztom.client.connection import Connection
 from ztom.errors import GateRefusedError
+from ztom.wire.releases import Release
 
 SHORT = 12
 #: Twenty requests to a step that nobody makes: it goes on until it is told something.
@@ -100,10 +101,10 @@ def write_yaml(path: Path, content: object) -> Path:
 @pytest.fixture
 def releasing(
     server: Server, admin: Client, tmp_path: Path
-) -> Callable[..., tuple[Mapping[str, Any], str, str]]:
+) -> Callable[..., tuple[Release, str, str]]:
     """Begins a release of `two` over `one`: the release and both digests."""
 
-    def begin(**plan: Any) -> tuple[Mapping[str, Any], str, str]:
+    def begin(**plan: Any) -> tuple[Release, str, str]:
         _, one = deploy(server, admin, "one")
         _, two = deploy(server, admin, "two", plan=STANDS_STILL | plan)
         (release,) = admin.endpoints.releases("support")
@@ -133,7 +134,7 @@ def test_a_folder_may_be_named_from_where_one_stands(server, admin, ztom, monkey
     folder, digest = variant(server, "one")
     monkeypatch.chdir(folder.parent)
     assert ztom("deploy", "one", "--alias", "support").status == 0
-    assert admin.endpoints.deployment(digest)["path"] == str(folder)
+    assert admin.endpoints.deployment(digest).path == str(folder)
 
 
 def test_a_release_is_what_one_gets_and_how_to_follow_it_is_said(server, admin, ztom) -> None:
@@ -144,7 +145,7 @@ def test_a_release_is_what_one_gets_and_how_to_follow_it_is_said(server, admin, 
     assert ran.status == 0, ran.err
     said = ran.out.splitlines()[-1]
     assert said.startswith(f"support: stable {named('one', one)}, ")
-    assert f"release {release['id']} moves it (ztom release watch support)" in said
+    assert f"release {release.id} moves it (ztom release watch support)" in said
 
 
 def test_shares_by_hand(server, admin, ztom) -> None:
@@ -167,7 +168,7 @@ def test_a_canary_of_nothing_is_by_hand_too(server, admin, ztom) -> None:
     assert ran.status == 0, ran.err
     assert admin.endpoints.releases() == []
     found = admin.endpoints.get("support")
-    assert (found["canary"], found["canaryPercent"]) == (named("two", two), 0)
+    assert (found.canary, found.canary_percent) == (named("two", two), 0)
 
 
 def test_now_takes_all_traffic_at_once(server, admin, ztom) -> None:
@@ -204,8 +205,8 @@ def test_a_plan_of_ones_own(server, admin, ztom, tmp_path) -> None:
     ran = ztom("deploy", folder, "--alias", "support", "--plan", plan)
     assert ran.status == 0, ran.err
     (release,) = admin.endpoints.releases()
-    assert [step["percent"] for step in release["plan"]["steps"]] == [100, 50, 100]
-    assert {step["min_requests"] for step in release["plan"]["steps"]} == {20}
+    assert [step.percent for step in release.plan.steps] == [100, 50, 100]
+    assert {step.min_requests for step in release.plan.steps} == {20}
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_a_variant_that_fails_is_said_with_its_reason(server, admin, ztom) -> No
     ran = ztom("deploy", folder, "--alias", "support", "--name", "bad", "--now")
     assert (ran.status, ran.out) == (2, f"{named('bad', bad)}\n")
     assert ran.err == f"EngineError: the variant does not run: got {reason}\n"
-    assert admin.endpoints.get("support")["stable"] == named("one", one)
+    assert admin.endpoints.get("support").stable == named("one", one)
     shown = ztom("status")
     assert shown.status == 0, shown.err
     assert reason in shown.out, "brackets and colons are text"
@@ -277,7 +278,7 @@ def test_a_variant_that_is_not_proved_takes_insistence(server, admin, ztom) -> N
     assert_said(ran.err, "ServerError: .* not proved to be better")
     assert admin.endpoints.deployments() == []
     assert ztom("deploy", folder, "--alias", "support", "--insist").status == 0
-    assert admin.endpoints.deployment(digest)["insisted"]
+    assert admin.endpoints.deployment(digest).insisted
     (line,) = (each for each in ztom("status").out.splitlines() if "ready" in each)
     assert line.split() == [named("support", digest), "ready", "yes"]
 
@@ -292,7 +293,7 @@ def test_a_verdict_of_the_gate_comes_along(server, admin, ztom, tmp_path) -> Non
     assert_said(ran.err, "the gate says fail")
     file.write_text(json.dumps(verdict_of(digest)))
     assert ztom("deploy", folder, "--alias", "support", "--verdict", file).status == 0
-    assert not admin.endpoints.deployment(digest)["insisted"]
+    assert not admin.endpoints.deployment(digest).insisted
 
 
 def test_one_that_runs_and_got_no_traffic_is_said(server, admin, ztom, monkeypatch) -> None:
@@ -305,7 +306,7 @@ def test_one_that_runs_and_got_no_traffic_is_said(server, admin, ztom, monkeypat
     ran = ztom("deploy", folder, "--alias", "support", "--name", "one")
     assert ran.status == 2
     assert_said(ran.err, "not for the traffic .* another variant became stable")
-    assert admin.endpoints.deployment(digest)["state"] == "ready"
+    assert admin.endpoints.deployment(digest).state == "ready"
 
 
 def test_one_need_not_wait(server, admin, ztom) -> None:
@@ -389,14 +390,14 @@ def test_status_shows_endpoints_rules_deployments_and_releases(server, admin, zt
     assert ["endpoint", "stable", "canary", "shadow", "previous", "release"] in lines
     (support,) = (line for line in lines if line[:1] == ["support"])
     assert support[1] == named("one", one)
-    assert support[-1] == release["id"]
+    assert support[-1] == release.id
     assert f"{named('two', two)} 100 %" in ran.out
     assert any(line[:2] == ["x-customer:", "[acme]"] for line in lines)
     assert [named("two", two), "ready"] in lines
-    assert f"release {release['id']} of support: running" in ran.out
+    assert f"release {release.id} of support: running" in ran.out
     assert any(line[:5] == ["1", "shadow", "100", "%", "running"] for line in lines)
     assert ztom("rollback", "support").status == 0
-    wait_for(lambda: admin.endpoints.releases()[0]["endedAt"], "the release's end")
+    wait_for(lambda: admin.endpoints.releases()[0].ended_at, "the release's end")
     assert "of support" not in ztom("status").out, "releases that have ended are not shown"
 
 
@@ -427,7 +428,7 @@ def test_apply_shows_the_difference_then_makes_it_once(admin, ztom, wanted, file
     assert all(digest[:SHORT] in ran.out for digest in digests.values())
     for digest in digests.values():
         ready(admin, digest)
-    assert admin.endpoints.get("support")["canaryPercent"] == 10
+    assert admin.endpoints.get("support").canary_percent == 10
     again = ztom("apply", file, "--yes")
     assert (again.status, again.out) == (0, "nothing to change\n")
     content["endpoints"]["support"]["candidate"]["canary"] = 25
@@ -435,7 +436,7 @@ def test_apply_shows_the_difference_then_makes_it_once(admin, ztom, wanted, file
     write_yaml(file, content)
     changed = ztom("apply", file, "--yes")
     assert [line[0] for line in changed.out.splitlines()] == ["~", "-"]
-    assert admin.endpoints.get("support")["canaryPercent"] == 25
+    assert admin.endpoints.get("support").canary_percent == 25
     assert ztom("apply", file).out == "nothing to change\n", "nobody has to be asked for that"
 
 
@@ -465,7 +466,7 @@ def test_apply_removes_what_the_file_does_not_name_when_told(server, admin, ztom
     ran = ztom("apply", file, "--yes", "--prune")
     assert ran.status == 0, ran.err
     assert "- legacy" in ran.out
-    assert [each["alias"] for each in admin.endpoints.all()] == ["support"]
+    assert [each.alias for each in admin.endpoints.all()] == ["support"]
 
 
 def test_verdicts_are_beside_the_file(server, admin, ztom) -> None:
@@ -513,39 +514,39 @@ def test_files_that_are_wrong_change_nothing(server, admin, ztom, file, text, me
 def test_releases_are_listed_newest_first(server, admin, ztom, releasing) -> None:
     release, _, two = releasing()
     assert ztom("rollback", "support").status == 0
-    wait_for(lambda: admin.endpoints.releases()[0]["endedAt"], "the release's end")
+    wait_for(lambda: admin.endpoints.releases()[0].ended_at, "the release's end")
     _, three = deploy(server, admin, "three", plan=STANDS_STILL)
     (other, _) = admin.endpoints.releases()
     ran = ztom("release", "list")
     head, first, second = (line.split() for line in ran.out.splitlines())
     assert head == ["release", "endpoint", "candidate", "status", "began", "reason"]
-    assert first[:4] == [other["id"], "support", three[:SHORT], "running"]
-    assert second[:4] == [release["id"], "support", two[:SHORT], "rolled_back"]
+    assert first[:4] == [other.id, "support", three[:SHORT], "running"]
+    assert second[:4] == [release.id, "support", two[:SHORT], "rolled_back"]
     assert ztom("release", "list", "support").out == ran.out
     assert len(ztom("release", "list", "other").out.splitlines()) == 1
 
 
 def test_watch_ends_well_with_a_promotion(admin, ztom, releasing) -> None:
     release, _, two = releasing()
-    thread = soon(lambda: admin.endpoints.command(release["id"], "promote"))
-    ran = ztom("release", "watch", release["id"])
+    thread = soon(lambda: admin.endpoints.command(release.id, "promote"))
+    ran = ztom("release", "watch", release.id)
     thread.join()
     assert (ran.status, ran.err) == (0, "")
     first, *_, last = ran.out.splitlines()
     assert first == "running, step 1"
     assert last.startswith("promoted, step 1: ")
-    assert admin.endpoints.get("support")["stable"] == named("two", two)
-    assert ztom("release", "watch", release["id"]).out == f"{last}\n", "it has ended"
+    assert admin.endpoints.get("support").stable == named("two", two)
+    assert ztom("release", "watch", release.id).out == f"{last}\n", "it has ended"
 
 
 def test_watch_ends_badly_with_a_rollback(admin, ztom, releasing) -> None:
     release, one, _ = releasing()
-    thread = soon(lambda: admin.endpoints.command(release["id"], "rollback"))
+    thread = soon(lambda: admin.endpoints.command(release.id, "rollback"))
     ran = ztom("release", "watch", "support")
     thread.join()
     assert (ran.status, ran.err) == (1, "")
     assert ran.out.splitlines()[-1].startswith("rolled_back, step 1: ")
-    assert admin.endpoints.get("support")["stable"] == named("one", one)
+    assert admin.endpoints.get("support").stable == named("one", one)
 
 
 def test_a_release_that_is_held_is_watched_on_and_can_be_told(admin, ztom, releasing) -> None:
@@ -553,11 +554,9 @@ def test_a_release_that_is_held_is_watched_on_and_can_be_told(admin, ztom, relea
 
     def resume_and_abort() -> None:
         for command in ("resume", "abort"):
-            wait_for(lambda: admin.endpoints.release(release["id"])["status"] == "held", "the hold")
-            admin.endpoints.command(release["id"], command)
-            wait_for(
-                lambda: admin.endpoints.release(release["id"])["command"] is None, "the command"
-            )
+            wait_for(lambda: admin.endpoints.release(release.id).status == "held", "the hold")
+            admin.endpoints.command(release.id, command)
+            wait_for(lambda: admin.endpoints.release(release.id).command is None, "the command")
 
     thread = soon(resume_and_abort)
     ran = ztom("release", "watch", "support")
@@ -572,18 +571,18 @@ def test_on_a_terminal_the_steps_are_shown(admin, ztom, releasing, monkeypatch) 
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     release, _, _ = releasing()
-    thread = soon(lambda: admin.endpoints.command(release["id"], "promote"))
+    thread = soon(lambda: admin.endpoints.command(release.id, "promote"))
     ran = ztom("release", "watch", "support")
     thread.join()
     assert ran.status == 0
-    assert f"release {release['id']} of support: promoted" in ran.out
+    assert f"release {release.id} of support: promoted" in ran.out
     assert "2 canary 50 %" in ran.out
 
 
 def test_watch_outlives_a_connection(admin, ztom, releasing, monkeypatch) -> None:
     """A server that is restarted cuts the line, or ends the stream without the release's end."""
     release, _, _ = releasing()
-    cut_twice(monkeypatch, lambda: admin.endpoints.command(release["id"], "promote"))
+    cut_twice(monkeypatch, lambda: admin.endpoints.command(release.id, "promote"))
     ran = ztom("release", "watch", "support")
     assert (ran.status, ran.err) == (0, "")
     first, *_, last = ran.out.splitlines()
@@ -593,11 +592,11 @@ def test_watch_outlives_a_connection(admin, ztom, releasing, monkeypatch) -> Non
 
 def test_from_python_a_watch_outlives_a_connection_as_well(admin, releasing, monkeypatch) -> None:
     release, _, two = releasing()
-    cut_twice(monkeypatch, lambda: admin.endpoints.command(release["id"], "promote"))
-    looks = list(admin.endpoints.watch(release["id"]))
-    assert (looks[0]["status"], looks[-1]["status"]) == ("running", "promoted")
+    cut_twice(monkeypatch, lambda: admin.endpoints.command(release.id, "promote"))
+    looks = list(admin.endpoints.watch(release.id))
+    assert (looks[0].status, looks[-1].status) == ("running", "promoted")
     assert all(one != other for one, other in pairwise(looks)), "nothing is given twice"
-    assert admin.endpoints.get("support")["stable"] == named("two", two)
+    assert admin.endpoints.get("support").stable == named("two", two)
 
 
 def cut_twice(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
@@ -622,11 +621,11 @@ def cut_twice(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> No
 def test_watch_gives_up_on_a_server_that_stays_away(
     ztom, releasing, monkeypatch, says_something
 ) -> None:
-    releasing()
+    release, *_ = releasing()
 
     def away(self: Connection, address: str) -> Iterator[tuple[str, Any]]:
         if says_something:
-            yield "release", {"status": "running", "state": {"step": 0, "reason": ""}}
+            yield "release", json.loads(release.to_json())
         raise httpx.ConnectError("nobody")
 
     monkeypatch.setattr(Connection, "_events", away)
@@ -646,10 +645,10 @@ def test_there_has_to_be_a_release_to_watch(server, admin, ztom) -> None:
 
 def test_a_release_is_told_what_to_do(admin, ztom, releasing) -> None:
     release, _, two = releasing()
-    assert ztom("release", "tell", release["id"], "promote").out == "running\n"
-    assert ztom("release", "watch", release["id"]).status == 0
-    assert admin.endpoints.get("support")["stable"] == named("two", two)
-    late = ztom("release", "tell", release["id"], "rollback")
+    assert ztom("release", "tell", release.id, "promote").out == "running\n"
+    assert ztom("release", "watch", release.id).status == 0
+    assert admin.endpoints.get("support").stable == named("two", two)
+    late = ztom("release", "tell", release.id, "rollback")
     assert (late.status, late.out) == (2, "")
     assert_said(late.err, "status 409: got the release has ended")
 
@@ -659,9 +658,9 @@ def test_a_release_is_told_what_to_do(admin, ztom, releasing) -> None:
 )
 def test_a_release_is_told_nothing_unheard_of(admin, ztom, releasing, release, command) -> None:
     found, _, _ = releasing()
-    ran = ztom("release", "tell", release or found["id"], command)
+    ran = ztom("release", "tell", release or found.id, command)
     assert (ran.status, ran.out) == (2, "")
-    assert admin.endpoints.release(found["id"])["command"] is None
+    assert admin.endpoints.release(found.id).command is None
 
 
 def test_the_installed_command_does_the_same(server, admin, ztom, file, tmp_path) -> None:

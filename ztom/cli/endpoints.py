@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,6 +21,10 @@ from ztom.client import Client
 from ztom.client.verdicts import read_verdict
 from ztom.errors import ConfigError, EngineError, EngineTimeoutError
 from ztom.io.yaml import read_yaml
+
+if TYPE_CHECKING:
+    from ztom.wire.deployments import DeploymentStatus
+    from ztom.wire.releases import Release
 
 _POLL_S = 0.5
 _STARTING = "verifying, loading, asking ..."
@@ -50,9 +54,9 @@ def deploy_command(
     path = str(Path(variant).absolute()) if Path(variant).exists() else variant
     with connect(server) as client:
         record = client.endpoints.deploy(alias, path=path, options=options, **given)
-        print(record["id"])
+        print(record.id)
         if wait_s > 0:
-            _wait(client, record["digest"], wait_s)
+            _wait(client, record.digest, wait_s)
             _say_where(client, alias)
     return 0
 
@@ -75,31 +79,31 @@ def status_command(server: str | None) -> None:
     """Print endpoints, deployments and releases under way."""
     with connect(server) as client:
         endpoints, deployments = client.endpoints.all(), client.endpoints.deployments()
-        releases = [r for r in client.endpoints.releases() if r["endedAt"] is None]
+        releases = [r for r in client.endpoints.releases() if r.ended_at is None]
     console = plain_console()
     traffic = Table("endpoint", "stable", "canary", "shadow", "previous", "release", box=None)
     for each in endpoints:
         traffic.add_row(
-            each["alias"],
-            each["stable"],
-            _share(each["canary"], each["canaryPercent"]),
-            _share(each["shadow"], each["shadowPercent"]),
-            each["previous"] or "",
-            each["release"] or "",
+            each.alias,
+            each.stable,
+            _share(each.canary, each.canary_percent),
+            _share(each.shadow, each.shadow_percent),
+            each.previous or "",
+            each.release or "",
         )
-        for rule in each["rules"]:
-            whom = f"{rule['header']}: {rule['value']}" if rule["header"] else ""
-            key = f"key {rule['key']}" if rule["key"] else ""
-            traffic.add_row(f"  {whom} {key}".rstrip(), rule["variant"])
+        for rule in each.rules:
+            whom = f"{rule.header}: {rule.value}" if rule.header else ""
+            key = f"key {rule.key}" if rule.key else ""
+            traffic.add_row(f"  {whom} {key}".rstrip(), rule.variant)
     console.print(traffic)
     table = Table("deployment", "state", "project", "insisted", "reason", box=None)
-    for each in deployments:
-        insisted = "yes" if each["insisted"] else ""
-        row = (each["id"], each["state"], each["projectId"] or "", insisted, each["reason"] or "")
-        table.add_row(*row)
+    for deployment in deployments:
+        insisted = "yes" if deployment.insisted else ""
+        project, reason = deployment.project_id or "", deployment.reason or ""
+        table.add_row(deployment.id, deployment.state, project, insisted, reason)
     console.print(table)
-    for each in releases:
-        console.print(_picture(each))
+    for release in releases:
+        console.print(_picture(release))
 
 
 def apply_command(file: Path, *, yes: bool, prune: bool, server: str | None) -> int:
@@ -115,7 +119,7 @@ def apply_command(file: Path, *, yes: bool, prune: bool, server: str | None) -> 
     with connect(server) as client:
         changes = client.endpoints.apply(endpoints, prune=prune, dry_run=True)
         for change in changes:
-            print(change["text"])
+            print(change.text)
         if not changes:
             print("nothing to change")
             return 0
@@ -147,12 +151,12 @@ def releases_command(alias: str | None, server: str | None) -> None:
     with connect(server) as client:
         for each in client.endpoints.releases(alias):
             table.add_row(
-                each["id"],
-                each["alias"],
-                each["candidate"][:12],
-                each["status"],
-                moment(each["createdAt"]),
-                each["state"]["reason"],
+                each.id,
+                each.alias,
+                each.candidate[:12],
+                each.status,
+                moment(each.created_at),
+                each.state.reason,
             )
     plain_console().print(table)
 
@@ -169,31 +173,31 @@ def watch_command(release: str, server: str | None) -> int:
         ServerError: The server stays away before the release has ended.
     """
     with connect(server) as client:
-        found = [r for r in client.endpoints.releases() if release in (r["id"], r["alias"])]
+        found = [r for r in client.endpoints.releases() if release in (r.id, r.alias)]
         if not found:
             raise ConfigError("there is no such release", got=release)
-        looks = client.endpoints.watch(found[0]["id"])
+        looks = client.endpoints.watch(found[0].id)
         console = plain_console()
         last = _shown_live(looks, console) if console.is_terminal else _said_line_by_line(looks)
     return 0 if last == "promoted" else 1
 
 
-def _shown_live(looks: Iterator[Mapping[str, Any]], console: Console) -> str:
+def _shown_live(looks: Iterator[Release], console: Console) -> str:
     """The status at the end."""
     status = ""
     with Live(console=console, auto_refresh=False) as live:
         for look in looks:
             live.update(_picture(look), refresh=True)
-            status = look["status"]
+            status = look.status
     return status
 
 
-def _said_line_by_line(looks: Iterator[Mapping[str, Any]]) -> str:
+def _said_line_by_line(looks: Iterator[Release]) -> str:
     """The status at the end."""
     said = status = ""
     for look in looks:
-        status = look["status"]
-        line = f"{status}, step {look['state']['step'] + 1}: {look['state']['reason']}".rstrip(": ")
+        status = look.status
+        line = f"{status}, step {look.state.step + 1}: {look.state.reason}".rstrip(": ")
         if line != said:
             said = line
             print(line, flush=True)
@@ -203,7 +207,7 @@ def _said_line_by_line(looks: Iterator[Mapping[str, Any]]) -> str:
 def command_release(release: str, command: str, server: str | None) -> None:
     """Tell a release something."""
     with connect(server) as client:
-        print(client.endpoints.command(release, command)["status"])
+        print(client.endpoints.command(release, command).status)
 
 
 def _wait(client: Client, digest: str, wait_s: float) -> None:
@@ -212,12 +216,12 @@ def _wait(client: Client, digest: str, wait_s: float) -> None:
     with Console(stderr=True).status(_STARTING) as status:
         while time.monotonic() < deadline:
             found = client.endpoints.deployment(digest)
-            if found["state"] == "failed":
-                raise EngineError("the variant does not run", got=found["reason"])
-            if found["state"] == "ready" and found["intent"] is None:
+            if found.state == "failed":
+                raise EngineError("the variant does not run", got=found.reason)
+            if found.state == "ready" and found.intent is None:
                 _require_traffic(found)
                 return
-            waits = found["reason"] if found["state"] == "starting" else None
+            waits = found.reason if found.state == "starting" else None
             status.update(escape(waits or _STARTING))
             time.sleep(_POLL_S)
     raise EngineTimeoutError(
@@ -227,45 +231,48 @@ def _wait(client: Client, digest: str, wait_s: float) -> None:
     )
 
 
-def _require_traffic(deployment: Mapping[str, Any]) -> None:
-    if deployment["reason"] is not None:
+def _require_traffic(deployment: DeploymentStatus) -> None:
+    if deployment.reason is not None:
         raise EngineError(
             "the variant runs, but not for the traffic that it was deployed for",
-            got=deployment["reason"],
+            got=deployment.reason,
         )
 
 
 def _say_where(client: Client, alias: str) -> None:
     found = client.endpoints.get(alias)
-    parts = [f"stable {found['stable']}"]
-    for role in ("canary", "shadow"):
-        if found[f"{role}Percent"]:
-            parts.append(f"{role} {found[role]} at {found[f'{role}Percent']:g} %")
-    if found["release"]:
-        parts.append(f"release {found['release']} moves it (ztom release watch {alias})")
+    parts = [f"stable {found.stable}"]
+    for role, variant, percent in (
+        ("canary", found.canary, found.canary_percent),
+        ("shadow", found.shadow, found.shadow_percent),
+    ):
+        if percent:
+            parts.append(f"{role} {variant} at {percent:g} %")
+    if found.release:
+        parts.append(f"release {found.release} moves it (ztom release watch {alias})")
     print(f"{alias}: {', '.join(parts)}")
 
 
-def _picture(release: Mapping[str, Any]) -> Group:
+def _picture(release: Release) -> Group:
     head = Text(
-        f"release {release['id']} of {release['alias']}: {release['status']}"
-        + (f", {release['state']['reason']}" if release["state"]["reason"] else "")
+        f"release {release.id} of {release.alias}: {release.status}"
+        + (f", {release.state.reason}" if release.state.reason else "")
     )
     whole = (Column(name, no_wrap=True) for name in ("step", "status"))
     table = Table(*whole, "check", "says", "candidate", "stable", "answers", box=None)
-    for step in release["steps"]:
-        name = f"{step['number']} {step['kind']} {step['percent']:g} %"
-        seconds = "" if step["seconds"] is None else f" {step['seconds']:.0f} s"
-        table.add_row(name, step["status"] + seconds)
-        for check in step["checks"]:
+    for step in release.steps:
+        name = f"{step.number} {step.kind} {step.percent:g} %"
+        seconds = "" if step.seconds is None else f" {step.seconds:.0f} s"
+        table.add_row(name, step.status + seconds)
+        for check in step.checks:
             table.add_row(
                 "",
                 "",
-                check["check"],
-                check["outcome"],
-                _number(check["candidate"]),
-                _number(check["stable"]),
-                f"{check['candidate_n']} / {check['stable_n']}",
+                check.check,
+                check.outcome,
+                _number(check.candidate),
+                _number(check.stable),
+                f"{check.candidate_n} / {check.stable_n}",
             )
     return Group(head, table)
 

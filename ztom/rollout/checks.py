@@ -26,7 +26,7 @@ from ztom.rollout.observations import (
     boundary_at_or_above,
 )
 from ztom.rollout.plan import Check, ReleaseStep
-from ztom.statistics.sequential import Finding, Sums, compare
+from ztom.statistics.sequential import CheckFinding, Sums, compare
 
 #: Stable's answers that settle its p95.
 ENOUGH_FOR_P95: Final = 100
@@ -86,7 +86,9 @@ class Evidence:
     p95: StableP95 | None
 
 
-def examine(evidence: Evidence, *, pass_alpha: float, fail_alpha: float) -> dict[Check, Finding]:
+def examine(
+    evidence: Evidence, *, pass_alpha: float, fail_alpha: float
+) -> dict[Check, CheckFinding]:
     """Make every check of the step that counts.
 
     Args:

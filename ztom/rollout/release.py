@@ -46,7 +46,7 @@ from ztom.rollout.state import (
     SetTraffic,
     Traffic,
 )
-from ztom.statistics.sequential import Finding, Outcome
+from ztom.statistics.sequential import CheckFinding, CheckOutcome
 
 
 class Decision(NamedTuple):
@@ -177,7 +177,7 @@ def _watched(context: ReleaseContext, state: ReleaseState, *, counts_time: bool)
     evidence = Evidence(state.step, step, context.observations, state.earlier, p95)
     findings = examine(evidence, pass_alpha=plan.pass_alpha, fail_alpha=plan.fail_alpha)
     state = state.but(p95=p95, findings=findings)
-    if failed := _reasons(findings, Outcome.FAIL):
+    if failed := _reasons(findings, CheckOutcome.FAIL):
         reason = f"{_where(plan, state)}: {'; '.join(failed)}"
         return _ended(state, ReleaseStatus.ROLLED_BACK, reason)
     applied = wanted_traffic(plan, state).is_like(context.traffic)
@@ -196,7 +196,7 @@ def _may_pass(step: ReleaseStep, state: ReleaseState, observations: StepObservat
     findings = state.findings.values()
     return (
         bool(findings)
-        and all(finding.outcome is Outcome.PASS for finding in findings)
+        and all(finding.outcome is CheckOutcome.PASS for finding in findings)
         and observations.candidate.requests >= step.min_requests
         and state.seconds >= step.min_seconds
     )
@@ -204,7 +204,7 @@ def _may_pass(step: ReleaseStep, state: ReleaseState, observations: StepObservat
 
 def _held(context: ReleaseContext, state: ReleaseState) -> _Next:
     step = context.plan.steps[state.step]
-    missing = _reasons(state.findings, Outcome.INCONCLUSIVE)
+    missing = _reasons(state.findings, CheckOutcome.INCONCLUSIVE)
     requests = context.observations.candidate.requests
     if requests < step.min_requests:
         missing.append(f"{requests:,} of at least {step.min_requests:,} requests")
@@ -218,7 +218,7 @@ def _held(context: ReleaseContext, state: ReleaseState) -> _Next:
 
 def _passed(context: ReleaseContext, state: ReleaseState) -> _Next:
     plan = context.plan
-    note = f"{_where(plan, state)} passed: {'; '.join(_reasons(state.findings, Outcome.PASS))}"
+    note = f"{_where(plan, state)} passed: {'; '.join(_reasons(state.findings, CheckOutcome.PASS))}"
     if state.step + 1 == len(plan.steps):
         return _ended(state, ReleaseStatus.PROMOTED, note)
     entered = ReleaseState(
@@ -236,7 +236,7 @@ def _ended(state: ReleaseState, status: ReleaseStatus, reason: str) -> _Next:
     return _Next((record,), state.but(status=status, reason=reason))
 
 
-def _reasons(findings: dict[Check, Finding], outcome: Outcome) -> list[str]:
+def _reasons(findings: dict[Check, CheckFinding], outcome: CheckOutcome) -> list[str]:
     return [
         f"{check}: {finding.reason}"
         for check, finding in findings.items()
@@ -267,7 +267,7 @@ class CheckRow(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     check: Check
-    outcome: Outcome
+    outcome: CheckOutcome
     candidate: float | None
     stable: float | None
     candidate_n: int
@@ -323,7 +323,7 @@ def _step_row(index: int, step: ReleaseStep, state: ReleaseState) -> StepRow:
     )
 
 
-def _check_row(check: Check, finding: Finding) -> CheckRow:
+def _check_row(check: Check, finding: CheckFinding) -> CheckRow:
     return CheckRow(
         check=check,
         outcome=finding.outcome,

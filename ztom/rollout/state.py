@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ztom.rollout.checks import StableP95
 from ztom.rollout.observations import ArmCounts, StepObservations
 from ztom.rollout.plan import Check, ReleasePlan
-from ztom.statistics.sequential import Finding
+from ztom.statistics.sequential import CheckFinding
 
 Percent = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -150,7 +150,7 @@ class ReleaseState(_Value):
     started: bool = False
     settled: bool = False
     reason: str = ""
-    findings: dict[Check, Finding] = {}
+    findings: dict[Check, CheckFinding] = {}
     earlier: ArmCounts = ArmCounts()
     p95: StableP95 | None = None
 

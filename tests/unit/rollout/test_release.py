@@ -27,7 +27,7 @@ from ztom.rollout.state import (
     SetTraffic,
     Traffic,
 )
-from ztom.statistics.sequential import Outcome
+from ztom.statistics.sequential import CheckOutcome
 
 # The course of a release
 
@@ -87,7 +87,7 @@ def test_each_failed_check_rolls_back_at_once(bad, check):
     actions = world.tick(bad, seconds=0)
     assert [type(each) for each in actions] == [Record, RollBack]
     assert check.value in actions[1].reason
-    assert world.state.findings[check].outcome is Outcome.FAIL
+    assert world.state.findings[check].outcome is CheckOutcome.FAIL
     assert world.events()[-1] is Event.ROLLED_BACK
     assert world.traffic == Traffic()
     assert world.tick(GOOD) == ()
@@ -306,7 +306,7 @@ def test_the_display_has_a_row_for_each_step():
     errors = present.checks[0]
     assert (errors.check, errors.candidate, errors.candidate_n) == (Check.ERROR_RATE, 0.0, 60)
     assert (errors.stable, errors.stable_n) == (pytest.approx(3 / 180), 180)
-    assert errors.outcome is Outcome.INCONCLUSIVE
+    assert errors.outcome is CheckOutcome.INCONCLUSIVE
     assert errors.low < 0 < errors.margin < errors.high
     assert "not decided" in errors.reason
     world.tick(command=Command.ROLLBACK)
