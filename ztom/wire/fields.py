@@ -52,5 +52,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", examples=[examples.DIGE
 ReleaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$", examples=["9c3e51d7"])]
 DigestStart = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$", examples=[examples.DIGEST[:12]])]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-JsonDict = Annotated[dict[str, Any], BeforeValidator(_from_json_text)]
+JsonDict = Annotated[
+    dict[str, Any], BeforeValidator(_from_json_text, json_schema_input_type=dict[str, Any] | str)
+]
 Names = Annotated[tuple[Name, ...], BeforeValidator(from_comma_text)]
