@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from cluster.local import ray_for_search
 from tune_search.payload import SEARCH, DataSet, Work
+from tune_search.session import ray_for_search
 from tune_search.study import run_search
 from ztom.engines.fake import FakeEngine
 from ztom.scoring.build import build_error

@@ -1,1 +1,1 @@
-"""Starting and joining Ray, and Ray jobs."""
+"""Ray under everything: starting and joining it, Serve on it, and jobs."""

@@ -37,8 +37,8 @@ def search_and_prove(
     Raises:
         ZtomError: Whatever went wrong, with what to do about it.
     """
-    from cluster.local import ray_for_search
     from tune_search.prove import prove
+    from tune_search.session import ray_for_search
 
     ready = prepared or prepare(config)
     with ray_for_search(config.engine.replicas):

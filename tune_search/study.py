@@ -179,9 +179,9 @@ class _Run:
 
     def _run_trials(self, conductor: Conductor) -> None:
         # Before anything else that imports Ray.
-        from cluster.local import ray_for_search
         from tune_search.engine_pool import make_clients, stop_engines
         from tune_search.searcher import ProtocolSearcher
+        from tune_search.session import ray_for_search
 
         replicas = 1 if self._sampler.sequential else self._config.engine.replicas
         searcher = ProtocolSearcher(

@@ -15,7 +15,7 @@ import fake_search
 import pytest
 from fake_search import OPTIMUM, make_config, make_work
 
-from cluster.local import ray_for_search
+from tune_search.session import ray_for_search
 from tune_search.study import run_search
 from ztom.engines.fake import FakeEngine
 from ztom.errors import EngineError, LedgerError, SearchError

@@ -15,6 +15,8 @@ PACKAGES = ("ztom", "cluster", "tune_search", "serve_apps")
 VLLM_FILES = {"ztom/engines/vllm_engine.py", "serve_apps/variants/engine.py"}
 
 _GROUND = {"errors", "settings"}
+#: What `cluster` may import of `ztom`.
+CLUSTER_MAY_IMPORT = {"ztom.errors", "ztom.settings"}
 #: What each room of a package may import of its own package; a room is a folder or a file in it.
 MAY_IMPORT: dict[str, dict[str, set[str]]] = {
     "ztom": {
@@ -44,17 +46,23 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "client": {*_GROUND, "io", "checkpoints"},
         "demo": {*_GROUND, "stimuli"},
     },
+    "cluster": {
+        "environment": set(),
+        "jobs": set(),
+        "ports": set(),
+        "serve": set(),
+        "shutdown": set(),
+        "local": {"environment", "ports"},
+    },
     "serve_apps": {
         "event_stream": set(),
         "tasks": set(),
-        "launching": set(),
-        "ports": set(),
-        "variants": {"event_stream", "launching", "ports"},
+        "variants": {"event_stream"},
         "gateway": {"event_stream", "tasks", "variants"},
         "endpoints": {"variants"},
-        "controller": {"endpoints", "gateway", "launching", "variants"},
+        "controller": {"endpoints", "gateway", "variants"},
         "control_plane": {"endpoints", "event_stream", "gateway", "variants"},
-        "server": {"control_plane", "controller", "gateway", "launching", "ports", "tasks"},
+        "server": {"control_plane", "controller", "gateway", "tasks"},
     },
 }
 #: What each package may import of the others.
@@ -79,11 +87,16 @@ def graph(package: str) -> Mapping[str, frozenset[str]]:
 
 def _imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from _names(node)
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    """The dotted names that a statement imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        yield node.module
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def tops(names: frozenset[str]) -> set[str]:
@@ -113,6 +126,22 @@ def test_packages_import_in_one_direction(package: str) -> None:
             continue
         used = tops(names) & others
         assert used <= PACKAGE_MAY_IMPORT[package], f"{path} imports {sorted(used)}"
+
+
+def test_the_cluster_stands_on_errors_and_settings() -> None:
+    for path, names in graph("cluster").items():
+        for name in (name for name in names if name.startswith("ztom")):
+            assert name.startswith(tuple(CLUSTER_MAY_IMPORT)), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("package", ["tune_search", "serve_apps"])
+def test_where_a_local_ray_listens_is_decided_before_anything_imports_ray(package: str) -> None:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        names = [name for node in ast.parse(path.read_text()).body for name in _names(node)]
+        if "cluster.local" in names:
+            first = names[: names.index("cluster.local")]
+            early = tops(frozenset(first)) & {"ray", "tune_search", "serve_apps"}
+            assert not early, f"{path} imports {sorted(early)} before cluster.local"
 
 
 @pytest.mark.parametrize("package", sorted(MAY_IMPORT))
