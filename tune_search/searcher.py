@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _FINISHED: str = Searcher.FINISHED
 
 
-class ProtocolSearcher(Searcher):
+class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     """Gives Tune the conductor's trials and the conductor Tune's answers.
 
     A trial whose process died is given out again, as a new trial of Tune's. Tune's own retry would
@@ -122,7 +122,7 @@ class ProtocolSearcher(Searcher):
         """Nothing: the ledger has it."""
 
 
-class ReportCarrier(Callback):
+class ReportCarrier(Callback):  # type: ignore[misc]  # Ray is not typed
     """Takes the reports out of Tune's results before Tune writes them into its state."""
 
     def __init__(self, searcher: ProtocolSearcher) -> None:

@@ -90,7 +90,7 @@ class Evaluator:
         }
 
 
-class SearchTrial(tune.Trainable):
+class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
     """Tune's side of a trial; its parameters are put in once by ``tune.with_parameters``."""
 
     def setup(

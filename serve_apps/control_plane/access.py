@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from starlette.exceptions import HTTPException
@@ -140,9 +140,12 @@ ServicesOf = Annotated[Services, Depends(services_of)]
 CallerOf = Annotated[Caller, Depends(caller_of)]
 
 
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
 def route(
     router: APIRouter, method: str, path: str, permission: Permission, **options: Any
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Callable[[Handler], Handler]:
     """Like ``router.get(path)``, with a permission.
 
     Args:

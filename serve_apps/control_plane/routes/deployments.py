@@ -217,8 +217,9 @@ def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[dict[str,
     )
     if not body.dry_run:
         deploys = [_deploy_of(change, body.endpoints) for change in changes]
-        for wanted in filter(None, deploys):
-            _checked(wanted, caller, services)
+        for wanted in deploys:
+            if wanted is not None:
+                _checked(wanted, caller, services)
         for change, wanted in zip(changes, deploys, strict=True):
             if wanted is None:
                 _apply_one(change, caller, services)
@@ -281,10 +282,10 @@ def deployment_document(
 
 
 def _found(body: Deploy, services: Services) -> Found:
-    if (body.path is None) == (body.file_id is None):
-        raise ConfigError("the variant is not named", expected="one of path and fileId")
-    if body.path is not None:
+    if body.path is not None and body.file_id is None:
         return find_variant(body.path, services.pointers)
+    if body.file_id is None or body.path is not None:
+        raise ConfigError("the variant is not named", expected="one of path and fileId")
     if body.project_id is None:
         raise ConfigError("a fileId is a project's", expected="a projectId beside it")
     file = services.ledger.files.get(body.project_id, body.file_id)

@@ -402,7 +402,9 @@ class _Download:
         return cls(lambda: tar_chunks(pieces), tar_size(pieces))
 
 
-def send(download: _Download, name: str, headers: Mapping[str, str] | None = None) -> Any:
+def send(
+    download: _Download, name: str, headers: Mapping[str, str] | None = None
+) -> StreamingResponse:
     """As an answer."""
     return StreamingResponse(
         download.chunks(),
@@ -417,7 +419,7 @@ def send(download: _Download, name: str, headers: Mapping[str, str] | None = Non
 
 def send_folder(
     reference: str, name: str, services: Services, headers: Mapping[str, str] | None = None
-) -> Any:
+) -> StreamingResponse:
     """A tar of one of the server's own folders, as an answer."""
     return send(_Download.of_folder(reference, services.managed), name, headers)
 

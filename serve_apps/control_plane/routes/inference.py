@@ -117,11 +117,13 @@ def feedback(body: Feedback, caller: CallerOf, services: ServicesOf) -> dict[str
 async def _answer(kind: Kind, request: Request, caller: Caller, services: Services) -> Response:
     gateway = services.gateway
     raw = await read_body(request, services.config.max_body_bytes)
-    if isinstance(raw, bytes) and len(raw) > _PARSE_ASIDE_BYTES:
+    if isinstance(raw, Reply):
+        return gateway.refuse(raw)
+    if len(raw) > _PARSE_ASIDE_BYTES:
         body = await asyncio.to_thread(parse_body, raw)
     else:
-        body = parse_body(raw) if isinstance(raw, bytes) else raw
-    if isinstance(body, Reply) or isinstance(raw, Reply):
+        body = parse_body(raw)
+    if isinstance(body, Reply):
         return gateway.refuse(body)
     asker = _asker(caller, services)
     return await gateway.answer(kind, body, asker, request.headers, nbytes=len(raw))
