@@ -9,7 +9,7 @@ import getpass
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -52,6 +52,13 @@ class Settings(BaseSettings):
         default=4, ge=0, le=20, description="times a failed call to a store is tried again"
     )
 
+    _own_folders: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def own_folders(self) -> tuple[str, ...]:
+        """What this process has written and refers to; no root limits that."""
+        return self._own_folders
+
     @property
     def cache(self) -> Path:
         """`cache_dir` with ``~`` resolved."""
@@ -59,7 +66,9 @@ class Settings(BaseSettings):
 
     def also_allowing(self, folder: Path) -> Self:
         """The same, and references to what this process has written into a folder."""
-        return self.model_copy(update={"allowed_roots": (*self.allowed_roots, str(folder))})
+        copy = self.model_copy()
+        copy._own_folders = (*self._own_folders, str(folder))
+        return copy
 
 
 def local_actor() -> str:

@@ -376,7 +376,7 @@ def _copy_all(
 
 
 def _start(request: RequestRecord, services: Services) -> None:
-    roots = _roots_of(request, services)
+    chain = _chain_of(request, services)
     job = f"ztom-{request.id}-{uuid.uuid4().hex[:8]}"
     if services.ledger.requests.start(request.id, job=job, instead_of=request.job) is None:
         return
@@ -387,7 +387,8 @@ def _start(request: RequestRecord, services: Services) -> None:
                 config=services.store.requests / request.id / CONFIG,
                 environment={
                     "ZTOM_ACTOR": f"user:{request.user_id}",
-                    "ZTOM_ALLOWED_ROOTS": json.dumps(roots),
+                    "ZTOM_ALLOWED_ROOTS": json.dumps(chain.roots),
+                    "ZTOM_DENIED_ROOTS": json.dumps(chain.denied),
                     "ZTOM_CACHE_DIR": str(services.store.cache),
                 },
             )
@@ -401,10 +402,12 @@ def _start(request: RequestRecord, services: Services) -> None:
         _stop(job, services)
 
 
-def _roots_of(request: RequestRecord, services: Services) -> list[str]:
-    """What the search may read: the operator's roots, and of the server's files its own chain."""
+def _chain_of(request: RequestRecord, services: Services) -> ChainSpec:
+    """With what the search may refer to: the operator's roots, and of the server's files its own
+    chain.
+    """
     project = services.ledger.projects.get(request.project_id or "")
-    return list(spec(project.chain, services).roots)
+    return spec(project.chain, services)
 
 
 def _study_of(request: RequestRecord, ledger: Ledger) -> StudyRecord | None:
@@ -424,6 +427,6 @@ def _explanation(request: RequestRecord, services: Services) -> str | None:
     """What the search said of its own failure; it is cleared when the search starts again."""
     said = services.store.requests / request.id / "run" / "error.txt"
     try:
-        return said.read_text(encoding="utf-8")[:2000]
+        return services.store.without_folders(said.read_text(encoding="utf-8"))[:2000]
     except OSError:
         return None

@@ -128,14 +128,16 @@ class VariantEngine:
 
         Raises:
             EngineError: vLLM refuses the model or the options, with its reason.
+            CheckpointError: The folder holds no model.
         """
         load = EngineLoad()
         logging.getLogger(_QUOTING_LOGGER).setLevel(logging.CRITICAL)
         # What vLLM can stamp is one value for the process; answers are stamped here instead.
         set_default_fingerprint_mode("none")
+        options = engine_options(args, identity, on_gpu=on_gpu)
         try:
             client = AsyncLLM.from_engine_args(
-                AsyncEngineArgs(**engine_options(args, identity, on_gpu=on_gpu)),
+                AsyncEngineArgs(**options),
                 stat_loggers=[_load_keeper(load)],
             )
         except Exception as error:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +77,24 @@ def engine(
     yield made
     made.close()
     made.close()  # harmless
+
+
+_IS_COMPILED = """
+import os, torch, ztom.engines.vllm_engine
+from vllm.v1.sample.ops.logprobs import batched_count_greater_than as op
+os.environ["TORCHDYNAMO_DISABLE"] = "0"
+compiled = torch.compile(abs, backend="eager")
+print(*(hasattr(function, "_torchdynamo_orig_callable") for function in (op, compiled)))
+"""
+
+
+def test_the_first_log_probs_wait_for_no_compiler() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("on a GPU the engine compiles")
+    environment = {k: v for k, v in os.environ.items() if k != "TORCHDYNAMO_DISABLE"}
+    command = [sys.executable, "-c", _IS_COMPILED]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"]  # the second is what a compiled one looks like
 
 
 def observe(engine: Engine) -> list[object]:

@@ -75,7 +75,14 @@ def parse_reference(reference: str, *, settings: Settings) -> Reference:
 
 
 def within_roots(scheme: str, path: str, *, settings: Settings) -> bool:
-    """Whether a resolved path lies under an allowed root of the same scheme, and no denied one."""
+    """Whether a resolved path lies under an allowed root of the same scheme, and no denied one.
+
+    What the process has written itself is not limited, see `Settings.also_allowing`.
+    """
+    if scheme == "file" and any(
+        Path(path).is_relative_to(Path(own).resolve()) for own in settings.own_folders
+    ):
+        return True
     if scheme == "file" and any(
         Path(path).is_relative_to(Path(root).expanduser().resolve())
         for root in settings.denied_roots

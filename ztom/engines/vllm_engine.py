@@ -24,6 +24,13 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 import numpy as np
 import torch
+
+# On a CPU the engine runs eagerly, but vLLM compiles its prompt log-probabilities all the same: the
+# first call takes seconds, and its numbers are the same bit for bit. Torch reads this when vLLM is
+# imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+
 import vllm
 from numpy.typing import NDArray
 from vllm.inputs import TokensPrompt
@@ -254,10 +261,11 @@ def _start(config: EngineConfig, folder: Path) -> Any:
             "gpu_memory_utilization": 0.01,
             "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30),
         }
+    dtype = vllm_dtype(config.dtype, folder)
     try:
         return vllm.LLM(
             model=str(folder),
-            dtype=vllm_dtype(config.dtype, folder),
+            dtype=dtype,
             tensor_parallel_size=config.tensor_parallel_size,
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_num_seqs,
@@ -269,8 +277,9 @@ def _start(config: EngineConfig, folder: Path) -> Any:
             **memory,
         )
     except Exception as error:  # vLLM raises whatever its layers raise
+        logger.error("vLLM does not start on %s", folder)
         raise EngineError(
-            f"vLLM does not start on {folder}",
+            "vLLM does not start on the model",
             got=f"{type(error).__name__}: {error}",
             fix="Try a smaller max_model_len or kv_cache_gib, or engine.name: torch.",
         ) from error

@@ -344,7 +344,8 @@ async def _request(
             lambda: ledger.finish(asked.record.id, result=asked.result, artifact=asked.artifact)
         )
     except BaseException as error:
-        reason = str(error) if isinstance(error, ZtomError) else type(error).__name__
+        message = str(error) if isinstance(error, ZtomError) else type(error).__name__
+        reason = services.store.without_folders(message)
         end = asyncio.to_thread(
             lambda: ledger.end(asked.record.id, RequestStatus.FAILED, reason=reason)
         )
