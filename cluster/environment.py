@@ -12,15 +12,15 @@ from contextlib import contextmanager
 _NEVER_A_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
-def loopback_only() -> dict[str, str]:
-    """What has to be in the environment, before Ray's import, for a local Ray to stay local.
+def keep_on_loopback() -> None:
+    """Have a local Ray listen on the loopback interface only; it reads this at its import.
 
     It opens its ports on every interface unless it is told that it will never be a cluster. The
-    variable's name is about other systems; its effect is the same on Linux.
+    variable's name is about other systems; its effect is the same on Linux. Who has set it, or
+    names a cluster to join, wants something else.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        return {}
-    return {_NEVER_A_CLUSTER: os.environ.get(_NEVER_A_CLUSTER, "0")}
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault(_NEVER_A_CLUSTER, "0")
 
 
 def worker_environment() -> dict[str, str]:

@@ -1,7 +1,4 @@
-"""Ray for the time of a context: the one that is there, or one started on this machine.
-
-Import this module before anything else that imports Ray, or a local Ray listens on the network.
-"""
+"""Ray for the time of a context: the one that is there, or one started on this machine."""
 
 from __future__ import annotations
 
@@ -11,12 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cluster.environment import environment, loopback_only, worker_environment
-from cluster.ports import free_port
-
-os.environ.update(loopback_only())
-
 import ray
+
+from cluster.environment import environment, worker_environment
+from cluster.ports import free_port
 
 _LOOPBACK = "127.0.0.1"
 

@@ -1,7 +1,4 @@
-"""The Ray that a search runs on.
-
-Import this module before anything else that imports Ray, or a local Ray listens on the network.
-"""
+"""The Ray that a search runs on, and what Tune reads from the environment."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from typing import Self
 
 import httpx
 
-# Before anything that imports Ray: it decides where a local Ray listens.
 from cluster.local import ray_connection
 from cluster.ports import free_port, reachable
 from cluster.serve import (

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cluster.environment import environment, loopback_only, worker_environment
+from cluster.environment import environment, keep_on_loopback, worker_environment
 
 NAME = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
@@ -18,11 +18,25 @@ def test_a_local_ray_stays_local_unless_somebody_wants_otherwise(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv(NAME, raising=False)
-    assert loopback_only() == {NAME: "0"}
+    keep_on_loopback()
+    assert os.environ[NAME] == "0"
     monkeypatch.setenv(NAME, "1")
-    assert loopback_only() == {NAME: "1"}
+    keep_on_loopback()
+    assert os.environ[NAME] == "1"
+    monkeypatch.delenv(NAME)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert loopback_only() == {}
+    keep_on_loopback()
+    assert NAME not in os.environ
+
+
+@pytest.mark.parametrize("package", ["cluster", "tune_search", "serve_apps"])
+def test_a_package_decides_where_a_local_ray_listens_before_it_imports_it(package: str) -> None:
+    program = f"import os, sys, {package}; print(os.environ['{NAME}'], 'ray' in sys.modules)"
+    clean = {k: v for k, v in os.environ.items() if k not in (NAME, "RAY_ADDRESS")}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=clean, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == ["0", "False"]
 
 
 def test_where_a_local_ray_listens_is_decided_before_its_import() -> None:
