@@ -23,6 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ztom.blending.fit import check_fit
+from ztom.blending.integers import check_integers
 from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.checkpoints.lora import Adapter, open_adapter
 from ztom.errors import ChainError, FactorError
@@ -229,6 +230,7 @@ def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
         open_adapter(member, members[0]) if member.kind == "adapter" else None for member in members
     )
     check_fit(members, allow_dtype_cast=config.allow_dtype_cast)
+    check_integers(members)
     tags = tuple(
         m.tag or Path(m.reference.rstrip("/")).name or str(position)
         for position, m in enumerate(config.checkpoints)

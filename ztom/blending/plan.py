@@ -146,7 +146,7 @@ def _plan_tensor(
             low_rank.append(LowRankTerm(i, factors, coefficient))
     kept = chain.latest if chain.adapters[chain.latest] is None else 0
     spec = chain.members[kept].tensors[name]
-    if not spec.dtype.is_floating_point:  # counters and masks are not blended
+    if not spec.dtype.is_floating_point:  # equal over the chain, or a counter
         terms = [DenseTerm(kept, spec, 1.0)]
         return TensorPlan(name, spec.shape, spec.dtype, tuple(terms))
     if chain.is_adapter_chain:
