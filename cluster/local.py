@@ -23,7 +23,7 @@ class RayConnection:
     Attributes:
         is_ours: True where it was started here and ends with the connection.
         dashboard: Address of Ray's dashboard, as in ``http://127.0.0.1:8265``; empty where it has
-            none.
+            none, and where the process was connected before.
     """
 
     is_ours: bool
@@ -45,7 +45,7 @@ def ray_connection(
         variables: Environment of the processes of a local Ray, on top of `worker_environment`.
     """
     if ray.is_initialized():
-        yield RayConnection(is_ours=False, dashboard=_dashboard_of(_init(ignore_reinit_error=True)))
+        yield RayConnection(is_ours=False, dashboard="")
         return
     try:
         if os.environ.get("RAY_ADDRESS"):
@@ -58,9 +58,11 @@ def ray_connection(
 
 
 def _start(*, dashboard: bool, variables: Mapping[str, str]) -> ray.RayContext:
-    place = {"dashboard_host": _LOOPBACK, "dashboard_port": free_port(_LOOPBACK, 0)}
+    options: dict[str, object] = {"include_dashboard": dashboard}
+    if dashboard:
+        options |= {"dashboard_host": _LOOPBACK, "dashboard_port": free_port(_LOOPBACK, 0)}
     with environment({**worker_environment(), **variables}):
-        return _init(address="local", include_dashboard=dashboard, **(place if dashboard else {}))
+        return _init(address="local", **options)
 
 
 def _init(**options: object) -> ray.RayContext:
