@@ -16,7 +16,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
@@ -31,6 +30,7 @@ from serve_apps.control_plane.work import ChainSpec
 from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ZtomError
 from ztom.io.files import write_whole
+from ztom.io.yaml import dump_yaml
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.project_files import NewCheckpoint, Part, Storage
 from ztom.ledger.projects import ProjectRecord
@@ -123,7 +123,7 @@ def create_search(
                 fields, chain, project, data, suites, generation, request_id, services
             )
             # the ledger's address may hold a password
-            write_whole(folder / CONFIG, yaml.safe_dump(document), private=True)
+            write_whole(folder / CONFIG, dump_yaml(document), private=True)
         for name, copy in data.items():
             services.ledger.projects.record_data(
                 project.id, name, digest=copy.digest, nbytes=copy.nbytes

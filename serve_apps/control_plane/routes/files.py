@@ -37,6 +37,7 @@ from serve_apps.control_plane.wire import (
     with_warnings,
 )
 from ztom.checkpoints.checkpoint import open_checkpoint
+from ztom.checkpoints.kept_paths import paths_to_send
 from ztom.checkpoints.outgoing import (
     local_piece,
     pieces_of,
@@ -398,7 +399,7 @@ class _Download:
     def of_folder(cls, reference: str, settings: Settings) -> _Download:
         """A tar of what a reference names."""
         found = open_checkpoint(reference, settings=settings)
-        pieces = pieces_of(found.source, found.source.names())
+        pieces = pieces_of(found.source, paths_to_send(found.source))
         return cls(lambda: tar_chunks(pieces), tar_size(pieces))
 
 
