@@ -1,5 +1,5 @@
 """Writes haproxy_ray_*.cfg: the HAProxy configuration that the installed Ray Serve writes, before
-and after it knows an application.
+and after it knows an application, and the sha256 of the template that it writes it from.
 
     python tests/golden/make_haproxy_configuration.py
 
@@ -7,9 +7,11 @@ Run it again when Ray changes what it writes, and read what changed before the r
 serve_apps/server/haproxy_rules.py follow.
 """
 
+import hashlib
 import os
 import tempfile
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 METRICS, STATS, GATEWAY, SERVE = 18404, 18403, 18405, 18406
@@ -40,6 +42,13 @@ def main(folder):
         haproxy.HAProxyApi(config, backends, str(path))._generate_config_file_internal()
         text = path.read_text().replace(str(folder), "/run/ztom")
         Path(__file__).with_name(f"haproxy_ray_{release}_{case}.cfg").write_text(text)
+    Path(__file__).with_name(f"haproxy_ray_{release}.sha256").write_text(template_digest() + "\n")
+
+
+def template_digest():
+    """sha256 of the file that Ray Serve writes HAProxy's configuration from; imports no Ray."""
+    ray = Path(find_spec("ray").origin).parent
+    return hashlib.sha256((ray / "serve/_private/haproxy_templates.py").read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,14 @@ def test_the_rules_import_nothing_that_takes_time() -> None:
 
 def test_the_installed_ray_is_the_one_that_is_known() -> None:
     warn_of_unknown_ray(version("ray"))
+    release = "_".join(map(str, KNOWN_RAY))
+    digest = (GOLDEN / f"haproxy_ray_{release}.sha256").read_text(encoding="utf-8").strip()
+    ray = find_spec("ray")
+    assert ray is not None
+    assert ray.origin is not None
+    template = Path(ray.origin).parent / "serve/_private/haproxy_templates.py"
+    # on another digest, run tests/golden/make_haproxy_configuration.py and read what changed
+    assert hashlib.sha256(template.read_bytes()).hexdigest() == digest
 
 
 @pytest.mark.parametrize("installed", ["2.61.0", "3.0.0.dev0"])
