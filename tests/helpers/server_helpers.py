@@ -28,9 +28,10 @@ import uvicorn
 from argon2 import PasswordHasher
 from fastapi import FastAPI
 
+from cluster.jobs import JobState
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.flow import Paced
-from serve_apps.control_plane.runner import JobState, SearchJob
+from serve_apps.control_plane.runner import SearchJob
 from serve_apps.control_plane.services import Services
 from serve_apps.controller.apps import AppState, AppStatus
 from serve_apps.endpoints.specs import AppSpec
