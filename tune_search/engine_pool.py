@@ -35,6 +35,7 @@ from ztom.errors import (
 )
 from ztom.scoring.protocol import Need
 from ztom.search.space import Factors
+from ztom.stimuli.batches import batches
 from ztom.stimuli.records import Output, Prompt, Stimulus
 
 logger = logging.getLogger(__name__)
@@ -133,13 +134,9 @@ def _ask(
 ) -> list[Output]:
     size = questions.batch_size or len(stimuli)
     outputs: list[Output] = []
-    for first in range(0, len(stimuli), size):
+    for batch in batches(stimuli, size):
         outputs += respond(
-            engine,
-            stimuli[first : first + size],
-            needs=needs,
-            generation=questions.generation,
-            labels=labels,
+            engine, batch, needs=needs, generation=questions.generation, labels=labels
         )
     return outputs
 
