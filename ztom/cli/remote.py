@@ -105,8 +105,8 @@ def log_command(project: str, server: str | None) -> None:
     table = Table("request", "kind", "status", "asked", "reason", box=None, pad_edge=False)
     with connect(server) as client:
         for each in client.results(project):
-            row = (each["requestId"], each["kind"], each["status"], moment(each["createdAt"]))
-            table.add_row(*row, each["reason"] or "")
+            row = (each.request_id, each.kind, each.status, moment(each.created_at))
+            table.add_row(*row, each.reason or "")
     plain_console().print(table)
 
 
