@@ -94,7 +94,8 @@ def add_error_handlers(app: FastAPI) -> None:
         if status >= 500:
             logger.error("%s %s: %s", request.method, request.url.path, error)
         busy = BUSY if status == 503 else None
-        return problem(status, str(error), busy, path=request.url.path)
+        message = request.app.state.services.store.without_folders(str(error))
+        return problem(status, message, busy, path=request.url.path)
 
 
 class LastResort:

@@ -65,7 +65,7 @@ def _write_down(file: CheckpointRecord, found: Scored, services: Services) -> No
         digest=found.digest,
         weight_score=found.weights,
         bias_score=found.biases,
-        message=found.message,
+        message=found.message and services.store.without_folders(found.message),
     )
 
 

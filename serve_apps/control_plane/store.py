@@ -140,6 +140,10 @@ class Store:
         """Compressed uploads, unpacked."""
         return self.root / "cache"
 
+    def without_folders(self, message: str) -> str:
+        """An error's message for users: where the server keeps its files is not told."""
+        return message.replace(f"{self.root}/", "").replace(str(self.root), "the server's data")
+
     @property
     def requests(self) -> Path:
         """A folder for each request."""

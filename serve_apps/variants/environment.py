@@ -27,6 +27,9 @@ def prepare_environment(args: ServingArgs, *, on_gpu: bool) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     if on_gpu:
         return
+    # The engine runs eagerly, but vLLM compiles its log-probabilities all the same: whoever asks
+    # for them first would wait for that. Torch reads it when vLLM is imported.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     # Engines that each take every core wait for one another at every step.
     os.environ["OMP_NUM_THREADS"] = str(max(1, int(args.num_cpus)))
     if args.tensor_parallel_size == 1:

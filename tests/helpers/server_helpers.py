@@ -353,10 +353,10 @@ def _running(
             thread.join(30)
 
 
-def tar_of(folder: Path) -> bytes:
+def tar_of(folder: Path, *, compressed: bool = False) -> bytes:
     """A checkpoint's folder as users send it."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
+    with tarfile.open(fileobj=out, mode="w:gz" if compressed else "w") as archive:
         for path in sorted(folder.iterdir()):
             archive.add(path, arcname=path.name)
     return out.getvalue()

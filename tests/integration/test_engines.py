@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +78,24 @@ def engine(
     yield made
     made.close()
     made.close()  # harmless
+
+
+_IS_COMPILED = """
+import os, torch, ztom.engines.vllm_engine
+from vllm.v1.sample.ops.logprobs import batched_count_greater_than as op
+os.environ["TORCHDYNAMO_DISABLE"] = "0"
+compiled = torch.compile(abs, backend="eager")
+print(*(hasattr(function, "_torchdynamo_orig_callable") for function in (op, compiled)))
+"""
+
+
+def test_the_first_log_probs_wait_for_no_compiler() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("on a GPU the engine compiles")
+    environment = {k: v for k, v in os.environ.items() if k != "TORCHDYNAMO_DISABLE"}
+    command = [sys.executable, "-c", _IS_COMPILED]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"]  # the second is what a compiled one looks like
 
 
 def observe(engine: Engine) -> list[object]:
@@ -283,6 +304,34 @@ def test_what_does_not_fit_the_context_is_refused_before_it_runs(llama: list[Pat
         engine.log_probs(["word " * 400], ["answer"])
     with pytest.raises(EngineError, match="empty"):
         engine.log_probs(["word"], [""])
+
+
+@pytest.mark.parametrize("name", ["torch", "vllm"])
+@pytest.mark.parametrize("whole_chain", [False, True], ids=["model", "chain"])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("1.self_attn.q_proj", None, r"1 missing: model\.layers\.1\.self_attn\.q_proj\.weight"),
+        ("1.mlp.up_proj", "1.mlp.raise", r"1 missing: .*1\.mlp\.up_proj.*; 1 unexpected: .*raise"),
+    ],
+    ids=["missing", "renamed"],
+)
+def test_a_checkpoint_whose_keys_do_not_fit_never_answers(
+    tmp_path: Path, name: str, whole_chain: bool, old: str, new: str | None, message: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    paths = make_chain(tmp_path, members=2)
+    for path in paths:
+        state = load_file(path / "model.safetensors")
+        tensor = state.pop(f"model.layers.{old}.weight")
+        if new is not None:
+            state[f"model.layers.{new}.weight"] = tensor
+        save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+    config = EngineConfig(name=name, dtype="float32")
+    chain = open_chain(paths)
+    with pytest.raises(EngineError, match=message):
+        _ = build_engine(config, chain) if whole_chain else build_single(config, paths[0])
 
 
 def make_module() -> torch.nn.Module:

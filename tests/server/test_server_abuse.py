@@ -22,6 +22,7 @@ from toys import make_plain_chain
 
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.flow import BodyGuard, Paced
+from ztom.errors import EngineError
 
 LIMIT = 300_000
 
@@ -476,6 +477,18 @@ def test_what_a_refused_archive_was_unpacked_to_is_removed(server, ada, project)
     assert len(bomb) < LIMIT
     assert server.upload(ada, project, bomb).status_code == 422
     assert not unpacked.exists() or list(unpacked.iterdir()) == []
+
+
+def test_an_error_does_not_say_where_the_server_keeps_its_files(server, ada, monkeypatch) -> None:
+    data = server.services.config.data
+
+    def broken(*arguments: object) -> None:
+        raise EngineError(f"{data}/cache/archives/x cannot be loaded", got=f"nothing in {data}")
+
+    monkeypatch.setattr(server.services.ledger.projects, "visible_to", broken)
+    answer = ada.get(f"{server.url}/project", timeout=30)
+    detail = "cache/archives/x cannot be loaded: got nothing in the server's data"
+    assert (answer.status_code, answer.json()) == (503, {"detail": detail})
 
 
 def test_an_error_that_nobody_expected_shows_nothing(server, ada, monkeypatch, caplog) -> None:

@@ -23,6 +23,7 @@ from serve_apps.control_plane.scores import Scorer
 from serve_apps.control_plane.searches import Situation, Step, advance, next_step
 from serve_apps.control_plane.work import Scored
 from serve_apps.server.background import HeadExport, tidy
+from ztom.blending.chain import load_chain
 from ztom.errors import AuditError, EngineError, StorageError
 from ztom.evaluation.suites.lock import load_locked
 from ztom.ledger import Ledger, NewStudy
@@ -30,6 +31,7 @@ from ztom.ledger.audit import SignedHead, read_head
 from ztom.ledger.project_files import FileStatus
 from ztom.ledger.requests import NewRequest, RequestKind, RequestStatus
 from ztom.search.config_files import load_config
+from ztom.settings import Settings
 
 
 def situation(**more: object) -> Situation:
@@ -135,6 +137,20 @@ def test_the_file_that_the_search_runs_on(server, ada, body) -> None:
     assert "password" not in yaml.safe_dump(dict(job.environment))
 
 
+def test_the_search_opens_its_chain_whatever_the_operator_denies(
+    server, ada, body, monkeypatch
+) -> None:
+    """What is denied to pointers are the server's own files, among which its uploads are."""
+    monkeypatch.setenv("ZTOM_DENIED_ROOTS", json.dumps([str(server.services.config.data)]))
+    started(server, ada, body)
+    advance(server.services)
+    job = server.runner.submitted[0]
+    for name, value in job.environment.items():
+        monkeypatch.setenv(name, value)
+    chain = load_chain(load_config(job.config).chain, settings=Settings())
+    assert chain.transitions == 2
+
+
 def test_suites_are_copied_as_locked_and_bring_no_code(server, ada, body, tmp_path) -> None:
     suite = make_locked(tmp_path / "roots", "mine")
     request = started(server, ada, {**body, "suitePaths": [str(suite)]})
@@ -236,14 +252,16 @@ def test_its_own_explanation_ends_it_at_once(server, ada, body) -> None:
     advance(server.services)
     job = server.runner.submitted[0]
     (job.config.parent / "run").mkdir()
-    (job.config.parent / "run" / "error.txt").write_text("ChainError: they do not fit")
+    stored = server.services.store.checkpoints / "a.tar"
+    (job.config.parent / "run" / "error.txt").write_text(f"ChainError: {stored} does not fit")
     server.runner.states[job.id] = JobState.FAILED
     advance(server.services)
     ended = server.services.ledger.requests.get(request)
-    assert (ended.status, ended.reason) == ("failed", "ChainError: they do not fit")
+    # where the server keeps its files is nothing to tell
+    assert (ended.status, ended.reason) == ("failed", "ChainError: checkpoints/a.tar does not fit")
     events = ada.get(f"{server.url}/v1/searches/{request}/events", timeout=30).text
     last = json.loads(events.strip().split("\n")[-1].removeprefix("data: "))
-    assert last["reason"] == "ChainError: they do not fit"
+    assert last["reason"] == "ChainError: checkpoints/a.tar does not fit"
     waiting = ada.post(f"{server.url}/v1/searches/{request}/resume", timeout=30)
     assert waiting.status_code == 202
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ztom.blending.chain_file import ChainConfig, Topology, read_chain_file
 from ztom.blending.fit import check_fit
+from ztom.blending.integers import check_integers
 from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.checkpoints.lora import Adapter, open_adapter
 from ztom.errors import ChainError, FactorError
@@ -59,6 +60,14 @@ class Chain:
     def reference(self) -> Checkpoint:
         """The checkpoint that alpha = 0 gives back."""
         return self.members[self.latest]
+
+    @property
+    def model(self) -> int:
+        """Position of the full model whose tensors, head and configuration a blend has.
+
+        It is the latest checkpoint, or the base where that is an adapter.
+        """
+        return self.latest if self.adapters[self.latest] is None else 0
 
     @property
     def is_adapter_chain(self) -> bool:
@@ -141,10 +150,15 @@ def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
     adapters = tuple(
         open_adapter(member, members[0]) if member.kind == "adapter" else None for member in members
     )
-    check_fit(members, allow_dtype_cast=config.allow_dtype_cast)
+    latest = len(members) - 1 if config.latest is None else config.latest
+    check_fit(
+        members,
+        latest=members[latest] if adapters[latest] is None else members[0],
+        allow_dtype_cast=config.allow_dtype_cast,
+    )
+    check_integers(members)
     tags = tuple(
         m.tag or Path(m.reference.rstrip("/")).name or str(position)
         for position, m in enumerate(config.checkpoints)
     )
-    latest = len(members) - 1 if config.latest is None else config.latest
     return Chain(members, adapters, config.topology, latest, tags)

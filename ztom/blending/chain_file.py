@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ztom.errors import ChainError
+from ztom.io.yaml import read_yaml
 
 Topology = Literal["sequence", "siblings"]
 
@@ -75,15 +75,11 @@ def read_chain_file(path: Path) -> ChainConfig:
     """Read a chain's YAML; relative references are taken from the file's own folder.
 
     Raises:
-        ChainError: The file is not there, not YAML, or not a chain.
+        ChainError: The file is not there, not YAML, says a key twice, or is not a chain.
     """
+    content = read_yaml(path, kind=ChainError)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         config = ChainConfig.model_validate(content)
-    except OSError as error:
-        raise ChainError(f"chain file {path} cannot be read", got=error.strerror) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ChainError(f"chain file {path} is not YAML", got=str(error)) from error
     except ValidationError as error:
         raise ChainError(f"chain file {path} is not a chain", got=_first_errors(error)) from error
     return anchored(config, path.parent)

@@ -145,16 +145,38 @@ def open_checkpoint(reference: str, *, settings: Settings, sha256: str | None = 
         StorageError: The store failed.
     """
     pin = _parse_pin(sha256)
-    source = open_source(reference, settings=settings)
+    return _open(open_source(reference, settings=settings), settings, pin=pin)
+
+
+def open_folder(folder: Path, *, settings: Settings) -> Checkpoint:
+    """Open a folder that an engine is given: a copy in the cache, a blend that was just written.
+
+    The roots limit what people may refer to, and that was checked when their reference was opened.
+    A folder that came of it lies where it was put, whatever the roots are.
+
+    Args:
+        folder: The checkpoint's files.
+        settings: For the limits.
+
+    Raises:
+        CheckpointError: It cannot be used; the subclasses say why.
+        StorageError: It cannot be read.
+    """
+    # links that lead out of the folder are refused all the same
+    anywhere = settings.also_allowing(Path("/"))
+    return _open(LocalSource(str(folder), folder.resolve(), settings=anywhere), settings)
+
+
+def _open(source: Source, settings: Settings, *, pin: str | None = None) -> Checkpoint:
     layout = find_layout(source)
     config = read_config(source, layout)
     tensors = read_tensors(source, layout, settings=settings)
     tied = False
     if layout.kind == "full":
-        check_full_config(reference, config, tensors)
+        check_full_config(source.reference, config, tensors)
         tied = has_tied_head(config, tensors)
     checkpoint = Checkpoint(
-        reference=reference,
+        reference=source.reference,
         source=source,
         kind=layout.kind,
         config=config,
@@ -207,7 +229,7 @@ def fetch_folder(checkpoint: Checkpoint, folder: Path | None, settings: Settings
         fresh = staging / "checkpoint"
         fresh.mkdir(mode=0o755)
         copied = {
-            name: _copy(checkpoint.source, name, fresh / name) for name in checkpoint.used_files
+            name: copy_file(checkpoint.source, name, fresh / name) for name in checkpoint.used_files
         }
         if digest_of(copied) != checkpoint.digest:
             raise ContentChangedError(
@@ -238,7 +260,7 @@ def _is_whole(checkpoint: Checkpoint, folder: Path, settings: Settings) -> bool:
         return False
 
 
-def _copy(source: Source, name: str, path: Path) -> str:
+def copy_file(source: Source, name: str, path: Path) -> str:
     """Copy one file and return the digest of what was written."""
     digest = hashlib.sha256()
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ztom.cli.options import LEDGER_HELP, Dtype, HelpPanel, Json, command_group, examples
+from ztom.cli.places import local_only
 from ztom.errors import FactorError
 
 chain_commands = command_group(None, "Chains and variants.")
@@ -27,7 +28,9 @@ def blend(
     factors: Annotated[
         str, typer.Option(help="Scale each transition by these numbers: 0.1,-0.05,0")
     ],
-    output: Annotated[Path, typer.Option(help="Write the variant into this new folder.")],
+    output: Annotated[
+        Path, typer.Option(callback=local_only, help="Write the variant into this new folder.")
+    ],
     dtype: Dtype = "auto",
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Write one LoRA adapter instead of full weights.")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ztom.cli.options import HelpPanel, command_group, examples
+from ztom.cli.places import local_only
 
 demo_commands = command_group(None, "The demo.")
 
@@ -16,9 +17,9 @@ demo_commands = command_group(None, "The demo.")
     rich_help_panel=HelpPanel.MASTER, epilog=examples("ztom demo", "ztom demo --stay --limit 0.3")
 )
 def demo(
-    folder: Annotated[Path, typer.Option(help="Write everything into this folder.")] = Path(
-        "demo-out"
-    ),
+    folder: Annotated[
+        Path, typer.Option(callback=local_only, help="Write everything into this folder.")
+    ] = Path("demo-out"),
     medical: Annotated[
         Path | None,
         typer.Option(help="Work on this chat data set instead (train, search, holdout .jsonl)."),

@@ -18,6 +18,7 @@ from ztom.cli.options import (
     command_group,
     examples,
 )
+from ztom.cli.places import local_only
 
 evaluation_commands = command_group(None, "Evaluation.")
 
@@ -49,7 +50,9 @@ def evaluate(
     dtype: Dtype = "auto",
     max_model_len: MaxModelLen = None,
     chat_template: ChatTemplateChoice = "auto",
-    out: Annotated[Path, typer.Option(help="Write results into this folder.")] = Path("evaluation"),
+    out: Annotated[
+        Path, typer.Option(callback=local_only, help="Write results into this folder.")
+    ] = Path("evaluation"),
     no_cache: NoCache = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Run only the first so many items of each suite.")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ztom.cli.options import LEDGER_HELP, HelpPanel, Json, JsonRows, command_group, examples
+from ztom.cli.places import local_only
 from ztom.errors import LedgerError
 
 record_commands = command_group(None, "Records.")
@@ -72,11 +73,17 @@ def audit_verify(
 def audit_sign(
     ledger: Ledger,
     output: Annotated[
-        Path, typer.Option(help="Write the signed head into this file: not beside the ledger.")
+        Path,
+        typer.Option(
+            callback=local_only, help="Write the signed head into this file: not beside the ledger."
+        ),
     ],
     key: Annotated[
         Path,
-        typer.Option(help="Sign with the private key in this file; made, mode 600, if not there."),
+        typer.Option(
+            callback=local_only,
+            help="Sign with the private key in this file; made, mode 600, if not there.",
+        ),
     ],
     as_json: Json = False,
 ) -> None:

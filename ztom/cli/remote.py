@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ztom.cli.options import HelpPanel, Json, PasswordStdin, Server, command_group, examples
+from ztom.cli.places import local_only
 
 remote_commands = command_group(None, "Working with a server.")
 project = command_group(
@@ -86,7 +87,11 @@ def project_download(
     project: ProjectId,
     file: Annotated[str, typer.Argument(help="Id of the file; `ztom project list` shows it.")],
     output: Annotated[
-        Path, typer.Option(help="Save it in this folder, or under this name that ends in .tar.")
+        Path,
+        typer.Option(
+            callback=local_only,
+            help="Save it in this folder, or under this name that ends in .tar.",
+        ),
     ],
     server: Server = None,
     as_json: Json = False,

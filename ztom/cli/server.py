@@ -16,6 +16,7 @@ from ztom.cli.options import (
     command_group,
     examples,
 )
+from ztom.cli.places import local_only
 
 server_commands = command_group(None, "The server.")
 admin = command_group(
@@ -24,7 +25,9 @@ admin = command_group(
     "ztom admin create ada ada@example.org --data ztom-data",
 )
 
-Data = Annotated[Path, typer.Option(help="Keep the server's data in this folder.")]
+Data = Annotated[
+    Path, typer.Option(callback=local_only, help="Keep the server's data in this folder.")
+]
 LedgerAddress = Annotated[
     str | None, typer.Option(help=f"{LEDGER_HELP} Without it, ledger.db in the data folder.")
 ]

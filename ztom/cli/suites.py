@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ztom.cli.options import Json, command_group, examples
+from ztom.cli.places import local_only
 
 suite = command_group(
     "suite",
@@ -25,9 +26,9 @@ def new(
     example: Annotated[
         str, typer.Option(help="Start from this one; `ztom suite examples` lists them.")
     ] = "support-classification",
-    root: Annotated[Path, typer.Option(help="Put the suite's folder into this one.")] = Path(
-        "suites"
-    ),
+    root: Annotated[
+        Path, typer.Option(callback=local_only, help="Put the suite's folder into this one.")
+    ] = Path("suites"),
     as_json: Json = False,
 ) -> None:
     """Make a suite from an example, to be changed and then locked."""
@@ -53,7 +54,10 @@ def list_examples(as_json: Json = False) -> None:
 def from_csv(
     file: Annotated[Path, typer.Argument(help="CSV file with a header.")],
     output: Annotated[
-        Path, typer.Option(help="Write the suite into this folder; it names the suite, too.")
+        Path,
+        typer.Option(
+            callback=local_only, help="Write the suite into this folder; it names the suite, too."
+        ),
     ],
     owner: Annotated[str, typer.Option(help="Name whoever answers for the suite.")],
     text: Annotated[str, typer.Option(help="Take inputs from this column.")] = "text",

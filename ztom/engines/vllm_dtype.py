@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ztom.checkpoints.checkpoint import open_checkpoint
+from ztom.checkpoints.checkpoint import open_folder
 from ztom.settings import Settings
 
 
@@ -25,5 +25,5 @@ def vllm_dtype(dtype: str, folder: Path) -> str:
     """
     if dtype != "auto":
         return dtype
-    stored = open_checkpoint(str(folder), settings=Settings()).dtype
+    stored = open_folder(folder, settings=Settings()).dtype
     return "float32" if stored is torch.float32 else dtype

@@ -24,6 +24,13 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 import numpy as np
 import torch
+
+# On a CPU the engine runs eagerly, but vLLM compiles its prompt log-probabilities all the same: the
+# first call takes seconds, and its numbers are the same bit for bit. Torch reads this when vLLM is
+# imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+
 import vllm
 from numpy.typing import NDArray
 from vllm.inputs import TokensPrompt
@@ -32,6 +39,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from ztom.blending.chain import Chain
 from ztom.blending.plan import BlendPlan
 from ztom.engines.config import EngineConfig
+from ztom.engines.model_fit import check_chain_fit, check_folder_fit
 from ztom.engines.pristine import HeldChain
 from ztom.engines.prompts import PromptEncoder, check_length
 from ztom.engines.protocol import (
@@ -99,10 +107,13 @@ class VllmEngine:
         chain: What is blended; None for one fixed model.
 
     Raises:
-        EngineError: vLLM does not start, with its reason.
+        EngineError: vLLM does not start, with its reason, or the tensors do not fit the model.
     """
 
     def __init__(self, config: EngineConfig, folder: Path, chain: Chain | None) -> None:
+        check_folder_fit(folder)
+        if chain is not None:
+            check_chain_fit(folder, chain)
         self._encoder = PromptEncoder(folder, chat_template=config.chat_template)
         self._llm = _start(config, folder)
         self._config = config
@@ -254,10 +265,12 @@ def _start(config: EngineConfig, folder: Path) -> Any:
             "gpu_memory_utilization": 0.01,
             "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30),
         }
+    dtype = vllm_dtype(config.dtype, folder)
     try:
         return vllm.LLM(
             model=str(folder),
-            dtype=vllm_dtype(config.dtype, folder),
+            load_format="safetensors",  # "auto" would prefer a consolidated.safetensors
+            dtype=dtype,
             tensor_parallel_size=config.tensor_parallel_size,
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_num_seqs,
@@ -269,8 +282,9 @@ def _start(config: EngineConfig, folder: Path) -> Any:
             **memory,
         )
     except Exception as error:  # vLLM raises whatever its layers raise
+        logger.error("vLLM does not start on %s", folder)
         raise EngineError(
-            f"vLLM does not start on {folder}",
+            "vLLM does not start on the model",
             got=f"{type(error).__name__}: {error}",
             fix="Try a smaller max_model_len or kv_cache_gib, or engine.name: torch.",
         ) from error

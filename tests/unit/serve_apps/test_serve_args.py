@@ -157,6 +157,14 @@ def test_environment_is_offline_and_quiet(tmp_path, monkeypatch, on_gpu, paralle
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["VLLM_NO_USAGE_STATS"] == "1"
     assert os.environ["VLLM_LOGGING_LEVEL"] == "INFO"
     assert os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == inside
+    # without a GPU the engine runs eagerly, and nothing has to be compiled
+    assert os.environ.get("TORCHDYNAMO_DISABLE") == (None if on_gpu else "1")
+
+
+def test_who_wants_vllm_to_compile_gets_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", {"TORCHDYNAMO_DISABLE": "0"})
+    prepare_environment(VariantArgs(variant=tmp_path), on_gpu=False)
+    assert os.environ["TORCHDYNAMO_DISABLE"] == "0"
 
 
 def write_folder(folder: Path, *names: str) -> Path:

@@ -17,7 +17,7 @@ from ztom.blending.precision import PrecisionReport
 from ztom.cli.console import plain_console, print_document
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
-from ztom.variants.recipe import Form
+from ztom.variants.recipe import Form, Recipe
 from ztom.variants.record import for_the_record
 from ztom.variants.verify import verify_variant
 from ztom.variants.write import WriteOptions, stage_variant
@@ -34,7 +34,7 @@ def blend_command(
     form: Form,
     max_shard_bytes: int,
     ledger_address: str | None,
-    as_json: bool,
+    as_json: bool = False,
 ) -> None:
     """Write a blend as a variant, put it on record, and say what became of the step."""
     chain = load_chain(config, settings=Settings())
@@ -66,6 +66,8 @@ def blend_command(
                 "realised": overall.realised,
                 "changed": overall.changed,
                 "warnings": staged.precision.warnings,
+                "kept": staged.recipe.kept,
+                "left_out": staged.recipe.left_out,
                 "ledger": address,
                 "row": entry.sequence,
             }
@@ -76,13 +78,17 @@ def blend_command(
         console.print(f"{factor:+.6g}  {name}", soft_wrap=True)
     for line in _precision(staged.precision):
         console.print(line, soft_wrap=True)
+    for line in _other_files(staged.recipe):
+        console.print(line, soft_wrap=True)
     console.print(
         f"variant {manifest.digest[:12]} in {output}, row {entry.sequence} of {address}",
         soft_wrap=True,
     )
 
 
-def inspect_command(config: ChainConfig, *, limit: float, dtype: str, as_json: bool) -> None:
+def inspect_command(
+    config: ChainConfig, *, limit: float, dtype: str, as_json: bool = False
+) -> None:
     """List a chain."""
     chain = load_chain(config, settings=Settings())
     report = inspect_chain(chain, limit=limit, dtype=parse_dtype(dtype))
@@ -100,7 +106,7 @@ def inspect_command(config: ChainConfig, *, limit: float, dtype: str, as_json: b
 
 
 def verify_command(
-    variant: Path, *, share: float, chain: ChainConfig | None, as_json: bool
+    variant: Path, *, share: float, chain: ChainConfig | None, as_json: bool = False
 ) -> None:
     """Check a variant, and say how much of it was derived again."""
     check = verify_variant(variant, share=share, settings=Settings(), chain=chain)
@@ -121,6 +127,16 @@ def verify_command(
         f"digest {check.manifest.digest[:12]}",
         soft_wrap=True,
     )
+
+
+def _other_files(recipe: Recipe) -> list[str]:
+    lines = []
+    if recipe.kept:
+        lines.append(f"kept of the latest checkpoint: {', '.join(recipe.kept)}")
+    if recipe.left_out:
+        reasons = ", ".join(f"{path} ({why})" for path, why in recipe.left_out.items())
+        lines.append(f"left out: {reasons}")
+    return lines
 
 
 def _precision(report: PrecisionReport) -> list[str]:

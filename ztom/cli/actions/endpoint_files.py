@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
-
 from ztom.cli.actions.remote import connect
 from ztom.cli.console import print_document
 from ztom.client.verdicts import read_verdict
 from ztom.errors import ConfigError
+from ztom.io.yaml import read_yaml
 
 
-def apply_command(file: Path, *, yes: bool, prune: bool, server: str | None, as_json: bool) -> int:
+def apply_command(
+    file: Path, *, yes: bool, prune: bool, server: str | None, as_json: bool = False
+) -> int:
     """Show what a declarative file would change, then change it; returns the exit status.
 
     Raises:
@@ -83,10 +84,7 @@ def read_mapping(path: Path) -> Any:
     Raises:
         ConfigError: The file cannot be read, or holds something else.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read", got=error) from error
+    content = read_yaml(path, json_only=False)
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is not a mapping", got=type(content).__name__)
     require_sendable(content, str(path))

@@ -35,7 +35,7 @@ def deploy_command(
     options: Mapping[str, Any],
     wait_s: float,
     server: str | None,
-    as_json: bool,
+    as_json: bool = False,
 ) -> None:
     """Deploy a variant, and wait until it has its traffic.
 
@@ -64,21 +64,21 @@ def deploy_command(
             print(traffic_line(endpoint))
 
 
-def promote_command(alias: str, server: str | None, *, as_json: bool) -> None:
+def promote_command(alias: str, server: str | None, *, as_json: bool = False) -> None:
     """Make the candidate stable."""
     with connect(server) as client:
         client.endpoints.promote(alias)
         _print_endpoint(client.endpoints.get(alias), as_json=as_json)
 
 
-def rollback_command(alias: str, server: str | None, *, as_json: bool) -> None:
+def rollback_command(alias: str, server: str | None, *, as_json: bool = False) -> None:
     """Go back."""
     with connect(server) as client:
         client.endpoints.rollback(alias)
         _print_endpoint(client.endpoints.get(alias), as_json=as_json)
 
 
-def status_command(server: str | None, *, as_json: bool) -> None:
+def status_command(server: str | None, *, as_json: bool = False) -> None:
     """Print endpoints, deployments and releases under way."""
     with connect(server) as client:
         endpoints, deployments = client.endpoints.all(), client.endpoints.deployments()
@@ -122,7 +122,7 @@ def _require_traffic(deployment: Mapping[str, Any]) -> None:
         )
 
 
-def _print_endpoint(endpoint: Mapping[str, Any], *, as_json: bool) -> None:
+def _print_endpoint(endpoint: Mapping[str, Any], *, as_json: bool = False) -> None:
     if as_json:
         print_document(endpoint)
     else:

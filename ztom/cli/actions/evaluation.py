@@ -67,7 +67,7 @@ class EvalRequest:
     limit: int | None
 
 
-def eval_command(request: EvalRequest, *, as_json: bool) -> int:
+def eval_command(request: EvalRequest, *, as_json: bool = False) -> int:
     """Run, write results, print a table; returns the exit status: 0, or 3 for harness errors."""
     try:
         return _evaluate(request, as_json=as_json)
@@ -76,7 +76,7 @@ def eval_command(request: EvalRequest, *, as_json: bool) -> int:
         return HARNESS_ERROR
 
 
-def _evaluate(request: EvalRequest, *, as_json: bool) -> int:
+def _evaluate(request: EvalRequest, *, as_json: bool = False) -> int:
     settings = Settings()
     suites = read_suites(request.suites, read=load_suite)
     if not suites and not request.tasks:

@@ -19,7 +19,7 @@ from ztom.variants.bom import bill_of_materials
 from ztom.variants.manifest import file_digest, read_manifest, verify_manifest
 
 
-def log_command(address: str, *, as_json: bool) -> None:
+def log_command(address: str, *, as_json: bool = False) -> None:
     """List studies, variants and the audit chain."""
     with Ledger.open(address) as ledger:
         studies, variants, releases = ledger.studies(), ledger.variants(), ledger.releases()
@@ -64,7 +64,7 @@ def log_command(address: str, *, as_json: bool) -> None:
 
 
 def verify_command(
-    address: str, *, head: Path | None, public_key: str | None, as_json: bool
+    address: str, *, head: Path | None, public_key: str | None, as_json: bool = False
 ) -> int:
     """Check the chain, then what is on disk; returns the exit status."""
     signed = None if head is None else read_head(head)
@@ -122,7 +122,7 @@ def _missing_uploads(addresses: frozenset[str]) -> Iterator[str]:
             yield f"{address} is not what was uploaded"
 
 
-def sign_command(address: str, *, output: Path, key: Path, as_json: bool) -> None:
+def sign_command(address: str, *, output: Path, key: Path, as_json: bool = False) -> None:
     """Sign the end of the chain into a file."""
     with Ledger.open(address) as ledger:
         ledger.check_audit()

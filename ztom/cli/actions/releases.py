@@ -15,7 +15,7 @@ from ztom.cli.console import moment, plain_console, print_document, print_row
 from ztom.errors import ConfigError
 
 
-def releases_command(alias: str | None, server: str | None, *, as_json: bool) -> None:
+def releases_command(alias: str | None, server: str | None, *, as_json: bool = False) -> None:
     """List releases."""
     with connect(server) as client:
         releases = list(client.endpoints.releases(alias))
@@ -35,7 +35,7 @@ def releases_command(alias: str | None, server: str | None, *, as_json: bool) ->
     plain_console().print(table)
 
 
-def watch_command(release: str, server: str | None, *, as_json: bool) -> int:
+def watch_command(release: str, server: str | None, *, as_json: bool = False) -> int:
     """Show a release live until it has ended; 0 if it was promoted, else 1.
 
     Args:
@@ -91,7 +91,7 @@ def _print_lines(looks: Iterator[Mapping[str, Any]]) -> str:
     return status
 
 
-def tell_command(release: str, command: str, server: str | None, *, as_json: bool) -> None:
+def tell_command(release: str, command: str, server: str | None, *, as_json: bool = False) -> None:
     """Tell a release something."""
     with connect(server) as client:
         answer = client.endpoints.command(release, command)

@@ -62,7 +62,7 @@ def projects_command(server: str | None, *, as_json: bool = False) -> None:
 
 
 def create_project_command(
-    name: str, description: str, server: str | None, *, as_json: bool
+    name: str, description: str, server: str | None, *, as_json: bool = False
 ) -> None:
     """Make a project and say its id."""
     with connect(server) as client:
@@ -80,7 +80,7 @@ def add_command(
     base: bool,
     pointer: bool,
     server: str | None,
-    as_json: bool,
+    as_json: bool = False,
 ) -> None:
     """Add checkpoints in this order."""
     with connect(server) as client:
@@ -94,7 +94,7 @@ def add_command(
 
 
 def download_command(
-    project: str, file: str, output: Path, server: str | None, *, as_json: bool
+    project: str, file: str, output: Path, server: str | None, *, as_json: bool = False
 ) -> None:
     """Save a checkpoint."""
     with connect(server) as client:
@@ -105,7 +105,7 @@ def download_command(
         print(path)
 
 
-def log_command(project: str, server: str | None, *, as_json: bool) -> None:
+def log_command(project: str, server: str | None, *, as_json: bool = False) -> None:
     """List what was asked of the server for a project."""
     with connect(server) as client:
         requests = list(client.results(project))

@@ -30,7 +30,7 @@ _ELSEWHERE = {"name", "chain", "output", "ledger"}
 
 
 def remote_search_command(
-    file: Path, overrides: list[str], project: str, server: str | None, *, as_json: bool
+    file: Path, overrides: list[str], project: str, server: str | None, *, as_json: bool = False
 ) -> int:
     """Run a search's file on the server, with the project's chain; returns the exit status."""
     options = search_options(read_content(file, overrides), file.parent)

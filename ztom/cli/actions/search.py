@@ -12,7 +12,7 @@ from ztom.search.config_files import load_config
 
 
 def search_command(
-    file: Path, overrides: list[str], *, ledger: str | None, resume: bool, as_json: bool
+    file: Path, overrides: list[str], *, ledger: str | None, resume: bool, as_json: bool = False
 ) -> int:
     """Search, prove and write; returns the exit status.
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from ztom.cli.console import plain_console, print_document
 from ztom.errors import ConfigError
+from ztom.io.yaml import parse_yaml
 from ztom.ledger.accounts import NewUser, UserRecord
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.passwords import hash_password
@@ -52,21 +53,17 @@ def parse_settings(settings: list[str]) -> dict[str, object]:
     Raises:
         ConfigError: One is not of this form.
     """
-    import yaml
-
     values: dict[str, object] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError("an option is not KEY=VALUE", got=setting)
-        try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the value of {key} is not YAML", got=str(error)) from error
+        name = key.strip()
+        values[name] = parse_yaml(text, source=f"the value of {name}", json_only=False)
     return values
 
 
-def up_command(config: ServerConfig, *, host: str, port: int, as_json: bool) -> None:
+def up_command(config: ServerConfig, *, host: str, port: int, as_json: bool = False) -> None:
     """Run a server until it is stopped."""
     from serve_apps.server.launch import run_server
 
@@ -96,7 +93,7 @@ def up_command(config: ServerConfig, *, host: str, port: int, as_json: bool) -> 
 
 
 def create_admin_command(
-    username: str, address: str, config: ServerConfig, *, stdin: bool, as_json: bool
+    username: str, address: str, config: ServerConfig, *, stdin: bool, as_json: bool = False
 ) -> None:
     """Make an administrator's account, in the ledger itself."""
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from serve_apps.variants.launch import ServedVariant
 
 
-def serve_command(options: Mapping[str, object], *, host: str, port: int, as_json: bool) -> None:
+def serve_command(
+    options: Mapping[str, object], *, host: str, port: int, as_json: bool = False
+) -> None:
     """Serve until interrupted.
 
     Raises:

@@ -50,7 +50,7 @@ class SuiteCheck:
     warnings: tuple[str, ...] = ()
 
 
-def new_command(name: str, folder: Path, *, example: str, as_json: bool) -> None:
+def new_command(name: str, folder: Path, *, example: str, as_json: bool = False) -> None:
     """Make a suite from an example."""
     suite = new_suite(name, folder, example=example)
     if as_json:
@@ -60,7 +60,7 @@ def new_command(name: str, folder: Path, *, example: str, as_json: bool) -> None
     _print(f"Make it yours, then: ztom suite lock {folder}")
 
 
-def examples_command(*, as_json: bool) -> None:
+def examples_command(*, as_json: bool = False) -> None:
     """List the examples."""
     suites = {name: load_suite(example_folder(name)) for name in example_names()}
     if as_json:
@@ -71,7 +71,7 @@ def examples_command(*, as_json: bool) -> None:
 
 
 def from_csv_command(
-    table: Table, output: Path, *, owner: str, metric: str, floor: float, as_json: bool
+    table: Table, output: Path, *, owner: str, metric: str, floor: float, as_json: bool = False
 ) -> None:
     """Make and lock a suite from a table.
 
@@ -97,7 +97,7 @@ def from_csv_command(
     _print_warnings(_warnings(suite))
 
 
-def lock_command(folders: Sequence[Path], *, as_json: bool) -> None:
+def lock_command(folders: Sequence[Path], *, as_json: bool = False) -> None:
     """Lock every suite of these folders, or below them."""
     documents = []
     for folder in (folder for root in folders for folder in suite_folders(root)):
@@ -121,7 +121,7 @@ def lock_command(folders: Sequence[Path], *, as_json: bool) -> None:
         print_document(documents)
 
 
-def check_command(folders: Sequence[Path], *, as_json: bool, below: bool = True) -> int:
+def check_command(folders: Sequence[Path], *, as_json: bool = False, below: bool = True) -> int:
     """Compare suites with their locks; returns the exit status.
 
     Args:
@@ -140,7 +140,7 @@ def check_command(folders: Sequence[Path], *, as_json: bool, below: bool = True)
     return max(check.status for check in checks)
 
 
-def diff_command(old: Path, new: Path, *, as_json: bool) -> int:
+def diff_command(old: Path, new: Path, *, as_json: bool = False) -> int:
     """Say what differs between two suites; returns the exit status."""
     try:
         before, after = load_suite(old), load_suite(new)

@@ -28,6 +28,7 @@ from ztom.cli.options import (
     NoCache,
     examples,
 )
+from ztom.cli.places import local_only
 from ztom.cli.usage import OPTION_ERROR, usage_error
 from ztom.evaluation.render.commands import workflow_command
 from ztom.pages.formats import visible
@@ -126,9 +127,9 @@ def decide(
     dtype: Dtype = "auto",
     max_model_len: MaxModelLen = None,
     chat_template: ChatTemplateChoice = "auto",
-    out: Annotated[Path, typer.Option(help="Write verdict and results into this folder.")] = Path(
-        "gate"
-    ),
+    out: Annotated[
+        Path, typer.Option(callback=local_only, help="Write verdict and results into this folder.")
+    ] = Path("gate"),
     seed: Annotated[int, typer.Option(min=0, help="Draw everything random by this seed.")] = 0,
     no_cache: NoCache = False,
     ci: Annotated[
