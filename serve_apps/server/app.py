@@ -37,7 +37,7 @@ from serve_apps.control_plane.services import Services
 from serve_apps.gateway.backends import ServeBackends
 from serve_apps.server.background import tidy
 from serve_apps.server.controller import Controller
-from ztom import __version__
+from ztom.version import VERSION
 
 DEPLOYMENT_NAME = "control-plane"
 
@@ -49,7 +49,7 @@ health_router = APIRouter(tags=["health"])
 @route(health_router, "GET", "/health", Permission.PUBLIC)
 async def health() -> dict[str, str]:
     """Up."""
-    return {"status": "ok", "version": __version__}
+    return {"status": "ok", "version": VERSION}
 
 
 def create_app(
@@ -73,7 +73,7 @@ def create_app(
 
     app = FastAPI(
         title="Z-TOM",
-        version=__version__,
+        version=VERSION,
         openapi_url="/v3/api-docs",
         docs_url="/docs",
         redoc_url=None,

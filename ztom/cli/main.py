@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ztom import __version__
 from ztom.cli.gate.options import gate
 from ztom.cli.suites import suite
 from ztom.errors import ZtomError
+from ztom.version import VERSION
 
 app = typer.Typer(
     name="ztom",
@@ -50,7 +50,7 @@ _LEDGER = "The ledger: a file or a SQLAlchemy address."
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"ztom {__version__}")
+        typer.echo(f"ztom {VERSION}")
         raise typer.Exit
 
 

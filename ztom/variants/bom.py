@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from ztom import __version__
 from ztom.ledger.records import AuditEntry, VariantRecord
+from ztom.version import VERSION
 
 _NAMESPACE = uuid.UUID("6f0d1f0c-8f4e-4e7e-9a55-0a4f3f1c1f3a")
 
@@ -34,9 +34,7 @@ def bill_of_materials(record: VariantRecord, entries: Sequence[AuditEntry]) -> d
         "version": 1,
         "metadata": {
             **({} if first is None else {"timestamp": first.time}),
-            "tools": {
-                "components": [{"type": "application", "name": "ztom", "version": __version__}]
-            },
+            "tools": {"components": [{"type": "application", "name": "ztom", "version": VERSION}]},
             "component": _model(record, recipe, evidence, entries),
         },
         "components": [
