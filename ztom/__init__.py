@@ -28,7 +28,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ztom.version import VERSION as __version__
+from ztom.version import __version__
 
 if TYPE_CHECKING:
     from ztom.api import (

@@ -1,3 +1,3 @@
 """The version of Z-TOM, in a file that imports nothing."""
 
-VERSION = "0.1.0"
+__version__ = "0.1.0"

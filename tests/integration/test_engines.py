@@ -25,7 +25,8 @@ from toys import (
 )
 
 from tune_search.factories import VariantMaker
-from ztom.blending.chain import Chain, ChainConfig, load_chain
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig
 from ztom.engines.build import build_engine, build_single
 from ztom.engines.config import EngineConfig
 from ztom.engines.pristine import HeldChain, choose_placement

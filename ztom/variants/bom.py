@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ztom.ledger.records import AuditEntry, VariantRecord
-from ztom.version import VERSION
+from ztom.version import __version__
 
 _NAMESPACE = uuid.UUID("6f0d1f0c-8f4e-4e7e-9a55-0a4f3f1c1f3a")
 
@@ -34,7 +34,9 @@ def bill_of_materials(record: VariantRecord, entries: Sequence[AuditEntry]) -> d
         "version": 1,
         "metadata": {
             **({} if first is None else {"timestamp": first.time}),
-            "tools": {"components": [{"type": "application", "name": "ztom", "version": VERSION}]},
+            "tools": {
+                "components": [{"type": "application", "name": "ztom", "version": __version__}]
+            },
             "component": _model(record, recipe, evidence, entries),
         },
         "components": [

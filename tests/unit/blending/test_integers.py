@@ -11,7 +11,8 @@ from toys import make_adapter_chain, make_plain_chain
 
 from ztom.blending import integers
 from ztom.blending.apply import apply_plan, file_reader
-from ztom.blending.chain import Chain, ChainConfig, load_chain
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig
 from ztom.blending.plan import plan_blend
 from ztom.errors import ChainError, IncompatibleChainError
 from ztom.settings import Settings

@@ -13,7 +13,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 from toys import FAMILIES, make_chain, make_config, make_tokenizer, save_steps
 
-from ztom.blending.chain import ChainConfig, load_chain
+from ztom.blending.chain import load_chain
+from ztom.blending.chain_file import ChainConfig
 from ztom.engines.build import build_engine, build_single
 from ztom.engines.config import EngineConfig
 from ztom.engines.model_fit import check_adapter_fit, check_chain_fit, check_folder_fit

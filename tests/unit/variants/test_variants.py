@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from toys import make_adapter_chain, make_plain_chain
 
-from ztom.blending.chain import Chain, ChainConfig, load_chain
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig
 from ztom.blending.plan import plan_blend
 from ztom.errors import ContentChangedError, StorageError, VariantError
 from ztom.settings import Settings
@@ -217,7 +218,8 @@ def test_shards_respect_their_size(chain: Chain) -> None:
 KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
-from ztom.blending.chain import ChainConfig, load_chain
+from ztom.blending.chain import load_chain
+from ztom.blending.chain_file import ChainConfig
 from ztom.settings import Settings
 from ztom.variants.write import WriteOptions, stage_variant
 

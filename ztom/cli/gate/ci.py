@@ -12,7 +12,7 @@ from ztom.cli.console import plain_console
 from ztom.cli.gate.request import WHO, GateRequest, System
 from ztom.errors import ConfigError
 from ztom.io.files import write_document
-from ztom.version import VERSION
+from ztom.version import __version__
 
 FILES = {
     System.GITHUB: Path(".github/workflows/ztom-gate.yml"),
@@ -55,7 +55,7 @@ def workflow(request: GateRequest, system: System) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template(f"{system}.yml.jinja").render(
-        version=VERSION,
+        version=__version__,
         suites=_quoted([str(path) for path in request.suites]),
         gate=list(_options(request)),
         report=_REPORT,

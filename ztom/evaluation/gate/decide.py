@@ -33,7 +33,7 @@ from ztom.evaluation.runs.results import ModelRef, SuiteRun, ref_of
 from ztom.evaluation.suites.suite import Suite
 from ztom.statistics.proportions import Estimate, Quantity, holm
 from ztom.statistics.resampling import metric
-from ztom.version import VERSION
+from ztom.version import __version__
 
 
 def decide(
@@ -84,7 +84,7 @@ def decide(
         versions={
             "numpy": np.__version__,
             "scipy": scipy.__version__,
-            "ztom": VERSION,
+            "ztom": __version__,
         },
         created=created,
     )
