@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ztom.blending.chain import Chain, ChainConfig
+    from ztom.blending.chain import Chain
+    from ztom.blending.chain_file import ChainConfig
     from ztom.engines.config import EngineConfig
     from ztom.evaluation.gate.verdict import Verdict
     from ztom.evaluation.runs.results import SuiteRun
@@ -289,7 +290,7 @@ def _chain_config(
 ) -> ChainConfig:
     from pydantic import ValidationError
 
-    from ztom.blending.chain import ChainConfig, read_chain_file
+    from ztom.blending.chain_file import ChainConfig, read_chain_file
     from ztom.errors import ChainError
 
     if isinstance(source, ChainConfig):
