@@ -73,7 +73,7 @@ def ztom(
     monkeypatch.setenv("ZTOM_SERVER", server.url)
     monkeypatch.setenv("ZTOM_API_KEY", admin.key)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    monkeypatch.setattr("ztom.cli.endpoints._POLL_S", 0.05)
+    monkeypatch.setattr("ztom.cli.actions.endpoints._POLL_S", 0.05)
 
     def run(*arguments: object, typed: str | None = None) -> Ran:
         if arguments[0] == "deploy" and "--wait" not in arguments:
