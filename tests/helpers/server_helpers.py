@@ -119,7 +119,7 @@ class Stage:
         actor = await self._enter(placement, call)
         if self.is_another(placement, call):
             body = b'{"error": {"message": "no", "code": "other_version"}}'
-            return Answer(503, body, "x@y", call.digest)
+            return Answer(503, body, "x@y", call.digest, code="other_version")
         if actor.status != 200:
             body = json.dumps({"error": {"message": "no", "type": "x", "code": None}}).encode()
             return Answer(actor.status, body, "x@y", call.digest)

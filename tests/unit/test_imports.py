@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "engines": {*_GROUND, "checkpoints", "blending", "stimuli", "scoring"},
         "ledger": _GROUND,
         "variants": {*_GROUND, "checkpoints", "blending", "ledger"},
-        "rollout": {"errors", "statistics"},
+        "rollout": {"errors", "io", "statistics"},
         "evaluation": {
             *_GROUND,
             *("statistics", "pages", "checkpoints", "blending", "stimuli", "scoring"),
