@@ -29,7 +29,6 @@ from serve_apps.variants.args import (
     SHARED_DEPLOYMENT,
     VARIANT_DEPLOYMENT,
     BaseArgs,
-    ServingArgs,
     VariantArgs,
 )
 from serve_apps.variants.calls import Answer, Call, ReplicaState, StreamItem, SwapReport
@@ -43,6 +42,7 @@ from serve_apps.variants.responses import (
 )
 from serve_apps.variants.wire import Kind, Reply, no_such_model, parse_body, refusal
 from ztom.errors import ConfigError, ZtomError
+from ztom.rollout.options import ServingArgs
 
 # What Serve allows beyond the replica's own limit, so that the clearer of the two speaks.
 _HEALTH_MARGIN_S = 5.0

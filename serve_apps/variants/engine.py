@@ -37,7 +37,6 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
-from serve_apps.variants.args import ServingArgs
 from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.memory import resident_bytes
@@ -54,6 +53,7 @@ from serve_apps.variants.wire import (
 from ztom.blending.chain import Chain
 from ztom.engines.model_fit import check_adapter_fit, check_chain_fit, check_folder_fit
 from ztom.errors import BlendError, EngineError, EngineTimeoutError
+from ztom.rollout.options import ServingArgs
 
 logger = logging.getLogger(__name__)
 

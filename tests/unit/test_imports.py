@@ -30,9 +30,10 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "stimuli": _GROUND,
         "scoring": {*_GROUND, "statistics", "stimuli"},
         "engines": {*_GROUND, "checkpoints", "blending", "stimuli", "scoring"},
-        "ledger": _GROUND,
-        "variants": {*_GROUND, "checkpoints", "blending", "ledger"},
         "rollout": {"errors", "io", "statistics"},
+        # it keeps the values of rollout, and hands them out as what they are
+        "ledger": {*_GROUND, "rollout"},
+        "variants": {*_GROUND, "checkpoints", "blending", "ledger"},
         "evaluation": {
             *_GROUND,
             *("statistics", "pages", "checkpoints", "blending", "stimuli", "scoring"),

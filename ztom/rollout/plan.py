@@ -29,7 +29,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ztom.io.problems import check_model
 
@@ -278,6 +278,10 @@ def parse_plan(value: object = None) -> ReleasePlan:
         whole="the plan",
         first_index=1,
     )
+
+
+#: A plan in a document; what its schema says is loose, for a plan may be written in short.
+Plan = Annotated[ReleasePlan, BeforeValidator(parse_plan, json_schema_input_type=dict[str, Any])]
 
 
 def _completed(step: object, shared: Mapping[str, object], checks: Mapping[str, object]) -> object:

@@ -199,15 +199,6 @@ class RoutingTable(BaseModel):
         return check_model(RoutingTable, content, wrong="the routing table does not hold together")
 
 
-def read_table(content: Mapping[str, object]) -> RoutingTable:
-    """A table from JSON values.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    return RoutingTable._checked(**content)
-
-
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Who answers a request.
