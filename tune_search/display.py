@@ -46,7 +46,7 @@ class StudyProgress:
         best: Lowest error of a blend that breaks no guardrail.
         best_factors: Scaling factors of that blend.
         failed: Number of trials without an error.
-        now: What is going on, for people.
+        now: Sentence that says what is going on.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -168,7 +168,7 @@ def progress_display(console: Console | None = None) -> Iterator[Callable[[Event
     """The callback that a study takes as ``on_event``.
 
     Args:
-        console: Where progress is shown; standard error when None.
+        console: Console that shows progress; standard error when None.
     """
     console = console or Console(stderr=True)
     if not console.is_terminal:
