@@ -17,6 +17,7 @@ from ztom.engines.respond import respond
 from ztom.errors import EngineError, ZtomError
 from ztom.scoring.protocol import Need
 from ztom.search.space import Factors
+from ztom.stimuli.batches import batches
 from ztom.stimuli.records import Output, Prompt, Stimulus
 
 
@@ -101,12 +102,8 @@ def _respond(
 ) -> list[Output]:
     size = questions.batch_size or len(stimuli)
     outputs: list[Output] = []
-    for first in range(0, len(stimuli), size):
+    for batch in batches(stimuli, size):
         outputs += respond(
-            engine,
-            stimuli[first : first + size],
-            needs=needs,
-            generation=questions.generation,
-            labels=labels,
+            engine, batch, needs=needs, generation=questions.generation, labels=labels
         )
     return outputs

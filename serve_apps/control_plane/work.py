@@ -169,6 +169,7 @@ def answer(
     from ztom.engines.build import build_engine, build_single
     from ztom.engines.config import EngineConfig
     from ztom.engines.protocol import GenerationConfig
+    from ztom.stimuli.batches import batches
     from ztom.stimuli.files import read_prompts
 
     prompts = read_prompts(Path(stimuli))
@@ -185,8 +186,9 @@ def answer(
             if factors:
                 running.blend(factors)
             size = batch_size or len(prompts)
-            batches = [prompts[at : at + size] for at in range(0, len(prompts), size)]
-            texts.append([c.text for batch in batches for c in running.generate(batch, how)])
+            texts.append(
+                [c.text for batch in batches(prompts, size) for c in running.generate(batch, how)]
+            )
         return texts
     finally:
         running.close()
