@@ -71,7 +71,7 @@ class StudyProgress:
             self.now = event.engine
             self._ends.append(self.clock())
         elif isinstance(event, TrialStarted):
-            self.now = f"trial {event.number} ({event.kind}) {shown(event.factors)}"
+            self.now = f"trial {event.number} ({event.kind}) {format_factors(event.factors)}"
         elif isinstance(event, TrialEnded):
             self._take_trial(event)
         elif isinstance(event, Stopping):
@@ -105,7 +105,7 @@ _STOPPING = {
 }
 
 
-def shown(factors: Factors | None) -> str:
+def format_factors(factors: Factors | None) -> str:
     """Factors for people: three decimals, not too many."""
     if factors is None:
         return "-"
@@ -141,7 +141,7 @@ def log_event(event: Event) -> None:
             "trained model %.5f, best blend %.5f at %s",
             event.trained_error,
             event.optimized_error,
-            shown(event.factors),
+            format_factors(event.factors),
         )
 
 
@@ -159,7 +159,7 @@ def _log_trial(event: TrialEnded) -> None:
         broken,
         best,
         event.seconds,
-        shown(event.factors),
+        format_factors(event.factors),
     )
 
 
@@ -209,7 +209,7 @@ class _Display:
         table = Table.grid(padding=(0, 2))
         table.add_row("trained model", _number(state.trained))
         table.add_row("best so far", f"{_number(state.best)}  {_gain(state)}")
-        table.add_row("its factors", shown(state.best_factors))
+        table.add_row("its factors", format_factors(state.best_factors))
         if state.failed:
             table.add_row("failed trials", str(state.failed))
         return Group(self._bar, table, Text(state.now, style="dim", overflow="ellipsis"))

@@ -80,6 +80,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "evidence": {"preparation"},
         "prove": {"evidence", "factories", "gate", "holdout", "phases", "preparation", "proof"},
         "run": {"preparation", "prove", "session", "study"},
+        "command": {"display", "run"},
     },
     "serve_apps": {
         "event_stream": set(),

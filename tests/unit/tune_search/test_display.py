@@ -5,7 +5,7 @@ import logging
 
 from rich.console import Console
 
-from tune_search.display import StudyProgress, progress_display, shown
+from tune_search.display import StudyProgress, format_factors, progress_display
 from ztom.ledger import TrialKind
 from ztom.search.events import (
     EnginesReady,
@@ -86,5 +86,5 @@ def test_without_a_terminal_there_are_log_lines(caplog):
 
 
 def test_many_factors_are_cut():
-    assert shown((0.1,) * 30).endswith("...")
-    assert shown(None) == "-"
+    assert format_factors((0.1,) * 30).endswith("...")
+    assert format_factors(None) == "-"
