@@ -29,10 +29,10 @@ def search_and_prove(
     """Search, prove it on the holdout, and write what it came to into folder and ledger.
 
     Args:
-        config: What to search.
+        config: Configuration of the search.
         resume: Whether to go on with the newest study of this name.
-        on_event: Called with every event.
-        inputs: Made from the configuration when None.
+        on_event: Callback that takes every event.
+        inputs: Inputs of the run; read from the configuration when None.
 
     Raises:
         ZtomError: Whatever went wrong, with what to do about it.

@@ -43,7 +43,7 @@ class _Clock:
     """Seconds of this run, by what they went into.
 
     Attributes:
-        started: When the run began, on the monotonic clock.
+        started: Start of the run, in seconds of the monotonic clock.
         fit_s: Seconds that Tune took for all trials.
         start_s: Seconds until the engines were ready.
     """
@@ -83,9 +83,9 @@ def run_search(
     """Run a study, or go on with one.
 
     Args:
-        config: What to search.
+        config: Configuration of the search.
         resume: Whether to go on with the newest study of this name; with none there, one starts.
-        on_event: Called with every event, in the driver's thread.
+        on_event: Callback that takes every event, in the driver's thread.
         inputs: Space, data and engine; read from the configuration when None.
 
     Returns:

@@ -20,9 +20,9 @@ def open_study(
     """The newest study of this name, or a new one.
 
     Args:
-        config: Has the study's name.
-        inputs: Have the digests of chain and data.
-        ledger: Where studies are kept.
+        config: Configuration of the search, with the study's name.
+        inputs: Inputs of the study, with the digests of chain and data.
+        ledger: Ledger that keeps the study.
         resume: Whether to go on with the newest one; with none there, a new one is made.
 
     Raises:
