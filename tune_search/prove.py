@@ -118,7 +118,7 @@ def prove(
         evidence = _evidence(config, prepared, outcome, ledger, proof)
         manifest = staged.seal(evidence)
         new = for_the_record(staged, manifest, action="variant.release", study_id=outcome.study_id)
-        ledger.record_variant(new, partial(staged.place, manifest))
+        ledger.variants.record(new, partial(staged.place, manifest))
     if gated is not None:
         gated.record(ledger, before.runs, after.runs, manifest.digest)
     return _released(config, proof, manifest)
@@ -286,7 +286,7 @@ def _evidence(
         verdict=proof.verdict.model_dump(mode="json"),
         gate=None if proof.gate is None else proof.gate.model_dump(mode="json"),
         insisted=not proof.holds,
-        versions=dict(ledger.study(outcome.study_id).versions),
+        versions=dict(ledger.studies.get(outcome.study_id).versions),
     )
 
 

@@ -26,14 +26,14 @@ def open_study(config: SearchConfig, work: Work, ledger: Ledger, *, resume: bool
     Raises:
         SearchError: The study to go on with was made from something else.
     """
-    found = ledger.latest_study(config.name) if resume else None
+    found = ledger.studies.latest(config.name) if resume else None
     if found is not None:
         _check_same(config, work, found)
-        ledger.set_status(found.id, StudyStatus.RUNNING)
+        ledger.studies.set_status(found.id, StudyStatus.RUNNING)
         return found
     if resume:
         logger.info("no study called %s to go on with: starting one", config.name)
-    return ledger.create_study(
+    return ledger.studies.create(
         NewStudy(
             name=config.name,
             # an address of a ledger may hold a password

@@ -76,7 +76,7 @@ def blend_command(
         ) as staged:
             manifest = staged.seal()
             new = for_the_record(staged, manifest, action="variant.blend")
-            entry = ledger.record_variant(new, partial(staged.place, manifest))
+            entry = ledger.variants.record(new, partial(staged.place, manifest))
     for name, factor in zip(chain.names, staged.recipe.factors, strict=True):
         console.print(f"{factor:+.6g}  {name}", markup=False, highlight=False)
     for line in _precision(staged.precision):

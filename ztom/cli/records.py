@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,9 +35,10 @@ def open_existing(address: str) -> Ledger:
 def log_command(address: str, *, as_json: bool) -> None:
     """List studies, variants and the audit chain."""
     with open_existing(address) as ledger:
-        studies, variants, releases = ledger.studies(), ledger.variants(), ledger.releases()
-        verdicts = {study.id: ledger.verdict(study.id) or {} for study in studies}
-        entries = list(ledger.audit_entries())
+        studies, variants = ledger.studies.all(), ledger.variants.all()
+        releases = ledger.variants.published()
+        verdicts = {study.id: ledger.studies.proof(study.id) or {} for study in studies}
+        entries = list(ledger.audit.entries())
     if as_json:
         for kind, records in (
             ("study", studies),
@@ -83,9 +84,9 @@ def verify_command(address: str, *, head: Path | None, public_key: str | None) -
     if signed is not None:
         signed.check(public_key)
     with open_existing(address) as ledger:
-        entries = list(ledger.audit_entries())
+        entries = list(ledger.audit.entries())
         rows = check_entries(entries, signed)
-        problems = list(_reconcile(ledger.variants(), entries))
+        problems = list(_reconcile(ledger.variants.all(), entries))
         problems += _missing_uploads(ledger.files.managed_addresses())
     end = "" if signed is None else f", row {signed.sequence} is the one that was signed"
     console.print(f"{rows} rows follow from each other{end}", highlight=False)
@@ -132,8 +133,8 @@ def _missing_uploads(addresses: frozenset[str]) -> Iterator[str]:
 def sign_command(address: str, *, output: Path, key: Path) -> None:
     """Sign the end of the chain into a file."""
     with open_existing(address) as ledger:
-        ledger.check_audit()
-        head = ledger.sign_audit(signing_key(key), time=datetime.now(UTC).isoformat())
+        ledger.audit.check()
+        head = ledger.audit.sign(signing_key(key), time=datetime.now(UTC).isoformat())
     output.write_text(head.model_dump_json(indent=1) + "\n", encoding="utf-8")
     Console().print(
         f"row {head.sequence} signed into {output}; public key {head.public_key}",
@@ -149,8 +150,8 @@ def show_command(variant: str, address: str, *, bom: bool) -> None:
     if Path(variant).is_dir():
         digest = read_manifest(Path(variant)).digest
     with open_existing(address) as ledger:
-        found = [record for record in ledger.variants() if record.digest.startswith(digest)]
-        entries = [e for e in ledger.audit_entries() if (e.event.after or "").startswith(digest)]
+        found = ledger.variants.all(starting_with=digest)
+        entries = [e for e in ledger.audit.entries() if (e.event.after or "").startswith(digest)]
     if not found or not digest:
         raise LedgerError("no such variant is on record", got=variant)
     if len({record.digest for record in found}) > 1:
@@ -163,7 +164,7 @@ def show_command(variant: str, address: str, *, bom: bool) -> None:
     print(json.dumps(document, indent=1))
 
 
-def _answer(found: list[VariantRecord], entries: list[AuditEntry]) -> dict[str, Any]:
+def _answer(found: Sequence[VariantRecord], entries: list[AuditEntry]) -> dict[str, Any]:
     """Checkpoints, factors, data, error, who, when, verdict, and how to derive the bytes again."""
     record = found[0]
     recipe: Any = record.recipe
