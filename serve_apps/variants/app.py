@@ -94,7 +94,9 @@ class HoldsVariant(AnswersCalls):
 
     _replica: VariantReplica
 
-    async def __init__(self, args: VariantArgs, on_gpu: bool) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, args: VariantArgs, on_gpu: bool
+    ) -> None:
         self._args = args
         self._replica = await VariantReplica.start(args, on_gpu=on_gpu)
 
@@ -191,7 +193,9 @@ class SharedBase(AnswersCalls):
 
     _replica: SharedReplica
 
-    async def __init__(self, args: BaseArgs, on_gpu: bool) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, args: BaseArgs, on_gpu: bool
+    ) -> None:
         self._replica = await SharedReplica.start(args, on_gpu=on_gpu)
 
     async def load(self, digest: str, folder: str, name: str | None) -> None:

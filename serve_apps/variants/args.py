@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ztom.errors import ConfigError
+from ztom.io.problems import check_model
 from ztom.rollout.options import ServingArgs
 
 #: Of the one deployment in each application.
@@ -103,11 +103,4 @@ def check_options(model: type[Args], values: Mapping[str, object], wrong: str) -
     Raises:
         ConfigError: Says ``wrong``, and names every option that is.
     """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in issue['loc']) or 'options'}: {issue['msg']}"
-            for issue in error.errors(include_url=False, include_input=False)
-        )
-        raise ConfigError(wrong, got=problems) from error
+    return check_model(model, dict(values), wrong=wrong, whole="options")

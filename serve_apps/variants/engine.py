@@ -398,7 +398,7 @@ class VariantEngine:
 def _load_keeper(load: EngineLoad) -> type[StatLoggerBase]:
     """A statistics logger, vLLM's own hook, that keeps ``load`` up to date."""
 
-    class LoadKeeper(StatLoggerBase):
+    class LoadKeeper(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed
         def __init__(self, vllm_config: object, engine_index: int = 0) -> None:
             pass
 
@@ -422,7 +422,7 @@ def _load_keeper(load: EngineLoad) -> type[StatLoggerBase]:
     return LoadKeeper
 
 
-class _OneModel(OpenAIServingModels):
+class _OneModel(OpenAIServingModels):  # type: ignore[misc]  # vLLM is not typed
     """vLLM's list of models for one face. Requests name nothing but the adapter, if it is one."""
 
     def __init__(

@@ -19,10 +19,10 @@ import requests
 from server_helpers import PASSWORD, InProcessRunner, Server, Stage, serving
 from variant_folders import verdict_of
 
+from cluster.jobs import JobState
 from serve_apps.control_plane.access import Permission
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.limits import LoginLimit
-from serve_apps.control_plane.runner import JobState
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import LOGIN, Tokens, load_keys, rotate
 from serve_apps.server.app import create_app
