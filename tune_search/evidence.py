@@ -45,7 +45,7 @@ def build_evidence(
         verdict=proof.verdict.model_dump(mode="json"),
         gate=None if proof.gate is None else proof.gate.model_dump(mode="json"),
         insisted=not proof.holds,
-        versions=dict(ledger.study(outcome.study_id).versions),
+        versions=dict(ledger.studies.get(outcome.study_id).versions),
     )
 
 

@@ -87,7 +87,7 @@ def prove(
         evidence = build_evidence(config, inputs, outcome, ledger, proof)
         manifest = staged.seal(evidence)
         new = for_the_record(staged, manifest, action="variant.release", study_id=outcome.study_id)
-        ledger.record_variant(new, partial(staged.place, manifest))
+        ledger.variants.record(new, partial(staged.place, manifest))
     if gate is not None:
         gate.record(ledger, before.runs, after.runs, manifest.digest)
     return _published(config, proof, manifest)

@@ -28,14 +28,14 @@ def open_study(
     Raises:
         SearchError: The study to go on with was made from something else.
     """
-    study = ledger.latest_study(config.name) if resume else None
+    study = ledger.studies.latest(config.name) if resume else None
     if study is not None:
         _check_same(config, inputs, study)
-        ledger.set_status(study.id, StudyStatus.RUNNING)
+        ledger.studies.set_status(study.id, StudyStatus.RUNNING)
         return study
     if resume:
         logger.info("no study called %s to go on with: starting one", config.name)
-    return ledger.create_study(
+    return ledger.studies.create(
         NewStudy(
             name=config.name,
             # an address of a ledger may hold a password
