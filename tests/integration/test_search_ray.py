@@ -17,10 +17,10 @@ from fake_search import OPTIMUM, make_config, make_work
 
 from cluster.local import ray_for_search
 from tune_search.study import run_search
-from ztom.engines.fake import FakeEngine
 from ztom.errors import EngineError, LedgerError, SearchError
 from ztom.ledger import Ledger, StudyStatus, TrialKind, TrialStatus
 from ztom.search.events import EnginesReady, Event, StudyEnded, TrialEnded, TrialStarted
+from ztom.testing.fake_engine import FakeEngine
 
 
 @pytest.fixture(scope="module")
