@@ -24,7 +24,7 @@ from serve_apps.control_plane.data import DataCopy, copy_data, copy_suite
 from serve_apps.control_plane.runner import JobState, SearchJob
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import disk
-from serve_apps.control_plane.wire import FORMAT, SearchFields
+from serve_apps.control_plane.wire import SearchFields
 from serve_apps.control_plane.work import ChainSpec
 from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ZtomError
@@ -42,6 +42,8 @@ from ztom.ledger.requests import (
     new_request_id,
 )
 from ztom.scoring.build import SOURCES
+from ztom.wire.fields import FORMAT
+from ztom.wire.searches import SearchProgress
 
 logger = logging.getLogger(__name__)
 
@@ -295,30 +297,18 @@ def answer_of(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def progress_of(request: RequestRecord, ledger: Ledger) -> dict[str, Any]:
+def progress_of(request: RequestRecord, ledger: Ledger) -> SearchProgress:
     """Where a search stands, from its trials."""
     trials = trials_of(request, ledger)
     found = [(t.outcome.error, t.number, t.factors) for t in trials if t.outcome.error is not None]
     error, _, factors = min(found, default=(None, None, None))
-    return {
-        "trials": sum(trial.status is not TrialStatus.RUNNING for trial in trials),
-        "maxEvaluations": request.parameters.get("maxEvaluations"),
-        "bestError": error,
-        "bestFactors": None if factors is None else list(factors),
-    }
-
-
-def trial_document(trial: TrialRecord) -> dict[str, Any]:
-    """A trial, as an event."""
-    return {
-        "number": trial.number,
-        "kind": trial.kind,
-        "status": trial.status,
-        "factors": list(trial.factors),
-        "error": trial.outcome.error,
-        "reason": trial.outcome.reason,
-        "seconds": trial.outcome.seconds.get("total"),
-    }
+    most = request.parameters.get("maxEvaluations")
+    return SearchProgress(
+        trials=sum(trial.status is not TrialStatus.RUNNING for trial in trials),
+        max_evaluations=most if isinstance(most, int) else None,
+        best_error=error,
+        best_factors=factors,
+    )
 
 
 def trials_of(request: RequestRecord, ledger: Ledger) -> tuple[TrialRecord, ...]:

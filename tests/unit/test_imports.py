@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             *("statistics", "pages", "blending", "stimuli", "scoring", "engines", "ledger"),
             "evaluation",
         },
-        "client": {*_GROUND, "checkpoints"},
+        "wire": {"errors", "rollout", "evaluation", "ledger"},
+        "client": {*_GROUND, "checkpoints", "wire"},
         "demo": {*_GROUND, "stimuli"},
     },
     "serve_apps": {
