@@ -52,7 +52,7 @@ def test_finds_the_optimum_and_repeats_itself(local_ray, tmp_path):
 
 
 def test_trials_are_spread_over_several_engines(tmp_path):
-    config = make_config(tmp_path, 7, engine={"name": "fake", "replicas": 2})
+    config = make_config(tmp_path, 7, engine={"replicas": 2})
     events: list[Event] = []
     with ray_for_search(2):
         outcome = run_search(config, work=make_work(tmp_path), on_event=events.append)

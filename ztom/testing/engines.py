@@ -32,7 +32,7 @@ _SHORT = GenerationConfig(max_new_tokens=12)
 
 
 class EngineConformance:
-    """Tests of a fixture ``engine``, an `ztom.engines.protocol.Engine` over two or more transitions.
+    """Tests of a fixture ``engine``, an `ztom.engines.protocol.Engine` over two factors or more.
 
     Attributes:
         prompts: Three or more that the engine takes.
