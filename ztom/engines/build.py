@@ -8,6 +8,7 @@ from ztom.blending.chain import Chain
 from ztom.checkpoints.checkpoint import fetch_folder
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
+from ztom.extras import require_extra
 from ztom.plugins import Group, build_plugin
 from ztom.settings import Settings
 
@@ -41,6 +42,7 @@ def _build(config: EngineConfig, folder: Path, chain: Chain | None) -> Engine:
 
         return TorchEngine(config, folder, chain)
     if config.name == "vllm":
+        require_extra("vllm", extra="gpu", purpose="the engine vllm")
         from ztom.engines.vllm_engine import VllmEngine
 
         return VllmEngine(config, folder, chain)

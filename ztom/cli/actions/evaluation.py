@@ -22,7 +22,7 @@ from ztom.errors import EvaluationError, ZtomError
 from ztom.evaluation.metrics.build import build_metric
 from ztom.evaluation.runs.files import write_run
 from ztom.evaluation.runs.harness import LEFT_OUT, run_suites
-from ztom.evaluation.runs.lm_tasks import TasksRun, run_tasks
+from ztom.evaluation.runs.lm_tasks import TasksRun, require_lm_eval, run_tasks
 from ztom.evaluation.runs.results import ModelRef, SuiteRun
 from ztom.evaluation.suites.discover import FoundSuite, read_suites
 from ztom.evaluation.suites.read import load_suite
@@ -81,6 +81,8 @@ def _evaluate(request: EvalRequest, *, as_json: bool = False) -> int:
     suites = read_suites(request.suites, read=load_suite)
     if not suites and not request.tasks:
         raise EvaluationError("there is nothing to run", fix="Give --suite or --tasks.")
+    if request.tasks:
+        require_lm_eval()
     config = engine_config(request.engine)
     for found in suites:  # what is wrong with a metric shows before a model is loaded
         build_metric(found.suite, import_paths=found.import_paths).close()

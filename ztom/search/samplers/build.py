@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ztom.extras import require_extra
 from ztom.plugins import Group, build_plugin
 from ztom.search.samplers.protocol import BUILT_IN, Sampler, SamplerConfig
 from ztom.search.space import SearchSpace
@@ -23,11 +24,14 @@ def build_sampler(config: SamplerConfig, space: SearchSpace, *, seed: int) -> Sa
     """The sampler that the configuration names.
 
     Raises:
-        ConfigError: The sampler cannot search this space, or one of one's own cannot be had.
+        ConfigError: The sampler cannot search this space, its package is not installed, or one of
+            one's own cannot be had.
     """
     if config.name in ("cobyla", "cobyqa"):
         from ztom.search.samplers.callback import CallbackSampler
 
+        if config.name == "cobyla":
+            require_extra("nlopt", extra="cobyla", purpose="the sampler cobyla")
         return CallbackSampler(config, space)
     if config.name in BUILT_IN:
         from ztom.search.samplers.optuna import OptunaSampler
