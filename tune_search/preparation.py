@@ -81,7 +81,7 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
         engine=EngineFactory(config.engine, chain_config, settings),
         generation=config.inference_config,
         batch_size=config.batch_size,
-        gpus=0 if config.engine.name == "fake" else config.engine.tensor_parallel_size,
+        gpus=config.engine.tensor_parallel_size,
         chain_digest=chain.digest,
         data_digests={entry.name: data_digest(entry.stimuli) for entry in sets},
     )

@@ -42,6 +42,7 @@ from ztom.ledger.requests import (
     RequestStatus,
     new_request_id,
 )
+from ztom.plugins import Group, installed, is_import_path
 from ztom.scoring.build import SOURCES
 from ztom.wire.fields import FORMAT
 from ztom.wire.searches import SearchProgress
@@ -336,16 +337,21 @@ def generation_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
 
 def _check_allowed(fields: SearchFields) -> None:
     """Refuse what would run code of the caller's choice."""
-    own = [term.function for term in fields.error if term.function not in SOURCES]
+    known = {*SOURCES, *installed(Group.ERROR_FUNCTIONS)}
+    own = [term.function for term in fields.error if term.function not in known]
     if own:
         raise HTTPException(
             422,
-            f"{own[0][:100]!r} is no built-in error function ({', '.join(sorted(SOURCES))}); "
+            f"{own[0][:100]!r} is no built-in error function ({', '.join(sorted(known))}); "
             "functions of one's own run from the command line, not over HTTP.",
         )
+    if is_import_path(fields.sampler):
+        raise HTTPException(422, "Over HTTP the sampler is one that is installed, by its name.")
     engine = fields.engine
-    if engine is not None and (engine.name == "fake" or engine.module is not None):
-        raise HTTPException(422, "Over HTTP the engine is vllm or torch, without a module.")
+    if engine is not None and (is_import_path(engine.name) or engine.module is not None):
+        raise HTTPException(
+            422, "Over HTTP the engine is one that is installed, by its name, without a module."
+        )
 
 
 def _copy_all(

@@ -18,10 +18,10 @@ from fake_search import OPTIMUM, make_config, make_inputs
 
 from tune_search.session import ray_for_search
 from tune_search.study import run_search
-from ztom.engines.fake import FakeEngine
 from ztom.errors import EngineError, LedgerError, SearchError
 from ztom.ledger import Ledger, StudyStatus, TrialKind, TrialStatus
 from ztom.search.events import EnginesReady, Event, StudyEnded, TrialEnded, TrialStarted
+from ztom.testing.fake_engine import FakeEngine
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_finds_the_optimum_and_repeats_itself(local_ray, tmp_path):
 
 
 def test_trials_are_spread_over_several_engines(tmp_path):
-    config = make_config(tmp_path, 7, engine={"name": "fake", "replicas": 2})
+    config = make_config(tmp_path, 7, engine={"replicas": 2})
     events: list[Event] = []
     with ray_for_search(2):
         outcome = run_search(config, inputs=make_inputs(tmp_path), on_event=events.append)
