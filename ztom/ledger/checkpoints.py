@@ -89,7 +89,7 @@ class CheckpointRecord:
 
     Attributes:
         digest: Of its content; None until it was looked at.
-        weight_score: See `ztom.blending.scores`; None until computed, and for the chain's first.
+        weight_score: See `ztom.blending.changes`; None until computed, and for the chain's first.
         bias_score: The same for biases.
         message: What is wrong with an invalid file.
     """
