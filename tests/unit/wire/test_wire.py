@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from ztom.ledger.accounts import ApiKeyRecord, Scope, UserRecord
+from ztom.ledger.checkpoints import CheckpointRecord, FileStatus, Part, Storage
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState
-from ztom.ledger.project_files import CheckpointRecord, FileStatus, Part, Storage
 from ztom.ledger.projects import MemberRecord, ProjectRecord, Role
 from ztom.ledger.records import TrialOutcome, TrialRecord, TrialStatus
 from ztom.ledger.requests import RequestKind, RequestRecord, RequestStatus
