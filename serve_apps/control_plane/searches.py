@@ -31,8 +31,8 @@ from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ZtomError
 from ztom.io.files import write_whole
 from ztom.io.yaml import dump_yaml
+from ztom.ledger.checkpoints import NewCheckpoint, Part, Storage
 from ztom.ledger.ledger import Ledger
-from ztom.ledger.project_files import NewCheckpoint, Part, Storage
 from ztom.ledger.projects import ProjectRecord
 from ztom.ledger.records import StudyRecord, TrialRecord, TrialStatus
 from ztom.ledger.requests import (
@@ -316,7 +316,7 @@ def progress_of(request: RequestRecord, ledger: Ledger) -> SearchProgress:
 def trials_of(request: RequestRecord, ledger: Ledger) -> tuple[TrialRecord, ...]:
     """The trials of a search so far."""
     study = _study_of(request, ledger)
-    return () if study is None else ledger.trials(study.id)
+    return () if study is None else ledger.studies.trials(study.id)
 
 
 def generation_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -408,12 +408,12 @@ def _chain_of(request: RequestRecord, services: Services) -> ChainSpec:
 
 def _study_of(request: RequestRecord, ledger: Ledger) -> StudyRecord | None:
     """A search's study is called after its request."""
-    return ledger.latest_study(request.id)
+    return ledger.studies.latest(request.id)
 
 
 def _finished_result(study: StudyRecord | None, ledger: Ledger) -> Mapping[str, Any] | None:
     """The result of a study that was proved, or that ended without anything to prove."""
-    result = None if study is None else ledger.result(study.id)
+    result = None if study is None else ledger.studies.result(study.id)
     if result is None or (result.get("proof") is None and result["stop_reason"] == "interrupted"):
         return None
     return result
