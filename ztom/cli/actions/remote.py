@@ -34,7 +34,7 @@ def connect(server: str | None) -> Client:
 
 def login_command(server: str, username: str, *, stdin: bool) -> None:
     """Log in and keep the token, readable by its owner only."""
-    from ztom.cli.actions.server import read_password
+    from ztom.cli.actions.password import read_password
 
     with Client.login(server, username, read_password(stdin=stdin, twice=False)) as client:
         kept = {**_credentials(), server.rstrip("/"): client.key}
