@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from ztom import __version__
 from ztom.cli.chains import chain_commands
 from ztom.cli.console import print_error
 from ztom.cli.demo import demo_commands
@@ -25,6 +24,7 @@ from ztom.cli.serving import serving_commands
 from ztom.cli.suites import suite
 from ztom.cli.usage import OPTION_ERROR, is_help_request, usage_error
 from ztom.errors import ZtomError
+from ztom.version import __version__
 
 app = typer.Typer(
     name="ztom",

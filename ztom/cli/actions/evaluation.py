@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -19,16 +18,17 @@ from rich.table import Table
 from ztom.cli.console import plain_console, print_document, print_error
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
-from ztom.errors import ConfigError, EvaluationError, ZtomError
+from ztom.errors import EvaluationError, ZtomError
 from ztom.evaluation.metrics.build import build_metric
 from ztom.evaluation.runs.files import write_run
 from ztom.evaluation.runs.harness import LEFT_OUT, run_suites
-from ztom.evaluation.runs.lm_tasks import TasksRun, run_tasks
+from ztom.evaluation.runs.lm_tasks import TasksRun, require_lm_eval, run_tasks
 from ztom.evaluation.runs.results import ModelRef, SuiteRun
 from ztom.evaluation.suites.discover import FoundSuite, read_suites
 from ztom.evaluation.suites.read import load_suite
 from ztom.evaluation.suites.suite import Suite
 from ztom.io.files import write_document
+from ztom.io.problems import check_model
 from ztom.settings import Settings
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def _evaluate(request: EvalRequest, *, as_json: bool = False) -> int:
     suites = read_suites(request.suites, read=load_suite)
     if not suites and not request.tasks:
         raise EvaluationError("there is nothing to run", fix="Give --suite or --tasks.")
+    if request.tasks:
+        require_lm_eval()
     config = engine_config(request.engine)
     for found in suites:  # what is wrong with a metric shows before a model is loaded
         build_metric(found.suite, import_paths=found.import_paths).close()
@@ -120,13 +122,7 @@ def _evaluate(request: EvalRequest, *, as_json: bool = False) -> int:
 
 def engine_config(fields: Mapping[str, object]) -> EngineConfig:
     """The configuration, or an error that names the option."""
-    try:
-        return EngineConfig.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"the engine's {'.'.join(map(str, first['loc']))} is wrong", got=first["msg"]
-        ) from error
+    return check_model(EngineConfig, dict(fields), wrong="the engine's options are wrong")
 
 
 def run_and_write(

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ztom.cli.console import moment, plain_console, print_document, print_row
 from ztom.errors import LedgerError, VariantError
+from ztom.io.files import write_document
 from ztom.ledger.audit import check_entries, read_head, signing_key
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.records import AuditEntry, VariantRecord
@@ -127,7 +128,7 @@ def sign_command(address: str, *, output: Path, key: Path, as_json: bool = False
     with Ledger.open(address) as ledger:
         ledger.check_audit()
         head = ledger.sign_audit(signing_key(key), time=datetime.now(UTC).isoformat())
-    output.write_text(head.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_document(output, head.model_dump_json(indent=1) + "\n")
     if as_json:
         print_document({"path": output.absolute(), "head": head})
         return

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import jinja2
 
-from ztom import __version__
 from ztom.cli.console import plain_console, print_document
 from ztom.cli.gate.request import WHO, GateRequest, System
 from ztom.errors import ConfigError
 from ztom.io.files import write_document
+from ztom.version import __version__
 
 FILES = {
     System.GITHUB: Path(".github/workflows/ztom-gate.yml"),
