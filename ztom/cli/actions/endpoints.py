@@ -19,10 +19,10 @@ from ztom.cli.actions.endpoint_tables import (
 )
 from ztom.cli.actions.remote import connect
 from ztom.cli.console import plain_console, print_document
-from ztom.client import Client
 from ztom.errors import EngineError, EngineTimeoutError
 
 if TYPE_CHECKING:
+    from ztom.client import Client
     from ztom.wire.deployments import DeploymentStatus
     from ztom.wire.endpoints import Endpoint
 
