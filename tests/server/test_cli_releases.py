@@ -177,4 +177,4 @@ def test_as_json_releases_are_what_the_server_answers(admin, ztom, releasing) ->
     assert (watched.status, watched.err) == (0, "")
     looks = [json.loads(line) for line in watched.out.splitlines()]
     assert {look["id"] for look in looks} == {listed["id"]}
-    assert looks[-1].status == "promoted"
+    assert looks[-1]["status"] == "promoted"
