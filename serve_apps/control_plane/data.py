@@ -75,8 +75,7 @@ def copy_data(
             got=", ".join(sorted(suffixes)),
             expected=".jsonl",
         )
-    suffix = data_suffix(references[0])
-    path = folder / f"{name}{suffix}"
+    path = copy_path(references, folder, name)
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as out:
         for reference in references:
@@ -99,6 +98,11 @@ def copy_data(
         out.flush()
         os.fsync(out.fileno())
     return DataCopy(path, digest.hexdigest(), size)
+
+
+def copy_path(references: Sequence[str], folder: Path, name: str) -> Path:
+    """Where `copy_data` puts its copy."""
+    return folder / f"{name}{data_suffix(references[0])}"
 
 
 def copy_suite(reference: str, folder: Path, *, settings: Settings) -> Path:

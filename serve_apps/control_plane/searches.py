@@ -10,25 +10,24 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-from starlette.exceptions import HTTPException
-
-from serve_apps.control_plane.chains import chain_of, spec
+from serve_apps.control_plane.chains import chain_config, chain_of, spec
 from serve_apps.control_plane.data import DataCopy, copy_data, copy_suite
 from serve_apps.control_plane.runner import JobState, SearchJob
+from serve_apps.control_plane.search_config import (
+    data_references,
+    generation_options,
+    search_config,
+)
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import disk
 from serve_apps.control_plane.wire import FORMAT, SearchFields
 from serve_apps.control_plane.work import ChainSpec
-from ztom.engines.protocol import GenerationConfig
-from ztom.errors import ZtomError
+from ztom.errors import SearchError, ZtomError
 from ztom.io.files import write_whole
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.project_files import NewCheckpoint, Part, Storage
@@ -41,12 +40,16 @@ from ztom.ledger.requests import (
     RequestStatus,
     new_request_id,
 )
-from ztom.scoring.build import SOURCES
+from ztom.search.config_files import dump_config
+from ztom.search.data import read_search_data
+from ztom.search.result import Proof, SearchResult, read_result
 
 logger = logging.getLogger(__name__)
 
 CONFIG = "search.yaml"
-SUITES = "suites"
+#: Data up to this size is read and split before the search is queued; more than that only in its
+#: own process, so that it does not take the server's memory.
+_READ_AT_ONCE_BYTES = 64 * 2**20
 
 
 class Step(StrEnum):
@@ -104,25 +107,29 @@ def create_search(
 
     Raises:
         HTTPException: The project has no chain, or the call asks for what it may not.
-        ZtomError: A data set cannot be read.
+        ZtomError: What is wrong with the search; a data set cannot be read or used.
     """
-    chain = chain_of(project, services)
-    _check_allowed(fields)
-    generation, warnings = generation_options(fields.inference_config_json)
+    chain_of(project, services)
+    _, warnings = generation_options(fields.inference_config_json)
     request_id = new_request_id()
+    config = search_config(
+        fields,
+        request_id=request_id,
+        chain=chain_config(project.chain),
+        folder=services.store.requests / request_id,
+        engine=services.config.engine,
+        ledger=services.config.ledger_address,
+    )
     folder = services.store.request_folder(request_id)
     try:
         with disk():
             data = _copy_all(fields, folder, project.id, services)
-            suites = [
-                copy_suite(reference, folder / SUITES / str(number), settings=services.pointers)
-                for number, reference in enumerate(fields.suite_paths)
-            ]
-            document = _document(
-                fields, chain, project, data, suites, generation, request_id, services
-            )
+            for reference, copy in zip(fields.suite_paths, config.suites, strict=True):
+                copy_suite(reference, copy, settings=services.pointers)
+            if sum(copy.nbytes for copy in data.values()) <= _READ_AT_ONCE_BYTES:
+                read_search_data(config)
             # the ledger's address may hold a password
-            write_whole(folder / CONFIG, yaml.safe_dump(document), private=True)
+            write_whole(folder / CONFIG, dump_config(config), private=True)
         for name, copy in data.items():
             services.ledger.projects.record_data(
                 project.id, name, digest=copy.digest, nbytes=copy.nbytes
@@ -132,9 +139,9 @@ def create_search(
             user_id,
             project.id,
             {
-                "scalingFactorLimit": fields.scaling_factor_limit,
-                "maxEvaluations": fields.max_evaluations,
-                "error": [term.function for term in fields.error],
+                "scalingFactorLimit": config.scaling_factor_limit,
+                "maxEvaluations": config.budget.evaluations,
+                "error": [term.function for term in config.error],
                 "checkpoints": [file.id for file in project.chain],
             },
         )
@@ -145,41 +152,13 @@ def create_search(
         raise
 
 
-def _document(
-    fields: SearchFields,
-    chain: ChainSpec,
-    project: ProjectRecord,
-    data: Mapping[str, DataCopy],
-    suites: Sequence[Path],
-    generation: Mapping[str, Any],
-    request_id: str,
-    services: Services,
-) -> dict[str, Any]:
-    """The file that the search runs on."""
-    engine = fields.engine or services.config.engine
-    checkpoints = [
-        {"reference": reference, "tag": file.tag or file.file_name}
-        | ({} if pin is None else {"sha256": pin})
-        for reference, pin, file in zip(chain.references, chain.pins, project.chain, strict=True)
-    ]
+def _copy_all(
+    fields: SearchFields, folder: Path, project_id: str, services: Services
+) -> dict[str, DataCopy]:
+    uploads = services.store.data_folder(project_id)
     return {
-        "name": request_id,
-        "chain": {"checkpoints": checkpoints},
-        **{name: str(copy.path) for name, copy in data.items()},
-        "labels": list(fields.labels),
-        "error": [term.model_dump(mode="json", exclude_unset=True) for term in fields.error],
-        "scaling_factor_limit": fields.scaling_factor_limit,
-        "batch_size": fields.batch_size,
-        "inference_config": dict(generation),
-        "detailed_output": bool(fields.detailed_output),
-        "sampler": fields.sampler,
-        "budget": {"evaluations": fields.max_evaluations},
-        "engine": engine.model_dump(mode="json"),
-        "seed": fields.seed,
-        "suites": [str(suite) for suite in suites],
-        "insist": fields.insist,
-        "output": str(services.store.requests / request_id / "run"),
-        "ledger": services.config.ledger_address,
+        name: copy_data(paths, folder, name, settings=services.pointers, uploads=uploads)
+        for name, paths in data_references(fields).items()
     }
 
 
@@ -196,9 +175,13 @@ def advance(services: Services) -> None:
 
 def _advance(request: RequestRecord, services: Services, *, others_running: bool) -> int:
     """Do what is due for one; returns how many more run."""
-    study = _study_of(request, services.ledger)
     state, message = (None, "") if request.job is None else services.runner.state(request.job)
     explanation = _explanation(request, services)
+    result = None
+    try:
+        result = _finished_result(_study_of(request, services.ledger), services.ledger)
+    except SearchError as error:
+        explanation = str(error)
     step = next_step(
         Situation(
             status=request.status,
@@ -206,15 +189,15 @@ def _advance(request: RequestRecord, services: Services, *, others_running: bool
             attempts=request.attempts,
             most_attempts=services.config.search_attempts,
             others_running=others_running,
-            has_result=_finished_result(study, services.ledger) is not None,
+            has_result=result is not None,
             explained=explanation is not None,
         )
     )
     if step is Step.START:
         _start(request, services)
         return int(request.status is RequestStatus.QUEUED)
-    if step is Step.FINISH:
-        finish(request, services)
+    if step is Step.FINISH and result is not None:
+        finish(request, result, services)
     elif step is Step.FAIL:
         lost = f"ended without a result after {request.attempts} attempts. {message}"[:2000]
         reason = explanation or lost
@@ -239,59 +222,59 @@ def _stop(job: str, services: Services) -> None:
         logger.error("job %s, which is not wanted, was not stopped: %s", job, error)
 
 
-def finish(request: RequestRecord, services: Services) -> RequestRecord:
+def finish(request: RequestRecord, result: SearchResult, services: Services) -> RequestRecord:
     """Write down what came of a search, and add the mastered checkpoint to the project."""
-    study = _study_of(request, services.ledger)
-    result = _finished_result(study, services.ledger)
-    if study is None or result is None:
-        return request
-    proof: Mapping[str, Any] = result.get("proof") or {}
-    variant = proof.get("variant")
-    checkpoint = None
-    if variant is not None:
-        checkpoint = NewCheckpoint(
-            file_name=f"mastered-{request.id[:8]}",
-            format=FORMAT,
-            storage=Storage.MANAGED,
-            address=variant,
-            part=Part.MASTERED,
-            tag="mastered",
-            nbytes=sum(p.stat().st_size for p in Path(variant).iterdir() if p.is_file()),
-            content=proof.get("variant_digest"),
-        )
-    services.ledger.requests.set_study(request.id, study.id)
+    services.ledger.requests.set_study(request.id, result.study_id)
     return services.ledger.requests.finish(
         request.id,
         result=answer_of(result),
         artifact=str(services.store.requests / request.id / "run" / "result.json"),
-        checkpoint=checkpoint,
+        checkpoint=_mastered(request, result.proof),
         actor=f"user:{request.user_id}",
     )
 
 
-def answer_of(result: Mapping[str, Any]) -> dict[str, Any]:
+def _mastered(request: RequestRecord, proof: Proof | None) -> NewCheckpoint | None:
+    """The variant that the search published, as a file of the project."""
+    if proof is None or proof.variant is None:
+        return None
+    return NewCheckpoint(
+        file_name=f"mastered-{request.id[:8]}",
+        format=FORMAT,
+        storage=Storage.MANAGED,
+        address=proof.variant,
+        part=Part.MASTERED,
+        tag="mastered",
+        nbytes=sum(p.stat().st_size for p in Path(proof.variant).iterdir() if p.is_file()),
+        content=proof.variant_digest,
+    )
+
+
+def answer_of(result: SearchResult) -> dict[str, Any]:
     """The original's four fields, and what the holdout said."""
-    proof: Mapping[str, Any] = result.get("proof") or {}
+    proof = result.proof
     return {
-        "trained_model_error": result["trained_model_error"],
-        "optimized_model_error": result["optimized_model_error"],
-        "optimized_scaling_factors": list(result["optimized_scaling_factors"]),
-        "number_of_inferences": result["number_of_inferences"],
-        "verdict": proof["verdict"]["outcome"] if proof else None,
-        "noise_floor": result.get("noise_floor"),
-        "stop_reason": result.get("stop_reason"),
-        "holdout": None
-        if not proof
-        else {
-            "trained_model_error": proof["trained_model_error"],
-            "optimized_model_error": proof["optimized_model_error"],
-            "verdict": proof["verdict"],
-            "gate": proof.get("gate"),
-            "insisted": proof.get("insisted", False),
-            "realised_step": proof.get("realised"),
-            "warnings": list(proof.get("warnings", ())),
-        },
-        "variant_digest": proof.get("variant_digest"),
+        "trained_model_error": result.trained_model_error,
+        "optimized_model_error": result.optimized_model_error,
+        "optimized_scaling_factors": list(result.optimized_scaling_factors),
+        "number_of_inferences": result.number_of_inferences,
+        "verdict": None if proof is None else str(proof.verdict.outcome),
+        "noise_floor": result.noise_floor,
+        "stop_reason": result.stop_reason,
+        "holdout": None if proof is None else _holdout_of(proof),
+        "variant_digest": None if proof is None else proof.variant_digest,
+    }
+
+
+def _holdout_of(proof: Proof) -> dict[str, Any]:
+    return {
+        "trained_model_error": proof.trained_model_error,
+        "optimized_model_error": proof.optimized_model_error,
+        "verdict": proof.verdict.model_dump(mode="json"),
+        "gate": None if proof.gate is None else proof.gate.model_dump(mode="json"),
+        "insisted": proof.insisted,
+        "realised_step": proof.realised,
+        "warnings": list(proof.warnings),
     }
 
 
@@ -325,53 +308,6 @@ def trials_of(request: RequestRecord, ledger: Ledger) -> tuple[TrialRecord, ...]
     """The trials of a search so far."""
     study = _study_of(request, ledger)
     return () if study is None else ledger.trials(study.id)
-
-
-def generation_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What the engine understands of the original's ``inferenceConfigJson``, and what was left."""
-    known = {name: value for name, value in given.items() if name in GenerationConfig.model_fields}
-    left = [
-        f"inferenceConfigJson: {name[:60]!r} is not known and was ignored"
-        for name in given
-        if name not in known
-    ]
-    try:
-        checked = GenerationConfig.model_validate(known)
-    except ValidationError as error:
-        issues = [f"{'.'.join(map(str, i['loc']))}: {i['msg']}" for i in error.errors()]
-        raise HTTPException(422, f"inferenceConfigJson is wrong: {'; '.join(issues)}") from None
-    return checked.model_dump(mode="json"), left
-
-
-def _check_allowed(fields: SearchFields) -> None:
-    """Refuse what would run code of the caller's choice."""
-    own = [term.function for term in fields.error if term.function not in SOURCES]
-    if own:
-        raise HTTPException(
-            422,
-            f"{own[0][:100]!r} is no built-in error function ({', '.join(sorted(SOURCES))}); "
-            "functions of one's own run from the command line, not over HTTP.",
-        )
-    engine = fields.engine
-    if engine is not None and (engine.name == "fake" or engine.module is not None):
-        raise HTTPException(422, "Over HTTP the engine is vllm or torch, without a module.")
-
-
-def _copy_all(
-    fields: SearchFields, folder: Path, project_id: str, services: Services
-) -> dict[str, DataCopy]:
-    uploads = services.store.data_folder(project_id)
-    wanted: dict[str, Sequence[str]] = {"stimuli": fields.stimulus_paths}
-    single = {
-        "expected_outputs": fields.expected_output_path,
-        "holdout": fields.holdout_path,
-        "holdout_expected_outputs": fields.holdout_expected_output_path,
-    }
-    wanted |= {name: (path,) for name, path in single.items() if path is not None}
-    return {
-        name: copy_data(paths, folder, name, settings=services.pointers, uploads=uploads)
-        for name, paths in wanted.items()
-    }
 
 
 def _start(request: RequestRecord, services: Services) -> None:
@@ -414,12 +350,17 @@ def _study_of(request: RequestRecord, ledger: Ledger) -> StudyRecord | None:
     return ledger.latest_study(request.id)
 
 
-def _finished_result(study: StudyRecord | None, ledger: Ledger) -> Mapping[str, Any] | None:
-    """The result of a study that was proved, or that ended without anything to prove."""
-    result = None if study is None else ledger.result(study.id)
-    if result is None or (result.get("proof") is None and result["stop_reason"] == "interrupted"):
+def _finished_result(study: StudyRecord | None, ledger: Ledger) -> SearchResult | None:
+    """The result of a study that was proved, or that ended without anything to prove.
+
+    Raises:
+        SearchError: What is on record is no result of a search.
+    """
+    content = None if study is None else ledger.result(study.id)
+    if study is None or content is None:
         return None
-    return result
+    result = read_result(content, source=f"the result of study {study.id}")
+    return None if result.proof is None and result.stop_reason == "interrupted" else result
 
 
 def _explanation(request: RequestRecord, services: Services) -> str | None:

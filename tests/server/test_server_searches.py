@@ -13,6 +13,7 @@ import pytest
 import requests
 import yaml
 from gate_repository import make_locked
+from search_results import make_proof, make_result
 from server_helpers import Server, serving, tar_of
 from toys import make_plain_chain
 from variant_folders import wait_for
@@ -334,24 +335,13 @@ def test_a_result_that_nobody_waited_for_is_written_down_once(server, ada, body)
     (variant / "config.json").write_text("{}")
     with Ledger.open(server.services.config.ledger_address) as ledger:
         study = ledger.create_study(NewStudy(request, {}, "c", "h", {}, 0)).id
-        proof = {
-            "trained_model_error": 2.0,
-            "optimized_model_error": 1.5,
-            "verdict": {"outcome": "improved"},
-            "variant": str(variant),
-            "variant_digest": "d" * 64,
-        }
-        ledger.save_result(
-            study,
-            {
-                "trained_model_error": 2.1,
-                "optimized_model_error": 1.4,
-                "optimized_scaling_factors": [0.1, 0.2],
-                "number_of_inferences": 9,
-                "stop_reason": "budget",
-                "proof": proof,
-            },
+        proof = make_proof().model_copy(
+            update={"variant": str(variant), "variant_digest": "d" * 64}
         )
+        result = make_result(
+            study_id=study, factors=2, optimized_scaling_factors=(0.1, 0.2), proof=proof
+        )
+        ledger.save_result(study, result.model_dump(mode="json"))
     server.runner.states[server.runner.submitted[0].id] = JobState.SUCCEEDED
     for _ in range(3):
         advance(server.services)
@@ -359,11 +349,69 @@ def test_a_result_that_nobody_waited_for_is_written_down_once(server, ada, body)
     assert [file["part"] for file in project["fileList"]].count("MASTERED") == 1
     found = ada.get(f"{server.url}/v1/searches/{request}", timeout=30).json()
     assert found["result"]["optimized_scaling_factors"] == [0.1, 0.2]
-    assert found["result"]["holdout"]["verdict"] == {"outcome": "improved"}
+    assert found["result"]["holdout"]["verdict"] == proof.verdict.model_dump(mode="json")
+    assert found["result"]["verdict"] == "improved"
+    assert found["result"]["variant_digest"] == "d" * 64
     again = started(server, ada, body)  # the mastered one is no part of the chain
     advance(server.services)
     config = load_config(server.services.store.requests / again / "search.yaml", [])
     assert len(config.chain.checkpoints) == 3
+
+
+def test_a_result_that_cannot_be_read_ends_the_search(server, ada, body) -> None:
+    request = started(server, ada, body)
+    advance(server.services)
+    with Ledger.open(server.services.config.ledger_address) as ledger:
+        study = ledger.create_study(NewStudy(request, {}, "c", "h", {}, 0)).id
+        ledger.save_result(study, {"trained_model_error": "of a later version"})
+    server.runner.states[server.runner.submitted[0].id] = JobState.SUCCEEDED
+    advance(server.services)
+    ended = server.services.ledger.requests.get(request)
+    assert ended.status is RequestStatus.FAILED
+    assert f"the result of study {study} cannot be read" in str(ended.reason)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"error": "rouge_x"}, "Did you mean rouge_l?"),
+        ({"error": "no function"}, "unknown error function"),
+        ({"error": {"function": "rouge_l", "device": "cuda"}}, "does not take device"),
+        ({"error": {"function": "cross_entropy", "source": "labels"}}, "none are given"),
+        ({"error": "accuracy", "labels": ["a", "a"]}, "a class label is given twice"),
+        ({"sampler": "bayes"}, "Input should be 'gp'"),
+        ({"scalingFactorLimit": 0}, "greater than 0"),
+        ({"maxEvaluations": 10_001}, "less than or equal to 10000"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"inferenceConfigJson": {"temperature": -1}}, "inferenceConfigJson is wrong"),
+        ({"holdoutExpectedOutputPath": "ROOTS/e.txt"}, "without holdout"),
+        ({"expectedOutputPath": "ROOTS/short.txt"}, "got 2 expected outputs, expected 3"),
+        ({"expectedOutputPath": None}, "expected"),
+        ({"stimulusPaths": ["ROOTS/one.jsonl"], "expectedOutputPath": None}, "one side empty"),
+        (
+            {
+                "stimulusPaths": ["ROOTS/one.jsonl"],
+                "expectedOutputPath": None,
+                "holdoutPath": "ROOTS/one.jsonl",
+            },
+            "1 of 1 holdout stimuli are in the search set",
+        ),
+        ({"engine": {"name": "torch", "module": "os:system"}}, "without a module"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_there_is_a_search(
+    server, ada, body, tmp_path, changes, reason
+) -> None:
+    roots = tmp_path / "roots"
+    (roots / "one.jsonl").write_text('{"prompt": "a", "expected": "b"}\n')
+    (roots / "short.txt").write_text("x\ny\n")
+    changes = json.loads(json.dumps(changes).replace("ROOTS", str(roots)))
+    answer = ada.post(f"{server.url}/v1/searches", json={**body, **changes}, timeout=30)
+    assert answer.status_code == 422, answer.text
+    assert reason in answer.text
+    assert str(server.services.config.data) not in answer.text
+    assert server.services.ledger.requests.open() == ()
+    assert list(server.services.store.requests.iterdir()) == []
 
 
 def test_leftovers_of_a_killed_server(server: Server, tmp_path: Path) -> None:

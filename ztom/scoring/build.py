@@ -119,27 +119,59 @@ def build_error(spec: ErrorSpec, *, labels: Sequence[str] = ()) -> ErrorFunction
         ConfigError: Unknown name, an option that does not apply, or a function that cannot be
             imported.
     """
-    if isinstance(spec, (str, ErrorTerm)):
-        spec = [spec]
-    terms = [ErrorTerm(function=term) if isinstance(term, str) else term for term in spec]
-    if not terms:
-        raise ConfigError("no error function is named", expected="at least one")
-    if len(set(labels)) != len(labels):
-        raise ConfigError("a class label is given twice", got=len(labels), expected="all different")
+    terms = _terms_of(spec)
+    check_error(terms, labels=labels)
     parts = tuple(_build_term(term, tuple(labels)) for term in terms)
     if len(terms) == 1 and terms[0].weight == 1.0:
         return parts[0]
     return WeightedError(parts, tuple(term.weight for term in terms))
 
 
-def _build_term(term: ErrorTerm, labels: tuple[str, ...]) -> ErrorFunction:
-    if _USERS_OWN.fullmatch(term.function):
-        return _build_users_own(term)
+def check_error(spec: ErrorSpec, *, labels: Sequence[str] = ()) -> None:
+    """Check all of an error function that can be checked without importing anything.
+
+    Args:
+        spec: A name, a term, or a list of them to be summed.
+        labels: The class labels, where the task has them.
+
+    Raises:
+        ConfigError: Unknown name, an option that does not apply, or labels that do not fit.
+    """
+    terms = _terms_of(spec)
+    if not terms:
+        raise ConfigError("no error function is named", expected="at least one")
+    if len(set(labels)) != len(labels):
+        raise ConfigError("a class label is given twice", got=len(labels), expected="all different")
+    for term in terms:
+        _check_term(term, tuple(labels))
+
+
+def _terms_of(spec: ErrorSpec) -> list[ErrorTerm]:
+    if isinstance(spec, (str, ErrorTerm)):
+        spec = [spec]
+    return [ErrorTerm(function=term) if isinstance(term, str) else term for term in spec]
+
+
+def _check_term(term: ErrorTerm, labels: tuple[str, ...]) -> None:
+    if is_users_own(term.function):
+        _refuse(term, {"source", "device"})
+        return
     if term.function not in SOURCES:
         raise _unknown(term.function)
     _refuse(term, {"deadline_s", "memory_gib", "pass_environment"})
     if term.function != "sentence_similarity":
         _refuse(term, {"device"})
+    _source(term, labels)
+
+
+def is_users_own(function: str) -> bool:
+    """Whether a name is that of a user's own function, ``package.module:function``."""
+    return _USERS_OWN.fullmatch(function) is not None
+
+
+def _build_term(term: ErrorTerm, labels: tuple[str, ...]) -> ErrorFunction:
+    if is_users_own(term.function):
+        return _build_users_own(term)
     return _BUILDERS[term.function](term, _source(term, labels), labels)
 
 
@@ -160,7 +192,6 @@ def _source(term: ErrorTerm, labels: tuple[str, ...]) -> Source:
 
 
 def _build_users_own(term: ErrorTerm) -> ErrorFunction:
-    _refuse(term, {"source", "device"})
     function = UserFunction(
         term.function,
         deadline_s=term.deadline_s,

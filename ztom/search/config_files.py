@@ -1,4 +1,4 @@
-"""Reading a search's configuration from YAML, with overrides and with errors that help.
+"""A search's configuration in YAML: read, with overrides and with errors that help, and written.
 
 ``python -m tune_search search.yaml --set budget.evaluations=20`` reads a file and overrides single
 keys. Relative paths in the file, and in overrides of it, are taken from the file's own folder.
@@ -75,11 +75,31 @@ def parse_config(
     try:
         config = SearchConfig.model_validate(dict(content), context={"folder": folder})
     except ValidationError as error:
-        problems = [_problem(entry) for entry in error.errors()]
-        raise ConfigError(f"{source} is wrong: {'; '.join(problems)}") from error
+        raise config_error(error, source) from error
     if folder is not None and isinstance(config.chain, ChainConfig):
         config = config.model_copy(update={"chain": anchored(config.chain, folder)})
     return config
+
+
+def config_error(error: ValidationError, source: str) -> ConfigError:
+    """What is wrong with a configuration, in one sentence that names every key.
+
+    Args:
+        error: Of `SearchConfig`.
+        source: What was wrong: a file, or whatever the configuration was made of.
+    """
+    problems = [_problem(entry) for entry in error.errors()]
+    return ConfigError(f"{source} is wrong: {'; '.join(problems)}")
+
+
+def dump_config(config: SearchConfig) -> str:
+    """YAML that `load_config` reads back as the same configuration.
+
+    Only what was set is written, so that what excludes each other stays readable. Paths have to be
+    absolute: relative ones would be taken from the folder of the file.
+    """
+    content = config.model_dump(mode="json", exclude_unset=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ztom.errors import SearchError
 from ztom.evaluation.gate.verdict import Outcome as GateOutcome
 from ztom.ledger import TrialRecord
 from ztom.scoring.build import ErrorTerm
 from ztom.scoring.proof import Outcome, Verdict
 from ztom.search.outcome import SearchOutcome
+
+#: What results that were written before a field existed have in it.
+UNKNOWN = "unknown"
 
 
 class TrialEntry(BaseModel):
@@ -176,9 +181,11 @@ class SearchResult(BaseModel):
     Attributes:
         name: Of the study.
         factor_bounds: Lower and upper bound of each factor.
-        error: The terms of the error function that was made small, and their weights.
-        sampler: What proposed the factors.
-        dtype: What the search evaluated in, and the variant is deployed in.
+        error: The terms of the error function that was made small, and their weights; the first
+            results did not name them.
+        sampler: What proposed the factors; `UNKNOWN` in the first results.
+        dtype: What the search evaluated in, and the variant is deployed in; `UNKNOWN` in the first
+            results.
         seed: Everything random was drawn from it.
         versions: Of the libraries that took part.
         chain_digest: Identifies the chain.
@@ -205,14 +212,36 @@ class SearchResult(BaseModel):
     seconds: dict[str, float]
     sensitivity: tuple[SensitivityEntry, ...]
     trials: tuple[TrialEntry, ...]
-    error: tuple[ErrorTerm, ...]
-    sampler: str
-    dtype: str
+    error: tuple[ErrorTerm, ...] = ()
+    sampler: str = UNKNOWN
+    dtype: str = UNKNOWN
     seed: int
     versions: dict[str, str]
     chain_digest: str
     data_digests: dict[str, str]
     proof: Proof | None = None
+
+
+def read_result(content: Mapping[str, object], *, source: str) -> SearchResult:
+    """A result that was written down.
+
+    Args:
+        content: Keys and values, as in ``result.json`` and in the ledger.
+        source: Where they stood, for the error message.
+
+    Raises:
+        SearchError: They are no result.
+    """
+    try:
+        return SearchResult.model_validate(content)
+    except ValidationError as error:
+        keys = sorted({".".join(map(str, entry["loc"])) for entry in error.errors()})
+        raise SearchError(
+            f"{source} cannot be read",
+            got=f"wrong or missing: {', '.join(keys[:5])}",
+            expected="what this version of ztom writes, or an earlier one",
+            fix="It may be from a later version: read it with that one.",
+        ) from None
 
 
 def search_fields(outcome: SearchOutcome) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ztom.search.samplers.protocol import Sampler, SamplerConfig
+from ztom.search.samplers.protocol import Sampler, SamplerConfig, check_dimensions
 from ztom.search.space import SearchSpace
 
 
@@ -24,6 +24,7 @@ def build_sampler(config: SamplerConfig, space: SearchSpace, *, seed: int) -> Sa
     Raises:
         ConfigError: The sampler cannot search this space.
     """
+    check_dimensions(config, space.dimensions)
     if config.name in ("cobyla", "cobyqa"):
         from ztom.search.samplers.callback import CallbackSampler
 

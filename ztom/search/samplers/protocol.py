@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ztom.errors import ConfigError
 from ztom.search.space import Factors
 
 SamplerName = Literal["gp", "cobyqa", "cobyla", "cmaes", "tpe", "random"]
@@ -33,6 +34,18 @@ class SamplerConfig(BaseModel):
     startup: int | None = Field(default=None, ge=0, le=10_000)
     xtol_rel: float = Field(default=1e-4, gt=0, lt=1, allow_inf_nan=False)
     ftol_rel: float = Field(default=1e-4, gt=0, lt=1, allow_inf_nan=False)
+
+
+def check_dimensions(config: SamplerConfig, factors: int) -> None:
+    """Check that a sampler can search over so many factors.
+
+    Raises:
+        ConfigError: CMA-ES over a single factor.
+    """
+    if config.name == "cmaes" and factors == 1:
+        raise ConfigError(
+            "cmaes needs two factors or more", got=1, fix="Use the gp sampler for this chain."
+        )
 
 
 class Sampler(Protocol):
