@@ -33,7 +33,8 @@ from safetensors.torch import load_file, save_file
 from serve_apps.variants.args import BaseArgs, VariantArgs
 from serve_apps.variants.calls import Call
 from serve_apps.variants.replica import Replica, SharedReplica, VariantReplica
-from ztom.blending.chain import Chain, ChainConfig, load_chain
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig
 from ztom.settings import Settings
 from ztom.variants import verify_manifest
 from ztom.variants.write import WriteOptions, stage_variant

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from models import make_llama_chain
 
-from ztom.blending.chain import Chain, ChainConfig, load_chain
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig
 from ztom.client import Client
 from ztom.ledger import Ledger
 from ztom.ledger.accounts import NewUser, Scope

@@ -13,7 +13,7 @@ from ztom.engines.protocol import Engine
 from ztom.scoring.protocol import ErrorFunction
 
 if TYPE_CHECKING:
-    from ztom.blending.chain import ChainConfig
+    from ztom.blending.chain_file import ChainConfig
     from ztom.engines.config import EngineConfig
     from ztom.scoring.build import ErrorTerm
     from ztom.settings import Settings
@@ -60,7 +60,8 @@ class VariantMaker:
 
     def __call__(self) -> Engine:
         """The engine, loaded from the files."""
-        from ztom.blending.chain import ChainConfig, Member, load_chain
+        from ztom.blending.chain import load_chain
+        from ztom.blending.chain_file import ChainConfig, Member
         from ztom.engines.build import build_engine, build_single
 
         if not (self.folder / "adapter_config.json").exists():

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tune_search.factories import EngineMaker, ErrorMaker
 from tune_search.payload import SEARCH, DataSet, Work
-from ztom.blending.chain import Chain, ChainConfig, load_chain, read_chain_file
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig, read_chain_file
 from ztom.errors import LeakageError
 from ztom.evaluation.metrics.build import build_metric
 from ztom.evaluation.suites.discover import FoundSuite, read_suites

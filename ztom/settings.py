@@ -9,8 +9,10 @@ import getpass
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ztom.io.places import require_local
 
 
 class Settings(BaseSettings):
@@ -39,6 +41,11 @@ class Settings(BaseSettings):
         default=200 * 2**30, gt=0, description="bytes that unpacking one archive may write"
     )
     max_archive_members: int = Field(default=10_000, gt=0)
+    max_kept_bytes: int = Field(
+        default=20 * 2**30,
+        ge=0,
+        description="bytes of a checkpoint's other files (no weights) that a blend keeps",
+    )
     max_header_bytes: int = Field(
         default=32 * 2**20, gt=0, description="longest safetensors header that is parsed"
     )
@@ -58,6 +65,11 @@ class Settings(BaseSettings):
     def own_folders(self) -> tuple[str, ...]:
         """What this process has written and refers to; no root limits that."""
         return self._own_folders
+
+    @field_validator("cache_dir")
+    @classmethod
+    def _local(cls, value: Path) -> Path:
+        return require_local(value, what="the cache")
 
     @property
     def cache(self) -> Path:

@@ -11,12 +11,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.callers import Known
+from serve_apps.control_plane.openapi import REFUSED
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import LOGIN
 from ztom.errors import NotOnRecordError
@@ -36,6 +37,7 @@ class Permission(StrEnum):
     MANAGE = "project:manage"
 
 
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
 #: Roles that have a permission in their project.
 _GRANTS = {
     Permission.READ: {Role.OWNER, Role.EDITOR, Role.VIEWER},
@@ -142,8 +144,8 @@ CallerOf = Annotated[Caller, Depends(caller_of)]
 
 def route(
     router: APIRouter, method: str, path: str, permission: Permission, **options: Any
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Like ``router.get(path)``, with a permission.
+) -> Callable[[_Handler], _Handler]:
+    """Like ``router.get(path)``, with a permission and, from the docstring, a summary.
 
     Args:
         router: Where the route goes.
@@ -158,10 +160,21 @@ def route(
         extra["security"] = [{"bearer": []}]
         asked = _RequireInference() if permission is Permission.INFER else _Require(permission)
         dependencies = [Depends(asked)]
-    options.setdefault("response_model", None)
-    return router.api_route(
-        path, methods=[method], openapi_extra=extra, dependencies=dependencies, **options
-    )
+    options.setdefault("responses", REFUSED)
+
+    def declare(handler: _Handler) -> _Handler:
+        summary = (handler.__doc__ or "").partition("\n")[0].rstrip(".")
+        declared: _Handler = router.api_route(
+            path,
+            methods=[method],
+            summary=summary,
+            openapi_extra=extra,
+            dependencies=dependencies,
+            **options,
+        )(handler)
+        return declared
+
+    return declare
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ztom.engines.config import EngineConfig
+from ztom.io.places import require_local
 
 
 class ServerConfig(BaseSettings):
@@ -88,7 +89,7 @@ class ServerConfig(BaseSettings):
     @field_validator("data")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+        return require_local(value, what="the data folder").expanduser().resolve()
 
     @property
     def ledger_address(self) -> str:

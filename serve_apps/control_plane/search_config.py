@@ -13,14 +13,14 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.data import copy_path
-from serve_apps.control_plane.wire import SearchFields
-from ztom.blending.chain import ChainConfig
+from ztom.blending.chain_file import ChainConfig
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.scoring.build import SOURCES, is_users_own
 from ztom.search.config import Budget, SearchConfig
 from ztom.search.config_files import config_error
 from ztom.search.samplers.protocol import SamplerConfig
+from ztom.wire.search_requests import SearchFields
 
 
 def search_config(

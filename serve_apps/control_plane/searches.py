@@ -25,7 +25,6 @@ from serve_apps.control_plane.search_config import (
 )
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import disk
-from serve_apps.control_plane.wire import FORMAT, SearchFields
 from serve_apps.control_plane.work import ChainSpec
 from ztom.errors import SearchError, ZtomError
 from ztom.io.files import write_whole
@@ -43,6 +42,9 @@ from ztom.ledger.requests import (
 from ztom.search.config_files import dump_config
 from ztom.search.data import read_search_data
 from ztom.search.result import Proof, SearchResult, read_result
+from ztom.wire.fields import FORMAT
+from ztom.wire.search_requests import SearchFields
+from ztom.wire.searches import SearchProgress
 
 logger = logging.getLogger(__name__)
 
@@ -278,30 +280,18 @@ def _holdout_of(proof: Proof) -> dict[str, Any]:
     }
 
 
-def progress_of(request: RequestRecord, ledger: Ledger) -> dict[str, Any]:
+def progress_of(request: RequestRecord, ledger: Ledger) -> SearchProgress:
     """Where a search stands, from its trials."""
     trials = trials_of(request, ledger)
     found = [(t.outcome.error, t.number, t.factors) for t in trials if t.outcome.error is not None]
     error, _, factors = min(found, default=(None, None, None))
-    return {
-        "trials": sum(trial.status is not TrialStatus.RUNNING for trial in trials),
-        "maxEvaluations": request.parameters.get("maxEvaluations"),
-        "bestError": error,
-        "bestFactors": None if factors is None else list(factors),
-    }
-
-
-def trial_document(trial: TrialRecord) -> dict[str, Any]:
-    """A trial, as an event."""
-    return {
-        "number": trial.number,
-        "kind": trial.kind,
-        "status": trial.status,
-        "factors": list(trial.factors),
-        "error": trial.outcome.error,
-        "reason": trial.outcome.reason,
-        "seconds": trial.outcome.seconds.get("total"),
-    }
+    most = request.parameters.get("maxEvaluations")
+    return SearchProgress(
+        trials=sum(trial.status is not TrialStatus.RUNNING for trial in trials),
+        max_evaluations=most if isinstance(most, int) else None,
+        best_error=error,
+        best_factors=factors,
+    )
 
 
 def trials_of(request: RequestRecord, ledger: Ledger) -> tuple[TrialRecord, ...]:

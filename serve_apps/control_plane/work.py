@@ -186,7 +186,8 @@ def answer(
 
 
 def _open(chain: ChainSpec):
-    from ztom.blending.chain import ChainConfig, Member, load_chain
+    from ztom.blending.chain import load_chain
+    from ztom.blending.chain_file import ChainConfig, Member
 
     if len(chain.references) < 2:
         raise ChainError(

@@ -350,6 +350,8 @@ class Reconciler:
             subject=f"variant:{record.digest}",
         )
         if not apply_intent(self._endpoints, self._verdicts, record, actor=ACTOR):
+            if self._endpoints.deployments.get(record.digest).intent != record.intent:
+                self._unplace(record.digest, action="route.cancel")
             return False
         self._endpoints.deployments.clear_intent(record.digest, record.intent)
         return True

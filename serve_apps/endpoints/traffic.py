@@ -135,8 +135,13 @@ def apply_intent(
     """
     if record.intent is None:
         return True
-    if endpoints.deployments.get(record.digest).intent != record.intent:
-        return False  # it was cancelled, or is another one by now
+
+    def is_wanted() -> bool:
+        """Whether it was neither cancelled nor replaced by another one."""
+        return endpoints.deployments.get(record.digest).intent == record.intent
+
+    if not is_wanted():
+        return False
     stable = require_gate_of(endpoints, verdicts, record)
     intent = Intent.model_validate(record.intent)
     table = read_table(endpoints.routing()[1])
@@ -146,7 +151,15 @@ def apply_intent(
     if intent.plan is not None and intent.alias in table.routes:
         rollout = _begun(endpoints, intent, record.digest, table.routes[intent.alias], actor)
 
+    applied = False
+
     def change(now: RoutingTable) -> RoutingTable:
+        nonlocal applied
+        applied = (
+            is_wanted()
+        )  # whoever takes an endpoint away cancels first, then changes the table
+        if not applied:
+            return now
         if intent.gate is ReleaseGate.CHAMPION and stable_of(now, intent.alias) != stable:
             raise GateRefusedError("another variant became stable while the release began")
         return with_intent(now, record.digest, intent, release=rollout)
@@ -159,7 +172,7 @@ def apply_intent(
         subject=f"endpoint:{intent.alias}",
         note=f"variant {record.digest[:12]}",
     )
-    return True
+    return applied
 
 
 def require_gate_of(

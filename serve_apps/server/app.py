@@ -20,6 +20,7 @@ from serve_apps.control_plane.access import Permission, route
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.errors import LastResort, add_error_handlers
 from serve_apps.control_plane.flow import BodyGuard, Ceiling
+from serve_apps.control_plane.openapi import TAGS, VERSION, describe, operation_id
 from serve_apps.control_plane.routes import (
     accounts,
     deployments,
@@ -38,6 +39,7 @@ from serve_apps.gateway.backends import ServeBackends
 from serve_apps.server.background import tidy
 from serve_apps.server.controller import Controller
 from ztom import __version__
+from ztom.wire.problems import Health
 
 DEPLOYMENT_NAME = "control-plane"
 
@@ -47,9 +49,9 @@ health_router = APIRouter(tags=["health"])
 
 
 @route(health_router, "GET", "/health", Permission.PUBLIC)
-async def health() -> dict[str, str]:
+async def health() -> Health:
     """Up."""
-    return {"status": "ok", "version": __version__}
+    return Health(status="ok", version=__version__)
 
 
 def create_app(
@@ -74,11 +76,14 @@ def create_app(
     app = FastAPI(
         title="Z-TOM",
         version=__version__,
+        openapi_tags=TAGS,
+        generate_unique_id_function=operation_id,
         openapi_url="/v3/api-docs",
         docs_url="/docs",
         redoc_url=None,
         lifespan=lifespan,
     )
+    app.openapi_version = VERSION
     app.state.services = services
     # files before projects: /project/file is not the project called "file"
     rooms = (accounts, files, projects, edits, searches, deployments, endpoints, releases)
@@ -86,7 +91,7 @@ def create_app(
         app.include_router(room.router)
     app.include_router(health_router)
     add_error_handlers(app)
-    _describe_security(app)
+    describe(app)
     config = services.config
     app.add_middleware(
         BodyGuard,
@@ -105,19 +110,6 @@ def create_app(
     app.add_middleware(Ceiling, most=config.max_requests)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK, *config.allowed_hosts])
     return app
-
-
-def _describe_security(app: FastAPI) -> None:
-    """Write into the document how callers say who they are."""
-    plain = app.openapi
-
-    def described() -> dict[str, object]:
-        document = plain()
-        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
-        schemes["bearer"] = {"type": "http", "scheme": "bearer"}
-        return document
-
-    app.openapi = described  # type: ignore[method-assign]
 
 
 def build(config: ServerConfig, *, dashboard: str) -> serve.Application:

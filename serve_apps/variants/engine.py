@@ -52,6 +52,7 @@ from serve_apps.variants.wire import (
     refusal,
 )
 from ztom.blending.chain import Chain
+from ztom.engines.model_fit import check_adapter_fit, check_chain_fit, check_folder_fit
 from ztom.errors import BlendError, EngineError, EngineTimeoutError
 
 logger = logging.getLogger(__name__)
@@ -127,9 +128,11 @@ class VariantEngine:
             on_gpu: Whether there is one for it.
 
         Raises:
-            EngineError: vLLM refuses the model or the options, with its reason.
+            EngineError: vLLM refuses the model or the options, with its reason, or the tensors do
+                not fit the model.
             CheckpointError: The folder holds no model.
         """
+        check_folder_fit(identity.folder)
         load = EngineLoad()
         logging.getLogger(_QUOTING_LOGGER).setLevel(logging.CRITICAL)
         # What vLLM can stamp is one value for the process; answers are stamped here instead.
@@ -262,8 +265,9 @@ class VariantEngine:
                 file that such a recipe writes, whatever dtype the engine computes in.
 
         Raises:
-            EngineError: It cannot be held, with the reason.
+            EngineError: It cannot be held, with the reason, or its blends do not fit the model.
         """
+        await asyncio.to_thread(check_chain_fit, self.home.identity.folder, chain)
         placed = await self._rpc("ztom_hold_as", pickle.dumps(chain), dtype)
         return str(placed[0])
 
@@ -299,8 +303,11 @@ class VariantEngine:
         """Read an adapter into the engine's memory.
 
         Raises:
+            AdapterUnsupportedError: It adapts modules that the base does not have.
             EngineError: vLLM refuses it, with its reason.
         """
+        base = self.home.identity.folder
+        await asyncio.to_thread(check_adapter_fit, face.identity.folder, base)
         try:
             await self._client.add_lora(face.adapter)
         except Exception as error:

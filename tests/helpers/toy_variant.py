@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from toys import make_chain
 
-from ztom.blending.chain import Chain, ChainConfig, load_chain
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig
 from ztom.settings import Settings
 from ztom.variants.manifest import MANIFEST, build_manifest
 from ztom.variants.recipe import RECIPE, Form, read_recipe

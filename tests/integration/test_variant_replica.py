@@ -23,6 +23,7 @@ import torch
 from ray import serve
 from ray.serve.config import ProxyLocation
 from ray.serve.schema import ApplicationStatus
+from safetensors.torch import load_file, save_file
 from toy_variant import (
     CONTEXT,
     open_brittle_chain,
@@ -43,6 +44,7 @@ from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.replica import SharedReplica, VariantReplica
 from serve_apps.variants.swap import LiveSwap, read_blended
 from ztom.errors import (
+    AdapterUnsupportedError,
     BlendError,
     CheckpointError,
     ConfigError,
@@ -784,6 +786,22 @@ def test_what_does_not_belong_on_the_base_is_refused(shared, adapters, run, tmp_
     assert answer.status == 503
     assert json.loads(answer.body)["error"]["code"] == "variant_unusable"
     assert str(tmp_path) not in answer.body.decode()
+    assert run(shared.ask(wanted(adapters["x"]))).status == 200
+
+
+def test_an_adapter_of_a_module_that_the_base_lacks_is_refused(shared, adapters, run, tmp_path):
+    """vLLM knows the last part of its name and would answer without it."""
+    folder = shutil.copytree(adapters["y"].folder, tmp_path / "elsewhere")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    moved = {
+        name.replace(".layers.1.mlp.up_", ".layers.9.mlp.up_"): t for name, t in tensors.items()
+    }
+    assert moved.keys() != tensors.keys()
+    save_file(moved, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    toy = Toy(with_recipe(folder, tmp_path / "variant"))
+    with pytest.raises(AdapterUnsupportedError, match=r"layers\.9\.mlp\.up_proj"):
+        run(shared.load(toy.digest, toy.folder, None))
+    assert run(shared.ask(wanted(toy))).status == 503
     assert run(shared.ask(wanted(adapters["x"]))).status == 200
 
 

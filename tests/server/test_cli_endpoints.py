@@ -211,7 +211,7 @@ def test_a_plan_of_ones_own(server, admin, ztom, tmp_path) -> None:
     ("text", "message"),
     [
         (None, "cannot be read: got .*No such file"),
-        ("steps: [", "cannot be read: got .*line 1"),
+        ("steps: [", "line 1: not usable YAML: got expected"),
         ("", "is not a mapping: got NoneType"),
         ("[{canary: 5}]", "is not a mapping: got list"),
         ("steps: [{canary: 50}, {canary: 5}]", "the release plan is wrong: .*have to rise"),
@@ -485,7 +485,7 @@ def test_verdicts_are_beside_the_file(server, admin, ztom) -> None:
     ("text", "message"),
     [
         (None, "cannot be read: got .*No such file"),
-        ("endpoints: [", "cannot be read: got .*line 1"),
+        ("endpoints: [", "line 1: not usable YAML: got expected"),
         ("", "is not a mapping: got NoneType"),
         ("endpoints: []", "not a file of endpoints: expected one key, endpoints"),
         ("endpoints: {}\nprune: true", "not a file of endpoints"),

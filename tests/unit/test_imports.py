@@ -14,34 +14,35 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ztom", "cluster", "tune_search", "serve_apps")
 VLLM_FILES = {"ztom/engines/vllm_engine.py", "serve_apps/variants/engine.py"}
 
-_GROUND = {"errors", "settings"}
+_GROUND = {"errors", "io", "settings"}
 #: What each room of a package may import of its own package; a room is a folder or a file in it.
 MAY_IMPORT: dict[str, dict[str, set[str]]] = {
     "ztom": {
         "errors": set(),
-        "settings": set(),
+        "settings": {"io"},
         "pages": set(),
         "io": {"errors"},
         "statistics": {"errors"},
-        "checkpoints": {*_GROUND, "io"},
+        "checkpoints": _GROUND,
         "blending": {*_GROUND, "checkpoints"},
-        "stimuli": {*_GROUND, "io"},
+        "stimuli": _GROUND,
         "scoring": {*_GROUND, "statistics", "stimuli"},
         "engines": {*_GROUND, "checkpoints", "blending", "stimuli", "scoring"},
-        "ledger": {*_GROUND, "io"},
-        "variants": {*_GROUND, "io", "checkpoints", "blending", "ledger"},
+        "ledger": _GROUND,
+        "variants": {*_GROUND, "checkpoints", "blending", "ledger"},
         "rollout": {"errors", "statistics"},
         "evaluation": {
             *_GROUND,
-            *("io", "statistics", "pages", "checkpoints", "blending", "stimuli", "scoring"),
+            *("statistics", "pages", "checkpoints", "blending", "stimuli", "scoring"),
             *("engines", "variants"),
         },
         "search": {
             *_GROUND,
-            *("io", "statistics", "pages", "blending", "stimuli", "scoring", "engines", "ledger"),
+            *("statistics", "pages", "blending", "stimuli", "scoring", "engines", "ledger"),
             "evaluation",
         },
-        "client": {*_GROUND, "io", "checkpoints"},
+        "wire": {"errors", "engines", "evaluation", "ledger", "rollout", "scoring", "search"},
+        "client": {*_GROUND, "checkpoints", "wire"},
         "demo": {*_GROUND, "stimuli"},
     },
     "serve_apps": {

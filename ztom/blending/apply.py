@@ -8,13 +8,12 @@ what is already blended: every blend starts from the checkpoints.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import torch
 
 from ztom.blending.chain import Chain
 from ztom.blending.plan import BlendPlan, LowRankTerm, TensorPlan
-from ztom.checkpoints.tensors import TensorSpec, read_tensor
+from ztom.checkpoints.tensors import TensorSpec, read_slice
 from ztom.errors import BlendError
 
 #: Reads elements [start, end) of a pristine tensor, flat: ``(member, spec, start, end) -> tensor``.
@@ -30,14 +29,7 @@ def file_reader(chain: Chain) -> Reader:
     """Reads from the checkpoints' own files."""
 
     def read(member: int, spec: TensorSpec, start: int, end: int) -> torch.Tensor:
-        size = spec.dtype.itemsize
-        part = replace(
-            spec,
-            shape=(end - start,),
-            offset=spec.offset + start * size,
-            nbytes=(end - start) * size,
-        )
-        return read_tensor(chain.members[member].source, part)
+        return read_slice(chain.members[member].source, spec, start, end)
 
     return read
 

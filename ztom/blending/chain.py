@@ -5,7 +5,8 @@ With ``delta_i = W_i - W_(i-1)`` a *sequence* W_0 ... W_n is blended as
 are blended as ``W(alpha) = W_latest + sum_i alpha_i * delta_i`` (task arithmetic, Ilharco et al.
 2023). Both are sums over members, ``W(alpha) = sum_j c_j * W_j`` with ``sum_j c_j = 1``, and it is
 these coefficients that are applied: a factor of 0 or -1 then gives a coefficient of exactly 1 or 0,
-so nothing is rounded where nothing changes. Comparing the members is `ztom.blending.fit`.
+so nothing is rounded where nothing changes. Comparing the members is `ztom.blending.fit`,
+and how a chain is written in a file `ztom.blending.chain_file`.
 """
 
 from __future__ import annotations
@@ -17,72 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
+from ztom.blending.chain_file import ChainConfig, Topology, read_chain_file
 from ztom.blending.fit import check_fit
+from ztom.blending.integers import check_integers
 from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.checkpoints.lora import Adapter, open_adapter
 from ztom.errors import ChainError, FactorError
 from ztom.settings import Settings
-
-Topology = Literal["sequence", "siblings"]
-
-
-class Member(BaseModel):
-    """One checkpoint of a chain file.
-
-    Attributes:
-        reference: A folder, a tar of one, or a ``gs://``, ``s3://`` or ``memory://`` address.
-        sha256: The digest that the checkpoint must have (``ztom inspect`` prints it).
-        tag: A name for reports.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    reference: str = Field(min_length=1)
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    tag: str | None = Field(default=None, min_length=1, max_length=200)
-
-
-class ChainConfig(BaseModel):
-    """A chain as written in YAML.
-
-    Attributes:
-        topology: ``sequence`` (each iteration trained from the one before it) or ``siblings``
-            (every iteration trained from the base).
-        checkpoints: The base first, then the iterations in training order.
-        latest: Siblings only: position of the sibling that the steps are added to, last by default.
-        allow_dtype_cast: Accept members stored in different dtypes; the blend is computed in
-            float32 either way, and the cast is recorded in the recipe.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    topology: Topology = "sequence"
-    checkpoints: tuple[Member, ...] = Field(min_length=2)
-    latest: int | None = Field(default=None, ge=1)
-    allow_dtype_cast: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_references(cls, data: object) -> object:
-        if isinstance(data, dict) and isinstance(data.get("checkpoints"), list):
-            members = [{"reference": m} if isinstance(m, str) else m for m in data["checkpoints"]]
-            return {**data, "checkpoints": members}
-        return data
-
-    @model_validator(mode="after")
-    def _latest_fits(self) -> ChainConfig:
-        if self.latest is not None and self.topology == "sequence":
-            raise ValueError(
-                "latest is for siblings; a sequence always ends in its last checkpoint"
-            )
-        if self.latest is not None and self.latest >= len(self.checkpoints):
-            raise ValueError(f"latest must be between 1 and {len(self.checkpoints) - 1}")
-        return self
 
 
 @dataclass(frozen=True)
@@ -117,6 +60,14 @@ class Chain:
     def reference(self) -> Checkpoint:
         """The checkpoint that alpha = 0 gives back."""
         return self.members[self.latest]
+
+    @property
+    def model(self) -> int:
+        """Position of the full model whose tensors, head and configuration a blend has.
+
+        It is the latest checkpoint, or the base where that is an adapter.
+        """
+        return self.latest if self.adapters[self.latest] is None else 0
 
     @property
     def is_adapter_chain(self) -> bool:
@@ -178,35 +129,6 @@ class Chain:
         return tuple(coefficients)
 
 
-def read_chain_file(path: Path) -> ChainConfig:
-    """Read a chain's YAML; relative references are taken from the file's own folder.
-
-    Raises:
-        ChainError: The file is not there, not YAML, or not a chain.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        config = ChainConfig.model_validate(content)
-    except OSError as error:
-        raise ChainError(f"chain file {path} cannot be read", got=error.strerror) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ChainError(f"chain file {path} is not YAML", got=str(error)) from error
-    except ValidationError as error:
-        raise ChainError(f"chain file {path} is not a chain", got=_first_errors(error)) from error
-    return anchored(config, path.parent)
-
-
-def anchored(config: ChainConfig, folder: Path) -> ChainConfig:
-    """The same chain with relative local references resolved against ``folder``."""
-    members = [
-        m
-        if "://" in m.reference or Path(m.reference).expanduser().is_absolute()
-        else m.model_copy(update={"reference": str((folder / m.reference).absolute())})
-        for m in config.checkpoints
-    ]
-    return config.model_copy(update={"checkpoints": tuple(members)})
-
-
 def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
     """Open every member and check that they fit together; no weights are read.
 
@@ -228,18 +150,15 @@ def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
     adapters = tuple(
         open_adapter(member, members[0]) if member.kind == "adapter" else None for member in members
     )
-    check_fit(members, allow_dtype_cast=config.allow_dtype_cast)
+    latest = len(members) - 1 if config.latest is None else config.latest
+    check_fit(
+        members,
+        latest=members[latest] if adapters[latest] is None else members[0],
+        allow_dtype_cast=config.allow_dtype_cast,
+    )
+    check_integers(members)
     tags = tuple(
         m.tag or Path(m.reference.rstrip("/")).name or str(position)
         for position, m in enumerate(config.checkpoints)
     )
-    latest = len(members) - 1 if config.latest is None else config.latest
     return Chain(members, adapters, config.topology, latest, tags)
-
-
-def _first_errors(error: ValidationError) -> str:
-    parts = [
-        f"{'.'.join(str(part) for part in e['loc']) or 'the document'}: {e['msg']}"
-        for e in error.errors()[:3]
-    ]
-    return "; ".join(parts)

@@ -2,16 +2,16 @@
 
 Full checkpoints must agree in tensor names, shapes, dtypes, architecture and vocabulary; adapters
 were checked against the base when they were opened. It compares headers and configs, not weights,
-but for one case: an output head that one member stores although it is tied to the embedding.
+but for one case: an output head that a member stores although it is tied to the embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import torch
-
 from ztom.checkpoints.checkpoint import Checkpoint
+from ztom.checkpoints.config_checks import is_head, says_tied
+from ztom.checkpoints.heads import repeats_embedding, stored_head, tensor_of, ties_head
 from ztom.errors import IncompatibleChainError
 
 #: Config keys that say how a checkpoint was made or is run, not what its weights mean.
@@ -25,13 +25,16 @@ _IRRELEVANT = frozenset(
     }
 )  # fmt: skip
 
-HEAD = "lm_head.weight"
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
 _SHOWN = 5
 
 
-def check_fit(members: Sequence[Checkpoint], *, allow_dtype_cast: bool) -> None:
-    """Compare every full member with the first one.
+def check_fit(members: Sequence[Checkpoint], *, latest: Checkpoint, allow_dtype_cast: bool) -> None:
+    """Compare every full member with the first one, and its head with that of the latest.
+
+    Args:
+        members: Base first.
+        latest: The member that a blend without any step is; of adapters, their base.
+        allow_dtype_cast: Accept tensors that are stored in different dtypes.
 
     Raises:
         IncompatibleChainError: With every kind of difference found in the first unfit member.
@@ -45,19 +48,14 @@ def check_fit(members: Sequence[Checkpoint], *, allow_dtype_cast: bool) -> None:
                 fix="A chain is one model and its fine-tuned iterations; leave this one out, or "
                 "convert it first.",
             )
-
-
-def shared_names(members: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """The tensors that a blend of these full members has, sorted.
-
-    An output head that is stored although the config ties it to the embedding is left out.
-    """
-    names = set(members[0].tensors)
-    for member in members[1:]:
-        names &= set(member.tensors)
-    if members[0].config.get("tie_word_embeddings") and _embedding(members[0]):
-        names.discard(HEAD)
-    return tuple(sorted(names))
+    for member in members:
+        problem = _head_problem(latest, member) if member.kind == "full" else None
+        if problem is not None:
+            raise IncompatibleChainError(
+                f"{member.reference} cannot be blended into {latest.reference}: {problem}",
+                fix="Save both with a head of their own (tie_word_embeddings: false), or leave "
+                "one of them out.",
+            )
 
 
 def _differences(base: Checkpoint, member: Checkpoint, *, allow_dtype_cast: bool) -> Iterable[str]:
@@ -84,8 +82,10 @@ def _tensor_differences(
 ) -> Iterable[str]:
     ours, theirs = set(base.tensors), set(member.tensors)
     for holder, extra in ((member, theirs - ours), (base, ours - theirs)):
-        if HEAD in extra and _head_repeats_embedding(holder):
-            extra.discard(HEAD)
+        other = base if holder is member else member
+        heads = {name for name in extra if is_head(name)}
+        if heads and (other.tied or repeats_embedding(holder)):
+            extra -= heads  # whether they can be blended is `_head_problem`
         if extra:
             which = "it has" if holder is member else "it lacks"
             yield f"{which} {len(extra)} tensor(s): {_listed(sorted(extra))}"
@@ -102,16 +102,27 @@ def _tensor_differences(
         )
 
 
-def _head_repeats_embedding(checkpoint: Checkpoint) -> bool:
-    """Whether a stored output head is the embedding once more, bit for bit."""
-    embedding = _embedding(checkpoint)
-    if embedding is None:
-        return False
-    return torch.equal(checkpoint.read(HEAD), checkpoint.read(embedding))
+def _head_problem(latest: Checkpoint, member: Checkpoint) -> str | None:
+    """Why a member's head cannot go into a blend that has the latest one's form.
 
-
-def _embedding(checkpoint: Checkpoint) -> str | None:
-    return next((n for n in checkpoint.tensors if n.endswith(_EMBEDDINGS)), None)
+    A head that is tied goes into one that is not: it is the embedding. The other way round a blend
+    would have to drop what the head of its own has learned.
+    """
+    head = stored_head(member)
+    said = says_tied(member.config)
+    if said and head is not None and not repeats_embedding(member):
+        return f"it stores {head.name}, which is not the embedding that its config.json ties it to"
+    if member is latest:
+        return None
+    wanted = stored_head(latest)
+    if wanted is not None and tensor_of(member, wanted.name) is None:
+        return f"it has no {wanted.name}, and no embedding that it is tied to"
+    alike = said == says_tied(latest.config) and (head is None) == (wanted is None)
+    if alike or head is None or not ties_head(latest):
+        return None
+    if ties_head(member) or repeats_embedding(member):
+        return None
+    return f"it has a head of its own, {head.name}, and the latest one's is tied to its embedding"
 
 
 def _listed(items: Iterable[str]) -> str:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 
 from ztom.blending.chain import Chain
-from ztom.blending.fit import shared_names
+from ztom.checkpoints.heads import tensor_of
 from ztom.checkpoints.lora import LoraFactors
 from ztom.checkpoints.tensors import TensorSpec
-from ztom.errors import ConfigError
+from ztom.errors import ChainError, ConfigError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -121,8 +121,7 @@ def plan_blend(
     """
     alpha = chain.check_factors(factors)
     coefficients = chain.coefficients(alpha)
-    full = [i for i, member in enumerate(chain.members) if member.kind == "full"]
-    names = shared_names([chain.members[i] for i in full])
+    names = sorted(chain.members[chain.model].tensors)
     return BlendPlan(
         factors=alpha,
         coefficients=coefficients,
@@ -144,14 +143,19 @@ def _plan_tensor(
         factors = adapter.factors.get(name)
         if factors is not None and coefficient != 0.0:
             low_rank.append(LowRankTerm(i, factors, coefficient))
-    kept = chain.latest if chain.adapters[chain.latest] is None else 0
+    kept = chain.model
     spec = chain.members[kept].tensors[name]
-    if not spec.dtype.is_floating_point:  # counters and masks are not blended
+    if not spec.dtype.is_floating_point:  # equal over the chain, or a counter
         terms = [DenseTerm(kept, spec, 1.0)]
         return TensorPlan(name, spec.shape, spec.dtype, tuple(terms))
     if chain.is_adapter_chain:
         dense[0] = 1.0  # they sum to 1; say so exactly, whatever the rounding of the sum
-    terms = [
-        DenseTerm(i, chain.members[i].tensors[name], c) for i, c in enumerate(dense) if c != 0.0
-    ]
+    terms = [DenseTerm(i, _spec(chain, i, name), c) for i, c in enumerate(dense) if c != 0.0]
     return TensorPlan(name, spec.shape, dtype or spec.dtype, tuple(terms), tuple(low_rank))
+
+
+def _spec(chain: Chain, member: int, name: str) -> TensorSpec:
+    spec = tensor_of(chain.members[member], name)
+    if spec is None:
+        raise ChainError(f"{chain.members[member].reference} has no {name}")
+    return spec

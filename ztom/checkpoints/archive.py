@@ -10,14 +10,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ztom.checkpoints.cache import publish_folder, staging_folder, write_new_file
 from ztom.checkpoints.local import LocalSource
-from ztom.checkpoints.reference import is_plain_name
+from ztom.checkpoints.reference import is_plain_name, is_plain_path
 from ztom.checkpoints.source import Source, short_read, stream_sha256
 from ztom.checkpoints.tar_headers import TarMember, walk_tar
 from ztom.errors import ArchiveError, StorageError, ZtomError
@@ -25,6 +26,9 @@ from ztom.settings import Settings
 
 _COPY_CHUNK = 2**20
 _FETCH_CHUNK = 16 * 2**20
+_LONGEST_SHOWN = 200
+#: In an unpacked archive: what of it was passed over. Hidden, so no archive can bring one.
+_PASSED = ".passed-over.json"
 
 
 def open_tar(
@@ -45,8 +49,17 @@ def open_tar(
     """
     if compressed:
         folder = _unpacked(reference, parent, name, settings=settings)
-        return LocalSource(reference, folder, settings=settings)
+        return UnpackedSource(reference, folder, settings=settings)
     return TarSource(reference, parent, name, settings=settings)
+
+
+class UnpackedSource(LocalSource):
+    """An archive that was unpacked into the cache."""
+
+    def paths(self) -> list[str]:
+        """See `ztom.checkpoints.storage.Source.paths`."""
+        passed: list[str] = json.loads((self._folder / _PASSED).read_bytes())
+        return sorted([*(path for path in super().paths() if path != _PASSED), *passed])
 
 
 class TarSource:
@@ -57,12 +70,16 @@ class TarSource:
         self._parent = parent
         self._archive = name
         members = list(walk_tar(reference, _RangeStream(parent, name), settings=settings))
-        self._members = _choose(reference, members)
+        self._members, self._passed = _choose(reference, members)
         self._digests: dict[str, str] = {}
 
     def names(self) -> list[str]:
         """See `ztom.checkpoints.storage.Source.names`."""
-        return sorted(self._members)
+        return sorted(name for name in self._members if is_plain_name(name))
+
+    def paths(self) -> list[str]:
+        """See `ztom.checkpoints.storage.Source.paths`."""
+        return sorted([*self._members, *self._passed])
 
     def size(self, name: str) -> int:
         """See `ztom.checkpoints.storage.Source.size`."""
@@ -110,16 +127,20 @@ class TarSource:
             raise short_read(self.reference, name, offset, count, available)
 
 
-def _choose(reference: str, members: Sequence[TarMember]) -> dict[str, TarMember]:
-    """The files that make the checkpoint: at the top, or all within the single top folder."""
+def _choose(reference: str, members: Sequence[TarMember]) -> tuple[dict[str, TarMember], list[str]]:
+    """The files of the checkpoint by their paths, and what is passed over.
+
+    They stand at the top, or all within the single top folder. What is hidden or oddly named is
+    passed over, whatever it is.
+    """
     visible = [
         member
         for member in members
         if is_plain_name(PurePosixPath(member.path).name)
         and not any(part.startswith(".") for part in member.path.split("/"))
     ]
-    chosen = [member for member in visible if "/" not in member.path]
-    if not chosen:
+    top = ""
+    if not any("/" not in member.path for member in visible):
         folders = {member.path.split("/")[0] for member in visible}
         if len(folders) != 1:
             raise ArchiveError(
@@ -127,8 +148,27 @@ def _choose(reference: str, members: Sequence[TarMember]) -> dict[str, TarMember
                 got=f"{len(folders)} folders at the top and no file",
                 expected="the files themselves, or one folder with them",
             )
-        chosen = [member for member in visible if member.path.count("/") == 1]
-    return {PurePosixPath(member.path).name: member for member in chosen}
+        top = f"{folders.pop()}/"
+    chosen: dict[str, TarMember] = {}
+    passed: list[str] = []
+    for member in members:
+        path = member.path.removeprefix(top)
+        if member.path.startswith(top) and is_plain_path(path):
+            chosen[path] = member
+        else:
+            passed.append(path[:_LONGEST_SHOWN])
+    _refuse_files_that_are_folders(reference, chosen)
+    return chosen, passed
+
+
+def _refuse_files_that_are_folders(reference: str, paths: Collection[str]) -> None:
+    for path in paths:
+        for parent in list(PurePosixPath(path).parents)[:-1]:
+            if str(parent) in paths:
+                raise ArchiveError(
+                    f"{reference} holds two things of one name",
+                    got=f"a file {parent} and a folder {parent}",
+                )
 
 
 class _RangeStream:
@@ -211,7 +251,7 @@ def _unpacked(reference: str, parent: Source, name: str, *, settings: Settings) 
     key = hashlib.sha256(content.encode()).hexdigest() if content else parent.sha256(name)
     shelf = settings.cache / "archives"
     target = shelf / key
-    if target.is_dir():
+    if (target / _PASSED).is_file():  # without it, it was unpacked when subfolders were not
         return target
     stream = _GzipStream(reference, _RangeStream(parent, name), quota=settings.max_archive_bytes)
     with staging_folder(shelf) as staging:
@@ -223,14 +263,18 @@ def _unpacked(reference: str, parent: Source, name: str, *, settings: Settings) 
                     got=f"{member.size} bytes",
                     expected=f"at most {settings.max_archive_bytes} bytes in all",
                 )
-            if member.path.count("/") <= 1:
-                # Under a number, so that no name of the archive reaches the disk unexamined.
-                written[member] = staging / str(ordinal)
-                write_new_file(written[member], _data(reference, stream, member))
+            # Under a number, so that no name of the archive reaches the disk unexamined.
+            written[member] = staging / str(ordinal)
+            write_new_file(written[member], _data(reference, stream, member))
         folder = staging / "checkpoint"
         folder.mkdir(mode=0o755)
-        for final_name, member in _choose(reference, list(written)).items():
-            written[member].rename(folder / final_name)
+        chosen, passed = _choose(reference, list(written))
+        for path, member in chosen.items():
+            (folder / path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            written[member].rename(folder / path)
+        write_new_file(folder / _PASSED, [json.dumps(passed).encode()])
+        if target.is_dir():
+            target.rename(staging / "before")
         publish_folder(folder, target)
     return target
 

@@ -229,7 +229,7 @@ def fetch_folder(checkpoint: Checkpoint, folder: Path | None, settings: Settings
         fresh = staging / "checkpoint"
         fresh.mkdir(mode=0o755)
         copied = {
-            name: _copy(checkpoint.source, name, fresh / name) for name in checkpoint.used_files
+            name: copy_file(checkpoint.source, name, fresh / name) for name in checkpoint.used_files
         }
         if digest_of(copied) != checkpoint.digest:
             raise ContentChangedError(
@@ -260,7 +260,7 @@ def _is_whole(checkpoint: Checkpoint, folder: Path, settings: Settings) -> bool:
         return False
 
 
-def _copy(source: Source, name: str, path: Path) -> str:
+def copy_file(source: Source, name: str, path: Path) -> str:
     """Copy one file and return the digest of what was written."""
     digest = hashlib.sha256()
 

@@ -45,7 +45,7 @@ def check_full_config(
             fix="Blend the weights it was quantised from.",
         )
     text = text_config(config)
-    embedding = _embedding(tensors)
+    embedding = find_embedding(tensors)
     if embedding is not None:
         _check_embedding(reference, text, embedding)
     _check_layers(reference, text, tensors)
@@ -58,12 +58,13 @@ def has_tied_head(config: Mapping[str, Any], tensors: Mapping[str, TensorSpec]) 
     Configurations leave ``tie_word_embeddings`` out where it is the family's default, so a language
     model without a head is tied unless it says otherwise.
     """
-    if _find(tensors, _HEADS) or _embedding(tensors) is None or not _is_language_model(config):
+    if _find(tensors, _HEADS) or find_embedding(tensors) is None or not _is_language_model(config):
         return False
-    return _says_tied(config) is not False
+    return says_tied(config) is not False
 
 
-def _says_tied(config: Mapping[str, Any]) -> bool | None:
+def says_tied(config: Mapping[str, Any]) -> bool | None:
+    """What a configuration says of its head; None where it leaves that to the family."""
     for part in (config, text_config(config)):
         value = part.get("tie_word_embeddings")
         if isinstance(value, bool):
@@ -91,7 +92,18 @@ def _find(tensors: Mapping[str, TensorSpec], suffixes: tuple[str, ...]) -> list[
     ]
 
 
-def _embedding(tensors: Mapping[str, TensorSpec]) -> TensorSpec | None:
+def is_head(name: str) -> bool:
+    """Whether a tensor of this name is an output head."""
+    return any(name == head or name.endswith(f".{head}") for head in _HEADS)
+
+
+def find_head(tensors: Mapping[str, TensorSpec]) -> TensorSpec | None:
+    """The output head where there is exactly one candidate."""
+    found = [spec for spec in _find(tensors, _HEADS) if len(spec.shape) == 2]
+    return found[0] if len(found) == 1 else None
+
+
+def find_embedding(tensors: Mapping[str, TensorSpec]) -> TensorSpec | None:
     """The token embedding where there is exactly one candidate."""
     found = [spec for spec in _find(tensors, _EMBEDDINGS) if len(spec.shape) == 2]
     return found[0] if len(found) == 1 else None
@@ -137,9 +149,9 @@ def _check_head(
     reference: str, config: Mapping[str, Any], tensors: Mapping[str, TensorSpec]
 ) -> None:
     if (
-        _says_tied(config) is False
+        says_tied(config) is False
         and any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in _architectures(config))
-        and _embedding(tensors) is not None
+        and find_embedding(tensors) is not None
         and not _find(tensors, _HEADS)
     ):
         raise CheckpointError(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from ztom.checkpoints.kept_paths import PICKLES
 from ztom.checkpoints.reference import is_plain_name
 from ztom.checkpoints.source import Source
 from ztom.checkpoints.tensors import TensorSpec, read_header
@@ -30,7 +31,8 @@ ADAPTER = "adapter_model.safetensors"
 MAX_JSON_BYTES = 64 * 2**20
 
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib")
+#: Keys by which a configuration names code of its own.
+CODE_KEYS = ("auto_map", "custom_pipelines")
 _KEPT = (
     CONFIG,
     ADAPTER_CONFIG,
@@ -126,7 +128,7 @@ def read_config(source: Source, layout: Layout) -> Mapping[str, Any]:
         if not name.endswith("config.json"):
             continue
         content = config if name == main else read_json(source, name)
-        for key in ("auto_map", "custom_pipelines"):
+        for key in CODE_KEYS:
             if content.get(key):
                 raise CheckpointError(
                     f"{source.reference}: {name} asks for code of its own ({key})",
@@ -204,7 +206,7 @@ def _require(where: str, names: Collection[str], required: tuple[str, ...]) -> N
 
 
 def _no_weights(where: str, names: list[str]) -> CheckpointError:
-    pickles = [name for name in names if any(fnmatchcase(name, kind) for kind in _PICKLES)]
+    pickles = [name for name in names if any(fnmatchcase(name, kind) for kind in PICKLES)]
     shards = [name for name in names if _SHARD.fullmatch(name)]
     if shards:
         return CheckpointError(f"{where}: {INDEX} is missing", got=f"{len(shards)} shards")

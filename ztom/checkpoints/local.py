@@ -12,7 +12,7 @@ from ztom.checkpoints.reference import (
     is_plain_name,
     within_roots,
 )
-from ztom.checkpoints.source import short_read, stream_sha256
+from ztom.checkpoints.source import short_read, stream_sha256, too_many_files
 from ztom.errors import (
     CheckpointError,
     ContentChangedError,
@@ -51,6 +51,13 @@ class LocalSource:
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
+            raise _failed(self.reference, error) from error
+
+    def paths(self) -> list[str]:
+        """See `Source.paths`."""
+        try:
+            return sorted(self._walk())
+        except OSError as error:
             raise _failed(self.reference, error) from error
 
     def size(self, name: str) -> int:
@@ -94,6 +101,25 @@ class LocalSource:
         """The folder itself."""
         return self._folder
 
+    def _walk(self) -> Iterator[str]:
+        """Every file once, the folders below one after the other."""
+        limit, count, left = self._settings.max_archive_members, 0, [""]
+        while left:
+            prefix = left.pop()
+            with os.scandir(self._folder / prefix) as entries:
+                for entry in entries:
+                    path = f"{prefix}{entry.name}"
+                    count += 1
+                    if count > limit:
+                        raise too_many_files(self.reference, limit)
+                    if not entry.is_dir():
+                        if entry.is_file():  # no pipe, no link to nothing
+                            yield path
+                    elif entry.is_symlink() or entry.name.startswith("."):
+                        yield f"{path}/"
+                    else:
+                        left.append(f"{path}/")
+
     def _is_file(self, name: str) -> bool:
         try:
             return stat.S_ISREG(os.stat(self._path(name)).st_mode)
@@ -101,12 +127,18 @@ class LocalSource:
             return False
 
     def _path(self, name: str) -> Path:
-        """The path of a top-level file, its link resolved and checked."""
-        if not name or "/" in name or "\0" in name or name in (".", ".."):
+        """The path of a file, its link resolved and checked; a folder on the way is no link."""
+        parts = name.split("/")
+        path = self._folder.joinpath(*parts)
+        folders = list(path.parents)[: len(parts) - 1]
+        if (
+            "\0" in name
+            or any(part in ("", ".", "..") for part in parts)
+            or any(folder.is_symlink() or not folder.is_dir() for folder in folders)
+        ):
             raise ReferenceRefusedError(
                 f"{self.reference}: {ascii(name)} is not the name of a file in it"
             )
-        path = self._folder / name
         if not path.is_symlink():
             return path
         target = path.resolve()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from ztom.checkpoints.checkpoint import Checkpoint
+from ztom.checkpoints.config_checks import is_head, says_tied
 from ztom.checkpoints.lora_config import rank_and_scale, refuse_unsupported
 from ztom.checkpoints.tensors import TensorSpec
 from ztom.errors import AdapterUnsupportedError
@@ -164,6 +165,13 @@ def _find_weight(module: str, base: Checkpoint) -> TensorSpec | None:
 
 def _base_weight(reference: str, module: str, base: Checkpoint) -> TensorSpec:
     weight = _find_weight(module, base)
+    if weight is not None and is_head(weight.name) and says_tied(base.config):
+        raise AdapterUnsupportedError(
+            f"{reference} adapts {module}, which the base stores but ties to its embedding",
+            got="tie_word_embeddings: true in its config.json",
+            expected="a head of its own",
+            fix="Save the base with tie_word_embeddings: false: an engine would drop the change.",
+        )
     if weight is not None:
         return weight
     tied = base.tied and module.endswith("lm_head")

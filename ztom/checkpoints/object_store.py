@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from ztom.checkpoints.reference import is_plain_name
-from ztom.checkpoints.source import short_read, stream_sha256
+from ztom.checkpoints.source import short_read, stream_sha256, too_many_files
 from ztom.errors import ContentChangedError, StorageError, ZtomError
 from ztom.settings import Settings
 
@@ -94,7 +94,7 @@ class ObjectSource:
         reference: As it was written.
         scheme: ``gs``, ``s3`` or ``memory``.
         path: ``bucket/folder``.
-        settings: For the number of retries.
+        settings: For the number of retries and of files.
     """
 
     def __init__(self, reference: str, scheme: str, path: str, *, settings: Settings) -> None:
@@ -102,6 +102,7 @@ class ObjectSource:
         self._scheme = scheme
         self._path = path
         self._retries = settings.storage_retries
+        self._limit = settings.max_archive_members
         # Without the listings cache: a pin that is compared with a cached listing compares nothing.
         self._fs: Any = fsspec.filesystem(scheme, use_listings_cache=False)
         self._pins: dict[str, tuple[int, str]] = {}
@@ -118,6 +119,15 @@ class ObjectSource:
             if entry.get("type") == "file"
         ]
         return sorted(name for name in names if is_plain_name(name))
+
+    def paths(self) -> list[str]:
+        """See `ztom.checkpoints.storage.Source.paths`."""
+        root, prefix = self._key(""), f"{self._path}/"
+        found = self._retried(lambda: self._fs.find(root), self.reference)
+        if len(found) > self._limit:
+            raise too_many_files(self.reference, self._limit)
+        paths = (str(name).lstrip("/").removeprefix(prefix) for name in found)
+        return sorted(path for path in paths if not path.endswith("/"))
 
     def size(self, name: str) -> int:
         """See `ztom.checkpoints.storage.Source.size`."""

@@ -26,6 +26,9 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _OBJECT_PATH = re.compile(r"[A-Za-z0-9 !$&'()+,.:;=@_~/-]+")
+#: A file or folder that is only copied may be called more than one that is read.
+_PATH_PART = re.compile(r"[\w\[(][\w .+@=,()\[\]-]{0,199}")
+_MAX_DEPTH = 8
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+@=,()-]{0,199}")
 
 
@@ -113,6 +116,16 @@ def archive_kind(path: str) -> Archive:
 def is_plain_name(name: str) -> bool:
     """Whether a name is safe as a file of a checkpoint: no folders, nothing hidden, nothing odd."""
     return _FILE_NAME.fullmatch(name) is not None and not name.endswith((" ", "."))
+
+
+def is_plain_path(path: str) -> bool:
+    """Whether a path within a folder is safe to copy: relative, no hidden part, nothing odd."""
+    parts = path.split("/")
+    return (
+        len(parts) <= _MAX_DEPTH
+        and len(path) <= _MAX_LENGTH
+        and all(_PATH_PART.fullmatch(p) and not p.endswith((" ", ".")) for p in parts)
+    )
 
 
 def _check_characters(reference: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ztom.errors import (
+    CheckpointError,
     StorageError,
 )
 
@@ -23,8 +24,18 @@ class Source(Protocol):
     def names(self) -> list[str]:
         """Names of the top-level regular files, sorted; hidden and oddly named ones left out."""
 
+    def paths(self) -> list[str]:
+        """Paths of all regular files from the folder on, those in subfolders too, sorted.
+
+        They are named, not opened, and may be called anything. A folder that is not looked into
+        (it is hidden, or a link) stands for what it holds, with a slash at its end.
+
+        Raises:
+            CheckpointError: There are more than `Settings.max_archive_members`.
+        """
+
     def size(self, name: str) -> int:
-        """Size in bytes."""
+        """Size in bytes; here and below the name may be one of `paths`."""
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes from ``offset``: exactly ``length`` of them, or all that follow."""
@@ -65,4 +76,13 @@ def short_read(reference: str, name: str, offset: int, wanted: int, available: i
         f"{reference}: {name} ends too early",
         got=f"{available} bytes from offset {offset}",
         expected=f"{wanted} bytes",
+    )
+
+
+def too_many_files(reference: str, limit: int) -> CheckpointError:
+    """The error for a folder that holds more than is looked through."""
+    return CheckpointError(
+        f"{reference} holds too many files",
+        expected=f"at most {limit} (ZTOM_MAX_ARCHIVE_MEMBERS)",
+        fix="Move what does not belong to the model out of its folder.",
     )

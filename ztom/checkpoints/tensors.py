@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -130,6 +130,15 @@ def read_tensor(
                 f"{spec.file}: {spec.name} is BOOL but holds other bytes than 0, 1"
             )
     return out
+
+
+def read_slice(source: Source, spec: TensorSpec, start: int, end: int) -> torch.Tensor:
+    """Read elements [start, end) of a tensor, flat; see `read_tensor`."""
+    size = spec.dtype.itemsize
+    part = replace(
+        spec, shape=(end - start,), offset=spec.offset + start * size, nbytes=(end - start) * size
+    )
+    return read_tensor(source, part)
 
 
 def check_finite(tensor: torch.Tensor, name: str) -> None:

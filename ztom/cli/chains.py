@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
-from ztom.blending.chain import load_chain, read_chain_file
+from ztom.blending.chain import load_chain
+from ztom.blending.chain_file import read_chain_file
 from ztom.blending.inspection import ChainReport, inspect_chain
 from ztom.blending.plan import parse_dtype
 from ztom.blending.precision import PrecisionReport
@@ -19,7 +20,7 @@ from ztom.cli.console import plain_console
 from ztom.errors import FactorError
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
-from ztom.variants.recipe import Form
+from ztom.variants.recipe import Form, Recipe
 from ztom.variants.record import for_the_record
 from ztom.variants.verify import verify_variant
 from ztom.variants.write import WriteOptions, stage_variant
@@ -80,6 +81,8 @@ def blend_command(
         console.print(f"{factor:+.6g}  {name}", markup=False, highlight=False)
     for line in _precision(staged.precision):
         console.print(line, markup=False, highlight=False)
+    for line in _other_files(staged.recipe):
+        console.print(line, markup=False, highlight=False)
     console.print(
         f"variant {manifest.digest[:12]} in {output}, row {entry.sequence} of {address}",
         markup=False,
@@ -115,6 +118,16 @@ def verify_command(variant: Path, *, share: float, chain: Path | None) -> None:
         markup=False,
         highlight=False,
     )
+
+
+def _other_files(recipe: Recipe) -> list[str]:
+    lines = []
+    if recipe.kept:
+        lines.append(f"kept of the latest checkpoint: {', '.join(recipe.kept)}")
+    if recipe.left_out:
+        named = ", ".join(f"{path} ({why})" for path, why in recipe.left_out.items())
+        lines.append(f"left out: {named}")
+    return lines
 
 
 def _precision(report: PrecisionReport) -> list[str]:

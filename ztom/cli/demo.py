@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ztom.demo.chains import DemoChain, make_chat_chain, make_stdlib_chain
 from ztom.demo.train import Progress as Training
 from ztom.errors import SearchError
+from ztom.io.places import require_local
+from ztom.io.yaml import dump_yaml
 
 if TYPE_CHECKING:
     from ztom.search.result import Proof, SearchResult, StimulusChange
@@ -43,7 +44,11 @@ def run_demo(
         limit: The bound on each factor.
         evaluations: Trials of the search.
         stay: Keep serving until Ctrl-C.
+
+    Raises:
+        ConfigError: The folder is an address.
     """
+    require_local(folder, what="where the demo goes")
     console = Console()
     started = time.perf_counter()
     kind = "stdlib" if medical is None else "medical"
@@ -87,7 +92,7 @@ def write_config(
         "engine": {"dtype": "float32"},
         "output": str(folder / path.stem),
     }
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    path.write_text(dump_yaml(content), encoding="utf-8")
     shutil.rmtree(folder / path.stem, ignore_errors=True)
     return path
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
@@ -21,6 +20,7 @@ from ztom.cli.remote import connect
 from ztom.client import Client
 from ztom.client.verdicts import read_verdict
 from ztom.errors import ConfigError, EngineError, EngineTimeoutError
+from ztom.io.yaml import read_yaml
 
 _POLL_S = 0.5
 _STARTING = "verifying, loading, asking ..."
@@ -279,10 +279,7 @@ def _share(name: str | None, percent: float) -> str:
 
 
 def _yaml(path: Path) -> Any:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read", got=error) from error
+    content = read_yaml(path, json_only=False)
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is not a mapping", got=type(content).__name__)
     _require_sendable(content, str(path))

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ztom import __version__
 from ztom.cli.gate.options import gate
+from ztom.cli.places import local_only
 from ztom.cli.suites import suite
 from ztom.errors import ZtomError
 
@@ -94,7 +95,7 @@ def _remote_search(arguments: list[str]) -> int:
 def blend(
     chain: Annotated[Path, typer.Argument(help="The chain's YAML file.")],
     factors: Annotated[str, typer.Option(help="One per transition: 0.1,-0.05,0")],
-    output: Annotated[Path, typer.Option(help="Folder of the variant to be.")],
+    output: Annotated[Path, typer.Option(callback=local_only, help="Folder of the variant to be.")],
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Write one LoRA adapter instead of full weights.")
@@ -161,7 +162,9 @@ def evaluate(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     max_model_len: Annotated[int | None, typer.Option(min=8)] = None,
     chat_template: Annotated[str, typer.Option(help="auto, always or never.")] = "auto",
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("evaluation"),
+    out: Annotated[Path, typer.Option(callback=local_only, help="Folder of the results.")] = Path(
+        "evaluation"
+    ),
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Ask for every answer.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each.")] = None,
 ) -> None:
@@ -265,7 +268,9 @@ def project_add(
 def project_download(
     project: _Project,
     file: Annotated[str, typer.Argument(help="The file's id.")],
-    output: Annotated[Path, typer.Option(help="A folder, or a name that ends in .tar.")],
+    output: Annotated[
+        Path, typer.Option(callback=local_only, help="A folder, or a name that ends in .tar.")
+    ],
     server: _Server = None,
 ) -> None:
     """Save a checkpoint of a project."""
@@ -291,8 +296,14 @@ def audit_verify(
 @audit.command("sign")
 def audit_sign(
     ledger: Annotated[str, typer.Argument(help=_LEDGER)],
-    output: Annotated[Path, typer.Option(help="Where the head goes: not beside the ledger.")],
-    key: Annotated[Path, typer.Option(help="The private key; made, mode 600, if there is none.")],
+    output: Annotated[
+        Path,
+        typer.Option(callback=local_only, help="Where the head goes: not beside the ledger."),
+    ],
+    key: Annotated[
+        Path,
+        typer.Option(callback=local_only, help="The private key; made, mode 600, if none."),
+    ],
 ) -> None:
     """Sign the end of the audit chain, so that a cut or rewritten chain is found."""
     from ztom.cli.records import sign_command
@@ -482,7 +493,7 @@ def release_tell(
     command_release(release, command, server)
 
 
-_Data = Annotated[Path, typer.Option(help="The server's data folder.")]
+_Data = Annotated[Path, typer.Option(callback=local_only, help="The server's data folder.")]
 _LedgerOption = Annotated[str | None, typer.Option(help=_LEDGER + " ledger.db in it if none.")]
 
 
@@ -526,7 +537,9 @@ def admin_rotate_key(data: _Data = Path("ztom-data")) -> None:
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo-out"),
+    folder: Annotated[
+        Path, typer.Option(callback=local_only, help="Where everything goes.")
+    ] = Path("demo-out"),
     medical: Annotated[
         Path | None,
         typer.Option(help="Instead: a chat data set (train, search, holdout .jsonl) to work on."),

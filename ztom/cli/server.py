@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ztom.errors import ConfigError
+from ztom.io.yaml import parse_yaml
 from ztom.ledger.accounts import NewUser, UserRecord
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.passwords import hash_password
@@ -52,17 +53,13 @@ def parse_settings(settings: list[str]) -> dict[str, object]:
     Raises:
         ConfigError: One is not of this form.
     """
-    import yaml
-
     values: dict[str, object] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError("an option is not KEY=VALUE", got=setting)
-        try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the value of {key} is not YAML", got=str(error)) from error
+        name = key.strip()
+        values[name] = parse_yaml(text, source=f"the value of {name}", json_only=False)
     return values
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from ztom.cli.console import plain_console
+from ztom.cli.places import local_only
 from ztom.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ def new(
     example: Annotated[
         str, typer.Option(help="What to start from; `ztom suite examples` lists them.")
     ] = "support-classification",
-    root: Annotated[Path, typer.Option(help="Where its folder goes.")] = Path("suites"),
+    root: Annotated[Path, typer.Option(callback=local_only, help="Where its folder goes.")] = Path(
+        "suites"
+    ),
 ) -> None:
     """Make a suite from an example, to be changed and then locked."""
     from ztom.evaluation.suites.scaffold import new_suite
@@ -49,7 +52,9 @@ def examples() -> None:
 @suite.command("from-csv")
 def from_csv(
     file: Annotated[Path, typer.Argument(help="CSV with a header.")],
-    output: Annotated[Path, typer.Option(help="Folder of the suite to be; names it, too.")],
+    output: Annotated[
+        Path, typer.Option(callback=local_only, help="Folder of the suite to be; names it, too.")
+    ],
     owner: Annotated[str, typer.Option(help="Who answers for it.")],
     text: Annotated[str, typer.Option(help="Column of the inputs.")] = "text",
     target: Annotated[str, typer.Option(help="Column of the targets.")] = "target",

@@ -31,6 +31,7 @@ from ztom.client.records import Checkpoint, Project, SearchAnswer, Trial
 from ztom.client.transfer import Sending, bar, unpack
 from ztom.client.verdicts import Verdicts
 from ztom.errors import ConfigError, ServerError
+from ztom.io.places import require_local
 
 _CONNECT_S = 10.0
 #: Times in a row that events are asked for again in vain; some two minutes in all.
@@ -319,7 +320,8 @@ class Client:
         Raises:
             ArchiveError: What came is no checkpoint.
         """
-        path, parameters = Path(path), {"projectId": project_id}
+        path = require_local(Path(path), what="where the checkpoint goes")
+        parameters = {"projectId": project_id}
         address = f"/project/file/{file_id}"
         if path.name.endswith((".tar", ".tar.gz")):
             return self._save("GET", address, path, params=parameters)
@@ -355,6 +357,7 @@ class Client:
 
     def _save(self, method: str, address: str, path: Path, **options: Any) -> Path:
         """Whole or not at all."""
+        require_local(path, what="where the answer goes")
         aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

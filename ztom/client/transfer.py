@@ -10,6 +10,7 @@ from typing import Self
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ztom.checkpoints.kept_paths import paths_to_send
 from ztom.checkpoints.outgoing import Piece, local_piece, pieces_of, tar_chunks, tar_size
 from ztom.checkpoints.storage import open_source
 from ztom.settings import Settings
@@ -61,7 +62,7 @@ def _pieces(path: Path) -> tuple[list[Piece], bool]:
     settings = Settings()
     if path.is_dir():
         source = open_source(str(path), settings=settings)
-        names = [name for name in source.names() if _is_sent(name)]
+        names = [name for name in paths_to_send(source) if _is_sent(name)]
         return pieces_of(source, names), True
     return [local_piece(path.absolute(), path.name, settings=settings)], False
 
@@ -75,7 +76,8 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack an archive. Plain files only, by the same rules as an upload's."""
     source = open_source(str(archive), settings=Settings())
     folder.mkdir(parents=True, exist_ok=True)
-    for piece in pieces_of(source, source.names()):
+    for piece in pieces_of(source, paths_to_send(source)):
+        (folder / piece.name).parent.mkdir(parents=True, exist_ok=True)
         with (folder / piece.name).open("wb") as file:
             for chunk in piece.chunks():
                 file.write(chunk)

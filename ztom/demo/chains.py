@@ -19,8 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
 from ztom.demo.corpus import stdlib_entries
 from ztom.demo.folder import (
     Manifest,
@@ -36,6 +34,7 @@ from ztom.demo.folder import (
 from ztom.demo.model import build_model, save_checkpoint, train_tokenizer
 from ztom.demo.scenario import ChatPlan, Scenario, StdlibPlan, chat_scenario, stdlib_scenario
 from ztom.demo.train import Example, Progress, encode, train_stage
+from ztom.io.yaml import dump_yaml
 from ztom.stimuli.records import Message, Stimulus
 from ztom.stimuli.splits import check_disjoint
 
@@ -205,7 +204,7 @@ def _spans(scenario: Scenario, rows: Sequence[Sequence[Example]]) -> list[tuple[
 
 def _write_chain_file(folder: Path, names: Sequence[str]) -> None:
     content = {"topology": "sequence", "checkpoints": list(names)}
-    (folder / _CHAIN).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    (folder / _CHAIN).write_text(dump_yaml(content), encoding="utf-8")
 
 
 def _write_stimuli(path: Path, stimuli: Sequence[Stimulus]) -> None:

@@ -7,6 +7,7 @@ compared with. Which head a Hugging Face model gets is read from ``architectures
 from __future__ import annotations
 
 import importlib
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from ztom.blending.chain import Chain
 from ztom.blending.plan import parse_dtype
 from ztom.engines.config import EngineConfig
+from ztom.engines.model_fit import DERIVED, refuse_misfit
 from ztom.engines.pristine import HeldChain
 from ztom.engines.prompts import PromptEncoder, check_length
 from ztom.engines.protocol import (
@@ -34,6 +36,7 @@ from ztom.stimuli.records import Prompt
 
 _GENERATES = frozenset({Capability.GENERATE, Capability.LOG_PROBS})
 _CLASSIFIES = frozenset({Capability.VALUES})
+_IGNORED = "_keys_to_ignore_on_load_unexpected"
 
 
 class TorchEngine:
@@ -99,7 +102,8 @@ class TorchEngine:
         self._factors = None
         targets = _Targets(self._model)
         for name, tensor in self._held.blend(plan):
-            targets.copy(name, tensor)
+            if not targets.computes(name):
+                targets.copy(name, tensor)
         targets.check_complete()
         self._factors = plan.factors
         return BlendStats(
@@ -256,11 +260,18 @@ class _Targets:
     def __init__(self, model: torch.nn.Module) -> None:
         self._state = model.state_dict()
         self._prefix = getattr(model, "base_model_prefix", "")
+        # as transformers does when it loads: what the class names, and what every model computes
+        ignored = [DERIVED.pattern, *(getattr(model, _IGNORED, None) or ())]
+        self._ignored = re.compile("|".join(f"(?:{pattern})" for pattern in ignored))
         storages = {name: tensor.data_ptr() for name, tensor in self._state.items()}
         self._missing = set(self._state)
         self._twins: dict[int, list[str]] = {}  # tied parameters share their storage
         for name, pointer in storages.items():
             self._twins.setdefault(pointer, []).append(name)
+
+    def computes(self, name: str) -> bool:
+        """Whether the model computes this tensor itself, so that a stored one is not needed."""
+        return name not in self._state and self._ignored.search(name) is not None
 
     def copy(self, name: str, tensor: torch.Tensor) -> None:
         """Copy one blended tensor, shape as in the model."""
@@ -300,18 +311,21 @@ def _hugging_face(folder: Path, dtype: torch.dtype | None) -> tuple[Any, frozens
         options: dict[str, Any] = {}
         if getattr(config, "attn_logit_softcapping", None):
             options["attn_implementation"] = "eager"  # the fused kernels leave the soft cap out
-        model = auto.from_pretrained(
+        model, info = auto.from_pretrained(
             str(folder),
             dtype=dtype or "auto",
             **options,
             trust_remote_code=False,
             local_files_only=True,
             use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
     except Exception as error:  # transformers raises whatever its parsers raise
         raise EngineError(
             f"the model in {folder} cannot be loaded", got=f"{type(error).__name__}: {error}"
         ) from error
+    refuse_misfit(f"the model in {folder}", info)
     if classifies and model.config.pad_token_id is None:
         model.config.pad_token_id = 0  # only tells padding apart; rows are masked
     return model, _CLASSIFIES if classifies else _GENERATES

@@ -39,6 +39,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from ztom.blending.chain import Chain
 from ztom.blending.plan import BlendPlan
 from ztom.engines.config import EngineConfig
+from ztom.engines.model_fit import check_chain_fit, check_folder_fit
 from ztom.engines.pristine import HeldChain
 from ztom.engines.prompts import PromptEncoder, check_length
 from ztom.engines.protocol import (
@@ -106,10 +107,13 @@ class VllmEngine:
         chain: What is blended; None for one fixed model.
 
     Raises:
-        EngineError: vLLM does not start, with its reason.
+        EngineError: vLLM does not start, with its reason, or the tensors do not fit the model.
     """
 
     def __init__(self, config: EngineConfig, folder: Path, chain: Chain | None) -> None:
+        check_folder_fit(folder)
+        if chain is not None:
+            check_chain_fit(folder, chain)
         self._encoder = PromptEncoder(folder, chat_template=config.chat_template)
         self._llm = _start(config, folder)
         self._config = config
@@ -265,6 +269,7 @@ def _start(config: EngineConfig, folder: Path) -> Any:
     try:
         return vllm.LLM(
             model=str(folder),
+            load_format="safetensors",  # "auto" would prefer a consolidated.safetensors
             dtype=dtype,
             tensor_parallel_size=config.tensor_parallel_size,
             max_model_len=config.max_model_len,

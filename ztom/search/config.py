@@ -20,9 +20,10 @@ from pydantic import (
     model_validator,
 )
 
-from ztom.blending.chain import ChainConfig
+from ztom.blending.chain_file import ChainConfig
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
+from ztom.io.places import require_local
 from ztom.scoring.build import ErrorTerm, check_error
 from ztom.search.samplers.protocol import SamplerConfig, check_dimensions
 
@@ -54,6 +55,14 @@ BatchSize = Annotated[int, Field(ge=1)]
 Evaluations = Annotated[int, Field(ge=1, le=100_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 DetailedOutput = bool | Literal["STORE_AND_RETURN"]
+
+
+def _local_output(path: Path) -> Path:
+    return require_local(path, what="where the output goes")
+
+
+#: Checked as it was written: with the file's folder before it, an address looks like a path.
+OutputPath = Annotated[Path, AfterValidator(_local_output), AfterValidator(_from_file_folder)]
 ErrorList = Annotated[
     tuple[ErrorTerm, ...],
     Field(min_length=1, description="a name, or a list of weighted terms that are summed"),
@@ -195,7 +204,7 @@ class SearchConfig(StimuliConfig):
     generation_deadline_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     engine_start_deadline_s: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
     trial_retries: int = Field(default=1, ge=0, le=10)
-    output: ConfigPath = Path("runs/search")
+    output: OutputPath = Path("runs/search")
     suites: tuple[ConfigPath, ...] = ()
     variant: VariantOptions = VariantOptions()
     insist: bool = False

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from ztom.blending.chain import ChainConfig, anchored
+from ztom.blending.chain_file import ChainConfig, anchored
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ConfigError
+from ztom.io.yaml import dump_yaml, parse_yaml, read_yaml
 from ztom.scoring.build import ErrorTerm
 from ztom.search.config import Budget, Guardrail, SearchConfig
 from ztom.search.samplers.protocol import SamplerConfig
@@ -46,12 +46,7 @@ def read_content(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigError: The file cannot be read, or an override does not fit it.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read", got=error.strerror) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not usable YAML", got=str(error)) from error
+    content = read_yaml(path, json_only=False)
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is not a configuration", expected="keys and values")
     for override in overrides:
@@ -99,30 +94,14 @@ def dump_config(config: SearchConfig) -> str:
     absolute: relative ones would be taken from the folder of the file.
     """
     content = config.model_dump(mode="json", exclude_unset=True)
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML allows a key twice and the last one wins; here that is an error."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands there twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep=deep)
+    return dump_yaml(content)
 
 
 def _apply_override(content: dict[str, Any], override: str) -> None:
     key, sign, text = override.partition("=")
     if not sign or not key.strip("."):
         raise ConfigError("an override is malformed", got=override, expected="key=value")
-    try:
-        value = yaml.load(text, _UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of {key} is not YAML", got=text) from error
+    value = parse_yaml(text, source=f"the value of {key}", json_only=False)
     *parents, last = key.split(".")
     place: Any = content
     for parent in parents:

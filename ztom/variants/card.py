@@ -36,8 +36,16 @@ def render_card(recipe: Recipe, precision: PrecisionReport) -> str:
             "",
         ]
         lines += [f"**Warning:** {warning}." for warning in precision.warnings]
+    lines += _left_out(recipe)
     lines += _evidence(recipe.evidence)
     return "\n".join(lines) + "\n"
+
+
+def _left_out(recipe: Recipe) -> list[str]:
+    if not recipe.left_out:
+        return []
+    named = "; ".join(f"`{_cell(path)}` ({why})" for path, why in recipe.left_out.items())
+    return [f"Files of the latest checkpoint that are not here: {named}.", ""]
 
 
 def _evidence(evidence: Evidence | None) -> list[str]:

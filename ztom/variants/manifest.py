@@ -108,8 +108,9 @@ def _names(folder: Path) -> list[str]:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             raise VariantError(f"{path} is a link", expected="regular files only")
-        if path.is_file() and path.name != MANIFEST:
-            names.append(path.relative_to(folder).as_posix())
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST:
+            names.append(name)
     return names
 
 

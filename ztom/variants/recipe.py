@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ztom.blending.chain import Chain, Topology
+from ztom.blending.chain import Chain
+from ztom.blending.chain_file import Topology
 from ztom.errors import VariantError
 
 RECIPE = "recipe.json"
@@ -95,6 +96,9 @@ class Recipe(BaseModel):
         realised: Realised over intended step; None where nothing changed.
         versions: Of the libraries that wrote it.
         evidence: What a search and its proof said.
+        kept: Files of the latest checkpoint that are neither weights nor configuration nor
+            tokenizer: the sha256 of each by its path.
+        left_out: Why other files of it are not here, by path.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -112,10 +116,19 @@ class Recipe(BaseModel):
     realised: float | None
     versions: dict[str, str]
     evidence: Evidence | None = None
+    kept: dict[str, str] = Field(default_factory=dict)
+    left_out: dict[str, str] = Field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The document, the same bytes for the same content."""
-        return (json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1) + "\n").encode()
+        content = self.model_dump(mode="json")
+        for name in (
+            "kept",
+            "left_out",
+        ):  # without any, the bytes are those of older versions
+            if not content[name]:
+                del content[name]
+        return (json.dumps(content, sort_keys=True, indent=1) + "\n").encode()
 
 
 def recipe_members(chain: Chain) -> tuple[RecipeMember, ...]:

@@ -13,7 +13,8 @@ import torch
 
 from ztom.blending.adapter import blend_adapter
 from ztom.blending.apply import blend_tensor, file_reader
-from ztom.blending.chain import Chain, ChainConfig, Member, load_chain
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig, Member
 from ztom.blending.plan import parse_dtype, plan_blend
 from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.errors import ConfigError, VariantError
@@ -58,6 +59,7 @@ def verify_variant(
         raise ConfigError("the share of tensors to derive again", got=share, expected="0 to 1")
     manifest = verify_manifest(folder)
     recipe = read_recipe(folder)
+    _check_kept(folder, recipe, manifest)
     derived = {}
     if share:
         opened = open_recipe_chain(recipe, settings=settings, chain=chain)
@@ -118,6 +120,18 @@ def _derivations(recipe: Recipe, chain: Chain) -> dict[str, Callable[[], torch.T
         return {name: partial(tensors.__getitem__, name) for name in tensors}
     plans = plan_blend(chain, recipe.factors, dtype=parse_dtype(recipe.dtype)).tensors
     return {plan.name: partial(blend_tensor, plan, read) for plan in plans}
+
+
+def _check_kept(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
+    """Files of the latest checkpoint are what the recipe says that they were."""
+    for path, digest in recipe.kept.items():
+        entry = manifest.files.get(path)
+        if entry is None or entry.sha256 != digest:
+            raise VariantError(
+                f"{path} of {folder} is not the one that the recipe kept",
+                got="nothing" if entry is None else f"sha256 {entry.sha256[:12]}",
+                expected=f"sha256 {digest[:12]}",
+            )
 
 
 def _difference(derived: torch.Tensor, written: torch.Tensor) -> str:

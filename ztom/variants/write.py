@@ -28,10 +28,13 @@ from ztom.blending.chain import Chain
 from ztom.blending.plan import parse_dtype, plan_blend
 from ztom.blending.precision import PrecisionMeter, PrecisionReport, measure_precision
 from ztom.checkpoints.cache import publish_folder, staging_folder
-from ztom.checkpoints.checkpoint import Checkpoint
+from ztom.checkpoints.checkpoint import Checkpoint, copy_file
 from ztom.checkpoints.layout import ADAPTER
 from ztom.checkpoints.object_store import with_retries
+from ztom.checkpoints.other_files import OtherFiles, find_other_files
 from ztom.errors import StorageError, VariantError
+from ztom.io.places import require_local
+from ztom.settings import Settings
 from ztom.variants.card import render_card
 from ztom.variants.manifest import (
     MANIFEST,
@@ -53,6 +56,9 @@ from ztom.variants.shards import write_shards
 logger = logging.getLogger(__name__)
 
 DEFAULT_SHARD_BYTES = 2 * 2**30
+CARD = "README.md"
+#: What a variant has of its own.
+_OWN = (CARD, MANIFEST, RECIPE)
 
 
 @dataclass(frozen=True)
@@ -94,12 +100,12 @@ class StagedVariant:
         """
         recipe = self.recipe.model_copy(update={"evidence": evidence})
         (self.folder / RECIPE).write_bytes(recipe.to_bytes())
-        (self.folder / "README.md").write_text(
-            render_card(recipe, self.precision), encoding="utf-8"
-        )
+        (self.folder / CARD).write_text(render_card(recipe, self.precision), encoding="utf-8")
         manifest = build_manifest(self.folder)
         for name in manifest.files:
             _sync(self.folder / name)
+        for below in self.folder.rglob("*/"):
+            _sync(below)
         (self.folder / MANIFEST).write_bytes(manifest.to_bytes())
         _sync(self.folder / MANIFEST)
         return manifest
@@ -147,17 +153,22 @@ def stage_variant(
 
     Raises:
         BlendError: The blend is not finite at the deployed dtype.
+        CheckpointError: A folder holds too much besides the model.
+        ConfigError: The destination is an address.
         ContentChangedError: A checkpoint changed since it was opened.
         StorageError: The disk refused (full, read-only).
     """
+    require_local(destination, what="where the variant goes")
     options = options or WriteOptions()
     for member in chain.members:
         member.verify_pin()
+    others = _other_files(chain, options.form)
     with staging_folder(destination.absolute().parent) as outer:
         folder = outer / destination.name
         folder.mkdir()
         write = _write_adapter if options.form == "adapter" else _write_dense
         precision = write(chain, factors, folder, options, progress)
+        kept = _keep(others, folder)
         recipe = Recipe(
             topology=chain.topology,
             latest=chain.latest,
@@ -170,6 +181,8 @@ def stage_variant(
             max_shard_bytes=options.max_shard_bytes,
             realised=precision.overall.realised,
             versions=dict(writer_versions()),
+            kept=kept,
+            left_out={path: why for _, files in others for path, why in files.left_out.items()},
         )
         yield StagedVariant(folder, destination.absolute(), recipe, precision)
 
@@ -219,7 +232,7 @@ def _write_dense(
         if progress is not None:
             progress(done, plan.nbytes)
     _copy_files(chain.reference, folder)
-    model = chain.reference if chain.reference.kind == "full" else chain.base
+    model = chain.members[chain.model]
     if model is not chain.reference:
         _copy_files(model, folder, only_missing=True)
         (folder / "adapter_config.json").unlink(missing_ok=True)
@@ -248,11 +261,37 @@ def _write_adapter(
 def _copy_files(checkpoint: Checkpoint, folder: Path, *, only_missing: bool = False) -> None:
     """Tokenizer and configuration, as they are."""
     for name in checkpoint.files:
-        if name in ("README.md", MANIFEST, RECIPE) or name.endswith(".index.json"):
+        if name in _OWN or name.endswith(".index.json"):
             continue
         if only_missing and (folder / name).exists():
             continue
         (folder / name).write_bytes(checkpoint.source.read(name))
+
+
+def _other_files(chain: Chain, form: Form) -> list[tuple[Checkpoint, OtherFiles]]:
+    """What else the latest checkpoint's folder holds, and that of its base where it is an adapter.
+
+    Raises:
+        CheckpointError: It is too much.
+    """
+    sources = [chain.reference]
+    if form == "dense" and chain.model != chain.latest:
+        sources.append(chain.base)
+    limit = Settings().max_kept_bytes
+    return [
+        (source, find_other_files(source, max_bytes=limit, replaced=_OWN)) for source in sources
+    ]
+
+
+def _keep(others: Sequence[tuple[Checkpoint, OtherFiles]], folder: Path) -> dict[str, str]:
+    """Copy them, bytes and all; returns the sha256 of each by its path."""
+    kept: dict[str, str] = {}
+    for checkpoint, files in others:
+        for path in files.kept:
+            if not (folder / path).exists():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                kept[path] = copy_file(checkpoint.source, path, folder / path)
+    return kept
 
 
 def _write_config(model: Checkpoint, folder: Path, dtype: torch.dtype | None) -> None:

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.openapi import sends_text
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import LOGIN
-from serve_apps.control_plane.wire import (
+from ztom.ledger.accounts import NewUser, Scope, UserChange
+from ztom.ledger.passwords import hash_password, is_password
+from ztom.wire.accounts import (
     AdminPatch,
-    Id,
+    ApiKey,
+    ApiKeySecret,
     Login,
     NewKey,
     Register,
+    User,
     UserPatch,
-    key_document,
-    user_document,
 )
-from ztom.ledger.accounts import NewUser, UserChange
-from ztom.ledger.passwords import hash_password, is_password
+from ztom.wire.fields import Id
 
 router = APIRouter(tags=["accounts"])
 
 
-@route(router, "POST", "/api/auth/login", Permission.PUBLIC, response_class=PlainTextResponse)
+@route(router, "POST", "/api/auth/login", Permission.PUBLIC, **sends_text("eyJhbGciOi..."))
 def login(body: Login, services: ServicesOf) -> PlainTextResponse:
     """A token for a password, as plain text."""
     _take_a_try(services, body.username)
@@ -43,7 +44,7 @@ def login(body: Login, services: ServicesOf) -> PlainTextResponse:
 
 
 @route(router, "POST", "/api/auth/register", Permission.PUBLIC, status_code=201)
-def register(body: Register, services: ServicesOf) -> dict[str, Any]:
+def register(body: Register, services: ServicesOf) -> User:
     """Make an account for oneself."""
     if services.config.registration == "closed":
         raise HTTPException(403, "Accounts are made by administrators here.")
@@ -51,13 +52,13 @@ def register(body: Register, services: ServicesOf) -> dict[str, Any]:
 
 
 @route(router, "GET", "/api/auth/user", Permission.USER)
-def who_am_i(caller: CallerOf) -> dict[str, Any]:
+def who_am_i(caller: CallerOf) -> User:
     """The account that the token is of."""
-    return user_document(caller.user)
+    return User.of(caller.user)
 
 
 @route(router, "PATCH", "/api/auth/user", Permission.USER)
-def change_me(body: UserPatch, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def change_me(body: UserPatch, caller: CallerOf, services: ServicesOf) -> User:
     """Change one's own account; a new password takes the old one, and ends every token."""
     if caller.key is not None:
         raise HTTPException(403, "An API key cannot change the account that it is of.")
@@ -74,44 +75,42 @@ def change_me(body: UserPatch, caller: CallerOf, services: ServicesOf) -> dict[s
         password_hash=None if body.password is None else hash_password(body.password),
     )
     changed = services.ledger.accounts.change(caller.user.id, change, actor=caller.actor)
-    return user_document(changed)
+    return User.of(changed)
 
 
 @route(router, "GET", "/api/auth/admin", Permission.ADMIN)
-def administrators(services: ServicesOf) -> list[dict[str, Any]]:
+def administrators(services: ServicesOf) -> list[User]:
     """Every administrator."""
-    return [user_document(user) for user in services.ledger.accounts.all() if user.is_admin]
+    return [User.of(user) for user in services.ledger.accounts.all() if user.is_admin]
 
 
 @route(router, "POST", "/api/auth/admin", Permission.ADMIN, status_code=201)
-def add_administrator(body: Register, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def add_administrator(body: Register, caller: CallerOf, services: ServicesOf) -> User:
     """Make an administrator's account."""
     return _create(services, body, is_admin=True, actor=caller.actor)
 
 
 @route(router, "GET", "/api/auth/admin/user", Permission.ADMIN)
-def users(services: ServicesOf) -> list[dict[str, Any]]:
+def users(services: ServicesOf) -> list[User]:
     """Every account."""
-    return [user_document(user) for user in services.ledger.accounts.all()]
+    return [User.of(user) for user in services.ledger.accounts.all()]
 
 
 @route(router, "POST", "/api/auth/admin/user", Permission.ADMIN, status_code=201)
-def add_user(body: Register, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def add_user(body: Register, caller: CallerOf, services: ServicesOf) -> User:
     """Make a user's account."""
     return _create(services, body, is_admin=False, actor=caller.actor)
 
 
 @route(router, "PATCH", "/api/auth/admin/user/{user_id}", Permission.ADMIN)
-def change_user(
-    user_id: Id, body: AdminPatch, caller: CallerOf, services: ServicesOf
-) -> dict[str, Any]:
+def change_user(user_id: Id, body: AdminPatch, caller: CallerOf, services: ServicesOf) -> User:
     """Change an account: what it may do, whether it is let in."""
     change = UserChange(
         email=body.email_address,
         is_admin=None if body.roles is None else "ADMIN" in body.roles,
         enabled=body.enabled,
     )
-    return user_document(services.ledger.accounts.change(user_id, change, actor=caller.actor))
+    return User.of(services.ledger.accounts.change(user_id, change, actor=caller.actor))
 
 
 @route(router, "DELETE", "/api/auth/admin/user/{user_id}", Permission.ADMIN, status_code=204)
@@ -123,7 +122,7 @@ def remove_user(user_id: Id, caller: CallerOf, services: ServicesOf) -> None:
 @route(router, "PATCH", "/api/auth/admin/{user_id}", Permission.ADMIN)
 def change_administrator(
     user_id: Id, body: AdminPatch, caller: CallerOf, services: ServicesOf
-) -> dict[str, Any]:
+) -> User:
     """The same for an administrator."""
     return change_user(user_id, body, caller, services)
 
@@ -135,13 +134,15 @@ def remove_administrator(user_id: Id, caller: CallerOf, services: ServicesOf) ->
 
 
 @route(router, "GET", "/v1/keys", Permission.USER)
-def keys(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
+def keys(caller: CallerOf, services: ServicesOf) -> list[ApiKey]:
     """One's own API keys, without their secrets."""
-    return [key_document(key) for key in services.ledger.accounts.keys(caller.user.id)]
+    return [ApiKey.of(key) for key in services.ledger.accounts.keys(caller.user.id)]
 
 
 @route(router, "POST", "/v1/keys", Permission.USER, status_code=201)
-def add_key(body: NewKey, caller: CallerOf, services: ServicesOf) -> JSONResponse:
+def add_key(
+    body: NewKey, caller: CallerOf, services: ServicesOf, response: Response
+) -> ApiKeySecret:
     """Make an API key; the answer alone ever shows it."""
     if caller.key is not None:
         raise HTTPException(403, "An API key cannot make another one.")
@@ -153,15 +154,14 @@ def add_key(body: NewKey, caller: CallerOf, services: ServicesOf) -> JSONRespons
     key, secret = services.ledger.accounts.create_key(
         caller.user.id,
         name=body.name,
-        scopes=body.scopes,
+        scopes=tuple(map(Scope, body.scopes)),
         project_id=body.project_id,
         actor=caller.actor,
         requests_per_minute=body.requests_per_minute,
         tokens_per_minute=body.tokens_per_minute,
     )
-    return JSONResponse(
-        {**key_document(key), "key": secret}, 201, headers={"Cache-Control": "no-store"}
-    )
+    response.headers["Cache-Control"] = "no-store"
+    return ApiKeySecret.issued(key, secret)
 
 
 @route(router, "DELETE", "/v1/keys/{key_id}", Permission.USER, status_code=204)
@@ -179,7 +179,7 @@ def _take_a_try(services: Services, account: str) -> None:
         )
 
 
-def _create(services: Services, body: Register, *, is_admin: bool, actor: str) -> dict[str, Any]:
+def _create(services: Services, body: Register, *, is_admin: bool, actor: str) -> User:
     user = services.ledger.accounts.create(
         NewUser(
             username=body.username,
@@ -191,4 +191,4 @@ def _create(services: Services, body: Register, *, is_admin: bool, actor: str) -
         ),
         actor=actor,
     )
-    return user_document(user)
+    return User.of(user)

@@ -14,9 +14,8 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.routes.endpoints import Alias, may_alias, owner_of, table_of
-from serve_apps.control_plane.routes.verdicts import DigestStart, record_verdict
+from serve_apps.control_plane.routes.verdicts import record_verdict
 from serve_apps.control_plane.services import Services
-from serve_apps.control_plane.wire import Id, Strict
 from serve_apps.endpoints.clearance import refusal, require_gate, said
 from serve_apps.endpoints.declared import Difference, WantedEndpoint, differences
 from serve_apps.endpoints.specs import DeployOptions, parse_options
@@ -44,11 +43,13 @@ from ztom.ledger.project_files import Storage
 from ztom.ledger.verdicts import VerdictRecord
 from ztom.rollout.plan import parse_plan
 from ztom.rollout.routing import SHORT, Match, Percent, RoutingTable, variant_id
+from ztom.wire.base import WireRequest
+from ztom.wire.fields import DigestStart, Id
 
 router = APIRouter(tags=["deployments"])
 
 
-class Deploy(Strict):
+class Deploy(WireRequest):
     """A variant that is to be served.
 
     Without ``now``, ``canary``, ``shadow``, ``rule``, ``live`` and ``plan``, a release by the
@@ -73,7 +74,7 @@ class Deploy(Strict):
     insist: bool = False
 
 
-class Apply(Strict):
+class Apply(WireRequest):
     """Endpoints as a declarative file has them, by alias."""
 
     endpoints: dict[Alias, WantedEndpoint]

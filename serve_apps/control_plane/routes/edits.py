@@ -8,41 +8,48 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.chains import chain_of, chain_of_references, factors_of, position_of
 from serve_apps.control_plane.data import copy_data
 from serve_apps.control_plane.forms import FormReader
+from serve_apps.control_plane.openapi import SENDS_BYTES
 from serve_apps.control_plane.routes.files import form_of, parsed_fields, send_folder
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.search_config import generation_options
 from serve_apps.control_plane.services import Services
-from serve_apps.control_plane.wire import (
-    Edit,
-    Inference,
-    InferenceBatch,
-    Metatune,
-    Sensitivity,
-    SensitivityBatch,
-    StaticAnalysis,
-    with_warnings,
-)
 from serve_apps.control_plane.work import ChainSpec, answer, blend, compare
 from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.errors import ZtomError
 from ztom.ledger.requests import NewRequest, RequestKind, RequestRecord, RequestStatus
+from ztom.wire.analyses import (
+    Edit,
+    Inference,
+    InferenceAnswer,
+    InferenceBatch,
+    Metatune,
+    ParameterDifferences,
+    Sensitivity,
+    SensitivityAnswer,
+    SensitivityBatch,
+    StaticAnalysis,
+)
+from ztom.wire.problems import Problem
 
 logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["edits and analyses"])
 
+_Texts = TypeVar("_Texts", bound=InferenceAnswer)
 
-@route(router, "POST", "/metatune", Permission.WRITE)
-async def metatune(body: Metatune, caller: CallerOf, services: ServicesOf) -> Any:
+
+@route(router, "POST", "/metatune", Permission.WRITE, **SENDS_BYTES)
+async def metatune(body: Metatune, caller: CallerOf, services: ServicesOf) -> StreamingResponse:
     """Scale steps of the chain by hand and download the blend, one tar of its folder."""
     if len(body.file_ids) != len(body.scaling_factors):
         raise HTTPException(422, "fileIds and scalingFactors differ in length.")
@@ -52,8 +59,8 @@ async def metatune(body: Metatune, caller: CallerOf, services: ServicesOf) -> An
     return await _edit(RequestKind.METATUNE, body, factors, caller, services)
 
 
-@route(router, "POST", "/edit", Permission.WRITE)
-async def edit(body: Edit, caller: CallerOf, services: ServicesOf) -> Any:
+@route(router, "POST", "/edit", Permission.WRITE, **SENDS_BYTES)
+async def edit(body: Edit, caller: CallerOf, services: ServicesOf) -> StreamingResponse:
     """Remove what was trained in the steps that end in these files, and download the rest."""
     factors = dict.fromkeys(body.file_ids, -1.0)
     return await _edit(RequestKind.EDIT, body, factors, caller, services)
@@ -62,7 +69,7 @@ async def edit(body: Edit, caller: CallerOf, services: ServicesOf) -> Any:
 @route(router, "POST", "/static_analysis", Permission.READ)
 async def static_analysis(
     body: StaticAnalysis, caller: CallerOf, services: ServicesOf
-) -> dict[str, Any]:
+) -> ParameterDifferences:
     """How far a checkpoint is from another, by tensor and row.
 
     ``CHOSEN`` compares it with the one before it, ``LATEST`` with the last of the chain. The
@@ -83,7 +90,7 @@ async def static_analysis(
         weights=body.weight_names,
         biases=body.bias_names,
     )
-    return with_warnings(found, body.warnings)
+    return ParameterDifferences.model_validate({**found, "warnings": body.warnings})
 
 
 @route(
@@ -93,10 +100,11 @@ async def static_analysis(
     Permission.USER,
     openapi_extra=form_of(Inference),
 )
-async def inference(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+async def inference(request: Request, caller: CallerOf, services: ServicesOf) -> InferenceAnswer:
     """What a checkpoint under the operator's roots answers to the stimuli of the form's file."""
     return await _from_form(
         request,
+        InferenceAnswer,
         Inference,
         caller,
         services,
@@ -108,11 +116,11 @@ async def inference(request: Request, caller: CallerOf, services: ServicesOf) ->
 @route(router, "POST", "/dynamic_analysis/inference/batch", Permission.USER)
 async def inference_batch(
     body: InferenceBatch, caller: CallerOf, services: ServicesOf
-) -> dict[str, Any]:
+) -> InferenceAnswer:
     """The same on stimuli under the operator's roots."""
     chain, factor_sets = await asyncio.to_thread(_lone_chain, body, services)
     return await _from_paths(
-        body, body.stimulus_paths, caller, services, RequestKind.INFERENCE, chain, factor_sets
+        InferenceAnswer, body, caller, services, RequestKind.INFERENCE, chain, factor_sets
     )
 
 
@@ -123,10 +131,13 @@ async def inference_batch(
     Permission.READ,
     openapi_extra=form_of(Sensitivity),
 )
-async def sensitivity(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+async def sensitivity(
+    request: Request, caller: CallerOf, services: ServicesOf
+) -> SensitivityAnswer:
     """What the latest checkpoint answers, and what it does with one step scaled."""
     return await _from_form(
         request,
+        SensitivityAnswer,
         Sensitivity,
         caller,
         services,
@@ -138,11 +149,11 @@ async def sensitivity(request: Request, caller: CallerOf, services: ServicesOf) 
 @route(router, "POST", "/dynamic_analysis/sensitivity/batch", Permission.READ)
 async def sensitivity_batch(
     body: SensitivityBatch, caller: CallerOf, services: ServicesOf
-) -> dict[str, Any]:
+) -> SensitivityAnswer:
     """The same on stimuli under the operator's roots."""
     chain, factor_sets = await asyncio.to_thread(_scaled, body, caller, services)
     return await _from_paths(
-        body, body.stimulus_paths, caller, services, RequestKind.SENSITIVITY, chain, factor_sets
+        SensitivityAnswer, body, caller, services, RequestKind.SENSITIVITY, chain, factor_sets
     )
 
 
@@ -154,7 +165,7 @@ _LATER = (
 )
 
 
-def _later() -> None:
+def _later() -> NoReturn:
     """An analysis of the original product that this server does not have yet: status 501."""
     raise HTTPException(501, "This analysis is not supported yet.")
 
@@ -167,7 +178,9 @@ for _path in _LATER:
                 "POST",
                 _path + _form,
                 Permission.USER,
-                operation_id=(_path + _form).strip("/").replace("/", "_"),
+                status_code=501,
+                response_model=Problem,
+                name=(_path + _form).removeprefix("/dynamic_analysis/").replace("/", "_"),
             )(_later)
 
 
@@ -177,7 +190,7 @@ async def _edit(
     factors: Mapping[str, float],
     caller: Caller,
     services: Services,
-) -> Any:
+) -> StreamingResponse:
     project_id = await asyncio.to_thread(caller.project, body.project_id)
     project = await asyncio.to_thread(services.ledger.projects.get, project_id)
     alpha = factors_of(project, factors)
@@ -236,12 +249,13 @@ def _scaled(
 
 async def _from_form(
     request: Request,
+    answers: type[_Texts],
     model: type[Any],
     caller: Caller,
     services: Services,
     kind: RequestKind,
     chain_for: Callable[[Any], tuple[ChainSpec, tuple[tuple[float, ...], ...]]],
-) -> dict[str, Any]:
+) -> _Texts:
     """Stimuli come in the form's file."""
 
     def check(fields: Mapping[str, str]) -> Any:
@@ -256,34 +270,45 @@ async def _from_form(
         named = form.file.path.with_suffix(suffix if suffix in (".jsonl", ".csv") else ".jsonl")
         await asyncio.to_thread(form.file.path.rename, named)
         try:
-            return await _answered(body, str(named), caller, services, kind, chain, factor_sets)
+            return await _answered(
+                answers, body, str(named), caller, services, kind, chain, factor_sets
+            )
         finally:
             named.unlink(missing_ok=True)
 
 
 async def _from_paths(
+    answers: type[_Texts],
     body: Any,
-    paths: tuple[str, ...],
     caller: Caller,
     services: Services,
     kind: RequestKind,
     chain: ChainSpec,
     factor_sets: tuple[tuple[float, ...], ...],
-) -> dict[str, Any]:
+) -> _Texts:
     """Stimuli lie under the operator's roots."""
     folder = services.store.begin_folder()
     project_id = getattr(body, "project_id", None)
     uploads = None if project_id is None else services.store.data_folder(project_id)
     try:
         copy = await asyncio.to_thread(
-            lambda: copy_data(paths, folder, "stimuli", settings=services.pointers, uploads=uploads)
+            lambda: copy_data(
+                body.stimulus_paths,
+                folder,
+                "stimuli",
+                settings=services.pointers,
+                uploads=uploads,
+            )
         )
-        return await _answered(body, str(copy.path), caller, services, kind, chain, factor_sets)
+        return await _answered(
+            answers, body, str(copy.path), caller, services, kind, chain, factor_sets
+        )
     finally:
         services.store.remove(str(folder))
 
 
 async def _answered(
+    answers: type[_Texts],
     body: Any,
     stimuli: str,
     caller: Caller,
@@ -291,7 +316,7 @@ async def _answered(
     kind: RequestKind,
     chain: ChainSpec,
     factor_sets: tuple[tuple[float, ...], ...],
-) -> dict[str, Any]:
+) -> _Texts:
     generation, left = generation_options(body.inference_config_json)
     project_id = getattr(body, "project_id", None)
     parameters = {"factors": [list(factors) for factors in factor_sets]}
@@ -308,8 +333,9 @@ async def _answered(
         # answers are not kept: they may repeat what is in the prompts
         asked.result = {"stimuli": len(texts[0])}
     names = ("model_output", "attenuated_model_output")
-    document = {**dict(zip(names, texts, strict=False)), "requestId": asked.record.id}
-    return with_warnings(document, [*body.warnings, *left])
+    content = dict(zip(names, texts, strict=False))
+    warnings = [*body.warnings, *left]
+    return answers.model_validate({**content, "requestId": asked.record.id, "warnings": warnings})
 
 
 @dataclass

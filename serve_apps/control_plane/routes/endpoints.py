@@ -13,7 +13,6 @@ from pydantic import StringConstraints
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.services import Services
-from serve_apps.control_plane.wire import Strict
 from serve_apps.endpoints.traffic import (
     promote,
     remove,
@@ -24,20 +23,21 @@ from serve_apps.endpoints.traffic import (
 )
 from ztom.errors import NotOnRecordError
 from ztom.rollout.routing import ALIAS_PATTERN, Match, Percent, RoutingTable, variant_id
+from ztom.wire.base import WireRequest
 
 router = APIRouter(tags=["endpoints"])
 
 Alias = Annotated[str, StringConstraints(pattern=ALIAS_PATTERN)]
 
 
-class Traffic(Strict):
+class Traffic(WireRequest):
     """Other shares of the candidate, in percent; None leaves one as it is."""
 
     canary: Percent | None = None
     shadow: Percent | None = None
 
 
-class Change(Strict):
+class Change(WireRequest):
     """A change of an endpoint; `version` is that of the table that its author looked at."""
 
     version: int | None = None

@@ -18,25 +18,12 @@ from starlette.exceptions import HTTPException
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.data import UPLOADED, data_suffix
 from serve_apps.control_plane.forms import Form, FormReader
+from serve_apps.control_plane.openapi import SENDS_BYTES
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import Staged
-from serve_apps.control_plane.wire import (
-    FORMAT,
-    BaseModelGone,
-    DataUpload,
-    FileEvent,
-    FileGone,
-    Id,
-    Pointer,
-    PointerChange,
-    Tolerant,
-    Upload,
-    UploadChange,
-    project_document,
-    with_warnings,
-)
 from ztom.checkpoints.checkpoint import open_checkpoint
+from ztom.checkpoints.kept_paths import paths_to_send
 from ztom.checkpoints.outgoing import (
     local_piece,
     pieces_of,
@@ -53,14 +40,28 @@ from ztom.ledger.project_files import (
     Storage,
 )
 from ztom.settings import Settings
+from ztom.wire.base import TolerantRequest
+from ztom.wire.fields import FORMAT, Id
+from ztom.wire.files import (
+    BaseModelDeletion,
+    CheckpointUpload,
+    DataUpload,
+    FileDeletion,
+    FileEvent,
+    Pointer,
+    PointerChange,
+    UploadChange,
+    UploadedData,
+)
+from ztom.wire.projects import Project
 
 router = APIRouter(tags=["files"])
 
-_Fields = TypeVar("_Fields", bound=Tolerant)
+_Fields = TypeVar("_Fields", bound=TolerantRequest)
 _BYTES = "application/octet-stream"
 
 
-def form_of(model: type[Tolerant]) -> dict[str, Any]:
+def form_of(model: type[TolerantRequest]) -> dict[str, Any]:
     """A form for the OpenAPI document: FastAPI would read the file into memory itself."""
     schema = model.model_json_schema(by_alias=True)
     file = {"type": "string", "format": "binary"}
@@ -76,15 +77,15 @@ def form_of(model: type[Tolerant]) -> dict[str, Any]:
     "/project/file",
     Permission.WRITE,
     status_code=201,
-    openapi_extra=form_of(Upload),
+    openapi_extra=form_of(CheckpointUpload),
 )
-async def upload(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+async def upload(request: Request, caller: CallerOf, services: ServicesOf) -> Project:
     """Add a checkpoint: one tar of its folder. The file is the last part of the form."""
     return await _receive_new(request, caller, services, part=Part.ITERATION)
 
 
 @route(router, "PATCH", "/project/file", Permission.WRITE, openapi_extra=form_of(UploadChange))
-async def change(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+async def change_file(request: Request, caller: CallerOf, services: ServicesOf) -> Project:
     """Rename a checkpoint, or put another file in its place."""
 
     def check(fields: Mapping[str, str]) -> UploadChange:
@@ -100,7 +101,7 @@ async def change(request: Request, caller: CallerOf, services: ServicesOf) -> di
         )
 
 
-@route(router, "GET", "/project/file", Permission.READ, response_class=StreamingResponse)
+@route(router, "GET", "/project/file", Permission.READ, **SENDS_BYTES)
 def download_all(projectId: Id, caller: CallerOf, services: ServicesOf) -> StreamingResponse:
     """Every checkpoint of a project as a zip."""
     project = services.ledger.projects.get(caller.project(projectId))
@@ -110,13 +111,13 @@ def download_all(projectId: Id, caller: CallerOf, services: ServicesOf) -> Strea
 
 
 @route(router, "DELETE", "/project/file", Permission.WRITE)
-def delete(body: FileGone, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def delete_file(body: FileDeletion, caller: CallerOf, services: ServicesOf) -> Project:
     """Take a checkpoint out; ``hardDelete`` removes its bytes too, where nothing else uses them."""
     project_id = caller.project(body.project_id)
     return _deleted(services, caller, project_id, body.file_id, hard=body.hard_delete)
 
 
-@route(router, "GET", "/project/file/{file_id}", Permission.READ, response_class=StreamingResponse)
+@route(router, "GET", "/project/file/{file_id}", Permission.READ, **SENDS_BYTES)
 def download(
     file_id: Id,
     projectId: Id,
@@ -129,7 +130,7 @@ def download(
 
 
 @route(router, "POST", "/project/file/external", Permission.WRITE, status_code=201)
-def point(body: Pointer, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def point(body: Pointer, caller: CallerOf, services: ServicesOf) -> Project:
     """Add a checkpoint that stays where it is, under a root that the operator allowed."""
     require_format(body.format)
     project_id = caller.project(body.project_id)
@@ -141,7 +142,7 @@ def point(body: Pointer, caller: CallerOf, services: ServicesOf) -> dict[str, An
     for new in wanted:
         ledger.files.add(project_id, new, actor=caller.actor)
     project = ledger.projects.get(project_id)
-    return project_document(project, warnings=body.warnings)
+    return Project.of(project, warnings=body.warnings)
 
 
 def _pointer(
@@ -166,7 +167,7 @@ def _pointer(
 
 
 @route(router, "PATCH", "/project/file/external", Permission.WRITE)
-def point_elsewhere(body: PointerChange, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def point_elsewhere(body: PointerChange, caller: CallerOf, services: ServicesOf) -> Project:
     """Rename a pointer, or let it point elsewhere."""
     project_id = caller.project(body.project_id)
     services.ledger.files.get(project_id, body.file_id)
@@ -183,12 +184,12 @@ def point_elsewhere(body: PointerChange, caller: CallerOf, services: ServicesOf)
 
 
 @route(router, "POST", "/project/file_event", Permission.WRITE)
-def look_again(body: FileEvent, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def look_again(body: FileEvent, caller: CallerOf, services: ServicesOf) -> Project:
     """Compute a file's scores and check it, once more."""
     project_id = caller.project(body.project_id)
     services.ledger.files.recompute(project_id, body.file_id)
     project = services.ledger.projects.get(project_id)
-    return project_document(project, warnings=body.warnings)
+    return Project.of(project, warnings=body.warnings)
 
 
 @route(
@@ -197,19 +198,25 @@ def look_again(body: FileEvent, caller: CallerOf, services: ServicesOf) -> dict[
     "/project/base-model",
     Permission.WRITE,
     status_code=201,
-    openapi_extra=form_of(Upload),
+    openapi_extra=form_of(CheckpointUpload),
 )
-async def add_base(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+async def add_base(request: Request, caller: CallerOf, services: ServicesOf) -> Project:
     """Give the project a base model, which stands before its checkpoints in the chain."""
     return await _receive_new(request, caller, services, part=Part.BASE)
 
 
-@route(router, "PATCH", "/project/base-model", Permission.WRITE, openapi_extra=form_of(Upload))
-async def change_base(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+@route(
+    router,
+    "PATCH",
+    "/project/base-model",
+    Permission.WRITE,
+    openapi_extra=form_of(CheckpointUpload),
+)
+async def change_base(request: Request, caller: CallerOf, services: ServicesOf) -> Project:
     """Put another base model in its place, or rename it."""
 
-    def check(fields: Mapping[str, str]) -> tuple[Upload, CheckpointRecord]:
-        body = parsed_fields(Upload, fields)
+    def check(fields: Mapping[str, str]) -> tuple[CheckpointUpload, CheckpointRecord]:
+        body = parsed_fields(CheckpointUpload, fields)
         return body, _base_of(services, caller.project(body.project_id))
 
     async with FormReader(request, services.store, before_file=check) as form:
@@ -221,12 +228,12 @@ async def change_base(request: Request, caller: CallerOf, services: ServicesOf) 
 
 
 @route(router, "DELETE", "/project/base-model", Permission.WRITE)
-def delete_base(body: BaseModelGone, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def delete_base(body: BaseModelDeletion, caller: CallerOf, services: ServicesOf) -> Project:
     """Take the base model out of the project."""
     project_id = caller.project(body.project_id)
     base = _base_of(services, project_id)
-    document = _deleted(services, caller, project_id, base.id, hard=body.hard_delete)
-    return with_warnings(document, body.warnings)
+    project = _deleted(services, caller, project_id, base.id, hard=body.hard_delete)
+    return project.model_copy(update={"warnings": tuple(body.warnings)})
 
 
 @route(
@@ -237,7 +244,7 @@ def delete_base(body: BaseModelGone, caller: CallerOf, services: ServicesOf) -> 
     status_code=201,
     openapi_extra=form_of(DataUpload),
 )
-async def add_data(request: Request, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+async def add_data(request: Request, caller: CallerOf, services: ServicesOf) -> UploadedData:
     """Keep a data set for the project's searches, which name it by the ``reference``."""
 
     def check(fields: Mapping[str, str]) -> DataUpload:
@@ -253,18 +260,16 @@ async def add_data(request: Request, caller: CallerOf, services: ServicesOf) -> 
         name = await asyncio.to_thread(
             services.store.place_data, form.file, body.project_id, suffix
         )
-        return {
-            "reference": f"{UPLOADED}{name}",
-            "sha256": form.file.sha256,
-            "size": form.file.nbytes,
-        }
+        return UploadedData(
+            reference=f"{UPLOADED}{name}", sha256=form.file.sha256, size=form.file.nbytes
+        )
 
 
 async def _receive_new(
     request: Request, caller: Caller, services: Services, *, part: Part
-) -> dict[str, Any]:
-    def check(fields: Mapping[str, str]) -> Upload:
-        body = parsed_fields(Upload, fields)
+) -> Project:
+    def check(fields: Mapping[str, str]) -> CheckpointUpload:
+        body = parsed_fields(CheckpointUpload, fields)
         require_format(body.format)
         caller.project(body.project_id)
         return body
@@ -286,18 +291,18 @@ async def _receive_new(
             content=staged.sha256,
         )
 
-        def record() -> dict[str, Any]:
+        def record() -> Project:
             services.ledger.files.add(
                 body.project_id, new, actor=caller.actor, place=_placing(services, staged)
             )
             project = services.ledger.projects.get(body.project_id)
-            return project_document(project, warnings=body.warnings)
+            return Project.of(project, warnings=body.warnings)
 
         return await asyncio.to_thread(record)
 
 
 def _replacement(
-    body: Upload | UploadChange, form: Form, services: Services
+    body: CheckpointUpload | UploadChange, form: Form, services: Services
 ) -> tuple[CheckpointChange, Callable[[], None] | None]:
     """What is to be different, and how the file that came gets to its place, if one came."""
     if form.file is None:
@@ -334,22 +339,22 @@ def _changed(
     file_id: str,
     edit: CheckpointChange,
     place: Callable[[], None] | None,
-    body: Tolerant,
-) -> dict[str, Any]:
+    body: TolerantRequest,
+) -> Project:
     _, orphans = services.ledger.files.change(
         project_id, file_id, edit, actor=caller.actor, place=place
     )
     services.ledger.files.purge(orphans, services.store.remove)
-    return project_document(services.ledger.projects.get(project_id), warnings=body.warnings)
+    return Project.of(services.ledger.projects.get(project_id), warnings=body.warnings)
 
 
 def _deleted(
     services: Services, caller: Caller, project_id: str, file_id: str, *, hard: bool
-) -> dict[str, Any]:
+) -> Project:
     ledger = services.ledger
     orphans = ledger.files.delete(project_id, file_id, hard=hard, actor=caller.actor)
     ledger.files.purge(orphans, services.store.remove)
-    return project_document(ledger.projects.get(project_id))
+    return Project.of(ledger.projects.get(project_id))
 
 
 def _base_of(services: Services, project_id: str) -> CheckpointRecord:
@@ -398,11 +403,13 @@ class _Download:
     def of_folder(cls, reference: str, settings: Settings) -> _Download:
         """A tar of what a reference names."""
         found = open_checkpoint(reference, settings=settings)
-        pieces = pieces_of(found.source, found.source.names())
+        pieces = pieces_of(found.source, paths_to_send(found.source))
         return cls(lambda: tar_chunks(pieces), tar_size(pieces))
 
 
-def send(download: _Download, name: str, headers: Mapping[str, str] | None = None) -> Any:
+def send(
+    download: _Download, name: str, headers: Mapping[str, str] | None = None
+) -> StreamingResponse:
     """As an answer."""
     return StreamingResponse(
         download.chunks(),
@@ -417,7 +424,7 @@ def send(download: _Download, name: str, headers: Mapping[str, str] | None = Non
 
 def send_folder(
     reference: str, name: str, services: Services, headers: Mapping[str, str] | None = None
-) -> Any:
+) -> StreamingResponse:
     """A tar of one of the server's own folders, as an answer."""
     return send(_Download.of_folder(reference, services.managed), name, headers)
 

@@ -3,68 +3,74 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Self
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
-from pydantic import Field, model_validator
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.services import Services
-from serve_apps.control_plane.wire import Finite, Strict, Text
 from serve_apps.gateway.gateway import Asker
 from serve_apps.gateway.quota import Quota
 from serve_apps.variants.responses import json_response, read_body
 from serve_apps.variants.wire import Kind, Reply, no_such_model, parse_body
 from ztom.ledger.rollouts import FeedbackRecord
 from ztom.rollout.routing import RoutingTable, find_variant, variant_id
+from ztom.wire.inference import (
+    ChatCompletion,
+    ChatCompletionRequest,
+    Completion,
+    CompletionRequest,
+    Feedback,
+    FeedbackReceipt,
+    ModelCard,
+    ModelList,
+    OpenAIProblem,
+)
 
 router = APIRouter(tags=["models"])
 
-_JSON_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"type": "object", "required": ["model"]}}},
-    }
+ModelName = Annotated[str, Field(examples=["support"])]
+
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    "default": {"model": OpenAIProblem, "description": "Refused, or failed, in OpenAI's form."}
 }
-#: Labels that say how wrong an answer was, from 0 to 1; others need a score.
-_LABELS = {"good": 0.0, "correct": 0.0, "up": 0.0, "bad": 1.0, "wrong": 1.0, "down": 1.0}
 
 
-class Feedback(Strict):
-    """What somebody thinks of an answer: a score from 0 (wrong) to 1 (right), or a label."""
-
-    response_id: str = Field(max_length=200)
-    score: Finite | None = Field(default=None, ge=0, le=1)
-    label: Text | None = None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if self.score is None and self.label not in _LABELS:
-            raise ValueError(f"give a score from 0 to 1, or a label: {', '.join(_LABELS)}")
-        return self
-
-    @property
-    def error(self) -> float:
-        """From 0 (right) to 1 (wrong)."""
-        return _LABELS[self.label or ""] if self.score is None else 1.0 - self.score
+def _openai(request: type[BaseModel], answer: type[BaseModel]) -> dict[str, Any]:
+    """Options of a route whose body is read, and whose answer is made, by the gateway."""
+    schema = request.model_json_schema()
+    content = {"application/json": {"schema": schema}}
+    return {
+        "responses": {200: {"model": answer, "description": "The answer."}, **_REFUSED},
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+    }
 
 
-@route(router, "POST", "/v1/chat/completions", Permission.INFER, openapi_extra=_JSON_BODY)
+@route(
+    router,
+    "POST",
+    "/v1/chat/completions",
+    Permission.INFER,
+    **_openai(ChatCompletionRequest, ChatCompletion),
+)
 async def chat_completions(request: Request, caller: CallerOf, services: ServicesOf) -> Response:
     """OpenAI's chat completions; ``model`` is an alias, ``alias@digest`` or a variant's id."""
     return await _answer("chat", request, caller, services)
 
 
-@route(router, "POST", "/v1/completions", Permission.INFER, openapi_extra=_JSON_BODY)
+@route(
+    router, "POST", "/v1/completions", Permission.INFER, **_openai(CompletionRequest, Completion)
+)
 async def completions(request: Request, caller: CallerOf, services: ServicesOf) -> Response:
     """OpenAI's completions."""
     return await _answer("completion", request, caller, services)
 
 
-@route(router, "GET", "/v1/models", Permission.INFER)
-async def models(caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+@route(router, "GET", "/v1/models", Permission.INFER, responses=_REFUSED)
+async def models(caller: CallerOf, services: ServicesOf) -> ModelList:
     """Aliases, and the variants that run, of the caller's projects and of everybody."""
     table, asker = services.gateway.table, _asker(caller, services)
     cards = [
@@ -77,23 +83,30 @@ async def models(caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
         for digest, where in table.placements.items()
         if asker.may_call(where.project)
     ]
-    return {"object": "list", "data": cards}
+    return ModelList(data=tuple(cards))
 
 
-@route(router, "GET", "/v1/models/{name:path}", Permission.INFER)
-async def model(name: str, caller: CallerOf, services: ServicesOf) -> Response:
+@route(
+    router,
+    "GET",
+    "/v1/models/{name:path}",
+    Permission.INFER,
+    response_model=ModelCard,
+    responses=_REFUSED,
+)
+async def model(name: ModelName, caller: CallerOf, services: ServicesOf) -> ModelCard | Response:
     """One of them."""
     table, asker = services.gateway.table, _asker(caller, services)
     if name in table.routes and asker.may_call(table.routes[name].project):
-        return JSONResponse(_alias_card(table, name))
+        return _alias_card(table, name)
     digest = find_variant(table, name)
     if digest is None or not asker.may_call(table.placements[digest].project):
         return json_response(no_such_model(name))
-    return JSONResponse(_variant_card(table, digest))
+    return _variant_card(table, digest)
 
 
 @route(router, "POST", "/v1/feedback", Permission.INFER, status_code=201)
-def feedback(body: Feedback, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def feedback(body: Feedback, caller: CallerOf, services: ServicesOf) -> FeedbackReceipt:
     """Judge an answer, once."""
     found = services.gateway.ids.read(body.response_id)
     if found is None:
@@ -111,17 +124,17 @@ def feedback(body: Feedback, caller: CallerOf, services: ServicesOf) -> dict[str
             step=origin.step,
         )
     )
-    return {"responseId": response_id, "variant": origin.variant, "role": origin.role}
+    return FeedbackReceipt(response_id=response_id, variant=origin.variant, role=origin.role)
 
 
 async def _answer(kind: Kind, request: Request, caller: Caller, services: Services) -> Response:
     gateway = services.gateway
     raw = await read_body(request, services.config.max_body_bytes)
-    if isinstance(raw, bytes) and len(raw) > _PARSE_ASIDE_BYTES:
-        body = await asyncio.to_thread(parse_body, raw)
-    else:
-        body = parse_body(raw) if isinstance(raw, bytes) else raw
-    if isinstance(body, Reply) or isinstance(raw, Reply):
+    if isinstance(raw, Reply):
+        return gateway.refuse(raw)
+    aside = len(raw) > _PARSE_ASIDE_BYTES
+    body = await asyncio.to_thread(parse_body, raw) if aside else parse_body(raw)
+    if isinstance(body, Reply):
         return gateway.refuse(body)
     asker = _asker(caller, services)
     return await gateway.answer(kind, body, asker, request.headers, nbytes=len(raw))
@@ -140,15 +153,9 @@ def _asker(caller: Caller, services: Services) -> Asker:
     return Asker(whose, tuple(quotas), caller.projects)
 
 
-def _alias_card(table: RoutingTable, alias: str) -> dict[str, Any]:
-    return _variant_card(table, table.routes[alias].stable) | {"id": alias}
+def _alias_card(table: RoutingTable, alias: str) -> ModelCard:
+    return ModelCard(id=alias, digest=table.routes[alias].stable)
 
 
-def _variant_card(table: RoutingTable, digest: str) -> dict[str, Any]:
-    return {
-        "id": variant_id(table.placements[digest].name, digest),
-        "object": "model",
-        "created": 0,
-        "owned_by": "ztom",
-        "digest": digest,
-    }
+def _variant_card(table: RoutingTable, digest: str) -> ModelCard:
+    return ModelCard(id=variant_id(table.placements[digest].name, digest), digest=digest)

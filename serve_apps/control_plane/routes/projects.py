@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import CallerOf, Permission, ServicesOf, route
-from serve_apps.control_plane.wire import (
-    FORMAT,
-    Id,
+from ztom.ledger.projects import Role
+from ztom.wire.fields import FORMAT, Id
+from ztom.wire.projects import (
     MemberPatch,
     NewMember,
     NewProject,
+    Project,
+    ProjectDeletion,
+    ProjectMember,
+    ProjectMetadata,
     ProjectPatch,
-    ProjectsGone,
-    member_document,
-    project_document,
 )
 
 router = APIRouter(tags=["projects"])
 
 
 @route(router, "GET", "/project", Permission.USER)
-def projects(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
+def projects(caller: CallerOf, services: ServicesOf) -> list[Project]:
     """The caller's projects; all of them for an administrator."""
     found = services.ledger.projects.visible_to(None if caller.user.is_admin else caller.user.id)
     only = None if caller.key is None else caller.key.project_id
-    return [project_document(project) for project in found if only in (None, project.id)]
+    return [Project.of(project) for project in found if only in (None, project.id)]
 
 
 @route(router, "POST", "/project", Permission.USER, status_code=201)
-def create(body: NewProject, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def create_project(body: NewProject, caller: CallerOf, services: ServicesOf) -> Project:
     """Make a project, which belongs to the caller."""
     require_format(body.format)
     project = services.ledger.projects.create(
@@ -43,11 +42,11 @@ def create(body: NewProject, caller: CallerOf, services: ServicesOf) -> dict[str
         owner=caller.user.id,
         actor=caller.actor,
     )
-    return project_document(project)
+    return Project.of(project)
 
 
 @route(router, "PATCH", "/project", Permission.WRITE)
-def change(body: ProjectPatch, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def change_project(body: ProjectPatch, caller: CallerOf, services: ServicesOf) -> Project:
     """Rename a project, or describe it anew; its format stays what it is."""
     project_id = caller.project(body.project_id)
     current = services.ledger.projects.get(project_id)
@@ -56,11 +55,11 @@ def change(body: ProjectPatch, caller: CallerOf, services: ServicesOf) -> dict[s
     changed = services.ledger.projects.change(
         project_id, name=body.name, description=body.description, actor=caller.actor
     )
-    return project_document(changed)
+    return Project.of(changed)
 
 
 @route(router, "DELETE", "/project", Permission.MANAGE, status_code=204)
-def delete(body: ProjectsGone, caller: CallerOf, services: ServicesOf) -> None:
+def delete_projects(body: ProjectDeletion, caller: CallerOf, services: ServicesOf) -> None:
     """Delete projects: all of those named, or none. ``hardDelete`` takes their files as well."""
     wanted = list(dict.fromkeys(map(caller.project, body.project_ids)))
     ledger = services.ledger
@@ -75,53 +74,55 @@ def delete(body: ProjectsGone, caller: CallerOf, services: ServicesOf) -> None:
 
 
 @route(router, "GET", "/project/{project_id}", Permission.READ)
-def one(project_id: Id, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def project(project_id: Id, caller: CallerOf, services: ServicesOf) -> Project:
     """A project with its files."""
-    return project_document(services.ledger.projects.get(caller.project(project_id)))
+    return Project.of(services.ledger.projects.get(caller.project(project_id)))
 
 
-@route(router, "GET", "/project/{project_id}/metadata", Permission.READ)
-def metadata(project_id: Id, caller: CallerOf, services: ServicesOf) -> Any:
+@route(
+    router,
+    "GET",
+    "/project/{project_id}/metadata",
+    Permission.READ,
+    response_model=ProjectMetadata,
+)
+def project_metadata(
+    project_id: Id, caller: CallerOf, services: ServicesOf
+) -> ProjectMetadata | Response:
     """What is known of the project's model; an empty body while there is no checked checkpoint."""
-    project = services.ledger.projects.get(caller.project(project_id))
-    known = [file for file in project.chain if file.digest is not None]
-    if not known:
-        return Response(status_code=200)
-    return {
-        "format": project.format,
-        "checkpoints": len(project.chain),
-        "transitions": max(0, len(project.chain) - 1),
-        "latest": {"id": known[-1].id, "fileName": known[-1].file_name, "sha256": known[-1].digest},
-    }
+    known = ProjectMetadata.of(services.ledger.projects.get(caller.project(project_id)))
+    return Response(status_code=200) if known is None else known
 
 
 @route(router, "GET", "/project/{project_id}/user", Permission.READ)
-def members(project_id: Id, caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
+def members(project_id: Id, caller: CallerOf, services: ServicesOf) -> list[ProjectMember]:
     """Who works on it."""
     found = services.ledger.projects.members(caller.project(project_id))
-    return [member_document(member) for member in found]
+    return [ProjectMember.of(member) for member in found]
 
 
 @route(router, "POST", "/project/{project_id}/user", Permission.MANAGE, status_code=201)
 def add_member(
     project_id: Id, body: NewMember, caller: CallerOf, services: ServicesOf
-) -> list[dict[str, Any]]:
+) -> list[ProjectMember]:
     """Let somebody in."""
     caller.project(project_id)
     user = services.ledger.accounts.by_email(body.email_address)
-    services.ledger.projects.set_member(project_id, user.id, body.role, actor=caller.actor)
+    role = Role(body.role.lower())
+    services.ledger.projects.set_member(project_id, user.id, role, actor=caller.actor)
     return members(project_id, caller, services)
 
 
 @route(router, "PATCH", "/project/{project_id}/user/{user_id}", Permission.MANAGE)
 def change_member(
     project_id: Id, user_id: Id, body: MemberPatch, caller: CallerOf, services: ServicesOf
-) -> list[dict[str, Any]]:
+) -> list[ProjectMember]:
     """Change what a member may do."""
     caller.project(project_id)
     if services.ledger.projects.role(project_id, user_id) is None:
         raise HTTPException(404, "there is no such member")
-    services.ledger.projects.set_member(project_id, user_id, body.role, actor=caller.actor)
+    role = Role(body.role.lower())
+    services.ledger.projects.set_member(project_id, user_id, role, actor=caller.actor)
     return members(project_id, caller, services)
 
 

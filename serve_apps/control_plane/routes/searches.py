@@ -6,44 +6,44 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response, StreamingResponse
+from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.openapi import SENDS_BYTES, sends_events, sends_text
 from serve_apps.control_plane.routes.files import send_folder
 from serve_apps.control_plane.searches import (
     cancel,
     create_search,
     progress_of,
-    trial_document,
     trials_of,
 )
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import ARTIFACT
-from serve_apps.control_plane.wire import (
-    Id,
-    NewSearch,
-    Search,
-    SearchFields,
-    request_document,
-    with_warnings,
-)
 from serve_apps.event_stream import event_stream
 from ztom.errors import NotOnRecordError
 from ztom.ledger.records import TrialStatus
 from ztom.ledger.requests import RequestKind, RequestRecord, RequestStatus
+from ztom.wire.base import WireAnswer
+from ztom.wire.fields import Id
+from ztom.wire.search_requests import NewSearch, Search, SearchFields
+from ztom.wire.searches import QueuedSearch, RequestAnswer, SearchAnswer, SearchStatus, Trial
 
 router = APIRouter(tags=["searches"])
+
+#: What signs the address of an artifact.
+Signature = Annotated[str, Field(examples=["eyJhbGciOi..."])]
 
 _ARTIFACT_S = 15 * 60.0
 _KEEP_ALIVE_S = 15.0
 
 
 @route(router, "POST", "/dynamic_analysis/zto/batch", Permission.WRITE)
-async def search_and_wait(body: Search, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+async def search_and_wait(body: Search, caller: CallerOf, services: ServicesOf) -> SearchAnswer:
     """Search the project's chain and answer when it is over.
 
     The search goes on when the connection is lost; its result then stays under
@@ -58,50 +58,52 @@ async def search_and_wait(body: Search, caller: CallerOf, services: ServicesOf) 
             422 if request.status is RequestStatus.FAILED else 409,
             f"search {request.id} {request.status}: {request.reason}",
         )
-    document = {
-        **request.result,
-        "request_id": request.id,
-        "requestId": request.id,
-        "checkpoint_id": request.checkpoint_id,
-    }
-    return with_warnings(document, [*body.warnings, *warnings])
+    return SearchAnswer.of(RequestAnswer.of(request), warnings=[*body.warnings, *warnings])
 
 
 @route(router, "POST", "/v1/searches", Permission.WRITE, status_code=202)
-async def start_search(body: NewSearch, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+async def start_search(body: NewSearch, caller: CallerOf, services: ServicesOf) -> QueuedSearch:
     """Queue a search."""
     request, warnings = await _create(body, caller, services)
-    return {**request_document(request), "warnings": warnings}
+    return QueuedSearch.queued(request, warnings)
 
 
 @route(router, "GET", "/v1/searches/{request_id}", Permission.READ)
-def search(request_id: Id, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def search(request_id: Id, caller: CallerOf, services: ServicesOf) -> SearchStatus:
     """Where a search stands."""
     request = _search_of(request_id, caller, services)
-    return {**request_document(request), "progress": progress_of(request, services.ledger)}
+    return SearchStatus.at(request, progress_of(request, services.ledger))
 
 
-@route(router, "GET", "/v1/searches/{request_id}/events", Permission.READ)
-async def events(request_id: Id, caller: CallerOf, services: ServicesOf) -> StreamingResponse:
+@route(
+    router,
+    "GET",
+    "/v1/searches/{request_id}/events",
+    Permission.READ,
+    **sends_events("trial", Trial),
+)
+async def search_events(
+    request_id: Id, caller: CallerOf, services: ServicesOf
+) -> StreamingResponse:
     """Server-sent events: ``trial`` for each that ended, ``status``, and ``end`` at last."""
     await asyncio.to_thread(_search_of, request_id, caller, services)
     return event_stream(_events(request_id, services))
 
 
 @route(router, "POST", "/v1/searches/{request_id}/cancel", Permission.WRITE)
-def cancel_search(request_id: Id, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def cancel_search(request_id: Id, caller: CallerOf, services: ServicesOf) -> RequestAnswer:
     """End a search; its trials stay, and it can be resumed."""
     request = _search_of(request_id, caller, services)
     if not request.status.is_open:
         raise HTTPException(409, f"the search has {request.status}")
-    return request_document(cancel(request, services))
+    return RequestAnswer.of(cancel(request, services))
 
 
 @route(router, "POST", "/v1/searches/{request_id}/resume", Permission.WRITE, status_code=202)
-def resume_search(request_id: Id, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def resume_search(request_id: Id, caller: CallerOf, services: ServicesOf) -> RequestAnswer:
     """Go on with a search that was cancelled or failed, with every trial that it has."""
     request = _search_of(request_id, caller, services)
-    return request_document(services.ledger.requests.requeue(request.id))
+    return RequestAnswer.of(services.ledger.requests.requeue(request.id))
 
 
 @route(router, "GET", "/project/{project_id}/analysis/result", Permission.READ)
@@ -110,15 +112,21 @@ def results(
     caller: CallerOf,
     services: ServicesOf,
     requestId: Id | None = None,
-) -> Any:
+) -> RequestAnswer | list[RequestAnswer]:
     """What came of one request, or of all of a project, newest first."""
     caller.project(project_id)
     if requestId is not None:
-        return request_document(_request_of(project_id, requestId, services))
-    return [request_document(each) for each in services.ledger.requests.of_project(project_id)]
+        return RequestAnswer.of(_request_of(project_id, requestId, services))
+    return [RequestAnswer.of(each) for each in services.ledger.requests.of_project(project_id)]
 
 
-@route(router, "GET", "/project/{project_id}/analysis/result/artifact", Permission.READ)
+@route(
+    router,
+    "GET",
+    "/project/{project_id}/analysis/result/artifact",
+    Permission.READ,
+    **sends_text("http://127.0.0.1:8000/v1/artifacts?token=eyJhbGciOi..."),
+)
 def artifact(
     project_id: Id,
     requestId: Id,
@@ -126,7 +134,7 @@ def artifact(
     caller: CallerOf,
     services: ServicesOf,
     mode: Literal["URL", "STREAM"] = "URL",
-) -> Any:
+) -> Response:
     """The whole of a result: a signed address that holds for 15 minutes, or the bytes."""
     caller.project(project_id)
     request = _request_of(project_id, requestId, services)
@@ -139,8 +147,8 @@ def artifact(
     return Response(str(address), media_type="text/plain")
 
 
-@route(router, "GET", "/v1/artifacts", Permission.PUBLIC, name="signed_artifact")
-def signed_artifact(token: str, services: ServicesOf) -> Any:
+@route(router, "GET", "/v1/artifacts", Permission.PUBLIC, **SENDS_BYTES)
+def signed_artifact(token: Signature, services: ServicesOf) -> Response:
     """What a signed address gives; the signature is the permission."""
     claims = services.tokens.check(token[:4096], audience=ARTIFACT)
     if claims is None:
@@ -172,9 +180,9 @@ async def _events(request_id: str, services: Services) -> AsyncIterator[str]:
         for trial in trials:
             if trial.number not in seen and trial.status is not TrialStatus.RUNNING:
                 seen.add(trial.number)
-                said.append(_event("trial", trial_document(trial)))
+                said.append(_event("trial", Trial.of(trial)))
         if not status.is_open:
-            said.append(_event("end", request_document(request)))
+            said.append(_event("end", RequestAnswer.of(request)))
         silent = 0.0 if said else silent + services.config.poll_s
         if silent >= _KEEP_ALIVE_S:
             said, silent = [": still here\n\n"], 0.0
@@ -185,8 +193,9 @@ async def _events(request_id: str, services: Services) -> AsyncIterator[str]:
         await asyncio.sleep(services.config.poll_s)
 
 
-def _event(name: str, content: object) -> str:
-    return f"event: {name}\ndata: {json.dumps(content)}\n\n"
+def _event(name: str, content: WireAnswer | dict[str, str | None]) -> str:
+    text = content.to_json() if isinstance(content, WireAnswer) else json.dumps(content)
+    return f"event: {name}\ndata: {text}\n\n"
 
 
 def _search_of(request_id: str, caller: Caller, services: Services) -> RequestRecord:
@@ -205,7 +214,7 @@ def _request_of(project_id: str, request_id: str, services: Services) -> Request
     return request
 
 
-def _send(request: RequestRecord, services: Services) -> Any:
+def _send(request: RequestRecord, services: Services) -> Response:
     path = Path(request.artifact or "")
     if not path.exists():
         raise HTTPException(404, "the artifact is gone")

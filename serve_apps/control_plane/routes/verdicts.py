@@ -2,58 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
 from fastapi import APIRouter
-from pydantic import StringConstraints
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.services import Services
-from serve_apps.control_plane.wire import Id, Strict
 from ztom.errors import ConfigError, NotOnRecordError
 from ztom.evaluation.gate.verdict import Verdict, worst
 from ztom.ledger.verdicts import NewVerdict, VerdictRecord
+from ztom.wire.fields import Digest, DigestStart
+from ztom.wire.verdicts import VerdictOnRecord, VerdictSubmission, VerdictSummary
 
 router = APIRouter(tags=["verdicts"])
 
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-DigestStart = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
-
-
-class Recorded(Strict):
-    """A verdict as ``ztom gate`` writes it; it counts for one project, or for everybody's."""
-
-    verdict: Verdict
-    project_id: Id | None = None
-
 
 @route(router, "POST", "/v1/verdicts", Permission.WRITE, status_code=201)
-def record(body: Recorded, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def submit_verdict(
+    body: VerdictSubmission, caller: CallerOf, services: ServicesOf
+) -> VerdictSummary:
     """Put a verdict on record; one that is there already stays as it is."""
     caller.project_or_operator(body.project_id)
-    return verdict_document(record_verdict(body.verdict, body.project_id, caller, services))
+    return VerdictSummary.of(record_verdict(body.verdict, body.project_id, caller, services))
 
 
 @route(router, "GET", "/v1/verdicts", Permission.USER)
 def verdicts(
     caller: CallerOf, services: ServicesOf, candidate: DigestStart | None = None
-) -> list[dict[str, Any]]:
+) -> list[VerdictSummary]:
     """Verdicts of the caller's projects, the latest first; those of a candidate, or all."""
     return [
-        verdict_document(each)
+        VerdictSummary.of(each)
         for each in services.ledger.verdicts.all(candidate=candidate or "")
         if caller.sees(each.project_id)
     ]
 
 
 @route(router, "GET", "/v1/verdicts/{sha256}", Permission.READ)
-def verdict(sha256: Digest, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def verdict(sha256: Digest, caller: CallerOf, services: ServicesOf) -> VerdictOnRecord:
     """A verdict with its document, by the document's sha256."""
     for each in services.ledger.verdicts.all(sha256=sha256):
         if caller.sees(each.project_id):
             caller.project_or_operator(each.project_id)
             content = services.ledger.verdicts.content(each.number)
-            return {**verdict_document(each), "verdict": content}
+            return VerdictOnRecord.with_document(each, content)
     raise NotOnRecordError("there is no such verdict", got=sha256)
 
 
@@ -95,16 +85,3 @@ def record_verdict(
         project_id=project_id,
     )
     return services.ledger.verdicts.record(new, actor=caller.actor)
-
-
-def verdict_document(record: VerdictRecord) -> dict[str, Any]:
-    """A verdict over the wire, without its document."""
-    return {
-        "sha256": record.sha256,
-        "candidate": record.candidate,
-        "champion": record.champion,
-        "outcome": record.outcome,
-        "projectId": record.project_id,
-        "actor": record.actor,
-        "createdAt": record.created,
-    }

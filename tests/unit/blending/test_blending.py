@@ -16,7 +16,8 @@ from toys import make_adapter_chain, make_plain_chain
 
 from ztom.blending.adapter import blend_adapter
 from ztom.blending.apply import apply_plan, blend_tensor, file_reader
-from ztom.blending.chain import Chain, ChainConfig, load_chain, read_chain_file
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig, read_chain_file
 from ztom.blending.inspection import inspect_chain
 from ztom.blending.plan import plan_blend
 from ztom.blending.precision import measure_precision
@@ -271,7 +272,9 @@ def test_a_head_that_repeats_the_embedding_is_normalised(tmp_path: Path) -> None
         file,
         metadata={"format": "pt"},
     )
-    assert "lm_head.weight" not in blended(open_chain(paths), [0.5])
+    both = blended(open_chain(paths), [0.5])
+    assert torch.equal(both["lm_head.weight"], both["model.embed_tokens.weight"])
+    assert "lm_head.weight" not in blended(open_chain(paths[::-1]), [0.5])
     save_file(
         {**state, "lm_head.weight": state["model.embed_tokens.weight"] + 1},
         file,
@@ -313,7 +316,10 @@ def test_unknown_dtypes_are_refused() -> None:
 
 
 def test_tensors_that_are_not_numbers_to_blend_are_taken_from_the_latest(tmp_path: Path) -> None:
-    states_ = [{"model.norm.weight": torch.ones(4), "steps": torch.tensor([i])} for i in range(2)]
+    states_ = [
+        {"model.norm.weight": torch.ones(4), "bn.num_batches_tracked": torch.tensor([i])}
+        for i in range(2)
+    ]
     chain = open_chain(make_plain_chain(tmp_path, states=states_))
     plan = {t.name: t for t in plan_blend(chain, [0.5], dtype=torch.bfloat16).tensors}
-    assert blend_tensor(plan["steps"], file_reader(chain)).tolist() == [1]
+    assert blend_tensor(plan["bn.num_batches_tracked"], file_reader(chain)).tolist() == [1]

@@ -15,7 +15,8 @@ from toys import make_adapter_chain, make_plain_chain
 
 from serve_apps.control_plane.work import ChainSpec, answer
 from tune_search.factories import EngineMaker, VariantMaker
-from ztom.blending.chain import Chain, ChainConfig, Member, load_chain
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig, Member
 from ztom.checkpoints.checkpoint import open_checkpoint, open_folder
 from ztom.engines import build
 from ztom.engines.config import EngineConfig

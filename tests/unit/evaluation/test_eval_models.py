@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from toys import make_adapter_chain, make_plain_chain
 
-from ztom.blending.chain import ChainConfig, load_chain
+from ztom.blending.chain import load_chain
+from ztom.blending.chain_file import ChainConfig
 from ztom.engines.config import EngineConfig
 from ztom.engines.fake import FakeEngine
 from ztom.errors import EvaluationError, VariantError

@@ -14,10 +14,11 @@ from variant_folders import FAST, verdict_of, write_folder
 from serve_apps.controller.reconcile import Reconciler
 from serve_apps.controller.releases import move_releases
 from serve_apps.endpoints.clearance import refusal, require_gate
-from serve_apps.endpoints.traffic import Intent, promote
+from serve_apps.endpoints.traffic import Intent, promote, remove
 from ztom.errors import ConfigError, GateRefusedError
 from ztom.ledger import Ledger
 from ztom.ledger.deployments import DeploymentState, NewDeployment
+from ztom.ledger.endpoints import Endpoints
 from ztom.ledger.rollouts import RolloutStatus
 from ztom.ledger.verdicts import NewVerdict, VerdictRecord, Verdicts
 from ztom.rollout.plan import ReleaseGate, parse_plan
@@ -218,3 +219,24 @@ def test_one_that_serves_elsewhere_goes_on_there(controlled: Controlled) -> None
     assert controlled.endpoints.rollouts.all() == ()
     assert controlled.table.routes["other"].stable == two
     assert controlled.table.routes["support"].shadow is None
+
+
+def test_an_endpoint_that_is_removed_while_it_gets_its_traffic_stays_away(
+    controlled: Controlled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is removed after the last look at what is wanted, and before the table is changed."""
+    digest = controlled.write("one")
+    controlled.want("one", digest, now=True)
+    change_routing = Endpoints.change_routing
+
+    def after_removal(endpoints: Endpoints, change: Any, **about: Any) -> int:
+        if about["action"] == "route.intent":
+            remove(endpoints, "support", actor="somebody")
+        return change_routing(endpoints, change, **about)
+
+    monkeypatch.setattr(Endpoints, "change_routing", after_removal)
+    controlled.look()
+    assert controlled.table.routes == {}
+    assert controlled.table.placements == {}
+    cancelled = controlled.endpoints.deployments.get(digest)
+    assert (cancelled.state, cancelled.intent) == (DeploymentState.FAILED, None)

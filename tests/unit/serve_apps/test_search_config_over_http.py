@@ -12,12 +12,12 @@ from serve_apps.control_plane.search_config import (
     generation_options,
     search_config,
 )
-from serve_apps.control_plane.wire import NewSearch, Search
-from ztom.blending.chain import ChainConfig
+from ztom.blending.chain_file import ChainConfig
 from ztom.engines.config import EngineConfig
 from ztom.errors import ConfigError
 from ztom.search.config import SearchConfig
 from ztom.search.config_files import dump_config, load_config
+from ztom.wire.search_requests import NewSearch, Search
 
 PROJECT = "0" * 32
 MINIMAL = {"projectId": PROJECT, "scalingFactorLimit": 0.3, "stimulusPaths": ["/data/a.jsonl"]}

@@ -19,6 +19,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from ztom.cli.gate.request import System
+from ztom.cli.places import local_only
 from ztom.evaluation.render.commands import workflow_command
 from ztom.pages.formats import visible
 
@@ -104,7 +105,9 @@ def decide(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     max_model_len: Annotated[int | None, typer.Option(min=8)] = None,
     chat_template: Annotated[str, typer.Option(help="auto, always or never.")] = "auto",
-    out: Annotated[Path, typer.Option(help="Folder of verdict and results.")] = Path("gate"),
+    out: Annotated[
+        Path, typer.Option(callback=local_only, help="Folder of verdict and results.")
+    ] = Path("gate"),
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Ask for every answer.")] = False,
     ci: Annotated[

@@ -11,7 +11,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ztom.blending.chain import Chain, ChainConfig, load_chain
+from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain_file import ChainConfig
 from ztom.checkpoints.checkpoint import Checkpoint, fetch_folder, open_checkpoint
 from ztom.engines.build import build_engine, build_single
 from ztom.engines.config import EngineConfig

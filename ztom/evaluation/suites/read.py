@@ -133,7 +133,7 @@ def require_size(path: Path, limit: int) -> None:
 def _read_settings(path: Path) -> SuiteConfig:
     require_size(path, MAX_SETTINGS_BYTES)
     place = Place(path, 1)
-    content = parse_yaml(read_text(path), place=place)
+    content = parse_yaml(read_text(path), source=path, kind=StimuliError)
     try:
         config = SuiteConfig.model_validate(content)
     except ValidationError as error:

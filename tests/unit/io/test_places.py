@@ -1,0 +1,114 @@
+"""Output never goes to a local folder that is called like a scheme."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from serve_apps.control_plane.config import ServerConfig
+from ztom.cli.main import app
+from ztom.client import Client
+from ztom.errors import ConfigError
+from ztom.io.places import require_local
+from ztom.search.config_files import parse_config
+from ztom.settings import Settings
+from ztom.variants.write import stage_variant
+
+ADDRESS = "gs://team-models/out"
+#: Every command that writes, with what it needs besides.
+COMMANDS = {
+    "blend": ["blend", "chain.yaml", "--factors", "0.1", "--output", ADDRESS],
+    "eval": ["eval", "model", "--suite", "suites", "--out", ADDRESS],
+    "gate": ["gate", "--candidate", "model", "--out", ADDRESS],
+    "suite-new": ["suite", "new", "mine", "--root", ADDRESS],
+    "suite-from-csv": ["suite", "from-csv", "t.csv", "--output", ADDRESS, "--owner", "me"],
+    "audit-sign": ["audit", "sign", "ledger.db", "--output", ADDRESS, "--key", "key"],
+    "audit-sign-key": ["audit", "sign", "ledger.db", "--output", "head", "--key", ADDRESS],
+    "download": ["project", "download", "p", "f", "--output", ADDRESS],
+    "demo": ["demo", "--folder", ADDRESS],
+    "up": ["up", "--data", ADDRESS],
+    "admin": ["admin", "create", "ada", "ada@example.org", "--data", ADDRESS],
+    "admin-rotate-key": ["admin", "rotate-key", "--data", ADDRESS],
+}
+SEARCH = {"chain": "c.yaml", "stimuli": "s.txt", "error": "rouge_l"}
+
+
+@pytest.mark.parametrize(
+    "place", [ADDRESS, "s3://b/x", "memory://x", "file:///tmp/x", "abfs+x://a", Path("gs://b/x")]
+)
+def test_addresses_are_refused(place: str | Path) -> None:
+    with pytest.raises(ConfigError, match=r"the output is an address: got \w+[+\w]*://"):
+        require_local(place, what="the output")
+
+
+@pytest.mark.parametrize("place", ["out", "/tmp/out", "a:b", "./x", "../x", "runs/a", Path("x")])
+def test_paths_are_taken_as_they_are(place: str | Path) -> None:
+    assert require_local(place, what="the output") == place
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_refuses_an_address_before_any_work(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, COMMANDS[name])
+    assert done.exit_code
+    assert f"{done.exception}{done.output}".replace("\n", "").count(ADDRESS) == 1, done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_command_has_an_output_that_is_not_checked() -> None:
+    """A new option of these names has to be listed above."""
+    group = typer.main.get_command(app)
+    found = set()
+
+    def walk(command: object, name: str) -> None:
+        for child, below in (getattr(command, "commands", None) or {}).items():
+            walk(below, f"{name} {child}".strip())
+        for option in getattr(command, "params", ()):
+            if option.name in ("output", "out", "folder", "root", "data", "key"):
+                found.add((name, option.name))
+
+    walk(group, "")
+    listed = {
+        (" ".join(part for part in line if part in _WORDS), option.removeprefix("--"))
+        for line in COMMANDS.values()
+        for option in line[line.index(ADDRESS) - 1 : line.index(ADDRESS)]
+    }
+    assert {(name, option) for name, option in found if (name, option) not in listed} == set()
+
+
+_WORDS = {
+    *("blend", "eval", "gate", "suite", "new", "from-csv", "audit", "sign", "project"),
+    *("download", "demo", "up", "admin", "create", "rotate-key"),
+}
+
+
+def test_a_search_refuses_an_address_as_its_output(tmp_path: Path) -> None:
+    for folder in (None, tmp_path):
+        with pytest.raises(ConfigError, match=f"output: .*{ADDRESS}"):
+            parse_config({**SEARCH, "output": ADDRESS}, folder=folder)
+    kept = parse_config({**SEARCH, "variant": {"copy_to": ADDRESS}})
+    assert kept.variant.copy_to == ADDRESS
+
+
+def test_the_library_refuses_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=ADDRESS), stage_variant(None, [], Path(ADDRESS)):  # type: ignore[arg-type]
+        pass
+    with pytest.raises(ValueError, match=ADDRESS):
+        ServerConfig(data=Path(ADDRESS))
+    with pytest.raises(ValueError, match=ADDRESS):
+        Settings(cache_dir=Path(ADDRESS))
+    with Client("http://127.0.0.1:9", key="k") as client:
+        for save in (client.download, client.artifact):
+            with pytest.raises(ConfigError, match=ADDRESS):
+                save("p", "f", ADDRESS)
+        with pytest.raises(ConfigError, match=ADDRESS):
+            client.metatune("p", {}, ADDRESS)
+        with pytest.raises(ConfigError, match=ADDRESS):
+            client.remove_training("p", [], ADDRESS)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,104 @@
+"""A chain as a person writes it: in YAML, before any checkpoint is opened.
+
+Reading one needs no torch, so a wrong file is refused at once; opening the checkpoints that it
+names is `ztom.blending.chain`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ztom.errors import ChainError
+from ztom.io.yaml import read_yaml
+
+Topology = Literal["sequence", "siblings"]
+
+
+class Member(BaseModel):
+    """One checkpoint of a chain file.
+
+    Attributes:
+        reference: A folder, a tar of one, or a ``gs://``, ``s3://`` or ``memory://`` address.
+        sha256: The digest that the checkpoint must have (``ztom inspect`` prints it).
+        tag: A name for reports.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reference: str = Field(min_length=1)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    tag: str | None = Field(default=None, min_length=1, max_length=200)
+
+
+class ChainConfig(BaseModel):
+    """A chain as written in YAML.
+
+    Attributes:
+        topology: ``sequence`` (each iteration trained from the one before it) or ``siblings``
+            (every iteration trained from the base).
+        checkpoints: The base first, then the iterations in training order.
+        latest: Siblings only: position of the sibling that the steps are added to, last by default.
+        allow_dtype_cast: Accept members stored in different dtypes; the blend is computed in
+            float32 either way, and the cast is recorded in the recipe.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    topology: Topology = "sequence"
+    checkpoints: tuple[Member, ...] = Field(min_length=2)
+    latest: int | None = Field(default=None, ge=1)
+    allow_dtype_cast: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_references(cls, data: object) -> object:
+        if isinstance(data, dict) and isinstance(data.get("checkpoints"), list):
+            members = [{"reference": m} if isinstance(m, str) else m for m in data["checkpoints"]]
+            return {**data, "checkpoints": members}
+        return data
+
+    @model_validator(mode="after")
+    def _latest_fits(self) -> ChainConfig:
+        if self.latest is not None and self.topology == "sequence":
+            raise ValueError(
+                "latest is for siblings; a sequence always ends in its last checkpoint"
+            )
+        if self.latest is not None and self.latest >= len(self.checkpoints):
+            raise ValueError(f"latest must be between 1 and {len(self.checkpoints) - 1}")
+        return self
+
+
+def read_chain_file(path: Path) -> ChainConfig:
+    """Read a chain's YAML; relative references are taken from the file's own folder.
+
+    Raises:
+        ChainError: The file is not there, not YAML, says a key twice, or is not a chain.
+    """
+    content = read_yaml(path, kind=ChainError)
+    try:
+        config = ChainConfig.model_validate(content)
+    except ValidationError as error:
+        raise ChainError(f"chain file {path} is not a chain", got=_first_errors(error)) from error
+    return anchored(config, path.parent)
+
+
+def anchored(config: ChainConfig, folder: Path) -> ChainConfig:
+    """The same chain with relative local references resolved against ``folder``."""
+    members = [
+        m
+        if "://" in m.reference or Path(m.reference).expanduser().is_absolute()
+        else m.model_copy(update={"reference": str((folder / m.reference).absolute())})
+        for m in config.checkpoints
+    ]
+    return config.model_copy(update={"checkpoints": tuple(members)})
+
+
+def _first_errors(error: ValidationError) -> str:
+    parts = [
+        f"{'.'.join(str(part) for part in e['loc']) or 'the document'}: {e['msg']}"
+        for e in error.errors()[:3]
+    ]
+    return "; ".join(parts)

@@ -1,0 +1,43 @@
+"""Where output may go: a path of this machine, never an address.
+
+To the operating system ``gs://bucket/folder`` is a relative path (a folder called ``gs:``), so
+without this check what was meant for a bucket lands in the working folder, and nobody is told.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TypeVar
+
+from ztom.errors import ConfigError
+
+P = TypeVar("P", str, Path, Path | None)
+
+#: One slash is enough: as a `Path`, ``gs://bucket`` has lost its second one already.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+
+
+def require_local(place: P, *, what: str) -> P:
+    """Refuse an address where a path of this machine is meant.
+
+    Args:
+        place: Of a file or a folder that is to be written; None is let through.
+        what: Names the option in the error.
+
+    Returns:
+        The place, as it was given.
+
+    Raises:
+        ConfigError: It begins with a scheme, such as ``gs://`` or ``file://``.
+    """
+    if place is not None and _ADDRESS.match(str(place)):
+        scheme, _, rest = str(place).partition(":")
+        raise ConfigError(
+            f"{what} is an address",
+            got=f"{scheme}://{rest.lstrip('/')}",
+            expected="a path on this machine",
+            fix="Write to a local folder and copy it from there; only variant.copy_to of a search "
+            "takes an address.",
+        )
+    return place

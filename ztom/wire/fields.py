@@ -1,0 +1,52 @@
+"""Values that requests have in common: their bounds, and how they arrive from older clients."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+from ztom.wire import examples
+
+FORMAT = "HF_TEXT_GENERATION"
+FormatName = Literal["ONNX", "KERAS", "HF_TEXT_GENERATION", "HF_IMAGE_TEXT_TO_TEXT"]
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("control characters are not allowed")
+    return value
+
+
+def _from_json_text(value: Any) -> Any:
+    """Dicts and lists arrive as JSON text in forms, and from some clients in bodies too."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (json.JSONDecodeError, RecursionError):
+        raise ValueError("not JSON") from None
+
+
+def from_comma_text(value: Any) -> Any:
+    """Lists arrive comma-joined in forms."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+Text = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_printable)]
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200, strip_whitespace=True),
+    AfterValidator(_printable),
+]
+Username = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$")]
+Email = Annotated[
+    str, StringConstraints(max_length=200, pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$")
+]
+Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", examples=[examples.PROJECT])]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", examples=[examples.DIGEST])]
+DigestStart = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$", examples=[examples.DIGEST[:12]])]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+JsonDict = Annotated[dict[str, Any], BeforeValidator(_from_json_text)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(from_comma_text)]

@@ -1,0 +1,206 @@
+"""Files of projects: checkpoints that are uploaded or pointed to, and data sets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, cast
+
+from pydantic import Field
+
+from ztom.wire import examples
+from ztom.wire.base import TolerantRequest, WireAnswer, WireRequest
+from ztom.wire.examples import example
+from ztom.wire.fields import FormatName, Id, Name
+
+if TYPE_CHECKING:
+    from ztom.ledger.project_files import CheckpointRecord
+
+FilePart = Literal["BASE", "ITERATION", "MASTERED"]
+FileStorage = Literal["MANAGED", "POINTER"]
+FileStatus = Literal["PENDING", "VALID", "INVALID"]
+
+
+class FileDeletion(WireRequest):
+    """A file to be deleted; ``hardDelete`` takes its bytes as well."""
+
+    model_config = example(projectId=examples.PROJECT, fileId=examples.FILE, hardDelete=False)
+
+    project_id: Id
+    file_id: Id
+    hard_delete: bool = False
+
+
+class CheckpointUpload(TolerantRequest):
+    """The fields of an upload, before the file."""
+
+    model_config = example(
+        projectId=examples.PROJECT,
+        format="HF_TEXT_GENERATION",
+        fileName="epoch-2",
+        tag="e2",
+        file="(the bytes of a tar of the checkpoint's folder)",
+    )
+
+    project_id: Id
+    format: FormatName = "HF_TEXT_GENERATION"
+    file_name: Name | None = None
+    tag: Name | None = None
+
+
+class DataUpload(TolerantRequest):
+    """The fields of an upload of a data set, before the file."""
+
+    model_config = example(projectId=examples.PROJECT, file="(the bytes of a JSONL or CSV file)")
+
+    project_id: Id
+
+
+class UploadChange(TolerantRequest):
+    """The fields of a change of a file; another file in its place comes after them."""
+
+    model_config = example(projectId=examples.PROJECT, fileId=examples.FILE, tag="best")
+
+    project_id: Id
+    file_id: Id
+    file_name: Name | None = None
+    tag: Name | None = None
+    format: FormatName | None = None
+
+
+class Pointer(TolerantRequest):
+    """A checkpoint that stays where it is.
+
+    ``baseModel`` true says that it is the project's base model; an address there is that of the
+    base model, which is added first where the project has none.
+    """
+
+    model_config = example(
+        projectId=examples.PROJECT,
+        filePath="gs://team-models/support/epoch-2",
+        format="HF_TEXT_GENERATION",
+        fileName="epoch-2",
+    )
+
+    project_id: Id
+    file_path: str = Field(min_length=1, max_length=2000)
+    format: FormatName = "HF_TEXT_GENERATION"
+    file_name: Name | None = None
+    tag: Name | None = None
+    base_model: bool | str | None = Field(default=None, union_mode="left_to_right")
+
+
+class PointerChange(TolerantRequest):
+    """Another address, or another name, of a pointer."""
+
+    model_config = example(
+        projectId=examples.PROJECT,
+        fileId=examples.FILE,
+        filePath="gs://team-models/support/epoch-3",
+    )
+
+    project_id: Id
+    file_id: Id
+    file_path: str | None = Field(default=None, min_length=1, max_length=2000)
+    format: FormatName | None = None
+    file_name: Name | None = None
+    tag: Name | None = None
+
+
+class BaseModelDeletion(TolerantRequest):
+    """The project whose base model is to be deleted."""
+
+    model_config = example(projectId=examples.PROJECT, hardDelete=False)
+
+    project_id: Id
+    hard_delete: bool = False
+
+
+class FileEvent(TolerantRequest):
+    """A file whose scores and status are to be computed again."""
+
+    model_config = example(projectId=examples.PROJECT, fileId=examples.FILE)
+
+    project_id: Id
+    file_id: Id
+
+
+class ProjectFile(WireAnswer):
+    """A checkpoint of a project.
+
+    Attributes:
+        total_weight_contribution: Mean absolute change of the weights against the checkpoint before
+            it; None until computed, and for the first.
+        total_bias_contribution: The same for biases.
+        part: ``BASE``, ``ITERATION`` or ``MASTERED`` (which is no part of the chain).
+        storage: ``MANAGED`` where the server keeps the bytes, ``POINTER`` where it does not.
+        size: Bytes of what was uploaded, or of the files that a pointer uses.
+        sha256: Of the checkpoint's content, once it was looked at.
+        status: ``PENDING`` until it was looked at, then ``VALID`` or ``INVALID``.
+        message: What is wrong with an invalid file.
+    """
+
+    model_config = example(
+        id=examples.FILE,
+        fileName="epoch-2",
+        tag="e2",
+        format="HF_TEXT_GENERATION",
+        totalWeightContribution=0.00051681,
+        totalBiasContribution=0.000498,
+        part="ITERATION",
+        storage="MANAGED",
+        size=154_312_704,
+        sha256=examples.DIGEST,
+        status="VALID",
+        message=None,
+        createdAt=examples.TIME,
+    )
+
+    id: str
+    file_name: str
+    tag: str | None
+    format: FormatName
+    total_weight_contribution: float | None
+    total_bias_contribution: float | None
+    part: FilePart
+    storage: FileStorage
+    size: int | None
+    sha256: str | None
+    status: FileStatus
+    message: str | None
+    created_at: str
+
+    @classmethod
+    def of(cls, record: CheckpointRecord) -> ProjectFile:
+        """The file on record."""
+        return cls(
+            id=record.id,
+            file_name=record.file_name,
+            tag=record.tag,
+            format=cast(FormatName, record.format),
+            total_weight_contribution=record.weight_score,
+            total_bias_contribution=record.bias_score,
+            part=cast(FilePart, record.part.upper()),
+            storage=cast(FileStorage, record.storage.upper()),
+            size=record.nbytes,
+            sha256=record.digest,
+            status=cast(FileStatus, record.status.upper()),
+            message=record.message,
+            created_at=record.created,
+        )
+
+
+class UploadedData(WireAnswer):
+    """A data set that the server keeps.
+
+    Attributes:
+        reference: What a search of the project names it by.
+        sha256: Of the bytes.
+        size: Bytes.
+    """
+
+    model_config = example(
+        reference=f"data:{examples.DIGEST}.jsonl", sha256=examples.DIGEST, size=20_480
+    )
+
+    reference: str
+    sha256: str
+    size: int
