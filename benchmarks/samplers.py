@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ztom.ledger import TrialOutcome, TrialRecord, TrialStatus
-from ztom.search.protocol import Evaluate, Plan, Situation, choose, next_decision
+from ztom.search.protocol import Evaluate, Plan, StudyState, choose, next_decision
 from ztom.search.samplers.build import build_sampler, startup_count
 from ztom.search.samplers.protocol import SamplerConfig
 from ztom.search.space import Factors, SearchSpace
@@ -78,7 +78,7 @@ def run(problem: Problem, config: SamplerConfig, *, noise: float, seed: int) -> 
     trials: list[TrialRecord] = []
     seconds, converged = 0.0, False
     while isinstance(
-        decision := next_decision(plan, trials, Situation(converged=converged)), Evaluate
+        decision := next_decision(plan, trials, StudyState(converged=converged)), Evaluate
     ):
         number = len(trials)
         started = time.perf_counter()

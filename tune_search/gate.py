@@ -83,7 +83,7 @@ class SuiteGate:
         config: Of the search.
         prepared: Has the suites and the chain.
         settings: How checkpoints are opened.
-        variant: Name of what is released if it passes.
+        variant: Name of what is published if it passes.
         watch: Told about progress.
     """
 
@@ -113,7 +113,7 @@ class SuiteGate:
         return self._ask("the variant, as written,", model, factors)
 
     def decide(self, champion: Runs, candidate: Runs) -> GateSummary:
-        """Decide about what is not released yet; writes the verdict down as well.
+        """Decide about what is not published yet; writes the verdict down as well.
 
         Returns:
             What the result of the search and the variant's recipe say of the verdict.

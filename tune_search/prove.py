@@ -3,7 +3,7 @@
 What is verified is what would be shipped: the blend is written at the deployed dtype, a fresh
 engine loads the files, and its answers on data the search never saw are compared with the trained
 model's. Where the configuration names suites, the gate decides as well (`tune_search.gate`). Only
-what is improved, and passed where there is a gate, is released, unless the user insists, which is
+what is improved, and passed where there is a gate, is published, unless the user insists, which is
 recorded.
 """
 
@@ -30,7 +30,7 @@ from ztom.engines.protocol import Capability, Engine
 from ztom.errors import VariantError
 from ztom.evaluation.runs.results import SuiteRun
 from ztom.ledger import Ledger, TrialRecord
-from ztom.scoring.proof import Verdict, decide, measure_guardrail
+from ztom.scoring.proof import ProofDecision, decide_proof, measure_guardrail
 from ztom.scoring.protocol import Need
 from ztom.search.config import SearchConfig
 from ztom.search.events import Event
@@ -73,7 +73,7 @@ def prove(
     *,
     on_event: Callable[[Event], None],
 ) -> Proof:
-    """Write, load, compare and decide; releases the variant if it may be released.
+    """Write, load, compare and decide; publishes the variant if it may be published.
 
     Args:
         config: Of the search.
@@ -121,7 +121,7 @@ def prove(
         ledger.record_variant(new, partial(staged.place, manifest))
     if gated is not None:
         gated.record(ledger, before.runs, after.runs, manifest.digest)
-    return _released(config, proof, manifest)
+    return _published(config, proof, manifest)
 
 
 def _suite_gate(
@@ -196,12 +196,12 @@ def _proof(
     staged: StagedVariant | None,
     seconds: dict[str, float],
 ) -> Proof:
-    """Everything but the release."""
-    verdict = _verdict(config, prepared, before, after, changed=staged is not None)
+    """All that is said of a variant before it is published."""
+    decision = _decision(config, prepared, before, after, changed=staged is not None)
     old, new = before.scores[SEARCH], after.scores[SEARCH]
     precision = None if staged is None else staged.precision
     return Proof(
-        verdict=verdict,
+        decision=decision,
         trained_model_error=float(old.aggregate()[0]),
         optimized_model_error=float(new.aggregate()[0]),
         errors_before=tuple(old.per_stimulus.tolist()),
@@ -220,9 +220,9 @@ def _proof(
     )
 
 
-def _verdict(
+def _decision(
     config: SearchConfig, prepared: Prepared, before: _Judged, after: _Judged, *, changed: bool
-) -> Verdict:
+) -> ProofDecision:
     improvement = paired_bootstrap(
         before.scores[SEARCH],
         after.scores[SEARCH],
@@ -240,7 +240,7 @@ def _verdict(
         )
         for guardrail in config.guardrails
     ]
-    return decide(improvement, guardrails, factors_are_zero=not changed)
+    return decide_proof(improvement, guardrails, factors_are_zero=not changed)
 
 
 def _changes(
@@ -283,7 +283,7 @@ def _evidence(
         number_of_inferences=outcome.number_of_inferences,
         search_errors=(outcome.trained_model_error, outcome.optimized_model_error),
         holdout_errors=(proof.trained_model_error, proof.optimized_model_error),
-        verdict=proof.verdict.model_dump(mode="json"),
+        verdict=proof.decision.model_dump(mode="json"),
         gate=None if proof.gate is None else proof.gate.model_dump(mode="json"),
         insisted=not proof.holds,
         versions=dict(ledger.study(outcome.study_id).versions),
@@ -298,7 +298,7 @@ def trials_digest(trials: Sequence[TrialRecord]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _released(config: SearchConfig, proof: Proof, manifest: Manifest) -> Proof:
+def _published(config: SearchConfig, proof: Proof, manifest: Manifest) -> Proof:
     folder = _destination(config)
     address = config.variant.copy_to
     if address is not None:

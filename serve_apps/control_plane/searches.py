@@ -64,7 +64,7 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class JobSituation:
     """What `next_step` decides by.
 
     Attributes:
@@ -86,7 +86,7 @@ class Situation:
     explained: bool
 
 
-def next_step(now: Situation) -> Step:
+def next_step(now: JobSituation) -> Step:
     """What is due; a search whose process died goes on, a few times."""
     if now.status is RequestStatus.QUEUED:
         waits = now.others_running or now.job is JobState.RUNNING  # one that is being stopped
@@ -185,7 +185,7 @@ def _advance(request: RequestRecord, services: Services, *, others_running: bool
     except SearchError as error:
         explanation = str(error)
     step = next_step(
-        Situation(
+        JobSituation(
             status=request.status,
             job=state,
             attempts=request.attempts,
@@ -260,7 +260,7 @@ def answer_of(result: SearchResult) -> dict[str, Any]:
         "optimized_model_error": result.optimized_model_error,
         "optimized_scaling_factors": list(result.optimized_scaling_factors),
         "number_of_inferences": result.number_of_inferences,
-        "verdict": None if proof is None else str(proof.verdict.outcome),
+        "verdict": None if proof is None else str(proof.decision.outcome),
         "noise_floor": result.noise_floor,
         "stop_reason": result.stop_reason,
         "holdout": None if proof is None else _holdout_of(proof),
@@ -272,7 +272,7 @@ def _holdout_of(proof: Proof) -> dict[str, Any]:
     return {
         "trained_model_error": proof.trained_model_error,
         "optimized_model_error": proof.optimized_model_error,
-        "verdict": proof.verdict.model_dump(mode="json"),
+        "verdict": proof.decision.model_dump(mode="json"),
         "gate": None if proof.gate is None else proof.gate.model_dump(mode="json"),
         "insisted": proof.insisted,
         "realised_step": proof.realised,

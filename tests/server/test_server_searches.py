@@ -21,7 +21,7 @@ from variant_folders import wait_for
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.runner import JobState, SearchJob
 from serve_apps.control_plane.scores import Scorer
-from serve_apps.control_plane.searches import Situation, Step, advance, next_step
+from serve_apps.control_plane.searches import JobSituation, Step, advance, next_step
 from serve_apps.control_plane.work import Scored
 from serve_apps.server.background import HeadExport, tidy
 from ztom.blending.chain import load_chain
@@ -35,8 +35,8 @@ from ztom.search.config_files import load_config
 from ztom.settings import Settings
 
 
-def situation(**more: object) -> Situation:
-    return Situation(
+def situation(**more: object) -> JobSituation:
+    return JobSituation(
         **{
             "status": RequestStatus.RUNNING,
             "job": JobState.RUNNING,
@@ -69,7 +69,7 @@ def situation(**more: object) -> Situation:
         (situation(status=RequestStatus.FINISHED, job=JobState.SUCCEEDED), Step.NOTHING),
     ],
 )
-def test_what_is_due(now: Situation, step: Step) -> None:
+def test_what_is_due(now: JobSituation, step: Step) -> None:
     assert next_step(now) is step
 
 
@@ -349,7 +349,7 @@ def test_a_result_that_nobody_waited_for_is_written_down_once(server, ada, body)
     assert [file["part"] for file in project["fileList"]].count("MASTERED") == 1
     found = ada.get(f"{server.url}/v1/searches/{request}", timeout=30).json()
     assert found["result"]["optimized_scaling_factors"] == [0.1, 0.2]
-    assert found["result"]["holdout"]["verdict"] == proof.verdict.model_dump(mode="json")
+    assert found["result"]["holdout"]["verdict"] == proof.decision.model_dump(mode="json")
     assert found["result"]["verdict"] == "improved"
     assert found["result"]["variant_digest"] == "d" * 64
     again = started(server, ada, body)  # the mastered one is no part of the chain

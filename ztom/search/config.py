@@ -78,8 +78,8 @@ class _Strict(BaseModel):
 def _error_terms(data: Any) -> Any:
     """``error: rouge_l`` and ``error: [rouge_l, {function: ..., weight: ...}]`` are both fine."""
     if isinstance(data, dict) and "error" in data:
-        given = data["error"]
-        terms = given if isinstance(given, list | tuple) else [given]
+        spec = data["error"]
+        terms = spec if isinstance(spec, list | tuple) else [spec]
         terms = [{"function": term} if isinstance(term, str) else term for term in terms]
         return {**data, "error": terms}
     return data
@@ -122,7 +122,7 @@ class Guardrail(StimuliConfig):
     """Another data set whose error may not rise by more than a stated amount.
 
     Attributes:
-        name: Shown in reports.
+        name: Name in reports.
         max_increase: How far the error may rise above the trained model's, in units of the error.
     """
 
@@ -136,7 +136,7 @@ class Budget(_Strict):
     Attributes:
         evaluations: Start-up and search trials. Two evaluations of the trained model and up to
             three repetitions of the best blends come on top.
-        seconds: Time for all trials; None for no limit.
+        seconds: Seconds for all trials; None for no limit.
     """
 
     evaluations: Evaluations = 50
@@ -161,24 +161,24 @@ class SearchConfig(StimuliConfig):
     """Everything about one search: the error over its own data set is made small.
 
     Attributes:
-        name: Of the study; a resume goes on with the newest study of this name.
+        name: Name of the study; a resume goes on with the newest study of this name.
         chain: A chain file, or the chain itself.
-        max_search_stimuli: Search on this many stimuli, chosen by the seed; None for all.
+        max_search_stimuli: Number of stimuli to search on, chosen by the seed; None for all.
         guardrails: Data sets on which the model may not get worse.
         scaling_factor_limit: Every factor lies between minus and plus this.
         lower_bound: Instead of the limit: a lower bound for each factor.
         upper_bound: Instead of the limit: an upper bound for each factor.
-        batch_size: Stimuli per call of the engine; None hands over all at once.
+        batch_size: Number of stimuli per call of the engine; None hands over all at once.
         inference_config: How text is generated.
         detailed_output: Keep the generated texts of every trial (true, or STORE_AND_RETURN).
         sampler: What proposes the factors.
         budget: When the search ends.
         engine: What runs the model.
         seed: Everything random is drawn from it.
-        generation_deadline_s: An engine that has not answered all stimuli by then is replaced and
-            asked once more.
-        engine_start_deadline_s: The same for loading the model.
-        trial_retries: How often a trial whose process died is run again.
+        generation_deadline_s: Seconds after which an engine that has not answered all stimuli is
+            replaced and asked once more.
+        engine_start_deadline_s: Seconds of loading the model after which it is tried once more.
+        trial_retries: Number of times that a trial whose process died is run again.
         output: Folder for what the search writes.
         suites: Suites, or folders of suites, that the gate asks about the written variant, with the
             trained model as the champion; nothing that does not pass is published.

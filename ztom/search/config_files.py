@@ -62,7 +62,7 @@ def parse_config(
     Args:
         content: Keys and values.
         folder: What relative paths are relative to; None leaves them as they are.
-        source: For error messages.
+        source: Names the configuration in error messages.
 
     Raises:
         ConfigError: Names every key that is wrong.
@@ -80,7 +80,7 @@ def config_error(error: ValidationError, source: str) -> ConfigError:
     """What is wrong with a configuration, in one sentence that names every key.
 
     Args:
-        error: Of `SearchConfig`.
+        error: What `SearchConfig` raised.
         source: What was wrong: a file, or whatever the configuration was made of.
     """
     problems = [_problem(entry) for entry in error.errors()]
@@ -141,8 +141,8 @@ def _problem(entry: Mapping[str, Any]) -> str:
         return f"{key}: no such key" + (f" (did you mean {close[0]}?)" if close else "")
     if entry["type"] == "missing":
         return f"{key}: missing"
-    given = entry.get("input")
-    shown = "" if isinstance(given, (dict, list)) else f", got {str(given)[:80]!r}"
+    value = entry.get("input")
+    shown = "" if isinstance(value, (dict, list)) else f", got {str(value)[:80]!r}"
     return f"{key}: {entry['msg'].removeprefix('Value error, ')}{shown}"
 
 

@@ -8,7 +8,7 @@ from search_results import make_change, make_proof, make_result, make_trials
 
 from ztom.pages import formats
 from ztom.pages.svg import Scale, padded, tag
-from ztom.scoring.proof import GuardrailResult, Outcome, decide
+from ztom.scoring.proof import GuardrailResult, ProofOutcome, decide_proof
 from ztom.search.report import charts
 from ztom.search.report.advice import advise, at_bound, stimuli_needed
 from ztom.search.report.render import render_report
@@ -86,11 +86,11 @@ def test_markup_in_every_text_stays_text():
         update=dict.fromkeys(("id", "prompt", "expected", "before", "after"), EVIL)
     )
     worse = change.model_copy(update={"error_before": 1.0, "error_after": 2.0})
-    increase = proof.verdict.guardrails[0].increase
+    increase = proof.decision.guardrails[0].increase
     rails = [GuardrailResult(name=EVIL, allowed_increase=0.05, increase=increase)]
     proof = proof.model_copy(
         update={
-            "verdict": decide(proof.verdict.improvement, rails, factors_are_zero=False),
+            "decision": decide_proof(proof.decision.improvement, rails, factors_are_zero=False),
             "changes": (change, worse),
             "warnings": (EVIL,),
             "variant": EVIL,
@@ -178,7 +178,7 @@ def test_nothing_but_equal_numbers():
     interval = Interval(estimate=0, low=0, high=0, confidence=0.95, resamples=500, groups=10)
     proof = make_proof().model_copy(
         update={
-            "verdict": decide(interval, (), factors_are_zero=True),
+            "decision": decide_proof(interval, (), factors_are_zero=True),
             "trained_model_error": 0.0,
             "optimized_model_error": 0.0,
             "errors_before": (0.0,) * 10,
@@ -207,15 +207,15 @@ def test_nothing_but_equal_numbers():
     )
     assert "no difference on the holdout" in page.text
     assert "No guardrails were set" in page.text
-    assert "No variant was released." in page.text
+    assert "No variant was published." in page.text
     assert "nothing was to change" in page.text
 
 
 def test_too_few_groups_give_no_interval():
     interval = Interval(estimate=0.2, low=0.2, high=0.2, confidence=0.95, resamples=0, groups=1)
     rail = GuardrailResult(name="general", allowed_increase=0.0, increase=interval)
-    verdict = decide(interval, [rail], factors_are_zero=False)
-    page = _page(make_result(proof=make_proof().model_copy(update={"verdict": verdict})))
+    decision = decide_proof(interval, [rail], factors_are_zero=False)
+    page = _page(make_result(proof=make_proof().model_copy(update={"decision": decision})))
     assert "An interval cannot be given: 1 independent group of stimuli" in page.text
     assert "interval" not in {c["class"].split()[-1] for c in page.charts if c["class"]}
 
@@ -246,9 +246,9 @@ def _undecided(stimuli: int = 100, estimate: float = 0.05, half: float = 0.1) ->
         groups=stimuli,
     )
     proof = make_proof(stimuli=stimuli)
-    verdict = decide(interval, (), factors_are_zero=False)
-    assert verdict.outcome is Outcome.INCONCLUSIVE
-    return proof.model_copy(update={"verdict": verdict})
+    decision = decide_proof(interval, (), factors_are_zero=False)
+    assert decision.outcome is ProofOutcome.INCONCLUSIVE
+    return proof.model_copy(update={"decision": decision})
 
 
 def test_an_undecided_proof_says_how_many_stimuli_it_would_take():
@@ -302,8 +302,8 @@ def test_a_failed_guardrail_is_named():
     increase = Interval(estimate=1, low=0.9, high=1.1, confidence=0.9, resamples=500, groups=50)
     rail = GuardrailResult(name="general", allowed_increase=0.1, increase=increase)
     proof = make_proof()
-    verdict = decide(proof.verdict.improvement, [rail], factors_are_zero=False)
-    told = _advice(make_result(proof=proof.model_copy(update={"verdict": verdict})))
+    decision = decide_proof(proof.decision.improvement, [rail], factors_are_zero=False)
+    told = _advice(make_result(proof=proof.model_copy(update={"decision": decision})))
     assert "these guardrails failed: general" in told
 
 

@@ -15,6 +15,15 @@ def test_a_result_is_read_as_it_was_written() -> None:
     assert read_result(content, source="result.json") == result
 
 
+def test_the_decision_of_the_proof_is_the_verdict_in_json() -> None:
+    """It is what ``result.json`` has called it from the first."""
+    proof = make_proof()
+    content = make_result(proof=proof).model_dump(mode="json")
+    assert content["proof"]["verdict"] == proof.decision.model_dump(mode="json")
+    assert "decision" not in content["proof"]
+    assert '"verdict"' in make_result(proof=proof).model_dump_json()
+
+
 def test_the_first_results_are_read() -> None:
     """They did not name the error function, the sampler and the dtype, and had no gate."""
     content = json.loads(make_result(proof=make_proof()).model_dump_json())

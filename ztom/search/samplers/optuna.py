@@ -20,7 +20,7 @@ class OptunaSampler:
 
     Args:
         name: ``gp``, ``tpe``, ``cmaes`` or ``random``.
-        space: Where to search.
+        space: Bounds of the factors.
         seed: Everything random is drawn from it.
     """
 

@@ -72,11 +72,11 @@ class Sampler(Protocol):
         """What a trial gave.
 
         Args:
-            number: Of a trial that was asked for here, or of one that the protocol added.
+            number: Number of a trial that was asked for here, or of one that the protocol added.
             factors: What was evaluated, which may differ from what was asked for when a study is
                 resumed with another version of a library; it is these that count.
             error: None when the trial failed.
-            violations: Per guardrail, above 0 when it is broken.
+            violations: Rise of each guardrail's error above what is allowed; above 0 it is broken.
         """
 
     def close(self) -> None:
