@@ -16,9 +16,10 @@ from serve_apps.control_plane.data import copy_path
 from ztom.blending.chain_file import ChainConfig
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
+from ztom.errors import ConfigError
+from ztom.io.problems import problem_sentence
 from ztom.scoring.build import SOURCES, is_users_own
 from ztom.search.config import Budget, SearchConfig
-from ztom.search.config_files import config_error
 from ztom.search.samplers.protocol import SamplerConfig
 from ztom.wire.search_requests import SearchFields
 
@@ -74,7 +75,8 @@ def search_config(
             ledger=ledger,
         )
     except ValidationError as error:
-        raise config_error(error, "the search") from None
+        problems = problem_sentence(error, {}, model=SearchConfig, whole="the search", quote=True)
+        raise ConfigError("the search is wrong", got=problems) from None
 
 
 def data_references(request: SearchFields) -> dict[str, tuple[str, ...]]:

@@ -15,9 +15,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from cluster.jobs import JobState
 from serve_apps.control_plane.chains import chain_config, chain_of, spec
 from serve_apps.control_plane.data import DataCopy, copy_data, copy_suite
-from serve_apps.control_plane.runner import JobState, SearchJob
+from serve_apps.control_plane.runner import SearchJob
 from serve_apps.control_plane.search_config import (
     data_references,
     generation_options,
@@ -126,8 +127,8 @@ def create_search(
     try:
         with disk():
             data = _copy_all(fields, folder, project.id, services)
-            for reference, copy in zip(fields.suite_paths, config.suites, strict=True):
-                copy_suite(reference, copy, settings=services.pointers)
+            for reference, suite in zip(fields.suite_paths, config.suites, strict=True):
+                copy_suite(reference, suite, settings=services.pointers)
             if sum(copy.nbytes for copy in data.values()) <= _READ_AT_ONCE_BYTES:
                 read_search_data(config)
             # the ledger's address may hold a password

@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ztom.errors import ChainError
 from ztom.settings import Settings
+
+if TYPE_CHECKING:
+    from ztom.blending.chain import Chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,11 @@ class ChainSpec:
     @property
     def settings(self) -> Settings:
         """The installation's limits, and these roots."""
-        places = {} if self.cache is None else {"cache_dir": Path(self.cache)}
-        return Settings(allowed_roots=self.roots, denied_roots=self.denied, **places)
+        if self.cache is None:
+            return Settings(allowed_roots=self.roots, denied_roots=self.denied)
+        return Settings(
+            allowed_roots=self.roots, denied_roots=self.denied, cache_dir=Path(self.cache)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +192,7 @@ def answer(
         running.close()
 
 
-def _open(chain: ChainSpec):
+def _open(chain: ChainSpec) -> Chain:
     from ztom.blending.chain import load_chain
     from ztom.blending.chain_file import ChainConfig, Member
 

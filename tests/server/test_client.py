@@ -17,8 +17,9 @@ from search_results import make_result
 from server_helpers import PASSWORD, Server, serving
 from toys import make_plain_chain, reference_blend
 
+from cluster.jobs import JobState
 from serve_apps.control_plane.config import ServerConfig
-from serve_apps.control_plane.runner import JobState, SearchJob
+from serve_apps.control_plane.runner import SearchJob
 from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.client import Client, RegisterCheckpoints, Trial
 from ztom.errors import ConfigError, ServerError

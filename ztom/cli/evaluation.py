@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -18,7 +17,7 @@ from rich.table import Table
 from ztom.cli.console import plain_console
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
-from ztom.errors import ConfigError, EvaluationError, ZtomError
+from ztom.errors import EvaluationError, ZtomError
 from ztom.evaluation.gate.align import scores
 from ztom.evaluation.metrics.build import build_metric
 from ztom.evaluation.runs.files import write_run
@@ -30,6 +29,7 @@ from ztom.evaluation.suites.discover import FoundSuite, read_suites
 from ztom.evaluation.suites.read import load_suite
 from ztom.evaluation.suites.suite import Suite
 from ztom.io.files import write_document
+from ztom.io.problems import check_model
 from ztom.settings import Settings
 from ztom.statistics.resampling import metric
 
@@ -110,13 +110,7 @@ def _evaluate(request: EvalRequest) -> int:
 
 def engine_config(fields: Mapping[str, object]) -> EngineConfig:
     """The configuration, or an error that names the option."""
-    try:
-        return EngineConfig.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"the engine's {'.'.join(map(str, first['loc']))} is wrong", got=first["msg"]
-        ) from error
+    return check_model(EngineConfig, dict(fields), wrong="the engine's options are wrong")
 
 
 def run_and_write(

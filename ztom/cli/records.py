@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ztom.cli.console import moment, plain_console
 from ztom.errors import LedgerError, VariantError
+from ztom.io.files import write_document
 from ztom.ledger.audit import check_entries, read_head, signing_key
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.records import AuditEntry, VariantRecord
@@ -134,7 +135,7 @@ def sign_command(address: str, *, output: Path, key: Path) -> None:
     with open_existing(address) as ledger:
         ledger.check_audit()
         head = ledger.sign_audit(signing_key(key), time=datetime.now(UTC).isoformat())
-    output.write_text(head.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_document(output, head.model_dump_json(indent=1) + "\n")
     Console().print(
         f"row {head.sequence} signed into {output}; public key {head.public_key}",
         markup=False,

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from ztom.errors import ConfigError
+from ztom.io.problems import check_model
 from ztom.io.yaml import parse_yaml
 from ztom.ledger.accounts import NewUser, UserRecord
 from ztom.ledger.ledger import Ledger
@@ -38,13 +38,7 @@ def server_config(data: Path, ledger: str | None, overrides: list[str]) -> Serve
     if ledger is not None:
         values["ledger"] = ledger
     values |= parse_settings(overrides)
-    try:
-        return ServerConfig.model_validate(values)
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, issue['loc']))}: {issue['msg']}" for issue in error.errors()
-        ]
-        raise ConfigError("the server's options are wrong", got="; ".join(problems)) from error
+    return check_model(ServerConfig, values, wrong="the server's options are wrong")
 
 
 def parse_settings(settings: list[str]) -> dict[str, object]:

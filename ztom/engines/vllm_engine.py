@@ -50,7 +50,7 @@ from ztom.engines.protocol import (
     GenerationConfig,
 )
 from ztom.engines.vllm_dtype import vllm_dtype
-from ztom.errors import BlendError, CapabilityError, EngineError, FactorError, ZtomError
+from ztom.errors import CapabilityError, EngineError, FactorError, ZtomError
 from ztom.stimuli.records import Prompt
 
 logger = logging.getLogger(__name__)
@@ -79,12 +79,23 @@ class BlendWorker:
         return self._ztom_held.placement
 
     def ztom_blend(self, factors: tuple[float, ...]) -> tuple[int, int]:
-        """Replace the weights by the blend; returns bytes read and bytes written."""
+        """Replace the weights by the blend; returns bytes read and bytes written.
+
+        Raises:
+            BlendError: The blend has values that cannot be deployed.
+        """
         plan: BlendPlan = self._ztom_held.plan(factors)
         with torch.inference_mode(False), torch.no_grad():
             self.model_runner.reload_weights(weights_iterator=self._ztom_held.blend(plan))
             _refresh_tied_heads(self.model_runner.get_model())
         return self._ztom_held.bytes_read, plan.nbytes
+
+    def ztom_blend_or_error(self, factors: tuple[float, ...]) -> tuple[int, int] | ZtomError:
+        """As `ztom_blend`, but an error of ours is returned: a raised one arrives as text."""
+        try:
+            return self.ztom_blend(factors)
+        except ZtomError as error:
+            return error
 
 
 def _refresh_tied_heads(model: torch.nn.Module) -> None:
@@ -157,7 +168,7 @@ class VllmEngine:
         self._factors = None
         self._blends += 1  # from here on no block of the prefix cache is found again
         try:
-            read, written = self._rpc("ztom_blend", checked)[0]
+            read, written = self._rpc("ztom_blend_or_error", checked)[0]
         finally:
             self._llm.reset_prefix_cache()
         self._factors = checked
@@ -249,8 +260,12 @@ class VllmEngine:
         except ZtomError:
             raise
         except Exception as error:  # vLLM raises whatever its layers raise
-            kind = BlendError if "BlendError" in str(error) else EngineError
-            raise kind("vLLM could not blend", got=f"{type(error).__name__}: {error}") from error
+            raise EngineError(
+                "vLLM could not blend", got=f"{type(error).__name__}: {error}"
+            ) from error
+        for result in results:
+            if isinstance(result, ZtomError):
+                raise result
         return results
 
     def _max_length(self) -> int:

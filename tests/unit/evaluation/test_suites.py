@@ -108,7 +108,7 @@ def test_no_suite_is_not_an_empty_success(tmp_path: Path) -> None:
         (one(input=[{"role": "assistant", "content": "Hm"}]), "do not end with something"),
         (one(input=[{"role": "tool", "content": "Hm"}]), "line 1: the line is not an item"),
         (one(source_ts="yesterday"), "line 1: source_ts is no time"),
-        (one(colour="red"), "colour: Extra inputs are not permitted"),
+        (one(colour="red"), "colour: no such key"),
         (one(id=None), "id: Input should be a valid string"),
         (one(target="bird"), "expected one of the 2 labels of the suite"),
         (one(target=1), "expected one of the 2 labels of the suite"),
@@ -182,7 +182,7 @@ def test_files_that_are_missing_or_no_files(tmp_path: Path) -> None:
         ('name: "\\ud800"', "a value that JSON has not"),
         ("[" * 5000, "nested too deeply"),
         ("- 1", "not a suite's settings"),
-        ("{}", "name: Field required"),
+        ("{}", "name: missing"),
     ],
 )
 def test_settings_that_are_refused(tmp_path: Path, text: str, message: str) -> None:

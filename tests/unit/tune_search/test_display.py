@@ -5,7 +5,7 @@ import logging
 
 from rich.console import Console
 
-from tune_search.display import Progressing, progress_display, shown
+from tune_search.display import StudyProgress, progress_display, shown
 from ztom.ledger import TrialKind
 from ztom.search.events import (
     EnginesReady,
@@ -49,7 +49,7 @@ EVENTS: list[Event] = [
 
 def test_time_left_follows_the_pace():
     now = [0.0]
-    state = Progressing(clock=lambda: now[0])
+    state = StudyProgress(clock=lambda: now[0])
     state.take(EVENTS[0])
     assert state.seconds_left is None
     state.take(EVENTS[1])
