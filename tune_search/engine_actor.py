@@ -17,6 +17,7 @@ from ztom.engines.respond import respond
 from ztom.errors import EngineError, ZtomError
 from ztom.scoring.protocol import Need
 from ztom.search.space import Factors
+from ztom.stimuli.batches import batches
 from ztom.stimuli.records import Output, Prompt, Stimulus
 
 
@@ -86,7 +87,6 @@ def _evaluate(engine: Engine, questions: Questions, factors: Factors, needs: Nee
     return Answers(
         outputs=outputs,
         seconds={"blend": stats.seconds, "generate": time.perf_counter() - started},
-        bytes_moved=stats.bytes_read + stats.bytes_written,
         process=os.getpid(),
     )
 
@@ -101,12 +101,8 @@ def _respond(
 ) -> list[Output]:
     size = questions.batch_size or len(stimuli)
     outputs: list[Output] = []
-    for first in range(0, len(stimuli), size):
+    for batch in batches(stimuli, size):
         outputs += respond(
-            engine,
-            stimuli[first : first + size],
-            needs=needs,
-            generation=questions.generation,
-            labels=labels,
+            engine, batch, needs=needs, generation=questions.generation, labels=labels
         )
     return outputs

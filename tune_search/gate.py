@@ -10,13 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from tune_search.engine_client import EngineClient
 from tune_search.phases import PhaseTimer
 from tune_search.preparation import RunInputs
-from ztom.engines.protocol import BlendStats, Completion, EngineInfo, GenerationConfig
-from ztom.errors import CapabilityError
+from ztom.engines.protocol import Completion, EngineInfo, GenerationConfig
 from ztom.evaluation.gate.decide import decide
 from ztom.evaluation.gate.verdict import Verdict
 from ztom.evaluation.render.page import render_page
@@ -41,7 +39,7 @@ AnswerSuites = Callable[[EngineClient, EngineInfo], Runs]
 
 @dataclass(frozen=True)
 class RemoteEngine:
-    """An engine of another process with one blend loaded, for generating only.
+    """Generates with one blend, in an engine of another process.
 
     Attributes:
         client: The way to the process.
@@ -54,26 +52,8 @@ class RemoteEngine:
     factors: tuple[float, ...]
 
     def generate(self, prompts: Sequence[Prompt], config: GenerationConfig) -> list[Completion]:
-        """See `ztom.engines.protocol.Engine.generate`."""
+        """See `ztom.engines.protocol.Generates.generate`."""
         return self.client.generate(self.factors, tuple(prompts), config)
-
-    def blend(self, factors: Sequence[float]) -> BlendStats:
-        """Not offered."""
-        self._refuse("blend")
-
-    def log_probs(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> NoReturn:
-        """Not offered."""
-        self._refuse("log_probs")
-
-    def values(self, prompts: Sequence[Prompt]) -> NoReturn:
-        """Not offered."""
-        self._refuse("values")
-
-    def close(self) -> None:
-        """Whoever made the client ends the process."""
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise CapabilityError(f"suites are asked for text only, not for {what}")
 
 
 class SuiteGate:

@@ -12,6 +12,7 @@ from tune_search.factories import EngineFactory, ErrorFactory
 from tune_search.payload import SEARCH, DataSet, StudyInputs
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig, read_chain_file
+from ztom.checkpoints.object_store import require_store
 from ztom.errors import LeakageError
 from ztom.evaluation.metrics.build import build_metric
 from ztom.evaluation.suites.discover import FoundSuite, read_suites
@@ -60,6 +61,8 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
         ZtomError: A chain, a file of data or an error function cannot be used.
     """
     settings = settings or Settings()
+    if config.variant.copy_to is not None:
+        require_store(config.variant.copy_to)
     chain_config = read_chain_file(config.chain) if isinstance(config.chain, Path) else config.chain
     chain = load_chain(chain_config, settings=settings)
     search, holdout = read_search_data(config)

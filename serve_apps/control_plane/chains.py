@@ -29,10 +29,10 @@ def chain_of(project: ProjectRecord, services: Services) -> ChainSpec:
     for file in files:
         if file.status is FileStatus.INVALID:
             raise HTTPException(422, f"{file.file_name} cannot be used: {file.message}")
-    return spec(files, services)
+    return chain_spec(files, services)
 
 
-def spec(files: Sequence[CheckpointRecord], services: Services) -> ChainSpec:
+def chain_spec(files: Sequence[CheckpointRecord], services: Services) -> ChainSpec:
     """So many files as a chain; content that was looked at is pinned.
 
     Of the server's own files these alone may be read: a pointer that became a link leads nowhere.

@@ -36,9 +36,9 @@ class DataCopy:
     """A data set as copied.
 
     Attributes:
-        path: Where it is.
-        digest: sha256 of its bytes.
-        nbytes: How many.
+        path: File of the copy.
+        digest: sha256 of the bytes.
+        nbytes: Number of bytes.
     """
 
     path: Path

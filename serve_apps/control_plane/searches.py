@@ -13,12 +13,17 @@ import uuid
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from cluster.jobs import JobState
-from serve_apps.control_plane.chains import chain_config, chain_of, spec
+from serve_apps.control_plane.chains import chain_config, chain_of, chain_spec
 from serve_apps.control_plane.data import DataCopy, copy_data, copy_suite
 from serve_apps.control_plane.runner import SearchJob
+from serve_apps.control_plane.search_answers import (
+    answer_of,
+    finished_result,
+    mastered_checkpoint,
+    study_of,
+)
 from serve_apps.control_plane.search_config import (
     data_references,
     generation_options,
@@ -29,10 +34,7 @@ from serve_apps.control_plane.store import disk
 from serve_apps.control_plane.work import ChainSpec
 from ztom.errors import SearchError, ZtomError
 from ztom.io.files import write_whole
-from ztom.ledger.ledger import Ledger
-from ztom.ledger.project_files import NewCheckpoint, Part, Storage
 from ztom.ledger.projects import ProjectRecord
-from ztom.ledger.records import StudyRecord, TrialRecord, TrialStatus
 from ztom.ledger.requests import (
     NewRequest,
     RequestKind,
@@ -42,10 +44,8 @@ from ztom.ledger.requests import (
 )
 from ztom.search.config_files import dump_config
 from ztom.search.data import read_search_data
-from ztom.search.result import Proof, SearchResult, read_result
-from ztom.wire.fields import FORMAT
+from ztom.search.result import SearchResult
 from ztom.wire.search_requests import SearchFields
-from ztom.wire.searches import SearchProgress
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def _advance(request: RequestRecord, services: Services, *, others_running: bool
     explanation = _explanation(request, services)
     result = None
     try:
-        result = _finished_result(_study_of(request, services.ledger), services.ledger)
+        result = finished_result(study_of(request, services.ledger), services.ledger)
     except SearchError as error:
         explanation = str(error)
     step = next_step(
@@ -232,73 +232,9 @@ def finish(request: RequestRecord, result: SearchResult, services: Services) -> 
         request.id,
         result=answer_of(result),
         artifact=str(services.store.requests / request.id / "run" / "result.json"),
-        checkpoint=_mastered(request, result.proof),
+        checkpoint=mastered_checkpoint(request, result.proof),
         actor=f"user:{request.user_id}",
     )
-
-
-def _mastered(request: RequestRecord, proof: Proof | None) -> NewCheckpoint | None:
-    """The variant that the search published, as a file of the project."""
-    if proof is None or proof.variant is None:
-        return None
-    return NewCheckpoint(
-        file_name=f"mastered-{request.id[:8]}",
-        format=FORMAT,
-        storage=Storage.MANAGED,
-        address=proof.variant,
-        part=Part.MASTERED,
-        tag="mastered",
-        nbytes=sum(p.stat().st_size for p in Path(proof.variant).iterdir() if p.is_file()),
-        content=proof.variant_digest,
-    )
-
-
-def answer_of(result: SearchResult) -> dict[str, Any]:
-    """The original's four fields, and what the holdout said."""
-    proof = result.proof
-    return {
-        "trained_model_error": result.trained_model_error,
-        "optimized_model_error": result.optimized_model_error,
-        "optimized_scaling_factors": list(result.optimized_scaling_factors),
-        "number_of_inferences": result.number_of_inferences,
-        "verdict": None if proof is None else str(proof.decision.outcome),
-        "noise_floor": result.noise_floor,
-        "stop_reason": result.stop_reason,
-        "holdout": None if proof is None else _holdout_of(proof),
-        "variant_digest": None if proof is None else proof.variant_digest,
-    }
-
-
-def _holdout_of(proof: Proof) -> dict[str, Any]:
-    return {
-        "trained_model_error": proof.trained_model_error,
-        "optimized_model_error": proof.optimized_model_error,
-        "verdict": proof.decision.model_dump(mode="json"),
-        "gate": None if proof.gate is None else proof.gate.model_dump(mode="json"),
-        "insisted": proof.insisted,
-        "realised_step": proof.realised,
-        "warnings": list(proof.warnings),
-    }
-
-
-def progress_of(request: RequestRecord, ledger: Ledger) -> SearchProgress:
-    """Where a search stands, from its trials."""
-    trials = trials_of(request, ledger)
-    found = [(t.outcome.error, t.number, t.factors) for t in trials if t.outcome.error is not None]
-    error, _, factors = min(found, default=(None, None, None))
-    most = request.parameters.get("maxEvaluations")
-    return SearchProgress(
-        trials=sum(trial.status is not TrialStatus.RUNNING for trial in trials),
-        max_evaluations=most if isinstance(most, int) else None,
-        best_error=error,
-        best_factors=factors,
-    )
-
-
-def trials_of(request: RequestRecord, ledger: Ledger) -> tuple[TrialRecord, ...]:
-    """The trials of a search so far."""
-    study = _study_of(request, ledger)
-    return () if study is None else ledger.trials(study.id)
 
 
 def _start(request: RequestRecord, services: Services) -> None:
@@ -333,31 +269,13 @@ def _chain_of(request: RequestRecord, services: Services) -> ChainSpec:
     chain.
     """
     project = services.ledger.projects.get(request.project_id or "")
-    return spec(project.chain, services)
-
-
-def _study_of(request: RequestRecord, ledger: Ledger) -> StudyRecord | None:
-    """A search's study is called after its request."""
-    return ledger.latest_study(request.id)
-
-
-def _finished_result(study: StudyRecord | None, ledger: Ledger) -> SearchResult | None:
-    """The result of a study that was proved, or that ended without anything to prove.
-
-    Raises:
-        SearchError: What is on record is no result of a search.
-    """
-    content = None if study is None else ledger.result(study.id)
-    if study is None or content is None:
-        return None
-    result = read_result(content, source=f"the result of study {study.id}")
-    return None if result.proof is None and result.stop_reason == "interrupted" else result
+    return chain_spec(project.chain, services)
 
 
 def _explanation(request: RequestRecord, services: Services) -> str | None:
     """What the search said of its own failure; it is cleared when the search starts again."""
-    said = services.store.requests / request.id / "run" / "error.txt"
+    file = services.store.requests / request.id / "run" / "error.txt"
     try:
-        return services.store.without_folders(said.read_text(encoding="utf-8"))[:2000]
+        return services.store.without_folders(file.read_text(encoding="utf-8"))[:2000]
     except OSError:
         return None

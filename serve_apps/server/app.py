@@ -38,7 +38,7 @@ from serve_apps.control_plane.services import Services
 from serve_apps.gateway.backends import ServeBackends
 from serve_apps.server.background import tidy
 from serve_apps.server.controller import Controller
-from ztom import __version__
+from ztom.version import __version__
 from ztom.wire.problems import Health
 
 DEPLOYMENT_NAME = "control-plane"

@@ -23,7 +23,7 @@ from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.runner import SearchJob
 from serve_apps.control_plane.scores import Scorer
 from serve_apps.control_plane.searches import JobSituation, Step, advance, next_step
-from serve_apps.control_plane.work import Scored
+from serve_apps.control_plane.work import CheckpointScores
 from serve_apps.server.background import HeadExport, tidy
 from ztom.blending.chain import load_chain
 from ztom.errors import AuditError, EngineError, StorageError
@@ -490,11 +490,11 @@ def test_what_may_pass_is_tried_again(server, ada, body, monkeypatch) -> None:
     monkeypatch.setattr("serve_apps.control_plane.scores._PAUSE_S", 0.0)
     calls: list[int] = []
 
-    async def call(function: object, /, *arguments: object, **options: object) -> Scored:
+    async def call(function: object, /, *arguments: object, **options: object) -> CheckpointScores:
         calls.append(1)
         if len(calls) < 3:
             raise StorageError("the store says 503")
-        return Scored("d" * 64)
+        return CheckpointScores("d" * 64)
 
     project = str(body["projectId"])
     ids = [file.id for file in server.services.ledger.projects.get(project).files]

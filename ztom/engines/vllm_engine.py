@@ -13,7 +13,7 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ _CAPABILITIES = frozenset({Capability.GENERATE, Capability.LOG_PROBS})
 class BlendWorker:
     """Mixed into vLLM's worker; with tensor parallelism every rank blends and keeps its shard.
 
-    Every method name begins with ``ztom_``: vLLM refuses names that its worker has already.
+    Every method name holds ``ztom_``: vLLM refuses names that its worker has already.
     """
 
     model_runner: Any
@@ -85,9 +85,7 @@ class BlendWorker:
             BlendError: The blend has values that cannot be deployed.
         """
         plan: BlendPlan = self._ztom_held.plan(factors)
-        with torch.inference_mode(False), torch.no_grad():
-            self.model_runner.reload_weights(weights_iterator=self._ztom_held.blend(plan))
-            _refresh_tied_heads(self.model_runner.get_model())
+        self._ztom_reload(self._ztom_held.blend(plan))
         return self._ztom_held.bytes_read, plan.nbytes
 
     def ztom_blend_or_error(self, factors: tuple[float, ...]) -> tuple[int, int] | ZtomError:
@@ -96,6 +94,11 @@ class BlendWorker:
             return self.ztom_blend(factors)
         except ZtomError as error:
             return error
+
+    def _ztom_reload(self, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            self.model_runner.reload_weights(weights_iterator=tensors)
+            _refresh_tied_heads(self.model_runner.get_model())
 
 
 def _refresh_tied_heads(model: torch.nn.Module) -> None:

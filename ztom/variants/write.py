@@ -29,7 +29,7 @@ from ztom.blending.precision import PrecisionMeter, PrecisionReport, measure_pre
 from ztom.checkpoints.cache import publish_folder, staging_folder
 from ztom.checkpoints.checkpoint import Checkpoint, copy_file
 from ztom.checkpoints.layout import ADAPTER
-from ztom.checkpoints.object_store import with_retries
+from ztom.checkpoints.object_store import require_store, with_retries
 from ztom.checkpoints.other_files import OtherFiles, find_other_files
 from ztom.errors import StorageError, VariantError
 from ztom.io.files import sync_path
@@ -199,6 +199,7 @@ def copy_variant(folder: Path, address: str, *, retries: int = 4) -> None:
         VariantError: The variant does not verify, or another one stands at the address.
         StorageError: The store failed; there is no manifest then.
     """
+    require_store(address)
     manifest = verify_manifest(folder)
     store, path = fsspec.core.url_to_fs(address)
     target = f"{path.rstrip('/')}/{MANIFEST}"

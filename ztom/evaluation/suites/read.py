@@ -57,23 +57,6 @@ def load_suite(folder: Path) -> Suite:
     return Suite(config=config, items=items, digest=digest, code=code)
 
 
-def load_suites(root: Path) -> tuple[Suite, ...]:
-    """Read every suite below ``root``, sorted by name.
-
-    Raises:
-        EvaluationError: There is none, two have one name, or one cannot be read.
-    """
-    found: dict[str, tuple[Path, Suite]] = {}
-    for folder in suite_folders(root):
-        suite = load_suite(folder)
-        other, _ = found.setdefault(suite.config.name, (folder, suite))
-        if other != folder:
-            raise EvaluationError(
-                f"two suites are called {suite.config.name}", got=f"{other} and {folder}"
-            )
-    return tuple(found[name][1] for name in sorted(found))
-
-
 def suite_folders(root: Path) -> tuple[Path, ...]:
     """Every folder with a ``suite.yaml``: ``root`` and those below it that are not hidden.
 
