@@ -58,8 +58,8 @@ def copy_data(
 
     Args:
         references: Local paths, or addresses; each must lie under a root of the settings.
-        folder: Where the copy goes.
-        name: Of the copy, without a suffix.
+        folder: Folder of the copy.
+        name: Name of the copy, without a suffix.
         settings: With the roots.
         uploads: Folder of the data sets that were uploaded to the project.
 

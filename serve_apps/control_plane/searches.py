@@ -42,6 +42,7 @@ from ztom.ledger.requests import (
     RequestStatus,
     new_request_id,
 )
+from ztom.search.config import SearchConfig
 from ztom.search.config_files import dump_config
 from ztom.search.data import read_search_data
 from ztom.search.result import SearchResult
@@ -69,13 +70,13 @@ class JobSituation:
     """What `next_step` decides by.
 
     Attributes:
-        status: In the ledger.
-        job: How its job is; None where it has none.
-        attempts: How often it was started.
-        most_attempts: How often it may be.
+        status: Status of the request in the ledger.
+        job: State of its job; None where it has none.
+        attempts: Number of times that it was started.
+        most_attempts: Number of times that it may be started.
         others_running: Whether another search has the machine.
-        has_result: Whether the ledger holds one.
-        explained: Whether the search itself said why it ended without one.
+        has_result: Whether the ledger holds its result.
+        explained: Whether the search itself said why it ended without a result.
     """
 
     status: RequestStatus
@@ -126,33 +127,41 @@ def create_search(
     folder = services.store.request_folder(request_id)
     try:
         with disk():
-            data = _copy_all(fields, folder, project.id, services)
-            for reference, suite in zip(fields.suite_paths, config.suites, strict=True):
-                copy_suite(reference, suite, settings=services.pointers)
-            if sum(copy.nbytes for copy in data.values()) <= _READ_AT_ONCE_BYTES:
-                read_search_data(config)
-            # the ledger's address may hold a password
-            write_whole(folder / CONFIG, dump_config(config), private=True)
+            data = _write_folder(fields, config, folder, project.id, services)
         for name, copy in data.items():
             services.ledger.projects.record_data(
                 project.id, name, digest=copy.digest, nbytes=copy.nbytes
             )
-        new = NewRequest(
-            RequestKind.SEARCH,
-            user_id,
-            project.id,
-            {
-                "scalingFactorLimit": config.scaling_factor_limit,
-                "maxEvaluations": config.budget.evaluations,
-                "error": [term.function for term in config.error],
-                "checkpoints": [file.id for file in project.chain],
-            },
-        )
         # last: as soon as it is on record it may be started
+        new = _new_request(config, user_id, project)
         return services.ledger.requests.create(new, request_id=request_id), warnings
     except BaseException:
         services.store.remove(str(folder))
         raise
+
+
+def _write_folder(
+    fields: SearchFields, config: SearchConfig, folder: Path, project_id: str, services: Services
+) -> dict[str, DataCopy]:
+    """Copy data and suites to where the configuration says, check them, and write it down."""
+    data = _copy_all(fields, folder, project_id, services)
+    for reference, suite in zip(fields.suite_paths, config.suites, strict=True):
+        copy_suite(reference, suite, settings=services.pointers)
+    if sum(copy.nbytes for copy in data.values()) <= _READ_AT_ONCE_BYTES:
+        read_search_data(config)
+    # the ledger's address may hold a password
+    write_whole(folder / CONFIG, dump_config(config), private=True)
+    return data
+
+
+def _new_request(config: SearchConfig, user_id: str, project: ProjectRecord) -> NewRequest:
+    parameters = {
+        "scalingFactorLimit": config.scaling_factor_limit,
+        "maxEvaluations": config.budget.evaluations,
+        "error": [term.function for term in config.error],
+        "checkpoints": [file.id for file in project.chain],
+    }
+    return NewRequest(RequestKind.SEARCH, user_id, project.id, parameters)
 
 
 def _copy_all(

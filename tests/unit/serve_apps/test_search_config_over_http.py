@@ -15,6 +15,7 @@ from serve_apps.control_plane.search_config import (
 from ztom.blending.chain_file import ChainConfig
 from ztom.engines.config import EngineConfig
 from ztom.errors import ConfigError
+from ztom.io.yaml import dump_yaml
 from ztom.search.config import SearchConfig
 from ztom.search.config_files import dump_config, load_config
 from ztom.wire.search_requests import NewSearch, Search
@@ -99,6 +100,33 @@ def test_the_job_reads_what_the_request_became(tmp_path: Path, body: dict[str, o
     config = built(body, tmp_path)
     (tmp_path / "search.yaml").write_text(dump_config(config), encoding="utf-8")
     assert load_config(tmp_path / "search.yaml") == config
+
+
+def test_the_file_of_a_search_that_was_queued_by_an_earlier_server_is_read(tmp_path: Path) -> None:
+    """It was written from a dictionary, with every key and null where nothing was said."""
+    content = {
+        "name": "the-request",
+        "chain": {"checkpoints": [{"reference": "/c0", "tag": "base"}, {"reference": "/c1"}]},
+        "stimuli": "/data/stimuli.jsonl",
+        "labels": [],
+        "error": [{"function": "rouge_l"}],
+        "scaling_factor_limit": 0.3,
+        "batch_size": None,
+        "inference_config": {"temperature": 0.0, "max_new_tokens": 7, "stop": []},
+        "detailed_output": False,
+        "sampler": "gp",
+        "budget": {"evaluations": 9},
+        "engine": EngineConfig().model_dump(mode="json"),
+        "seed": 4,
+        "suites": [],
+        "insist": False,
+        "output": "/data/run",
+        "ledger": "/data/ledger.db",
+    }
+    (tmp_path / "search.yaml").write_text(dump_yaml(content), encoding="utf-8")
+    config = load_config(tmp_path / "search.yaml")
+    assert (config.budget.evaluations, config.error[0].function) == (9, "rouge_l")
+    assert config.inference_config.max_new_tokens == 7
 
 
 def test_each_reference_becomes_a_key_of_the_configuration() -> None:

@@ -21,7 +21,7 @@ class SamplerConfig(BaseModel):
     """Which sampler, and its options.
 
     Attributes:
-        name: ``gp`` (Gaussian process, the default), ``cobyqa`` (for errors without noise),
+        name: ``gp`` (Gaussian process, the default), ``cobyqa`` (better without noise),
             ``cobyla`` (the classic), ``cmaes`` (for budgets of hundreds), ``tpe`` or ``random``.
         startup: Quasi-random points before the sampler's own; None takes what suits the sampler.
         xtol_rel: cobyla and cobyqa end when steps are smaller than this share of the intervals.
