@@ -348,11 +348,11 @@ def test_a_result_that_nobody_waited_for_is_written_down_once(server, ada, body)
         advance(server.services)
     project = ada.get(f"{server.url}/project/{body['projectId']}", timeout=30).json()
     assert [file["part"] for file in project["fileList"]].count("MASTERED") == 1
-    found = ada.get(f"{server.url}/v1/searches/{request}", timeout=30).json()
-    assert found["result"]["optimized_scaling_factors"] == [0.1, 0.2]
-    assert found["result"]["holdout"]["verdict"] == proof.decision.model_dump(mode="json")
-    assert found["result"]["verdict"] == "improved"
-    assert found["result"]["variant_digest"] == "d" * 64
+    answer = ada.get(f"{server.url}/v1/searches/{request}", timeout=30).json()
+    assert answer["result"]["optimized_scaling_factors"] == [0.1, 0.2]
+    assert answer["result"]["holdout"]["verdict"] == proof.decision.model_dump(mode="json")
+    assert answer["result"]["verdict"] == "improved"
+    assert answer["result"]["variant_digest"] == "d" * 64
     again = started(server, ada, body)  # the mastered one is no part of the chain
     advance(server.services)
     config = load_config(server.services.store.requests / again / "search.yaml", [])
@@ -461,8 +461,8 @@ def test_the_end_of_the_chain_is_signed_when_it_has_moved(
     monkeypatch.setattr(Ledger, "sign_audit", counted)
     server.as_user("somebody")
     export = HeadExport()
-    for each in (export, export, HeadExport()):  # the last one as after a restart
-        each.write(server.services)
+    for exporter in (export, export, HeadExport()):  # the last one as after a restart
+        exporter.write(server.services)
     server.as_user("somebody-else")
     export.write(server.services)
     assert len(signed) == len(set(signed)) == 2

@@ -16,7 +16,7 @@ from ztom.search.result import GroupStep, Proof, SearchResult
 from ztom.statistics.bootstrap import Interval
 
 SECTIONS = {
-    "verdict",
+    "proof",
     "numbers",
     "next",
     "factors",
@@ -220,10 +220,10 @@ def test_too_few_groups_give_no_interval():
     assert "interval" not in {c["class"].split()[-1] for c in page.charts if c["class"]}
 
 
-def test_an_insisted_release_and_low_precision_stand_out():
+def test_an_insisted_publication_and_low_precision_stand_out():
     proof = make_proof().model_copy(update={"insisted": True, "realised": 0.06})
     page = _page(make_result(proof=proof))
-    assert "Released on request, although it was not proved to be better." in page.text
+    assert "Published on request, although it was not proved to be better." in page.text
     assert "Less than half of the intended change reached the weights." in page.text
     assert page.text.count("below half") == 1
     assert "Deploy in float32." in page.text
@@ -252,19 +252,19 @@ def _undecided(stimuli: int = 100, estimate: float = 0.05, half: float = 0.1) ->
 
 
 def test_an_undecided_proof_says_how_many_stimuli_it_would_take():
-    told = _advice(make_result(proof=_undecided()))
-    assert "more holdout stimuli" in told
-    assert "about 400 stimuli instead of 100" in told
+    advice = _advice(make_result(proof=_undecided()))
+    assert "more holdout stimuli" in advice
+    assert "about 400 stimuli instead of 100" in advice
 
 
 def test_an_undecided_proof_without_a_gain_does_not_ask_for_more_stimuli():
-    told = _advice(make_result(proof=_undecided(estimate=-0.01)))
-    assert "more holdout stimuli alone are unlikely" in told
+    advice = _advice(make_result(proof=_undecided(estimate=-0.01)))
+    assert "more holdout stimuli alone are unlikely" in advice
 
 
 def test_a_gain_too_small_to_be_shown_is_said_to_be_so():
-    told = _advice(make_result(proof=_undecided(estimate=1e-6)))
-    assert "Look for a larger gain." in told
+    advice = _advice(make_result(proof=_undecided(estimate=1e-6)))
+    assert "Look for a larger gain." in advice
 
 
 @pytest.mark.parametrize(
@@ -294,8 +294,8 @@ def test_only_a_factor_at_its_bound_asks_for_a_larger_limit():
 
 def test_zero_factors_ask_for_something_else():
     proof = make_proof(zero=True)
-    told = _advice(make_result(proof=proof, optimized_scaling_factors=(0.0,) * 4))
-    assert "Try another error function" in told
+    advice = _advice(make_result(proof=proof, optimized_scaling_factors=(0.0,) * 4))
+    assert "Try another error function" in advice
 
 
 def test_a_failed_guardrail_is_named():
@@ -303,8 +303,8 @@ def test_a_failed_guardrail_is_named():
     rail = GuardrailResult(name="general", allowed_increase=0.1, increase=increase)
     proof = make_proof()
     decision = decide_proof(proof.decision.improvement, [rail], factors_are_zero=False)
-    told = _advice(make_result(proof=proof.model_copy(update={"decision": decision})))
-    assert "these guardrails failed: general" in told
+    advice = _advice(make_result(proof=proof.model_copy(update={"decision": decision})))
+    assert "these guardrails failed: general" in advice
 
 
 @pytest.mark.parametrize(

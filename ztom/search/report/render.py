@@ -39,7 +39,7 @@ _STOP_REASONS = {
 
 @dataclass(frozen=True)
 class Headline:
-    """The verdict in words.
+    """The proof in words.
 
     Attributes:
         state: ``good``, ``bad``, ``open`` or ``none``, for the colour.
@@ -83,7 +83,7 @@ def render_report(result: SearchResult) -> str:
 
 
 def headline(proof: Proof | None) -> Headline:
-    """The verdict in one word and one sentence."""
+    """The proof in one word and one sentence."""
     if proof is None:
         return Headline(
             "none",
