@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ztom.ledger.checkpoints import NewCheckpoint, Part, Storage
 from ztom.ledger.ledger import Ledger
-from ztom.ledger.project_files import NewCheckpoint, Part, Storage
 from ztom.ledger.records import StudyRecord, TrialRecord, TrialStatus
 from ztom.ledger.requests import RequestRecord
 from ztom.search.result import Proof, SearchResult, read_result
@@ -16,7 +16,7 @@ from ztom.wire.searches import SearchProgress
 
 def study_of(request: RequestRecord, ledger: Ledger) -> StudyRecord | None:
     """A search's study is called after its request."""
-    return ledger.latest_study(request.id)
+    return ledger.studies.latest(request.id)
 
 
 def finished_result(study: StudyRecord | None, ledger: Ledger) -> SearchResult | None:
@@ -25,7 +25,7 @@ def finished_result(study: StudyRecord | None, ledger: Ledger) -> SearchResult |
     Raises:
         SearchError: What is on record is no result of a search.
     """
-    content = None if study is None else ledger.result(study.id)
+    content = None if study is None else ledger.studies.result(study.id)
     if study is None or content is None:
         return None
     result = read_result(content, source=f"the result of study {study.id}")
@@ -95,4 +95,4 @@ def progress_of(request: RequestRecord, ledger: Ledger) -> SearchProgress:
 def trials_of(request: RequestRecord, ledger: Ledger) -> tuple[TrialRecord, ...]:
     """The trials of a search so far."""
     study = study_of(request, ledger)
-    return () if study is None else ledger.trials(study.id)
+    return () if study is None else ledger.studies.trials(study.id)

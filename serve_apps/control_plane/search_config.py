@@ -18,7 +18,8 @@ from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ConfigError
 from ztom.io.problems import problem_sentence
-from ztom.scoring.build import SOURCES, is_users_own
+from ztom.plugins import Group, installed, is_import_path
+from ztom.scoring.build import SOURCES
 from ztom.search.config import Budget, SearchConfig
 from ztom.search.samplers.protocol import SamplerConfig
 from ztom.wire.search_requests import SearchFields
@@ -118,13 +119,18 @@ def _if_any(path: str | None) -> tuple[str, ...]:
 
 def _refuse_foreign_code(request: SearchFields) -> None:
     """Refuse what would run code of the caller's choice."""
-    own = [term.function for term in request.error if is_users_own(term.function)]
+    own = [term.function for term in request.error if is_import_path(term.function)]
     if own:
+        known = sorted({*SOURCES, *installed(Group.ERROR_FUNCTIONS)})
         raise HTTPException(
             422,
-            f"{own[0][:100]!r} is no built-in error function ({', '.join(sorted(SOURCES))}); "
+            f"{own[0][:100]!r} is no built-in error function ({', '.join(known)}); "
             "functions of one's own run from the command line, not over HTTP.",
         )
+    if is_import_path(request.sampler):
+        raise HTTPException(422, "Over HTTP the sampler is one that is installed, by its name.")
     engine = request.engine
-    if engine is not None and (engine.name == "fake" or engine.module is not None):
-        raise HTTPException(422, "Over HTTP the engine is vllm or torch, without a module.")
+    if engine is not None and (is_import_path(engine.name) or engine.module is not None):
+        raise HTTPException(
+            422, "Over HTTP the engine is one that is installed, by its name, without a module."
+        )

@@ -87,12 +87,12 @@ def finished_search(config: Path, address: str) -> None:
     """Writes what a search writes into the ledger."""
     with Ledger.open(address) as ledger:
         name = config.parent.name
-        study = ledger.create_study(NewStudy(name, {}, "c", "h", {}, 0)).id
+        study = ledger.studies.create(NewStudy(name, {}, "c", "h", {}, 0)).id
         for number in range(3):
             factors = (0.01 * number, 0.0)
-            ledger.record_ask(study, number=number, kind=TrialKind.SEARCH, factors=factors)
-            ledger.record_tell(study, number, TrialOutcome(error=bowl(factors)))
-        ledger.set_status(study, StudyStatus.FINISHED)
+            ledger.studies.ask(study, number=number, kind=TrialKind.SEARCH, factors=factors)
+            ledger.studies.tell(study, number, TrialOutcome(error=bowl(factors)))
+        ledger.studies.set_status(study, StudyStatus.FINISHED)
         result = make_result(
             study_id=study,
             factors=2,
@@ -101,7 +101,7 @@ def finished_search(config: Path, address: str) -> None:
             optimized_scaling_factors=(0.02, 0.0),
             number_of_inferences=3,
         )
-        ledger.save_result(study, result.model_dump(mode="json"))
+        ledger.studies.save_result(study, result.model_dump(mode="json"))
 
 
 def write_traffic(folder: Path) -> Path:

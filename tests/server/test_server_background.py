@@ -14,8 +14,8 @@ from variant_folders import wait_for
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.server.background import HeadExport, tidy
 from ztom.errors import AuditError
-from ztom.ledger import Ledger
 from ztom.ledger.audit import SignedHead, read_head
+from ztom.ledger.audit_store import AuditChain
 from ztom.ledger.requests import NewRequest, RequestKind, RequestStatus
 
 
@@ -61,27 +61,27 @@ def test_the_signed_end_of_the_chain_goes_elsewhere(server: Server, tmp_path: Pa
     HeadExport().write(server.services)
     head = read_head(tmp_path / "elsewhere.json")
     head.check()
-    assert server.services.ledger.check_audit(head) == head.sequence > 0
+    assert server.services.ledger.audit.check(head) == head.sequence > 0
 
 
 def test_the_end_of_the_chain_is_signed_when_it_has_moved(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signed: list[int] = []
-    sign = Ledger.sign_audit
+    sign = AuditChain.sign
 
-    def counted(self: Ledger, *arguments: Any, **options: Any) -> SignedHead:
+    def counted(self: AuditChain, *arguments: Any, **options: Any) -> SignedHead:
         head = sign(self, *arguments, **options)
         signed.append(head.sequence)
         return head
 
     # the server signs once itself when it starts
     wait_for((tmp_path / "elsewhere.json").exists, "the first head")
-    monkeypatch.setattr(Ledger, "sign_audit", counted)
+    monkeypatch.setattr(AuditChain, "sign", counted)
     server.as_user("somebody")
     export = HeadExport()
-    for exporter in (export, export, HeadExport()):  # the last one as after a restart
-        exporter.write(server.services)
+    for each in (export, export, HeadExport()):  # the last one as after a restart
+        each.write(server.services)
     server.as_user("somebody-else")
     export.write(server.services)
     assert len(signed) == len(set(signed)) == 2

@@ -25,7 +25,7 @@ from ztom.blending.chain import load_chain
 from ztom.errors import EngineError, StorageError
 from ztom.evaluation.suites.lock import load_locked
 from ztom.ledger import Ledger, NewStudy
-from ztom.ledger.project_files import FileStatus
+from ztom.ledger.checkpoints import FileStatus
 from ztom.ledger.requests import RequestStatus
 from ztom.search.config_files import load_config
 from ztom.settings import Settings
@@ -330,14 +330,14 @@ def test_a_result_that_nobody_waited_for_is_written_down_once(server, ada, body)
     variant.mkdir(parents=True)
     (variant / "config.json").write_text("{}")
     with Ledger.open(server.services.config.ledger_address) as ledger:
-        study = ledger.create_study(NewStudy(request, {}, "c", "h", {}, 0)).id
+        study = ledger.studies.create(NewStudy(request, {}, "c", "h", {}, 0)).id
         proof = make_proof().model_copy(
             update={"variant": str(variant), "variant_digest": "d" * 64}
         )
         result = make_result(
             study_id=study, factors=2, optimized_scaling_factors=(0.1, 0.2), proof=proof
         )
-        ledger.save_result(study, result.model_dump(mode="json"))
+        ledger.studies.save_result(study, result.model_dump(mode="json"))
     server.runner.states[server.runner.submitted[0].id] = JobState.SUCCEEDED
     for _ in range(3):
         advance(server.services)
@@ -358,8 +358,8 @@ def test_a_result_that_cannot_be_read_ends_the_search(server, ada, body) -> None
     request = started(server, ada, body)
     advance(server.services)
     with Ledger.open(server.services.config.ledger_address) as ledger:
-        study = ledger.create_study(NewStudy(request, {}, "c", "h", {}, 0)).id
-        ledger.save_result(study, {"trained_model_error": "of a later version"})
+        study = ledger.studies.create(NewStudy(request, {}, "c", "h", {}, 0)).id
+        ledger.studies.save_result(study, {"trained_model_error": "of a later version"})
     server.runner.states[server.runner.submitted[0].id] = JobState.SUCCEEDED
     advance(server.services)
     ended = server.services.ledger.requests.get(request)
@@ -375,7 +375,7 @@ def test_a_result_that_cannot_be_read_ends_the_search(server, ada, body) -> None
         ({"error": {"function": "rouge_l", "device": "cuda"}}, "does not take device"),
         ({"error": {"function": "cross_entropy", "source": "labels"}}, "none are given"),
         ({"error": "accuracy", "labels": ["a", "a"]}, "a class label is given twice"),
-        ({"sampler": "bayes"}, "Input should be 'gp'"),
+        ({"sampler": "bayes"}, "unknown sampler: got bayes"),
         ({"scalingFactorLimit": 0}, "greater than 0"),
         ({"maxEvaluations": 10_001}, "less than or equal to 10000"),
         ({"seed": -1}, "greater than or equal to 0"),

@@ -127,7 +127,7 @@ def test_budgets_out_of_bounds_are_refused(evaluations):
         ({"lower_bound": [0.0], "upper_bound": [1.0], "scaling_factor_limit": 1.0}, "not both"),
         ({"error": []}, "error"),
         ({"error": "rouge_x"}, "Did you mean rouge_l?"),
-        ({"error": "module-function"}, "package.module:function"),
+        ({"error": "module-function"}, "package.module:name"),
         ({"error": {"function": "rouge_l", "device": "cuda"}}, "does not take device"),
         ({"error": {"function": "cross_entropy", "source": "labels"}}, "none are given"),
         ({"error": {"function": "mse", "source": "tokens"}}, "expected values, text"),

@@ -169,7 +169,8 @@ def test_a_sampler_has_to_fit_the_chain(tmp_path: Path) -> None:
     [
         {"error": "os:system"},
         {"error": ["rouge_l", "mine.module:score"]},
-        {"engine": {"name": "fake"}},
+        {"engine": {"name": "mine.module:engine"}},
+        {"sampler": "mine.module:sampler"},
         {"engine": {"name": "torch", "module": "mine:model"}},
         {"inferenceConfigJson": {"max_new_tokens": 0}},
     ],
