@@ -42,7 +42,7 @@ def build_evidence(
         number_of_inferences=outcome.number_of_inferences,
         search_errors=(outcome.trained_model_error, outcome.optimized_model_error),
         holdout_errors=(proof.trained_model_error, proof.optimized_model_error),
-        verdict=proof.verdict.model_dump(mode="json"),
+        verdict=proof.decision.model_dump(mode="json"),
         gate=None if proof.gate is None else proof.gate.model_dump(mode="json"),
         insisted=not proof.holds,
         versions=dict(ledger.studies.get(outcome.study_id).versions),

@@ -89,13 +89,11 @@ class Answers:
     Attributes:
         outputs: One output per stimulus, in order, by data set.
         seconds: Seconds of ``blend`` and ``generate``.
-        bytes_moved: Bytes that the blend read and wrote.
         process: Id of the engine's process.
     """
 
     outputs: Mapping[str, list[Output]]
     seconds: Mapping[str, float]
-    bytes_moved: int
     process: int
 
 
