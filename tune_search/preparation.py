@@ -1,4 +1,4 @@
-"""From a configuration to inputs: open the chain, read and split the data, say how to make
+"""Turns a configuration into inputs: open the chain, read and split the data, say how to make
 engines.
 """
 
@@ -212,7 +212,7 @@ def _two_sides(
 
 
 def _sample(stimuli: Sequence[Stimulus], count: int, *, seed: int) -> list[Stimulus]:
-    """Those with the smallest hashes, in their order: adding stimuli replaces few of them."""
+    """The stimuli with the smallest hashes, in their order: adding stimuli replaces few of them."""
 
     def place(stimulus: Stimulus) -> bytes:
         return hashlib.blake2b(f"{seed}\0{stimulus.id}".encode()).digest()

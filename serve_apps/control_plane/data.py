@@ -38,7 +38,7 @@ class DataCopy:
     Attributes:
         path: Where it is.
         digest: sha256 of its bytes.
-        nbytes: How many.
+        nbytes: Size of the copy, bytes.
     """
 
     path: Path
@@ -59,8 +59,8 @@ def copy_data(
     Args:
         references: Local paths, or addresses; each must lie under a root of the settings.
         folder: Where the copy goes.
-        name: Of the copy, without a suffix.
-        settings: With the roots.
+        name: Name of the copy, without a suffix.
+        settings: Settings with the allowed roots.
         uploads: Folder of the data sets that were uploaded to the project.
 
     Raises:
@@ -107,7 +107,7 @@ def copy_suite(reference: str, folder: Path, *, settings: Settings) -> Path:
     Args:
         reference: A folder, or an address; it must lie under a root of the settings.
         folder: What becomes the copy.
-        settings: With the roots.
+        settings: Settings with the allowed roots.
 
     Raises:
         ReferenceRefusedError: The reference is not allowed.

@@ -67,10 +67,10 @@ class Situation:
     """What `next_step` decides by.
 
     Attributes:
-        status: In the ledger.
-        job: How its job is; None where it has none.
-        attempts: How often it was started.
-        most_attempts: How often it may be.
+        status: Status of the request in the ledger.
+        job: State of its job; None where it has none.
+        attempts: Number of times that it was started.
+        most_attempts: Number of times that it may be started.
         others_running: Whether another search has the machine.
         has_result: Whether the ledger holds one.
         explained: Whether the search itself said why it ended without one.
@@ -399,8 +399,8 @@ def _start(request: RequestRecord, services: Services) -> None:
 
 
 def _chain_of(request: RequestRecord, services: Services) -> ChainSpec:
-    """With what the search may refer to: the operator's roots, and of the server's files its own
-    chain.
+    """The chain, and what the search may refer to: the operator's roots, and of the server's own
+    files its own chain.
     """
     project = services.ledger.projects.get(request.project_id or "")
     return spec(project.chain, services)

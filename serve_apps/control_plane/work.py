@@ -23,11 +23,12 @@ class ChainSpec:
     """A chain as the server hands it on.
 
     Attributes:
-        references: What `ztom.checkpoints` opens, base first.
-        roots: Under which of them must lie.
-        denied: Under which none may.
-        cache: Where copies go that have to be made.
-        pins: The digest that each must have; None where it is not known yet.
+        references: References that `ztom.checkpoints` opens, base first.
+        roots: Roots; every reference must lie under one of them.
+        denied: Folders under which no reference may lie.
+        cache: Folder of the copies that have to be made.
+        pins: Digest that each checkpoint must have, in the references' order; None where it is not
+            known yet.
     """
 
     references: tuple[str, ...]
@@ -51,7 +52,7 @@ class Scored:
     """What was found in a checkpoint.
 
     Attributes:
-        digest: Of its content; None when it cannot be used.
+        digest: Digest of the checkpoint's content; None when it cannot be used.
         weights: Mean absolute change of its weights, see `ztom.blending.changes`.
         biases: The same for biases.
         message: What is wrong with it.
@@ -68,10 +69,10 @@ class Blended:
     """A blend that was written and is on record.
 
     Attributes:
-        folder: The variant.
-        digest: Of its manifest.
+        folder: Folder of the variant.
+        digest: Lower-case hex sha256 of the variant's manifest.
         realised: Realised over intended step, None where nothing was to change.
-        warnings: About precision.
+        warnings: Warnings about the precision of the blend.
     """
 
     folder: str
