@@ -77,7 +77,7 @@ class Questions:
 
     @classmethod
     def of(cls, inputs: StudyInputs) -> Questions:
-        """Without the error functions, which may need libraries that the engine's process lacks."""
+        """The questions alone: error functions may need libraries that the engine's process lacks."""
         sets = tuple((data.name, data.stimuli, data.labels) for data in inputs.data)
         return cls(sets, inputs.generation, inputs.batch_size)
 

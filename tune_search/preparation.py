@@ -1,4 +1,4 @@
-"""From a configuration to inputs: open the chain, read and split the data, say how to make
+"""Turns a configuration into inputs: open the chain, read and split the data, say how to make
 engines.
 """
 

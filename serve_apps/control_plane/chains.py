@@ -1,4 +1,4 @@
-"""From a project to the chain that work is done on."""
+"""The chain of a project that work is done on."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def factors_of(project: ProjectRecord, factors: Mapping[str, float]) -> tuple[fl
     """One factor for each transition of the chain.
 
     Args:
-        project: With its files.
-        factors: By the id of the file that a step ends in.
+        project: Project with its files.
+        factors: Scaling factor by the id of the file that a step ends in.
 
     Raises:
         HTTPException: A file is not in the chain (404), or is its first (422).

@@ -111,7 +111,7 @@ def copy_suite(reference: str, folder: Path, *, settings: Settings) -> Path:
     Args:
         reference: A folder, or an address; it must lie under a root of the settings.
         folder: What becomes the copy.
-        settings: With the roots.
+        settings: Settings with the allowed roots.
 
     Raises:
         ReferenceRefusedError: The reference is not allowed.

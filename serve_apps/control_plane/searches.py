@@ -274,8 +274,8 @@ def _start(request: RequestRecord, services: Services) -> None:
 
 
 def _chain_of(request: RequestRecord, services: Services) -> ChainSpec:
-    """With what the search may refer to: the operator's roots, and of the server's files its own
-    chain.
+    """The chain, and what the search may refer to: the operator's roots, and of the server's own
+    files its own chain.
     """
     project = services.ledger.projects.get(request.project_id or "")
     return chain_spec(project.chain, services)

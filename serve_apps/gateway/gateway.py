@@ -1,4 +1,4 @@
-"""From a request in OpenAI's form to a variant's answer: route, call, report.
+"""Answers requests in OpenAI's form with a variant: route, call, report.
 
 One `Gateway` lives in each process that takes requests in. What it decides is
 `ztom.rollout.routing`'s; how replicas are called is `serve_apps.gateway.backends`'.
@@ -49,12 +49,12 @@ _OPENAI_PREFIX: Mapping[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who sends a request.
+    """Caller who sends a request.
 
     Attributes:
         key: Id of the API key, or of the user who is logged in.
-        quotas: Whose quotas are used: of the key, and of the user whom it belongs to.
-        projects: Whose endpoints may be called; None is every project's.
+        quotas: Quotas that a request uses: of the key, and of the user whom it belongs to.
+        projects: Projects whose endpoints may be called; None is every project's.
     """
 
     key: str
@@ -84,10 +84,10 @@ class Gateway:
     """Answers requests.
 
     Args:
-        endpoints: The ledger's part about what is served.
-        backends: For calling variants.
-        ids: Makes the ids of answers.
-        share: This process's part of every key's quota.
+        endpoints: Endpoints in the ledger.
+        backends: Back ends through which variants are called.
+        ids: Maker of the answers' ids.
+        share: This process's share of every key's quota, in (0, 1].
     """
 
     def __init__(
@@ -134,11 +134,11 @@ class Gateway:
         """Answer one request; every failure is an answer in OpenAI's form.
 
         Args:
-            kind: Which of OpenAI's endpoints.
-            body: As it was parsed.
-            asker: Who asks.
-            headers: By name in lower case.
-            nbytes: Length of the body.
+            kind: Which of OpenAI's endpoints was called.
+            body: Parsed JSON body of the request.
+            asker: Caller who sends the request.
+            headers: Headers of the request by name in lower case.
+            nbytes: Length of the body, bytes.
         """
         began = time.monotonic()
         model = body.get("model")

@@ -109,8 +109,8 @@ class Observer:
     """Counts, and writes the counts down.
 
     Args:
-        endpoints: The ledger's part.
-        clock: Monotonic, seconds.
+        endpoints: Endpoints in the ledger.
+        clock: Monotonic clock, seconds.
     """
 
     def __init__(

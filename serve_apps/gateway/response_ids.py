@@ -26,7 +26,7 @@ _FORM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who gave an answer, and in which step of which release."""
+    """The variant that gave an answer, and the step of the release in which it did."""
 
     variant: str
     role: Role

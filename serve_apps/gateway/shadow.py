@@ -49,12 +49,13 @@ class Compared:
     """What came of a copy.
 
     Attributes:
-        mirrored: The request.
+        mirrored: Request that was mirrored, with the user's answer.
         status: HTTP status of the shadow.
-        seconds: Until its answer.
-        empty: Its answer is empty.
-        disagreement: With the user's answer, 0 to 1; None when it failed.
-        floor: Of the stable variant with itself, 0 to 1; None where it was not asked again.
+        seconds: Seconds until the shadow's answer.
+        empty: Whether the shadow's answer is empty.
+        disagreement: Disagreement with the user's answer, 0 to 1; None when the shadow failed.
+        floor: Disagreement of the stable variant with itself, 0 to 1; None where it was not asked
+            again.
     """
 
     mirrored: Mirrored
@@ -69,9 +70,9 @@ class Mirror:
     """Sends copies and compares.
 
     Args:
-        backends: For calling variants.
-        metrics: Counts.
-        report: Gets each comparison.
+        backends: Back ends through which variants are called.
+        metrics: Counters of the gateway.
+        report: Callback that gets each comparison.
     """
 
     def __init__(

@@ -355,7 +355,7 @@ async def _request(
     project_id: str | None,
     parameters: Mapping[str, object],
 ) -> AsyncIterator[_Asked]:
-    """On record from its beginning to its end, whichever end that is."""
+    """Keep a request on record from its beginning to its end, whichever end that is."""
     ledger = services.ledger.requests
 
     def begin() -> RequestRecord:

@@ -165,7 +165,7 @@ async def _create(
 
 
 async def _events(request_id: str, services: Services) -> AsyncIterator[str]:
-    """From the ledger, so that it does not matter where the search runs."""
+    """Events of a search, read from the ledger: it does not matter where the search runs."""
     seen: set[int] = set()
     status, silent = None, 0.0
     while True:
