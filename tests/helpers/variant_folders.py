@@ -17,7 +17,7 @@ from serve_apps.control_plane.config import ServerConfig
 from ztom.client import Client
 from ztom.evaluation.gate.verdict import Verdict
 from ztom.variants.manifest import MANIFEST, build_manifest
-from ztom.variants.recipe import RECIPE, Evidence, Recipe, RecipeMember
+from ztom.variants.recipe import RECIPE, Recipe, RecipeMember, SearchEvidence
 
 ZEROS = "0" * 64
 #: A release that twenty requests to a step decide.
@@ -47,7 +47,7 @@ def write_folder(
     folder.mkdir(parents=True)
     evidence = None
     if verdict is not None:
-        evidence = Evidence(
+        evidence = SearchEvidence(
             study="s",
             config_digest=ZEROS,
             data_digests={},

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ztom.ledger import Event as LedgerEvent
 from ztom.ledger import Ledger, TrialKind, TrialOutcome, TrialRecord, TrialStatus
+from ztom.ledger import StudyEvent as LedgerEvent
 from ztom.search.events import Event, Stopping, TrialEnded, TrialStarted
 from ztom.search.protocol import (
     Evaluate,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ztom.engines.protocol import Capability, Completion, EngineInfo, GenerationConfig
 from ztom.errors import CapabilityError, EngineError, EvaluationError
 from ztom.evaluation.gate.decide import decide
-from ztom.evaluation.runs.cache import AnswerCache, Origin
+from ztom.evaluation.runs.cache import AnswerCache, AnswerOrigin
 from ztom.evaluation.runs.files import read_runs, write_run
 from ztom.evaluation.runs.harness import KEPT_CHARACTERS, LEFT_OUT, RunOptions, run_suite
 from ztom.evaluation.runs.lm_tasks import run_tasks
@@ -167,7 +167,7 @@ def test_the_same_name_with_other_weights_finds_nothing(cache: AnswerCache) -> N
 
 def test_whatever_an_answer_depends_on_is_in_its_key() -> None:
     engine = ScriptedEngine(echo)
-    origin, greedy = Origin.of(engine, model="1" * 64, setup="s"), GenerationConfig()
+    origin, greedy = AnswerOrigin.of(engine, model="1" * 64, setup="s"), GenerationConfig()
     others = [
         replace(origin, model="2" * 64),
         replace(origin, setup="t"),
@@ -187,7 +187,7 @@ def test_whatever_an_answer_depends_on_is_in_its_key() -> None:
 
 
 def test_keys_are_what_they_were_so_that_known_answers_are_found() -> None:
-    origin = Origin.of(ScriptedEngine(echo), model="1" * 64, setup="s")
+    origin = AnswerOrigin.of(ScriptedEngine(echo), model="1" * 64, setup="s")
     sampled = GenerationConfig(temperature=0.5, stop=("\n",), seed=3)
     assert [
         origin.key("p", GenerationConfig(), sample=None),
