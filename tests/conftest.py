@@ -1,7 +1,7 @@
 """Shared by all tests: an isolated cache, real data where it is, engines that are started once.
 
-Tests of one file run in one process, and so do those of several files that share an engine
-(`SHARED`); what takes longest begins first, so that two of them run side by side.
+Tests of one file run in one process, and so do those of several files that share an engine or a
+database server (`SHARED`); what takes longest begins first, so that two of them run side by side.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 TESTS = Path(__file__).parent
-#: Files, or folders of them, that share an engine of the session.
+#: Files, or folders of them, that share an engine or a database server of the session.
 SHARED = {
+    "conformance/ledgers": "postgresql",
     "conformance/engines": "vllm",
     "integration/test_eval_vllm.py": "vllm",
 }
