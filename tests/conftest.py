@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import postgres
 import pytest
 import starts
+from vllm_slot import VllmSlot
 
 if TYPE_CHECKING:
     from ztom.engines.protocol import Engine
@@ -29,6 +30,7 @@ SHARED = {
     "conformance/ledgers": "postgresql",
     "conformance/engines": "vllm",
     "integration/test_eval_vllm.py": "vllm",
+    "integration/test_models_on_engines.py": "vllm",
 }
 #: What takes longest, longest first; everything else follows in the order of its name.
 FIRST = (
@@ -89,17 +91,19 @@ def llama_chain(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def vllm_llama(llama_chain: list[Path]) -> Iterator[Engine]:
-    """vLLM on `llama_chain`; whoever uses it blends first, as somebody else may have blended."""
-    from engine_calls import open_chain
+def vllm_slot() -> Iterator[VllmSlot]:
+    """The place of this process for an engine of vLLM."""
+    slot = VllmSlot()
+    yield slot
+    slot.clear()
 
-    from ztom.engines.build import build_engine
-    from ztom.engines.config import EngineConfig
 
-    engine = build_engine(EngineConfig(dtype="float32"), open_chain(llama_chain))
-    yield engine
-    engine.close()
-    engine.close()  # harmless
+@pytest.fixture
+def vllm_llama(vllm_slot: VllmSlot, llama_chain: list[Path]) -> Engine:
+    """vLLM on `llama_chain`, with all factors zero; others use it too."""
+    engine = vllm_slot.on(llama_chain)
+    engine.blend((0.0, 0.0))
+    return engine
 
 
 @pytest.fixture(scope="module")
