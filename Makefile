@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 3
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test test-fast lint format bench lock clean
+.PHONY: setup demo test test-fast lint format bench docs lock clean
 
 setup: $(READY)
 
@@ -41,6 +41,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/deptry .
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -49,12 +50,23 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
+# The site of the documentation, in site/; it reads the sources and imports none of them, so a small
+# environment of its own is enough.
+docs: .venv-docs/.ready
+	.venv-docs/bin/mkdocs build --strict --quiet
+
+.venv-docs/.ready: requirements/docs.txt
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --no-deps --requirement $<
+	touch $@
+
 # Resolve every version anew, in an empty environment.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --upgrade pip
-	.venv-lock/bin/python .ci/refresh-lock.py requirements/cpu.txt --extras cpu,dev,postgresql torch==2.13.0
+	.venv-lock/bin/python .ci/refresh-lock.py requirements/cpu.txt --extras cpu,dev,all torch==2.13.0
+	.venv-lock/bin/python .ci/refresh-lock.py requirements/docs.txt --only-extra docs
 	rm -rf .venv-lock
 
 clean:
-	rm -rf $(VENV) .venv-lock build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-lock .venv-docs site build *.egg-info .mypy_cache .ruff_cache .pytest_cache

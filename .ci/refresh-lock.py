@@ -12,17 +12,24 @@ import json
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton", "ztom"}
 
 
-def resolve(extras: str, constraints: list[str]) -> dict[str, str]:
-    """Package versions that pip would install for the project with these extras."""
+def packages_of(extra: str) -> list[str]:
+    """Requirements of one extra alone."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return list(project["optional-dependencies"][extra])
+
+
+def resolve(requirements: list[str]) -> dict[str, str]:
+    """Package versions that pip would install for these requirements."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run"]
-        command += ["--ignore-installed", "--report", str(report), f".[{extras}]", *constraints]
+        command += ["--ignore-installed", "--report", str(report), *requirements]
         subprocess.run(command, check=True)
         installs = json.loads(report.read_text())["install"]
     found = {i["metadata"]["name"]: i["metadata"]["version"] for i in installs}
@@ -34,10 +41,16 @@ def main() -> None:
     """Write the lock file named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("lock", type=Path)
-    parser.add_argument("--extras", required=True)
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--extras", help="the project with these extras")
+    wanted.add_argument("--only-extra", help="what this extra names, without the project")
     parser.add_argument("constraint", nargs="*", help="further requirements, e.g. torch==2.13.0")
     options = parser.parse_intermixed_args()
-    versions = resolve(options.extras, options.constraint)
+    if options.only_extra:
+        requirements = packages_of(options.only_extra)
+    else:
+        requirements = [f".[{options.extras}]"]
+    versions = resolve([*requirements, *options.constraint])
     lines = sorted(
         f"{name}=={version}" for name, version in versions.items() if name not in LEFT_OUT
     )

@@ -1,4 +1,4 @@
-"""Showing a study while it runs: a live display on a terminal, log lines anywhere else."""
+"""Showing a study while it runs: live on a terminal or in a notebook, log lines anywhere else."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ztom.pages.notebook import notebook_progress
 from ztom.search.events import (
     EnginesReady,
     Event,
@@ -33,11 +34,20 @@ _SHOWN_FACTORS = 12
 
 
 @dataclass
-class Progressing:
-    """What the events said so far; knows nothing of terminals.
+class StudyProgress:
+    """How far a study is, by its events; knows nothing of terminals.
 
     Attributes:
         clock: Seconds that never go back.
+        name: Name of the study.
+        total: Number of trials at most.
+        ended: Number of trials that have ended, failed ones included.
+        factor_names: Names of the chain's transitions.
+        trained: Error of the trained model; None until its trial has ended.
+        best: Lowest error of a blend that breaks no guardrail.
+        best_factors: Scaling factors of that blend.
+        failed: Number of trials without an error.
+        now: What is going on, for people.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -156,12 +166,15 @@ def _log_trial(event: TrialEnded) -> None:
 
 @contextmanager
 def progress_display(console: Console | None = None) -> Iterator[Callable[[Event], None]]:
-    """What to hand to a study as ``on_event``.
+    """The callback that a study takes as ``on_event``.
 
     Args:
-        console: Where to show it; standard error when None.
+        console: Where progress is shown; standard error when None.
     """
     console = console or Console(stderr=True)
+    if console.is_jupyter:
+        yield NotebookDisplay(_notebook_output()).take
+        return
     if not console.is_terminal:
         yield log_event
         return
@@ -170,9 +183,47 @@ def progress_display(console: Console | None = None) -> Iterator[Callable[[Event
         yield display.take
 
 
+class NotebookDisplay:
+    """A bar in the output of a notebook's cell, drawn anew with each event.
+
+    Args:
+        draw: Is called with the HTML to show in place of what was shown before.
+    """
+
+    def __init__(self, draw: Callable[[str], None]) -> None:
+        self._state = StudyProgress()
+        self._draw = draw
+
+    def take(self, event: Event) -> None:
+        """Note an event and draw."""
+        self._state.take(event)
+        self._draw(self.html())
+
+    def html(self) -> str:
+        """The display as it is now."""
+        state = self._state
+        left = state.seconds_left
+        lines = [
+            f"trained model {_number(state.trained)}, best so far {_number(state.best)} "
+            f"{_gain(state)} at {shown(state.best_factors)}",
+            state.now + ("" if left is None else f", about {_duration(left)} left"),
+        ]
+        if state.failed:
+            lines.append(f"failed trials: {state.failed}")
+        return notebook_progress(state.name or "search", state.ended, state.total or None, lines)
+
+
+def _notebook_output() -> Callable[[str], None]:
+    """Shows HTML in the cell that runs, in place of what it showed before."""
+    from IPython.display import HTML, display  # there wherever a notebook runs
+
+    handle = display(HTML(""), display_id=True)
+    return lambda html: handle.update(HTML(html))
+
+
 class _Display:
     def __init__(self, console: Console) -> None:
-        self._state = Progressing()
+        self._state = StudyProgress()
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
@@ -210,7 +261,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.5f}"
 
 
-def _gain(state: Progressing) -> str:
+def _gain(state: StudyProgress) -> str:
     if state.trained is None or state.best is None or state.best >= state.trained:
         return ""
     return f"({state.best - state.trained:+.5f})"

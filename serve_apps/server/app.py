@@ -38,7 +38,7 @@ from serve_apps.control_plane.services import Services
 from serve_apps.gateway.backends import ServeBackends
 from serve_apps.server.background import tidy
 from serve_apps.server.controller import Controller
-from ztom import __version__
+from ztom.version import __version__
 from ztom.wire.problems import Health
 
 DEPLOYMENT_NAME = "control-plane"
@@ -128,7 +128,8 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
     idle: dict[str, Any] = {"num_cpus": 0}
     # the controller calls variants from threads, where no event loop is
     threads = {"env_vars": {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"}}
-    controller = Controller.options(ray_actor_options={**idle, "runtime_env": threads})
+    deployment: serve.Deployment = Controller  # what its decorator makes of the class
+    controller = deployment.options(ray_actor_options={**idle, "runtime_env": threads})
     return serve.deployment(
         name=DEPLOYMENT_NAME,
         num_replicas=config.http_replicas,

@@ -92,6 +92,21 @@ class Chain:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def _repr_html_(self) -> str:
+        from ztom.pages.notebook import NotebookTable, notebook_panel
+
+        facts = {
+            "topology": self.topology,
+            "factor 0 gives": self.tags[self.latest],
+            "checkpoints": "a base and LoRA adapters" if self.is_adapter_chain else "full weights",
+        }
+        rows = [
+            (str(position), tag, member.digest[:12], member.reference)
+            for position, (tag, member) in enumerate(zip(self.tags, self.members, strict=True))
+        ]
+        table = NotebookTable(("", "checkpoint", "sha256", "reference"), rows)
+        return notebook_panel(f"chain {self.digest[:12]}", facts, table)
+
     def check_factors(self, factors: Sequence[float]) -> tuple[float, ...]:
         """The factors as floats.
 

@@ -20,6 +20,7 @@ import fsspec
 from ztom.checkpoints.reference import is_plain_name
 from ztom.checkpoints.source import short_read, stream_sha256, too_many_files
 from ztom.errors import ContentChangedError, StorageError, ZtomError
+from ztom.extras import require_extra
 from ztom.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,16 @@ def is_transient(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in _STORE_PACKAGES
 
 
+def require_store(address: str) -> None:
+    """Look whether the package of an address's store is installed; those of ``gs`` always are.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if address.startswith("s3://"):
+        require_extra("s3fs", extra="s3", purpose=f"the address {address}")
+
+
 class ObjectSource:
     """A folder of an object store.
 
@@ -103,6 +114,7 @@ class ObjectSource:
         self._path = path
         self._retries = settings.storage_retries
         self._limit = settings.max_archive_members
+        require_store(reference)
         # Without the listings cache: a pin that is compared with a cached listing compares nothing.
         self._fs: Any = fsspec.filesystem(scheme, use_listings_cache=False)
         self._pins: dict[str, tuple[int, str]] = {}

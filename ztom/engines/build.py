@@ -8,6 +8,7 @@ from ztom.blending.chain import Chain
 from ztom.checkpoints.checkpoint import fetch_folder
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
+from ztom.extras import require_extra
 from ztom.settings import Settings
 
 
@@ -42,6 +43,7 @@ def _build(config: EngineConfig, folder: Path, chain: Chain | None) -> Engine:
         from ztom.engines.torch_engine import TorchEngine
 
         return TorchEngine(config, folder, chain)
+    require_extra("vllm", extra="gpu", purpose="the engine vllm")
     from ztom.engines.vllm_engine import VllmEngine
 
     return VllmEngine(config, folder, chain)

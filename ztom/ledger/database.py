@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ztom.errors import LedgerError, ZtomError
+from ztom.extras import require_extra
 from ztom.ledger.lock import writer_lock
 
 #: Of the lock that PostgreSQL keeps writers apart with; any number that nobody else uses.
@@ -139,6 +140,8 @@ def guarded(url: URL, action: str) -> Iterator[None]:
 def _create(url: URL, busy_timeout_s: float) -> Engine:
     dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
     if url.get_backend_name() != "sqlite":
+        if url.get_driver_name() == "psycopg":
+            require_extra("psycopg", extra="postgresql", purpose="a ledger in PostgreSQL")
         return create_engine(url, pool_pre_ping=True, json_serializer=dumps)
     engine = create_engine(url, json_serializer=dumps, connect_args={"timeout": busy_timeout_s})
     event.listen(engine, "connect", _prepare_sqlite)

@@ -163,6 +163,20 @@ class Proof(BaseModel):
     variant_digest: str | None = None
     seconds: dict[str, float]
 
+    def facts(self) -> dict[str, str]:
+        """What the holdout said in a few texts, by their names."""
+        from ztom.pages.formats import number, signed
+
+        interval = self.verdict.improvement
+        low, high = number(interval.low), number(interval.high)
+        gate = {} if self.gate is None else {"gate": str(self.gate.outcome)}
+        return {
+            "improvement on the holdout": f"{signed(interval.estimate)} ({low} to {high})",
+            "reasons": "; ".join(self.verdict.reasons),
+            "variant": self.variant or "none was published",
+            **gate,
+        }
+
     @property
     def holds(self) -> bool:
         """It is improved, and passed by the gate where there is one."""
@@ -213,6 +227,27 @@ class SearchResult(BaseModel):
     chain_digest: str
     data_digests: dict[str, str]
     proof: Proof | None = None
+
+    def _repr_html_(self) -> str:
+        from ztom.pages.formats import count, factor, number, signed
+        from ztom.pages.notebook import NotebookTable, notebook_panel
+
+        resolve = abs(self.improvement)
+        noise = "-" if self.noise_floor is None else number(self.noise_floor)
+        facts = {
+            "error of the trained model": number(self.trained_model_error, resolve=resolve),
+            "error of the best blend": number(self.optimized_model_error, resolve=resolve),
+            "improvement": f"{signed(self.improvement)} (noise floor {noise})",
+            "evaluations": f"{count(self.number_of_inferences)}, ended by: {self.stop_reason}",
+            **({} if self.proof is None else self.proof.facts()),
+        }
+        rows = [
+            (name, factor(alpha))
+            for name, alpha in zip(self.factor_names, self.optimized_scaling_factors, strict=True)
+        ]
+        table = NotebookTable(("transition", "scaling factor"), rows)
+        outcome = "not proved" if self.proof is None else str(self.proof.verdict.outcome)
+        return notebook_panel(f"search {self.name}: {outcome}", facts, table)
 
 
 def search_fields(outcome: SearchOutcome) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from ztom import __version__
 from ztom.ledger.records import AuditEntry, VariantRecord
+from ztom.version import __version__
 
 _NAMESPACE = uuid.UUID("6f0d1f0c-8f4e-4e7e-9a55-0a4f3f1c1f3a")
 

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
+import types
 
 from rich.console import Console
 
-from tune_search.display import Progressing, progress_display, shown
+from tune_search.display import NotebookDisplay, StudyProgress, progress_display, shown
 from ztom.ledger import TrialKind
 from ztom.search.events import (
     EnginesReady,
@@ -49,7 +51,7 @@ EVENTS: list[Event] = [
 
 def test_time_left_follows_the_pace():
     now = [0.0]
-    state = Progressing(clock=lambda: now[0])
+    state = StudyProgress(clock=lambda: now[0])
     state.take(EVENTS[0])
     assert state.seconds_left is None
     state.take(EVENTS[1])
@@ -88,3 +90,32 @@ def test_without_a_terminal_there_are_log_lines(caplog):
 def test_many_factors_are_cut():
     assert shown((0.1,) * 30).endswith("...")
     assert shown(None) == "-"
+
+
+def test_a_notebook_shows_a_bar_that_is_drawn_anew():
+    drawn: list[str] = []
+    display = NotebookDisplay(drawn.append)
+    for event in EVENTS[:-1]:
+        display.take(event)
+    assert len(drawn) == len(EVENTS) - 1
+    assert '<progress style="width: 20em" value="2" max="10">' in drawn[-1]
+    for text in ("mine", "2 of 10", "best so far 1.00000", "failed trials: 1", "once more"):
+        assert text in drawn[-1]
+
+
+def test_in_a_notebook_the_display_goes_into_the_cell(monkeypatch):
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, html: str) -> None:
+            shown.append(html)
+
+    notebook = types.ModuleType("IPython.display")
+    notebook.HTML = str
+    notebook.display = lambda html, display_id: Handle()
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", notebook)
+    console = Console(file=io.StringIO(), force_jupyter=True)
+    with progress_display(console) as on_event:
+        on_event(EVENTS[0])
+    assert "mine" in shown[0]

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import numpy as np
 import scipy
 
-import ztom
 from ztom.errors import EvaluationError
 from ztom.evaluation.gate.align import Aligned, Ints, Side, align, is_scored, scores
 from ztom.evaluation.gate.measure import changed
@@ -34,6 +33,7 @@ from ztom.evaluation.runs.results import ModelRef, SuiteRun, ref_of
 from ztom.evaluation.suites.suite import Suite
 from ztom.statistics.proportions import Estimate, Quantity, holm
 from ztom.statistics.resampling import metric
+from ztom.version import __version__
 
 
 def decide(
@@ -84,7 +84,7 @@ def decide(
         versions={
             "numpy": np.__version__,
             "scipy": scipy.__version__,
-            "ztom": ztom.__version__,
+            "ztom": __version__,
         },
         created=created,
     )

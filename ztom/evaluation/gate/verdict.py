@@ -7,10 +7,11 @@ other versions of the software, may change the last digits of what was resampled
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ztom.evaluation.runs.results import ModelRef, SuiteRef
 from ztom.statistics.proportions import Estimate
@@ -203,6 +204,15 @@ class Verdict(BaseModel):
     versions: dict[str, str]
     created: str | None = None
 
+    @model_validator(mode="after")
+    def _outcome_of_its_suites(self) -> Self:
+        expected = worst(tuple(suite.outcome for suite in self.suites))
+        if self.outcome is not expected:
+            raise ValueError(
+                f"the verdict contradicts itself: it says {self.outcome}, its suites {expected}"
+            )
+        return self
+
     @property
     def exit_code(self) -> int:
         """0 pass, 1 fail, 2 inconclusive; `HARNESS_ERROR` is for those who got no verdict."""
@@ -211,6 +221,32 @@ class Verdict(BaseModel):
     def to_bytes(self) -> bytes:
         """The document, the same bytes for the same content."""
         return (json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1) + "\n").encode()
+
+    def _repr_html_(self) -> str:
+        from ztom.pages.formats import number, signed
+        from ztom.pages.notebook import NotebookTable, notebook_panel
+
+        def shown(estimate: Estimate | None, form: Callable[[float], str] = number) -> str:
+            return "-" if estimate is None else form(estimate.value)
+
+        facts = {
+            "candidate": f"{self.candidate.name}, {self.candidate.digest[:12]}",
+            "champion": "-" if self.champion is None else self.champion.name,
+            "reasons": "; ".join(self.reasons),
+        }
+        rows = [
+            (
+                suite.suite.name,
+                str(suite.n),
+                shown(suite.candidate),
+                shown(suite.champion),
+                shown(suite.difference, signed),
+                suite.outcome,
+            )
+            for suite in self.suites
+        ]
+        columns = ("suite", "items", "candidate", "champion", "difference", "outcome")
+        return notebook_panel(f"gate: {self.outcome}", facts, NotebookTable(columns, rows))
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Verdict:

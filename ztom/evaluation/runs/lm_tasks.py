@@ -23,6 +23,7 @@ from ztom.engines.protocol import Engine
 from ztom.errors import EvaluationError, ZtomError
 from ztom.evaluation.runs.harness import Progress
 from ztom.evaluation.runs.results import ModelRef
+from ztom.extras import require_extra
 
 _BATCH = 128
 #: What lm-eval seeds the choice of few-shot examples with.
@@ -92,6 +93,7 @@ def run_tasks(
         EngineError: The engine failed.
         EvaluationError: A task is unknown or malformed, or its data cannot be had.
     """
+    require_lm_eval()
     # In this process: forking with an engine loaded is asking for trouble. Read at the import.
     os.environ.setdefault("LMEVAL_DISABLE_MULTIPROC", "1")
     from lm_eval import evaluate
@@ -122,6 +124,15 @@ def run_tasks(
         limit=limit,
         tasks=tuple(_result(name, values, found) for name, values in found["results"].items()),
     )
+
+
+def require_lm_eval() -> None:
+    """Look whether tasks can be run at all.
+
+    Raises:
+        ConfigError: lm-eval is not installed.
+    """
+    require_extra("lm_eval", extra="lm-eval", purpose="running tasks of lm-evaluation-harness")
 
 
 def is_file(task: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ztom.extras import require_extra
 from ztom.search.samplers.protocol import Sampler, SamplerConfig
 from ztom.search.space import SearchSpace
 
@@ -22,11 +23,13 @@ def build_sampler(config: SamplerConfig, space: SearchSpace, *, seed: int) -> Sa
     """The sampler that the configuration names.
 
     Raises:
-        ConfigError: The sampler cannot search this space.
+        ConfigError: The sampler cannot search this space, or its package is not installed.
     """
     if config.name in ("cobyla", "cobyqa"):
         from ztom.search.samplers.callback import CallbackSampler
 
+        if config.name == "cobyla":
+            require_extra("nlopt", extra="cobyla", purpose="the sampler cobyla")
         return CallbackSampler(config, space)
     from ztom.search.samplers.optuna import OptunaSampler
 

@@ -9,6 +9,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import Trial, TrialState, create_trial
 
 from ztom.errors import ConfigError
+from ztom.extras import require_extra
 from ztom.search.samplers.threads import one_thread
 from ztom.search.space import Factors, SearchSpace
 
@@ -123,5 +124,6 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     if name == "tpe":
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
     if name == "cmaes":
+        require_extra("cmaes", extra="cmaes", purpose="the sampler cmaes")
         return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
     return optuna.samplers.RandomSampler(seed=seed)
