@@ -17,6 +17,8 @@ import pytest
 import starts
 from vllm_slot import VllmSlot
 
+pytest.register_assert_rewrite("ztom.testing")
+
 if TYPE_CHECKING:
     from ztom.engines.protocol import Engine
 

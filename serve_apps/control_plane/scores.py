@@ -10,7 +10,7 @@ from serve_apps.control_plane.chains import spec
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import Scored, score_checkpoint
 from ztom.errors import EngineError, NotOnRecordError, StorageError, ZtomError
-from ztom.ledger.project_files import CheckpointRecord, Part
+from ztom.ledger.checkpoints import CheckpointRecord, Part
 from ztom.ledger.projects import ProjectRecord
 
 logger = logging.getLogger(__name__)

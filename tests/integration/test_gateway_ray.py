@@ -345,7 +345,7 @@ def test_a_release_goes_on_where_its_killed_controller_stopped(up, admin, ask) -
     endpoint = admin.endpoints.get("released")
     assert (endpoint["stable"], endpoint["previous"]) == (l2, l1)
     with Ledger.open(up.data / "ledger.db") as ledger:
-        events = [entry.event for entry in ledger.audit_entries()]
+        events = [entry.event for entry in ledger.audit.entries()]
     own = [each.action for each in events if each.subject == f"rollout:{release['id']}"]
     went = ("start", "started", "step", "step", "promoted")
     assert own == [f"rollout.{each}" for each in went]

@@ -111,5 +111,5 @@ def blend_on_record(
     ):
         manifest = staged.seal()
         new = for_the_record(staged, manifest, action="variant.blend")
-        ledger.record_variant(new, partial(staged.place, manifest))
+        ledger.variants.record(new, partial(staged.place, manifest))
     return WrittenVariant(staged.destination, staged.recipe, manifest, staged.precision.warnings)

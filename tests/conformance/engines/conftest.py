@@ -32,6 +32,8 @@ def light_engine(
     if kind == "torch-classifier":
         paths = save_classifier_chain(tmp_path_factory.mktemp("classifier"))
     name = kind.partition("-")[0]
+    if name == "fake":
+        name = "ztom.testing.fake_engine:make_engine"
     engine = build_engine(EngineConfig(name=name, dtype="float32"), open_chain(paths))
     yield engine
     engine.close()

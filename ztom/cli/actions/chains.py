@@ -54,7 +54,7 @@ def blend_command(
         with stage_variant(chain, factors, output, options=options, progress=show) as staged:
             manifest = staged.seal()
             new = for_the_record(staged, manifest, action="variant.blend")
-            entry = ledger.record_variant(new, partial(staged.place, manifest))
+            entry = ledger.variants.record(new, partial(staged.place, manifest))
     steps = list(zip(chain.names, staged.recipe.factors, strict=True))
     overall = staged.precision.overall
     if as_json:

@@ -15,6 +15,7 @@ similarity      cosine of sentence embeddings to six digits, 0 where it is negat
 pass_at_1       the user's function says 1 or True (passed), or 0 or False
 user            the user's function says a number from 0 to 1
 checks          share of the repeats that pass every check (`ztom.evaluation.metrics.checks`)
+another name    an entry point ``ztom.metrics``, called with the suite
 ==============  ==================================================================================
 
 An answer that is empty or holds no label is an answer, and a wrong one, unless there are no spans
@@ -41,6 +42,7 @@ from ztom.evaluation.metrics.checks import check_forms
 from ztom.evaluation.metrics.contained import Checks, OwnFunction
 from ztom.evaluation.metrics.protocol import Case, Metric, Scored, stimulus_of
 from ztom.evaluation.suites.suite import MetricName, Suite
+from ztom.plugins import Group, build_plugin
 from ztom.scoring.embedding_model import find_embedding_model
 from ztom.scoring.similarity import SentenceSimilarity
 from ztom.scoring.text import exact_match_error, rouge_l_error
@@ -80,6 +82,8 @@ def build_metric(suite: Suite, *, import_paths: Sequence[str] | None = None) -> 
             return Checks(config)
         case MetricName.PASS_AT_1 | MetricName.USER:
             return OwnFunction(config, import_paths=import_paths)
+    metric: Metric = build_plugin(Group.METRICS, config.metric, suite, protocol=Metric)
+    return metric
 
 
 class _Plain:

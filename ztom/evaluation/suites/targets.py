@@ -8,6 +8,7 @@ similarity          text
 span_f1             the spans to find, perhaps none: a list of ``{"text": ..., "label": ...}``, or
                     a list of texts where there is one kind only; the same form in all items
 pass_at_1, user     anything: the function gets it
+another name        anything: the metric that was installed gets it
 checks              ``answer`` or ``refuse`` where the suite checks refusals (nothing means
                     ``refuse``), else nothing
 ==================  ============================================================================
