@@ -125,9 +125,11 @@ def _span_f1(target: object, answer: str) -> Scored:
     if wanted is None:
         return Scored(problem='the target is not a list of {"text": ..., "label": ...} or of texts')
     given = _given_spans(answer)
-    found = 2 * sum((given & wanted).values())
+    twice_shared = 2 * sum((given & wanted).values())
     size = given.total() + wanted.total()
-    return Scored(value=found / size if size else 1.0, parts=(float(found), float(size)))
+    return Scored(
+        value=twice_shared / size if size else 1.0, parts=(float(twice_shared), float(size))
+    )
 
 
 def _spans(value: object) -> Counter[tuple[str, str]] | None:
@@ -135,9 +137,9 @@ def _spans(value: object) -> Counter[tuple[str, str]] | None:
     spans: Counter[tuple[str, str]] = Counter()
     if not isinstance(value, list):
         return None
-    for each in value:
+    for span in value:
         text, label = (
-            (each.get("text"), each.get("label")) if isinstance(each, dict) else (each, "")
+            (span.get("text"), span.get("label")) if isinstance(span, dict) else (span, "")
         )
         if not isinstance(text, str) or not isinstance(label, str):
             return None
@@ -202,8 +204,8 @@ class Classes(_Plain):
         whole = self._places.get(_key(answer))
         if whole is not None:
             return whole
-        found = set(self._any_label.findall(_key(lines[0])))
-        return self._places[found.pop()] if len(found) == 1 else -1
+        labels = set(self._any_label.findall(_key(lines[0])))
+        return self._places[labels.pop()] if len(labels) == 1 else -1
 
 
 def _key(text: str) -> str:

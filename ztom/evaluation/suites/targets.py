@@ -90,7 +90,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_list_of_texts(value: object) -> bool:
-    return isinstance(value, list) and all(_is_text(each) for each in value)
+    return isinstance(value, list) and all(_is_text(text) for text in value)
 
 
 def _is_spans(value: object) -> bool:
