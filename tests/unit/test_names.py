@@ -88,7 +88,7 @@ def _resolves(parts: list[str]) -> bool:
 
 
 def _names_of(tree: ast.Module) -> set[str]:
-    names = set()
+    names = _listed(tree)
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             names.add(node.name)
@@ -99,6 +99,14 @@ def _names_of(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names |= {alias.asname or alias.name for alias in node.names}
     return names
+
+
+def _listed(tree: ast.Module) -> set[str]:
+    """The names of ``__all__``: a module may import them when they are wanted."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
 
 
 def test_a_class_name_exists_once() -> None:

@@ -185,7 +185,7 @@ class ProjectFiles:
             file_id: Which.
             address: What was looked at.
             digest: Of its content; None for a file that cannot be used.
-            weight_score: See `ztom.blending.scores`.
+            weight_score: See `ztom.blending.changes`.
             bias_score: The same.
             message: What is wrong with it; None if nothing is.
         """

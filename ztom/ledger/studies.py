@@ -193,8 +193,8 @@ def _next_sequence(session: Session, study_id: int) -> int:
     query = select(func.max(TrialRow.asked), func.max(TrialRow.told)).where(
         TrialRow.study_id == study_id
     )
-    asked, told = session.execute(query).one()
-    return 1 + max(-1 if asked is None else asked, -1 if told is None else told)
+    positions = session.execute(query).one()
+    return 1 + max(-1 if position is None else position for position in positions)
 
 
 def _study_record(row: StudyRow) -> StudyRecord:

@@ -3,7 +3,7 @@
 Which side a stimulus is on depends on its group and the seed alone, so a split stays as it was when
 stimuli are added, removed or reordered. Near-duplicates are prompts whose sets of word pairs have
 a Jaccard similarity at or above a threshold. Candidates come from MinHash with locality-sensitive
-hashing (Broder 1997; `datasketch`) and are confirmed with the exact similarity. Paraphrases in
+hashing (Broder 1997; datasketch) and are confirmed with the exact similarity. Paraphrases in
 other words are not found.
 """
 

@@ -200,7 +200,9 @@ def _side(suite: Suite, run: SuiteRun, who: str) -> Side:
             expected=f"{suite.config.version}, digest {suite.digest[:12]}",
             fix="Run every model on the suite as it is now.",
         )
-    _check_ids([item.id for item in suite.items], [result.id for result in run.items], subject=subject)
+    _check_ids(
+        [item.id for item in suite.items], [result.id for result in run.items], subject=subject
+    )
     for result in run.items:
         _check_result(suite.config, result, subject=subject)
     return Side(run.model, tuple(sorted(run.items, key=lambda result: result.id)))
