@@ -1,7 +1,7 @@
 """Shared by all tests: an isolated cache, real data where it is, engines that are started once.
 
 Tests of one file run in one process, and so do those of several files that share an engine or a
-database server (`SHARED`); what takes longest begins first, so that two of them run side by side.
+database server (`groups.SHARED`); what takes longest begins first, so that two run side by side.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import postgres
 import pytest
 import starts
+from groups import FIRST, group_of
 from vllm_slot import VllmSlot
 
 pytest.register_assert_rewrite("ztom.testing")
@@ -27,25 +28,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Ray's workers would be nice to the other processes of the tests, which keep the cores busy
 os.environ.setdefault("RAY_worker_niceness", "0")
-
-TESTS = Path(__file__).parent
-#: Files, or folders of them, that share an engine or a database server of the session.
-SHARED = {
-    "conformance/ledgers": "postgresql",
-    "conformance/engines": "vllm",
-    "integration/test_eval_vllm.py": "vllm",
-    "integration/test_models_on_engines.py": "vllm",
-}
-#: What takes longest, longest first; everything else follows in the order of its name.
-FIRST = (
-    "integration/test_gateway_ray.py",
-    "integration/test_server.py",
-    "integration/test_variant_replica.py",
-    "vllm",
-    "integration/test_serve_openai.py",
-    "integration/test_search_ray.py",
-    "integration/test_demo_chain.py",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -115,16 +97,6 @@ def run() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
     """Runs coroutines on the one event loop that what a file of tests makes lives on."""
     with asyncio.Runner() as runner:
         yield runner.run
-
-
-def group_of(path: Path) -> str:
-    """Tests of one group run in one process.
-
-    Args:
-        path: The file of a test.
-    """
-    inside = path.relative_to(TESTS).as_posix()
-    return next((name for place, name in SHARED.items() if inside.startswith(place)), inside)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
