@@ -60,8 +60,8 @@ def sends_text(example: str, media_type: str = "text/plain") -> dict[str, Any]:
     """Options of a route that answers with text.
 
     Args:
-        example: Of the answer.
-        media_type: ``text/event-stream`` for server-sent events.
+        example: Example of an answer's body.
+        media_type: Media type of the answer; ``text/event-stream`` for server-sent events.
     """
     content = {media_type: {"schema": {"type": "string"}, "example": example}}
     return {
@@ -74,8 +74,8 @@ def sends_events(name: str, model: type[WireAnswer]) -> dict[str, Any]:
     """Options of a route that answers with server-sent events.
 
     Args:
-        name: Of the event that the example shows.
-        model: Of its data.
+        name: Name of the event that the example shows.
+        model: Model of the event's data.
     """
     data = model.parse(example_of(model.model_json_schema())).to_json()
     return sends_text(f"event: {name}\ndata: {data}\n\n", "text/event-stream")

@@ -35,13 +35,13 @@ class Difference:
     """One change.
 
     Attributes:
-        alias: Of the endpoint.
-        action: What kind.
-        text: For people.
+        alias: Alias of the endpoint.
+        action: Kind of the change.
+        text: The change in words, for people.
         deploy: Fields of a deployment, where one is needed.
-        canary: Share, of a change of traffic.
-        shadow: Share, of a change of traffic.
-        match: Of a rule that goes.
+        canary: Percent of the requests that the candidate answers, of a change of traffic.
+        shadow: Percent of the requests that the candidate gets copies of, of a change of traffic.
+        match: Requests that a rule which goes has matched.
     """
 
     alias: str
@@ -65,11 +65,11 @@ def differences(
     """What has to change, in the order in which it has to.
 
     Args:
-        wanted: By alias.
-        table: As it is.
+        wanted: Endpoints that are wanted, by alias.
+        table: Routing table that is in use.
         records: Deployments that are not retired.
-        rollouts: Releases under way.
-        digest_of: The digest of the variant at a path.
+        rollouts: Releases that are under way.
+        digest_of: Function that gives the digest of the variant at a path.
         prune: Aliases that are removed when they are not wanted.
     """
     there = _There(table, records, rollouts)

@@ -54,7 +54,7 @@ class Surrogate:
         space: Factors are scaled to its bounds.
         factors: Evaluated points; repeats are fine.
         errors: Their errors, finite, same length.
-        seed: For the restarts of the likelihood's maximisation.
+        seed: Seeds the restarts of the likelihood's maximisation.
     """
 
     def __init__(

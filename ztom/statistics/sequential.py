@@ -53,11 +53,11 @@ _TOLERANCE = 1e-10
 _RESOLUTION = 1e-12
 #: A sum of fractions may pass n by its rounding; relative.
 _ROUNDING = 1e-9
-#: `CheckFinding.more_needed` gives up beyond this many times the observations there are.
+#: `SequentialFinding.more_needed` gives up beyond this many times the observations there are.
 _FARTHEST = 1000.0
 
 
-class CheckOutcome(StrEnum):
+class SequentialOutcome(StrEnum):
     """What the data says about a check."""
 
     PASS = "pass"
@@ -93,7 +93,7 @@ class Sums(BaseModel):
         return min(1.0, self.total / self.n) if self.n else None
 
 
-class CheckFinding(BaseModel):
+class SequentialFinding(BaseModel):
     """By how much a candidate's mean exceeds a baseline's, and what follows.
 
     Attributes:
@@ -119,18 +119,18 @@ class CheckFinding(BaseModel):
     baseline_grows: bool = True
 
     @property
-    def outcome(self) -> CheckOutcome:
+    def outcome(self) -> SequentialOutcome:
         """Pass when the excess is certainly allowed, fail when it certainly is not.
 
         Without data of both it is neither, whatever the bounds of the other alone would prove.
         """
         if not (self.candidate.n and self.baseline.n):
-            return CheckOutcome.INCONCLUSIVE
+            return SequentialOutcome.INCONCLUSIVE
         if self.high <= self.margin:
-            return CheckOutcome.PASS
+            return SequentialOutcome.PASS
         if self.low > self.margin:
-            return CheckOutcome.FAIL
-        return CheckOutcome.INCONCLUSIVE
+            return SequentialOutcome.FAIL
+        return SequentialOutcome.INCONCLUSIVE
 
     @property
     def estimate(self) -> float | None:
@@ -149,9 +149,9 @@ class CheckFinding(BaseModel):
             f"{self.candidate.mean:.4g} (of {self.candidate.n:,}) "
             f"against stable's {self.baseline.mean:.4g} (of {self.baseline.n:,})"
         )
-        if self.outcome is CheckOutcome.PASS:
+        if self.outcome is SequentialOutcome.PASS:
             return f"{quantities}: at most {self.high:.3g} more, {self.margin:.3g} is allowed"
-        if self.outcome is CheckOutcome.FAIL:
+        if self.outcome is SequentialOutcome.FAIL:
             return f"{quantities}: at least {self.low:.3g} more, only {self.margin:.3g} is allowed"
         return (
             f"{quantities}: between {self.low:.3g} and {self.high:.3g} more, {self.margin:.3g} is "
@@ -167,19 +167,19 @@ class CheckFinding(BaseModel):
         """
         if (
             not (self.candidate.n and self.baseline.n)
-            or self.outcome is not CheckOutcome.INCONCLUSIVE
+            or self.outcome is not SequentialOutcome.INCONCLUSIVE
         ):
             return None
         low, high = 0.0, math.log(_FARTHEST)
-        if self._times(_FARTHEST).outcome is CheckOutcome.INCONCLUSIVE:
+        if self._times(_FARTHEST).outcome is SequentialOutcome.INCONCLUSIVE:
             return None
         while high - low > 0.02:
             middle = (low + high) / 2.0
-            decided = self._times(math.exp(middle)).outcome is not CheckOutcome.INCONCLUSIVE
+            decided = self._times(math.exp(middle)).outcome is not SequentialOutcome.INCONCLUSIVE
             low, high = (low, middle) if decided else (middle, high)
         return max(1, math.ceil(self.candidate.n * math.expm1(high)))
 
-    def _times(self, factor: float) -> CheckFinding:
+    def _times(self, factor: float) -> SequentialFinding:
         """What as many times the observations would say, at the same means."""
         return compare(
             _times(self.candidate, factor),
@@ -204,7 +204,7 @@ def compare(
     alpha: float,
     fail_alpha: float | None = None,
     baseline_grows: bool = True,
-) -> CheckFinding:
+) -> SequentialFinding:
     """Compare the means of two series; see the module.
 
     Args:
@@ -223,7 +223,7 @@ def compare(
         raise ConfigError("the margin is out of range", got=margin, expected="0 to below 1")
     low = lower_bound(candidate, fail_alpha / 2) - upper_bound(baseline, fail_alpha / 2)
     high = upper_bound(candidate, alpha / 2) - lower_bound(baseline, alpha / 2)
-    return CheckFinding(
+    return SequentialFinding(
         candidate=candidate,
         baseline=baseline,
         margin=margin,

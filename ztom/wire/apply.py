@@ -47,7 +47,7 @@ class WantedRule(WantedVariant):
 
     @property
     def match(self) -> Match:
-        """Which requests."""
+        """The requests that the rule matches."""
         return Match(header=self.header, value=self.value, key=self.key)
 
 

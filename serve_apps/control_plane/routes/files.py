@@ -410,7 +410,7 @@ class _Download:
 def send(
     download: _Download, name: str, headers: Mapping[str, str] | None = None
 ) -> StreamingResponse:
-    """As an answer."""
+    """The download as an HTTP answer."""
     return StreamingResponse(
         download.chunks(),
         media_type=_BYTES,

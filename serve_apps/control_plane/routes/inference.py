@@ -21,13 +21,13 @@ from ztom.rollout.routing import RoutingTable, find_variant, variant_id
 from ztom.wire.inference import (
     ChatCompletion,
     ChatCompletionRequest,
-    Completion,
     CompletionRequest,
     Feedback,
     FeedbackReceipt,
     ModelCard,
     ModelList,
     OpenAIProblem,
+    TextCompletion,
 )
 
 router = APIRouter(tags=["models"])
@@ -62,7 +62,11 @@ async def chat_completions(request: Request, caller: CallerOf, services: Service
 
 
 @route(
-    router, "POST", "/v1/completions", Permission.INFER, **_openai(CompletionRequest, Completion)
+    router,
+    "POST",
+    "/v1/completions",
+    Permission.INFER,
+    **_openai(CompletionRequest, TextCompletion),
 )
 async def completions(request: Request, caller: CallerOf, services: ServicesOf) -> Response:
     """OpenAI's completions."""

@@ -96,7 +96,7 @@ def project_metadata(
 
 @route(router, "GET", "/project/{project_id}/user", Permission.READ)
 def members(project_id: Id, caller: CallerOf, services: ServicesOf) -> list[ProjectMember]:
-    """Who works on it."""
+    """The members of a project with their roles."""
     found = services.ledger.projects.members(caller.project(project_id))
     return [ProjectMember.of(member) for member in found]
 

@@ -21,7 +21,7 @@ from ztom.ledger.verdicts import VerdictRecord
 from ztom.rollout.intent import Intent
 from ztom.rollout.options import DeployOptions
 from ztom.rollout.plan import parse_plan
-from ztom.rollout.routing import Placement, Route, RoutingTable, Rule
+from ztom.rollout.routing import Placement, Route, RoutingRule, RoutingTable
 from ztom.rollout.state import ReleaseState, ReleaseStatus
 from ztom.wire.accounts import ApiKey, ApiKeySecret, NewKey, User
 from ztom.wire.analyses import Edit, InferenceAnswer, Metatune, SensitivityAnswer
@@ -243,7 +243,7 @@ def test_an_endpoint_names_variants_by_their_ids() -> None:
         digest: Placement(name=name, app="a", deployment="d", folder="/secret")
         for digest, name in ((ONE, "one"), (TWO, "two"))
     }
-    rule = Rule(header="x-customer", value="acme", variant=TWO)
+    rule = RoutingRule(header="x-customer", value="acme", variant=TWO)
     route = Route(stable=ONE, canary=TWO, canary_percent=5, rules=(rule,), release="9c3e51d7")
     table = RoutingTable(routes={"support": route}, placements=placements)
     assert sent(Endpoint.of("support", 7, table)) == {
