@@ -21,7 +21,7 @@ from serve_apps.variants.calls import ReplicaState
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState
 from ztom.rollout.routing import Choice, Placement, Role, RoutingTable
 
-PAGE = Path(__file__).parents[3] / "serve_apps" / "gateway" / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
 DIGESTS = tuple(each * 64 for each in "0123456789abcdef")
 
 
