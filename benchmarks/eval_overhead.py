@@ -2,10 +2,9 @@
 
     python benchmarks/eval_overhead.py [--items 1000] [--metrics exact_match,checks,...]
 
-The engine answers at once, so everything measured is ours and lm-eval's: prompts, keys, the cache,
-lm-eval's requests and records, scoring and results. CPU time counts this process and the children
-in which a user's metric and the checks run. The first run of a process also imports lm-eval, which
-is shown apart. The aim is 5 CPU ms an item or less.
+The engine answers at once, so everything measured is ours: prompts, keys, the cache, scoring and
+results. CPU time counts this process and the children in which a user's metric and the checks run.
+The aim is 5 CPU ms an item or less.
 """
 
 from __future__ import annotations
@@ -88,10 +87,6 @@ def main() -> int:
     options = parser.parse_args()
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        began = cpu_s()
-        import ztom.evaluation.runs.suite_task  # noqa: F401
-
-        print(f"importing lm-eval, once a process: {cpu_s() - began:.1f} CPU s", flush=True)
         for metric in options.metrics.split(","):
             fresh, known, model = measure(make_suite(metric, options.items), Path(folder))
             worst = max(worst, fresh)

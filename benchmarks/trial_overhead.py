@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from cluster.local import ray_for_search
-from tune_search.payload import SEARCH, DataSet, Work
+from tune_search.payload import SEARCH, DataSet, StudyInputs
+from tune_search.session import ray_for_search
 from tune_search.study import run_search
 from ztom.engines.fake import FakeEngine
 from ztom.scoring.build import build_error
@@ -56,7 +56,7 @@ def measure(evaluations: int, sampler: str, stimuli: int) -> tuple[float, float,
                 "output": str(Path(folder)),
             }
         )
-        outcome = run_search(config, work=_work(stimuli), on_event=watch.take)
+        outcome = run_search(config, inputs=_work(stimuli), on_event=watch.take)
     later = len(watch.ends) - 1
     wall = watch.ends[-1] - watch.ends[0]
     thinking = outcome.seconds["sampler"]
@@ -68,14 +68,14 @@ def _worked(outcome: SearchOutcome) -> float:
     return sum(t.outcome.seconds[phase] for t in outcome.trials[1:] for phase in PHASES)
 
 
-def _work(count: int) -> Work:
+def _work(count: int) -> StudyInputs:
     texts = [f"what is item number {i} of the list of things" for i in range(count)]
     stimuli = tuple(
         Stimulus(id=str(i), prompt=text, expected=text, group=str(i))
         for i, text in enumerate(texts)
     )
     names = tuple(f"step {i}" for i in range(FACTORS))
-    return Work(
+    return StudyInputs(
         space=SearchSpace(names, (-0.1,) * FACTORS, (0.1,) * FACTORS),
         data=(DataSet(SEARCH, stimuli, partial(build_error, "cross_entropy")),),
         engine=partial(FakeEngine, FACTORS, noise=0.01),

@@ -1,87 +1,73 @@
-"""The Ray that a search runs on: the one it is inside of, the one it is pointed to, or its own."""
+"""Ray for the time of a context: the one that is there, or one started on this machine."""
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-
-# A local Ray opens its ports on every interface unless it is told, before its import, that it will
-# never be a cluster. The variable's name is about other systems; its effect is the same on Linux.
-if not os.environ.get("RAY_ADDRESS"):
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+from dataclasses import dataclass
 
 import ray
 
-logger = logging.getLogger(__name__)
+from cluster.environment import environment, worker_environment
+from cluster.ports import free_port
 
-#: What Tune reads from the environment: no loggers, no signal handling, no saved state in between.
-_TUNE_ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}
+_LOOPBACK = "127.0.0.1"
 
 
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, and put back what was there."""
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+@dataclass(frozen=True, slots=True)
+class RayConnection:
+    """The Ray that this process is connected to.
+
+    Attributes:
+        is_ours: True where it was started here and ends with the connection.
+        dashboard: Address of Ray's dashboard, as in ``http://127.0.0.1:8265``; empty where it has
+            none, and where the process was connected before.
+    """
+
+    is_ours: bool
+    dashboard: str
 
 
 @contextmanager
-def ray_for_search(replicas: int) -> Iterator[None]:
-    """Connect to Ray for the time of a search.
+def ray_connection(
+    *, dashboard: bool = False, variables: Mapping[str, str] | None = None
+) -> Iterator[RayConnection]:
+    """Connect to Ray.
 
-    Inside a Ray job, or with ``RAY_ADDRESS`` set, that is the running cluster. Otherwise a local
-    one is started on the loopback interface, without a dashboard, and ended afterwards.
+    That is the Ray which this process is connected to already, and stays so; or the cluster at
+    ``RAY_ADDRESS``, which a Ray job finds there. Otherwise a local one is started on the loopback
+    interface and ended afterwards.
 
     Args:
-        replicas: Engines on this machine, which share its cores.
+        dashboard: Whether a local Ray gets its dashboard, which takes jobs.
+        variables: Environment of the processes of a local Ray, on top of `worker_environment`.
     """
-    with environment(_TUNE_ENVIRONMENT):
-        if ray.is_initialized():
-            yield
-            return
-        _connect(replicas)
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-def _connect(replicas: int) -> None:
-    options = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**options)
+    if ray.is_initialized():
+        yield RayConnection(is_ours=False, dashboard="")
         return
-    with environment(_local_environment(replicas)):
-        ray.init(address="local", include_dashboard=False, **options)
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            yield RayConnection(is_ours=False, dashboard=_dashboard_of(_init()))
+        else:
+            context = _start(dashboard=dashboard, variables=variables or {})
+            yield RayConnection(is_ours=True, dashboard=_dashboard_of(context))
+    finally:
+        ray.shutdown()
 
 
-def _local_environment(replicas: int) -> dict[str, str]:
-    """What the processes of a local Ray inherit.
+def _start(*, dashboard: bool, variables: Mapping[str, str]) -> ray.RayContext:
+    options: dict[str, object] = {"include_dashboard": dashboard}
+    if dashboard:
+        options |= {"dashboard_host": _LOOPBACK, "dashboard_port": free_port(_LOOPBACK, 0)}
+    with environment({**worker_environment(), **variables}):
+        return _init(address="local", **options)
 
-    Ray would give each of them one thread; engines and error functions take turns, so each may have
-    all cores of its share. They import what the driver can: a user's error function, say.
-    """
-    threads = str(max(1, (os.cpu_count() or 1) // replicas))
-    return {
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
-        "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0"),
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-    }
+
+def _init(**options: object) -> ray.RayContext:
+    return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+
+
+def _dashboard_of(context: ray.RayContext) -> str:
+    return f"http://{context.dashboard_url}" if context.dashboard_url else ""

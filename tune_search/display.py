@@ -34,11 +34,20 @@ _SHOWN_FACTORS = 12
 
 
 @dataclass
-class Progressing:
-    """What the events said so far; knows nothing of terminals.
+class StudyProgress:
+    """How far a study is, by its events; knows nothing of terminals.
 
     Attributes:
         clock: Seconds that never go back.
+        name: Name of the study.
+        total: Number of trials at most.
+        ended: Number of trials that have ended, failed ones included.
+        factor_names: Names of the chain's transitions.
+        trained: Error of the trained model; None until its trial has ended.
+        best: Lowest error of a blend that breaks no guardrail.
+        best_factors: Scaling factors of that blend.
+        failed: Number of trials without an error.
+        now: What is going on, for people.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -157,10 +166,10 @@ def _log_trial(event: TrialEnded) -> None:
 
 @contextmanager
 def progress_display(console: Console | None = None) -> Iterator[Callable[[Event], None]]:
-    """What to hand to a study as ``on_event``.
+    """The callback that a study takes as ``on_event``.
 
     Args:
-        console: Where to show it; standard error when None.
+        console: Where progress is shown; standard error when None.
     """
     console = console or Console(stderr=True)
     if console.is_jupyter:
@@ -182,7 +191,7 @@ class NotebookDisplay:
     """
 
     def __init__(self, draw: Callable[[str], None]) -> None:
-        self._state = Progressing()
+        self._state = StudyProgress()
         self._draw = draw
 
     def take(self, event: Event) -> None:
@@ -214,7 +223,7 @@ def _notebook_output() -> Callable[[str], None]:
 
 class _Display:
     def __init__(self, console: Console) -> None:
-        self._state = Progressing()
+        self._state = StudyProgress()
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
@@ -252,7 +261,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.5f}"
 
 
-def _gain(state: Progressing) -> str:
+def _gain(state: StudyProgress) -> str:
     if state.trained is None or state.best is None or state.best >= state.trained:
         return ""
     return f"({state.best - state.trained:+.5f})"

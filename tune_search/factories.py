@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EngineMaker:
+class EngineFactory:
     """Makes an engine; opens the chain again where it is called.
 
     Attributes:
-        engine: What engine.
+        engine: Which engine, and its options.
         chain: The chain with absolute references.
-        settings: The driver's; the other process may have another environment.
+        settings: The driver's settings; the other process may have another environment.
     """
 
     engine: EngineConfig
@@ -43,14 +43,14 @@ class EngineMaker:
 
 
 @dataclass(frozen=True)
-class VariantMaker:
+class VariantEngineFactory:
     """Makes an engine on blended weights that were written, with no factors.
 
     Attributes:
-        engine: What engine.
-        folder: Full weights, or an adapter over the chain's base.
+        engine: Which engine, and its options.
+        folder: Folder of full weights, or of an adapter over the chain's base.
         chain: The chain with absolute references; its base is needed for an adapter.
-        settings: The driver's.
+        settings: The driver's settings.
     """
 
     engine: EngineConfig
@@ -73,12 +73,12 @@ class VariantMaker:
 
 
 @dataclass(frozen=True)
-class ErrorMaker:
+class ErrorFactory:
     """Makes an error function.
 
     Attributes:
-        terms: What is summed.
-        labels: Class labels.
+        terms: Error terms that are summed.
+        labels: Class labels, where a term needs them.
     """
 
     terms: tuple[ErrorTerm, ...]

@@ -10,13 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-from tune_search.engine_pool import EngineClient
-from tune_search.phases import Watch
-from tune_search.preparation import Prepared
-from ztom.engines.protocol import BlendStats, Completion, EngineInfo, GenerationConfig
-from ztom.errors import CapabilityError
+from tune_search.engine_client import EngineClient
+from tune_search.phases import PhaseTimer
+from tune_search.preparation import RunInputs
+from ztom.engines.protocol import Completion, EngineInfo, GenerationConfig
 from ztom.evaluation.gate.decide import decide
 from ztom.evaluation.gate.verdict import Verdict
 from ztom.evaluation.render.page import render_page
@@ -36,17 +34,17 @@ VERDICT, PAGE = "verdict.json", "verdict.html"
 Runs = tuple[SuiteRun, ...]
 
 #: Has the model in an engine's process answer the suites.
-AskSuites = Callable[[EngineClient, EngineInfo], Runs]
+AnswerSuites = Callable[[EngineClient, EngineInfo], Runs]
 
 
 @dataclass(frozen=True)
-class AskedEngine:
-    """An engine of another process with one blend loaded, for generating only.
+class RemoteEngine:
+    """Generates with one blend, in an engine of another process.
 
     Attributes:
-        client: The way to it.
-        info: What it is.
-        factors: Of the blend.
+        client: The way to the process.
+        info: Name, version and capabilities of the engine.
+        factors: Scaling factors of the blend, one per transition.
     """
 
     client: EngineClient
@@ -54,66 +52,48 @@ class AskedEngine:
     factors: tuple[float, ...]
 
     def generate(self, prompts: Sequence[Prompt], config: GenerationConfig) -> list[Completion]:
-        """See `ztom.engines.protocol.Engine.generate`."""
+        """See `ztom.engines.protocol.Generates.generate`."""
         return self.client.generate(self.factors, tuple(prompts), config)
-
-    def blend(self, factors: Sequence[float]) -> BlendStats:
-        """Not offered."""
-        self._refuse("blend")
-
-    def log_probs(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> NoReturn:
-        """Not offered."""
-        self._refuse("log_probs")
-
-    def values(self, prompts: Sequence[Prompt]) -> NoReturn:
-        """Not offered."""
-        self._refuse("values")
-
-    def close(self) -> None:
-        """Whoever made the client ends the process."""
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise CapabilityError(f"suites are asked for text only, not for {what}")
 
 
 class SuiteGate:
     """The suites of a search: has models answer them, and decides.
 
     Args:
-        config: Of the search.
-        prepared: Has the suites and the chain.
-        settings: How checkpoints are opened.
-        variant: Name of what is released if it passes.
-        watch: Told about progress.
+        config: What is searched.
+        inputs: Has the suites and the chain.
+        settings: What may be opened as a checkpoint.
+        variant: Name of the variant that is published if it passes.
+        timer: Counts seconds and reports progress.
     """
 
     def __init__(
         self,
         config: SearchConfig,
-        prepared: Prepared,
+        inputs: RunInputs,
         settings: Settings,
         *,
         variant: str,
-        watch: Watch,
+        timer: PhaseTimer,
     ) -> None:
-        self._config, self._prepared, self._settings = config, prepared, settings
-        self._variant, self._watch = variant, watch
-        self._champion = _trained_model(prepared, settings)
+        self._config, self._inputs, self._settings = config, inputs, settings
+        self._variant, self._timer = variant, timer
+        self._champion = _trained_model(inputs, settings)
 
-    def ask_champion(self, factors: tuple[float, ...]) -> AskSuites:
-        """The trained model is in the engine."""
-        return self._ask("the trained model", self._champion, factors)
+    def champion_answers(self, factors: tuple[float, ...]) -> AnswerSuites:
+        """Have the trained model, which is in the engine, answer the suites."""
+        return self._answers("the trained model", self._champion, factors)
 
-    def ask_candidate(self, folder: Path, factors: tuple[float, ...]) -> AskSuites:
-        """What was written into a folder, and is no variant yet, is in the engine."""
+    def candidate_answers(self, folder: Path, factors: tuple[float, ...]) -> AnswerSuites:
+        """Have what was written into a folder, and is no variant yet, answer the suites."""
         is_adapter = (folder / "adapter_config.json").exists()
-        base = self._prepared.chain.base.reference if is_adapter else None
+        base = self._inputs.chain.base.reference if is_adapter else None
         settings = self._settings.also_allowing(folder)
         model = open_model(str(folder), base=base, settings=settings).ref
-        return self._ask("the variant, as written,", model, factors)
+        return self._answers("the variant, as written,", model, factors)
 
     def decide(self, champion: Runs, candidate: Runs) -> GateSummary:
-        """Decide about what is not released yet; writes the verdict down as well.
+        """Decide about what is not published yet; writes the verdict down as well.
 
         Returns:
             What the result of the search and the variant's recipe say of the verdict.
@@ -122,7 +102,7 @@ class SuiteGate:
         return GateSummary(
             outcome=verdict.outcome,
             reasons=verdict.reasons,
-            suites={each.suite.name: each.suite.digest for each in verdict.suites},
+            suites={entry.suite.name: entry.suite.digest for entry in verdict.suites},
         )
 
     def record(self, ledger: Ledger, champion: Runs, candidate: Runs, digest: str) -> None:
@@ -133,7 +113,7 @@ class SuiteGate:
 
     def _decide(self, champion: Runs, candidate: Runs, model: ModelRef) -> Verdict:
         """With the candidate under the name and digest that it has by now."""
-        config, suites = self._config, [each.suite for each in self._prepared.suites]
+        config, suites = self._config, [entry.suite for entry in self._inputs.suites]
         named = [run.model_copy(update={"model": model}) for run in candidate]
         verdict = decide(named, champion, suites, seed=config.seed)
         texts = item_texts(verdict, suites, candidate, champion)
@@ -141,28 +121,28 @@ class SuiteGate:
         write_whole(config.output / VERDICT, verdict.to_bytes().decode())
         return verdict
 
-    def _ask(self, who: str, model: ModelRef, factors: tuple[float, ...]) -> AskSuites:
-        def ask(client: EngineClient, info: EngineInfo) -> Runs:
+    def _answers(self, who: str, model: ModelRef, factors: tuple[float, ...]) -> AnswerSuites:
+        def answer(client: EngineClient, info: EngineInfo) -> Runs:
             began = time.perf_counter()
             runs = run_suites(
-                AskedEngine(client, info, factors),
-                self._prepared.suites,
+                RemoteEngine(client, info, factors),
+                self._inputs.suites,
                 model,
                 setup=setup_digest(self._config.engine),
-                progress=lambda suite, done, total: self._watch.tell(
+                progress=lambda suite, done, total: self._timer.report(
                     f"{who} answers suite {suite}: {done} of {total}"
                 ),
             )
-            answered = tuple(runs)
-            self._watch.add("suites", time.perf_counter() - began)
-            return answered
+            results = tuple(runs)
+            self._timer.add("suites", time.perf_counter() - began)
+            return results
 
-        return ask
+        return answer
 
 
-def _trained_model(prepared: Prepared, settings: Settings) -> ModelRef:
+def _trained_model(inputs: RunInputs, settings: Settings) -> ModelRef:
     """Named and with the digest that ``ztom gate --champion`` gives it."""
-    chain = prepared.chain
+    chain = inputs.chain
     if chain.is_adapter_chain:
         return open_model(
             chain.reference.reference, base=chain.base.reference, settings=settings

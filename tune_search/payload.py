@@ -1,7 +1,7 @@
-"""What a study works on: stimuli, error functions, how to make an engine, and what a trial returns.
+"""What travels to Ray's processes: a study's inputs, an engine's answers, a trial's report.
 
-These values travel to Ray's processes, so they are plain and picklable; making them from a
-configuration is `tune_search.preparation`.
+All of it is plain and picklable; making the inputs from a configuration is
+`tune_search.preparation`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class DataSet:
 
     Attributes:
         name: `SEARCH`, or the guardrail's name.
-        stimuli: What is asked.
+        stimuli: Prompts with what is expected of them.
         error: Makes the error function, in the process that scores.
         labels: Class labels, where the error function needs them.
     """
@@ -37,7 +37,7 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class Work:
+class StudyInputs:
     """Everything that a study needs besides its configuration.
 
     Attributes:
@@ -45,10 +45,10 @@ class Work:
         data: The search set first, then the guardrails.
         engine: Makes an engine in the process that will hold it; called again after a crash.
         generation: How text is generated.
-        batch_size: Stimuli per call of the engine, None for all at once.
-        gpus: GPUs that one engine takes on a cluster that has any.
-        chain_digest: Identifies the chain.
-        data_digests: sha256 per data set.
+        batch_size: Stimuli per call of the engine; None for all at once.
+        gpus: Number of GPUs that one engine takes on a cluster that has any.
+        chain_digest: sha256 of the chain's content.
+        data_digests: sha256 of each data set, by its name.
     """
 
     space: SearchSpace
@@ -63,17 +63,23 @@ class Work:
 
 @dataclass(frozen=True)
 class Questions:
-    """The part of the work that an engine actor needs; sent once, when the actor is made."""
+    """The part of the inputs that an engine actor needs; sent once, when the actor is made.
+
+    Attributes:
+        sets: Name, stimuli and class labels of each data set.
+        generation: How text is generated.
+        batch_size: Stimuli per call of the engine; None for all at once.
+    """
 
     sets: tuple[tuple[str, tuple[Stimulus, ...], tuple[str, ...]], ...]
     generation: GenerationConfig
     batch_size: int | None
 
     @classmethod
-    def of(cls, work: Work) -> Questions:
+    def of(cls, inputs: StudyInputs) -> Questions:
         """Without the error functions, which may need libraries that the engine's process lacks."""
-        sets = tuple((data.name, data.stimuli, data.labels) for data in work.data)
-        return cls(sets, work.generation, work.batch_size)
+        sets = tuple((data.name, data.stimuli, data.labels) for data in inputs.data)
+        return cls(sets, inputs.generation, inputs.batch_size)
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,9 @@ class Answers:
     """What an engine gave back for one set of factors.
 
     Attributes:
-        outputs: Per data set, one output per stimulus, in order.
-        seconds: ``blend`` and ``generate``.
-        bytes_moved: Read and written by the blend.
+        outputs: One output per stimulus, in order, by data set.
+        seconds: Seconds of ``blend`` and ``generate``.
+        bytes_moved: Bytes that the blend read and wrote.
         process: Id of the engine's process.
     """
 
@@ -102,8 +108,8 @@ class TrialReport:
     """What a trial hands to the driver.
 
     Attributes:
-        outcome: For the ledger.
-        outputs: Of the search set, where detailed output was asked for.
+        outcome: Errors, guardrails and seconds, as the ledger keeps them.
+        outputs: One output per stimulus of the search set; empty unless reports are detailed.
     """
 
     outcome: TrialOutcome

@@ -1,4 +1,4 @@
-"""What goes on while a search's answer is proved: told as events, and timed."""
+"""The phases of a proof: an event and the seconds of each."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from ztom.search.events import Event, Proving
 logger = logging.getLogger(__name__)
 
 
-class Watch:
-    """Tells what is going on and counts the seconds of each phase."""
+class PhaseTimer:
+    """Reports what is going on and counts the seconds of each phase.
+
+    Args:
+        on_event: Called with every event.
+    """
 
     def __init__(self, on_event: Callable[[Event], None]) -> None:
         self._notify = on_event
@@ -23,10 +27,10 @@ class Watch:
     def begin(self, phase: str, what: str) -> None:
         """Say what a phase does, and start its clock."""
         logger.debug("%s: %s", phase, what)
-        self.tell(what)
+        self.report(what)
         self._began = time.perf_counter()
 
-    def tell(self, what: str) -> None:
+    def report(self, what: str) -> None:
         """Say what is going on."""
         self._notify(Proving(what))
 
@@ -46,5 +50,5 @@ class Watch:
         self.end(name)
 
     def seconds(self, started: float) -> dict[str, float]:
-        """Of each phase, and of everything since ``started``."""
+        """Seconds of each phase, and of everything since ``started`` (`time.perf_counter`)."""
         return {**self._seconds, "total": time.perf_counter() - started}

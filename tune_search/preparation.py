@@ -1,4 +1,4 @@
-"""From a configuration to work: open the chain, read and split the data, say how to make
+"""From a configuration to inputs: open the chain, read and split the data, say how to make
 engines.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune_search.factories import EngineMaker, ErrorMaker
-from tune_search.payload import SEARCH, DataSet, Work
+from tune_search.factories import EngineFactory, ErrorFactory
+from tune_search.payload import SEARCH, DataSet, StudyInputs
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig, read_chain_file
 from ztom.checkpoints.object_store import require_store
@@ -34,19 +34,19 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A configuration made ready.
+class RunInputs:
+    """What a search and its proof need, opened and read.
 
     Attributes:
-        work: For the search.
+        study: What the search works on.
         chain: The chain, opened.
         chain_config: The chain with absolute references, for other processes.
-        holdout: What the proof is made on; disjoint from the search set.
+        holdout: Stimuli that the proof is made on; disjoint from the search set.
         guardrail_holdouts: The same for each guardrail, by its name.
-        suites: What the gate asks; the search sees none of their items, guardrails' sets included.
+        suites: Suites of the gate; the search sees none of their items, guardrails' sets included.
     """
 
-    work: Work
+    study: StudyInputs
     chain: Chain
     chain_config: ChainConfig
     holdout: tuple[Stimulus, ...]
@@ -54,7 +54,7 @@ class Prepared:
     suites: tuple[FoundSuite, ...] = ()
 
 
-def prepare(config: SearchConfig, *, settings: Settings | None = None) -> Prepared:
+def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInputs:
     """Open and read everything that the configuration names.
 
     Args:
@@ -75,10 +75,10 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> Prepar
     for guardrail in config.guardrails:
         seen = guarded[guardrail.name][0]
         sets.append(_data_set(guardrail.name, seen, guardrail.error, guardrail.labels))
-    work = Work(
+    study = StudyInputs(
         space=make_space(config, chain.names),
         data=tuple(sets),
-        engine=EngineMaker(config.engine, chain_config, settings),
+        engine=EngineFactory(config.engine, chain_config, settings),
         generation=config.inference_config,
         batch_size=config.batch_size,
         gpus=0 if config.engine.name == "fake" else config.engine.tensor_parallel_size,
@@ -89,7 +89,7 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> Prepar
     suites = read_suites(config.suites, read=load_locked)
     for each in suites:
         _check_suite(each, sets)
-    return Prepared(work, chain, chain_config, holdout, holdouts, suites)
+    return RunInputs(study, chain, chain_config, holdout, holdouts, suites)
 
 
 def _check_suite(each: FoundSuite, sets: Sequence[DataSet]) -> None:
@@ -140,7 +140,7 @@ def make_space(config: SearchConfig, names: Sequence[str]) -> SearchSpace:
 def _data_set(
     name: str, stimuli: Sequence[Stimulus], error: Sequence[ErrorTerm], labels: Sequence[str]
 ) -> DataSet:
-    make = ErrorMaker(tuple(error), tuple(labels))
+    make = ErrorFactory(tuple(error), tuple(labels))
     return DataSet(name, tuple(stimuli), make, tuple(labels))
 
 

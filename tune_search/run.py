@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from tune_search.preparation import Prepared, prepare
+from tune_search.preparation import RunInputs, prepare
 from tune_search.study import run_search
 from ztom.io.files import write_whole
 from ztom.ledger import Ledger
@@ -24,30 +24,30 @@ def search_and_prove(
     *,
     resume: bool = False,
     on_event: Callable[[Event], None] | None = None,
-    prepared: Prepared | None = None,
+    inputs: RunInputs | None = None,
 ) -> SearchResult:
     """Search, prove it on the holdout, and write what it came to into folder and ledger.
 
     Args:
         config: What to search.
-        resume: Go on with the newest study of this name.
-        on_event: Told what happens.
-        prepared: Made from the configuration when None.
+        resume: Whether to go on with the newest study of this name.
+        on_event: Called with every event.
+        inputs: Made from the configuration when None.
 
     Raises:
         ZtomError: Whatever went wrong, with what to do about it.
     """
-    from cluster.local import ray_for_search
     from tune_search.prove import prove
+    from tune_search.session import ray_for_search
 
-    ready = prepared or prepare(config)
+    inputs = inputs or prepare(config)
     with ray_for_search(config.engine.replicas):
-        outcome = run_search(config, resume=resume, on_event=on_event, work=ready.work)
+        outcome = run_search(config, resume=resume, on_event=on_event, inputs=inputs.study)
         with Ledger.open(config.ledger_address) as ledger:
-            result = build_result(config, ready, outcome, ledger)
-            if ready.holdout and outcome.stop_reason != "interrupted":
+            result = build_result(config, inputs, outcome, ledger)
+            if inputs.holdout and outcome.stop_reason != "interrupted":
                 notify = on_event or (lambda event: None)
-                proof = prove(config, ready, outcome, ledger, on_event=notify)
+                proof = prove(config, inputs, outcome, ledger, on_event=notify)
                 result = result.model_copy(update={"proof": proof})
                 verdict = proof.verdict
                 content = verdict.model_dump(mode="json")
@@ -59,11 +59,11 @@ def search_and_prove(
 
 
 def build_result(
-    config: SearchConfig, prepared: Prepared, outcome: SearchOutcome, ledger: Ledger
+    config: SearchConfig, inputs: RunInputs, outcome: SearchOutcome, ledger: Ledger
 ) -> SearchResult:
     """The document of an outcome."""
     study = ledger.study(outcome.study_id)
-    space = prepared.work.space
+    space = inputs.study.space
     return SearchResult(
         name=config.name,
         factor_bounds=tuple(zip(space.lower, space.upper, strict=True)),

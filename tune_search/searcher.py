@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _FINISHED: str = Searcher.FINISHED
 
 
-class ProtocolSearcher(Searcher):
+class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     """Gives Tune the conductor's trials and the conductor Tune's answers.
 
     A trial whose process died is given out again, as a new trial of Tune's. Tune's own retry would
@@ -34,10 +34,10 @@ class ProtocolSearcher(Searcher):
     it is kept in `failure`, nothing more is suggested, and the study raises it.
 
     Args:
-        conductor: Decides.
-        slots: How many trials may run at once, each on an engine of its own.
-        retries: How often a trial whose process died is run again.
-        on_report: Given every trial's number and report, after the ledger has it.
+        conductor: Decides what is tried next, and writes down what came of it.
+        slots: Number of trials that run at once, each on an engine of its own.
+        retries: How many times a trial whose process died is run again.
+        on_report: Called with every trial's number and report, after the ledger has it.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class ProtocolSearcher(Searcher):
         """Nothing: the ledger has it."""
 
 
-class ReportCarrier(Callback):
+class ReportCarrier(Callback):  # type: ignore[misc]  # Ray is not typed
     """Takes the reports out of Tune's results before Tune writes them into its state."""
 
     def __init__(self, searcher: ProtocolSearcher) -> None:

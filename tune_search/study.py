@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tune_search.payload import SEARCH, TrialReport, Work
-from tune_search.studies import open_study
+from tune_search.payload import SEARCH, StudyInputs, TrialReport
+from tune_search.study_record import open_study
 from ztom.errors import LedgerError
 from ztom.io.files import write_whole
 from ztom.ledger import Ledger, StudyRecord, StudyStatus, TrialRecord, TrialStatus
@@ -31,25 +29,32 @@ from ztom.search.samplers.protocol import Sampler
 from ztom.search.signals import interruptible
 
 if TYPE_CHECKING:
-    from tune_search.engine_pool import EngineClient
-    from tune_search.searcher import ProtocolSearcher
+    from tune_search.engine_client import EngineClient
 
 logger = logging.getLogger(__name__)
 
 OnEvent = Callable[[Event], None]
+#: Seconds beyond the time limit, for starting the trials' processes and for the trial under way.
+_GRACE_S = 30.0
 
 
 @dataclass
 class _Clock:
-    """Seconds of this run, by what they went into."""
+    """Seconds of this run, by what they went into.
+
+    Attributes:
+        started: When the run began, on the monotonic clock.
+        fit_s: Seconds that Tune took for all trials.
+        start_s: Seconds until the engines were ready.
+    """
 
     started: float
     fit_s: float = 0.0
     start_s: float = 0.0
 
     @contextmanager
-    def fitting(self) -> Iterator[None]:
-        """Measures Tune's part."""
+    def fit(self) -> Iterator[None]:
+        """Measure Tune's part."""
         began = time.monotonic()
         try:
             yield
@@ -73,15 +78,15 @@ def run_search(
     *,
     resume: bool = False,
     on_event: OnEvent | None = None,
-    work: Work | None = None,
+    inputs: StudyInputs | None = None,
 ) -> SearchOutcome:
     """Run a study, or go on with one.
 
     Args:
         config: What to search.
-        resume: Go on with the newest study of this name; with none there, start one.
-        on_event: Told what happens, in the driver's thread.
-        work: Prepared from the configuration when None.
+        resume: Whether to go on with the newest study of this name; with none there, one starts.
+        on_event: Called with every event, in the driver's thread.
+        inputs: Space, data and engine; read from the configuration when None.
 
     Returns:
         The outcome, computed from the ledger; also of a study that had ended before.
@@ -90,42 +95,42 @@ def run_search(
         SearchError: Nothing could be evaluated, or the study to go on with was made from another
             configuration, chain or data.
         LedgerError: The ledger failed, or another process is running this study.
-        ZtomError: Whatever preparing the work or starting the engines raised.
+        ZtomError: Whatever preparing the inputs or starting the engines raised.
     """
     from tune_search.preparation import prepare
 
     notify = on_event or (lambda event: None)
     with Ledger.open(config.ledger_address) as ledger, ledger.lock(config.name):
-        prepared = work or prepare(config).work
-        study = open_study(config, prepared, ledger, resume=resume)
-        plan = make_plan(config, prepared)
+        inputs = inputs or prepare(config).study
+        study = open_study(config, inputs, ledger, resume=resume)
+        plan = make_plan(config, inputs)
         sampler = build_sampler(config.sampler, plan.space, seed=config.seed)
         try:
-            return _Run(config, prepared, ledger, study, plan, sampler, notify).run()
+            return StudyRun(config, inputs, ledger, study, plan, sampler, notify).run()
         finally:
             sampler.close()
 
 
-def make_plan(config: SearchConfig, work: Work) -> Plan:
+def make_plan(config: SearchConfig, inputs: StudyInputs) -> Plan:
     """The protocol's parameters."""
     evaluations = config.budget.evaluations
     return Plan(
-        space=work.space,
+        space=inputs.space,
         evaluations=evaluations,
-        startup=startup_count(config.sampler, work.space, evaluations),
+        startup=startup_count(config.sampler, inputs.space, evaluations),
         seed=config.seed,
         max_increases=tuple((g.name, g.max_increase) for g in config.guardrails),
         seconds=config.budget.seconds,
     )
 
 
-class _Run:
+class StudyRun:
     """One run of the driver over one study."""
 
     def __init__(
         self,
         config: SearchConfig,
-        work: Work,
+        inputs: StudyInputs,
         ledger: Ledger,
         study: StudyRecord,
         plan: Plan,
@@ -133,7 +138,7 @@ class _Run:
         notify: OnEvent,
     ) -> None:
         self._config = config
-        self._work = work
+        self._inputs = inputs
         self._ledger = ledger
         self._study = study
         self._plan = plan
@@ -178,10 +183,10 @@ class _Run:
         return outcome
 
     def _run_trials(self, conductor: Conductor) -> None:
-        # Before anything else that imports Ray.
-        from cluster.local import ray_for_search
         from tune_search.engine_pool import make_clients, stop_engines
+        from tune_search.experiment import run_trials
         from tune_search.searcher import ProtocolSearcher
+        from tune_search.session import ray_for_search
 
         replicas = 1 if self._sampler.sequential else self._config.engine.replicas
         searcher = ProtocolSearcher(
@@ -193,14 +198,21 @@ class _Run:
         # Ray's own handling of signals comes with its start, so ours has to come after it.
         with ray_for_search(replicas), interruptible(conductor):
             clients = make_clients(
-                self._work,
+                self._inputs,
                 replicas=replicas,
                 deadline_s=self._config.generation_deadline_s,
                 start_deadline_s=self._config.engine_start_deadline_s,
             )
             try:
                 self._await_engines(clients)
-                self._fit(searcher, clients)
+                with self._clock.fit():
+                    run_trials(
+                        searcher,
+                        clients,
+                        data=self._inputs.data,
+                        detailed=self._config.wants_outputs,
+                        limit_s=self._time_left(searcher.elapsed_s),
+                    )
             except KeyboardInterrupt:
                 logger.warning("the trial under way was abandoned; a resume runs it again")
             finally:
@@ -215,38 +227,6 @@ class _Run:
         self._clock.start_s = time.monotonic() - self._clock.started
         self._notify(EnginesReady(_describe(infos[0]), len(clients), self._clock.start_s))
 
-    def _fit(self, searcher: ProtocolSearcher, clients: tuple[EngineClient, ...]) -> None:
-        """Let Tune run trials until the searcher has no more, or the time is up."""
-        from ray import tune
-
-        from tune_search.searcher import ReportCarrier
-        from tune_search.trial import SearchTrial
-
-        trial = tune.with_parameters(
-            SearchTrial,
-            data=self._work.data,
-            engines=clients,
-            detailed=self._config.wants_outputs,
-        )
-        with _short_folder() as folder, self._clock.fitting():
-            tune.Tuner(
-                tune.with_resources(trial, {"cpu": _TRIAL_CPUS}),
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher,
-                    num_samples=-1,
-                    reuse_actors=True,
-                    time_budget_s=self._time_left(searcher.elapsed_s),
-                    trial_dirname_creator=_trial_folder,
-                ),
-                run_config=tune.RunConfig(
-                    name="s",
-                    storage_path=folder,
-                    verbose=0,
-                    callbacks=[ReportCarrier(searcher)],
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                ),
-            ).fit()
-
     def _time_left(self, elapsed_s: float) -> float | None:
         """Tune's own limit ends a trial that hangs; the protocol stops asking well before it."""
         if self._plan.seconds is None:
@@ -256,7 +236,7 @@ class _Run:
     def _store_outputs(self, number: int, report: TrialReport) -> None:
         if not report.outputs:
             return
-        stimuli = next(data.stimuli for data in self._work.data if data.name == SEARCH)
+        stimuli = next(data.stimuli for data in self._inputs.data if data.name == SEARCH)
         lines = [
             json.dumps({"id": stimulus.id, "output": output.text}, ensure_ascii=False)
             for stimulus, output in zip(stimuli, report.outputs, strict=True)
@@ -286,29 +266,9 @@ class _Run:
             logger.exception("the study's failure could not be written down")
 
 
-#: Beyond the time limit: for starting the trials' processes, and for the trial under way.
-_GRACE_S = 30.0
-#: Trials wait for engines most of the time, and must never wait for a core to be free of them.
-_TRIAL_CPUS = 0.001
-
-
 def _ended(trials: tuple[TrialRecord, ...]) -> frozenset[int]:
     return frozenset(t.number for t in trials if t.status is not TrialStatus.RUNNING)
 
 
 def _describe(info: Any) -> str:
     return f"{info.name} {info.version}, {info.dtype}, {info.device}"
-
-
-def _trial_folder(trial: Any) -> str:
-    return str(trial.trial_id)
-
-
-@contextmanager
-def _short_folder() -> Iterator[str]:
-    """Tune's state, which nobody reads, under a short path (sockets and long trial names)."""
-    folder = tempfile.mkdtemp(prefix="zt")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from tune_search.engine_pool import EngineClient
+from tune_search.engine_client import EngineClient
 from tune_search.payload import SEARCH, Answers, DataSet, TrialReport
 from ztom.errors import ScoringError, ZtomError
 from ztom.ledger import TrialOutcome
@@ -37,7 +37,7 @@ class Evaluator:
 
     Args:
         data: The search set first, then the guardrails.
-        detailed: Whether the report carries the outputs.
+        detailed: Whether reports carry the outputs.
     """
 
     def __init__(self, data: Sequence[DataSet], *, detailed: bool = False) -> None:
@@ -90,7 +90,7 @@ class Evaluator:
         }
 
 
-class SearchTrial(tune.Trainable):
+class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
     """Tune's side of a trial; its parameters are put in once by ``tune.with_parameters``."""
 
     def setup(

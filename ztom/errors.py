@@ -159,7 +159,26 @@ class AuditError(LedgerError):
 
 
 class ServerError(ZtomError, RuntimeError):
-    """A server refused a call, or could not be reached; says its status and its reason."""
+    """A server refused a call, or could not be reached.
+
+    Attributes:
+        status: HTTP status of the refusal; None where no answer came.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        fix: str | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(what, got=got, expected=expected, fix=fix)
+        self.status = status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (*super().__reduce__(), {"status": self.status})
 
 
 class SearchError(ZtomError, RuntimeError):

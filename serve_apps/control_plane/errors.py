@@ -137,5 +137,5 @@ def _issue(issue: Mapping[str, object]) -> dict[str, object]:
     where = issue.get("loc", ())
     return {
         "loc": [str(part) for part in where] if isinstance(where, tuple | list) else [],
-        "msg": str(issue.get("msg", "")),
+        "msg": str(issue.get("msg", "")).removeprefix("Value error, "),
     }

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from cluster.jobs import Job, JobState, RayJobs
 from ztom.errors import EngineError, ZtomError
 
 T = TypeVar("T")
@@ -21,24 +20,14 @@ T = TypeVar("T")
 _TASKS_AT_ONCE, _TASKS_WAITING = 4, 64
 
 
-class JobState(StrEnum):
-    """Where a job stands, as far as the server needs to know."""
-
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    STOPPED = "stopped"
-    UNKNOWN = "unknown"
-
-
 @dataclass(frozen=True, slots=True)
 class SearchJob:
     """A search to be run by `python -m tune_search`.
 
     Attributes:
-        id: Of the job, never used twice.
-        config: The search's file.
-        environment: Further variables.
+        id: The job's id, which is never used twice.
+        config: Path of the search's YAML file.
+        environment: Variables on top of what a process of the cluster has.
     """
 
     id: str
@@ -78,8 +67,7 @@ class RayRunner:
     """
 
     def __init__(self, dashboard: str) -> None:
-        self._dashboard = dashboard
-        self._client: Any = None
+        self._jobs = RayJobs(dashboard)
         self._at_once = asyncio.Semaphore(_TASKS_AT_ONCE)
         self._waiting = 0
 
@@ -117,56 +105,13 @@ class RayRunner:
 
     def submit(self, job: SearchJob) -> None:
         """See `Runner.submit`."""
-        try:
-            self._jobs().submit_job(
-                entrypoint=shlex.join(
-                    [sys.executable, "-m", "tune_search", str(job.config), "--resume"]
-                ),
-                submission_id=job.id,
-                runtime_env={"env_vars": dict(job.environment)},
-                metadata={"ztom": "search"},
-            )
-        except (RuntimeError, OSError) as error:  # a cluster that starts says 500 for a while
-            raise EngineError("Ray took no job", got=str(error)[-500:]) from error
+        command = [sys.executable, "-m", "tune_search", str(job.config), "--resume"]
+        self._jobs.submit(Job(job.id, command, job.environment, {"ztom": "search"}))
 
     def state(self, job_id: str) -> tuple[JobState, str]:
         """See `Runner.state`."""
-        from ray.job_submission import JobStatus
-
-        try:
-            info = self._jobs().get_job_info(job_id)
-        except RuntimeError as error:
-            if "404" in str(error) or "does not exist" in str(error):
-                return JobState.UNKNOWN, ""
-            raise EngineError("Ray does not say how a job is", got=type(error).__name__) from error
-        except OSError as error:  # requests' errors are
-            raise EngineError(
-                "Ray's dashboard does not answer", got=type(error).__name__
-            ) from error
-        states = {
-            JobStatus.SUCCEEDED: JobState.SUCCEEDED,
-            JobStatus.FAILED: JobState.FAILED,
-            JobStatus.STOPPED: JobState.STOPPED,
-        }
-        return states.get(info.status, JobState.RUNNING), info.message or ""
+        return self._jobs.state(job_id)
 
     def stop(self, job_id: str) -> None:
         """See `Runner.stop`."""
-        if self.state(job_id)[0] is not JobState.RUNNING:
-            return
-        try:
-            self._jobs().stop_job(job_id)
-        except (RuntimeError, OSError) as error:
-            raise EngineError("Ray does not stop a job", got=type(error).__name__) from error
-
-    def _jobs(self) -> Any:
-        if self._client is None:
-            from ray.job_submission import JobSubmissionClient
-
-            try:
-                self._client = JobSubmissionClient(self._dashboard)
-            except (ConnectionError, RuntimeError) as error:
-                raise EngineError(
-                    "Ray takes no jobs", got=type(error).__name__, fix="Is its dashboard running?"
-                ) from error
-        return self._client
+        self._jobs.stop(job_id)

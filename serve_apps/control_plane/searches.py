@@ -19,9 +19,10 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from cluster.jobs import JobState
 from serve_apps.control_plane.chains import chain_of, spec
 from serve_apps.control_plane.data import DataCopy, copy_data, copy_suite
-from serve_apps.control_plane.runner import JobState, SearchJob
+from serve_apps.control_plane.runner import SearchJob
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import disk
 from serve_apps.control_plane.wire import SearchFields

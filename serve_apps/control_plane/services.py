@@ -11,6 +11,7 @@ from serve_apps.control_plane.limits import LoginLimit
 from serve_apps.control_plane.runner import Runner
 from serve_apps.control_plane.store import Store
 from serve_apps.control_plane.tokens import Tokens, load_keys
+from serve_apps.endpoints.admission import AdmissionRules
 from serve_apps.gateway.backends import Backends
 from serve_apps.gateway.gateway import Gateway
 from serve_apps.gateway.response_ids import ResponseIds
@@ -76,6 +77,11 @@ class Services:
             ),
             callers=RecentCallers(),
         )
+
+    @property
+    def rules(self) -> AdmissionRules:
+        """What the operator has set for deployments."""
+        return AdmissionRules(self.config.gate_required, self.pointers, self.managed)
 
     def close(self) -> None:
         """Give back what was opened."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from ztom.errors import StorageError
+from ztom.io.files import sync_path
 
 _GZIP = b"\x1f\x8b"
 #: A file that was placed this long ago and is not on record was never committed.
@@ -193,7 +194,7 @@ class Store:
         with disk():
             if not target.exists():
                 staged.path.rename(target)
-                _sync_folder(target.parent)
+                sync_path(target.parent)
 
     def remove(self, address: str) -> None:
         """Remove one of the server's files, or folders; others are left alone."""
@@ -260,14 +261,6 @@ def _nobody_writes(path: Path) -> bool:
             return True
     except OSError:
         return False
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ztom.errors import ChainError
 from ztom.settings import Settings
+
+if TYPE_CHECKING:
+    from ztom.blending.chain import Chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,11 @@ class ChainSpec:
     @property
     def settings(self) -> Settings:
         """The installation's limits, and these roots."""
-        places = {} if self.cache is None else {"cache_dir": Path(self.cache)}
-        return Settings(allowed_roots=self.roots, denied_roots=self.denied, **places)
+        if self.cache is None:
+            return Settings(allowed_roots=self.roots, denied_roots=self.denied)
+        return Settings(
+            allowed_roots=self.roots, denied_roots=self.denied, cache_dir=Path(self.cache)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +169,7 @@ def answer(
     from ztom.engines.build import build_engine, build_single
     from ztom.engines.config import EngineConfig
     from ztom.engines.protocol import GenerationConfig
+    from ztom.stimuli.batches import batches
     from ztom.stimuli.files import read_prompts
 
     prompts = read_prompts(Path(stimuli))
@@ -178,14 +186,15 @@ def answer(
             if factors:
                 running.blend(factors)
             size = batch_size or len(prompts)
-            batches = [prompts[at : at + size] for at in range(0, len(prompts), size)]
-            texts.append([c.text for batch in batches for c in running.generate(batch, how)])
+            texts.append(
+                [c.text for batch in batches(prompts, size) for c in running.generate(batch, how)]
+            )
         return texts
     finally:
         running.close()
 
 
-def _open(chain: ChainSpec):
+def _open(chain: ChainSpec) -> Chain:
     from ztom.blending.chain import load_chain
     from ztom.blending.chain_file import ChainConfig, Member
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from cluster.serve import last_error, missing_place, reason_of, start_application
 from serve_apps.endpoints.specs import PREFIXES, AppSpec
-from serve_apps.launching import missing_place, reason, reason_of, start_application
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.calls import Answer, Call, ReplicaState
 from ztom.errors import EngineError, EngineTimeoutError, ZtomError
@@ -141,14 +141,12 @@ class ServeApps:
 
     def start(self, spec: AppSpec) -> None:
         """See `Apps.start`."""
-        from ray import serve
-
         from serve_apps.variants.app import build_called, build_shared
 
         self._seen_until = -math.inf
         args = spec.args
         app = build_called(args) if isinstance(args, VariantArgs) else build_shared(args)
-        start_application(serve.RunTarget(app, name=spec.name, route_prefix=None))
+        start_application(app, name=spec.name, route_prefix=None)
 
     def delete(self, name: str) -> None:
         """See `Apps.delete`."""
@@ -218,4 +216,4 @@ def _ours(error: Exception, what: str) -> ZtomError:
     cause = getattr(error, "cause", error)
     if isinstance(cause, ZtomError):
         return cause
-    return EngineError(what, got=f"{type(cause).__name__}: {reason(str(cause))}")
+    return EngineError(what, got=f"{type(cause).__name__}: {last_error(str(cause))}")

@@ -14,10 +14,9 @@ import time
 from ray.util.metrics import Gauge
 
 from serve_apps.controller.apps import Apps
-from serve_apps.endpoints.specs import parse_options
 from ztom.ledger.deployments import DeploymentState
 from ztom.ledger.endpoints import Endpoints
-from ztom.rollout.routing import Placement, RoutingTable, read_table, variant_id
+from ztom.rollout.routing import Placement, RoutingTable, variant_id
 
 _HOUR_S = 3600.0
 
@@ -57,7 +56,7 @@ class ReplicaMetrics:
 
     def look(self) -> None:
         """Ask every application how it is."""
-        table = read_table(self._endpoints.routing()[1])
+        table = self._endpoints.table()
         ready = {variant_id(where.name, d) for d, where in table.placements.items()}
         for variant in self._ready_before | ready:
             self._ready.set(float(variant in ready), {"variant": variant})
@@ -75,7 +74,7 @@ class ReplicaMetrics:
             where = table.placements.get(record.digest)
             if where is None or record.state is not DeploymentState.READY:
                 continue
-            price = parse_options(record.options).price_per_hour
+            price = record.options.price_per_hour
             if price is not None:
                 prices[where.app] = max(price, prices.get(where.app, 0.0))
         return prices

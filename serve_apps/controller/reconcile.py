@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from threading import Lock
 
 from serve_apps.controller.apps import Apps, AppState, AppStatus
-from serve_apps.endpoints.specs import AppSpec, app_spec, parse_options, placement
-from serve_apps.endpoints.traffic import apply_intent, change_table, require_gate_of
+from serve_apps.endpoints.specs import AppSpec, app_spec, placement
+from serve_apps.endpoints.traffic import apply_intent, require_gate_of
 from ztom.errors import (
     AlreadyOnRecordError,
     ConfigError,
@@ -26,7 +26,7 @@ from ztom.errors import (
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState
 from ztom.ledger.endpoints import Endpoints
 from ztom.ledger.verdicts import Verdicts
-from ztom.rollout.routing import Placement, RoutingTable, read_table
+from ztom.rollout.routing import Placement, RoutingTable
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,14 @@ def plan_steps(
 def _kept(records: Sequence[DeploymentRecord], table: RoutingTable) -> list[DeploymentRecord]:
     """Deployments that serve as they were while they are deployed anew, or when that failed."""
     return [
-        replace(record, state=DeploymentState.READY, intent=None, **record.kept)
+        replace(
+            record,
+            state=DeploymentState.READY,
+            intent=None,
+            name=record.kept.name,
+            address=record.kept.address,
+            options=record.kept.options,
+        )
         for record in records
         if record.kept is not None and record.digest in table.used
     ]
@@ -153,17 +160,17 @@ def _kept(records: Sequence[DeploymentRecord], table: RoutingTable) -> list[Depl
 def _is_unused(
     record: DeploymentRecord, table: RoutingTable, records: Sequence[DeploymentRecord]
 ) -> bool:
-    hosts = {parse_options(other.options).swap_into for other in records}
+    hosts = {other.options.swap_into for other in records}
     return record.intent is None and record.digest not in table.used and record.digest not in hosts
 
 
 def _spec(record: DeploymentRecord, records: Sequence[DeploymentRecord]) -> AppSpec:
-    host = parse_options(record.options).swap_into
+    host = record.options.swap_into
     if host is None:
         return app_spec(record)
     for other in records:
         # one step only: whoever is swapped in names the application's own variant
-        if other.digest == host and parse_options(other.options).swap_into is None:
+        if other.digest == host and other.options.swap_into is None:
             return app_spec(other)
     raise ConfigError("the variant that this one is swapped into does not run", got=host[:12])
 
@@ -215,7 +222,7 @@ class Reconciler:
             LedgerError: The ledger cannot be read or written.
         """
         records = self._endpoints.deployments.all()
-        table = read_table(self._endpoints.routing()[1])
+        table = self._endpoints.table()
         running = self._apps.status()
         steps = plan_steps(records, table, running)
         removals = {step.app for step in steps if isinstance(step, Remove)}
@@ -239,7 +246,7 @@ class Reconciler:
         Raises:
             LedgerError: The ledger cannot be read.
         """
-        places = read_table(self._endpoints.routing()[1]).placements.values()
+        places = self._endpoints.table().placements.values()
         for app in sorted({where.app for where in places if where.current is not None}):
             swapping = self._swapping(app)
             # while a deployment is swapped in, the table does not say so yet
@@ -250,7 +257,7 @@ class Reconciler:
                     swapping.release()
 
     def _keep(self, app: str) -> None:
-        table = read_table(self._endpoints.routing()[1])
+        table = self._endpoints.table()
         digest = _current(table, app)
         if digest is None:
             return
@@ -301,7 +308,7 @@ class Reconciler:
 
     def _check(self, record: DeploymentRecord, spec: AppSpec) -> None:
         who = (record.digest, record.address, record.name)
-        if parse_options(record.options).swap_into is not None:
+        if record.options.swap_into is not None:
             with self._swapping(spec.name):
                 self._swap_in(record, spec)
                 self._admit(record, spec)
@@ -320,12 +327,13 @@ class Reconciler:
         """Say what it waits for; what is kept for a rollback of the same endpoint makes room."""
         if record.reason != reason and self._endpoints.deployments.note(record.digest, reason):
             logger.warning("the deployment of %s waits: %s", record.digest[:12], reason)
-        alias = (record.intent or {}).get("alias")
-        route = read_table(self._endpoints.routing()[1]).routes.get(alias or "")
-        if alias is None or route is None or route.previous in (None, record.digest):
+        if record.intent is None:
             return
-        change_table(
-            self._endpoints,
+        alias = record.intent.alias
+        route = self._endpoints.table().routes.get(alias)
+        if route is None or route.previous in (None, record.digest):
+            return
+        self._endpoints.change_routing(
             lambda table: _without_previous(table, alias),
             actor=ACTOR,
             action="route.make_room",
@@ -342,8 +350,7 @@ class Reconciler:
         """Put a deployment into the table, with the traffic that it was deployed for."""
         where = placement(record, spec)
         require_gate_of(self._endpoints, self._verdicts, record)
-        change_table(
-            self._endpoints,
+        self._endpoints.change_routing(
             lambda table: _placed(table, record, where),
             actor=ACTOR,
             action="route.deploy",
@@ -364,19 +371,18 @@ class Reconciler:
 
     def _retire(self, record: DeploymentRecord) -> None:
         digest = record.digest
-        where = read_table(self._endpoints.routing()[1]).placements.get(digest)
+        where = self._endpoints.table().placements.get(digest)
 
         def without(table: RoutingTable) -> RoutingTable:
             return table if digest in table.used else table.with_placement(digest, None)
 
-        change_table(
-            self._endpoints,
+        self._endpoints.change_routing(
             without,
             actor=ACTOR,
             action="route.retire",
             subject=f"variant:{digest}",
         )
-        table = read_table(self._endpoints.routing()[1])
+        table = self._endpoints.table()
         if digest not in table.placements:
             self._endpoints.deployments.retire(digest, actor=ACTOR)
             if record.base is not None and where is not None:
@@ -424,8 +430,7 @@ class Reconciler:
 
     def _unplace(self, digest: str, *, action: str) -> None:
         """Take a deployment out of the table, unless a route names it."""
-        change_table(
-            self._endpoints,
+        self._endpoints.change_routing(
             lambda table: table if digest in table.used else table.with_placement(digest, None),
             actor=ACTOR,
             action=action,
@@ -442,8 +447,7 @@ def _without_previous(table: RoutingTable, alias: str) -> RoutingTable:
 
 def _placed(table: RoutingTable, record: DeploymentRecord, where: Placement) -> RoutingTable:
     """The table with the variant in its place; who answers there changes with the traffic."""
-    options = parse_options(record.options)
-    if options.live_swap or options.swap_into is not None:
+    if record.options.live_swap or record.options.swap_into is not None:
         where = where.model_copy(update={"current": _current(table, where.app) or record.digest})
     return table.with_placement(record.digest, where)
 

@@ -11,15 +11,13 @@ from __future__ import annotations
 import logging
 from functools import reduce
 
-from serve_apps.endpoints.traffic import Intent, change_table
 from ztom.errors import NotOnRecordError
 from ztom.ledger.deployments import DeploymentState
 from ztom.ledger.endpoints import Endpoints
-from ztom.ledger.rollouts import FeedbackSum, RolloutRecord, RolloutStatus
+from ztom.ledger.rollouts import FeedbackSum, RolloutRecord
 from ztom.rollout.observations import ArmCounts, StepObservations
-from ztom.rollout.plan import ReleasePlan
 from ztom.rollout.release import decide, wanted_traffic
-from ztom.rollout.routing import Role, Route, RoutingTable, promoted, read_table, rolled_back
+from ztom.rollout.routing import Role, Route, RoutingTable, promoted, rolled_back
 from ztom.rollout.state import (
     Action,
     Command,
@@ -54,11 +52,9 @@ def move_releases(endpoints: Endpoints, *, seconds: float) -> None:
 
 
 def _move(endpoints: Endpoints, record: RolloutRecord, seconds: float) -> None:
-    state = ReleaseState.model_validate(record.state)
     if _is_about_to_begin(endpoints, record):
         return
-    context = _context(endpoints, record, state, seconds)
-    decision = decide(context, state)
+    decision = decide(_context(endpoints, record, seconds), record.state)
     if decision.state.settled and decision.state.status != ReleaseStatus.PROMOTED:
         _let_go(endpoints, record)
     _save(endpoints, record, decision.state, decision.actions)
@@ -71,28 +67,21 @@ def _save(
     endpoints: Endpoints, record: RolloutRecord, state: ReleaseState, actions: tuple[Action, ...]
 ) -> None:
     """Until its traffic is as it left it, a release stays open."""
-    content = state.model_dump(mode="json")
     records = tuple((str(a.action), a.note) for a in actions if isinstance(a, Record))
-    status = RolloutStatus(state.status) if state.settled else record.status
-    if not state.finished:
-        status = RolloutStatus(state.status)
-    if content == record.state and not records and record.command is None and status.is_open:
+    status = state.status if state.settled or not state.finished else record.status
+    if state == record.state and not records and record.command is None and status.is_open:
         return
     endpoints.rollouts.save(
-        record.id, state=content, status=status, done=record.command, records=records
+        record.id, state=state, status=status, done=record.command, records=records
     )
 
 
-def _context(
-    endpoints: Endpoints, record: RolloutRecord, state: ReleaseState, seconds: float
-) -> ReleaseContext:
-    plan = ReleasePlan.model_validate(record.plan)
-    table = read_table(endpoints.routing()[1])
-    route = table.routes.get(record.alias)
+def _context(endpoints: Endpoints, record: RolloutRecord, seconds: float) -> ReleaseContext:
+    plan, state, command = record.plan, record.state, record.command
+    route = endpoints.table().routes.get(record.alias)
     is_ours = route is not None and route.release == record.id
-    told = Command(record.command) if record.command in set(Command) else None
-    if not is_ours and told is None and not state.finished:
-        told = Command.ABORT  # somebody changed the route by hand
+    if not is_ours and command is None and not state.finished:
+        command = Command.ABORT  # somebody changed the route by hand
     state_now, note = _deployment(endpoints, record.candidate)
     return ReleaseContext(
         plan=plan,
@@ -104,7 +93,7 @@ def _context(
         traffic=wanted_traffic(plan, state)
         if state.finished and not is_ours
         else _traffic(route, record.candidate, is_ours=is_ours),
-        command=told,
+        command=command,
     )
 
 
@@ -116,8 +105,7 @@ def _is_about_to_begin(endpoints: Endpoints, record: RolloutRecord) -> bool:
         return False
     if deployment.intent is None or deployment.state is DeploymentState.FAILED:
         return False
-    intent = Intent.model_validate(deployment.intent)
-    return intent.alias == record.alias and intent.plan is not None
+    return deployment.intent.alias == record.alias and deployment.intent.plan is not None
 
 
 def _traffic(route: Route | None, candidate: str, *, is_ours: bool) -> Traffic:
@@ -145,9 +133,7 @@ def _deployment(endpoints: Endpoints, digest: str) -> tuple[Deployment, str]:
 
 def _observations(endpoints: Endpoints, record: RolloutRecord, step: int) -> StepObservations:
     rows = endpoints.rollouts.observations(record.id, step)
-    total = reduce(
-        StepObservations.__add__, map(StepObservations.model_validate, rows), StepObservations()
-    )
+    total = reduce(StepObservations.__add__, rows, StepObservations())
     feedback = endpoints.rollouts.feedback(record.id, step)
     judged = StepObservations(
         candidate=_judged(feedback.get(Role.CANARY)), stable=_judged(feedback.get(Role.STABLE))
@@ -170,8 +156,7 @@ def _carry_out(
             return table
         return table.with_route(record.alias, _changed(route, record, state, action))
 
-    change_table(
-        endpoints,
+    endpoints.change_routing(
         change,
         actor=ACTOR,
         action=f"route.{action.kind}",

@@ -8,13 +8,98 @@ plan asks for stays.
 
 from __future__ import annotations
 
-from ztom.errors import GateRefusedError
-from ztom.evaluation.gate.verdict import Outcome
-from ztom.ledger.verdicts import VerdictRecord, Verdicts
+from typing import NamedTuple
+
+from serve_apps.endpoints.variants import StoredVariant
+from ztom.errors import ConfigError, GateRefusedError
+from ztom.evaluation.gate.verdict import Outcome, Verdict
+from ztom.ledger.verdicts import NewVerdict, VerdictRecord, Verdicts
 from ztom.rollout.plan import ReleaseGate
 from ztom.rollout.routing import SHORT
 
 IMPROVED = "improved"
+
+
+def record_verdict(
+    verdicts: Verdicts,
+    verdict: Verdict,
+    *,
+    project_id: str | None,
+    actor: str,
+    candidate: str | None = None,
+) -> VerdictRecord:
+    """Put a verdict of the gate on record.
+
+    Args:
+        verdicts: On record.
+        verdict: The document.
+        project_id: Whose it is; the actor may write there.
+        actor: For the audit chain.
+        candidate: Digest of the variant that it has to be of, where that is known.
+
+    Raises:
+        ConfigError: It is of another variant.
+    """
+    judged, champion = verdict.candidate.digest, verdict.champion
+    if candidate not in (None, judged):
+        raise ConfigError("the verdict is of another variant", got=judged, expected=candidate)
+    new = NewVerdict(
+        document=verdict.to_bytes(),
+        candidate=judged,
+        champion=None if champion is None else champion.digest,
+        outcome=verdict.outcome.value,
+        project_id=project_id,
+    )
+    return verdicts.record(new, actor=actor)
+
+
+class Clearance(NamedTuple):
+    """What was found of a variant that may have traffic.
+
+    Attributes:
+        verdict: The gate's latest on record; None when there is none.
+        refused: Why it took somebody's insistence; None when it took none.
+    """
+
+    verdict: VerdictRecord | None
+    refused: str | None
+
+
+def clear(
+    variant: StoredVariant,
+    verdicts: Verdicts,
+    *,
+    project_id: str | None,
+    gate: ReleaseGate,
+    stable: str | None,
+    gate_required: bool,
+    insist: bool,
+) -> Clearance:
+    """Let a variant pass, or not.
+
+    Args:
+        variant: With what its own papers say.
+        verdicts: On record.
+        project_id: The project that it is deployed for.
+        gate: What its release's plan asks for.
+        stable: Digest of the variant that is stable now; None where there is none yet.
+        gate_required: The server takes no recipe's word for it.
+        insist: Somebody wants it although neither the gate nor a search lets it pass.
+
+    Raises:
+        GateRefusedError: It is not green, and nobody insists or the release's plan asks for it.
+    """
+    verdict = deciding = verdicts.latest(variant.digest, project_id=project_id)
+    if gate is ReleaseGate.CHAMPION and stable is not None:
+        deciding = verdicts.latest(variant.digest, project_id=project_id, champion=stable)
+    refused = refusal(
+        verdict, proof=variant.verdict, gate=variant.gate, gate_required=gate_required
+    )
+    if refused is not None and not insist:
+        fix = "Have `ztom gate` decide; or deploy it with insist, which is recorded, all the same."
+        raise GateRefusedError(refused, fix=fix)
+    _require_pass(gate, deciding, candidate=variant.digest, stable=stable)
+    return Clearance(verdict, refused)
 
 
 def refusal(
@@ -64,11 +149,31 @@ def require_gate(
     Raises:
         GateRefusedError: It is not.
     """
+    if gate is not ReleaseGate.NONE:
+        champion = stable if gate is ReleaseGate.CHAMPION else None
+        verdict = verdicts.latest(candidate, project_id=project_id, champion=champion)
+        _require_pass(gate, verdict, candidate=candidate, stable=stable)
+
+
+def _require_pass(
+    gate: ReleaseGate, verdict: VerdictRecord | None, *, candidate: str, stable: str | None
+) -> None:
+    """Let a release begin whose plan's gate this verdict passes.
+
+    Args:
+        gate: Of the plan.
+        verdict: The latest of the candidate; for ``champion``, of those that compare it with the
+            stable variant.
+        candidate: Its digest.
+        stable: Digest of the variant that is stable now; None where there is none yet.
+
+    Raises:
+        GateRefusedError: It does not.
+    """
     if gate is ReleaseGate.NONE or stable == candidate:
         return
-    champion = stable if gate is ReleaseGate.CHAMPION else None
-    verdict = verdicts.latest(candidate, project_id=project_id, champion=champion)
     if verdict is None or verdict.outcome != Outcome.PASS:
+        champion = stable if gate is ReleaseGate.CHAMPION else None
         against = f" compared with {champion[:SHORT]}, which is stable" if champion else ""
         raise GateRefusedError(
             f"the release's plan asks for a pass of the gate{against}",

@@ -19,15 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from serve_apps.endpoints.specs import parse_options
-from serve_apps.endpoints.traffic import Intent
 from ztom.evaluation.gate.verdict import Verdict
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState
 from ztom.ledger.rollouts import RolloutRecord
+from ztom.rollout.intent import Intent
+from ztom.rollout.options import DeployOptions
+from ztom.rollout.plan import ReleasePlan, parse_plan
 from ztom.rollout.routing import ALIAS_PATTERN, SHORT, Match, Percent, Route, RoutingTable
 
 
@@ -40,7 +41,7 @@ class WantedVariant(_Wanted):
 
     path: str = Field(max_length=2048)
     name: str | None = Field(default=None, pattern=ALIAS_PATTERN)
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: DeployOptions = DeployOptions()
     verdict: Verdict | None = None
     insist: bool = False
 
@@ -70,11 +71,22 @@ class WantedRule(WantedVariant):
         return Match(header=self.header, value=self.value, key=self.key)
 
 
+def _plan_of(value: object) -> object:
+    return parse_plan(value) if isinstance(value, Mapping) else value
+
+
+#: How another stable variant gets in; a plan may be written in short.
+StableRollout = Annotated[
+    Literal["release", "now"] | ReleasePlan,
+    BeforeValidator(_plan_of, json_schema_input_type=Literal["release", "now"] | dict[str, Any]),
+]
+
+
 class WantedEndpoint(_Wanted):
     """An endpoint as it should be."""
 
     stable: WantedVariant
-    rollout: Literal["release", "now"] | dict[str, Any] = "release"
+    rollout: StableRollout = "release"
     candidate: WantedCandidate | None = None
     rules: tuple[WantedRule, ...] = ()
     project: str | None = None
@@ -153,9 +165,8 @@ class _There:
         for digest, record in self.records.items():
             if record.intent is None or record.state is DeploymentState.FAILED:
                 continue
-            intent = Intent.model_validate(record.intent)
-            if (intent.alias, intent.kind) == (alias, kind):
-                found[digest] = intent
+            if (record.intent.alias, record.intent.kind) == (alias, kind):
+                found[digest] = record.intent
         return found
 
     def candidate_of_release(self, alias: str) -> str | None:
@@ -168,7 +179,7 @@ class _There:
         return (
             record is not None
             and record.state is not DeploymentState.FAILED
-            and _plain(record.options) == _plain(wanted.options)
+            and _placeless(record.options) == _placeless(wanted.options)
         )
 
 
@@ -195,7 +206,7 @@ def _stable(
         return []
     now = is_there or wanted.rollout == "now"
     fields = _fields(wanted.stable) | ({"now": True} if now else {})
-    if isinstance(wanted.rollout, dict) and not now:
+    if isinstance(wanted.rollout, ReleasePlan) and not now:
         fields["plan"] = wanted.rollout
     how = "other options" if is_there else "at once" if now or route is None else "by a release"
     text = f"+ {alias}: stable {digest[:SHORT]} ({wanted.stable.path}), {how}"
@@ -263,8 +274,8 @@ def _rules(
 
 
 def _fields(variant: WantedVariant) -> dict[str, Any]:
-    fields = variant.model_dump(include={"path", "name", "options", "insist"}, exclude_none=True)
-    return fields if variant.verdict is None else fields | {"verdict": variant.verdict}
+    names = ("path", "name", "options", "verdict", "insist")
+    return {name: getattr(variant, name) for name in names}
 
 
 def _shares(intent: Intent) -> tuple[float, float]:
@@ -276,7 +287,6 @@ def _said(match: Match) -> str:
     return f"{header} {f'key {match.key}' if match.key else ''}".strip()
 
 
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options without those that are as usual; where a variant is swapped in is not an option."""
-    dumped = parse_options(options).model_dump(mode="json", exclude_defaults=True)
-    return {key: value for key, value in dumped.items() if key != "swap_into"}
+def _placeless(options: DeployOptions) -> DeployOptions:
+    """Options, whatever running application a variant is swapped into."""
+    return options.model_copy(update={"swap_into": None})

@@ -7,98 +7,24 @@ takes the id away, and the release ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Self
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from collections.abc import Iterable
 
 from serve_apps.endpoints.clearance import require_gate
 from ztom.errors import AlreadyOnRecordError, ConfigError, GateRefusedError, NotOnRecordError
 from ztom.ledger.deployments import DeploymentRecord
-from ztom.ledger.endpoints import Endpoints
+from ztom.ledger.endpoints import Endpoints, TableChange
 from ztom.ledger.rollouts import RolloutRecord
 from ztom.ledger.verdicts import Verdicts
-from ztom.rollout.plan import ReleaseGate, ReleasePlan
+from ztom.rollout.intent import Intent
+from ztom.rollout.plan import ReleaseGate
 from ztom.rollout.routing import (
-    ALIAS_PATTERN,
     Match,
-    Percent,
     Route,
     RoutingTable,
     Rule,
     promoted,
-    read_table,
     rolled_back,
 )
-from ztom.rollout.state import ReleaseState
-
-
-class Intent(BaseModel):
-    """The traffic that a deployment is to get once it is ready.
-
-    Exactly one of the following, after the alias. A new alias is given to it at once where it wants
-    all of the traffic, or a release; a candidate, or a rule, waits until there is something stable.
-
-    Attributes:
-        alias: Under which clients ask for it.
-        now: All of it, at once.
-        canary: A share, in percent, until somebody says otherwise.
-        shadow: Copies of a share, in percent, until somebody says otherwise.
-        rule: Requests of some callers.
-        plan: What a release moves, step by step.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    alias: str = Field(pattern=ALIAS_PATTERN)
-    now: bool = False
-    canary: Percent | None = None
-    shadow: Percent | None = None
-    rule: Match | None = None
-    plan: ReleasePlan | None = None
-
-    @model_validator(mode="after")
-    def _one_wish(self) -> Self:
-        by_hand = self.canary is not None or self.shadow is not None
-        wishes = [self.now, by_hand, self.rule is not None, self.plan is not None]
-        if sum(wishes) != 1:
-            raise ValueError("say one of: now, canary and/or shadow, rule, plan")
-        return self
-
-    @property
-    def kind(self) -> Literal["main", "candidate", "rule"]:
-        """Which part of the traffic it is about."""
-        if self.rule is not None:
-            return "rule"
-        return "main" if self.now or self.plan is not None else "candidate"
-
-    @property
-    def gate(self) -> ReleaseGate:
-        """What has to be on record before its release begins."""
-        return ReleaseGate.NONE if self.plan is None else self.plan.gate
-
-
-TableChange = Callable[[RoutingTable], RoutingTable]
-
-
-def change_table(
-    endpoints: Endpoints,
-    change: TableChange,
-    *,
-    actor: str,
-    action: str,
-    subject: str,
-    note: str = "",
-    expected: int | None = None,
-) -> int:
-    """Change the table in the ledger; see `Endpoints.change_routing`."""
-
-    def changed(content: Mapping[str, Any]) -> Mapping[str, Any]:
-        return change(read_table(content)).model_dump(mode="json")
-
-    return endpoints.change_routing(
-        changed, actor=actor, action=action, subject=subject, note=note, expected=expected
-    )
 
 
 def route_of(table: RoutingTable, alias: str) -> Route:
@@ -143,8 +69,7 @@ def apply_intent(
     if not is_wanted():
         return False
     stable = require_gate_of(endpoints, verdicts, record)
-    intent = Intent.model_validate(record.intent)
-    table = read_table(endpoints.routing()[1])
+    intent, table = record.intent, endpoints.table()
     if intent.kind != "main" and intent.alias not in table.routes:
         return False
     rollout = None
@@ -164,8 +89,7 @@ def apply_intent(
             raise GateRefusedError("another variant became stable while the release began")
         return with_intent(now, record.digest, intent, release=rollout)
 
-    change_table(
-        endpoints,
+    endpoints.change_routing(
         change,
         actor=actor,
         action="route.intent",
@@ -188,8 +112,8 @@ def require_gate_of(
     """
     if record.intent is None:
         return None
-    intent = Intent.model_validate(record.intent)
-    stable = stable_of(read_table(endpoints.routing()[1]), intent.alias)
+    intent = record.intent
+    stable = stable_of(endpoints.table(), intent.alias)
     require_gate(
         verdicts,
         intent.gate,
@@ -313,7 +237,7 @@ def remove(endpoints: Endpoints, alias: str, *, actor: str) -> int:
     reason = "the endpoint was removed"
     cancelled = endpoints.deployments.cancel(actor=actor, reason=reason, alias=alias)
     if not cancelled:
-        route_of(read_table(endpoints.routing()[1]), alias)
+        route_of(endpoints.table(), alias)
     return _by_person(endpoints, alias, change, actor=actor, action="route.remove")
 
 
@@ -352,8 +276,7 @@ def _by_person(
     note: str = "",
     expected: int | None = None,
 ) -> int:
-    return change_table(
-        endpoints,
+    return endpoints.change_routing(
         change,
         actor=actor,
         action=action,
@@ -376,8 +299,7 @@ def _begun(
         intent.alias,
         candidate=candidate,
         stable=route.stable,
-        plan=intent.plan.model_dump(mode="json"),
-        state=ReleaseState().model_dump(mode="json"),
+        plan=intent.plan,
         actor=actor,
     ).id
 

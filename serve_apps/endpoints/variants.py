@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ztom.checkpoints.reference import parse_reference
-from ztom.errors import ConfigError, VariantError
+from ztom.errors import ConfigError, ReferenceRefusedError, VariantError
 from ztom.settings import Settings
 from ztom.variants.manifest import read_manifest
 from ztom.variants.recipe import read_recipe
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredVariant:
     """A variant on disk.
 
     Attributes:
@@ -24,6 +24,7 @@ class Found:
         gate: What the gate said in its search; None where that had no suites.
         base: What an adapter is loaded on: ``reference`` and ``digest``; None for full weights.
         members: References of its chain, base first: an engine that swaps live reads them.
+        refused: Why a member may not be read, by its reference; those that may be are not there.
     """
 
     folder: Path
@@ -32,14 +33,18 @@ class Found:
     gate: str | None
     base: Mapping[str, str] | None
     members: tuple[str, ...]
+    refused: Mapping[str, ReferenceRefusedError]
 
 
-def find_variant(reference: str, settings: Settings) -> Found:
+def open_variant(
+    reference: str, settings: Settings, *, readable: Sequence[Settings] = ()
+) -> StoredVariant:
     """Read what a variant says of itself.
 
     Args:
         reference: Its folder.
         settings: With the roots under which it has to be.
+        readable: With the roots under which members of its chain may be; any of them will do.
 
     Raises:
         ReferenceRefusedError: It is somewhere else.
@@ -65,4 +70,16 @@ def find_variant(reference: str, settings: Settings) -> Found:
     if recipe.form == "adapter":
         base = {"reference": recipe.members[0].reference, "digest": recipe.members[0].sha256}
     members = tuple(member.reference for member in recipe.members)
-    return Found(folder, digest, verdict, gate, base, members)
+    refused = {member: error for member in members if (error := _refusal(member, readable))}
+    return StoredVariant(folder, digest, verdict, gate, base, members, refused)
+
+
+def _refusal(reference: str, readable: Sequence[Settings]) -> ReferenceRefusedError | None:
+    refused = None
+    for settings in readable:
+        try:
+            parse_reference(reference, settings=settings)
+            return None
+        except ReferenceRefusedError as error:
+            refused = error
+    return refused

@@ -386,9 +386,7 @@ _REFUSALS: Mapping[type[Exception], Reply] = {
 
 
 def _is_other_version(item: StreamItem) -> bool:
-    return (
-        isinstance(item, Answer) and item.status == 503 and b'"other_version"' in item.body[-500:]
-    )
+    return isinstance(item, Answer) and item.code == "other_version"
 
 
 def _refused(reply: Reply, headers: Mapping[str, str]) -> Response:

@@ -150,9 +150,9 @@ class Observer:
             if not step.is_new:
                 continue
             step.is_new = False
-            content = step.counts().model_dump(mode="json")
+            counts = step.counts()
             try:
-                self._endpoints.rollouts.observe(release, number, step.source, content)
+                self._endpoints.rollouts.observe(release, number, step.source, counts)
             except NotOnRecordError:
                 del self._steps[release, number]
             except ZtomError as error:

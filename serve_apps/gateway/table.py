@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from ztom.errors import ZtomError
 from ztom.ledger.endpoints import Endpoints
-from ztom.rollout.routing import RoutingTable, read_table
+from ztom.rollout.routing import RoutingTable
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,7 @@ class TableKeeper:
         """Take the newest table, if there is a newer one.
 
         Raises:
-            LedgerError: The ledger cannot be read.
-            ConfigError: What it holds is no table.
+            LedgerError: The ledger cannot be read, or what it holds is no table.
         """
         async with self._looking:
             await self._look()
@@ -84,8 +83,7 @@ class TableKeeper:
     def _newer(self) -> tuple[int, RoutingTable] | None:
         if self._endpoints.routing_version() == self.version:
             return None
-        version, content = self._endpoints.routing()
-        return version, read_table(content)
+        return self._endpoints.routing()
 
 
 def _apps(table: RoutingTable) -> frozenset[str]:

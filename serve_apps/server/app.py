@@ -128,7 +128,8 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
     idle: dict[str, Any] = {"num_cpus": 0}
     # the controller calls variants from threads, where no event loop is
     threads = {"env_vars": {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"}}
-    controller = Controller.options(ray_actor_options={**idle, "runtime_env": threads})
+    deployment: serve.Deployment = Controller  # what its decorator makes of the class
+    controller = deployment.options(ray_actor_options={**idle, "runtime_env": threads})
     return serve.deployment(
         name=DEPLOYMENT_NAME,
         num_replicas=config.http_replicas,

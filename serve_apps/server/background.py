@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from serve_apps.control_plane.searches import advance
 from serve_apps.control_plane.services import Services
 from serve_apps.tasks import meanwhile
 from ztom.errors import AuditError, StorageError, ZtomError
+from ztom.io.files import write_whole
 from ztom.ledger.audit import SignedHead, signing_key
 from ztom.ledger.requests import RequestKind, RequestStatus
 
@@ -106,10 +106,7 @@ def _write_head(address: str, head: SignedHead) -> None:
             with fsspec.open(address, "w") as file:
                 file.write(text)
             return
-        path = Path(address).expanduser()
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        aside.write_text(text, encoding="utf-8")
-        aside.rename(path)
+        write_whole(Path(address).expanduser(), text)
     except OSError as error:
         raise StorageError(
             f"the end of the audit chain cannot be written to {address}", got=error

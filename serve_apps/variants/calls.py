@@ -49,6 +49,7 @@ class Answer:
         prompt_tokens: Tokens of all prompts; 0 in a refusal.
         completion_tokens: Tokens that were generated; 0 in a refusal.
         empty: The status is 200 and some choice has no text.
+        code: OpenAI's code of a refusal, such as ``other_version``; None in an answer.
     """
 
     status: int
@@ -58,6 +59,7 @@ class Answer:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     empty: bool = False
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

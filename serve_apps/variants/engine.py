@@ -37,7 +37,6 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
-from serve_apps.variants.args import ServingArgs
 from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.memory import resident_bytes
@@ -54,6 +53,7 @@ from serve_apps.variants.wire import (
 from ztom.blending.chain import Chain
 from ztom.engines.model_fit import check_adapter_fit, check_chain_fit, check_folder_fit
 from ztom.errors import BlendError, EngineError, EngineTimeoutError
+from ztom.rollout.options import ServingArgs
 
 logger = logging.getLogger(__name__)
 
@@ -398,7 +398,7 @@ class VariantEngine:
 def _load_keeper(load: EngineLoad) -> type[StatLoggerBase]:
     """A statistics logger, vLLM's own hook, that keeps ``load`` up to date."""
 
-    class LoadKeeper(StatLoggerBase):
+    class LoadKeeper(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed
         def __init__(self, vllm_config: object, engine_index: int = 0) -> None:
             pass
 
@@ -422,7 +422,7 @@ def _load_keeper(load: EngineLoad) -> type[StatLoggerBase]:
     return LoadKeeper
 
 
-class _OneModel(OpenAIServingModels):
+class _OneModel(OpenAIServingModels):  # type: ignore[misc]  # vLLM is not typed
     """vLLM's list of models for one face. Requests name nothing but the adapter, if it is one."""
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from serve_apps.variants.args import ServingArgs
+from ztom.rollout.options import ServingArgs
 
 
 def prepare_environment(args: ServingArgs, *, on_gpu: bool) -> None:

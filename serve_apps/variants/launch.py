@@ -7,32 +7,26 @@ prints nothing: whoever calls it says what the user should read.
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from serve_apps.launching import (
-    forgiving,
-    loopback_only,
-    reason_of,
-    start_application,
-    terminate_like_interrupt,
-)
-
-os.environ.update(loopback_only())
-
 import httpx
-import ray
-from ray import serve
-from ray.serve.config import HTTPOptions, ProxyLocation
-from ray.serve.schema import ApplicationStatus
 
-from serve_apps.ports import free_port, reachable
+from cluster.local import ray_connection
+from cluster.ports import free_port, reachable
+from cluster.serve import (
+    application_status,
+    delete_application,
+    reason_of,
+    serve_is_running,
+    start_application,
+    start_serve,
+    stop_serve,
+)
+from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
 from serve_apps.variants.app import build
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.identity import identify
@@ -40,7 +34,7 @@ from ztom.errors import ConfigError, EngineError, EngineTimeoutError
 
 _POLL_S = 0.2
 _QUERY_TIMEOUT_S = 120.0
-_FAILED = {ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY}
+_FAILED = {"DEPLOY_FAILED", "UNHEALTHY"}
 
 
 @dataclass(frozen=True)
@@ -113,17 +107,17 @@ def serve_variant(
     identity = identify(args)
     deadline = time.monotonic() + ready_timeout_s
     with contextlib.ExitStack() as undo:
-        ray_is_ours = _join_or_start_ray(undo)
+        ray_is_ours = undo.enter_context(ray_connection()).is_ours
         if blocking:
             terminate_like_interrupt()
         port, serve_is_ours = _start_serve(host=host, port=port)
         if serve_is_ours and not ray_is_ours:
-            undo.callback(forgiving, serve.shutdown)
+            undo.callback(best_effort, stop_serve)
         app_name = _app_name(identity.name)
         _refuse_second(app_name)
-        target = serve.RunTarget(build(args), name=app_name, route_prefix=route_prefix)
-        undo.callback(forgiving, serve.delete, app_name)
-        start_application(target)
+        application = build(args)
+        undo.callback(best_effort, delete_application, app_name)
+        start_application(application, name=app_name, route_prefix=route_prefix)
         url = f"http://{reachable(host)}:{port}{route_prefix.rstrip('/')}"
         _wait_until_running(app_name, deadline)
         _query(url, identity.ids[1], deadline)
@@ -131,8 +125,8 @@ def serve_variant(
     if on_ready is not None:
         _stopping_on_error(served, on_ready)
     if blocking:
-        with served, contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        with served:
+            wait_for_interrupt()
     return served
 
 
@@ -144,30 +138,13 @@ def _stopping_on_error(served: ServedVariant, call: Callable[[ServedVariant], No
         raise
 
 
-def _join_or_start_ray(undo: contextlib.ExitStack) -> bool:
-    """True when a local Ray was started, which is ours to end, with everything in it."""
-    if ray.is_initialized():
-        return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    undo.callback(ray.shutdown)
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
-        return False
-    ray.init(address="local", include_dashboard=False, **quiet)
-    return True
-
-
 def _start_serve(*, host: str, port: int) -> tuple[int, bool]:
     """The port Serve listens on, and whether it was started here."""
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    if serve.status().proxies:
+    if serve_is_running():
         _require_serve_at(f"http://{reachable(host)}:{port}")
         return port, False
     port = free_port(host, port)
-    serve.start(
-        proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port)
-    )
+    start_serve(host=host, port=port)
     return port, True
 
 
@@ -183,7 +160,7 @@ def _require_serve_at(url: str) -> None:
 
 
 def _refuse_second(app_name: str) -> None:
-    if app_name in serve.status().applications:
+    if application_status(app_name) is not None:
         raise ConfigError(
             "a variant of this name is served already",
             got=app_name,
@@ -193,10 +170,10 @@ def _refuse_second(app_name: str) -> None:
 
 def _wait_until_running(app_name: str, deadline: float) -> None:
     for _ in _until(deadline, app_name):
-        application = serve.status().applications.get(app_name)
+        application = application_status(app_name)
         if application is None:
             continue
-        if application.status == ApplicationStatus.RUNNING:
+        if application.status == "RUNNING":
             return
         if application.status in _FAILED:
             raise EngineError("the variant cannot be served", got=reason_of(application))

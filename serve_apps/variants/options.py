@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from serve_apps.variants.args import BaseArgs, ServingArgs, VariantArgs
+from serve_apps.variants.args import BaseArgs, VariantArgs
 from serve_apps.variants.identity import ModelIdentity
 from ztom.engines.vllm_dtype import vllm_dtype
+from ztom.rollout.options import ServingArgs
 
 _CPU_KV_CACHE_BYTES = 2**29
 # vLLM's own default; what it leaves is for what it does not count.

@@ -347,7 +347,8 @@ def _has_text(choice: dict[str, Any]) -> bool:
 def _refused(call: Call, reply: Reply) -> Answer:
     """A refusal before any variant took the call bears the name of the one that was wanted."""
     variant = f"{call.name or 'variant'}@{call.digest[:SHORT_DIGEST_LENGTH]}"
-    return Answer(reply.status, pydantic_core.to_json(reply.body), variant, call.digest)
+    body = pydantic_core.to_json(reply.body)
+    return Answer(reply.status, body, variant, call.digest, code=reply.code)
 
 
 def _restarting() -> Reply:

@@ -47,10 +47,17 @@ _TEXT_PARTS = ("text", "refusal")
 
 @dataclass(frozen=True)
 class Reply:
-    """A complete answer: an HTTP status and a JSON body."""
+    """A complete answer.
+
+    Attributes:
+        status: HTTP status.
+        body: JSON object.
+        code: OpenAI's code of a refusal, which is in its body too; None elsewhere.
+    """
 
     status: int
     body: dict[str, Any]
+    code: str | None = None
 
 
 def refusal(
@@ -59,7 +66,7 @@ def refusal(
     """An error in OpenAI's form: ``{"error": {"message", "type", "param", "code"}}``."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     error = {"message": message, "type": kind, "param": param, "code": code}
-    return Reply(status, {"error": error})
+    return Reply(status, {"error": error}, code)
 
 
 def no_such_model(name: str) -> Reply:

@@ -9,7 +9,6 @@ import pickle
 
 import torch
 
-from serve_apps.variants.whole_blend import WholeBlend
 from ztom.blending.plan import parse_dtype
 from ztom.engines.pristine import HeldChain
 from ztom.engines.vllm_engine import BlendWorker
@@ -32,13 +31,9 @@ class VariantWorker(BlendWorker):
         part of the next one. So a blend that fails is finished with tensors of another.
         """
         held = self._ztom_held
-        whole = WholeBlend(held, held.plan(tuple(instead)))
-        self._ztom_held = whole  # type: ignore[assignment]
-        try:
-            self.ztom_blend(tuple(factors))
-        finally:
-            self._ztom_held = held
-        return whole.failure
+        plan, other = held.plan(tuple(factors)), held.plan(tuple(instead))
+        self._ztom_reload(held.blend(plan, instead=other))
+        return held.failure
 
     def ztom_device_bytes(self) -> int:
         """Bytes that PyTorch has reserved on the device."""

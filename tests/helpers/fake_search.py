@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_search.payload import SEARCH, DataSet, Work
+from tune_search.payload import SEARCH, DataSet, StudyInputs
 from ztom.engines.fake import FakeEngine
 from ztom.engines.protocol import BlendStats
 from ztom.errors import ScoringError
@@ -83,13 +83,13 @@ def stimuli(count: int = 6) -> tuple[Stimulus, ...]:
     )
 
 
-def make_work(
+def make_inputs(
     folder: Path, *, limit: float = 1e9, noise: float = 0.0, guardrails: Sequence[str] = ()
-) -> Work:
+) -> StudyInputs:
     """Three factors, six stimuli; trials whose error is above the limit fail."""
     sets = [DataSet(SEARCH, stimuli(), partial(brittle, folder, limit))]
     sets += [DataSet(name, stimuli(4), partial(build_error, "token_f1")) for name in guardrails]
-    return Work(
+    return StudyInputs(
         space=SearchSpace(("one", "two", "three"), (-0.1,) * 3, (0.1,) * 3),
         data=tuple(sets),
         engine=partial(WatchedEngine, folder, noise=noise),
@@ -118,7 +118,7 @@ def main() -> None:
 
     folder, evaluations, resume = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
     config = make_config(folder, evaluations)
-    outcome = run_search(config, resume=resume, work=make_work(folder))
+    outcome = run_search(config, resume=resume, inputs=make_inputs(folder))
     print(outcome.stop_reason, outcome.number_of_inferences, flush=True)
 
 

@@ -28,9 +28,10 @@ import uvicorn
 from argon2 import PasswordHasher
 from fastapi import FastAPI
 
+from cluster.jobs import JobState
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.flow import Paced
-from serve_apps.control_plane.runner import JobState, SearchJob
+from serve_apps.control_plane.runner import SearchJob
 from serve_apps.control_plane.services import Services
 from serve_apps.controller.apps import AppState, AppStatus
 from serve_apps.endpoints.specs import AppSpec
@@ -118,7 +119,7 @@ class Stage:
         actor = await self._enter(placement, call)
         if self.is_another(placement, call):
             body = b'{"error": {"message": "no", "code": "other_version"}}'
-            return Answer(503, body, "x@y", call.digest)
+            return Answer(503, body, "x@y", call.digest, code="other_version")
         if actor.status != 200:
             body = json.dumps({"error": {"message": "no", "type": "x", "code": None}}).encode()
             return Answer(actor.status, body, "x@y", call.digest)

@@ -24,7 +24,7 @@ from toys import (
     save_steps,
 )
 
-from tune_search.factories import VariantMaker
+from tune_search.factories import VariantEngineFactory
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig
 from ztom.engines.build import build_engine, build_single
@@ -370,7 +370,7 @@ def test_what_a_search_wrote_is_loaded_whatever_may_be_referred_to(
     chain = open_toy_adapters(tmp_path / "chain")
     written = write_blend(chain, (0.5, -0.4), tmp_path / "written", form=form)
     references = [member.reference for member in chain.members]
-    maker = VariantMaker(
+    maker = VariantEngineFactory(
         EngineConfig(name="torch", dtype="float32"),
         written,
         ChainConfig.model_validate({"checkpoints": references}),

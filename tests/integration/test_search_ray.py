@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fake_search
 import pytest
-from fake_search import OPTIMUM, make_config, make_work
+from fake_search import OPTIMUM, make_config, make_inputs
 
-from cluster.local import ray_for_search
+from tune_search.session import ray_for_search
 from tune_search.study import run_search
 from ztom.engines.fake import FakeEngine
 from ztom.errors import EngineError, LedgerError, SearchError
@@ -36,7 +37,7 @@ def test_finds_the_optimum_and_repeats_itself(local_ray, tmp_path):
         folder.mkdir()
         events: list[Event] = []
         config = make_config(folder, 20)
-        outcomes.append(run_search(config, work=make_work(folder), on_event=events.append))
+        outcomes.append(run_search(config, inputs=make_inputs(folder), on_event=events.append))
         assert isinstance(events[-1], StudyEnded)
     first, second = outcomes
     assert [t.factors for t in first.trials] == [t.factors for t in second.trials]
@@ -55,7 +56,7 @@ def test_trials_are_spread_over_several_engines(tmp_path):
     config = make_config(tmp_path, 7, engine={"name": "fake", "replicas": 2})
     events: list[Event] = []
     with ray_for_search(2):
-        outcome = run_search(config, work=make_work(tmp_path), on_event=events.append)
+        outcome = run_search(config, inputs=make_inputs(tmp_path), on_event=events.append)
     assert outcome.number_of_inferences == 2 + 7 + 3
     ready = next(event for event in events if isinstance(event, EnginesReady))
     assert ready.replicas == 2
@@ -68,7 +69,7 @@ def test_trials_are_spread_over_several_engines(tmp_path):
 def test_guardrail_is_kept(local_ray, tmp_path):
     guardrail = {"name": "tight", "stimuli": "x", "error": "token_f1", "max_increase": 0.0}
     config = make_config(tmp_path, 8, guardrails=[guardrail], detailed_output=True)
-    outcome = run_search(config, work=make_work(tmp_path, guardrails=["tight"]))
+    outcome = run_search(config, inputs=make_inputs(tmp_path, guardrails=["tight"]))
     before = outcome.trained_trial.outcome.guardrails["tight"]
     assert outcome.best_trial.outcome.guardrails["tight"] <= before
     assert 0 < len(outcome.feasible) <= outcome.number_of_inferences
@@ -76,7 +77,7 @@ def test_guardrail_is_kept(local_ray, tmp_path):
 
 
 def test_a_failing_function_fails_trials_and_not_the_study(local_ray, tmp_path):
-    outcome = run_search(make_config(tmp_path, 10), work=make_work(tmp_path, limit=2.5))
+    outcome = run_search(make_config(tmp_path, 10), inputs=make_inputs(tmp_path, limit=2.5))
     failed = [t for t in outcome.trials if t.status is TrialStatus.FAILED]
     assert failed
     assert all("the user's function gave NaN" in t.outcome.reason for t in failed)
@@ -86,7 +87,7 @@ def test_a_failing_function_fails_trials_and_not_the_study(local_ray, tmp_path):
 def test_all_trials_failing_fails_the_study(local_ray, tmp_path):
     config = make_config(tmp_path, 10)
     with pytest.raises(SearchError, match="could not be evaluated.*gave NaN"):
-        run_search(config, work=make_work(tmp_path, limit=-1.0))
+        run_search(config, inputs=make_inputs(tmp_path, limit=-1.0))
     with Ledger.open(config.ledger_address) as ledger:
         study = ledger.latest_study("fake")
         assert study.status is StudyStatus.FAILED
@@ -94,10 +95,10 @@ def test_all_trials_failing_fails_the_study(local_ray, tmp_path):
 
 
 def test_an_engine_that_cannot_be_made_says_why(local_ray, tmp_path):
-    work = make_work(tmp_path)
-    broken = type(work)(**{**vars(work), "engine": refuse_to_load})
+    inputs = make_inputs(tmp_path)
+    broken = replace(inputs, engine=refuse_to_load)
     with pytest.raises(EngineError, match="no such GPU"):
-        run_search(make_config(tmp_path, 5), work=broken)
+        run_search(make_config(tmp_path, 5), inputs=broken)
 
 
 def refuse_to_load() -> FakeEngine:
@@ -113,7 +114,7 @@ def test_killed_engine_and_killed_trial_are_replaced(local_ray, tmp_path):
         kill_trial(event)
 
     config = make_config(tmp_path, 6)
-    outcome = run_search(config, work=make_work(tmp_path), on_event=on_event)
+    outcome = run_search(config, inputs=make_inputs(tmp_path), on_event=on_event)
     assert all(t.status is TrialStatus.FINISHED for t in outcome.trials)
     assert [t.number for t in outcome.trials] == list(range(11))
     assert [t.outcome.attempts for t in outcome.trials] == [1] * 5 + [2] + [1] * 5
@@ -122,14 +123,14 @@ def test_killed_engine_and_killed_trial_are_replaced(local_ray, tmp_path):
 def test_stuck_engine_is_replaced(local_ray, tmp_path):
     stop = _while_held(tmp_path, 3, lambda: _kill(tmp_path / "engine.pid", signal.SIGSTOP))
     config = make_config(tmp_path, 2, generation_deadline_s=10.0)
-    outcome = run_search(config, work=make_work(tmp_path), on_event=stop)
+    outcome = run_search(config, inputs=make_inputs(tmp_path), on_event=stop)
     assert all(t.status is TrialStatus.FINISHED for t in outcome.trials)
 
 
 def test_time_limit_ends_the_study_with_its_best(local_ray, tmp_path):
     budget = {"evaluations": 5000, "seconds": 4}
     config = make_config(tmp_path, 5000, budget=budget, sampler="random")
-    outcome = run_search(config, work=make_work(tmp_path))
+    outcome = run_search(config, inputs=make_inputs(tmp_path))
     assert outcome.stop_reason == "time"
     assert 5 < outcome.number_of_inferences < 5000
     assert outcome.improvement > 0
@@ -139,14 +140,14 @@ def test_two_drivers_on_one_study_are_refused(tmp_path):
     config = make_config(tmp_path, 2)
     refused = pytest.raises(LedgerError, match="being run by another process")
     with Ledger.open(config.ledger_address) as ledger, ledger.lock("fake"), refused:
-        run_search(config, work=make_work(tmp_path))
+        run_search(config, inputs=make_inputs(tmp_path))
 
 
 def test_driver_killed_and_resumed_ends_with_the_same_trials(local_ray, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
-    expected = run_search(make_config(whole, 12), work=make_work(whole))
+    expected = run_search(make_config(whole, 12), inputs=make_inputs(whole))
     driver = _start_driver(killed, 12, "fresh")
     _await_trials(killed, 6)
     (killed / "hold").touch()
@@ -157,7 +158,7 @@ def test_driver_killed_and_resumed_ends_with_the_same_trials(local_ray, tmp_path
     config = make_config(killed, 12)
     with Ledger.open(config.ledger_address) as ledger:
         before = ledger.trials(ledger.latest_study("fake").id)
-    outcome = run_search(config, resume=True, work=make_work(killed))
+    outcome = run_search(config, resume=True, inputs=make_inputs(killed))
     assert [t.factors for t in outcome.trials] == [t.factors for t in expected.trials]
     assert [t.number for t in outcome.trials] == list(range(17))
     finished = [t for t in before if t.status is TrialStatus.FINISHED]
@@ -166,7 +167,7 @@ def test_driver_killed_and_resumed_ends_with_the_same_trials(local_ray, tmp_path
     # Every trial was evaluated once, but for the one that was under way.
     blends = (killed / "blends").read_text().splitlines()
     assert len(blends) <= 17 + 1
-    again = run_search(config, resume=True, work=make_work(killed))
+    again = run_search(config, resume=True, inputs=make_inputs(killed))
     assert again.trials == outcome.trials
     assert len((killed / "blends").read_text().splitlines()) == len(blends)
 
@@ -187,9 +188,9 @@ def test_interrupt_keeps_the_best(tmp_path):
 
 
 def test_resume_with_another_configuration_is_refused(local_ray, tmp_path):
-    run_search(make_config(tmp_path, 2), work=make_work(tmp_path))
+    run_search(make_config(tmp_path, 2), inputs=make_inputs(tmp_path))
     with pytest.raises(SearchError, match="different: seed"):
-        run_search(make_config(tmp_path, 2, seed=7), resume=True, work=make_work(tmp_path))
+        run_search(make_config(tmp_path, 2, seed=7), resume=True, inputs=make_inputs(tmp_path))
 
 
 def _while_held(folder: Path, number: int, act: Callable[[], None]) -> Callable[[Event], None]:

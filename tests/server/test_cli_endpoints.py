@@ -34,6 +34,7 @@ from variant_folders import (
 
 from ztom.cli.main import main
 from ztom.client import Client
+from ztom.client.connection import Connection
 from ztom.errors import GateRefusedError
 
 SHORT = 12
@@ -71,7 +72,7 @@ def ztom(
     monkeypatch.setenv("ZTOM_SERVER", server.url)
     monkeypatch.setenv("ZTOM_API_KEY", admin.key)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    monkeypatch.setattr("ztom.cli.endpoints._POLL_S", 0.05)
+    monkeypatch.setattr("ztom.cli.actions.endpoints._POLL_S", 0.05)
 
     def run(*arguments: object, typed: str | None = None) -> Ran:
         if arguments[0] == "deploy" and "--wait" not in arguments:
@@ -476,7 +477,7 @@ def test_verdicts_are_beside_the_file(server, admin, ztom) -> None:
     ran = ztom("apply", file, "--yes")
     assert (ran.status, ran.err) == (0, "")
     ready(admin, digest)
-    assert [each["outcome"] for each in admin.verdicts.all(digest)] == ["pass"]
+    assert [each.outcome for each in admin.verdicts.all(digest)] == ["pass"]
     beside.unlink()
     assert_said(ztom("apply", file, "--yes").err, r"verdict\.json cannot be read")
 
@@ -601,9 +602,9 @@ def test_from_python_a_watch_outlives_a_connection_as_well(admin, releasing, mon
 
 def cut_twice(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
     """Lose the first two connections to events after their first event, then do something."""
-    whole, calls = Client._events, []
+    whole, calls = Connection._events, []
 
-    def broken(self: Client, address: str) -> Iterator[tuple[str, Any]]:
+    def broken(self: Connection, address: str) -> Iterator[tuple[str, Any]]:
         calls.append(address)
         events = whole(self, address)
         if len(calls) > 2:
@@ -614,7 +615,7 @@ def cut_twice(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> No
             raise httpx.ReadError("cut")
         then()
 
-    monkeypatch.setattr(Client, "_events", broken)
+    monkeypatch.setattr(Connection, "_events", broken)
 
 
 @pytest.mark.parametrize("says_something", [False, True])
@@ -623,13 +624,13 @@ def test_watch_gives_up_on_a_server_that_stays_away(
 ) -> None:
     releasing()
 
-    def away(self: Client, address: str) -> Iterator[tuple[str, Any]]:
+    def away(self: Connection, address: str) -> Iterator[tuple[str, Any]]:
         if says_something:
             yield "release", {"status": "running", "state": {"step": 0, "reason": ""}}
         raise httpx.ConnectError("nobody")
 
-    monkeypatch.setattr(Client, "_events", away)
-    monkeypatch.setattr("ztom.client.client._RECONNECTS", 2)
+    monkeypatch.setattr(Connection, "_events", away)
+    monkeypatch.setattr("ztom.client.connection._RECONNECTS", 2)
     ran = ztom("release", "watch", "support")
     assert (ran.status, len(ran.out.splitlines())) == (2, int(says_something))
     assert_said(ran.err, "ServerError: .*release")

@@ -15,9 +15,11 @@ from server_helpers import PASSWORD, Server, serving
 from test_client import finished_search
 from toys import make_plain_chain
 
+from cluster.jobs import JobState
 from serve_apps.control_plane.config import ServerConfig
-from serve_apps.control_plane.runner import JobState, SearchJob
-from ztom.cli.remote import projects_command, search_options
+from serve_apps.control_plane.runner import SearchJob
+from ztom.cli.actions.remote import projects_command
+from ztom.cli.actions.remote_search import search_options
 from ztom.errors import ConfigError
 from ztom.ledger import Ledger
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +18,15 @@ from search_helpers import bowl
 from server_helpers import PASSWORD, Server, serving
 from toys import make_plain_chain, reference_blend
 
+from cluster.jobs import JobState
 from serve_apps.control_plane.config import ServerConfig
-from serve_apps.control_plane.runner import JobState, SearchJob
+from serve_apps.control_plane.runner import SearchJob
 from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.client import Client, RegisterCheckpoints, Trial
 from ztom.errors import ConfigError, ServerError
 from ztom.ledger import Ledger, NewStudy, StudyStatus, TrialKind, TrialOutcome
 from ztom.settings import Settings
+from ztom.wire.searches import SearchStatus
 
 
 @pytest.fixture
@@ -47,7 +52,7 @@ def chain(tmp_path: Path) -> list[Path]:
 
 
 def test_a_project_from_folders_and_back(client: Client, chain, tmp_path) -> None:
-    assert client.who_am_i()["username"] == "ada"
+    assert client.who_am_i().username == "ada"
     project = client.create_project("support", "for tests")
     client.add_checkpoint(project.id, chain[0], base=True, tag="base")
     (chain[1] / "optimizer.pt").write_bytes(b"not for the server")
@@ -157,10 +162,70 @@ def test_refusals_and_absence_are_said(server: Server, client: Client) -> None:
         Client()
 
 
+def test_a_refusal_has_its_status(server: Server, client: Client) -> None:
+    with pytest.raises(ServerError) as missing:
+        client.project("0" * 32)
+    assert missing.value.status == 404
+    assert pickle.loads(pickle.dumps(missing.value)).status == 404
+    with pytest.raises(ServerError) as away:
+        Client("http://127.0.0.1:9", key="k").projects()
+    assert away.value.status is None
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"", b'{"name": "p"}', b"[1]", b'[{"id": 1}]'], ids=str
+)
+def test_an_answer_of_another_server_is_an_error(body: bytes) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        thread = threading.Thread(target=other.serve_forever, daemon=True)
+        thread.start()
+        with Client(f"http://127.0.0.1:{other.server_port}", key="k") as client:
+            for call in (client.projects, lambda: client.project("0" * 32)):
+                with pytest.raises(ServerError, match="not one that this client knows"):
+                    call()
+        other.shutdown()
+        thread.join(10)
+
+
+def test_what_a_newer_server_adds_is_left_aside() -> None:
+    known = {
+        "requestId": "1",
+        "projectId": None,
+        "kind": "edit",
+        "status": "queued",
+        "reason": None,
+        "studyId": None,
+        "checkpointId": None,
+        "createdAt": "now",
+        "endedAt": None,
+        "hasArtifact": False,
+        "result": None,
+        "progress": {
+            "trials": 0,
+            "maxEvaluations": None,
+            "bestError": None,
+            "bestFactors": None,
+        },
+    }
+    more = known | {"later": 1, "progress": known["progress"] | {"later": 1}}
+    assert SearchStatus.parse(more) == SearchStatus.parse(known)
+
+
 def test_the_client_needs_no_ray_and_no_torch() -> None:
     code = (
         "import sys, ztom.client; "
-        "heavy = {'ray', 'torch', 'vllm', 'transformers'} & set(sys.modules); "
+        "heavy = {'ray', 'torch', 'vllm', 'transformers', 'numpy', 'sqlalchemy'}; "
+        "heavy &= set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)

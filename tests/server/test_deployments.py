@@ -23,6 +23,7 @@ from variant_folders import (
 
 from serve_apps.endpoints.specs import app_spec
 from ztom.errors import ServerError
+from ztom.rollout.options import DeployOptions
 
 
 def test_a_variant_that_is_not_proved_takes_insistence(server, admin, ask) -> None:
@@ -72,7 +73,7 @@ def test_other_options_that_fail_leave_those_that_work(server, admin, ask) -> No
     folder, digest = deploy(server, admin, "one")
     endpoints = server.services.ledger.endpoints
     wrong = {"max_replicas": 7}
-    app = app_spec(replace(endpoints.deployments.get(digest), options=wrong)).name
+    app = app_spec(replace(endpoints.deployments.get(digest), options=DeployOptions(**wrong))).name
     server.stage.broken[app] = "EngineError: no memory"
     admin.endpoints.deploy("support", path=folder, now=True, options=wrong)
     wait_for(lambda: admin.endpoints.deployment(digest)["state"] == "failed", "the failure")
@@ -236,8 +237,8 @@ def test_a_removed_endpoint_does_not_come_back(server, admin) -> None:
     assert admin.endpoints.deployment(digest)["state"] == "failed"
     with pytest.raises(ServerError, match="404"):
         admin.endpoints.get("support")
-    version, content = server.services.ledger.endpoints.routing()
-    assert digest not in content["placements"]
+    version, table = server.services.ledger.endpoints.routing()
+    assert digest not in table.placements
     wait_for(lambda: server.services.gateway._keeper.version >= version, "the gateway's look")
     assert digest not in server.services.gateway.table.placements
 

@@ -20,6 +20,7 @@ from variant_folders import (
 from ztom.client import Client
 from ztom.errors import ServerError
 from ztom.ledger.deployments import NewDeployment
+from ztom.rollout.intent import Intent
 
 
 def swapped(server: Server, admin: Client) -> tuple[tuple[Path, str], tuple[Path, str]]:
@@ -105,7 +106,7 @@ def test_a_wish_that_comes_too_late_leaves_the_engine_as_it_is(server, admin, as
         name=there.name,
         address=str(folder),
         options=there.options,
-        intent={"alias": "old", "now": True},
+        intent=Intent(alias="old", now=True),
     )
     deployments.deploy(late, actor="somebody")
     wait_for(lambda: "also answers for support" in str(deployments.get(one).reason), "the refusal")

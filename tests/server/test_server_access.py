@@ -19,10 +19,10 @@ import requests
 from server_helpers import PASSWORD, InProcessRunner, Server, Stage, serving
 from variant_folders import verdict_of
 
+from cluster.jobs import JobState
 from serve_apps.control_plane.access import Permission
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.limits import LoginLimit
-from serve_apps.control_plane.runner import JobState
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import LOGIN, Tokens, load_keys, rotate
 from serve_apps.server.app import create_app
@@ -32,7 +32,6 @@ from ztom.ledger.requests import NewRequest, RequestKind
 from ztom.ledger.verdicts import NewVerdict
 from ztom.rollout.plan import parse_plan
 from ztom.rollout.routing import Placement, Route, RoutingTable
-from ztom.rollout.state import ReleaseState
 
 UNKNOWN = "0" * 32
 VARIANT = "a" * 64
@@ -90,17 +89,14 @@ def release(server: Server, project: str) -> str:
     endpoints.claim("guarded", project)
     where = Placement(name="toy", app="x", deployment="variant", folder="/nowhere")
     table = RoutingTable(placements={VARIANT: where}, routes={"guarded": Route(stable=VARIANT)})
-    endpoints.change_routing(
-        lambda before: table.model_dump(mode="json"), actor="t", action="x", subject="y"
-    )
-    new = NewDeployment(VARIANT, "toy", "/nowhere", {}, project_id=project)
+    endpoints.change_routing(lambda before: table, actor="t", action="x", subject="y")
+    new = NewDeployment(VARIANT, "toy", "/nowhere", project_id=project)
     endpoints.deployments.deploy(new, actor="t")
     rollout = endpoints.rollouts.start(
         "guarded",
         candidate=VARIANT,
         stable=VARIANT,
-        plan=parse_plan().model_dump(mode="json"),
-        state=ReleaseState().model_dump(mode="json"),
+        plan=parse_plan(),
         actor="t",
     )
     return rollout.id

@@ -17,8 +17,9 @@ from server_helpers import Server, serving, tar_of
 from toys import make_plain_chain
 from variant_folders import wait_for
 
+from cluster.jobs import JobState
 from serve_apps.control_plane.config import ServerConfig
-from serve_apps.control_plane.runner import JobState, SearchJob
+from serve_apps.control_plane.runner import SearchJob
 from serve_apps.control_plane.scores import Scorer
 from serve_apps.control_plane.searches import Situation, Step, advance, next_step
 from serve_apps.control_plane.work import Scored

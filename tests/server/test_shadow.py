@@ -66,9 +66,7 @@ def seen(server: Server, release: str) -> StepObservations:
 
     def total() -> StepObservations | None:
         rows = server.services.ledger.endpoints.rollouts.observations(release, 0)
-        found = reduce(
-            StepObservations.__add__, map(StepObservations.model_validate, rows), StepObservations()
-        )
+        found = reduce(StepObservations.__add__, rows, StepObservations())
         whole = found.candidate.requests == found.stable.requests == ASKED
         return found if whole else None
 

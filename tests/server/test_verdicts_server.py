@@ -36,13 +36,13 @@ def test_a_verdict_is_recorded_listed_and_given_back(server, admin, tmp_path) ->
     path = tmp_path / "verdict.json"
     path.write_text(json.dumps(document, sort_keys=True, indent=1) + "\n")
     record = admin.verdicts.record(path)
-    assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (record["outcome"], record["champion"]) == ("pass", "b" * 64)
+    assert record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (record.outcome, record.champion) == ("pass", "b" * 64)
     assert admin.verdicts.record(document) == record, "again"
     other = admin.verdicts.record(verdict_of("c" * 64, "fail"))
     assert admin.verdicts.all() == [other, record]
     assert admin.verdicts.all("aaaaaaaa") == [record]
-    assert admin.verdicts.get(record["sha256"])["verdict"] == document
+    assert admin.verdicts.get(record.sha256).verdict == document
     with pytest.raises(ServerError, match="404"):
         admin.verdicts.get(ZEROS)
 
@@ -92,10 +92,10 @@ def test_a_verdict_is_its_projects(server, admin) -> None:
         Client(server.url, key=key_of(stranger)) as other,
     ):
         record = mine.verdicts.record(verdict_of(digest, "fail"), project_id=project)
-        assert [each["projectId"] for each in mine.verdicts.all()] == [project]
+        assert [each.project_id for each in mine.verdicts.all()] == [project]
         assert other.verdicts.all() == []
         with pytest.raises(ServerError, match="404"):
-            other.verdicts.get(record["sha256"])
+            other.verdicts.get(record.sha256)
         with pytest.raises(ServerError, match="404"):
             other.verdicts.record(verdict_of(digest), project_id=project)
         with pytest.raises(ServerError, match="403"):
@@ -115,7 +115,7 @@ def test_what_the_gate_failed_takes_insistence(server, admin) -> None:
         admin.endpoints.deploy("support", path=folder)
     assert admin.endpoints.deployments() == []
     assert admin.endpoints.deploy("support", path=folder, insist=True)["insisted"]
-    note = f"for support; verdict: improved; gate: fail ({record['sha256'][:12]}); insisted on"
+    note = f"for support; verdict: improved; gate: fail ({record.sha256[:12]}); insisted on"
     assert note in notes(server)
 
 
@@ -125,7 +125,7 @@ def test_what_the_gate_passed_needs_no_proof(server, admin) -> None:
         admin.endpoints.deploy("support", path=folder)
     record = admin.verdicts.record(verdict_of(digest))
     assert not admin.endpoints.deploy("support", path=folder)["insisted"]
-    assert f"for support; verdict: none; gate: pass ({record['sha256'][:12]})" in notes(server)
+    assert f"for support; verdict: none; gate: pass ({record.sha256[:12]})" in notes(server)
 
 
 def test_a_verdict_comes_with_its_deployment(server, admin) -> None:
@@ -135,7 +135,7 @@ def test_a_verdict_comes_with_its_deployment(server, admin) -> None:
     assert admin.verdicts.all() == []
     with pytest.raises(ServerError, match="the gate says inconclusive"):
         admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest, "inconclusive"))
-    assert [each["outcome"] for each in admin.verdicts.all(digest)] == ["inconclusive"]
+    assert [each.outcome for each in admin.verdicts.all(digest)] == ["inconclusive"]
     admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest))
     ready(admin, digest)
 
@@ -185,6 +185,6 @@ def test_a_declarative_file_holds_verdicts(server, admin) -> None:
     assert admin.endpoints.apply({"support": {"stable": stable}}, dry_run=True)
     assert admin.verdicts.all() == []
     admin.endpoints.apply({"support": {"stable": stable}})
-    assert [each["outcome"] for each in admin.verdicts.all(digest)] == ["pass"]
+    assert [each.outcome for each in admin.verdicts.all(digest)] == ["pass"]
     ready(admin, digest)
     assert admin.endpoints.apply({"support": {"stable": stable}}) == []

@@ -15,6 +15,8 @@ PACKAGES = ("ztom", "cluster", "tune_search", "serve_apps")
 VLLM_FILES = {"ztom/engines/vllm_engine.py", "serve_apps/variants/engine.py"}
 
 _GROUND = {"errors", "extras", "io", "settings"}
+#: What `cluster` may import of `ztom`.
+CLUSTER_MAY_IMPORT = {"ztom.errors", "ztom.settings"}
 #: What each room of a package may import of its own package; a room is a folder or a file in it.
 MAY_IMPORT: dict[str, dict[str, set[str]]] = {
     "ztom": {
@@ -30,9 +32,10 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "stimuli": _GROUND,
         "scoring": {*_GROUND, "statistics", "stimuli"},
         "engines": {*_GROUND, "checkpoints", "blending", "stimuli", "scoring"},
-        "ledger": _GROUND,
+        "rollout": {"errors", "io", "statistics"},
+        # it keeps the values of rollout, and hands them out as what they are
+        "ledger": {*_GROUND, "rollout"},
         "variants": {*_GROUND, "version", "pages", "checkpoints", "blending", "ledger"},
-        "rollout": {"errors", "statistics"},
         "evaluation": {
             *(*_GROUND, "version"),
             *("statistics", "pages", "checkpoints", "blending", "stimuli", "scoring"),
@@ -47,17 +50,49 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "client": {*_GROUND, "checkpoints", "wire"},
         "demo": {*_GROUND, "stimuli"},
     },
+    "cluster": {
+        "environment": set(),
+        "jobs": set(),
+        "ports": set(),
+        "serve": set(),
+        "shutdown": set(),
+        "local": {"environment", "ports"},
+    },
+    "tune_search": {
+        "display": set(),
+        "factories": set(),
+        "payload": set(),
+        "phases": set(),
+        "session": set(),
+        "preparation": {"factories", "payload"},
+        "study_record": {"payload"},
+        "engine_actor": {"payload"},
+        "engine_client": {"engine_actor", "payload"},
+        "engine_pool": {"engine_actor", "engine_client", "payload"},
+        "trial": {"engine_client", "payload"},
+        "searcher": {"payload", "trial"},
+        "experiment": {"engine_client", "payload", "searcher", "trial"},
+        "study": {
+            *("engine_client", "engine_pool", "experiment", "payload", "preparation"),
+            *("searcher", "session", "study_record"),
+        },
+        "gate": {"engine_client", "phases", "preparation"},
+        "holdout": {"engine_pool", "gate", "payload", "phases", "preparation"},
+        "proof": {"holdout", "payload", "preparation"},
+        "evidence": {"preparation"},
+        "prove": {"evidence", "factories", "gate", "holdout", "phases", "preparation", "proof"},
+        "run": {"preparation", "prove", "session", "study"},
+        "command": {"display", "run"},
+    },
     "serve_apps": {
         "event_stream": set(),
         "tasks": set(),
-        "launching": set(),
-        "ports": set(),
-        "variants": {"event_stream", "launching", "ports"},
+        "variants": {"event_stream"},
         "gateway": {"event_stream", "tasks", "variants"},
         "endpoints": {"variants"},
-        "controller": {"endpoints", "gateway", "launching", "variants"},
+        "controller": {"endpoints", "gateway", "variants"},
         "control_plane": {"endpoints", "event_stream", "gateway", "variants"},
-        "server": {"control_plane", "controller", "gateway", "launching", "ports", "tasks"},
+        "server": {"control_plane", "controller", "gateway", "tasks"},
     },
 }
 #: What each package may import of the others.
@@ -123,6 +158,12 @@ def test_the_front_door_reaches_up_only_when_it_is_called() -> None:
     assert "tune_search" in tops(graph("ztom")["ztom/api.py"])
     at_import = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     assert all("tune_search" not in ast.unparse(node) for node in at_import)
+
+
+def test_the_cluster_stands_on_errors_and_settings() -> None:
+    for path, names in graph("cluster").items():
+        for name in (name for name in names if name.startswith("ztom")):
+            assert name.startswith(tuple(CLUSTER_MAY_IMPORT)), f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("package", sorted(MAY_IMPORT))

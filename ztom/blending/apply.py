@@ -7,12 +7,12 @@ what is already blended: every blend starts from the checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from ztom.blending.chain import Chain
-from ztom.blending.plan import BlendPlan, LowRankTerm, TensorPlan
+from ztom.blending.plan import LowRankTerm, TensorPlan
 from ztom.checkpoints.tensors import TensorSpec, read_slice
 from ztom.errors import BlendError
 
@@ -32,14 +32,6 @@ def file_reader(chain: Chain) -> Reader:
         return read_slice(chain.members[member].source, spec, start, end)
 
     return read
-
-
-def apply_plan(
-    plan: BlendPlan, read: Reader, *, observe: Observer | None = None
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """The blended tensors, one at a time, in the plan's order; see `blend_tensor`."""
-    for tensor in plan.tensors:
-        yield tensor.name, blend_tensor(tensor, read, observe=observe)
 
 
 def blend_tensor(

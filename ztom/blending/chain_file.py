@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ztom.errors import ChainError
+from ztom.io.problems import check_model
 from ztom.io.yaml import read_yaml
 
 Topology = Literal["sequence", "siblings"]
@@ -78,10 +79,9 @@ def read_chain_file(path: Path) -> ChainConfig:
         ChainError: The file is not there, not YAML, says a key twice, or is not a chain.
     """
     content = read_yaml(path, kind=ChainError)
-    try:
-        config = ChainConfig.model_validate(content)
-    except ValidationError as error:
-        raise ChainError(f"chain file {path} is not a chain", got=_first_errors(error)) from error
+    config = check_model(
+        ChainConfig, content, wrong=f"chain file {path} is not a chain", kind=ChainError
+    )
     return anchored(config, path.parent)
 
 
@@ -94,11 +94,3 @@ def anchored(config: ChainConfig, folder: Path) -> ChainConfig:
         for m in config.checkpoints
     ]
     return config.model_copy(update={"checkpoints": tuple(members)})
-
-
-def _first_errors(error: ValidationError) -> str:
-    parts = [
-        f"{'.'.join(str(part) for part in e['loc']) or 'the document'}: {e['msg']}"
-        for e in error.errors()[:3]
-    ]
-    return "; ".join(parts)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ztom.errors import StorageError
+from ztom.io.files import sync_path
 
 logger = logging.getLogger(__name__)
 
@@ -63,22 +64,14 @@ def write_new_file(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 def publish_folder(folder: Path, target: Path) -> None:
     """Rename a finished folder to its place; one that is there already, from a rival, is kept."""
-    _sync(folder)
+    sync_path(folder)
     try:
         folder.rename(target)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         return
-    _sync(target.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_path(target.parent)
 
 
 def _sweep(shelf: Path) -> None:

@@ -2,209 +2,79 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
-from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+import typer
 
-from ztom.cli.console import plain_console
-from ztom.engines.config import EngineConfig
-from ztom.engines.protocol import Engine
-from ztom.errors import ConfigError, EvaluationError, ZtomError
-from ztom.evaluation.gate.align import scores
-from ztom.evaluation.metrics.build import build_metric
-from ztom.evaluation.runs.files import write_run
-from ztom.evaluation.runs.harness import LEFT_OUT, run_suites
-from ztom.evaluation.runs.lm_tasks import TasksRun, require_lm_eval, run_tasks
-from ztom.evaluation.runs.models import OpenModel, open_model, setup_digest
-from ztom.evaluation.runs.results import ModelRef, SuiteRun
-from ztom.evaluation.suites.discover import FoundSuite, read_suites
-from ztom.evaluation.suites.read import load_suite
-from ztom.evaluation.suites.suite import Suite
-from ztom.io.files import write_document
-from ztom.settings import Settings
-from ztom.statistics.resampling import metric
+from ztom.cli.options import (
+    ChatTemplateChoice,
+    Dtype,
+    EngineName,
+    HelpPanel,
+    Json,
+    MaxModelLen,
+    NoCache,
+    command_group,
+    examples,
+)
+from ztom.cli.places import local_only
 
-# On a terminal progress and results are to be seen, not what an engine says while it starts.
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-
-#: Something could not be run or scored; the same status as of a gate that could not be asked.
-HARNESS_ERROR = 3
-TASKS_FILE = "tasks.json"
+evaluation_commands = command_group(None, "Evaluation.")
 
 
-@dataclass(frozen=True)
-class EvalRequest:
-    """What was asked for on the command line.
+@evaluation_commands.command(
+    "eval",
+    rich_help_panel=HelpPanel.JUDGE,
+    epilog=examples(
+        "ztom eval runs/search/variant --suite suites",
+        "ztom eval models/base --tasks hellaswag,arc_easy --limit 100",
+    ),
+)
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="Folder of a variant or checkpoint, or a checkpoint's address.")
+    ],
+    suite: Annotated[
+        list[Path] | None,
+        typer.Option(help="Run this suite, or this folder of suites; may be repeated."),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Run these tasks of lm-eval: names or YAML files, with commas."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Run an adapter on this model, which it belongs to.")
+    ] = None,
+    engine: EngineName = "vllm",
+    dtype: Dtype = "auto",
+    max_model_len: MaxModelLen = None,
+    chat_template: ChatTemplateChoice = "auto",
+    out: Annotated[
+        Path, typer.Option(callback=local_only, help="Write results into this folder.")
+    ] = Path("evaluation"),
+    no_cache: NoCache = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Run only the first so many items of each suite.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a model on suites; exit status 3 where something could not be run or scored."""
+    from ztom.cli.actions.evaluation import EvalRequest, eval_command
 
-    Attributes:
-        model: A variant's folder or a checkpoint's reference.
-        base: What an adapter belongs to.
-        suites: Suites, or folders of suites.
-        tasks: Of lm-eval: names or YAML files.
-        engine: Fields of `ztom.engines.config.EngineConfig`.
-        out: Where results go.
-        use_cache: Whether known answers are used and new ones kept.
-        limit: Items of each suite and documents of each task; all when None.
-    """
-
-    model: str
-    base: str | None
-    suites: Sequence[Path]
-    tasks: Sequence[str]
-    engine: Mapping[str, object]
-    out: Path
-    use_cache: bool
-    limit: int | None
-
-
-def eval_command(request: EvalRequest) -> int:
-    """Run, write results, print a table; returns the exit status: 0, or 3 for harness errors."""
-    try:
-        return _evaluate(request)
-    except ZtomError as error:
-        console = Console(stderr=True, markup=False, emoji=False, highlight=False)
-        console.print(f"{type(error).__name__}: {error}", style="red", soft_wrap=True)
-        return HARNESS_ERROR
-
-
-def _evaluate(request: EvalRequest) -> int:
-    settings = Settings()
-    suites = read_suites(request.suites, read=load_suite)
-    if not suites and not request.tasks:
-        raise EvaluationError("there is nothing to run", fix="Give --suite or --tasks.")
-    if request.tasks:
-        require_lm_eval()
-    config = engine_config(request.engine)
-    for each in suites:  # what is wrong with a metric shows before a model is loaded
-        build_metric(each.suite, import_paths=each.import_paths).close()
-    model = open_model(request.model, base=request.base, settings=settings)
-    engine = model.load(config, settings=settings)
-    try:
-        runs = run_and_write(
-            suites,
-            model.ref,
-            engine,
-            setup=setup_digest(config),
-            out=request.out,
-            use_cache=request.use_cache,
-            limit=request.limit,
-        )
-        tasks = _run_tasks(request, model, engine) if request.tasks else None
-    finally:
-        engine.close()
-    console = plain_console()
-    console.print(f"{model.ref.name}, content {model.ref.digest[:12]}")
-    if runs:
-        console.print(_suites_table(runs, [each.suite for each in suites]))
-    if tasks is not None:
-        console.print(_tasks_table(tasks))
-    return HARNESS_ERROR if any(_unscored(run) for run in runs) else 0
-
-
-def engine_config(fields: Mapping[str, object]) -> EngineConfig:
-    """The configuration, or an error that names the option."""
-    try:
-        return EngineConfig.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"the engine's {'.'.join(map(str, first['loc']))} is wrong", got=first["msg"]
-        ) from error
-
-
-def run_and_write(
-    suites: Sequence[FoundSuite],
-    model: ModelRef,
-    engine: Engine,
-    *,
-    setup: str,
-    out: Path,
-    use_cache: bool,
-    limit: int | None = None,
-) -> list[SuiteRun]:
-    """Run a model on suites and write each result as soon as it is there."""
-    runs = []
-    with _bars() as progress:
-        answered = run_suites(
-            engine, suites, model, setup=setup, use_cache=use_cache, limit=limit, progress=progress
-        )
-        for run in answered:
-            write_run(run, out)
-            runs.append(run)
-    return runs
-
-
-def _run_tasks(request: EvalRequest, model: OpenModel, engine: Engine) -> TasksRun:
-    with _bars() as progress:
-        run = run_tasks(
-            engine,
-            request.tasks,
-            model.ref,
-            limit=request.limit,
-            progress=partial(progress, "tasks"),
-        )
-    write_document(request.out / TASKS_FILE, run.model_dump_json(indent=1))
-    return run
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each name that something is told of."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name)
-            bars.update(tasks[name], completed=done, total=total)
-
-        yield tell
-
-
-def _unscored(run: SuiteRun) -> int:
-    """Items without a value, those aside that a limit left out."""
-    return sum(item.value is None and item.problem != LEFT_OUT for item in run.items)
-
-
-def _suites_table(runs: Sequence[SuiteRun], suites: Sequence[Suite]) -> Table:
-    headers = ("suite", "version", "metric", "scored", "value", "not scored", "seconds", "")
-    table = Table(*headers, box=None, pad_edge=False)
-    for run, suite in zip(runs, suites, strict=True):
-        scored = [item for item in run.items if item.value is not None]
-        value = "-"
-        if scored:
-            each_its_own = np.arange(len(scored), dtype=np.intp)
-            value = f"{float(metric(scores(suite.config, scored, each_its_own))[0]):.4f}"
-        problems = [item.problem for item in run.items if item.problem not in (None, LEFT_OUT)]
-        table.add_row(
-            run.suite.name,
-            run.suite.version,
-            str(run.suite.metric),
-            f"{len(scored)} of {len(run.items)}",
-            value,
-            str(len(problems)),
-            f"{run.seconds:.1f}",
-            (problems[0] or "")[:100] if problems else "",
-        )
-    return table
-
-
-def _tasks_table(run: TasksRun) -> Table:
-    table = Table("task", "version", "documents", "metric", "value", box=None, pad_edge=False)
-    for task in run.tasks:
-        for name, value in task.metrics.items():
-            error = task.metrics.get(name.replace(",", "_stderr,", 1))
-            if "_stderr" not in name:
-                shown = f"{value:.4f}" + ("" if error is None else f" +- {error:.4f}")
-                table.add_row(task.name, task.version, str(task.n), name, shown)
-    return table
+    request = EvalRequest(
+        model=model,
+        base=base,
+        suites=suite or [],
+        tasks=[name.strip() for name in (tasks or "").split(",") if name.strip()],
+        engine={
+            "name": engine,
+            "dtype": dtype,
+            "max_model_len": max_model_len,
+            "chat_template": chat_template,
+        },
+        out=out,
+        use_cache=not no_cache,
+        limit=limit,
+    )
+    raise typer.Exit(eval_command(request, as_json=as_json))

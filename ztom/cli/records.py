@@ -1,188 +1,130 @@
-"""Commands on the ledger: log, audit verify, audit sign, audit show."""
+"""Commands on the ledger: ``ztom log`` and ``ztom audit``."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Table
+import typer
 
-from ztom.cli.console import moment, plain_console
-from ztom.errors import LedgerError, VariantError
-from ztom.ledger.audit import check_entries, read_head, signing_key
-from ztom.ledger.ledger import Ledger
-from ztom.ledger.records import AuditEntry, VariantRecord
-from ztom.variants.bom import bill_of_materials
-from ztom.variants.manifest import file_digest, read_manifest, verify_manifest
+from ztom.cli.options import LEDGER_HELP, HelpPanel, Json, JsonRows, command_group, examples
+from ztom.cli.places import local_only
+from ztom.errors import LedgerError
+
+record_commands = command_group(None, "Records.")
+audit = command_group(
+    "audit",
+    "Check, sign and read the audit chain.",
+    "ztom audit verify runs/search/ledger.db",
+)
+
+Ledger = Annotated[str, typer.Argument(help=LEDGER_HELP)]
 
 
-def open_existing(address: str) -> Ledger:
-    """Open a ledger to read it: a wrong path must not make an empty one.
+@record_commands.command(
+    rich_help_panel=HelpPanel.RECORD,
+    epilog=examples("ztom log runs/search/ledger.db", "ztom log runs/search/ledger.db --json"),
+)
+def log(
+    ledger: Annotated[
+        str, typer.Argument(help=f"{LEDGER_HELP} With --server: id of one of its projects.")
+    ],
+    as_json: JsonRows = False,
+    server: Annotated[
+        str | None, typer.Option(help="List a project's requests at the server of this address.")
+    ] = None,
+) -> None:
+    """List what is on record: studies, variants, and the audit chain; or a project's requests."""
+    if server is not None:
+        from ztom.cli.actions.remote import log_command as remote_log
+
+        remote_log(ledger, server, as_json=as_json)
+        return
+    require_ledger(ledger)
+    from ztom.cli.actions.records import log_command
+
+    log_command(ledger, as_json=as_json)
+
+
+@audit.command(
+    "verify", epilog=examples("ztom audit verify runs/search/ledger.db --head head.json")
+)
+def audit_verify(
+    ledger: Ledger,
+    head: Annotated[
+        Path | None, typer.Option(help="Compare with this signed head, which was kept elsewhere.")
+    ] = None,
+    public_key: Annotated[
+        str | None, typer.Option(help="Accept the signature of this key only, in base64.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the audit chain row by row, and the variants on disk against it."""
+    require_ledger(ledger)
+    from ztom.cli.actions.records import verify_command
+
+    raise typer.Exit(verify_command(ledger, head=head, public_key=public_key, as_json=as_json))
+
+
+@audit.command(
+    "sign",
+    epilog=examples("ztom audit sign runs/search/ledger.db --output head.json --key ~/audit.key"),
+)
+def audit_sign(
+    ledger: Ledger,
+    output: Annotated[
+        Path,
+        typer.Option(
+            callback=local_only, help="Write the signed head into this file: not beside the ledger."
+        ),
+    ],
+    key: Annotated[
+        Path,
+        typer.Option(
+            callback=local_only,
+            help="Sign with the private key in this file; made, mode 600, if not there.",
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Sign the end of the audit chain, so that a cut or rewritten chain is found."""
+    require_ledger(ledger)
+    from ztom.cli.actions.records import sign_command
+
+    sign_command(ledger, output=output, key=key, as_json=as_json)
+
+
+@audit.command(
+    "show",
+    epilog=examples(
+        "ztom audit show runs/search/variant --ledger runs/search/ledger.db",
+        "ztom audit show 3f2a --ledger runs/search/ledger.db --bom",
+    ),
+)
+def audit_show(
+    variant: Annotated[
+        str, typer.Argument(help="Folder of the variant, or the start of its digest.")
+    ],
+    ledger: Annotated[str, typer.Option(help=LEDGER_HELP)],
+    bom: Annotated[
+        bool, typer.Option("--bom", help="Print a CycloneDX bill of materials (ML-BOM) instead.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; this command prints nothing else anyway.")
+    ] = False,
+) -> None:
+    """Answer an auditor: what a variant was made from, who made it, and how to derive it again."""
+    require_ledger(ledger)
+    from ztom.cli.actions.records import show_command
+
+    show_command(variant, ledger, bom=bom)
+
+
+def require_ledger(address: str) -> None:
+    """A ledger that is read has to be there: a wrong path must not make an empty one.
 
     Raises:
-        LedgerError: There is no such file, besides what `Ledger.open` raises.
+        LedgerError: There is no such file.
     """
     if "://" not in address and not Path(address).expanduser().is_file():
         raise LedgerError("there is no ledger", got=address, fix="Searches keep it as ledger.db.")
-    return Ledger.open(address)
-
-
-def log_command(address: str, *, as_json: bool) -> None:
-    """List studies, variants and the audit chain."""
-    with open_existing(address) as ledger:
-        studies, variants, releases = ledger.studies(), ledger.variants(), ledger.releases()
-        verdicts = {study.id: ledger.verdict(study.id) or {} for study in studies}
-        entries = list(ledger.audit_entries())
-    if as_json:
-        for kind, records in (
-            ("study", studies),
-            ("variant", variants),
-            ("release", releases),
-            ("audit", entries),
-        ):
-            for record in records:
-                print(json.dumps({"kind": kind, **asdict(record)}))
-        return
-    console = plain_console()
-    table = Table(
-        "study", "name", "status", "started", "reason", "verdict", box=None, pad_edge=False
-    )
-    for study in studies:
-        verdict = str(verdicts[study.id].get("outcome", "-"))
-        row = (str(study.id), study.name, study.status, moment(study.created), study.reason or "")
-        table.add_row(*row, verdict)
-    console.print(table)
-    table = Table("variant", "from study", "released by", "where", box=None, pad_edge=False)
-    released = {(release.digest, release.address): release for release in releases}
-    for variant in variants:
-        release = released.get((variant.digest, variant.address))
-        by = "-" if release is None else release.actor + (" insisting" * release.insisted)
-        study_id = str(variant.study_id or "-")
-        table.add_row(variant.digest[:12], study_id, by, variant.address)
-    console.print(table)
-    table = Table("row", "time", "who", "what", "to what", "note", box=None, pad_edge=False)
-    for entry in entries:
-        event = entry.event
-        subject = event.subject.partition(":")
-        short = f"{subject[0]}:{subject[2][:12]}"
-        table.add_row(
-            str(entry.sequence), entry.time[:19], event.actor, event.action, short, event.note
-        )
-    console.print(table)
-
-
-def verify_command(address: str, *, head: Path | None, public_key: str | None) -> int:
-    """Check the chain, then what is on disk; returns the exit status."""
-    console = Console()
-    signed = None if head is None else read_head(head)
-    if signed is not None:
-        signed.check(public_key)
-    with open_existing(address) as ledger:
-        entries = list(ledger.audit_entries())
-        rows = check_entries(entries, signed)
-        problems = list(_reconcile(ledger.variants(), entries))
-        problems += _missing_uploads(ledger.files.managed_addresses())
-    end = "" if signed is None else f", row {signed.sequence} is the one that was signed"
-    console.print(f"{rows} rows follow from each other{end}", highlight=False)
-    for problem in problems:
-        console.print(problem, style="red", markup=False, highlight=False)
-    return 1 if problems else 0
-
-
-def _reconcile(variants: tuple[VariantRecord, ...], entries: list[AuditEntry]) -> Iterator[str]:
-    """What is on disk and what is on record, where they differ.
-
-    Folders are looked for where variants on record were written, and beside them.
-    """
-    audited = {entry.event.after for entry in entries}
-    for variant in variants:
-        if variant.digest not in audited:
-            yield f"variant {variant.digest[:12]} has no row in the audit chain"
-        try:
-            found = verify_manifest(Path(variant.address)).digest
-        except VariantError as error:
-            yield f"variant {variant.digest[:12]} at {variant.address}: {error}"
-            continue
-        if found != variant.digest:
-            yield f"{variant.address} holds {found[:12]}, {variant.digest[:12]} is on record"
-    known = {Path(variant.address) for variant in variants}
-    for parent in sorted({path.parent for path in known}):
-        for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
-            if folder not in known and (folder / "recipe.json").is_file():
-                yield f"{folder} is a variant that is not on record"
-
-
-def _missing_uploads(addresses: frozenset[str]) -> Iterator[str]:
-    """Uploads of a server are kept under the sha256 of their bytes."""
-    for address in sorted(addresses):
-        path = Path(address)
-        if path.is_dir():
-            continue  # a mastered checkpoint: a variant
-        if not path.is_file():
-            yield f"{address} is on record and not on disk"
-        elif file_digest(path) != path.name.partition(".")[0]:
-            yield f"{address} is not what was uploaded"
-
-
-def sign_command(address: str, *, output: Path, key: Path) -> None:
-    """Sign the end of the chain into a file."""
-    with open_existing(address) as ledger:
-        ledger.check_audit()
-        head = ledger.sign_audit(signing_key(key), time=datetime.now(UTC).isoformat())
-    output.write_text(head.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    Console().print(
-        f"row {head.sequence} signed into {output}; public key {head.public_key}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def show_command(variant: str, address: str, *, bom: bool) -> None:
-    """Everything on record about one variant, as JSON: our own form, or CycloneDX."""
-    digest = variant
-    if Path(variant).is_dir():
-        digest = read_manifest(Path(variant)).digest
-    with open_existing(address) as ledger:
-        found = [record for record in ledger.variants() if record.digest.startswith(digest)]
-        entries = [e for e in ledger.audit_entries() if (e.event.after or "").startswith(digest)]
-    if not found or not digest:
-        raise LedgerError("no such variant is on record", got=variant)
-    if len({record.digest for record in found}) > 1:
-        raise LedgerError(
-            "several variants on record begin like this",
-            got=variant,
-            fix="Give more of the digest: `ztom log` lists them.",
-        )
-    document = bill_of_materials(found[0], entries) if bom else _answer(found, entries)
-    print(json.dumps(document, indent=1))
-
-
-def _answer(found: list[VariantRecord], entries: list[AuditEntry]) -> dict[str, Any]:
-    """Checkpoints, factors, data, error, who, when, verdict, and how to derive the bytes again."""
-    record = found[0]
-    recipe: Any = record.recipe
-    evidence = recipe["evidence"] or {}
-    return {
-        "variant": record.digest,
-        "addresses": [each.address for each in found],
-        "checkpoints": recipe["members"],
-        "topology": recipe["topology"],
-        "factors": recipe["factors"],
-        "dtype": recipe["dtype"],
-        "error": evidence.get("error"),
-        "data": evidence.get("data_digests"),
-        "verdict": evidence.get("verdict"),
-        "insisted": evidence.get("insisted"),
-        "study": record.study_id,
-        "events": [
-            {"row": e.sequence, "time": e.time, "who": e.event.actor, "what": e.event.action}
-            for e in entries
-        ],
-        "derive_again": f"ztom verify {record.address} --share 1",
-    }

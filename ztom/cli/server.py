@@ -1,134 +1,77 @@
-"""Commands on a server: up, admin create, admin rotate-key."""
+"""Commands on a server's own machine: ``ztom up`` and ``ztom admin``."""
 
 from __future__ import annotations
 
-import getpass
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-from pydantic import ValidationError
-from rich.console import Console
+import typer
 
-from ztom.errors import ConfigError
-from ztom.io.yaml import parse_yaml
-from ztom.ledger.accounts import NewUser, UserRecord
-from ztom.ledger.ledger import Ledger
-from ztom.ledger.passwords import hash_password
-from ztom.settings import local_actor
+from ztom.cli.options import (
+    LEDGER_HELP,
+    HelpPanel,
+    Json,
+    PasswordStdin,
+    Settings,
+    command_group,
+    examples,
+)
+from ztom.cli.places import local_only
 
-if TYPE_CHECKING:
-    from serve_apps.control_plane.config import ServerConfig
-    from serve_apps.server.launch import Running
+server_commands = command_group(None, "The server.")
+admin = command_group(
+    "admin",
+    "Look after a server: accounts and keys.",
+    "ztom admin create ada ada@example.org --data ztom-data",
+)
 
-#: Where a password is looked for when nobody can type one.
-PASSWORD_VARIABLE = "ZTOM_PASSWORD"
-
-
-def server_config(data: Path, ledger: str | None, overrides: list[str]) -> ServerConfig:
-    """The configuration that the options, and the environment, describe.
-
-    Raises:
-        ConfigError: An option is misspelt or out of range.
-    """
-    from serve_apps.control_plane.config import ServerConfig
-
-    values: dict[str, object] = {"data": data}
-    if ledger is not None:
-        values["ledger"] = ledger
-    values |= parse_settings(overrides)
-    try:
-        return ServerConfig.model_validate(values)
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, issue['loc']))}: {issue['msg']}" for issue in error.errors()
-        ]
-        raise ConfigError("the server's options are wrong", got="; ".join(problems)) from error
+Data = Annotated[
+    Path, typer.Option(callback=local_only, help="Keep the server's data in this folder.")
+]
+LedgerAddress = Annotated[
+    str | None, typer.Option(help=f"{LEDGER_HELP} Without it, ledger.db in the data folder.")
+]
 
 
-def parse_settings(settings: list[str]) -> dict[str, object]:
-    """What ``--set KEY=VALUE`` says; values are YAML.
+@server_commands.command(
+    rich_help_panel=HelpPanel.SERVER,
+    epilog=examples("ztom up", "ztom up --data /srv/ztom --host 0.0.0.0 --port 8080"),
+)
+def up(
+    data: Data = Path("ztom-data"),
+    host: Annotated[str, typer.Option(help="Listen on this address.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")
+    ] = 8000,
+    ledger: LedgerAddress = None,
+    set: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Run the server on this machine: projects, searches and weight edits over HTTP."""
+    from ztom.cli.actions.server import server_config, up_command
 
-    Raises:
-        ConfigError: One is not of this form.
-    """
-    values: dict[str, object] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError("an option is not KEY=VALUE", got=setting)
-        name = key.strip()
-        values[name] = parse_yaml(text, source=f"the value of {name}", json_only=False)
-    return values
-
-
-def up_command(config: ServerConfig, *, host: str, port: int) -> None:
-    """Run a server until it is stopped."""
-    from serve_apps.server.launch import run_server
-
-    console = Console()
-
-    def say(running: Running) -> None:
-        console.print(f"Z-TOM serves at {running.url}", highlight=False)
-        console.print(f"  docs       {running.url}/docs", highlight=False)
-        console.print(f"  dashboard  {running.dashboard}", highlight=False)
-        console.print(f"  data       {config.data}", markup=False, highlight=False)
-        if not any(user.is_admin for user in _users(config)):
-            console.print(
-                f"  no administrator yet: ztom admin create NAME ADDRESS --data {config.data}",
-                markup=False,
-                highlight=False,
-            )
-        console.print("Ctrl-C stops it.", highlight=False)
-
-    run_server(config, host=host, port=port, on_ready=say)
+    up_command(server_config(data, ledger, set or []), host=host, port=port, as_json=as_json)
 
 
-def create_admin_command(username: str, address: str, config: ServerConfig, *, stdin: bool) -> None:
-    """Make an administrator's account, in the ledger itself."""
-    config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    password = read_password(stdin=stdin, twice=True)
-    with Ledger.open(config.ledger_address) as ledger:
-        user = ledger.accounts.create(
-            NewUser(username, address, hash_password(password), is_admin=True),
-            actor=local_actor(),
-        )
-    Console().print(f"{user.username} is an administrator", markup=False, highlight=False)
+@admin.command("create", epilog=examples("ztom admin create ada ada@example.org"))
+def admin_create(
+    username: Annotated[str, typer.Argument(help="Name to log in with.")],
+    address: Annotated[str, typer.Argument(help="E-mail address to log in with.")],
+    data: Data = Path("ztom-data"),
+    ledger: LedgerAddress = None,
+    password_stdin: PasswordStdin = False,
+    as_json: Json = False,
+) -> None:
+    """Make an administrator's account; the first one of a server is made like this."""
+    from ztom.cli.actions.server import create_admin_command, server_config
+
+    config = server_config(data, ledger, [])
+    create_admin_command(username, address, config, stdin=password_stdin, as_json=as_json)
 
 
-def rotate_key_command(config: ServerConfig) -> None:
-    """Sign tokens with a new key; the one before still verifies, the ones before that do not."""
-    from serve_apps.control_plane.tokens import rotate
+@admin.command("rotate-key", epilog=examples("ztom admin rotate-key --data ztom-data"))
+def admin_rotate_key(data: Data = Path("ztom-data")) -> None:
+    """Sign tokens with a new key; the one before still verifies until the next rotation."""
+    from ztom.cli.actions.server import rotate_key_command, server_config
 
-    rotate(config.keys / "jwt.keys")
-    Console().print(
-        "tokens are signed with a new key from the server's next start", highlight=False
-    )
-
-
-def _users(config: ServerConfig) -> tuple[UserRecord, ...]:
-    with Ledger.open(config.ledger_address) as ledger:
-        return ledger.accounts.all()
-
-
-def read_password(*, stdin: bool, twice: bool) -> str:
-    """Typed, or from standard input or the environment; never from the command line.
-
-    Raises:
-        ConfigError: There is nobody to type it, or it was typed differently.
-    """
-    if stdin:
-        return sys.stdin.readline().rstrip("\n")
-    given = os.environ.get(PASSWORD_VARIABLE)
-    if given is not None:
-        return given
-    if not sys.stdin.isatty():
-        raise ConfigError(
-            "there is nobody to ask for the password",
-            fix=f"Give --password-stdin, or set {PASSWORD_VARIABLE}.",
-        )
-    password = getpass.getpass("password: ")
-    if twice and getpass.getpass("once more: ") != password:
-        raise ConfigError("the two passwords differ")
-    return password
+    rotate_key_command(server_config(data, None, []))

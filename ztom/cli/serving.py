@@ -1,32 +1,61 @@
-"""``ztom serve``: bring a variant up, say how to call it, stay until Ctrl-C."""
+"""``ztom serve``: one variant behind an OpenAI-compatible API, without a Z-TOM server."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+import typer
 
-if TYPE_CHECKING:
-    from serve_apps.variants.launch import ServedVariant
+from ztom.cli.options import Dtype, HelpPanel, Json, command_group, examples
+
+serving_commands = command_group(None, "Serving.")
 
 
-def serve_command(options: Mapping[str, object], *, host: str, port: int) -> None:
-    """Serve until interrupted.
+@serving_commands.command(
+    rich_help_panel=HelpPanel.SERVE,
+    epilog=examples("ztom serve runs/search/variant --port 8001"),
+)
+def serve(
+    variant: Annotated[Path, typer.Argument(help="Folder of the variant.")],
+    host: Annotated[str, typer.Option(help="Listen on this address.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")
+    ] = 8000,
+    name: Annotated[
+        str | None, typer.Option(help="Answer to this model name; else to the folder's.")
+    ] = None,
+    min_replicas: Annotated[
+        int, typer.Option(min=0, help="Run at least so many replicas; 0 lets an idle one end.")
+    ] = 1,
+    max_replicas: Annotated[int, typer.Option(min=1, help="Run at most so many replicas.")] = 1,
+    target_ongoing_requests: Annotated[
+        float, typer.Option(help="Scale towards so many requests in work per replica.")
+    ] = 16,
+    dtype: Dtype = "auto",
+    max_model_len: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of prompt and answer together; else the model's."),
+    ] = None,
+    tensor_parallel_size: Annotated[
+        int, typer.Option(min=1, help="Split each replica over so many GPUs.")
+    ] = 1,
+    as_json: Json = False,
+) -> None:
+    """Serve a variant with an OpenAI-compatible API until Ctrl-C."""
+    from ztom.variants.manifest import read_manifest
 
-    Raises:
-        ZtomError: The variant does not verify, does not load, or an option is wrong.
-    """
-    from serve_apps.variants.args import parse_args
-    from serve_apps.variants.launch import serve_variant
+    read_manifest(variant)
+    from ztom.cli.actions.serving import serve_command
 
-    given = {key: value for key, value in options.items() if value is not None}
-    console = Console(stderr=True)
-    console.print("verifying the variant and loading it ...")
-
-    def ready(served: ServedVariant) -> None:
-        console.print(f"serving {', '.join(served.models)}", markup=False, highlight=False)
-        console.print(f"base_url for an OpenAI client: {served.api_base}", highlight=False)
-        console.print("Ctrl-C stops it")
-
-    serve_variant(parse_args(given), host=host, port=port, blocking=True, on_ready=ready)
+    options = {
+        "variant": variant,
+        "name": name,
+        "min_replicas": min_replicas,
+        "max_replicas": max_replicas,
+        "target_ongoing_requests": target_ongoing_requests,
+        "dtype": dtype,
+        "max_model_len": max_model_len,
+        "tensor_parallel_size": tensor_parallel_size,
+    }
+    serve_command(options, host=host, port=port, as_json=as_json)

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ztom.client.client import Client
-from ztom.client.records import Checkpoint, Project, SearchAnswer, Trial
+from ztom.wire.files import ProjectFile
+from ztom.wire.projects import Project
+from ztom.wire.searches import SearchAnswer, Trial
 
 if TYPE_CHECKING:
     from ztom.client.callback import RegisterCheckpoints
 
-__all__ = ["Checkpoint", "Client", "Project", "RegisterCheckpoints", "SearchAnswer", "Trial"]
+__all__ = ["Client", "Project", "ProjectFile", "RegisterCheckpoints", "SearchAnswer", "Trial"]
 
 
 def __getattr__(name: str) -> Any:

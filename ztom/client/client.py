@@ -15,37 +15,26 @@ with Client.login("http://127.0.0.1:8000", "ada", password) as client:
 from __future__ import annotations
 
 import functools
-import json
 import os
 import secrets
-import ssl
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import httpx
-
-from ztom.client.endpoints import Endpoints
-from ztom.client.records import Checkpoint, Project, SearchAnswer, Trial
+from ztom.client.connection import Connection
 from ztom.client.transfer import Sending, bar, unpack
-from ztom.client.verdicts import Verdicts
 from ztom.errors import ConfigError, ServerError
 from ztom.io.places import require_local
+from ztom.wire.accounts import Login, User
+from ztom.wire.analyses import Edit, Metatune
+from ztom.wire.fields import FORMAT
+from ztom.wire.files import CheckpointUpload, DataUpload, Pointer, UploadedData
+from ztom.wire.projects import NewProject, Project, ProjectDeletion
+from ztom.wire.searches import QueuedSearch, RequestAnswer, SearchAnswer, SearchStatus, Trial
 
-_CONNECT_S = 10.0
-#: Times in a row that events are asked for again in vain; some two minutes in all.
-_RECONNECTS = 30
-#: A connection that held so long was no vain one, though nothing new came: what is idle gets cut.
-_LASTING_S = 30.0
-#: A search that waits, or a blend that is written, sends nothing for a long time.
-_ANSWER_S = 3600.0
-
-
-@functools.cache
-def _certificates() -> ssl.SSLContext:
-    """What httpx trusts, loaded once: it takes as long as some calls do."""
-    return httpx.create_ssl_context()
+if TYPE_CHECKING:
+    from ztom.client.endpoints import Endpoints
+    from ztom.client.verdicts import Verdicts
 
 
 class Client:
@@ -55,7 +44,8 @@ class Client:
         server: Base address, as in ``http://127.0.0.1:8000``; ``ZTOM_SERVER`` when None.
         key: API key or token; ``ZTOM_API_KEY`` when None.
 
-    Every method raises `ServerError` when the server refuses or cannot be reached.
+    Every method raises `ServerError` when the server refuses or cannot be reached. What a method
+    sends is not judged here: a newer server may take more.
     """
 
     def __init__(self, server: str | None = None, *, key: str | None = None) -> None:
@@ -63,35 +53,39 @@ class Client:
         key = key or os.environ.get("ZTOM_API_KEY")
         if not server:
             raise ConfigError("no server is named", fix="Give its address, or set ZTOM_SERVER.")
-        self._http = httpx.Client(
-            base_url=server.rstrip("/"),
-            timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
-            verify=_certificates(),
-        )
-        if key:
-            self._http.headers["Authorization"] = f"Bearer {key}"
-        #: What is served: deployments, endpoints, releases.
-        self.endpoints = Endpoints(self._json, self._follow)
-        #: What the gate said.
-        self.verdicts = Verdicts(self._json)
+        self._connection = Connection(server, key)
+
+    @functools.cached_property
+    def endpoints(self) -> Endpoints:
+        """What is served: deployments, endpoints, releases."""
+        from ztom.client.endpoints import Endpoints
+
+        return Endpoints(self._connection)
+
+    @functools.cached_property
+    def verdicts(self) -> Verdicts:
+        """What the gate said."""
+        from ztom.client.verdicts import Verdicts
+
+        return Verdicts(self._connection)
 
     @classmethod
     def login(cls, server: str | None, username: str, password: str) -> Self:
         """A client of an account."""
         client = cls(server)
-        body = {"username": username, "password": password}
-        token = client._call("POST", "/api/auth/login", json=body).text
-        client._http.headers["Authorization"] = f"Bearer {token}"
+        body = Login.model_construct(username=username, password=password).body()
+        token = client._connection.call("POST", "/api/auth/login", json=body).text
+        client._connection.key = token
         return client
 
     @property
     def key(self) -> str:
         """The token or key in use."""
-        return str(self._http.headers.get("Authorization", "")).removeprefix("Bearer ")
+        return self._connection.key
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -99,28 +93,27 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def who_am_i(self) -> Mapping[str, Any]:
+    def who_am_i(self) -> User:
         """The account."""
-        found: Mapping[str, Any] = self._json("GET", "/api/auth/user")
-        return found
+        return self._connection.ask(User, "GET", "/api/auth/user")
 
     def projects(self) -> list[Project]:
         """The projects that the account may see."""
-        return [Project.model_validate(each) for each in self._json("GET", "/project")]
+        return self._connection.ask_all(Project, "GET", "/project")
 
     def project(self, project_id: str) -> Project:
         """One project with its files."""
-        return Project.model_validate(self._json("GET", f"/project/{project_id}"))
+        return self._connection.ask(Project, "GET", f"/project/{project_id}")
 
     def create_project(self, name: str, description: str = "") -> Project:
         """Make a project."""
-        body = {"name": name, "description": description, "format": "HF_TEXT_GENERATION"}
-        return Project.model_validate(self._json("POST", "/project", json=body))
+        new = NewProject.model_construct(name=name, description=description, format=FORMAT)
+        return self._connection.ask(Project, "POST", "/project", new)
 
     def delete_project(self, project_id: str, *, hard: bool = False) -> None:
         """Delete a project; ``hard`` takes its files as well."""
-        body = {"projectIds": [project_id], "hardDelete": hard}
-        self._call("DELETE", "/project", json=body)
+        deletion = ProjectDeletion.model_construct(project_ids=(project_id,), hard_delete=hard)
+        self._connection.call("DELETE", "/project", json=deletion.body())
 
     def add_checkpoint(
         self,
@@ -143,16 +136,14 @@ class Client:
             progress: Show a bar.
         """
         path = Path(path)
-        fields = {
-            "projectId": project_id,
-            "format": "HF_TEXT_GENERATION",
-            "fileName": name or path.name,
-            **({} if tag is None else {"tag": tag}),
-        }
+        upload = CheckpointUpload.model_construct(
+            project_id=project_id, format=FORMAT, file_name=name or path.name, tag=tag
+        )
         route = "/project/base-model" if base else "/project/file"
-        with Sending(fields, path, show=progress) as sending:
-            answer = self._json("POST", route, content=sending.chunks(), headers=sending.headers)
-        return Project.model_validate(answer)
+        with Sending(upload.body(), path, show=progress) as sending:
+            return self._connection.ask(
+                Project, "POST", route, content=sending.chunks(), headers=sending.headers
+            )
 
     def point_to(
         self,
@@ -164,24 +155,29 @@ class Client:
         base: bool = False,
     ) -> Project:
         """Add a checkpoint that stays where it is, under a root that the operator allowed."""
-        body = {
-            "projectId": project_id,
-            "filePath": address,
-            "format": "HF_TEXT_GENERATION",
-            "fileName": name or address.rstrip("/").rpartition("/")[2],
-            "tag": tag,
-            "baseModel": base,
-        }
-        return Project.model_validate(self._json("POST", "/project/file/external", json=body))
+        pointer = Pointer.model_construct(
+            project_id=project_id,
+            file_path=address,
+            format=FORMAT,
+            file_name=name or address.rstrip("/").rpartition("/")[2],
+            tag=tag,
+            base_model=base,
+        )
+        return self._connection.ask(Project, "POST", "/project/file/external", pointer)
 
     def add_data(self, project_id: str, path: str | Path) -> str:
         """Upload a data set; the answer names it in `search`."""
         path = Path(path)
-        with Sending({"projectId": project_id}, path, show=False) as sending:
-            answer = self._json(
-                "POST", "/v1/data", content=sending.chunks(), headers=sending.headers
+        upload = DataUpload.model_construct(project_id=project_id)
+        with Sending(upload.body(), path, show=False) as sending:
+            stored = self._connection.ask(
+                UploadedData,
+                "POST",
+                "/v1/data",
+                content=sending.chunks(),
+                headers=sending.headers,
             )
-        return str(answer["reference"])
+        return stored.reference
 
     def search(
         self,
@@ -245,7 +241,7 @@ class Client:
         for name in ("holdoutPath", "holdoutExpectedOutputPath"):
             if name in body:
                 body[name] = self._for_server(project_id, body[name])
-        return str(self._json("POST", "/v1/searches", json=body)["requestId"])
+        return self._connection.ask(QueuedSearch, "POST", "/v1/searches", json=body).request_id
 
     def follow_search(self, request_id: str) -> Iterator[Trial]:
         """The trials of a search as they end, those so far first; until it is over.
@@ -254,14 +250,14 @@ class Client:
         """
         seen: set[int] = set()
 
-        def is_new(name: str, content: Any) -> bool:
-            if name != "trial" or content["number"] in seen:
+        def is_new(trial: Trial) -> bool:
+            if trial.number in seen:
                 return False
-            seen.add(content["number"])
+            seen.add(trial.number)
             return True
 
-        for trial in self._follow(f"/v1/searches/{request_id}/events", is_new):
-            yield Trial.model_validate(trial)
+        address = f"/v1/searches/{request_id}/events"
+        yield from self._connection.follow(Trial, address, "trial", is_new)
 
     def answer(self, request_id: str) -> SearchAnswer:
         """What a search came to.
@@ -269,30 +265,29 @@ class Client:
         Raises:
             ServerError: It is not over, or it failed.
         """
-        found = self._json("GET", f"/v1/searches/{request_id}")
-        if found["status"] != "finished":
-            raise ServerError(f"the search is {found['status']}", got=found.get("reason"))
-        result = {**found["result"], "request_id": request_id}
-        return SearchAnswer.model_validate({**result, "checkpoint_id": found["checkpointId"]})
+        search = self._connection.ask(SearchStatus, "GET", f"/v1/searches/{request_id}")
+        if search.status != "finished":
+            raise ServerError(f"the search is {search.status}", got=search.reason)
+        return SearchAnswer.of(search)
 
     def cancel_search(self, request_id: str) -> None:
         """End a search; its trials stay."""
-        self._call("POST", f"/v1/searches/{request_id}/cancel")
+        self._connection.call("POST", f"/v1/searches/{request_id}/cancel")
 
     def resume_search(self, request_id: str) -> None:
         """Go on with a search that was cancelled or failed."""
-        self._call("POST", f"/v1/searches/{request_id}/resume")
+        self._connection.call("POST", f"/v1/searches/{request_id}/resume")
 
-    def results(self, project_id: str) -> list[Mapping[str, Any]]:
+    def results(self, project_id: str) -> list[RequestAnswer]:
         """What came of every request of a project, newest first."""
-        found: list[Mapping[str, Any]] = self._json("GET", f"/project/{project_id}/analysis/result")
-        return found
+        address = f"/project/{project_id}/analysis/result"
+        return self._connection.ask_all(RequestAnswer, "GET", address)
 
     def artifact(self, project_id: str, request_id: str, path: str | Path) -> Path:
         """Save the whole of a result."""
         address = f"/project/{project_id}/analysis/result/artifact"
         parameters = {"requestId": request_id, "mode": "STREAM"}
-        return self._save("GET", address, Path(path), params=parameters)
+        return self._connection.save("GET", address, Path(path), params=parameters)
 
     def metatune(self, project_id: str, factors: Mapping[str, float], path: str | Path) -> Path:
         """Scale steps by hand and save the blend as a tar.
@@ -302,17 +297,17 @@ class Client:
             factors: By the id of the file that a step ends in.
             path: Of the tar to be.
         """
-        body = {
-            "projectId": project_id,
-            "fileIds": list(factors),
-            "scalingFactors": list(factors.values()),
-        }
-        return self._save("POST", "/metatune", Path(path), json=body)
+        edit = Metatune.model_construct(
+            project_id=project_id,
+            file_ids=tuple(factors),
+            scaling_factors=tuple(factors.values()),
+        )
+        return self._connection.save("POST", "/metatune", Path(path), json=edit.body())
 
     def remove_training(self, project_id: str, file_ids: Sequence[str], path: str | Path) -> Path:
         """Remove what was trained in these steps and save what is left as a tar."""
-        body = {"projectId": project_id, "fileIds": list(file_ids)}
-        return self._save("POST", "/edit", Path(path), json=body)
+        edit = Edit.model_construct(project_id=project_id, file_ids=tuple(file_ids))
+        return self._connection.save("POST", "/edit", Path(path), json=edit.body())
 
     def download(self, project_id: str, file_id: str, path: str | Path) -> Path:
         """Save a checkpoint: as a tar where the path ends in ``.tar``, else unpacked as a folder.
@@ -324,10 +319,10 @@ class Client:
         parameters = {"projectId": project_id}
         address = f"/project/file/{file_id}"
         if path.name.endswith((".tar", ".tar.gz")):
-            return self._save("GET", address, path, params=parameters)
+            return self._connection.save("GET", address, path, params=parameters)
         archive = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tar")
         try:
-            self._save("GET", address, archive, params=parameters)
+            self._connection.save("GET", address, archive, params=parameters)
             with archive.open("rb") as file:
                 compressed = file.read(2) == b"\x1f\x8b"
             if compressed:
@@ -342,104 +337,3 @@ class Client:
         if isinstance(file, Path) or ("://" not in file and Path(file).is_file()):
             return self.add_data(project_id, file)
         return file
-
-    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        try:
-            answer = self._http.request(method, path, **options)
-        except httpx.TransportError as error:
-            raise _unreachable(self._http.base_url, error) from error
-        _require_success(answer)
-        return answer
-
-    def _json(self, method: str, path: str, **options: Any) -> Any:
-        answer = self._call(method, path, **options)
-        return answer.json() if answer.content else None
-
-    def _save(self, method: str, address: str, path: Path, **options: Any) -> Path:
-        """Whole or not at all."""
-        require_local(path, what="where the answer goes")
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with self._http.stream(method, address, **options) as answer:
-                if answer.status_code >= 300:
-                    answer.read()
-                    _require_success(answer)
-                with aside.open("xb") as file:
-                    for chunk in answer.iter_bytes(2**20):
-                        file.write(chunk)
-            aside.rename(path)
-        except httpx.TransportError as error:
-            raise _unreachable(self._http.base_url, error) from error
-        finally:
-            aside.unlink(missing_ok=True)
-        return path
-
-    def _follow(self, address: str, is_new: Callable[[str, Any], bool]) -> Iterator[Any]:
-        """What server-sent events say, until the one called ``end``.
-
-        A connection that is lost is made again. The server then begins with what it said before, so
-        only what ``is_new``, by an event's name and content, is given.
-
-        Raises:
-            ServerError: The server refuses, or stays away.
-        """
-        lost = 0
-        while lost < _RECONNECTS:
-            began = time.monotonic()
-            try:
-                for name, content in self._events(address):
-                    if is_new(name, content):
-                        lost = 0
-                        yield content
-                    elif name == "end":
-                        return
-            except httpx.TransportError:
-                pass
-            except ServerError as error:
-                if not any(f"status {status}" in str(error) for status in (502, 503, 504)):
-                    raise
-            lost = 1 if time.monotonic() - began > _LASTING_S else lost + 1
-            time.sleep(min(5.0, 0.1 * 2**lost))
-        raise ServerError(
-            "the server stays away before what was followed has ended",
-            got=address,
-            fix="It goes on: follow it again, or ask how it is, later.",
-        )
-
-    def _events(self, address: str) -> Iterator[tuple[str, Any]]:
-        """Server-sent events (the WHATWG's HTML standard, 9.2)."""
-        name = ""
-        with self._http.stream("GET", address) as answer:
-            if answer.status_code >= 300:
-                answer.read()
-                _require_success(answer)
-            for line in answer.iter_lines():
-                field, _, value = line.partition(": ")
-                if field == "event":
-                    name = value
-                elif field == "data":
-                    yield name, json.loads(value)
-
-
-def _require_success(answer: httpx.Response) -> None:
-    if answer.status_code < 300:
-        return
-    try:
-        detail = answer.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = answer.text[:300]
-    if isinstance(detail, list):
-        detail = "; ".join(f"{'.'.join(i.get('loc', []))}: {i.get('msg')}" for i in detail)
-    raise ServerError(f"the server refused, status {answer.status_code}", got=detail)
-
-
-def _unreachable(server: httpx.URL, error: Exception) -> ServerError:
-    return ServerError(
-        f"the server {server} cannot be reached",
-        got=type(error).__name__,
-        fix="Is it running (`ztom up`), and is this its address?",
-    )
-
-
-__all__ = ["Checkpoint", "Client"]

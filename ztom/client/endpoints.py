@@ -12,30 +12,36 @@ and ``/v1`` as ``base_url``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from pydantic import ConfigDict
+
+from ztom.client.connection import Connection
 from ztom.client.verdicts import read_verdict
+from ztom.wire.base import WireAnswer
 
 Document = Mapping[str, Any]
+
+
+class _Look(WireAnswer):
+    model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def parse(cls, content: object) -> Self:
+        return cls.model_validate(content)
 
 
 class Endpoints:
     """Part of `ztom.client.Client`; what it returns is what the server answers.
 
     Args:
-        call: Makes a call and reads its answer.
-        follow: Gives what is new among server-sent events, until their end.
+        connection: To the server.
     """
 
-    def __init__(
-        self,
-        call: Callable[..., Any],
-        follow: Callable[[str, Callable[[str, Any], bool]], Iterator[Any]],
-    ) -> None:
-        self._call = call
-        self._follow = follow
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def deploy(
         self,
@@ -158,16 +164,18 @@ class Endpoints:
 
         A connection that is lost is made again.
         """
-        last: Document = {}
+        last: _Look | None = None
 
-        def is_new(name: str, content: Document) -> bool:
+        def is_new(look: _Look) -> bool:
             nonlocal last
-            if name != "release" or content == last:
+            if look == last:
                 return False
-            last = content
+            last = look
             return True
 
-        yield from self._follow(f"/v1/releases/{release_id}/events", is_new)
+        address = f"/v1/releases/{release_id}/events"
+        for look in self._connection.follow(_Look, address, "release", is_new):
+            yield look.model_dump()
 
     def command(self, release_id: str, command: str) -> Document:
         """Tell a release: ``promote``, ``rollback``, ``resume`` or ``abort``."""
@@ -184,3 +192,7 @@ class Endpoints:
     def _document(self, method: str, path: str, **options: Any) -> Document:
         found: Document = self._call(method, path, **options)
         return found
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        answer = self._connection.call(method, path, **options)
+        return answer.json() if answer.content else None

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ztom.checkpoints.kept_paths import paths_to_send
@@ -86,7 +87,8 @@ def unpack(archive: Path, folder: Path) -> None:
 @contextmanager
 def bar(what: str, total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar; gives what moves it on by a count."""
-    columns = (TextColumn(what), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, disable=not show) as progress:
+    title = TextColumn("{task.description}", markup=False)
+    columns = (title, BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as progress:
         task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)

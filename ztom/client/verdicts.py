@@ -3,18 +3,20 @@
 ```python
 with Client("http://127.0.0.1:8000") as client:
     client.verdicts.record("verdict.json")
-    client.verdicts.all(candidate=digest)[0]["outcome"]  # what holds for a deployment
+    client.verdicts.all(candidate=digest)[0].outcome  # what holds for a deployment
 ```
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ztom.client.connection import Connection
 from ztom.errors import ConfigError
+from ztom.wire.verdicts import VerdictOnRecord, VerdictSummary
 
 Document = Mapping[str, Any]
 
@@ -23,13 +25,15 @@ class Verdicts:
     """Part of `ztom.client.Client`; what it returns is what the server answers.
 
     Args:
-        call: Makes a call and reads its answer.
+        connection: To the server.
     """
 
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
-    def record(self, verdict: Document | str | Path, *, project_id: str | None = None) -> Document:
+    def record(
+        self, verdict: Document | str | Path, *, project_id: str | None = None
+    ) -> VerdictSummary:
         """Put a verdict on record; one that is there already stays as it is.
 
         Args:
@@ -39,25 +43,25 @@ class Verdicts:
         Raises:
             ConfigError: The file is no JSON document, besides what every method raises.
         """
+        # as it is: whether it is a verdict is the server's to say
         body: dict[str, Any] = {"verdict": read_verdict(verdict)}
         if project_id is not None:
             body["projectId"] = project_id
-        found: Document = self._call("POST", "/v1/verdicts", json=body)
-        return found
+        return self._connection.ask(VerdictSummary, "POST", "/v1/verdicts", json=body)
 
-    def all(self, candidate: str | None = None) -> list[Document]:
+    def all(self, candidate: str | None = None) -> list[VerdictSummary]:
         """Verdicts without their documents, the latest first.
 
         Args:
             candidate: Of the one whose digest begins like this.
         """
         parameters = {} if candidate is None else {"candidate": candidate}
-        return list(self._call("GET", "/v1/verdicts", params=parameters))
+        address = "/v1/verdicts"
+        return self._connection.ask_all(VerdictSummary, "GET", address, params=parameters)
 
-    def get(self, sha256: str) -> Document:
+    def get(self, sha256: str) -> VerdictOnRecord:
         """A verdict with its document, by the document's sha256."""
-        found: Document = self._call("GET", f"/v1/verdicts/{sha256}")
-        return found
+        return self._connection.ask(VerdictOnRecord, "GET", f"/v1/verdicts/{sha256}")
 
 
 def read_verdict(verdict: Document | str | Path) -> Document:

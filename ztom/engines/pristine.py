@@ -17,7 +17,7 @@ import torch
 
 from ztom.blending.apply import blend_tensor, file_reader
 from ztom.blending.chain import Chain
-from ztom.blending.plan import BlendPlan, plan_blend
+from ztom.blending.plan import BlendPlan, TensorPlan, plan_blend
 from ztom.checkpoints.tensors import TensorSpec, check_finite
 from ztom.errors import BlendError, ChainError
 
@@ -52,6 +52,10 @@ class HeldChain:
         dtype: What the blend is cast to; None keeps what is stored.
         placement: Chosen by free memory when None.
 
+    Attributes:
+        bytes_read: Bytes that the last blend has read from the checkpoints.
+        failure: What went wrong in the last blend that went on with another one; else empty.
+
     Raises:
         ChainError: A checkpoint holds NaN or infinity.
     """
@@ -68,6 +72,7 @@ class HeldChain:
         self._device = device
         self._dtype = dtype
         self.bytes_read = 0
+        self.failure = ""
         self._file = file_reader(chain)
         specs = _pristine(chain)
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
@@ -88,17 +93,37 @@ class HeldChain:
         """What will be added up."""
         return plan_blend(self.chain, factors, dtype=self._dtype)
 
-    def blend(self, plan: BlendPlan) -> Iterator[tuple[str, torch.Tensor]]:
+    def blend(
+        self, plan: BlendPlan, *, instead: BlendPlan | None = None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         """The blended tensors on the device, one at a time; `bytes_read` counts what it took.
 
         A tensor may be a pristine one itself: the caller copies it and never writes to it.
 
+        Args:
+            plan: What is added up.
+            instead: Planned from the same chain: where the blend fails, the tensors that are left
+                come from this one, so that each comes once, and `failure` says what happened.
+
         Raises:
-            BlendError: A blended value is NaN or infinite at the deployed dtype.
+            BlendError: A blended value is NaN or infinite at the deployed dtype, in ``instead``
+                too where that is given.
         """
-        self.bytes_read = 0
-        for tensor in plan.tensors:
-            yield tensor.name, blend_tensor(tensor, self._read, device=self._device)
+        self.bytes_read, self.failure = 0, ""
+        for position, tensor in enumerate(plan.tensors):
+            spare = None if instead is None else instead.tensors[position]
+            yield tensor.name, self._blended(tensor, spare)
+
+    def _blended(self, tensor: TensorPlan, spare: TensorPlan | None) -> torch.Tensor:
+        """The tensor, or the spare one from the first failure on."""
+        if spare is None:
+            return blend_tensor(tensor, self._read, device=self._device)
+        if not self.failure:
+            try:
+                return blend_tensor(tensor, self._read, device=self._device)
+            except Exception as error:  # whatever it is, every tensor has to come
+                self.failure = f"{type(error).__name__}: {error}"
+        return blend_tensor(spare, self._read, device=self._device)
 
     def _read(self, member: int, spec: TensorSpec, start: int, end: int) -> torch.Tensor:
         self.bytes_read += (end - start) * spec.dtype.itemsize

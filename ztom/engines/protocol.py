@@ -96,8 +96,8 @@ class EngineInfo:
     capabilities: frozenset[Capability]
 
 
-class Engine(Protocol):
-    """Holds a chain and answers prompts with a blend of it; for one caller at a time."""
+class Generates(Protocol):
+    """Answers prompts with text from the blend that is loaded; for one caller at a time."""
 
     @property
     def info(self) -> EngineInfo:
@@ -106,6 +106,18 @@ class Engine(Protocol):
     @property
     def factors(self) -> tuple[float, ...]:
         """The scaling factors of the blend now loaded, one per transition; zeros at the start."""
+
+    def generate(self, prompts: Sequence[Prompt], config: GenerationConfig) -> list[Completion]:
+        """Generate one completion per prompt, in order; the engine batches on its own.
+
+        Raises:
+            CapabilityError: The engine does not generate.
+            EngineError: Anything that went wrong inside.
+        """
+
+
+class Engine(Generates, Protocol):
+    """Holds a chain and answers prompts with a blend of it; for one caller at a time."""
 
     def blend(self, factors: Sequence[float]) -> BlendStats:
         """Load ``latest + sum(alpha_i * delta_i)``, recomputed from the pristine checkpoints.
@@ -117,14 +129,6 @@ class Engine(Protocol):
             FactorError: Wrong length, or a factor that is not finite.
             BlendError: The blend overflows the deployed dtype or holds NaN; the engine then
                 has no usable weights until the next successful blend, and says so when asked.
-        """
-
-    def generate(self, prompts: Sequence[Prompt], config: GenerationConfig) -> list[Completion]:
-        """Generate one completion per prompt, in order; the engine batches on its own.
-
-        Raises:
-            CapabilityError: The engine does not generate.
-            EngineError: Anything that went wrong inside.
         """
 
     def log_probs(

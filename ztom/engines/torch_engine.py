@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from ztom.engines.protocol import (
     GenerationConfig,
 )
 from ztom.errors import CapabilityError, EngineError, FactorError
+from ztom.stimuli.batches import batches
 from ztom.stimuli.records import Prompt
 
 _GENERATES = frozenset({Capability.GENERATE, Capability.LOG_PROBS})
@@ -120,7 +121,7 @@ class TorchEngine:
         for each in ids:
             check_length(each, [], limit=self._max_length() - 1)
         completions: list[Completion] = []
-        for number, batch in enumerate(_batches(ids, self._config.max_num_seqs)):
+        for number, batch in enumerate(batches(ids, self._config.max_num_seqs)):
             completions += self._generate_batch(encoder, batch, config, seed=config.seed + number)
         return completions
 
@@ -136,7 +137,7 @@ class TorchEngine:
         for prompt_ids, continuation_ids in pairs:
             check_length(prompt_ids, continuation_ids, limit=self._max_length())
         rows: list[NDArray[np.float64]] = []
-        for batch in _batches(pairs, self._config.max_num_seqs):
+        for batch in batches(pairs, self._config.max_num_seqs):
             logits = self._logits([a + b for a, b in batch])
             for row, (prompt_ids, continuation_ids) in zip(logits, batch, strict=True):
                 start = len(prompt_ids) - 1
@@ -152,7 +153,7 @@ class TorchEngine:
         if Capability.VALUES not in self._capabilities:
             raise CapabilityError("a causal language model has no output row")
         self.factors  # noqa: B018 - raises when there are no usable weights
-        rows = [self._rows(batch) for batch in _batches(list(prompts), self._config.max_num_seqs)]
+        rows = [self._rows(batch) for batch in batches(prompts, self._config.max_num_seqs)]
         return np.concatenate(rows) if rows else np.empty((0, 0))
 
     def close(self) -> None:
@@ -172,12 +173,12 @@ class TorchEngine:
         return int(min(limits)) if limits else 1_000_000
 
     @torch.inference_mode()
-    def _logits(self, ids: list[list[int]]) -> torch.Tensor:
+    def _logits(self, ids: Sequence[list[int]]) -> torch.Tensor:
         tokens, mask = self._padded(ids, left=False)
         logits: torch.Tensor = self._model(input_ids=tokens, attention_mask=mask).logits
         return logits
 
-    def _padded(self, ids: list[list[int]], *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _padded(self, ids: Sequence[list[int]], *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and attention mask, both [rows, longest]."""
         longest = max(len(row) for row in ids)
         tokens = torch.zeros(len(ids), longest, dtype=torch.long)
@@ -190,7 +191,12 @@ class TorchEngine:
 
     @torch.inference_mode()
     def _generate_batch(
-        self, encoder: PromptEncoder, ids: list[list[int]], config: GenerationConfig, *, seed: int
+        self,
+        encoder: PromptEncoder,
+        ids: Sequence[list[int]],
+        config: GenerationConfig,
+        *,
+        seed: int,
     ) -> list[Completion]:
         tokens, mask = self._padded(ids, left=True)
         room = self._max_length() - tokens.shape[1]
@@ -235,7 +241,7 @@ class TorchEngine:
         return min(self._end_ids(), default=0)
 
     @torch.inference_mode()
-    def _rows(self, prompts: list[Prompt]) -> NDArray[np.float64]:
+    def _rows(self, prompts: Sequence[Prompt]) -> NDArray[np.float64]:
         if self._encoder is not None:
             ids = [self._encoder.prompt_ids(prompt) for prompt in prompts]
             for each in ids:
@@ -363,8 +369,3 @@ def _numbers(prompts: Sequence[Prompt]) -> torch.Tensor:
             fix='Give stimuli as {"input": [0.1, 0.2], "expected": "..."}.',
         )
     return torch.tensor(rows, dtype=torch.float32)
-
-
-def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -13,7 +13,7 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ from ztom.engines.protocol import (
     GenerationConfig,
 )
 from ztom.engines.vllm_dtype import vllm_dtype
-from ztom.errors import BlendError, CapabilityError, EngineError, FactorError, ZtomError
+from ztom.errors import CapabilityError, EngineError, FactorError, ZtomError
 from ztom.stimuli.records import Prompt
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ _CAPABILITIES = frozenset({Capability.GENERATE, Capability.LOG_PROBS})
 class BlendWorker:
     """Mixed into vLLM's worker; with tensor parallelism every rank blends and keeps its shard.
 
-    Every method name begins with ``ztom_``: vLLM refuses names that its worker has already.
+    Every method name holds ``ztom_``: vLLM refuses names that its worker has already.
     """
 
     model_runner: Any
@@ -79,12 +79,26 @@ class BlendWorker:
         return self._ztom_held.placement
 
     def ztom_blend(self, factors: tuple[float, ...]) -> tuple[int, int]:
-        """Replace the weights by the blend; returns bytes read and bytes written."""
+        """Replace the weights by the blend; returns bytes read and bytes written.
+
+        Raises:
+            BlendError: The blend has values that cannot be deployed.
+        """
         plan: BlendPlan = self._ztom_held.plan(factors)
-        with torch.inference_mode(False), torch.no_grad():
-            self.model_runner.reload_weights(weights_iterator=self._ztom_held.blend(plan))
-            _refresh_tied_heads(self.model_runner.get_model())
+        self._ztom_reload(self._ztom_held.blend(plan))
         return self._ztom_held.bytes_read, plan.nbytes
+
+    def ztom_blend_or_error(self, factors: tuple[float, ...]) -> tuple[int, int] | ZtomError:
+        """As `ztom_blend`, but an error of ours is returned: a raised one arrives as text."""
+        try:
+            return self.ztom_blend(factors)
+        except ZtomError as error:
+            return error
+
+    def _ztom_reload(self, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            self.model_runner.reload_weights(weights_iterator=tensors)
+            _refresh_tied_heads(self.model_runner.get_model())
 
 
 def _refresh_tied_heads(model: torch.nn.Module) -> None:
@@ -157,7 +171,7 @@ class VllmEngine:
         self._factors = None
         self._blends += 1  # from here on no block of the prefix cache is found again
         try:
-            read, written = self._rpc("ztom_blend", checked)[0]
+            read, written = self._rpc("ztom_blend_or_error", checked)[0]
         finally:
             self._llm.reset_prefix_cache()
         self._factors = checked
@@ -249,8 +263,12 @@ class VllmEngine:
         except ZtomError:
             raise
         except Exception as error:  # vLLM raises whatever its layers raise
-            kind = BlendError if "BlendError" in str(error) else EngineError
-            raise kind("vLLM could not blend", got=f"{type(error).__name__}: {error}") from error
+            raise EngineError(
+                "vLLM could not blend", got=f"{type(error).__name__}: {error}"
+            ) from error
+        for result in results:
+            if isinstance(result, ZtomError):
+                raise result
         return results
 
     def _max_length(self) -> int:

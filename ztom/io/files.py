@@ -27,8 +27,18 @@ def write_whole(path: Path, text: str, *, private: bool = False) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+        sync_path(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def sync_path(path: Path) -> None:
+    """Bring a file, or the list of names of a folder (else a rename can be lost), to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_document(path: Path, text: str) -> Path:

@@ -1,4 +1,7 @@
-"""Deployments: which variants run, how far they are, and the traffic that each is for."""
+"""Deployments: which variants run, how far they are, and the traffic that each is for.
+
+Options and intents are values of `ztom.rollout`; the columns hold them as JSON.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import null, select
 from sqlalchemy.orm import Session
 
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
@@ -15,6 +18,9 @@ from ztom.ledger.audit_store import append_event
 from ztom.ledger.database import Database
 from ztom.ledger.models import DeploymentRow
 from ztom.ledger.records import AuditEvent
+from ztom.ledger.values import from_json, to_json
+from ztom.rollout.intent import Intent
+from ztom.rollout.options import DeployOptions
 
 
 class DeploymentState(StrEnum):
@@ -45,12 +51,27 @@ class NewDeployment:
     digest: str
     name: str
     address: str
-    options: Mapping[str, object]
-    base: Mapping[str, object] | None = None
-    intent: Mapping[str, object] | None = None
+    options: DeployOptions = DeployOptions()
+    base: Mapping[str, str] | None = None
+    intent: Intent | None = None
     project_id: str | None = None
     insisted: bool = False
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedAs:
+    """How a deployment serves.
+
+    Attributes:
+        name: Its model name.
+        address: Folder of the variant.
+        options: Of its engine and replicas.
+    """
+
+    name: str
+    address: str
+    options: DeployOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +79,8 @@ class DeploymentRecord:
     """A deployment as callers see it.
 
     Attributes:
-        kept: ``name``, ``address`` and ``options`` under which it goes on serving while it is
-            deployed anew, and when that fails; None when there is nothing to go on with.
+        kept: As what it goes on serving while it is deployed anew, and when that fails; None when
+            there is nothing to go on with.
         reason: Why it failed; what one that is starting waits for; of one that is ready, why it
             did not get the traffic it was for.
     """
@@ -67,10 +88,10 @@ class DeploymentRecord:
     digest: str
     name: str
     address: str
-    base: Mapping[str, Any] | None
-    options: Mapping[str, Any]
-    intent: Mapping[str, Any] | None
-    kept: Mapping[str, Any] | None
+    base: Mapping[str, str] | None
+    options: DeployOptions
+    intent: Intent | None
+    kept: ServedAs | None
     project_id: str | None
     state: DeploymentState
     reason: str | None
@@ -103,14 +124,15 @@ class Deployments:
             if row is None:
                 row = DeploymentRow(digest=new.digest)
                 session.add(row)
+            options = to_json(new.options, exclude_defaults=True)
             known = {"name": row.name, "address": row.address, "options": row.options}
-            wanted = {"name": new.name, "address": new.address, "options": dict(new.options)}
+            wanted = {"name": new.name, "address": new.address, "options": options}
             restart = not ready or known != wanted
             if ready and restart:
                 row.kept = known
-            row.name, row.address, row.options = new.name, new.address, dict(new.options)
+            row.name, row.address, row.options = new.name, new.address, options
             row.base = None if new.base is None else dict(new.base)
-            row.intent = None if new.intent is None else dict(new.intent)
+            row.intent = None if new.intent is None else to_json(new.intent)
             row.project_id, row.insisted, row.actor = new.project_id, new.insisted, actor
             row.reason = None
             row.state = DeploymentState.STARTING if restart else DeploymentState.READY
@@ -127,9 +149,16 @@ class Deployments:
         with self._database.read() as session:
             return _deployment(_deployment_row(session, digest))
 
-    def all(self) -> tuple[DeploymentRecord, ...]:
-        """Every deployment that is not retired, oldest first."""
+    def all(self, *, starting_with: str = "") -> tuple[DeploymentRecord, ...]:
+        """Every deployment that is not retired, oldest first.
+
+        Args:
+            starting_with: A variant's digest or the start of it, in hexadecimal digits: only
+                deployments of such variants.
+        """
         query = select(DeploymentRow).where(DeploymentRow.state != DeploymentState.RETIRED)
+        if starting_with:
+            query = query.where(DeploymentRow.digest.startswith(starting_with, autoescape=True))
         with self._database.read() as session:
             order = (DeploymentRow.created, DeploymentRow.digest)
             return tuple(map(_deployment, session.scalars(query.order_by(*order))))
@@ -172,11 +201,11 @@ class Deployments:
             row.reason = reason
             return True
 
-    def clear_intent(self, digest: str, expected: Mapping[str, Any] | None) -> None:
+    def clear_intent(self, digest: str, expected: Intent | None) -> None:
         """Say that a deployment has got the traffic that was wanted then; a newer wish stays."""
         with self._database.write("change a deployment in") as session:
             row = _deployment_row(session, digest)
-            if row.intent == expected:
+            if _intent(row) == expected:
                 row.intent = None
 
     def let_go(self, digest: str) -> None:
@@ -210,10 +239,12 @@ class Deployments:
         """
         with self._database.write("change deployments in") as session:
             cancelled = 0
-            for row in session.scalars(select(DeploymentRow)).all():
-                wanted = None if row.intent is None else row.intent.get("alias")
-                is_meant = row.digest == digest if alias is None else wanted == alias
-                if not is_meant or row.intent is None:
+            query = select(DeploymentRow).where(DeploymentRow.intent.is_not(null()))
+            if alias is None:
+                query = query.where(DeploymentRow.digest == digest)
+            for row in session.scalars(query).all():
+                intent = _intent(row)
+                if alias is not None and (intent is None or intent.alias != alias):
                     continue
                 cancelled += 1
                 row.intent, row.reason = None, reason
@@ -240,15 +271,23 @@ def _audit(session: Session, actor: str, action: str, digest: str, note: str | N
     append_event(session, event)
 
 
+def _intent(row: DeploymentRow) -> Intent | None:
+    return None if row.intent is None else from_json(Intent, row.intent)
+
+
+def _served_as(kept: Mapping[str, Any]) -> ServedAs:
+    return ServedAs(kept["name"], kept["address"], from_json(DeployOptions, kept["options"]))
+
+
 def _deployment(row: DeploymentRow) -> DeploymentRecord:
     return DeploymentRecord(
         digest=row.digest,
         name=row.name,
         address=row.address,
         base=row.base,
-        options=row.options,
-        intent=row.intent,
-        kept=row.kept,
+        options=from_json(DeployOptions, row.options),
+        intent=_intent(row),
+        kept=None if row.kept is None else _served_as(row.kept),
         project_id=row.project_id,
         state=DeploymentState(row.state),
         reason=row.reason,

@@ -2,14 +2,13 @@
 
 Desired state stands here and nowhere else: whoever deploys, routes or moves a rollout writes it
 down, with a row of the audit chain in the same transaction, and whoever carries it out reads it
-here. So a process that dies half-way is followed by one that goes on. The content of tables, plans
-and states is JSON; what it means is `ztom.rollout`'s.
+here. So a process that dies half-way is followed by one that goes on. Tables, plans and states are
+values of `ztom.rollout`; the columns hold them as JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -21,6 +20,10 @@ from ztom.ledger.deployments import Deployments
 from ztom.ledger.models import EndpointRow, RoutingRow
 from ztom.ledger.records import AuditEvent
 from ztom.ledger.rollouts import Rollouts
+from ztom.ledger.values import from_json, to_json
+from ztom.rollout.routing import RoutingTable
+
+TableChange = Callable[[RoutingTable], RoutingTable]
 
 
 class Endpoints:
@@ -36,10 +39,14 @@ class Endpoints:
         self.deployments = Deployments(database)
         self.rollouts = Rollouts(database)
 
-    def routing(self) -> tuple[int, Mapping[str, Any]]:
+    def routing(self) -> tuple[int, RoutingTable]:
         """The table that holds, and its version; version 0 is the empty one."""
         with self._database.read() as session:
             return _routing(session)
+
+    def table(self) -> RoutingTable:
+        """The table that holds."""
+        return self.routing()[1]
 
     def routing_version(self) -> int:
         """The version of the table that holds."""
@@ -48,7 +55,7 @@ class Endpoints:
 
     def change_routing(
         self,
-        change: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        change: TableChange,
         *,
         actor: str,
         action: str,
@@ -59,7 +66,7 @@ class Endpoints:
         """Replace the table by what a function makes of it; nobody else changes it meanwhile.
 
         Args:
-            change: From content to content; what it raises leaves everything as it was.
+            change: From table to table; what it raises leaves everything as it was.
             actor: Who does it.
             action: For the audit chain, such as ``route.promote``.
             subject: For the audit chain, such as ``endpoint:support``.
@@ -78,10 +85,10 @@ class Endpoints:
                 raise AlreadyOnRecordError(
                     "the routing table was changed meanwhile", got=version, expected=expected
                 )
-            after = dict(change(before))
+            after = change(before)
             if after == before:
                 return version
-            session.add(RoutingRow(version=version + 1, content=after, actor=actor))
+            session.add(RoutingRow(version=version + 1, content=to_json(after), actor=actor))
             event = AuditEvent(
                 actor=actor, action=action, subject=subject, note=f"table {version + 1}; {note}"
             )
@@ -114,7 +121,9 @@ class Endpoints:
             return row.project_id
 
 
-def _routing(session: Session) -> tuple[int, Mapping[str, Any]]:
+def _routing(session: Session) -> tuple[int, RoutingTable]:
     query = select(RoutingRow).order_by(RoutingRow.version.desc()).limit(1)
     row = session.scalars(query).first()
-    return (0, {}) if row is None else (row.version, dict(row.content))
+    if row is None:
+        return 0, RoutingTable()
+    return row.version, from_json(RoutingTable, row.content)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -16,24 +14,12 @@ from ztom.ledger.audit_store import append_event
 from ztom.ledger.database import Database
 from ztom.ledger.models import FeedbackRow, ObservationRow, RolloutRow, now
 from ztom.ledger.records import AuditEvent
+from ztom.ledger.values import from_json, to_json
+from ztom.rollout.observations import StepObservations
+from ztom.rollout.plan import ReleasePlan
+from ztom.rollout.state import Command, ReleaseState, ReleaseStatus
 
-
-class RolloutStatus(StrEnum):
-    """Where a release stands."""
-
-    RUNNING = "running"
-    HELD = "held"
-    PROMOTED = "promoted"
-    ROLLED_BACK = "rolled_back"
-    ABORTED = "aborted"
-
-    @property
-    def is_open(self) -> bool:
-        """Whether its controller still moves it."""
-        return self in (RolloutStatus.RUNNING, RolloutStatus.HELD)
-
-
-_OPEN = tuple(status for status in RolloutStatus if status.is_open)
+_OPEN = tuple(status for status in ReleaseStatus if status.is_open)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +39,10 @@ class RolloutRecord:
     alias: str
     candidate: str
     stable: str
-    plan: Mapping[str, Any]
-    state: Mapping[str, Any]
-    status: RolloutStatus
-    command: str | None
+    plan: ReleasePlan
+    state: ReleaseState
+    status: ReleaseStatus
+    command: Command | None
     actor: str
     created: str
     ended: str | None
@@ -96,8 +82,7 @@ class Rollouts:
         *,
         candidate: str,
         stable: str,
-        plan: Mapping[str, object],
-        state: Mapping[str, object],
+        plan: ReleasePlan,
         actor: str,
     ) -> RolloutRecord:
         """Begin a release.
@@ -116,8 +101,8 @@ class Rollouts:
                 alias=alias,
                 candidate=candidate,
                 stable=stable,
-                plan=dict(plan),
-                state=dict(state),
+                plan=to_json(plan),
+                state=to_json(ReleaseState()),
                 actor=actor,
             )
             session.add(row)
@@ -149,7 +134,7 @@ class Rollouts:
         with self._database.read() as session:
             return tuple(map(_rollout, session.scalars(query.order_by(RolloutRow.created))))
 
-    def command(self, rollout_id: str, command: str, *, actor: str) -> RolloutRecord:
+    def command(self, rollout_id: str, command: Command, *, actor: str) -> RolloutRecord:
         """Tell a release's controller something.
 
         Raises:
@@ -157,7 +142,7 @@ class Rollouts:
         """
         with self._database.write("change a rollout in") as session:
             row = _rollout_row(session, rollout_id)
-            if not RolloutStatus(row.status).is_open:
+            if not ReleaseStatus(row.status).is_open:
                 raise AlreadyOnRecordError("the release has ended", got=row.status)
             row.command = command
             _audit(session, actor, command, row.id, f"of {row.alias}")
@@ -167,9 +152,9 @@ class Rollouts:
         self,
         rollout_id: str,
         *,
-        state: Mapping[str, object],
-        status: RolloutStatus,
-        done: str | None = None,
+        state: ReleaseState,
+        status: ReleaseStatus,
+        done: Command | None = None,
         records: tuple[tuple[str, str], ...] = (),
     ) -> None:
         """Keep where a release's controller is; one that has ended stays as it is.
@@ -183,9 +168,9 @@ class Rollouts:
         """
         with self._database.write("change a rollout in") as session:
             row = _rollout_row(session, rollout_id)
-            if not RolloutStatus(row.status).is_open:
+            if not ReleaseStatus(row.status).is_open:
                 return
-            row.state, row.status = dict(state), status
+            row.state, row.status = to_json(state), status
             if row.command == done:
                 row.command = None
             if not status.is_open:
@@ -193,7 +178,7 @@ class Rollouts:
             for action, note in records:
                 _audit(session, "controller", action, row.id, note, row.candidate)
 
-    def observe(self, rollout_id: str, step: int, source: str, content: Mapping[str, Any]) -> None:
+    def observe(self, rollout_id: str, step: int, source: str, content: StepObservations) -> None:
         """Keep everything that one gateway process has counted in a step, so far."""
         with self._database.write("add observations to") as session:
             row = session.get(ObservationRow, (rollout_id, step, source))
@@ -201,16 +186,16 @@ class Rollouts:
                 _rollout_row(session, rollout_id)
                 row = ObservationRow(rollout_id=rollout_id, step=step, source=source)
                 session.add(row)
-            row.content = dict(content)
+            row.content = to_json(content)
 
-    def observations(self, rollout_id: str, step: int) -> tuple[Mapping[str, Any], ...]:
+    def observations(self, rollout_id: str, step: int) -> tuple[StepObservations, ...]:
         """What gateways have counted in a step."""
         query = select(ObservationRow).where(
             ObservationRow.rollout_id == rollout_id, ObservationRow.step == step
         )
         with self._database.read() as session:
             rows = session.scalars(query.order_by(ObservationRow.source))
-            return tuple(dict(row.content) for row in rows)
+            return tuple(from_json(StepObservations, row.content) for row in rows)
 
     def add_feedback(self, feedback: FeedbackRecord) -> None:
         """Keep a judgement.
@@ -280,10 +265,10 @@ def _rollout(row: RolloutRow) -> RolloutRecord:
         alias=row.alias,
         candidate=row.candidate,
         stable=row.stable,
-        plan=row.plan,
-        state=row.state,
-        status=RolloutStatus(row.status),
-        command=row.command,
+        plan=from_json(ReleasePlan, row.plan),
+        state=from_json(ReleaseState, row.state),
+        status=ReleaseStatus(row.status),
+        command=None if row.command is None else Command(row.command),
         actor=row.actor,
         created=row.created,
         ended=row.ended,

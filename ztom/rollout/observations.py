@@ -156,20 +156,6 @@ class ArmCounts(_Counts):
         return self
 
     @classmethod
-    def of_answer(cls, latency_s: float, *, empty: bool = False) -> Self:
-        """One answered request.
-
-        Raises:
-            ConfigError: The latency is not a number, or negative.
-        """
-        return cls(requests=1, empty=int(empty), latency=LatencyHistogram.of((latency_s,)))
-
-    @classmethod
-    def of_error(cls) -> Self:
-        """One failed request."""
-        return cls(requests=1, errors=1)
-
-    @classmethod
     def of_feedback(cls, error: float) -> Self:
         """One user's judgement, 0 (good) to 1."""
         return cls(feedback=1, feedback_error=error)

@@ -29,9 +29,9 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ztom.errors import ConfigError
+from ztom.io.problems import check_model
 
 #: Shares of the traffic in percent when a plan names no steps.
 DEFAULT_STEPS: Final = ({"shadow": 100}, *({"canary": percent} for percent in (5, 25, 50, 100)))
@@ -269,16 +269,19 @@ def parse_plan(value: object = None) -> ReleasePlan:
     Raises:
         ConfigError: It is not a plan; names the mistakes and their places.
     """
-    try:
-        return ReleasePlan.model_validate({} if value is None else value)
-    except ValidationError as error:
-        told = [_told(issue["loc"], issue["msg"]) for issue in error.errors()]
-        raise ConfigError(
-            "the release plan is wrong",
-            got="; ".join(told[:5]) + (f" and {len(told) - 5} more" if told[5:] else ""),
-            expected="shadow steps, then canary steps, percents rising to a canary at 100",
-            fix='A step reads {"shadow": 100} or {"canary": 5, "min_requests": 200}.',
-        ) from error
+    return check_model(
+        ReleasePlan,
+        {} if value is None else value,
+        wrong="the release plan is wrong",
+        expected="shadow steps, then canary steps, percents rising to a canary at 100",
+        fix='A step reads {"shadow": 100} or {"canary": 5, "min_requests": 200}.',
+        whole="the plan",
+        first_index=1,
+    )
+
+
+#: A plan in a document; what its schema says is loose, for a plan may be written in short.
+Plan = Annotated[ReleasePlan, BeforeValidator(parse_plan, json_schema_input_type=dict[str, Any])]
 
 
 def _completed(step: object, shared: Mapping[str, object], checks: Mapping[str, object]) -> object:
@@ -287,10 +290,3 @@ def _completed(step: object, shared: Mapping[str, object], checks: Mapping[str, 
         return step
     own = step.get("checks", {})
     return {**shared, **step, "checks": {**checks, **own} if isinstance(own, Mapping) else own}
-
-
-def _told(place: tuple[int | str, ...], message: str) -> str:
-    """A mistake with its place; steps are counted from 1."""
-    named = ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
-    text = message.removeprefix("Value error, ")
-    return f"{named}: {text}" if named else text

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ztom.errors import ConfigError
+from ztom.io.problems import check_model
 
 ALIAS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
@@ -195,21 +196,7 @@ class RoutingTable(BaseModel):
 
     @staticmethod
     def _checked(**content: object) -> RoutingTable:
-        try:
-            return RoutingTable.model_validate(content)
-        except ValidationError as error:
-            raise ConfigError(
-                "the routing table does not hold together", got=_problem(error)
-            ) from error
-
-
-def read_table(content: Mapping[str, object]) -> RoutingTable:
-    """A table from JSON values.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    return RoutingTable._checked(**content)
+        return check_model(RoutingTable, content, wrong="the routing table does not hold together")
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,8 +345,3 @@ def rolled_back(route: Route) -> Route:
     return Route(
         stable=route.previous, previous=route.stable, rules=route.rules, project=route.project
     )
-
-
-def _problem(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}".strip(": ")

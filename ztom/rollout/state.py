@@ -29,6 +29,11 @@ class ReleaseStatus(StrEnum):
     ROLLED_BACK = "rolled_back"
     ABORTED = "aborted"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its controller still moves it."""
+        return self in (ReleaseStatus.RUNNING, ReleaseStatus.HELD)
+
 
 class Deployment(StrEnum):
     """Whether the candidate can answer."""
@@ -152,7 +157,7 @@ class ReleaseState(_Value):
     @property
     def finished(self) -> bool:
         """Whether it has ended."""
-        return self.status not in (ReleaseStatus.RUNNING, ReleaseStatus.HELD)
+        return not self.status.is_open
 
     def but(self, **changes: object) -> ReleaseState:
         """This state with some fields changed."""

@@ -28,7 +28,7 @@ import numpy as np
 from ztom.errors import ConfigError, ScoringError
 from ztom.scoring.protocol import Need
 from ztom.scoring.text import generated_text
-from ztom.scoring.user_process import ChildFailedError, ChildProcess, Limits
+from ztom.scoring.user_process import ChildFailedError, ChildLateError, ChildProcess, Limits, Reply
 from ztom.statistics.scores import MeanScores, Scores, WholeSetScores
 from ztom.stimuli.prompts import prompt_text
 from ztom.stimuli.records import Output, Stimulus
@@ -149,13 +149,13 @@ class UserFunction:
             if isinstance(error, ChildFailedError):
                 raise self._failure(error) from error
             raise
-        if "error" in reply:
+        if reply.error is not None:
             raise self._raised(reply)
-        if reply.get("call") != self._calls:
+        if reply.call != self._calls:
             self._child.close()
             self._child = None
             raise ScoringError(f"{self.name}: its process answered another call")
-        return reply.get("result")
+        return reply.result
 
     def _start(self) -> ChildProcess:
         try:
@@ -169,7 +169,7 @@ class UserFunction:
             )
         except ChildFailedError as error:
             raise self._failure(error) from error
-        if "error" in child.started:
+        if child.started.error is not None:
             child.close()
             failure = self._raised(child.started, doing="cannot be imported:")
             failure.fix = f"It is looked for in {', '.join(self._import_paths)}."
@@ -177,17 +177,17 @@ class UserFunction:
         return child
 
     def _failure(self, error: ChildFailedError) -> ScoringError:
-        deadline = f" of {self._deadline_s:g} s" if "deadline" in str(error) else ""
+        deadline = f" of {self._deadline_s:g} s" if isinstance(error, ChildLateError) else ""
         return ScoringError(
             f"error function {self.name}: {error}{deadline}",
             got=f"last printed: {_telling(error.tail)}" if error.tail else None,
         )
 
-    def _raised(self, reply: dict[str, Any], *, doing: str = "raised") -> ScoringError:
-        place = f" ({reply['place']})" if reply.get("place") else ""
+    def _raised(self, reply: Reply, *, doing: str = "raised") -> ScoringError:
+        place = f" ({reply.place})" if reply.place else ""
         return ScoringError(
-            f"error function {self.name} {doing} {reply['error']}{place}",
-            got=reply.get("message") or None,
+            f"error function {self.name} {doing} {reply.error}{place}",
+            got=reply.message or None,
         )
 
     def _scores(self, result: object, stimuli: Sequence[Stimulus]) -> Scores:

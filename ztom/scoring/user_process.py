@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 _WORKER = Path(__file__).with_name("user_worker.py")
 _LARGEST_REPLY = 64 * 2**20
@@ -45,6 +44,29 @@ class ChildFailedError(Exception):
     def __init__(self, reason: str, *, tail: str = "") -> None:
         super().__init__(reason)
         self.tail = tail
+
+
+class ChildLateError(ChildFailedError):
+    """The child was not done before its deadline; it has been killed."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a child says: a result, or what its function raised.
+
+    Attributes:
+        call: Number of the call that is answered; None for the word that it has started.
+        result: What the function returned: a number, or a list of numbers.
+        error: Name of the exception's class; None when nothing was raised.
+        message: Of the exception, at most 2,000 characters.
+        place: File and line of the function where it was raised; None where that is not known.
+    """
+
+    call: int | None = None
+    result: object = None
+    error: str | None = None
+    message: str = ""
+    place: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +145,7 @@ class ChildProcess:
             os.set_blocking(descriptor, False)
         self.started = self._exchange(b"", deadline_s=deadline_s)
 
-    def call(self, message: Mapping[str, object], *, deadline_s: float) -> dict[str, Any]:
+    def call(self, message: Mapping[str, object], *, deadline_s: float) -> Reply:
         """Send a request and wait for its reply.
 
         Raises:
@@ -153,7 +175,7 @@ class ChildProcess:
         streams = (self._process.stdout, self._process.stderr)
         return tuple(stream.fileno() for stream in streams if stream is not None)
 
-    def _exchange(self, to_send: bytes, *, deadline_s: float) -> dict[str, Any]:
+    def _exchange(self, to_send: bytes, *, deadline_s: float) -> Reply:
         """Write, read the reply and drain what is printed, all at once, until the deadline."""
         self._tail.clear()
         try:
@@ -166,7 +188,7 @@ class ChildProcess:
             self.close()
             raise
 
-    def _until_reply(self, to_send: bytes, *, deadline_s: float) -> dict[str, Any]:
+    def _until_reply(self, to_send: bytes, *, deadline_s: float) -> Reply:
         end = time.monotonic() + deadline_s
         unsent, reply, printed = memoryview(to_send), bytearray(), 0
         with selectors.DefaultSelector() as selector:
@@ -199,7 +221,7 @@ class ChildProcess:
         if waited and (ended := _exit_of(self._process.pid)) is not None:
             raise ChildFailedError(f"its process died ({ended})")
         if overdue:
-            raise ChildFailedError("it was not done before its deadline")
+            raise ChildLateError("it was not done before its deadline")
         if waited and len(list(_session_members(self._process.pid))) > self._limits.processes:
             raise ChildFailedError(f"it started more than {self._limits.processes} processes")
 
@@ -224,7 +246,7 @@ def _read_some(descriptor: int) -> bytes:
         return b""
 
 
-def _message_in(data: bytearray) -> dict[str, Any] | None:
+def _message_in(data: bytearray) -> Reply | None:
     """The whole message in ``data``, or None as long as there is only part of one."""
     if len(data) < 8:
         return None
@@ -239,7 +261,19 @@ def _message_in(data: bytearray) -> dict[str, Any] | None:
         message = None
     if not isinstance(message, dict) or len(data) > 8 + length:
         raise ChildFailedError("something else wrote where its reply belongs")
-    return message
+    return _reply(message)
+
+
+def _reply(message: Mapping[str, object]) -> Reply:
+    """The message as a reply; the function shares the process, so nothing in it is certain."""
+    call, error, place = message.get("call"), message.get("error"), message.get("place")
+    return Reply(
+        call=call if isinstance(call, int) else None,
+        result=message.get("result"),
+        error=None if error is None else str(error),
+        message=str(message.get("message") or ""),
+        place=None if place is None else str(place),
+    )
 
 
 def _exit_of(pid: int) -> str | None:

@@ -6,21 +6,15 @@ keys. Relative paths in the file, and in overrides of it, are taken from the fil
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from ztom.blending.chain_file import ChainConfig, anchored
-from ztom.engines.config import EngineConfig
-from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ConfigError
+from ztom.io.problems import check_model
 from ztom.io.yaml import parse_yaml, read_yaml
-from ztom.scoring.build import ErrorTerm
-from ztom.search.config import Budget, Guardrail, SearchConfig
-from ztom.search.samplers.protocol import SamplerConfig
+from ztom.search.config import SearchConfig
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
@@ -67,11 +61,13 @@ def parse_config(
     Raises:
         ConfigError: Names every key that is wrong.
     """
-    try:
-        config = SearchConfig.model_validate(dict(content), context={"folder": folder})
-    except ValidationError as error:
-        problems = [_problem(entry) for entry in error.errors()]
-        raise ConfigError(f"{source} is wrong: {'; '.join(problems)}") from error
+    config = check_model(
+        SearchConfig,
+        dict(content),
+        wrong=f"{source} is wrong",
+        context={"folder": folder},
+        quote=True,
+    )
     if folder is not None and isinstance(config.chain, ChainConfig):
         config = config.model_copy(update={"chain": anchored(config.chain, folder)})
     return config
@@ -110,32 +106,3 @@ def _position(place: list[Any], key: str, whole: str) -> int:
             f"{whole} names no entry of the list", got=key, expected=f"0 to {len(place) - 1}"
         )
     return int(key)
-
-
-def _problem(entry: Mapping[str, Any]) -> str:
-    """One line about one wrong key."""
-    parts = [p for p in entry["loc"] if not (isinstance(p, str) and _is_union_tag(p))]
-    key = ".".join(map(str, parts)) or "the whole"
-    if entry["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(parts[-1]), list(_known_keys()), n=1)
-        return f"{key}: no such key" + (f" (did you mean {close[0]}?)" if close else "")
-    if entry["type"] == "missing":
-        return f"{key}: missing"
-    given = entry.get("input")
-    shown = "" if isinstance(given, (dict, list)) else f", got {str(given)[:80]!r}"
-    return f"{key}: {entry['msg'].removeprefix('Value error, ')}{shown}"
-
-
-def _is_union_tag(part: str) -> bool:
-    """Pydantic puts the tried type of a union into the location of an error."""
-    return part.startswith(("function-after", "tuple[", "constrained-")) or part in (
-        "ChainConfig",
-        "bool",
-        "literal['STORE_AND_RETURN']",
-    )
-
-
-def _known_keys() -> Iterator[str]:
-    models: list[Any] = [SearchConfig, Guardrail, Budget, SamplerConfig, EngineConfig]
-    for model in (*models, GenerationConfig, ErrorTerm, ChainConfig):
-        yield from model.model_fields

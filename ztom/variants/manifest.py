@@ -11,9 +11,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ztom.errors import VariantError
+from ztom.io.problems import check_json
 
 MANIFEST = "manifest.json"
 
@@ -68,15 +69,14 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        raw = path.read_bytes()
     except OSError as error:
         raise VariantError(
             f"{folder} is not a variant",
             got=f"no readable {MANIFEST} ({error.strerror})",
             fix="A folder without a manifest was never finished: write the variant again.",
         ) from error
-    except ValidationError as error:
-        raise VariantError(f"{path} is not a manifest", got=error.errors()[0]["msg"]) from error
+    return check_json(Manifest, raw, wrong=f"{path} is not a manifest", kind=VariantError)
 
 
 def verify_manifest(folder: Path) -> Manifest:

@@ -13,11 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ztom.blending.chain import Chain
 from ztom.blending.chain_file import Topology
 from ztom.errors import VariantError
+from ztom.io.problems import check_json
 
 RECIPE = "recipe.json"
 Form = Literal["dense", "adapter"]
@@ -151,10 +152,7 @@ def read_recipe(folder: Path) -> Recipe:
         VariantError: There is none, or it is malformed.
     """
     try:
-        return Recipe.model_validate_json((folder / RECIPE).read_bytes())
+        raw = (folder / RECIPE).read_bytes()
     except OSError as error:
         raise VariantError(f"{folder} has no readable {RECIPE}", got=error.strerror) from error
-    except ValidationError as error:
-        raise VariantError(
-            f"{folder / RECIPE} is not a recipe", got=error.errors()[0]["msg"]
-        ) from error
+    return check_json(Recipe, raw, wrong=f"{folder / RECIPE} is not a recipe", kind=VariantError)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from ztom.checkpoints.layout import ADAPTER
 from ztom.checkpoints.object_store import require_store, with_retries
 from ztom.checkpoints.other_files import OtherFiles, find_other_files
 from ztom.errors import StorageError, VariantError
+from ztom.io.files import sync_path
 from ztom.io.places import require_local
 from ztom.settings import Settings
 from ztom.variants.card import render_card
@@ -103,11 +103,11 @@ class StagedVariant:
         (self.folder / CARD).write_text(render_card(recipe, self.precision), encoding="utf-8")
         manifest = build_manifest(self.folder)
         for name in manifest.files:
-            _sync(self.folder / name)
+            sync_path(self.folder / name)
         for below in self.folder.rglob("*/"):
-            _sync(below)
+            sync_path(below)
         (self.folder / MANIFEST).write_bytes(manifest.to_bytes())
-        _sync(self.folder / MANIFEST)
+        sync_path(self.folder / MANIFEST)
         return manifest
 
     def place(self, manifest: Manifest) -> None:
@@ -318,11 +318,3 @@ def _same_or_refuse(destination: Path, manifest: Manifest) -> None:
 
 def _json(content: object) -> bytes:
     return (json.dumps(content, sort_keys=True, indent=1) + "\n").encode()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from ztom.wire import examples
 
-FORMAT = "HF_TEXT_GENERATION"
+#: The format that this server works with.
+FORMAT: Final = "HF_TEXT_GENERATION"
 FormatName = Literal["ONNX", "KERAS", "HF_TEXT_GENERATION", "HF_IMAGE_TEXT_TO_TEXT"]
 
 

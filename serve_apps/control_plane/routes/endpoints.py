@@ -23,6 +23,7 @@ from serve_apps.endpoints.traffic import (
 )
 from ztom.errors import NotOnRecordError
 from ztom.rollout.routing import ALIAS_PATTERN, Match, Percent, RoutingTable, variant_id
+from ztom.rollout.state import Command
 from ztom.wire.base import WireRequest
 
 router = APIRouter(tags=["endpoints"])
@@ -46,7 +47,7 @@ class Change(WireRequest):
 @route(router, "GET", "/v1/endpoints", Permission.USER)
 def endpoints(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
     """The endpoints of the caller's projects, with their traffic."""
-    version, table = table_of(services)
+    version, table = services.ledger.endpoints.routing()
     return [
         endpoint_document(alias, version, table)
         for alias in table.routes
@@ -178,22 +179,17 @@ def project_of(alias: str, services: Services) -> str | None:
     return None if owner is None else owner[0]
 
 
-def table_of(services: Services) -> tuple[int, RoutingTable]:
-    """The routing table as the ledger has it now, and its version."""
-    version, content = services.ledger.endpoints.routing()
-    return version, RoutingTable.model_validate(content)
-
-
 def _endpoint(alias: str, services: Services) -> dict[str, Any]:
-    version, table = table_of(services)
+    version, table = services.ledger.endpoints.routing()
     route_of(table, alias)
     return endpoint_document(alias, version, table)
 
 
 def _roll_back_release(alias: str, caller: Caller, services: Services) -> str | None:
     """The candidate of the release that moves an alias, which is told; None without a release."""
-    for record in services.ledger.endpoints.rollouts.open():
+    rollouts = services.ledger.endpoints.rollouts
+    for record in rollouts.open():
         if record.alias == alias:
-            services.ledger.endpoints.rollouts.command(record.id, "rollback", actor=caller.actor)
+            rollouts.command(record.id, Command.ROLLBACK, actor=caller.actor)
             return record.candidate
     return None

@@ -18,9 +18,8 @@ from serve_apps.control_plane.services import Services
 from serve_apps.endpoints.traffic import rollback
 from serve_apps.event_stream import event_stream
 from ztom.ledger.rollouts import RolloutRecord
-from ztom.rollout.plan import ReleasePlan
 from ztom.rollout.release import describe
-from ztom.rollout.state import ReleaseState
+from ztom.rollout.state import Command
 
 router = APIRouter(tags=["releases"])
 
@@ -62,23 +61,22 @@ def command_release(
 ) -> dict[str, Any]:
     """Tell a release: ``promote``, ``rollback``, ``resume`` (after a hold) or ``abort``."""
     record = _release(release_id, caller, services)
-    if command not in ("promote", "rollback", "resume", "abort"):
+    if command not in set(Command):
         raise HTTPException(404, "There is no such command.")
-    told = services.ledger.endpoints.rollouts.command(record.id, command, actor=caller.actor)
-    if command == "rollback":
+    rollouts = services.ledger.endpoints.rollouts
+    commanded = rollouts.command(record.id, Command(command), actor=caller.actor)
+    if command == Command.ROLLBACK:
         rollback(
             services.ledger.endpoints,
             record.alias,
             actor=caller.actor,
             candidate=record.candidate,
         )
-    return release_document(told)
+    return release_document(commanded)
 
 
 def release_document(record: RolloutRecord) -> dict[str, Any]:
     """A release over the wire."""
-    plan = ReleasePlan.model_validate(record.plan)
-    state = ReleaseState.model_validate(record.state)
     return {
         "id": record.id,
         "alias": record.alias,
@@ -86,9 +84,9 @@ def release_document(record: RolloutRecord) -> dict[str, Any]:
         "stable": record.stable,
         "status": record.status,
         "command": record.command,
-        "plan": record.plan,
-        "state": record.state,
-        "steps": [row.model_dump(mode="json") for row in describe(plan, state)],
+        "plan": record.plan.model_dump(mode="json"),
+        "state": record.state.model_dump(mode="json"),
+        "steps": [row.model_dump(mode="json") for row in describe(record.plan, record.state)],
         "actor": record.actor,
         "createdAt": record.created,
         "endedAt": record.ended,

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from toys import make_adapter_chain, make_plain_chain
 
 from ztom.blending.adapter import blend_adapter
-from ztom.blending.apply import apply_plan, blend_tensor, file_reader
+from ztom.blending.apply import blend_tensor, file_reader
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig, read_chain_file
 from ztom.blending.inspection import inspect_chain
@@ -38,7 +38,8 @@ def open_chain(paths: list[Path], **options: object) -> Chain:
 
 def blended(chain: Chain, factors: list[float], dtype: torch.dtype | None = None):
     plan = plan_blend(chain, factors, dtype=dtype)
-    return dict(apply_plan(plan, file_reader(chain)))
+    read = file_reader(chain)
+    return {tensor.name: blend_tensor(tensor, read) for tensor in plan.tensors}
 
 
 def states(paths: list[Path]) -> list[dict[str, torch.Tensor]]:

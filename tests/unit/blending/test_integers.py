@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from toys import make_adapter_chain, make_plain_chain
 
 from ztom.blending import integers
-from ztom.blending.apply import apply_plan, file_reader
+from ztom.blending.apply import blend_tensor, file_reader
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig
-from ztom.blending.plan import plan_blend
+from ztom.blending.plan import BlendPlan, plan_blend
 from ztom.errors import ChainError, IncompatibleChainError
 from ztom.settings import Settings
 
@@ -26,6 +26,10 @@ def open_chain(folder: Path, states: list[State], **options: object) -> Chain:
     paths = make_plain_chain(folder, states=states)
     config = ChainConfig.model_validate({"checkpoints": [str(path) for path in paths], **options})
     return load_chain(config, settings=Settings())
+
+
+def apply(plan: BlendPlan, chain: Chain) -> State:
+    return {tensor.name: blend_tensor(tensor, file_reader(chain)) for tensor in plan.tensors}
 
 
 def packed(count: int, dtype: torch.dtype = torch.int32) -> list[State]:
@@ -61,7 +65,7 @@ def test_integers_that_differ_are_refused(tmp_path: Path, dtype, position: int) 
 def test_equal_integers_are_kept_and_their_scales_blended(tmp_path: Path, topology: str) -> None:
     chain = open_chain(tmp_path, packed(2), topology=topology)
     plan = plan_blend(chain, [0.5], dtype=torch.float32)
-    blend = dict(apply_plan(plan, file_reader(chain)))
+    blend = apply(plan, chain)
     assert torch.equal(blend[PACKED], packed(1)[0][PACKED])
     assert blend[SCALES].tolist() == [2.5] * 6
 
@@ -72,7 +76,7 @@ def test_counters_and_indices_are_taken_from_the_latest(tmp_path: Path, name: st
     for i, state in enumerate(states):
         state[name] = torch.tensor([i, 7])
     chain = open_chain(tmp_path, states)
-    assert dict(apply_plan(plan_blend(chain, [0.5]), file_reader(chain)))[name].tolist() == [1, 7]
+    assert apply(plan_blend(chain, [0.5]), chain)[name].tolist() == [1, 7]
 
 
 def test_only_the_last_part_of_a_name_makes_a_counter(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_the_example_configuration_is_printed() -> None:
     assert done.returncode == 0
     assert "scaling_factor_limit" in yaml.safe_load(done.stdout)
     help_text = ztom("search", "--help").stdout
-    assert "usage: ztom search" in help_text
+    assert "Usage: ztom search" in help_text
 
 
 def test_serving_what_is_no_variant_is_refused(tmp_path: Path) -> None:

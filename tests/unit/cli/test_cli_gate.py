@@ -18,7 +18,8 @@ from gate_repository import N, make_locked, make_results
 from typer.testing import CliRunner, Result
 
 from ztom.cli.gate import models as gate_models
-from ztom.cli.gate import run as gate_run
+from ztom.cli.gate import report as gate_report
+from ztom.cli.gate.request import DOCUMENTS
 from ztom.cli.main import app
 from ztom.engines.protocol import Capability, Completion, EngineInfo
 from ztom.errors import EvaluationError
@@ -80,10 +81,10 @@ def test_the_same_results_give_the_same_bytes(
         def now(cls, tz: Any = None) -> datetime:
             return datetime(2026, 1, 1, tzinfo=tz)
 
-    monkeypatch.setattr(gate_run, "datetime", Stopped)
+    monkeypatch.setattr(gate_report, "datetime", Stopped)
     for out in ("a", "b"):
         assert gate(*runs("same", "broken"), "--out", out).exit_code == 0
-    for name in gate_run.DOCUMENTS:
+    for name in DOCUMENTS:
         assert (repository / "a" / name).read_bytes() == (repository / "b" / name).read_bytes()
 
 
@@ -146,11 +147,11 @@ def test_an_error_that_nobody_expected_is_three(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(gate_run, "decide", fail)
+    monkeypatch.setattr(gate_report, "decide", fail)
     done = gate(*runs("same", "same"))
     assert done.exit_code == 3
     assert f"no verdict: {type(error).__name__}" in done.output
-    assert not any((repository / "gate" / name).exists() for name in gate_run.DOCUMENTS)
+    assert not any((repository / "gate" / name).exists() for name in DOCUMENTS)
 
 
 def test_only_locked_suites_decide(repository: Path) -> None:

@@ -14,7 +14,7 @@ from server_helpers import tar_of
 from toys import make_adapter_chain, make_plain_chain
 
 from serve_apps.control_plane.work import ChainSpec, answer
-from tune_search.factories import EngineMaker, VariantMaker
+from tune_search.factories import EngineFactory, VariantEngineFactory
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig, Member
 from ztom.checkpoints.checkpoint import open_checkpoint, open_folder
@@ -64,7 +64,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch, roots: list[Path], *, denied: list[P
 
 
 def test_a_search_loads_the_copies_that_were_made(chain: ChainConfig, folders: list[Path]) -> None:
-    assert EngineMaker(VLLM, chain, Settings())().factors == (0.0, 0.0)
+    assert EngineFactory(VLLM, chain, Settings())().factors == (0.0, 0.0)
     assert (folders[0] / "config.json").is_file()
 
 
@@ -73,7 +73,7 @@ def test_a_search_loads_the_blend_that_it_wrote(
 ) -> None:
     opened = load_chain(chain, settings=Settings())
     with stage_variant(opened, (0.5, -0.4), tmp_path / "run" / "variant") as staged:
-        VariantMaker(VLLM, staged.folder, chain, Settings())()
+        VariantEngineFactory(VLLM, staged.folder, chain, Settings())()
         assert folders == [staged.folder]
 
 
@@ -87,7 +87,7 @@ def test_a_search_loads_the_adapter_that_it_wrote(
     factors = (0.5,) * opened.transitions
     options = WriteOptions(form="adapter")
     with stage_variant(opened, factors, tmp_path / "run" / "variant", options=options) as staged:
-        engine = VariantMaker(VLLM, staged.folder, chain, Settings())()
+        engine = VariantEngineFactory(VLLM, staged.folder, chain, Settings())()
     assert engine.factors == (0.0,)
     assert folders == [members[0]]
 
@@ -117,7 +117,7 @@ def test_the_server_answers_with_copies(
 def test_a_reference_to_what_was_written_is_still_refused(
     chain: ChainConfig, folders: list[Path]
 ) -> None:
-    EngineMaker(VLLM, chain, Settings())()
+    EngineFactory(VLLM, chain, Settings())()
     if Settings().cache in folders[0].parents:
         with pytest.raises(ReferenceRefusedError, match="roots"):
             open_checkpoint(str(folders[0]), settings=Settings())

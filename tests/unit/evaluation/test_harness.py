@@ -186,6 +186,20 @@ def test_whatever_an_answer_depends_on_is_in_its_key() -> None:
     assert origin.run_key("0" * 64) != origin.run_key("3" * 64)
 
 
+def test_keys_are_what_they_were_so_that_known_answers_are_found() -> None:
+    origin = Origin.of(ScriptedEngine(echo), model="1" * 64, setup="s")
+    sampled = GenerationConfig(temperature=0.5, stop=("\n",), seed=3)
+    assert [
+        origin.key("p", GenerationConfig(), sample=None),
+        origin.key((Message("user", "p"),), sampled, sample="i0 1"),
+        origin.run_key("0" * 64),
+    ] == [
+        "36324372d2ed9a6b9ef20c2689cd998dde6b0c5a99b8e2c5b2cf3c1813626a57",
+        "0cb69f551bd07db3b21c8585a256c1c262e2bd0f7640eb9c288f2b6a123754af",
+        "90fa0ef5ac99af8bd8bcaac5d91791d968167294ccb55d5fc9c3e5713443a62f",
+    ]
+
+
 def test_a_batch_that_fails_costs_only_the_item_that_makes_it_fail(cache: AnswerCache) -> None:
     def answer(prompt: str, _: int) -> str:
         if prompt == "text 5":
@@ -476,6 +490,17 @@ def test_a_task_file_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
         run_tasks(ScriptedEngine(echo), [str(path)], MODEL)
     with pytest.raises(EvaluationError):
         run_tasks(ScriptedEngine(echo), [str(tmp_path / "absent.yaml")], MODEL)
+
+
+def test_a_suite_is_run_without_lm_eval() -> None:
+    code = (
+        "import sys; sys.modules['lm_eval'] = sys.modules['datasets'] = None\n"
+        "import test_harness as t\n"
+        "run = t.run_suite(t.ScriptedEngine(t.echo), t.make_suite(), t.MODEL)\n"
+        "assert [item.value for item in run.items] == [1.0] * 10"
+    )
+    folder = Path(__file__).parent
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder)
 
 
 def test_lm_eval_is_not_imported_before_something_is_asked() -> None:

@@ -10,9 +10,10 @@ from suite_folders import write
 
 from ztom.errors import EvaluationError
 from ztom.evaluation.metrics.checks import passes
+from ztom.evaluation.suites.discover import read_suites
 from ztom.evaluation.suites.from_table import Table, draw, suite_from_table
 from ztom.evaluation.suites.lock import load_locked
-from ztom.evaluation.suites.read import load_suites
+from ztom.evaluation.suites.read import load_suite
 from ztom.evaluation.suites.scaffold import example_folder, example_names, new_suite
 from ztom.evaluation.suites.suite import MetricName, Suite
 from ztom.evaluation.suites.templates import PromptTemplate
@@ -34,7 +35,7 @@ def example(name: str) -> Suite:
 
 def test_there_are_five_tasks_probes_and_a_frozen_suite() -> None:
     assert set(example_names()) == {*TASKS, "probes", "regression"}
-    assert len(load_suites(example_folder("probes").parent)) == 7
+    assert len(read_suites([example_folder("probes").parent], read=load_suite)) == 7
 
 
 @pytest.mark.parametrize("name", [*TASKS, "probes", "regression"])

@@ -12,7 +12,8 @@ import yaml
 from suite_folders import ITEMS, SETTINGS, write
 
 from ztom.errors import EvaluationError
-from ztom.evaluation.suites.read import load_suite, load_suites
+from ztom.evaluation.suites.discover import FoundSuite, read_suites
+from ztom.evaluation.suites.read import load_suite
 from ztom.evaluation.suites.suite import Item, Turn
 from ztom.evaluation.suites.templates import PromptTemplate
 from ztom.stimuli.records import Message
@@ -80,20 +81,24 @@ def test_what_items_say_and_their_order_matter_to_the_digest(
     assert load_suite(write(tmp_path, items)).digest != before
 
 
-def test_suites_below_a_folder_come_by_name(tmp_path: Path) -> None:
+def read(root: Path) -> tuple[FoundSuite, ...]:
+    return read_suites([root], read=load_suite)
+
+
+def test_suites_below_a_folder_come_by_folder(tmp_path: Path) -> None:
     write(tmp_path / "x", name="second")
     write(tmp_path / "deep" / "er", name="first")
     write(tmp_path / ".staging-1", name="first")
-    assert [suite.config.name for suite in load_suites(tmp_path)] == ["first", "second"]
+    assert [entry.suite.config.name for entry in read(tmp_path)] == ["first", "second"]
     write(tmp_path / "y", name="first")
-    with pytest.raises(EvaluationError, match="two suites are called first"):
-        load_suites(tmp_path)
+    with pytest.raises(EvaluationError, match="two suites have one name: got first, first, second"):
+        read(tmp_path)
 
 
 def test_no_suite_is_not_an_empty_success(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(EvaluationError, match=r"there is no suite\.yaml"):
-            load_suites(folder)
+            read(folder)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +113,7 @@ def test_no_suite_is_not_an_empty_success(tmp_path: Path) -> None:
         (one(input=[{"role": "assistant", "content": "Hm"}]), "do not end with something"),
         (one(input=[{"role": "tool", "content": "Hm"}]), "line 1: the line is not an item"),
         (one(source_ts="yesterday"), "line 1: source_ts is no time"),
-        (one(colour="red"), "colour: Extra inputs are not permitted"),
+        (one(colour="red"), "colour: no such key"),
         (one(id=None), "id: Input should be a valid string"),
         (one(target="bird"), "expected one of the 2 labels of the suite"),
         (one(target=1), "expected one of the 2 labels of the suite"),
@@ -182,7 +187,7 @@ def test_files_that_are_missing_or_no_files(tmp_path: Path) -> None:
         ('name: "\\ud800"', "a value that JSON has not"),
         ("[" * 5000, "nested too deeply"),
         ("- 1", "not a suite's settings"),
-        ("{}", "name: Field required"),
+        ("{}", "name: missing"),
     ],
 )
 def test_settings_that_are_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -10,8 +10,14 @@ import pytest
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
 from ztom.ledger import Ledger
 from ztom.ledger.accounts import NewUser
-from ztom.ledger.deployments import DeploymentState, NewDeployment
-from ztom.ledger.rollouts import FeedbackRecord, RolloutStatus
+from ztom.ledger.deployments import DeploymentState, NewDeployment, ServedAs
+from ztom.ledger.rollouts import FeedbackRecord
+from ztom.rollout.intent import Intent
+from ztom.rollout.observations import ArmCounts, LatencyHistogram, StepObservations
+from ztom.rollout.options import DeployOptions
+from ztom.rollout.plan import parse_plan
+from ztom.rollout.routing import Placement, RoutingTable
+from ztom.rollout.state import Command, ReleaseState, ReleaseStatus
 
 A, B = "a" * 64, "b" * 64
 
@@ -22,50 +28,75 @@ def ledger(ledger_address: str) -> Iterator[Ledger]:
         yield ledger
 
 
-def new(digest: str = A, **more: object) -> NewDeployment:
-    return NewDeployment(digest, "toy", "/variants/toy", more.pop("options", {}), **more)
+def new(digest: str = A, intent: Intent | None = None, **options: object) -> NewDeployment:
+    return NewDeployment(digest, "toy", "/variants/toy", DeployOptions(**options), intent=intent)
 
 
-def change(ledger: Ledger, **content: object) -> int:
+def place(name: str) -> Placement:
+    return Placement(name=name, app=name, deployment="variant", folder=f"/variants/{name}")
+
+
+def table_of(**names: str) -> RoutingTable:
+    """A table in which variants run, by their digest's one character."""
+    return RoutingTable(placements={key * 64: place(name) for key, name in names.items()})
+
+
+def change(ledger: Ledger, **names: str) -> int:
+    def placed(table: RoutingTable) -> RoutingTable:
+        for key, name in names.items():
+            table = table.with_placement(key * 64, place(name))
+        return table
+
     return ledger.endpoints.change_routing(
-        lambda before: {**before, **content}, actor="t", action="route.x", subject="endpoint:s"
+        placed, actor="t", action="route.x", subject="endpoint:s"
     )
 
 
 def test_the_table_has_versions_and_each_change_is_audited(ledger: Ledger) -> None:
-    assert ledger.endpoints.routing() == (0, {})
-    assert change(ledger, a=1) == 1
-    assert change(ledger, b=2) == 2
-    assert change(ledger, b=2) == 2, "no change, no version"
-    assert ledger.endpoints.routing() == (2, {"a": 1, "b": 2})
+    assert ledger.endpoints.routing() == (0, RoutingTable())
+    assert change(ledger, a="one") == 1
+    assert change(ledger, b="two") == 2
+    assert change(ledger, b="two") == 2, "no change, no version"
+    assert ledger.endpoints.routing() == (2, table_of(a="one", b="two"))
+    assert ledger.endpoints.table() == table_of(a="one", b="two")
     assert [e.event.action for e in ledger.audit_entries()] == ["route.x", "route.x"]
 
 
 def test_a_change_that_raises_leaves_everything(ledger: Ledger) -> None:
-    change(ledger, a=1)
+    change(ledger, a="one")
 
-    def fails(before: object) -> dict[str, object]:
+    def fails(before: RoutingTable) -> RoutingTable:
         raise NotOnRecordError("no")
 
     with pytest.raises(NotOnRecordError):
         ledger.endpoints.change_routing(fails, actor="t", action="x", subject="y")
-    assert ledger.endpoints.routing() == (1, {"a": 1})
+    assert ledger.endpoints.routing() == (1, table_of(a="one"))
     assert len(list(ledger.audit_entries())) == 1
+
+
+def add(ledger: Ledger, number: int) -> int:
+    return ledger.endpoints.change_routing(
+        lambda table: table.with_placement(f"{number:064x}", place(f"k{number}")),
+        actor="t",
+        action="route.x",
+        subject="endpoint:s",
+    )
 
 
 def test_of_changes_at_once_none_is_lost(ledger: Ledger) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: change(ledger, **{f"k{i}": i}), range(24)))
-    version, content = ledger.endpoints.routing()
+        list(pool.map(lambda i: add(ledger, i), range(24)))
+    version, table = ledger.endpoints.routing()
     assert version == 24
-    assert content == {f"k{i}": i for i in range(24)}
+    assert {where.name for where in table.placements.values()} == {f"k{i}" for i in range(24)}
+    assert list(table.placements) == [f"{i:064x}" for i in range(24)]
 
 
 def test_who_looked_at_an_older_table_is_refused(ledger: Ledger) -> None:
-    change(ledger, a=1)
+    change(ledger, a="one")
     with pytest.raises(AlreadyOnRecordError, match="meanwhile"):
         ledger.endpoints.change_routing(
-            lambda before: {}, actor="t", action="x", subject="y", expected=0
+            lambda before: RoutingTable(), actor="t", action="x", subject="y", expected=0
         )
 
 
@@ -83,7 +114,7 @@ def test_of_two_deployments_at_once_one_is_refused(ledger: Ledger) -> None:
 
 def test_a_deployment_goes_from_start_to_retirement(ledger: Ledger) -> None:
     deployments = ledger.endpoints.deployments
-    record = deployments.deploy(new(intent={"alias": "support"}), actor="user:1")
+    record = deployments.deploy(new(intent=Intent(alias="support", now=True)), actor="user:1")
     assert record.state is DeploymentState.STARTING
     assert not deployments.set_state(
         A, DeploymentState.READY, actor="c", only_from=DeploymentState.FAILED
@@ -91,9 +122,9 @@ def test_a_deployment_goes_from_start_to_retirement(ledger: Ledger) -> None:
     assert deployments.set_state(A, DeploymentState.READY, actor="c")
     assert not deployments.set_state(A, DeploymentState.READY, actor="c"), "said already"
     assert deployments.deploy(new(), actor="t").state is DeploymentState.READY, "nothing to restart"
-    again = deployments.deploy(new(options={"dtype": "float32"}), actor="t")
+    again = deployments.deploy(new(dtype="float32"), actor="t")
     assert again.state is DeploymentState.STARTING, "other options take another start"
-    assert again.kept == {"name": again.name, "address": again.address, "options": {}}
+    assert again.kept == ServedAs(again.name, again.address, DeployOptions())
     deployments.set_state(A, DeploymentState.FAILED, actor="c", reason="no memory")
     assert deployments.get(A).reason == "no memory"
     deployments.clear_intent(A, deployments.get(A).intent)
@@ -109,14 +140,14 @@ def test_what_is_deployed_anew_keeps_what_it_was_until_it_is_ready(ledger: Ledge
     deployments.deploy(new(), actor="t")
     deployments.set_state(A, DeploymentState.READY, actor="c")
     for number in (1, 2):
-        deployments.deploy(new(options={"max_replicas": number}), actor="t")
+        deployments.deploy(new(max_replicas=number + 1), actor="t")
         deployments.set_state(A, DeploymentState.FAILED, actor="c", reason="no memory")
         kept = deployments.get(A).kept
         assert kept is not None
-        assert kept["options"] == {}, "of the last time that it was ready"
+        assert kept.options == DeployOptions(), "of the last time that it was ready"
     deployments.let_go(A)
     assert deployments.get(A).kept is None, "no route names it"
-    deployments.deploy(new(options={"max_replicas": 3}), actor="t")
+    deployments.deploy(new(max_replicas=4), actor="t")
     deployments.set_state(A, DeploymentState.READY, actor="c")
     assert deployments.get(A).kept is None
 
@@ -138,7 +169,7 @@ def test_an_alias_is_one_projects(ledger: Ledger) -> None:
 def begin(ledger: Ledger) -> str:
     ledger.endpoints.claim("support", None)
     rollout = ledger.endpoints.rollouts.start(
-        "support", candidate=B, stable=A, plan={"steps": []}, state={}, actor="t"
+        "support", candidate=B, stable=A, plan=parse_plan(), actor="t"
     )
     return rollout.id
 
@@ -147,7 +178,9 @@ def test_one_release_of_an_alias_at_a_time(ledger: Ledger) -> None:
     first = begin(ledger)
     with pytest.raises(AlreadyOnRecordError, match=first):
         begin(ledger)
-    ledger.endpoints.rollouts.save(first, state={"n": 1}, status=RolloutStatus.PROMOTED)
+    ledger.endpoints.rollouts.save(
+        first, state=ReleaseState(seconds=1), status=ReleaseStatus.PROMOTED
+    )
     assert ledger.endpoints.rollouts.get(first).ended is not None
     second = begin(ledger)
     assert [r.id for r in ledger.endpoints.rollouts.open()] == [second]
@@ -155,24 +188,33 @@ def test_one_release_of_an_alias_at_a_time(ledger: Ledger) -> None:
 
 def test_commands_stay_until_they_are_done_and_states_are_kept(ledger: Ledger) -> None:
     rollout = begin(ledger)
-    ledger.endpoints.rollouts.command(rollout, "rollback", actor="user:1")
-    ledger.endpoints.rollouts.save(rollout, state={"n": 1}, status=RolloutStatus.RUNNING)
+    ledger.endpoints.rollouts.command(rollout, Command.ROLLBACK, actor="user:1")
+    ledger.endpoints.rollouts.save(
+        rollout, state=ReleaseState(seconds=1), status=ReleaseStatus.RUNNING
+    )
     assert ledger.endpoints.rollouts.get(rollout).command == "rollback"
     ledger.endpoints.rollouts.save(
         rollout,
-        state={"n": 2},
-        status=RolloutStatus.ROLLED_BACK,
-        done="rollback",
+        state=ReleaseState(seconds=2),
+        status=ReleaseStatus.ROLLED_BACK,
+        done=Command.ROLLBACK,
         records=(("rollback", "asked for"),),
     )
     record = ledger.endpoints.rollouts.get(rollout)
-    assert (record.command, record.state, record.status) == (None, {"n": 2}, "rolled_back")
-    ledger.endpoints.rollouts.save(rollout, state={"n": 3}, status=RolloutStatus.RUNNING)
-    assert ledger.endpoints.rollouts.get(rollout).state == {"n": 2}, "one that has ended stays"
+    assert (record.command, record.state.seconds, record.status) == (None, 2, "rolled_back")
+    ledger.endpoints.rollouts.save(
+        rollout, state=ReleaseState(seconds=3), status=ReleaseStatus.RUNNING
+    )
+    assert ledger.endpoints.rollouts.get(rollout).state.seconds == 2, "one that has ended stays"
     with pytest.raises(AlreadyOnRecordError, match="ended"):
-        ledger.endpoints.rollouts.command(rollout, "promote", actor="t")
+        ledger.endpoints.rollouts.command(rollout, Command.PROMOTE, actor="t")
     actions = [entry.event.action for entry in ledger.audit_entries()]
     assert actions == ["rollout.start", "rollout.rollback", "rollout.rollback"]
+
+
+def counted(requests: int) -> StepObservations:
+    latency = LatencyHistogram.of([0.1] * requests)
+    return StepObservations(candidate=ArmCounts(requests=requests, latency=latency))
 
 
 def test_observations_are_replaced_by_their_source_and_feedback_counts_once(
@@ -181,10 +223,10 @@ def test_observations_are_replaced_by_their_source_and_feedback_counts_once(
     rollout = begin(ledger)
     user = ledger.accounts.create(NewUser("ada", "a@x.org", "h"), actor="t")
     for n in (1, 2):
-        ledger.endpoints.rollouts.observe(rollout, 0, "gateway-1", {"n": n})
-    ledger.endpoints.rollouts.observe(rollout, 0, "gateway-2", {"n": 5})
-    ledger.endpoints.rollouts.observe(rollout, 1, "gateway-1", {"n": 9})
-    assert ledger.endpoints.rollouts.observations(rollout, 0) == ({"n": 2}, {"n": 5})
+        ledger.endpoints.rollouts.observe(rollout, 0, "gateway-1", counted(n))
+    ledger.endpoints.rollouts.observe(rollout, 0, "gateway-2", counted(5))
+    ledger.endpoints.rollouts.observe(rollout, 1, "gateway-1", counted(9))
+    assert ledger.endpoints.rollouts.observations(rollout, 0) == (counted(2), counted(5))
     for name, role, error in (("r1", "canary", 1.0), ("r2", "canary", 0.25), ("r3", "stable", 0)):
         ledger.endpoints.rollouts.add_feedback(
             FeedbackRecord(name, B, role, error, user.id, rollout_id=rollout)

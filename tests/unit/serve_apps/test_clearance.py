@@ -14,15 +14,16 @@ from variant_folders import FAST, verdict_of, write_folder
 from serve_apps.controller.reconcile import Reconciler
 from serve_apps.controller.releases import move_releases
 from serve_apps.endpoints.clearance import refusal, require_gate
-from serve_apps.endpoints.traffic import Intent, promote, remove
+from serve_apps.endpoints.traffic import promote, remove
 from ztom.errors import ConfigError, GateRefusedError
 from ztom.ledger import Ledger
 from ztom.ledger.deployments import DeploymentState, NewDeployment
 from ztom.ledger.endpoints import Endpoints
-from ztom.ledger.rollouts import RolloutStatus
 from ztom.ledger.verdicts import NewVerdict, VerdictRecord, Verdicts
+from ztom.rollout.intent import Intent
 from ztom.rollout.plan import ReleaseGate, parse_plan
-from ztom.rollout.routing import RoutingTable, read_table
+from ztom.rollout.routing import RoutingTable
+from ztom.rollout.state import ReleaseStatus
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
@@ -125,8 +126,8 @@ class Controlled:
         return write_folder(self._folder / name)[1]
 
     def want(self, name: str, digest: str, alias: str = "support", **wish: Any) -> None:
-        intent = Intent.model_validate({"alias": alias, **wish}).model_dump(mode="json")
-        new = NewDeployment(digest, name, str(self._folder / name), {}, intent=intent)
+        intent = Intent.model_validate({"alias": alias, **wish})
+        new = NewDeployment(digest, name, str(self._folder / name), intent=intent)
         self.endpoints.claim(alias, None)
         self.endpoints.deployments.deploy(new, actor="t")
 
@@ -142,7 +143,7 @@ class Controlled:
 
     @property
     def table(self) -> RoutingTable:
-        return read_table(self.endpoints.routing()[1])
+        return self.endpoints.table()
 
 
 @pytest.fixture
@@ -159,7 +160,7 @@ def test_a_release_begins_that_was_passed_against_what_is_stable(controlled: Con
     controlled.want("two", two, plan=BY_CHAMPION)
     controlled.look()
     (release,) = controlled.endpoints.rollouts.open()
-    assert (release.candidate, release.stable, release.plan["gate"]) == (two, one, "champion")
+    assert (release.candidate, release.stable, release.plan.gate) == (two, one, "champion")
     assert controlled.endpoints.deployments.get(two).state is DeploymentState.READY
 
 
@@ -200,7 +201,7 @@ def test_a_release_that_was_about_to_begin_ends_where_another_one_became_stable(
     controlled.look()
     move_releases(controlled.endpoints, seconds=1.0)
     (release,) = controlled.endpoints.rollouts.all()
-    assert release.status is RolloutStatus.ABORTED
+    assert release.status is ReleaseStatus.ABORTED
     assert "became stable" in (controlled.endpoints.deployments.get(two).reason or "")
     route = controlled.table.routes["support"]
     assert (route.stable, route.canary, route.shadow) == (three, None, None)

@@ -19,6 +19,8 @@ from serve_apps.gateway.metrics import GatewayMetrics
 from serve_apps.gateway.observe import Observer
 from serve_apps.variants.calls import ReplicaState
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState
+from ztom.rollout.observations import StepObservations
+from ztom.rollout.options import DeployOptions
 from ztom.rollout.routing import Choice, Placement, Role, RoutingTable
 
 PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
@@ -83,24 +85,24 @@ def test_only_who_has_requests_in_work_is_said_again(gauges, monkeypatch) -> Non
 class Papers:
     """The ledger's part, for what is read here: a table and deployments."""
 
-    table: RoutingTable = field(default_factory=RoutingTable)
+    placed: RoutingTable = field(default_factory=RoutingTable)
     records: list[DeploymentRecord] = field(default_factory=list)
+
+    def table(self) -> RoutingTable:
+        return self.placed
 
     @property
     def deployments(self) -> Any:
         return SimpleNamespace(all=lambda: self.records)
 
-    def routing(self) -> tuple[int, dict[str, Any]]:
-        return 1, self.table.model_dump(mode="json")
-
     def deploy(self, digest: str, app: str, **options: Any) -> None:
-        self.table = self.table.with_placement(digest, placed(f"v{digest[0]}", app))
+        self.placed = self.placed.with_placement(digest, placed(f"v{digest[0]}", app))
         record = DeploymentRecord(
             digest=digest,
             name=f"v{digest[0]}",
             address="/",
             base=None,
-            options=options,
+            options=DeployOptions(**options),
             intent=None,
             kept=None,
             project_id=None,
@@ -149,7 +151,7 @@ def test_what_has_left_the_table_is_said_no_more(gauges) -> None:
     gone, stays = ({"variant": f"v{digest[0]}@{digest[:12]}"} for digest in DIGESTS[:2])
     metrics.look()
     assert sorted(ready, key=str) == [(gone, 1), (stays, 1)]
-    papers.table = papers.table.with_placement(DIGESTS[0], None)
+    papers.placed = papers.placed.with_placement(DIGESTS[0], None)
     for expected in ([(gone, 0), (stays, 1)], [(stays, 1)], [(stays, 1)]):
         ready.clear()
         metrics.look()
@@ -161,15 +163,15 @@ class Rows:
     """The ledger's rows of observations."""
 
     def __init__(self) -> None:
-        self.contents: dict[tuple[str, int, str], dict[str, Any]] = {}
+        self.contents: dict[tuple[str, int, str], StepObservations] = {}
         self.rollouts = self
 
-    def observe(self, release: str, step: int, source: str, content: dict[str, Any]) -> None:
+    def observe(self, release: str, step: int, source: str, content: StepObservations) -> None:
         self.contents[release, step, source] = content
 
     @property
     def requests(self) -> int:
-        return sum(content["stable"]["requests"] for content in self.contents.values())
+        return sum(content.stable.requests for content in self.contents.values())
 
 
 def test_steps_that_are_long_over_are_forgotten_and_what_comes_late_still_counts() -> None:

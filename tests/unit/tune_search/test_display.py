@@ -7,7 +7,7 @@ import types
 
 from rich.console import Console
 
-from tune_search.display import NotebookDisplay, Progressing, progress_display, shown
+from tune_search.display import NotebookDisplay, StudyProgress, progress_display, shown
 from ztom.ledger import TrialKind
 from ztom.search.events import (
     EnginesReady,
@@ -51,7 +51,7 @@ EVENTS: list[Event] = [
 
 def test_time_left_follows_the_pace():
     now = [0.0]
-    state = Progressing(clock=lambda: now[0])
+    state = StudyProgress(clock=lambda: now[0])
     state.take(EVENTS[0])
     assert state.seconds_left is None
     state.take(EVENTS[1])

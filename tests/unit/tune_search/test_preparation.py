@@ -47,12 +47,12 @@ def make(folder: Path, **more: object):
 
 def test_one_file_is_split_and_the_sides_are_apart(folder):
     ready = make(folder)
-    search = ready.work.data[0].stimuli
+    search = ready.study.data[0].stimuli
     assert len(search) + len(ready.holdout) <= 40
     assert len(ready.holdout) >= 3
     assert not {s.group for s in search} & {s.group for s in ready.holdout}
-    assert make(folder).work.data_digests == ready.work.data_digests
-    assert make(folder, seed=1).work.data_digests != ready.work.data_digests
+    assert make(folder).study.data_digests == ready.study.data_digests
+    assert make(folder, seed=1).study.data_digests != ready.study.data_digests
 
 
 def test_holdout_file_has_to_be_disjoint(folder):
@@ -83,7 +83,7 @@ def test_suites_are_locked_and_hold_nothing_that_the_search_sees(folder):
 def test_suites_hold_nothing_that_a_guardrail_searches_with(folder):
     guardrail = {"name": "other", "stimuli": "other.jsonl", "error": "token_f1"}
     ready = make(folder, guardrails=[guardrail])
-    searched = ready.work.data[1].stimuli[0].prompt
+    searched = ready.study.data[1].stimuli[0].prompt
     held = ready.guardrail_holdouts["other"][0].prompt
     suite = folder / "suites" / "mine"
     suite.mkdir(parents=True)
@@ -104,24 +104,24 @@ def test_suites_hold_nothing_that_a_guardrail_searches_with(folder):
 
 
 def test_subsample_is_stable(folder):
-    ten = make(folder, holdout="holdout.jsonl", max_search_stimuli=10).work.data[0].stimuli
-    eleven = make(folder, holdout="holdout.jsonl", max_search_stimuli=11).work.data[0].stimuli
+    ten = make(folder, holdout="holdout.jsonl", max_search_stimuli=10).study.data[0].stimuli
+    eleven = make(folder, holdout="holdout.jsonl", max_search_stimuli=11).study.data[0].stimuli
     assert len(ten) == 10
     assert {s.id for s in ten} < {s.id for s in eleven}
-    ids = [s.id for s in make(folder, holdout="holdout.jsonl").work.data[0].stimuli]
+    ids = [s.id for s in make(folder, holdout="holdout.jsonl").study.data[0].stimuli]
     assert [s.id for s in ten] == [i for i in ids if i in {s.id for s in ten}]
 
 
 def test_guardrails_are_data_sets_with_holdouts(folder):
     guardrail = {"name": "other", "stimuli": "other.jsonl", "error": "token_f1"}
     ready = make(folder, guardrails=[guardrail])
-    assert [entry.name for entry in ready.work.data] == ["search", "other"]
-    assert ready.work.data[1].error().name == "token_f1"
+    assert [entry.name for entry in ready.study.data] == ["search", "other"]
+    assert ready.study.data[1].error().name == "token_f1"
     assert ready.guardrail_holdouts["other"]
 
 
 def test_work_travels_and_makes_an_engine(folder):
-    work = pickle.loads(pickle.dumps(make(folder).work))
+    work = pickle.loads(pickle.dumps(make(folder).study))
     engine = work.engine()
     engine.blend((0.05, -0.05))
     assert work.space.dimensions == 2
@@ -130,7 +130,7 @@ def test_work_travels_and_makes_an_engine(folder):
 
 
 def test_bounds_have_to_fit_the_chain(folder):
-    space = make(folder, lower_bound=[-0.1, 0.0], upper_bound=[0.2, 0.3]).work.space
+    space = make(folder, lower_bound=[-0.1, 0.0], upper_bound=[0.2, 0.3]).study.space
     assert (space.lower, space.upper) == ((-0.1, 0.0), (0.2, 0.3))
     with pytest.raises(FactorError, match="2 of each"):
         make(folder, lower_bound=[-0.1], upper_bound=[0.2])

@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save
 from toys import make_adapter_chain, make_plain_chain
 
 from ztom.blending.chain import Chain, load_chain
-from ztom.blending.chain_file import ChainConfig
+from ztom.blending.chain_file import ChainConfig, read_chain_file
 from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.checkpoints.kept_paths import paths_to_send
 from ztom.checkpoints.other_files import find_other_files
 from ztom.checkpoints.outgoing import pieces_of, tar_chunks
 from ztom.checkpoints.storage import open_source
-from ztom.cli.chains import blend_command
+from ztom.cli.actions.chains import blend_command
 from ztom.client.transfer import unpack
 from ztom.errors import ArchiveError, CheckpointError, VariantError
 from ztom.ledger.ledger import Ledger
@@ -190,11 +190,16 @@ def test_blend_says_what_it_keeps_and_what_not(
 ) -> None:
     file = tmp_path / "chain.yaml"
     file.write_text(json.dumps({"checkpoints": [str(path) for path in paths]}))
-    factors = ",".join(["0.1"] * (len(paths) - 1))
+    factors = [0.1] * (len(paths) - 1)
     blend_command(
-        file, factors, tmp_path / "v", dtype="auto", form="dense", max_shard_bytes=2**30,
+        read_chain_file(file),
+        factors,
+        tmp_path / "v",
+        dtype="auto",
+        form="dense",
+        max_shard_bytes=2**30,
         ledger_address=None,
-    )  # fmt: skip
+    )
     said = " ".join(capsys.readouterr().out.split())
     assert "kept of the latest checkpoint: 1_Pooling/config.json, " in said
     assert said.count("optimizer.pt (a trainer's state)") == 1

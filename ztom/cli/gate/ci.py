@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 
-from ztom.cli.console import plain_console
+from ztom.cli.console import plain_console, print_document
 from ztom.cli.gate.request import WHO, GateRequest, System
 from ztom.errors import ConfigError
 from ztom.io.files import write_document
@@ -39,7 +39,10 @@ def ci_command(request: GateRequest, system: System, *, force: bool) -> None:
     if path.exists() and not force:
         raise ConfigError(f"{path} exists", fix="--force replaces it.")
     write_document(path, workflow(request, system))
-    plain_console().print(f"{path}: {_AFTER[system]}", soft_wrap=True)
+    if request.as_json:
+        print_document({"path": path.absolute()})
+    else:
+        plain_console().print(f"{path}: {_AFTER[system]}", soft_wrap=True)
 
 
 def workflow(request: GateRequest, system: System) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ztom.cli.evaluation import engine_config, run_and_write
+from ztom.cli.actions.evaluation import engine_config, run_and_write
 from ztom.cli.gate.request import WHO, GateRequest, Runs, Who
 from ztom.errors import EvaluationError
 from ztom.evaluation.metrics.build import build_metric
@@ -21,8 +21,8 @@ def run_models(request: GateRequest, suites: Sequence[FoundSuite]) -> Runs:
         ZtomError: A model is not there, does not load, or a suite's metric is wrong.
     """
     models = {who: _open(request, who) for who in WHO if request.models[who] is not None}
-    for each in suites:  # what is wrong with a metric shows now
-        build_metric(each.suite, import_paths=each.import_paths).close()
+    for found in suites:  # what is wrong with a metric shows now
+        build_metric(found.suite, import_paths=found.import_paths).close()
     known: dict[str, list[SuiteRun]] = {}
     for who, model in models.items():
         if model.ref.digest not in known:

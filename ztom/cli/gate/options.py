@@ -12,22 +12,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
+from ztom.cli.console import print_error
 from ztom.cli.gate.request import System
+from ztom.cli.options import (
+    ChatTemplateChoice,
+    Dtype,
+    EngineName,
+    Json,
+    MaxModelLen,
+    NoCache,
+    examples,
+)
 from ztom.cli.places import local_only
+from ztom.cli.usage import OPTION_ERROR, usage_error
 from ztom.evaluation.render.commands import workflow_command
 from ztom.pages.formats import visible
 
 logger = logging.getLogger(__name__)
 
 _NO_VERDICT = 3
-#: What wrong options raise: ClickException, wherever this version of typer keeps it.
-_OPTION_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 
 class _Gate(TyperGroup):
@@ -48,25 +56,24 @@ def _no_verdict() -> Iterator[None]:
         yield
     except typer.Exit:
         raise
-    except _OPTION_ERROR as error:
-        error.exit_code = _NO_VERDICT  # type: ignore[attr-defined]
-        raise
+    except OPTION_ERROR as error:
+        _print_no_verdict(usage_error(error))
+        raise typer.Exit(_NO_VERDICT) from error
     except (Exception, SystemExit) as error:
         logger.debug("no verdict", exc_info=True)
-        _tell(error)
+        _print_no_verdict(error)
         raise typer.Exit(_NO_VERDICT) from error
 
 
-def _tell(error: BaseException) -> None:
-    told = visible(f"no verdict: {type(error).__name__}: {error}")
-    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    console.print(told, style="red", soft_wrap=True)
+def _print_no_verdict(error: BaseException) -> None:
+    message = visible(f"no verdict: {type(error).__name__}: {error}")
+    print_error(message)
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        print(workflow_command("error", told, {"title": "ztom gate"}))
+        print(workflow_command("error", message, {"title": "ztom gate"}))
 
 
 class Format(StrEnum):
-    """In which a verdict is shown."""
+    """In which form a verdict is printed."""
 
     HTML = "html"
     JUNIT = "junit"
@@ -75,45 +82,63 @@ class Format(StrEnum):
 
 
 gate = typer.Typer(
+    name="gate",
     cls=_Gate,
     invoke_without_command=True,
+    add_completion=False,
     help="Decide whether a candidate ships: 0 pass, 1 fail, 2 inconclusive, 3 no verdict.",
+    epilog=examples(
+        "ztom gate --candidate runs/search/variant --champion models/week-2 --suites suites",
+        "ztom gate --candidate-run runs/candidate --champion-run runs/champion",
+        "ztom gate --ci github",
+    ),
 )
-_Runs = list[Path] | None
+RunPaths = list[Path] | None
 
 
 @gate.callback()
 def decide(
     context: typer.Context,
-    candidate: Annotated[str | None, typer.Option(help="A variant, or a checkpoint.")] = None,
-    champion: Annotated[str | None, typer.Option(help="What is shipped now.")] = None,
+    candidate: Annotated[
+        str | None, typer.Option(help="Judge this variant's folder, or this checkpoint.")
+    ] = None,
+    champion: Annotated[str | None, typer.Option(help="Compare with what is shipped now.")] = None,
     base: Annotated[
-        str | None, typer.Option(help="Shown beside them; and what adapters belong to.")
+        str | None, typer.Option(help="Show this model beside them; adapters run on it.")
     ] = None,
     suites: Annotated[
-        list[Path] | None, typer.Option(help="A suite, or a folder of suites; several times.")
+        list[Path] | None,
+        typer.Option(help="Ask this suite, or folder of suites; may be repeated. Else suites."),
     ] = None,
     candidate_run: Annotated[
-        _Runs, typer.Option(help="Its results instead: run.json, or the folder of `ztom eval`.")
+        RunPaths,
+        typer.Option(help="Read the candidate's results: run.json, or the folder of `ztom eval`."),
     ] = None,
-    champion_run: Annotated[_Runs, typer.Option(help="The same of the champion.")] = None,
-    base_run: Annotated[_Runs, typer.Option(help="The same of the base.")] = None,
+    champion_run: Annotated[
+        RunPaths, typer.Option(help="Read the champion's results in the same way.")
+    ] = None,
+    base_run: Annotated[
+        RunPaths, typer.Option(help="Read the base model's results in the same way.")
+    ] = None,
     first: Annotated[
-        bool, typer.Option("--first", help="There is no champion yet: nothing is compared.")
+        bool, typer.Option("--first", help="Compare with nothing: there is no champion yet.")
     ] = False,
-    engine: Annotated[str, typer.Option(help="vllm or torch.")] = "vllm",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    max_model_len: Annotated[int | None, typer.Option(min=8)] = None,
-    chat_template: Annotated[str, typer.Option(help="auto, always or never.")] = "auto",
+    engine: EngineName = "vllm",
+    dtype: Dtype = "auto",
+    max_model_len: MaxModelLen = None,
+    chat_template: ChatTemplateChoice = "auto",
     out: Annotated[
-        Path, typer.Option(callback=local_only, help="Folder of verdict and results.")
+        Path, typer.Option(callback=local_only, help="Write verdict and results into this folder.")
     ] = Path("gate"),
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Ask for every answer.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Draw everything random by this seed.")] = 0,
+    no_cache: NoCache = False,
     ci: Annotated[
         System | None, typer.Option(help="Write the workflow that runs this gate, and no more.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="With --ci: replace the file.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the file that --ci writes, if there is one.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Decide whether a candidate ships: 0 pass, 1 fail, 2 inconclusive, 3 no verdict."""
     if context.invoked_subcommand is not None:
@@ -138,6 +163,7 @@ def decide(
         out=out,
         seed=seed,
         use_cache=not no_cache,
+        as_json=as_json,
     )
     if ci is not None:
         from ztom.cli.gate.ci import ci_command
@@ -149,12 +175,14 @@ def decide(
     raise typer.Exit(gate_command(request))
 
 
-@gate.command()
+@gate.command(epilog=examples("ztom gate render gate/verdict.json --format html > page.html"))
 def render(
-    verdict: Annotated[Path, typer.Argument(help="A verdict.json.")],
-    form: Annotated[Format, typer.Option("--format", help="Of what is printed.")] = Format.MARKDOWN,
+    verdict: Annotated[Path, typer.Argument(help="File of the verdict: verdict.json.")],
+    form: Annotated[
+        Format, typer.Option("--format", help="Print it in this form.")
+    ] = Format.MARKDOWN,
 ) -> None:
     """Print a verdict in another form; exit status 0 says that it is printed, whatever it says."""
-    from ztom.cli.gate.run import render_command
+    from ztom.cli.gate.report import render_command
 
     render_command(verdict, form)

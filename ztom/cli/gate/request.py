@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ztom.errors import ConfigError
-from ztom.evaluation.runs.results import SuiteRun
+
+if TYPE_CHECKING:
+    from ztom.evaluation.runs.results import SuiteRun
 
 Who = Literal["candidate", "champion", "base"]
 WHO: tuple[Who, ...] = ("candidate", "champion", "base")
 #: Results of each side that there is.
-Runs = dict[Who, Sequence[SuiteRun]]
+Runs: TypeAlias = "dict[Who, Sequence[SuiteRun]]"
+#: What a gate writes beside the results; ``verdict.json`` is the last of them.
+DOCUMENTS = ("verdict.html", "verdict.md", "junit.xml", "verdict.json")
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,9 @@ class GateRequest:
         first: There is no champion yet.
         engine: Fields of `ztom.engines.config.EngineConfig`.
         out: Where verdict and results go.
-        seed: Of everything random.
+        seed: Everything random is drawn by it.
         use_cache: Whether known answers are used and new ones kept.
+        as_json: Whether the verdict is printed as one JSON document.
     """
 
     models: Mapping[Who, str | None]
@@ -40,6 +45,7 @@ class GateRequest:
     out: Path
     seed: int
     use_cache: bool
+    as_json: bool = False
 
     def check(self) -> None:
         """Refuse what contradicts itself.
@@ -61,7 +67,7 @@ class GateRequest:
 
 
 class System(StrEnum):
-    """For which a workflow is written."""
+    """For which system a workflow is written."""
 
     GITHUB = "github"
     GITLAB = "gitlab"

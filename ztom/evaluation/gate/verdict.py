@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ztom.evaluation.runs.results import ModelRef, SuiteRef
 from ztom.statistics.proportions import Estimate
@@ -203,6 +203,15 @@ class Verdict(BaseModel):
     seed: int
     versions: dict[str, str]
     created: str | None = None
+
+    @model_validator(mode="after")
+    def _outcome_of_its_suites(self) -> Self:
+        expected = worst(tuple(suite.outcome for suite in self.suites))
+        if self.outcome is not expected:
+            raise ValueError(
+                f"the verdict contradicts itself: it says {self.outcome}, its suites {expected}"
+            )
+        return self
 
     @property
     def exit_code(self) -> int:

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from ztom.engines.protocol import Engine, GenerationConfig
+from ztom.engines.protocol import Generates, GenerationConfig
 from ztom.evaluation.suites.digests import canonical
 from ztom.settings import Settings
+from ztom.stimuli.batches import batches
 from ztom.stimuli.records import Message, Prompt
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class Origin:
     factors: tuple[float, ...]
 
     @classmethod
-    def of(cls, engine: Engine, *, model: str, setup: str) -> Origin:
+    def of(cls, engine: Generates, *, model: str, setup: str) -> Origin:
         """The model with this digest on this engine, with the factors now loaded."""
         info = engine.info
         version = (info.name, info.version, info.dtype, info.device)
@@ -125,17 +126,16 @@ class AnswerCache:
 
     def find(self, keys: Sequence[str]) -> dict[str, str]:
         """The answers that are there, by key."""
-        found: dict[str, str] = {}
-        for start in range(0, len(keys), _AT_ONCE):
-            some = keys[start : start + _AT_ONCE]
+        answers: dict[str, str] = {}
+        for some in batches(keys, _AT_ONCE):
             marks = ",".join("?" * len(some))
             query = f"SELECT key, answer FROM answers WHERE key IN ({marks})"
             try:
                 if self._database is not None:
-                    found.update(self._database.execute(query, list(some)).fetchall())
+                    answers.update(self._database.execute(query, list(some)).fetchall())
             except sqlite3.Error as error:
                 self._give_up(error)
-        return found
+        return answers
 
     def keep(self, answers: Mapping[str, str]) -> None:
         """Keep answers, all or none of them."""

@@ -13,7 +13,7 @@ This module imports lm-eval, which takes seconds: import it where it is needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ztom.engines.protocol import Capability, Engine, GenerationConfig
 from ztom.errors import CapabilityError
+from ztom.stimuli.batches import batches
 
 Progress = Callable[[int, int], None]
 
@@ -69,9 +70,9 @@ class EngineLM(LM):  # type: ignore[misc]
         for place, request in enumerate(requests):
             by_settings.setdefault(generation_config(request.args[1]), []).append(place)
         for config, places in by_settings.items():
-            for batch in self._batches(places):
+            for batch in batches(places, self._batch_size):
                 prompts = [requests[place].args[0] for place in batch]
-                texts = [each.text for each in self._engine.generate(prompts, config)]
+                texts = [answer.text for answer in self._engine.generate(prompts, config)]
                 answers.update(zip(batch, texts, strict=True))
                 self._tell(len(answers), len(requests))
         return [answers[place] for place in range(len(requests))]
@@ -82,8 +83,8 @@ class EngineLM(LM):  # type: ignore[misc]
         Raises:
             CapabilityError: A context is empty, or the engine has no probabilities.
         """
-        found: list[tuple[float, bool]] = []
-        for batch in self._batches(range(len(requests))):
+        results: list[tuple[float, bool]] = []
+        for batch in batches(range(len(requests)), self._batch_size):
             some = [requests[place] for place in batch]
             if any(request.args[0] == "" for request in some):
                 raise CapabilityError(
@@ -91,12 +92,12 @@ class EngineLM(LM):  # type: ignore[misc]
                 )
             contexts, continuations = zip(*(request.args for request in some), strict=True)
             rows = self._engine.log_probs(contexts, continuations)
-            found += [
+            results += [
                 (float(row.sum()), self._is_greedy(request, row))
                 for request, row in zip(some, rows, strict=True)
             ]
-            self._tell(len(found), len(requests))
-        return found
+            self._tell(len(results), len(requests))
+        return results
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """Not offered.
@@ -121,10 +122,6 @@ class EngineLM(LM):  # type: ignore[misc]
         config = GenerationConfig(max_new_tokens=len(row))
         (generated,) = self._engine.generate([context], config)
         return bool(generated.text.strip() == continuation.strip())
-
-    def _batches(self, places: Sequence[int]) -> list[Sequence[int]]:
-        size = self._batch_size
-        return [places[start : start + size] for start in range(0, len(places), size)]
 
     def _tell(self, done: int, total: int) -> None:
         if self._progress is not None:

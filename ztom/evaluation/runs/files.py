@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from ztom.errors import EvaluationError
 from ztom.evaluation.runs.results import SuiteRun
 from ztom.io.files import write_document
+from ztom.io.problems import check_json
 
 RUN_FILE = "run.json"
 
@@ -45,10 +44,7 @@ def read_run(file: Path) -> SuiteRun:
         EvaluationError: It cannot be read, or is malformed.
     """
     try:
-        return SuiteRun.model_validate_json(file.read_bytes())
+        raw = file.read_bytes()
     except OSError as error:
         raise EvaluationError(f"{file} cannot be read", got=error.strerror) from error
-    except ValidationError as error:
-        raise EvaluationError(
-            f"{file} is no result of a suite", got=error.errors()[0]["msg"]
-        ) from error
+    return check_json(SuiteRun, raw, wrong=f"{file} is no result of a suite", kind=EvaluationError)

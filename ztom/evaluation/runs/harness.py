@@ -1,12 +1,12 @@
-"""Running a model on a suite; EleutherAI's lm-evaluation-harness is the engine underneath.
+"""Running a model on a suite.
 
 An answer is asked for once: answers that the cache knows (`ztom.evaluation.runs.cache`) are not
 asked for again, and where everything is known the model is not asked at all. What was answered
 before a run was stopped or killed is kept, so the next run goes on where it ended.
 
 An answer that did not arrive (the engine failed, the run was stopped) has no score but a problem;
-so has an item of which one repeat is missing. An empty answer is an answer. Tasks of lm-eval itself
-are run by `ztom.evaluation.runs.lm_tasks`.
+so has an item of which one repeat is missing. An empty answer is an answer. Tasks of EleutherAI's
+lm-evaluation-harness are run by `ztom.evaluation.runs.lm_tasks`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from ztom.engines.protocol import Capability, Engine
+from ztom.engines.protocol import Capability, Generates
 from ztom.errors import CapabilityError, ZtomError
 from ztom.evaluation.metrics.build import build_metric
 from ztom.evaluation.metrics.protocol import Case, Metric, Scored
+from ztom.evaluation.runs.ask import ask
 from ztom.evaluation.runs.cache import AnswerCache, Origin, usual_cache
 from ztom.evaluation.runs.questions import Asking, Question
 from ztom.evaluation.runs.results import Conditions, ItemResult, ModelRef, SuiteRun, ref_of
@@ -62,7 +63,7 @@ _DEFAULTS = RunOptions()
 
 
 def run_suite(
-    engine: Engine,
+    engine: Generates,
     suite: Suite,
     model: ModelRef,
     *,
@@ -110,7 +111,7 @@ def run_suite(
 
 
 def run_suites(
-    engine: Engine,
+    engine: Generates,
     suites: Sequence[FoundSuite],
     model: ModelRef,
     *,
@@ -134,16 +135,16 @@ def run_suites(
         ZtomError: See `run_suite`.
     """
     with usual_cache(Settings()) if use_cache else nullcontext() as cache:
-        for each in suites:
+        for entry in suites:
             options = RunOptions(
                 limit=limit,
-                import_paths=each.import_paths,
-                progress=partial(progress, each.suite.config.name),
+                import_paths=entry.import_paths,
+                progress=partial(progress, entry.suite.config.name),
             )
-            yield run_suite(engine, each.suite, model, setup=setup, cache=cache, options=options)
+            yield run_suite(engine, entry.suite, model, setup=setup, cache=cache, options=options)
 
 
-def _conditions(engine: Engine, setup: str) -> Conditions:
+def _conditions(engine: Generates, setup: str) -> Conditions:
     info = engine.info
     return Conditions(engine=info.name, version=info.version, device=info.device, setup=setup)
 
@@ -168,7 +169,7 @@ class _Run:
         self._texts: dict[str, str] = {}
         self._problems: dict[str, str] = {}
 
-    def ask(self, engine: Engine, cache: AnswerCache | None) -> int:
+    def ask(self, engine: Generates, cache: AnswerCache | None) -> int:
         """Get all answers, from the cache or the engine; returns how many were asked for."""
         if cache is not None:
             self._texts = cache.find(list(self._questions))
@@ -191,10 +192,9 @@ class _Run:
             for position, item in enumerate(self._suite.items)
         )
 
-    def _ask(self, engine: Engine, missing: Sequence[Question], cache: AnswerCache | None) -> None:
-        # Here and not at the top: it imports lm-eval, which takes seconds.
-        from ztom.evaluation.runs.suite_task import ask
-
+    def _ask(
+        self, engine: Generates, missing: Sequence[Question], cache: AnswerCache | None
+    ) -> None:
         def answered(texts: Mapping[str, str]) -> None:
             self._texts.update(texts)
             if cache is not None:
@@ -208,7 +208,7 @@ class _Run:
             answered=answered,
             should_stop=self._options.should_stop or (lambda: False),
         )
-        replies = ask(self._suite.config.name, missing, asking)
+        replies = ask(missing, asking)
         for question, reply in zip(missing, replies, strict=True):
             if reply.problem is not None:
                 self._problems[question.key] = reply.problem
@@ -238,10 +238,10 @@ class _Run:
 
     def _missing(self, position: int, arrived: int) -> str:
         problems = [self._problems[k] for k in self._keys_of(position) if k in self._problems]
-        told = problems[0] if problems else "no answer arrived"
+        reason = problems[0] if problems else "no answer arrived"
         if self._repeats == 1:
-            return told
-        return f"{self._repeats - arrived} of {self._repeats} repeats have no answer: {told}"
+            return reason
+        return f"{self._repeats - arrived} of {self._repeats} repeats have no answer: {reason}"
 
     def _sample(self, position: int, repeat: int) -> str | None:
         if self._suite.config.decode.temperature == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ztom.engines.protocol import Engine, GenerationConfig
+from ztom.engines.protocol import Generates, GenerationConfig
 from ztom.stimuli.records import Prompt
 
 
@@ -46,7 +46,7 @@ class Asking:
         should_stop: Asked before every batch.
     """
 
-    engine: Engine
+    engine: Generates
     decode: GenerationConfig
     batch_size: int
     answered: Callable[[Mapping[str, str]], None]

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from ztom.errors import EvaluationError
 from ztom.evaluation.suites.read import (
@@ -24,11 +23,11 @@ from ztom.evaluation.suites.read import (
     SETTINGS_FILE,
     evaluation_errors,
     load_suite,
-    problems,
 )
 from ztom.evaluation.suites.scaffold import check_name, publish_suite
 from ztom.evaluation.suites.suite import Layer, MetricName, Suite, SuiteConfig
 from ztom.evaluation.suites.targets import CLASS_METRICS
+from ztom.io.problems import check_model
 from ztom.io.text import Place
 from ztom.stimuli.text_files import read_rows
 
@@ -201,9 +200,8 @@ _Dumper.add_representer(str, _text_node)
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    try:
-        SuiteConfig.model_validate(settings)
-    except ValidationError as error:
-        raise EvaluationError("these are no settings of a suite", got=problems(error)) from None
+    check_model(
+        SuiteConfig, dict(settings), wrong="these are no settings of a suite", kind=EvaluationError
+    )
     filled = {key: value for key, value in settings.items() if value != []}
     return yaml.dump(filled, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

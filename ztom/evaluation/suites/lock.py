@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from ztom.errors import EvaluationError
 from ztom.evaluation.suites.digests import item_digest, settings_digest, suite_digest
@@ -25,11 +25,11 @@ from ztom.evaluation.suites.read import (
     MAX_ITEMS_BYTES,
     evaluation_errors,
     load_suite,
-    problems,
     require_size,
 )
 from ztom.evaluation.suites.suite import Item, Name, SemanticVersion, Suite
 from ztom.io.files import write_document
+from ztom.io.problems import check_model
 from ztom.io.text import Place
 from ztom.stimuli.json_values import parse_json
 from ztom.stimuli.text_files import read_text
@@ -235,10 +235,7 @@ def read_lock(path: Path) -> Lock:
     require_size(path, MAX_ITEMS_BYTES)
     with evaluation_errors():
         content = parse_json(read_text(path), place=Place(path, 1))
-    try:
-        lock = Lock.model_validate(content)
-    except ValidationError as error:
-        raise EvaluationError(f"{path} is not a suite's lock", got=problems(error)) from None
+    lock = check_model(Lock, content, wrong=f"{path} is not a suite's lock", kind=EvaluationError)
     if lock.digest != suite_digest(lock.version, lock.settings, lock.items, code=lock.code):
         raise EvaluationError(
             f"{path} does not hold together: its digest is not that of its entries",

@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from ztom.errors import EvaluationError, StimuliError
 from ztom.evaluation.metrics.checks import check_forms
 from ztom.evaluation.suites.digests import item_digest, settings_digest, suite_digest
@@ -25,6 +23,7 @@ from ztom.evaluation.suites.own_code import code_digest
 from ztom.evaluation.suites.suite import Item, Suite, SuiteConfig, Turn
 from ztom.evaluation.suites.targets import check_targets
 from ztom.evaluation.suites.templates import PromptTemplate
+from ztom.io.problems import check_model
 from ztom.io.text import Place
 from ztom.io.yaml import parse_yaml
 from ztom.stimuli.json_values import parse_json
@@ -58,23 +57,6 @@ def load_suite(folder: Path) -> Suite:
     return Suite(config=config, items=items, digest=digest, code=code)
 
 
-def load_suites(root: Path) -> tuple[Suite, ...]:
-    """Read every suite below ``root``, sorted by name.
-
-    Raises:
-        EvaluationError: There is none, two have one name, or one cannot be read.
-    """
-    found: dict[str, tuple[Path, Suite]] = {}
-    for folder in suite_folders(root):
-        suite = load_suite(folder)
-        other, _ = found.setdefault(suite.config.name, (folder, suite))
-        if other != folder:
-            raise EvaluationError(
-                f"two suites are called {suite.config.name}", got=f"{other} and {folder}"
-            )
-    return tuple(found[name][1] for name in sorted(found))
-
-
 def suite_folders(root: Path) -> tuple[Path, ...]:
     """Every folder with a ``suite.yaml``: ``root`` and those below it that are not hidden.
 
@@ -105,15 +87,6 @@ def evaluation_errors() -> Iterator[None]:
         ) from error
 
 
-def problems(error: ValidationError) -> str:
-    """The first things that are wrong, without the values."""
-    parts = [
-        f"{'.'.join(str(part) for part in each['loc']) or 'the whole'}: {each['msg']}"
-        for each in error.errors()[:3]
-    ]
-    return "; ".join(parts)
-
-
 def require_size(path: Path, limit: int) -> None:
     """Refuse a file of more than ``limit`` bytes; one that is not there is its reader's concern.
 
@@ -134,10 +107,9 @@ def _read_settings(path: Path) -> SuiteConfig:
     require_size(path, MAX_SETTINGS_BYTES)
     place = Place(path, 1)
     content = parse_yaml(read_text(path), source=path, kind=StimuliError)
-    try:
-        config = SuiteConfig.model_validate(content)
-    except ValidationError as error:
-        raise EvaluationError(f"{path} is not a suite's settings", got=problems(error)) from None
+    config = check_model(
+        SuiteConfig, content, wrong=f"{path} is not a suite's settings", kind=EvaluationError
+    )
     try:
         check_forms(config.checks)
     except EvaluationError as error:
@@ -168,10 +140,8 @@ def _read_item(line: str, *, place: Place) -> Item:
     if len(line) > MAX_LINE_BYTES or len(line.encode()) > MAX_LINE_BYTES:
         raise place.error("the line is too long", expected=f"at most {MAX_LINE_BYTES} bytes")
     value = parse_json(line, place=place)
-    try:
-        item = Item.model_validate(value)
-    except ValidationError as error:
-        raise place.error("the line is not an item", got=problems(error)) from None
+    wrong = f"{place.path}, line {place.line}: the line is not an item"
+    item = check_model(Item, value, wrong=wrong, kind=StimuliError)
     _check_item(item, place=place)
     return item
 

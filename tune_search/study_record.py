@@ -1,4 +1,4 @@
-"""Starting a study, or going on with one: which, and whether it is still the same."""
+"""The ledger's record of a study: a new one, or the one to go on with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 from importlib.metadata import PackageNotFoundError, version
 
-from tune_search.payload import Work
+from tune_search.payload import StudyInputs
 from ztom.errors import SearchError
 from ztom.ledger import Ledger, NewStudy, StudyRecord, StudyStatus
 from ztom.search.config import SearchConfig
@@ -14,23 +14,25 @@ from ztom.search.config import SearchConfig
 logger = logging.getLogger(__name__)
 
 
-def open_study(config: SearchConfig, work: Work, ledger: Ledger, *, resume: bool) -> StudyRecord:
+def open_study(
+    config: SearchConfig, inputs: StudyInputs, ledger: Ledger, *, resume: bool
+) -> StudyRecord:
     """The newest study of this name, or a new one.
 
     Args:
-        config: Names it.
-        work: With the digests of chain and data.
-        ledger: Where it is.
-        resume: Go on with the newest one; with none there, a new one is made all the same.
+        config: Has the study's name.
+        inputs: Have the digests of chain and data.
+        ledger: Where studies are kept.
+        resume: Whether to go on with the newest one; with none there, a new one is made.
 
     Raises:
         SearchError: The study to go on with was made from something else.
     """
-    found = ledger.latest_study(config.name) if resume else None
-    if found is not None:
-        _check_same(config, work, found)
-        ledger.set_status(found.id, StudyStatus.RUNNING)
-        return found
+    study = ledger.latest_study(config.name) if resume else None
+    if study is not None:
+        _check_same(config, inputs, study)
+        ledger.set_status(study.id, StudyStatus.RUNNING)
+        return study
     if resume:
         logger.info("no study called %s to go on with: starting one", config.name)
     return ledger.create_study(
@@ -39,15 +41,15 @@ def open_study(config: SearchConfig, work: Work, ledger: Ledger, *, resume: bool
             # an address of a ledger may hold a password
             config=json.loads(config.model_dump_json(exclude={"ledger"})),
             config_digest=config.digest,
-            chain_digest=work.chain_digest,
-            data_digests=work.data_digests,
+            chain_digest=inputs.chain_digest,
+            data_digests=inputs.data_digests,
             seed=config.seed,
             versions=library_versions(),
         )
     )
 
 
-def _check_same(config: SearchConfig, work: Work, study: StudyRecord) -> None:
+def _check_same(config: SearchConfig, inputs: StudyInputs, study: StudyRecord) -> None:
     """A study goes on only with what it was started with.
 
     Raises:
@@ -56,9 +58,9 @@ def _check_same(config: SearchConfig, work: Work, study: StudyRecord) -> None:
     different = []
     if study.config_digest != config.digest:
         different += config.differences(study.config)
-    if study.chain_digest != work.chain_digest:
+    if study.chain_digest != inputs.chain_digest:
         different.append("the chain's content")
-    if dict(study.data_digests) != dict(work.data_digests):
+    if dict(study.data_digests) != dict(inputs.data_digests):
         different.append("the content of the data")
     if different:
         raise SearchError(

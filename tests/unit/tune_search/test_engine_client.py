@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from tune_search import engine_pool
-from tune_search.engine_pool import EngineClient
+from tune_search import engine_client
+from tune_search.engine_actor import NewProcessError
+from tune_search.engine_client import EngineClient
 from ztom.errors import EngineError, EngineTimeoutError
 
 AWAY = ActorUnavailableError("the actor is restarting", None)
@@ -36,8 +37,8 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EngineClient]:
         def method(name: str) -> SimpleNamespace:
             return SimpleNamespace(remote=lambda *_: name)
 
-        monkeypatch.setattr(engine_pool.ray, "get", get)
-        monkeypatch.setattr(engine_pool, "_LOOK_S", 0.001)
+        monkeypatch.setattr(engine_client.ray, "get", get)
+        monkeypatch.setattr(engine_client, "_LOOK_S", 0.001)
         actor = SimpleNamespace(
             __ray_ready__=method("ready"), start=method("start"), evaluate=method("evaluate")
         )
@@ -61,7 +62,7 @@ def test_an_engine_that_kills_its_process_is_made_three_times(client) -> None:
 
 def test_a_process_that_lived_a_little_longer_is_no_engine(client) -> None:
     """Ray kills at its leisure: the call after the new start may meet a newer process still."""
-    new = engine_pool._NewProcessError("the engine's process is a new one")
+    new = NewProcessError("the engine's process is a new one")
     engine = client(ready=[True], start=["info"], evaluate=[AWAY, new, "answers"])
     assert engine.answer((), {}) == "answers"
 

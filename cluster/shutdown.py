@@ -1,0 +1,34 @@
+"""Waiting to be stopped, and stopping one thing after another."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+
+def terminate_like_interrupt() -> None:
+    """Have SIGTERM raise KeyboardInterrupt, as SIGINT does.
+
+    Ray's own answer to SIGTERM, which this replaces, aborts the process with nothing stopped.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def wait_for_interrupt() -> None:
+    """Return once the main thread gets a KeyboardInterrupt."""
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+def best_effort(call: Callable[..., object], *arguments: object) -> None:
+    """Call it, and log what it raises: one undo step must not keep later ones from running."""
+    try:
+        call(*arguments)
+    except Exception as error:
+        logger.warning("while stopping: %s: %s", type(error).__name__, error)

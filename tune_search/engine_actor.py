@@ -1,0 +1,109 @@
+"""The process that holds one engine for all trials of a replica.
+
+It blends and answers in one call, so what it answered with are the factors of that call, whatever
+happened before it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from tune_search.payload import Answers, Needs, Questions
+from ztom.engines.protocol import Completion, Engine, EngineInfo, GenerationConfig
+from ztom.engines.respond import respond
+from ztom.errors import EngineError, ZtomError
+from ztom.scoring.protocol import Need
+from ztom.search.space import Factors
+from ztom.stimuli.batches import batches
+from ztom.stimuli.records import Output, Prompt, Stimulus
+
+
+class ProcessGoneError(EngineError):
+    """The actor's process ended."""
+
+
+class NewProcessError(ProcessGoneError):
+    """The actor's process is a new one that has no engine yet."""
+
+
+class EngineActor:
+    """Runs in a process of its own and holds one engine, from `start` on."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._questions: Questions | None = None
+
+    def start(self, make_engine: Callable[[], Engine], questions: Questions) -> EngineInfo:
+        """Make the engine if there is none yet, and say what it is.
+
+        Args:
+            make_engine: Opens what the engine needs by itself.
+            questions: The stimuli, the same for every trial.
+        """
+        if self._engine is None:
+            self._engine, self._questions = make_engine(), questions
+        return self._engine.info
+
+    def evaluate(self, factors: Factors, needs: Needs) -> Answers:
+        """Blend and answer every data set."""
+        if self._engine is None or self._questions is None:
+            raise NewProcessError("the engine's process is a new one")
+        with _engine_errors():
+            return _evaluate(self._engine, self._questions, factors, needs)
+
+    def generate(
+        self, factors: Factors, prompts: Sequence[Prompt], config: GenerationConfig
+    ) -> list[Completion]:
+        """Blend, unless that is what is loaded, and generate."""
+        if self._engine is None:
+            raise NewProcessError("the engine's process is a new one")
+        with _engine_errors():
+            if self._engine.factors != factors:
+                self._engine.blend(factors)
+            return self._engine.generate(prompts, config)
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Whatever an engine raises, as an error of ours."""
+    try:
+        yield
+    except ZtomError:
+        raise
+    except Exception as error:
+        raise EngineError(f"the engine raised {type(error).__name__}", got=error) from error
+
+
+def _evaluate(engine: Engine, questions: Questions, factors: Factors, needs: Needs) -> Answers:
+    stats = engine.blend(factors)
+    started = time.perf_counter()
+    outputs = {
+        name: _respond(engine, questions, stimuli, needs=needs[name], labels=labels)
+        for name, stimuli, labels in questions.sets
+    }
+    return Answers(
+        outputs=outputs,
+        seconds={"blend": stats.seconds, "generate": time.perf_counter() - started},
+        bytes_moved=stats.bytes_read + stats.bytes_written,
+        process=os.getpid(),
+    )
+
+
+def _respond(
+    engine: Engine,
+    questions: Questions,
+    stimuli: Sequence[Stimulus],
+    *,
+    needs: frozenset[Need],
+    labels: Sequence[str],
+) -> list[Output]:
+    size = questions.batch_size or len(stimuli)
+    outputs: list[Output] = []
+    for batch in batches(stimuli, size):
+        outputs += respond(
+            engine, batch, needs=needs, generation=questions.generation, labels=labels
+        )
+    return outputs

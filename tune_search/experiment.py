@@ -1,0 +1,71 @@
+"""One Ray Tune experiment: the trials that a searcher suggests, on the engines there are."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ray import tune
+
+from tune_search.engine_client import EngineClient
+from tune_search.payload import DataSet
+from tune_search.searcher import ProtocolSearcher, ReportCarrier
+from tune_search.trial import SearchTrial
+
+#: Trials wait for engines most of the time, and must never wait for a core to be free of them.
+_TRIAL_CPUS = 0.001
+
+
+def run_trials(
+    searcher: ProtocolSearcher,
+    engines: Sequence[EngineClient],
+    *,
+    data: Sequence[DataSet],
+    detailed: bool,
+    limit_s: float | None,
+) -> None:
+    """Let Tune run trials until the searcher has no more, or the time is up.
+
+    Args:
+        searcher: Suggests trials and takes their reports.
+        engines: One engine for each trial that runs at once.
+        data: The search set first, then the guardrails.
+        detailed: Whether reports carry the outputs.
+        limit_s: Seconds after which Tune ends even a trial that hangs; None for no limit.
+    """
+    trial = tune.with_parameters(SearchTrial, data=data, engines=engines, detailed=detailed)
+    with _short_folder() as folder:
+        tune.Tuner(
+            tune.with_resources(trial, {"cpu": _TRIAL_CPUS}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,
+                reuse_actors=True,
+                time_budget_s=limit_s,
+                trial_dirname_creator=_trial_folder,
+            ),
+            run_config=tune.RunConfig(
+                name="s",
+                storage_path=folder,
+                verbose=0,
+                callbacks=[ReportCarrier(searcher)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()
+
+
+def _trial_folder(trial: Any) -> str:
+    return str(trial.trial_id)
+
+
+@contextmanager
+def _short_folder() -> Iterator[str]:
+    """Tune's state, which nobody reads, under a short path (sockets and long trial names)."""
+    folder = tempfile.mkdtemp(prefix="zt")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

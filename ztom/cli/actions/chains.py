@@ -1,0 +1,192 @@
+"""What ``ztom blend``, ``inspect`` and ``verify`` do."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.table import Table
+
+from ztom.blending.chain import load_chain
+from ztom.blending.chain_file import ChainConfig
+from ztom.blending.inspection import ChainReport, inspect_chain
+from ztom.blending.plan import parse_dtype
+from ztom.blending.precision import PrecisionReport
+from ztom.cli.console import plain_console, print_document
+from ztom.ledger.ledger import Ledger
+from ztom.settings import Settings
+from ztom.variants.recipe import Form, Recipe
+from ztom.variants.record import for_the_record
+from ztom.variants.verify import verify_variant
+from ztom.variants.write import WriteOptions, stage_variant
+
+_LAYERS_SHOWN = 12
+
+
+def blend_command(
+    config: ChainConfig,
+    factors: list[float],
+    output: Path,
+    *,
+    dtype: str,
+    form: Form,
+    max_shard_bytes: int,
+    ledger_address: str | None,
+    as_json: bool = False,
+) -> None:
+    """Write a blend as a variant, put it on record, and say what became of the step."""
+    chain = load_chain(config, settings=Settings())
+    options = WriteOptions(dtype=dtype, form=form, max_shard_bytes=max_shard_bytes)
+    address = ledger_address or str(output.absolute().parent / "ledger.db")
+    with (
+        Ledger.open(address) as ledger,
+        Progress(
+            TextColumn("blending"), BarColumn(), DownloadColumn(), console=Console(stderr=True)
+        ) as bar,
+    ):
+        task = bar.add_task("blend", total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        with stage_variant(chain, factors, output, options=options, progress=show) as staged:
+            manifest = staged.seal()
+            new = for_the_record(staged, manifest, action="variant.blend")
+            entry = ledger.record_variant(new, partial(staged.place, manifest))
+    steps = list(zip(chain.names, staged.recipe.factors, strict=True))
+    overall = staged.precision.overall
+    if as_json:
+        print_document(
+            {
+                "variant": manifest.digest,
+                "path": output.absolute(),
+                "factors": [{"step": name, "factor": factor} for name, factor in steps],
+                "realised": overall.realised,
+                "changed": overall.changed,
+                "warnings": staged.precision.warnings,
+                "kept": staged.recipe.kept,
+                "left_out": staged.recipe.left_out,
+                "ledger": address,
+                "row": entry.sequence,
+            }
+        )
+        return
+    console = plain_console()
+    for name, factor in steps:
+        console.print(f"{factor:+.6g}  {name}", soft_wrap=True)
+    for line in _precision(staged.precision):
+        console.print(line, soft_wrap=True)
+    for line in _other_files(staged.recipe):
+        console.print(line, soft_wrap=True)
+    console.print(
+        f"variant {manifest.digest[:12]} in {output}, row {entry.sequence} of {address}",
+        soft_wrap=True,
+    )
+
+
+def inspect_command(
+    config: ChainConfig, *, limit: float, dtype: str, as_json: bool = False
+) -> None:
+    """List a chain."""
+    chain = load_chain(config, settings=Settings())
+    report = inspect_chain(chain, limit=limit, dtype=parse_dtype(dtype))
+    if as_json:
+        print_document(report)
+        return
+    console = plain_console()
+    console.print(
+        f"{chain.topology} of {len(report.tags)} checkpoints, {report.parameters:,} parameters, "
+        f"chain {chain.digest[:12]}"
+    )
+    console.print(_members(report))
+    console.print(_steps(report))
+    console.print(_layers(report))
+
+
+def verify_command(
+    variant: Path, *, share: float, chain: ChainConfig | None, as_json: bool = False
+) -> None:
+    """Check a variant, and say how much of it was derived again."""
+    check = verify_variant(variant, share=share, settings=Settings(), chain=chain)
+    if as_json:
+        print_document(
+            {
+                "variant": check.manifest.digest,
+                "path": variant.absolute(),
+                "files": len(check.manifest.files),
+                "tensors": check.tensors,
+                "rederived": check.rederived,
+            }
+        )
+        return
+    plain_console().print(
+        f"{variant}: {len(check.manifest.files)} files are what the manifest says, "
+        f"{check.rederived} of {check.tensors} tensors derived again and equal; "
+        f"digest {check.manifest.digest[:12]}",
+        soft_wrap=True,
+    )
+
+
+def _other_files(recipe: Recipe) -> list[str]:
+    lines = []
+    if recipe.kept:
+        lines.append(f"kept of the latest checkpoint: {', '.join(recipe.kept)}")
+    if recipe.left_out:
+        reasons = ", ".join(f"{path} ({why})" for path, why in recipe.left_out.items())
+        lines.append(f"left out: {reasons}")
+    return lines
+
+
+def _precision(report: PrecisionReport) -> list[str]:
+    if report.overall.realised is None:
+        return ["nothing changes: this is the latest checkpoint"]
+    return [
+        f"realised over intended step {report.overall.realised:.1%}, "
+        f"{report.overall.changed:.1%} of the weights change",
+        *[f"warning: {warning}" for warning in report.warnings],
+    ]
+
+
+def _members(report: ChainReport) -> Table:
+    table = Table("checkpoint", "sha256", "size", box=None, pad_edge=False)
+    for tag, digest, nbytes in zip(report.tags, report.digests, report.nbytes, strict=True):
+        table.add_row(tag, digest, f"{nbytes / 2**20:.1f} MiB")
+    return table
+
+
+def _steps(report: ChainReport) -> Table:
+    table = Table(
+        "step",
+        "change",
+        f"a factor of {report.limit:g} at {report.dtype}",
+        "",
+        box=None,
+        pad_edge=False,
+    )
+    for step in report.steps:
+        overall = step.bound.overall
+        realised = "-" if overall.realised is None else f"{overall.realised:.1%} realised"
+        warning = "low: deploy in float32 or raise the limit" if step.bound.warnings else ""
+        table.add_row(
+            step.name,
+            f"{step.relative:.3%}",
+            f"{realised}, {overall.changed:.1%} of weights",
+            warning,
+        )
+    return table
+
+
+def _layers(report: ChainReport) -> Table:
+    """Relative change of each layer by each step; the middle of a deep model is left out."""
+    layers = [change.layer for change in report.steps[0].layers]
+    shown = layers
+    if len(layers) > _LAYERS_SHOWN:
+        half = _LAYERS_SHOWN // 2
+        shown = [*layers[:half], "...", *layers[-half:]]
+    table = Table("layer", *[step.name for step in report.steps], box=None, pad_edge=False)
+    changes = [{c.layer: c.relative for c in step.layers} for step in report.steps]
+    for layer in shown:
+        table.add_row(layer, *[f"{by[layer]:.3%}" if layer in by else "..." for by in changes])
+    return table

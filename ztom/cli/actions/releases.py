@@ -1,0 +1,101 @@
+"""What ``ztom release list``, ``watch`` and ``tell`` do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from ztom.cli.actions.endpoint_tables import release_picture
+from ztom.cli.actions.remote import connect
+from ztom.cli.console import moment, plain_console, print_document, print_row
+from ztom.errors import ConfigError
+
+
+def releases_command(alias: str | None, server: str | None, *, as_json: bool = False) -> None:
+    """List releases."""
+    with connect(server) as client:
+        releases = list(client.endpoints.releases(alias))
+    if as_json:
+        print_document(releases)
+        return
+    table = Table("release", "endpoint", "candidate", "status", "began", "reason", box=None)
+    for release in releases:
+        table.add_row(
+            release["id"],
+            release["alias"],
+            release["candidate"][:12],
+            release["status"],
+            moment(release["createdAt"]),
+            release["state"]["reason"],
+        )
+    plain_console().print(table)
+
+
+def watch_command(release: str, server: str | None, *, as_json: bool = False) -> int:
+    """Show a release live until it has ended; 0 if it was promoted, else 1.
+
+    Args:
+        release: Its id, or an alias: then its newest one.
+        server: Address of the server.
+        as_json: Print each look as a line of JSON.
+
+    Raises:
+        ConfigError: The alias has had no release.
+        ServerError: The server stays away before the release has ended.
+    """
+    with connect(server) as client:
+        matches = [r for r in client.endpoints.releases() if release in (r["id"], r["alias"])]
+        if not matches:
+            raise ConfigError("there is no such release", got=release)
+        looks = client.endpoints.watch(matches[0]["id"])
+        console = plain_console()
+        if as_json:
+            last = _print_rows(looks)
+        else:
+            last = _show_live(looks, console) if console.is_terminal else _print_lines(looks)
+    return 0 if last == "promoted" else 1
+
+
+def _print_rows(looks: Iterator[Mapping[str, Any]]) -> str:
+    """The status at the end."""
+    status = ""
+    for look in looks:
+        print_row(look)
+        status = look["status"]
+    return status
+
+
+def _show_live(looks: Iterator[Mapping[str, Any]], console: Console) -> str:
+    """The status at the end."""
+    status = ""
+    with Live(console=console, auto_refresh=False) as live:
+        for look in looks:
+            live.update(release_picture(look), refresh=True)
+            status = look["status"]
+    return status
+
+
+def _print_lines(looks: Iterator[Mapping[str, Any]]) -> str:
+    """The status at the end."""
+    printed = status = ""
+    for look in looks:
+        status = look["status"]
+        line = f"{status}, step {look['state']['step'] + 1}: {look['state']['reason']}".rstrip(": ")
+        if line != printed:
+            printed = line
+            print(line, flush=True)
+    return status
+
+
+def tell_command(release: str, command: str, server: str | None, *, as_json: bool = False) -> None:
+    """Tell a release something."""
+    with connect(server) as client:
+        answer = client.endpoints.command(release, command)
+    if as_json:
+        print_document(answer)
+    else:
+        print(answer["status"])

@@ -1,0 +1,96 @@
+"""What ``ztom search --project`` does: a search's file, run on a server with a project's chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ztom.cli.actions.remote import connect
+from ztom.cli.console import plain_console, print_document
+from ztom.client import SearchAnswer
+from ztom.errors import ConfigError
+from ztom.search.config_files import read_content
+
+#: Keys of a search's file, and what the wire calls them.
+_WIRE = {
+    "error": "error",
+    "batch_size": "batchSize",
+    "inference_config": "inferenceConfigJson",
+    "detailed_output": "detailedOutput",
+    "labels": "labels",
+    "sampler": "sampler",
+    "seed": "seed",
+    "insist": "insist",
+    "suites": "suitePaths",
+    "engine": "engine",
+}
+_DATA = {"holdout": "holdoutPath", "holdout_expected_outputs": "holdoutExpectedOutputPath"}
+_ELSEWHERE = {"name", "chain", "output", "ledger"}
+
+
+def remote_search_command(
+    file: Path, overrides: list[str], project: str, server: str | None, *, as_json: bool = False
+) -> int:
+    """Run a search's file on the server, with the project's chain; returns the exit status."""
+    options = search_options(read_content(file, overrides), file.parent)
+    with connect(server) as client:
+        answer = client.search(project, progress=True, **options)
+    console = plain_console(stderr=True)
+    for line in _lines(answer):
+        console.print(line, soft_wrap=True)
+    if as_json:
+        print_document(answer)
+    return 0
+
+
+def search_options(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What `Client.search` takes, from a search's file.
+
+    The chain is the project's, so the file's is left aside, and so is where results go.
+
+    Raises:
+        ConfigError: The file has no stimuli, or says something that the server cannot do.
+    """
+    unknown = set(content) - {
+        *_WIRE, *_DATA, *_ELSEWHERE, "stimuli", "expected_outputs", "scaling_factor_limit", "budget"
+    }  # fmt: skip
+    if unknown:
+        raise ConfigError(
+            "the server does not take this part of a search's file",
+            got=", ".join(sorted(unknown)),
+            fix="Leave it out, or run the search here, without --project.",
+        )
+    if "stimuli" not in content:
+        raise ConfigError("the file names no stimuli")
+
+    def anchored(value: str) -> str | Path:
+        return value if "://" in value or value.startswith("data:") else folder / value
+
+    options: dict[str, Any] = {
+        "stimuli": anchored(str(content["stimuli"])),
+        "limit": float(content.get("scaling_factor_limit", 0.1)),
+    }
+    if "expected_outputs" in content:
+        options["expected_outputs"] = anchored(str(content["expected_outputs"]))
+    options |= {_DATA[k]: anchored(str(content[k])) for k in _DATA if k in content}
+    options |= {_WIRE[k]: content[k] for k in _WIRE if k in content}
+    if isinstance(options.get("sampler"), dict):
+        options["sampler"] = options["sampler"].get("name", "gp")
+    budget = content.get("budget") or {}
+    if "evaluations" in budget:
+        options["maxEvaluations"] = int(budget["evaluations"])
+    return options
+
+
+def _lines(answer: SearchAnswer) -> list[str]:
+    factors = ", ".join(f"{factor:+.4g}" for factor in answer.optimized_scaling_factors)
+    return [
+        f"trained_model_error        {answer.trained_model_error:.5f}",
+        f"optimized_model_error      {answer.optimized_model_error:.5f}",
+        f"optimized_scaling_factors  {factors}",
+        f"number_of_inferences       {answer.number_of_inferences}",
+        f"verdict                    {answer.verdict or 'none'}",
+        f"mastered checkpoint        {answer.checkpoint_id or 'none was released'}",
+        f"request                    {answer.request_id}",
+    ]
