@@ -39,8 +39,8 @@ def test_every_example_is_run_here() -> None:
 
 def test_blend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load("blend").main(tmp_path)
-    said = capsys.readouterr().out
-    assert said.startswith("2 transitions: base -> first, first -> second\nvariant ")
+    output = capsys.readouterr().out
+    assert output.startswith("2 transitions: base -> first, first -> second\nvariant ")
     assert (tmp_path / "variant" / "manifest.json").is_file()
 
 
@@ -53,9 +53,9 @@ def test_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_search(local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load("search").main(tmp_path)
-    said = capsys.readouterr().out
-    assert "holdout: improved" in said
-    assert said.splitlines()[-1].startswith("variant ")
+    output = capsys.readouterr().out
+    assert "holdout: improved" in output
+    assert output.splitlines()[-1].startswith("variant ")
     assert (tmp_path / "search" / "report.html").is_file()
 
 

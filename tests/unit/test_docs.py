@@ -46,9 +46,9 @@ def test_every_block_is_of_a_language_that_is_checked() -> None:
 
 @pytest.mark.parametrize("block", blocks("console"), ids=str)
 def test_commands_exist_with_their_options(block: Block) -> None:
-    found = commands(block)
-    assert found, "a console block has commands, each after a dollar sign"
-    for words in found:
+    lines = commands(block)
+    assert lines, "a console block has commands, each after a dollar sign"
+    for words in lines:
         if words[0] in OURS:
             parse(words[1:])
         elif words[0] == "make":
