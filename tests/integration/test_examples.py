@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster.local import ray_for_search
+from tune_search.session import ray_for_search
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
