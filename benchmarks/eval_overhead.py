@@ -17,11 +17,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ztom.engines.fake import FakeEngine
 from ztom.evaluation.runs.cache import AnswerCache
 from ztom.evaluation.runs.harness import RunOptions, run_suite
 from ztom.evaluation.runs.results import ModelRef
 from ztom.evaluation.suites.suite import Item, Suite, SuiteConfig
+from ztom.testing.fake_engine import FakeEngine
 
 AIM_MS = 5.0
 METRICS = ("exact_match", "macro_f1", "rouge_l", "span_f1", "checks", "user")

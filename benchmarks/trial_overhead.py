@@ -19,13 +19,13 @@ from pathlib import Path
 from tune_search.payload import SEARCH, DataSet, StudyInputs
 from tune_search.session import ray_for_search
 from tune_search.study import run_search
-from ztom.engines.fake import FakeEngine
 from ztom.scoring.build import build_error
 from ztom.search.config_files import parse_config
 from ztom.search.events import Event, TrialEnded
 from ztom.search.outcome import PHASES, SearchOutcome
 from ztom.search.space import SearchSpace
 from ztom.stimuli.records import Stimulus
+from ztom.testing.fake_engine import FakeEngine
 
 FACTORS = 4
 

@@ -63,7 +63,7 @@ class RayJobs:
 
     Args:
         dashboard: Address of Ray's dashboard, as in ``http://127.0.0.1:8265``.
-        connect: Makes the client of an address; Ray's own when None.
+        connect: Factory of the client for an address; Ray's own client when None.
     """
 
     def __init__(

@@ -1,17 +1,46 @@
-"""Shared by all tests: toys on the path, an isolated cache, real data where it is."""
+"""Shared by all tests: an isolated cache, real data where it is, engines that are started once.
+
+Tests of one file run in one process, and so do those of several files that share an engine
+(`SHARED`); what takes longest begins first, so that two of them run side by side.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import postgres
 import pytest
+import starts
+
+pytest.register_assert_rewrite("ztom.testing")
+
+if TYPE_CHECKING:
+    from ztom.engines.protocol import Engine
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+TESTS = Path(__file__).parent
+#: Files, or folders of them, that share an engine of the session.
+SHARED = {
+    "conformance/engines": "vllm",
+    "integration/test_eval_vllm.py": "vllm",
+}
+#: What takes longest, longest first; everything else follows in the order of its name.
+FIRST = (
+    "integration/test_gateway_ray.py",
+    "integration/test_server.py",
+    "integration/test_variant_replica.py",
+    "vllm",
+    "integration/test_serve_openai.py",
+    "integration/test_search_ray.py",
+    "integration/test_demo_chain.py",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +81,52 @@ def ledger_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return postgres.new_database(request.getfixturevalue("postgresql"))
 
 
+@pytest.fixture(scope="session")
+def llama_chain(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A chain of three tiny Llamas, which nobody changes."""
+    from toys import make_chain
+
+    return make_chain(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def vllm_llama(llama_chain: list[Path]) -> Iterator[Engine]:
+    """vLLM on `llama_chain`; whoever uses it blends first, as somebody else may have blended."""
+    from engine_calls import open_chain
+
+    from ztom.engines.build import build_engine
+    from ztom.engines.config import EngineConfig
+
+    engine = build_engine(EngineConfig(dtype="float32"), open_chain(llama_chain))
+    yield engine
+    engine.close()
+    engine.close()  # harmless
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """Runs coroutines on the one event loop that what a file of tests makes lives on."""
+    with asyncio.Runner() as runner:
+        yield runner.run
+
+
+def group_of(path: Path) -> str:
+    """Tests of one group run in one process.
+
+    Args:
+        path: The file of a test.
+    """
+    inside = path.relative_to(TESTS).as_posix()
+    return next((name for place, name in SHARED.items() if inside.startswith(place)), inside)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``gpu`` skip without one."""
+    """Tests come in groups, dear ones first; those marked ``gpu`` skip without one."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item.path)))
+    places = {group: place for place, group in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(group_of(item.path), len(places)))
     if not any(item.get_closest_marker("gpu") for item in items):
         return
     import torch
@@ -62,3 +135,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count what is started; the marker is pytest-xdist's, which need not be installed."""
+    config.addinivalue_line("markers", "xdist_group(name): tests that run in one process")
+    starts.watch()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much was started, and what of it is too much."""
+    counted = starts.counted()
+    listed = ", ".join(
+        f"{kind} {counted[kind]} (at most {most})" for kind, most in starts.MOST.items()
+    )
+    terminalreporter.write_line(f"starts: {listed}")
+    for excess in starts.excess(counted):
+        terminalreporter.write_line(f"ERROR: {excess}", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Too many starts fail the run."""
+    is_worker = hasattr(session.config, "workerinput")
+    if not is_worker and starts.excess(starts.counted()) and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The file of the counts goes; workers leave it to who made it."""
+    if not hasattr(config, "workerinput"):
+        starts.forget()

@@ -61,7 +61,7 @@ def exit_status(result: SearchResult) -> int:
 
 def summary(result: SearchResult) -> list[str]:
     """The result in a few lines."""
-    from tune_search.display import shown
+    from tune_search.display import format_factors
 
     noise = "unknown" if result.noise_floor is None else f"{result.noise_floor:.5f}"
     phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())
@@ -69,7 +69,7 @@ def summary(result: SearchResult) -> list[str]:
         f"trained_model_error        {result.trained_model_error:.5f}   (noise floor {noise})",
         f"optimized_model_error      {result.optimized_model_error:.5f}",
         f"improvement                {result.improvement:.5f}",
-        f"optimized_scaling_factors  {shown(result.optimized_scaling_factors)}",
+        f"optimized_scaling_factors  {format_factors(result.optimized_scaling_factors)}",
         f"number_of_inferences       {result.number_of_inferences}"
         f"   ({result.generated_tokens} generated tokens, ended by: {result.stop_reason})",
         f"seconds                    {phases}",

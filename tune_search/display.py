@@ -47,7 +47,7 @@ class StudyProgress:
         best: Lowest error of a blend that breaks no guardrail.
         best_factors: Scaling factors of that blend.
         failed: Number of trials without an error.
-        now: What is going on, for people.
+        now: Sentence that says what is going on.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -72,7 +72,7 @@ class StudyProgress:
             self.now = event.engine
             self._ends.append(self.clock())
         elif isinstance(event, TrialStarted):
-            self.now = f"trial {event.number} ({event.kind}) {shown(event.factors)}"
+            self.now = f"trial {event.number} ({event.kind}) {format_factors(event.factors)}"
         elif isinstance(event, TrialEnded):
             self._take_trial(event)
         elif isinstance(event, Stopping):
@@ -106,7 +106,7 @@ _STOPPING = {
 }
 
 
-def shown(factors: Factors | None) -> str:
+def format_factors(factors: Factors | None) -> str:
     """Factors for people: three decimals, not too many."""
     if factors is None:
         return "-"
@@ -142,7 +142,7 @@ def log_event(event: Event) -> None:
             "trained model %.5f, best blend %.5f at %s",
             event.trained_error,
             event.optimized_error,
-            shown(event.factors),
+            format_factors(event.factors),
         )
 
 
@@ -160,7 +160,7 @@ def _log_trial(event: TrialEnded) -> None:
         broken,
         best,
         event.seconds,
-        shown(event.factors),
+        format_factors(event.factors),
     )
 
 
@@ -169,7 +169,7 @@ def progress_display(console: Console | None = None) -> Iterator[Callable[[Event
     """The callback that a study takes as ``on_event``.
 
     Args:
-        console: Where progress is shown; standard error when None.
+        console: Console that shows progress; standard error when None.
     """
     console = console or Console(stderr=True)
     if console.is_jupyter:
@@ -205,7 +205,7 @@ class NotebookDisplay:
         left = state.seconds_left
         lines = [
             f"trained model {_number(state.trained)}, best so far {_number(state.best)} "
-            f"{_gain(state)} at {shown(state.best_factors)}",
+            f"{_gain(state)} at {format_factors(state.best_factors)}",
             state.now + ("" if left is None else f", about {_duration(left)} left"),
         ]
         if state.failed:
@@ -251,7 +251,7 @@ class _Display:
         table = Table.grid(padding=(0, 2))
         table.add_row("trained model", _number(state.trained))
         table.add_row("best so far", f"{_number(state.best)}  {_gain(state)}")
-        table.add_row("its factors", shown(state.best_factors))
+        table.add_row("its factors", format_factors(state.best_factors))
         if state.failed:
             table.add_row("failed trials", str(state.failed))
         return Group(self._bar, table, Text(state.now, style="dim", overflow="ellipsis"))

@@ -40,7 +40,7 @@ class EngineActor:
         """Make the engine if there is none yet, and say what it is.
 
         Args:
-            make_engine: Opens what the engine needs by itself.
+            make_engine: Factory of the engine; opens by itself what the engine needs.
             questions: The stimuli, the same for every trial.
         """
         if self._engine is None:

@@ -20,7 +20,7 @@ def make_clients(
     """Make the actors, which have no engines yet.
 
     Args:
-        inputs: How to make an engine, and the stimuli.
+        inputs: Inputs of the study: the engine's factory and the stimuli.
         replicas: Number of actors.
         deadline_s: Seconds for one evaluation.
         start_deadline_s: Seconds for making an engine.

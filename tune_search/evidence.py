@@ -21,11 +21,11 @@ def build_evidence(
     """The configuration, data, trials and errors behind a variant.
 
     Args:
-        config: What was searched.
-        inputs: Data of the search, with the holdouts.
-        outcome: Trials and errors of the search.
-        ledger: Holds the study, with the versions of the libraries it ran on.
-        proof: What the holdout says of the variant.
+        config: Configuration of the search.
+        inputs: Inputs of the run, with the holdouts.
+        outcome: Trials and errors that the search came to.
+        ledger: Ledger that holds the study, with the versions of the libraries it ran on.
+        proof: Errors and verdict on the holdout.
     """
     digests = dict(inputs.study.data_digests)
     digests["holdout"] = data_digest(inputs.holdout)
@@ -45,7 +45,7 @@ def build_evidence(
         verdict=proof.verdict.model_dump(mode="json"),
         gate=None if proof.gate is None else proof.gate.model_dump(mode="json"),
         insisted=not proof.holds,
-        versions=dict(ledger.study(outcome.study_id).versions),
+        versions=dict(ledger.studies.get(outcome.study_id).versions),
     )
 
 

@@ -30,7 +30,7 @@ def run_trials(
     """Let Tune run trials until the searcher has no more, or the time is up.
 
     Args:
-        searcher: Suggests trials and takes their reports.
+        searcher: Searcher that suggests trials and takes their reports.
         engines: One engine for each trial that runs at once.
         data: The search set first, then the guardrails.
         detailed: Whether reports carry the outputs.

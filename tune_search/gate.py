@@ -60,11 +60,11 @@ class SuiteGate:
     """The suites of a search: has models answer them, and decides.
 
     Args:
-        config: What is searched.
-        inputs: Has the suites and the chain.
-        settings: What may be opened as a checkpoint.
+        config: Configuration of the search.
+        inputs: Inputs of the run, with its suites and its chain.
+        settings: Limits on what may be opened as a checkpoint.
         variant: Name of the variant that is published if it passes.
-        timer: Counts seconds and reports progress.
+        timer: Timer that counts seconds and reports progress.
     """
 
     def __init__(

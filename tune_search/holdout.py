@@ -27,9 +27,9 @@ class HoldoutScores:
     """One model on the holdouts, and on the suites.
 
     Attributes:
-        answers: What it answered, by data set.
+        answers: Outputs of the model, by data set.
         scores: Errors by data set, one per stimulus.
-        runs: Its answers to the suites, where the gate has any.
+        runs: Results of the suites, where there are any.
     """
 
     answers: Answers
@@ -56,11 +56,11 @@ def score_model(
 
     Args:
         holdout: The data sets of the holdouts.
-        make_engine: Makes the engine in a process of its own.
+        make_engine: Factory of the engine, called in a process of its own.
         factors: Scaling factors of the blend, one per transition of the engine's chain.
-        config: Has the deadlines.
-        timer: Counts the seconds of scoring.
-        answer_suites: Has the model answer the suites too; None where there are none.
+        config: Configuration of the search, with its deadlines in seconds.
+        timer: Timer that counts the seconds of scoring.
+        answer_suites: Callable that runs the suites too; None where there are none.
     """
     errors = {data.name: data.error() for data in holdout.data}
     clients = make_clients(

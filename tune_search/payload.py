@@ -26,7 +26,7 @@ class DataSet:
     Attributes:
         name: `SEARCH`, or the guardrail's name.
         stimuli: Prompts with what is expected of them.
-        error: Makes the error function, in the process that scores.
+        error: Factory of the error function, called in the process that scores.
         labels: Class labels, where the error function needs them.
     """
 
@@ -43,8 +43,8 @@ class StudyInputs:
     Attributes:
         space: The factors and their bounds.
         data: The search set first, then the guardrails.
-        engine: Makes an engine in the process that will hold it; called again after a crash.
-        generation: How text is generated.
+        engine: Factory of the engine, called in the process that will hold it, and after a crash.
+        generation: Settings of text generation.
         batch_size: Stimuli per call of the engine; None for all at once.
         gpus: Number of GPUs that one engine takes on a cluster that has any.
         chain_digest: sha256 of the chain's content.
@@ -67,7 +67,7 @@ class Questions:
 
     Attributes:
         sets: Name, stimuli and class labels of each data set.
-        generation: How text is generated.
+        generation: Settings of text generation.
         batch_size: Stimuli per call of the engine; None for all at once.
     """
 

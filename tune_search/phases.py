@@ -16,7 +16,7 @@ class PhaseTimer:
     """Reports what is going on and counts the seconds of each phase.
 
     Args:
-        on_event: Called with every event.
+        on_event: Callback that takes every event.
     """
 
     def __init__(self, on_event: Callable[[Event], None]) -> None:

@@ -38,7 +38,7 @@ class RunInputs:
     """What a search and its proof need, opened and read.
 
     Attributes:
-        study: What the search works on.
+        study: Inputs of the search itself.
         chain: The chain, opened.
         chain_config: The chain with absolute references, for other processes.
         holdout: Stimuli that the proof is made on; disjoint from the search set.
@@ -81,41 +81,41 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
         engine=EngineFactory(config.engine, chain_config, settings),
         generation=config.inference_config,
         batch_size=config.batch_size,
-        gpus=0 if config.engine.name == "fake" else config.engine.tensor_parallel_size,
+        gpus=config.engine.tensor_parallel_size,
         chain_digest=chain.digest,
         data_digests={entry.name: data_digest(entry.stimuli) for entry in sets},
     )
     holdouts = {name: held for name, (_, held) in guarded.items()}
     suites = read_suites(config.suites, read=load_locked)
-    for each in suites:
-        _check_suite(each, sets)
+    for entry in suites:
+        _check_suite(entry, sets)
     return RunInputs(study, chain, chain_config, holdout, holdouts, suites)
 
 
-def _check_suite(each: FoundSuite, sets: Sequence[DataSet]) -> None:
+def _check_suite(entry: FoundSuite, sets: Sequence[DataSet]) -> None:
     """What is wrong with a metric shows now; and what the search sees proves nothing."""
-    build_metric(each.suite, import_paths=each.import_paths).close()
-    template = PromptTemplate(each.suite.config.template)
-    asked = {
+    build_metric(entry.suite, import_paths=entry.import_paths).close()
+    template = PromptTemplate(entry.suite.config.template)
+    prompts = {
         item.id: {prompt_digest(template.render(item)), prompt_digest(_as_given(item))}
-        for item in each.suite.items
+        for item in entry.suite.items
     }
-    for entry in sets:
-        seen = {prompt_digest(stimulus.prompt) for stimulus in entry.stimuli}
-        shared = [name for name, digests in asked.items() if digests & seen]
+    for data in sets:
+        searched = {prompt_digest(stimulus.prompt) for stimulus in data.stimuli}
+        shared = [name for name, digests in prompts.items() if digests & searched]
         if shared:
-            raise _seen(each, entry, shared)
+            raise _leak(entry, data, shared)
 
 
-def _seen(each: FoundSuite, entry: DataSet, shared: Sequence[str]) -> LeakageError:
-    searched = entry.name == SEARCH
-    where = "the search set" if searched else f"what guardrail {entry.name} searches with"
+def _leak(entry: FoundSuite, data: DataSet, shared: Sequence[str]) -> LeakageError:
+    in_search = data.name == SEARCH
+    where = "the search set" if in_search else f"what guardrail {data.name} searches with"
     return LeakageError(
-        f"suite {each.suite.config.name}: {len(shared)} of {len(each.suite.items)} items are "
+        f"suite {entry.suite.config.name}: {len(shared)} of {len(entry.suite.items)} items are "
         f"in {where}",
         got=", ".join(shared[:5]),
         expected="none: what the search has seen proves nothing",
-        fix=f"Take them out of the stimuli of the {'search' if searched else 'guardrail'}.",
+        fix=f"Take them out of the stimuli of the {'search' if in_search else 'guardrail'}.",
     )
 
 

@@ -32,8 +32,8 @@ def build_proof(
     """Everything of a proof but what was published, and the gate's part.
 
     Args:
-        config: What was searched.
-        inputs: Has the holdouts.
+        config: Configuration of the search.
+        inputs: Inputs of the run, with the holdouts.
         before: The trained model's answers and errors.
         after: The blend's answers and errors.
         staged: The variant as written; None where all factors are zero.

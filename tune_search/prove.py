@@ -46,11 +46,11 @@ def prove(
     """Write, load, compare and decide; publishes the variant if that is allowed.
 
     Args:
-        config: What was searched.
-        inputs: What the configuration names, opened and read.
-        outcome: What the search came to.
-        ledger: Holds the study.
-        on_event: Called with every event.
+        config: Configuration of the search.
+        inputs: Inputs of the run, opened and read.
+        outcome: Factors, trials and errors that the search came to.
+        ledger: Ledger that holds the study.
+        on_event: Callback that takes every event.
 
     Raises:
         ZtomError: The variant could not be written, loaded or scored.
@@ -87,7 +87,7 @@ def prove(
         evidence = build_evidence(config, inputs, outcome, ledger, proof)
         manifest = staged.seal(evidence)
         new = for_the_record(staged, manifest, action="variant.release", study_id=outcome.study_id)
-        ledger.record_variant(new, partial(staged.place, manifest))
+        ledger.variants.record(new, partial(staged.place, manifest))
     if gate is not None:
         gate.record(ledger, before.runs, after.runs, manifest.digest)
     return _published(config, proof, manifest)

@@ -29,10 +29,10 @@ def search_and_prove(
     """Search, prove it on the holdout, and write what it came to into folder and ledger.
 
     Args:
-        config: What to search.
+        config: Configuration of the search.
         resume: Whether to go on with the newest study of this name.
-        on_event: Called with every event.
-        inputs: Made from the configuration when None.
+        on_event: Callback that takes every event.
+        inputs: Inputs of the run; read from the configuration when None.
 
     Raises:
         ZtomError: Whatever went wrong, with what to do about it.
@@ -51,8 +51,8 @@ def search_and_prove(
                 result = result.model_copy(update={"proof": proof})
                 verdict = proof.verdict
                 content = verdict.model_dump(mode="json")
-                ledger.save_verdict(outcome.study_id, str(verdict.outcome), content)
-            ledger.save_result(outcome.study_id, result.model_dump(mode="json"))
+                ledger.studies.save_proof(outcome.study_id, str(verdict.outcome), content)
+            ledger.studies.save_result(outcome.study_id, result.model_dump(mode="json"))
     write_whole(result_path(config), result.model_dump_json(indent=2) + "\n")
     write_whole(report_path(config), render_report(result))
     return result
@@ -62,7 +62,7 @@ def build_result(
     config: SearchConfig, inputs: RunInputs, outcome: SearchOutcome, ledger: Ledger
 ) -> SearchResult:
     """The document of an outcome."""
-    study = ledger.study(outcome.study_id)
+    study = ledger.studies.get(outcome.study_id)
     space = inputs.study.space
     return SearchResult(
         name=config.name,

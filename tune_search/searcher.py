@@ -34,10 +34,10 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     it is kept in `failure`, nothing more is suggested, and the study raises it.
 
     Args:
-        conductor: Decides what is tried next, and writes down what came of it.
+        conductor: Conductor that decides what is tried next, and records what came of it.
         slots: Number of trials that run at once, each on an engine of its own.
-        retries: How many times a trial whose process died is run again.
-        on_report: Called with every trial's number and report, after the ledger has it.
+        retries: Number of times that a trial whose process died is run again.
+        on_report: Callback that takes every trial's number and report, after the ledger has it.
     """
 
     def __init__(

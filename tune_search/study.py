@@ -43,7 +43,7 @@ class _Clock:
     """Seconds of this run, by what they went into.
 
     Attributes:
-        started: When the run began, on the monotonic clock.
+        started: Start of the run, in seconds of the monotonic clock.
         fit_s: Seconds that Tune took for all trials.
         start_s: Seconds until the engines were ready.
     """
@@ -83,9 +83,9 @@ def run_search(
     """Run a study, or go on with one.
 
     Args:
-        config: What to search.
+        config: Configuration of the search.
         resume: Whether to go on with the newest study of this name; with none there, one starts.
-        on_event: Called with every event, in the driver's thread.
+        on_event: Callback that takes every event, in the driver's thread.
         inputs: Space, data and engine; read from the configuration when None.
 
     Returns:
@@ -100,7 +100,7 @@ def run_search(
     from tune_search.preparation import prepare
 
     notify = on_event or (lambda event: None)
-    with Ledger.open(config.ledger_address) as ledger, ledger.lock(config.name):
+    with Ledger.open(config.ledger_address) as ledger, ledger.studies.lock(config.name):
         inputs = inputs or prepare(config).study
         study = open_study(config, inputs, ledger, resume=resume)
         plan = make_plan(config, inputs)
@@ -248,7 +248,7 @@ class StudyRun:
     def _mark_ended(self, outcome: SearchOutcome) -> None:
         interrupted = outcome.stop_reason == "interrupted"
         status = StudyStatus.INTERRUPTED if interrupted else StudyStatus.FINISHED
-        self._ledger.set_status(self._study.id, status, reason=outcome.stop_reason)
+        self._ledger.studies.set_status(self._study.id, status, reason=outcome.stop_reason)
         self._notify(
             StudyEnded(
                 stop_reason=outcome.stop_reason,
@@ -261,7 +261,9 @@ class StudyRun:
     def _mark_failed(self, error: BaseException, *, interrupted: bool) -> None:
         status = StudyStatus.INTERRUPTED if interrupted else StudyStatus.FAILED
         try:
-            self._ledger.set_status(self._study.id, status, reason=str(error) or repr(error))
+            self._ledger.studies.set_status(
+                self._study.id, status, reason=str(error) or repr(error)
+            )
         except LedgerError:
             logger.exception("the study's failure could not be written down")
 

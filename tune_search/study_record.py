@@ -20,22 +20,22 @@ def open_study(
     """The newest study of this name, or a new one.
 
     Args:
-        config: Has the study's name.
-        inputs: Have the digests of chain and data.
-        ledger: Where studies are kept.
+        config: Configuration of the search, with the study's name.
+        inputs: Inputs of the study, with the digests of chain and data.
+        ledger: Ledger that keeps the study.
         resume: Whether to go on with the newest one; with none there, a new one is made.
 
     Raises:
         SearchError: The study to go on with was made from something else.
     """
-    study = ledger.latest_study(config.name) if resume else None
+    study = ledger.studies.latest(config.name) if resume else None
     if study is not None:
         _check_same(config, inputs, study)
-        ledger.set_status(study.id, StudyStatus.RUNNING)
+        ledger.studies.set_status(study.id, StudyStatus.RUNNING)
         return study
     if resume:
         logger.info("no study called %s to go on with: starting one", config.name)
-    return ledger.create_study(
+    return ledger.studies.create(
         NewStudy(
             name=config.name,
             # an address of a ledger may hold a password

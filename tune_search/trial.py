@@ -105,7 +105,7 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
         self._evaluator = Evaluator(data, detailed=detailed)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Go on with another trial; `Trainable` has set ``self.config`` already."""
+        """Go on with another trial; Ray has set ``self.config`` already."""
         return True
 
     def step(self) -> dict[str, Any]:

@@ -158,8 +158,8 @@ def route(
     dependencies = []
     if permission is not Permission.PUBLIC:
         extra["security"] = [{"bearer": []}]
-        asked = _RequireInference() if permission is Permission.INFER else _Require(permission)
-        dependencies = [Depends(asked)]
+        guard = _RequireInference() if permission is Permission.INFER else _Require(permission)
+        dependencies = [Depends(guard)]
     options.setdefault("responses", REFUSED)
 
     def declare(handler: _Handler) -> _Handler:
@@ -202,16 +202,16 @@ class _RequireInference:
     async def __call__(self, request: Request) -> None:
         services = _services(request)
         secret = _secret(request)
-        found = services.callers.get(secret)
-        if found is None:
-            found = await asyncio.to_thread(_known, request, services)
-            services.callers.put(secret, found)
-        if not found.user.enabled:
+        account = services.callers.get(secret)
+        if account is None:
+            account = await asyncio.to_thread(_known, request, services)
+            services.callers.put(secret, account)
+        if not account.user.enabled:
             raise _unknown()
-        if found.key is not None and Scope.INFER not in found.key.scopes:
+        if account.key is not None and Scope.INFER not in account.key.scopes:
             raise HTTPException(403, "The API key is not for calling models.")
         request.state.caller = Caller(
-            found.user, found.key, Permission.INFER, services, found.projects
+            account.user, account.key, Permission.INFER, services, account.projects
         )
 
 
@@ -249,10 +249,10 @@ def _secret(request: Request) -> str:
 def _who(request: Request, services: Services) -> tuple[UserRecord, ApiKeyRecord | None]:
     secret = _secret(request)
     if secret.startswith(KEY_PREFIX):
-        found = services.ledger.accounts.by_key(secret)
-        if found is None:
+        key_owner = services.ledger.accounts.by_key(secret)
+        if key_owner is None:
             raise _unknown()
-        return found
+        return key_owner
     claims = services.tokens.check(secret, audience=LOGIN)
     if claims is None:
         raise _unknown()

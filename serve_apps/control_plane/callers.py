@@ -43,11 +43,11 @@ class RecentCallers:
         kept = self._found.get(_digest(secret))
         return kept[1] if kept is not None and kept[0] > time.monotonic() else None
 
-    def put(self, secret: str, found: Known) -> None:
+    def put(self, secret: str, account: Known) -> None:
         """Remember who it is."""
         if len(self._found) >= _MOST:
             self._found.clear()
-        self._found[_digest(secret)] = (time.monotonic() + self._seconds, found)
+        self._found[_digest(secret)] = (time.monotonic() + self._seconds, account)
 
 
 def _digest(secret: str) -> bytes:

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import ChainSpec
-from ztom.ledger.project_files import CheckpointRecord, FileStatus, Storage
+from ztom.ledger.checkpoints import CheckpointRecord, FileStatus, Storage
 from ztom.ledger.projects import ProjectRecord
 
 

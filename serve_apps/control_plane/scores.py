@@ -10,7 +10,7 @@ from serve_apps.control_plane.chains import spec
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import Scored, score_checkpoint
 from ztom.errors import EngineError, NotOnRecordError, StorageError, ZtomError
-from ztom.ledger.project_files import CheckpointRecord, Part
+from ztom.ledger.checkpoints import CheckpointRecord, Part
 from ztom.ledger.projects import ProjectRecord
 
 logger = logging.getLogger(__name__)
@@ -30,13 +30,13 @@ class Scorer:
             tries, not_before = self._again.get(file.id, (0, 0.0))
             if time.monotonic() < not_before:
                 continue
-            found = await self._look(file, services, last=tries + 1 >= _TRIES)
-            if found is None:
+            scores = await self._look(file, services, last=tries + 1 >= _TRIES)
+            if scores is None:
                 pause = _PAUSE_S * 2**tries
                 self._again[file.id] = (tries + 1, time.monotonic() + pause)
                 continue
             self._again.pop(file.id, None)
-            await asyncio.to_thread(_write_down, file, found, services)
+            await asyncio.to_thread(_write_down, file, scores, services)
 
     async def _look(
         self, file: CheckpointRecord, services: Services, *, last: bool
@@ -58,14 +58,14 @@ class Scorer:
             return None if passes and not last else Scored(None, message=message)
 
 
-def _write_down(file: CheckpointRecord, found: Scored, services: Services) -> None:
+def _write_down(file: CheckpointRecord, scores: Scored, services: Services) -> None:
     services.ledger.files.set_scores(
         file.id,
         address=file.address,
-        digest=found.digest,
-        weight_score=found.weights,
-        bias_score=found.biases,
-        message=found.message and services.store.without_folders(found.message),
+        digest=scores.digest,
+        weight_score=scores.weights,
+        bias_score=scores.biases,
+        message=scores.message and services.store.without_folders(scores.message),
     )
 
 
@@ -82,7 +82,7 @@ def compared(
     if file.part is Part.MASTERED:
         earlier = chain
     else:
-        at = next((i for i, each in enumerate(chain) if each.id == file.id), 0)
+        at = next((i for i, member in enumerate(chain) if member.id == file.id), 0)
         earlier = chain[:at]
     if not earlier:
         return [file], None

@@ -31,8 +31,8 @@ from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ZtomError
 from ztom.io.files import write_whole
 from ztom.io.yaml import dump_yaml
+from ztom.ledger.checkpoints import NewCheckpoint, Part, Storage
 from ztom.ledger.ledger import Ledger
-from ztom.ledger.project_files import NewCheckpoint, Part, Storage
 from ztom.ledger.projects import ProjectRecord
 from ztom.ledger.records import StudyRecord, TrialRecord, TrialStatus
 from ztom.ledger.requests import (
@@ -42,6 +42,7 @@ from ztom.ledger.requests import (
     RequestStatus,
     new_request_id,
 )
+from ztom.plugins import Group, installed, is_import_path
 from ztom.scoring.build import SOURCES
 from ztom.wire.fields import FORMAT
 from ztom.wire.searches import SearchProgress
@@ -315,7 +316,7 @@ def progress_of(request: RequestRecord, ledger: Ledger) -> SearchProgress:
 def trials_of(request: RequestRecord, ledger: Ledger) -> tuple[TrialRecord, ...]:
     """The trials of a search so far."""
     study = _study_of(request, ledger)
-    return () if study is None else ledger.trials(study.id)
+    return () if study is None else ledger.studies.trials(study.id)
 
 
 def generation_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -336,16 +337,21 @@ def generation_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
 
 def _check_allowed(fields: SearchFields) -> None:
     """Refuse what would run code of the caller's choice."""
-    own = [term.function for term in fields.error if term.function not in SOURCES]
+    known = {*SOURCES, *installed(Group.ERROR_FUNCTIONS)}
+    own = [term.function for term in fields.error if term.function not in known]
     if own:
         raise HTTPException(
             422,
-            f"{own[0][:100]!r} is no built-in error function ({', '.join(sorted(SOURCES))}); "
+            f"{own[0][:100]!r} is no built-in error function ({', '.join(sorted(known))}); "
             "functions of one's own run from the command line, not over HTTP.",
         )
+    if is_import_path(fields.sampler):
+        raise HTTPException(422, "Over HTTP the sampler is one that is installed, by its name.")
     engine = fields.engine
-    if engine is not None and (engine.name == "fake" or engine.module is not None):
-        raise HTTPException(422, "Over HTTP the engine is vllm or torch, without a module.")
+    if engine is not None and (is_import_path(engine.name) or engine.module is not None):
+        raise HTTPException(
+            422, "Over HTTP the engine is one that is installed, by its name, without a module."
+        )
 
 
 def _copy_all(
@@ -402,12 +408,12 @@ def _chain_of(request: RequestRecord, services: Services) -> ChainSpec:
 
 def _study_of(request: RequestRecord, ledger: Ledger) -> StudyRecord | None:
     """A search's study is called after its request."""
-    return ledger.latest_study(request.id)
+    return ledger.studies.latest(request.id)
 
 
 def _finished_result(study: StudyRecord | None, ledger: Ledger) -> Mapping[str, Any] | None:
     """The result of a study that was proved, or that ended without anything to prove."""
-    result = None if study is None else ledger.result(study.id)
+    result = None if study is None else ledger.studies.result(study.id)
     if result is None or (result.get("proof") is None and result["stop_reason"] == "interrupted"):
         return None
     return result

@@ -150,7 +150,7 @@ def blend(
         manifest = staged.seal()
         new = for_the_record(staged, manifest, action="variant.blend")
         new = replace(new, event=replace(new.event, actor=actor))
-        book.record_variant(new, partial(staged.place, manifest))
+        book.variants.record(new, partial(staged.place, manifest))
     report = staged.precision
     return Blended(destination, manifest.digest, report.overall.realised, report.warnings)
 

@@ -128,16 +128,17 @@ class ServeApps:
             ApplicationStatus.UNHEALTHY: AppState.FAILED,
             ApplicationStatus.DELETING: AppState.LEAVING,
         }
-        found = {}
+        statuses = {}
         for name, app in serve.status().applications.items():
             if not name.startswith(PREFIXES):
                 continue
             running = sum(
-                each.replica_states.get(State.RUNNING, 0) for each in app.deployments.values()
+                deployment.replica_states.get(State.RUNNING, 0)
+                for deployment in app.deployments.values()
             )
             state = states.get(app.status, AppState.STARTING)
-            found[name] = AppStatus(state, reason_of(app), running, missing_place(app))
-        return found
+            statuses[name] = AppStatus(state, reason_of(app), running, missing_place(app))
+        return statuses
 
     def start(self, spec: AppSpec) -> None:
         """See `Apps.start`."""
@@ -191,11 +192,11 @@ class ServeApps:
         """See `Apps.replicas`."""
         try:
             response = self._handle(app, deployment).broadcast("state")
-            found = response.results(timeout_s=_LOOK_S, return_exceptions=True)
+            replies = response.results(timeout_s=_LOOK_S, return_exceptions=True)
         except Exception as error:
             logger.warning("%s does not say how it is: %s", app, type(error).__name__)
             return []
-        return [state for state in found if isinstance(state, ReplicaState)]
+        return [state for state in replies if isinstance(state, ReplicaState)]
 
     def _everywhere(self, app: str, deployment: str, method: str, *arguments: object) -> None:
         try:

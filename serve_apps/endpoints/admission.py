@@ -18,9 +18,9 @@ from ztom.errors import (
     ConfigError,
     NotOnRecordError,
 )
+from ztom.ledger.checkpoints import Storage
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState, NewDeployment
 from ztom.ledger.ledger import Ledger
-from ztom.ledger.project_files import Storage
 from ztom.ledger.rollouts import RolloutRecord
 from ztom.rollout.intent import Intent
 from ztom.rollout.options import DeployOptions

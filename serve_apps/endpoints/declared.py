@@ -135,15 +135,15 @@ def differences(
         prune: Aliases that are removed when they are not wanted.
     """
     there = _There(table, records, rollouts)
-    found = []
+    changes = []
     for alias, endpoint in wanted.items():
-        found += _of_endpoint(alias, endpoint, there, digest_of)
-    found += [
+        changes += _of_endpoint(alias, endpoint, there, digest_of)
+    changes += [
         Difference(alias, "remove", f"- {alias}: remove the endpoint")
         for alias in prune
         if alias not in wanted
     ]
-    return found
+    return changes
 
 
 class _There:
@@ -161,13 +161,13 @@ class _There:
 
     def intended(self, alias: str, kind: str) -> dict[str, Intent]:
         """Deployments of this alias that wait for their traffic, by digest."""
-        found = {}
+        intents = {}
         for digest, record in self.records.items():
             if record.intent is None or record.state is DeploymentState.FAILED:
                 continue
             if (record.intent.alias, record.intent.kind) == (alias, kind):
-                found[digest] = record.intent
-        return found
+                intents[digest] = record.intent
+        return intents
 
     def candidate_of_release(self, alias: str) -> str | None:
         """What a release is about to make stable."""
@@ -187,9 +187,9 @@ def _of_endpoint(
     alias: str, wanted: WantedEndpoint, there: _There, digest_of: Callable[[str], str]
 ) -> list[Difference]:
     route = there.table.routes.get(alias)
-    found = _stable(alias, wanted, route, there, digest_of)
-    found += _candidate(alias, wanted, route, there, digest_of)
-    return found + _rules(alias, wanted, route, there, digest_of)
+    changes = _stable(alias, wanted, route, there, digest_of)
+    changes += _candidate(alias, wanted, route, there, digest_of)
+    return changes + _rules(alias, wanted, route, there, digest_of)
 
 
 def _stable(
@@ -255,7 +255,7 @@ def _rules(
         for digest, intent in there.intended(alias, "rule").items()
         if intent.rule is not None
     }
-    found = []
+    changes = []
     for rule in wanted.rules:
         digest, whom = digest_of(rule.path), rule.match.whom
         same = whom in present and present[whom].variant == digest
@@ -263,14 +263,14 @@ def _rules(
             continue
         text = f"+ {alias}: rule {_said(rule.match)}: {digest[:SHORT]} ({rule.path})"
         fields = _fields(rule) | {"rule": rule.match}
-        found.append(Difference(alias, "deploy", text, deploy=fields))
+        changes.append(Difference(alias, "deploy", text, deploy=fields))
     kept = {rule.match.whom for rule in wanted.rules}
-    for whom, each in present.items():
+    for whom, existing in present.items():
         if whom not in kept:
-            match = Match(header=each.header, value=each.value, key=each.key)
+            match = Match(header=existing.header, value=existing.value, key=existing.key)
             text = f"- {alias}: rule {_said(match)}"
-            found.append(Difference(alias, "unrule", text, match=match))
-    return found
+            changes.append(Difference(alias, "unrule", text, match=match))
+    return changes
 
 
 def _fields(variant: WantedVariant) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def with_intent(
         return answering(new, digest, intent.alias)
     if intent.rule is not None:
         rule = Rule(variant=digest, **intent.rule.model_dump())
-        rules = (rule, *(each for each in route.rules if each.whom != rule.whom))
+        rules = (rule, *(kept for kept in route.rules if kept.whom != rule.whom))
         return table.with_route(intent.alias, _with(route, rules=rules))
     if digest == route.stable:
         return table
@@ -250,7 +250,7 @@ def remove_rule(endpoints: Endpoints, alias: str, rule: Match, *, actor: str) ->
 
     def change(table: RoutingTable) -> RoutingTable:
         route = route_of(table, alias)
-        rules = tuple(each for each in route.rules if each.whom != rule.whom)
+        rules = tuple(kept for kept in route.rules if kept.whom != rule.whom)
         if rules == route.rules:
             raise NotOnRecordError(f"{alias} has no such rule")
         return table.with_route(alias, _with(route, rules=rules))
@@ -346,9 +346,9 @@ def answering(table: RoutingTable, digest: str, alias: str) -> RoutingTable:
             f"the engine that {alias} would be answered from also answers for {', '.join(others)}",
             fix="Give that another variant first, or take it away.",
         )
-    for each, other in table.placements.items():
+    for digest_there, other in table.placements.items():
         if other.app == where.app:
-            table = table.with_placement(each, other.model_copy(update={"current": digest}))
+            table = table.with_placement(digest_there, other.model_copy(update={"current": digest}))
     return table
 
 
@@ -356,13 +356,13 @@ def answered_from(table: RoutingTable, app: str, *, besides: str) -> list[str]:
     """Who is answered from an application, besides the stable traffic of an alias."""
 
     def uses(digests: Iterable[str | None]) -> bool:
-        return any(each is not None and table.placements[each].app == app for each in digests)
+        return any(digest is not None and table.placements[digest].app == app for digest in digests)
 
     own = table.routes.get(besides)
     beside = () if own is None else (own.canary, own.shadow, *(r.variant for r in own.rules))
-    found = [other for other, each in table.routes.items() if uses(each.variants)]
-    found = [other for other in found if other != besides]
-    return [*found, f"other traffic of {besides}"] if uses(beside) else found
+    aliases = [other for other, route in table.routes.items() if uses(route.variants)]
+    aliases = [other for other in aliases if other != besides]
+    return [*aliases, f"other traffic of {besides}"] if uses(beside) else aliases
 
 
 def _with(route: Route, **changes: object) -> Route:

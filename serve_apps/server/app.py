@@ -60,8 +60,8 @@ def create_app(
     """The application on opened services, which it closes when it shuts down.
 
     Args:
-        services: What the routes work with.
-        besides: What the process does while it answers.
+        services: Opened services that the routes work with.
+        besides: Context that the process is in while it answers.
     """
 
     @asynccontextmanager
@@ -116,7 +116,7 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
     """The Ray Serve application: an ingress that scales, and one controller.
 
     Args:
-        config: Of the server.
+        config: Configuration of the server.
         dashboard: Address of Ray's dashboard, which takes jobs.
     """
 

@@ -72,16 +72,16 @@ class HeadExport:
             StorageError: The place cannot be read or written.
         """
         address = services.config.audit_head
-        rows = services.ledger.audit_rows()
+        rows = services.ledger.audit.length()
         if address is None or rows == self._rows:
             return
         before = _head_at(address)
         if before is not None:
             before.check()
-            services.ledger.check_audit(before)
+            services.ledger.audit.check(before)
         if before is None or before.sequence < rows:
             key = signing_key(services.config.keys / "audit.key")
-            head = services.ledger.sign_audit(key, time=datetime.now(UTC).isoformat())
+            head = services.ledger.audit.sign(key, time=datetime.now(UTC).isoformat())
             _write_head(address, head)
         self._rows = rows
 

@@ -44,7 +44,7 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
     """A running server; it is taken down at the end, with the Ray that was started for it.
 
     Args:
-        config: How the server is set up.
+        config: Configuration of the server.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
 

@@ -464,10 +464,10 @@ def _prepare(request: Any, face: Face, request_id: str | None) -> bool:
     request.cache_salt = face.identity.digest
     if request_id is not None:
         request.request_id = request_id
-    asked = request.stream_options is not None and bool(request.stream_options.include_usage)
-    if request.stream and not asked:
+    shows_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
+    if request.stream and not shows_usage:
         request.stream_options = StreamOptions(include_usage=True)
-    return asked
+    return shows_usage
 
 
 def _stay_cancelled() -> None:

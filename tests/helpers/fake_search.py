@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune_search.payload import SEARCH, DataSet, StudyInputs
-from ztom.engines.fake import FakeEngine
 from ztom.engines.protocol import BlendStats
 from ztom.errors import ScoringError
 from ztom.scoring.build import build_error
@@ -23,6 +22,7 @@ from ztom.scoring.protocol import ErrorFunction
 from ztom.search.space import SearchSpace
 from ztom.statistics.scores import Scores
 from ztom.stimuli.records import Output, Stimulus
+from ztom.testing.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
     from ztom.search.config import SearchConfig

@@ -54,7 +54,7 @@ def new_study(ledger: Ledger, name: str = "study") -> int:
     new = NewStudy(
         name=name, config={}, config_digest="c", chain_digest="h", data_digests={}, seed=0
     )
-    return ledger.create_study(new).id
+    return ledger.studies.create(new).id
 
 
 def open_ledger(place: Path | str) -> Ledger:

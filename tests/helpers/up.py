@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import requests
+import starts
 from server_helpers import PASSWORD
 
 ZTOM = str(Path(sys.executable).with_name("ztom"))
@@ -23,8 +24,11 @@ ZTOM = str(Path(sys.executable).with_name("ztom"))
 class Up:
     """A server in a process of its own."""
 
-    def __init__(self, home: Path, *settings: str) -> None:
+    def __init__(
+        self, home: Path, *settings: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.home = home
+        self.environment = {**os.environ, **(environment or {})}
         self.settings = settings
         self.data = home / "data"
         self.process: subprocess.Popen[str] | None = None
@@ -43,7 +47,9 @@ class Up:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env=self.environment,
         )
+        starts.record("server")
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith("Z-TOM serves at "):

@@ -9,13 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from toys import make_chain
 from typer.testing import CliRunner
 
 from ztom.cli.main import app
-from ztom.engines.build import build_single
-from ztom.engines.config import EngineConfig
-from ztom.engines.protocol import GenerationConfig
+from ztom.engines.protocol import Engine, GenerationConfig
 from ztom.evaluation.metrics.build import build_metric
 from ztom.evaluation.metrics.protocol import Case
 from ztom.evaluation.runs.cache import AnswerCache
@@ -30,9 +27,9 @@ from ztom.settings import Settings
 QUESTIONS = [f"What does function {n} return?" for n in range(8)]
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_chain(tmp_path_factory.mktemp("llama"), members=1)[0]
+@pytest.fixture
+def llama(llama_chain: list[Path]) -> Path:
+    return llama_chain[-1]
 
 
 @pytest.fixture
@@ -81,20 +78,18 @@ def local_task(folder: Path) -> str:
 
 
 def test_vllm_answers_a_suite_as_it_answers_otherwise(
-    llama: Path, suites: Path, tmp_path: Path
+    llama: Path, vllm_llama: Engine, suites: Path, tmp_path: Path
 ) -> None:
-    model = open_model(str(llama), settings=Settings()).ref
-    engine = build_single(EngineConfig(dtype="float32"), llama)
-    try:
-        with AnswerCache(tmp_path / "answers.db") as cache:
-            task = run_suite(engine, load_suite(suites / "answers"), model, cache=cache)
-            probe = run_suite(engine, load_suite(suites / "manners"), model, cache=cache)
-            again = run_suite(engine, load_suite(suites / "manners"), model, cache=cache)
-        fresh = run_suite(engine, load_suite(suites / "manners"), model)
-        direct = engine.generate(QUESTIONS, GenerationConfig(max_new_tokens=12))
-        tasks = run_tasks(engine, [local_task(tmp_path)], model)
-    finally:
-        engine.close()
+    """All factors are zero: what answers is the chain's latest checkpoint."""
+    model, engine = open_model(str(llama), settings=Settings()).ref, vllm_llama
+    engine.blend((0.0, 0.0))
+    with AnswerCache(tmp_path / "answers.db") as cache:
+        task = run_suite(engine, load_suite(suites / "answers"), model, cache=cache)
+        probe = run_suite(engine, load_suite(suites / "manners"), model, cache=cache)
+        again = run_suite(engine, load_suite(suites / "manners"), model, cache=cache)
+    fresh = run_suite(engine, load_suite(suites / "manners"), model)
+    direct = engine.generate(QUESTIONS, GenerationConfig(max_new_tokens=12))
+    tasks = run_tasks(engine, [local_task(tmp_path)], model)
     assert [item.answers[0] for item in task.items] == [each.text for each in direct]
     assert all(item.value is not None for item in task.items)
     assert again.seconds == 0.0

@@ -18,10 +18,10 @@ from fake_search import OPTIMUM, make_config, make_inputs
 
 from tune_search.session import ray_for_search
 from tune_search.study import run_search
-from ztom.engines.fake import FakeEngine
 from ztom.errors import EngineError, LedgerError, SearchError
 from ztom.ledger import Ledger, StudyStatus, TrialKind, TrialStatus
 from ztom.search.events import EnginesReady, Event, StudyEnded, TrialEnded, TrialStarted
+from ztom.testing.fake_engine import FakeEngine
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_finds_the_optimum_and_repeats_itself(local_ray, tmp_path):
 
 
 def test_trials_are_spread_over_several_engines(tmp_path):
-    config = make_config(tmp_path, 7, engine={"name": "fake", "replicas": 2})
+    config = make_config(tmp_path, 7, engine={"replicas": 2})
     events: list[Event] = []
     with ray_for_search(2):
         outcome = run_search(config, inputs=make_inputs(tmp_path), on_event=events.append)
@@ -89,9 +89,9 @@ def test_all_trials_failing_fails_the_study(local_ray, tmp_path):
     with pytest.raises(SearchError, match="could not be evaluated.*gave NaN"):
         run_search(config, inputs=make_inputs(tmp_path, limit=-1.0))
     with Ledger.open(config.ledger_address) as ledger:
-        study = ledger.latest_study("fake")
+        study = ledger.studies.latest("fake")
         assert study.status is StudyStatus.FAILED
-        assert len(ledger.trials(study.id)) == 2
+        assert len(ledger.studies.trials(study.id)) == 2
 
 
 def test_an_engine_that_cannot_be_made_says_why(local_ray, tmp_path):
@@ -139,7 +139,7 @@ def test_time_limit_ends_the_study_with_its_best(local_ray, tmp_path):
 def test_two_drivers_on_one_study_are_refused(tmp_path):
     config = make_config(tmp_path, 2)
     refused = pytest.raises(LedgerError, match="being run by another process")
-    with Ledger.open(config.ledger_address) as ledger, ledger.lock("fake"), refused:
+    with Ledger.open(config.ledger_address) as ledger, ledger.studies.lock("fake"), refused:
         run_search(config, inputs=make_inputs(tmp_path))
 
 
@@ -157,7 +157,7 @@ def test_driver_killed_and_resumed_ends_with_the_same_trials(local_ray, tmp_path
     (killed / "hold").unlink()
     config = make_config(killed, 12)
     with Ledger.open(config.ledger_address) as ledger:
-        before = ledger.trials(ledger.latest_study("fake").id)
+        before = ledger.studies.trials(ledger.studies.latest("fake").id)
     outcome = run_search(config, resume=True, inputs=make_inputs(killed))
     assert [t.factors for t in outcome.trials] == [t.factors for t in expected.trials]
     assert [t.number for t in outcome.trials] == list(range(17))
@@ -180,9 +180,9 @@ def test_interrupt_keeps_the_best(tmp_path):
     assert out.startswith("interrupted ")
     config = make_config(tmp_path, 500)
     with Ledger.open(config.ledger_address) as ledger:
-        study = ledger.latest_study("fake")
+        study = ledger.studies.latest("fake")
         assert study.status is StudyStatus.INTERRUPTED
-        trials = ledger.trials(study.id)
+        trials = ledger.studies.trials(study.id)
     assert len(trials) < 500
     assert all(t.status is TrialStatus.FINISHED for t in trials)
 
@@ -231,8 +231,8 @@ def _await_trials(folder: Path, count: int) -> None:
     while time.monotonic() < deadline:
         if Path(config.ledger_address).exists():
             with Ledger.open(config.ledger_address) as ledger:
-                study = ledger.latest_study("fake")
-                trials = () if study is None else ledger.trials(study.id)
+                study = ledger.studies.latest("fake")
+                trials = () if study is None else ledger.studies.trials(study.id)
             if sum(t.told is not None for t in trials) >= count:
                 return
         time.sleep(0.1)

@@ -195,7 +195,7 @@ def check_gate(up: Up, result: dict[str, Any]) -> None:
     assert read_recipe(run / "variant").evidence.gate["outcome"] == "fail"
     with Ledger.open(up.data / "ledger.db") as ledger:
         assert ledger.verdicts.latest(digest, project_id=None).outcome == "fail"
-        trials = ledger.trials(ledger.latest_study(result["requestId"]).id)
+        trials = ledger.studies.trials(ledger.studies.latest(result["requestId"]).id)
     assert len({trial.outcome.error for trial in trials}) >= 5
     assert ">fail<" in (run / "report.html").read_text()
 
@@ -273,7 +273,7 @@ def test_kill_9_during_an_upload_leaves_nothing(up: Up) -> None:
     wait_for(lambda: not any((up.data / "staging").iterdir()))
     assert session.get(f"{up.url}/project/{project}", timeout=120).json()["fileList"] == []
     with Ledger.open(up.data / "ledger.db") as ledger:
-        assert ledger.check_audit() > 0
+        assert ledger.audit.check() > 0
 
 
 def test_kill_9_during_a_metatune_leaves_nothing_half_done(up: Up) -> None:
@@ -306,13 +306,13 @@ def test_kill_9_during_a_metatune_leaves_nothing_half_done(up: Up) -> None:
         )
         assert ended.status is RequestStatus.FAILED
         assert outcome != [200]
-        assert ledger.check_audit() > 0
+        assert ledger.audit.check() > 0
         folder = up.data / "requests" / request.id
         wait_for(lambda: not (folder / "variant").exists() or _on_record(ledger, folder))
 
 
 def _on_record(ledger: Ledger, folder: Path) -> bool:
-    return str(folder / "variant") in {variant.address for variant in ledger.variants()}
+    return str(folder / "variant") in {variant.address for variant in ledger.variants.all()}
 
 
 def test_a_search_outlives_its_server(up: Up) -> None:
@@ -339,13 +339,13 @@ def test_a_search_outlives_its_server(up: Up) -> None:
             lambda: (r := ledger.requests.get(request)).status.is_open is False and r, 900
         )
         assert ended.status is RequestStatus.FINISHED, ended.reason
-        study = ledger.latest_study(request)
+        study = ledger.studies.latest(request)
         assert study is not None
-        found = ledger.trials(study.id)
+        found = ledger.studies.trials(study.id)
         kinds = [str(trial.kind) for trial in found]
         assert kinds.count("baseline") == 2
         assert kinds.count("startup") + kinds.count("search") == 5
         assert len({trial.number for trial in found}) == len(found)
-        assert ledger.check_audit() > 0
+        assert ledger.audit.check() > 0
     files = up.session().get(f"{up.url}/project/{project}", timeout=120).json()["fileList"]
     assert [file["part"] for file in files].count("MASTERED") == (ended.checkpoint_id is not None)

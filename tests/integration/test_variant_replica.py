@@ -1,4 +1,4 @@
-"""Replicas of variants: calls, live swap and shared bases, with real vLLM, then behind a handle."""
+"""Replicas of variants: calls and live swap with real vLLM, then behind a handle."""
 
 from __future__ import annotations
 
@@ -8,109 +8,42 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import psutil
 import pytest
 import ray
-import torch
 from ray import serve
 from ray.serve.config import ProxyLocation
 from ray.serve.schema import ApplicationStatus
-from safetensors.torch import load_file, save_file
+from replica_calls import CHAT, GREEDY, QUICK, Toy, call, choice, read, write_variants
 from toy_variant import (
     CONTEXT,
-    open_brittle_chain,
-    open_toy_adapters,
-    open_toy_chain,
     with_recipe,
-    write_blend,
 )
 from toys import TEXT
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from serve_apps.variants.adapters import AdapterShelf, NotLoadedError
 from serve_apps.variants.app import build
-from serve_apps.variants.args import VARIANT_DEPLOYMENT, BaseArgs, VariantArgs
+from serve_apps.variants.args import VARIANT_DEPLOYMENT, VariantArgs
 from serve_apps.variants.calls import Answer, Call, Opened, StreamEnd
 from serve_apps.variants.drain import Gate
-from serve_apps.variants.identity import ModelIdentity
-from serve_apps.variants.replica import SharedReplica, VariantReplica
-from serve_apps.variants.swap import LiveSwap, read_blended
+from serve_apps.variants.replica import VariantReplica
 from ztom.errors import (
-    AdapterUnsupportedError,
     BlendError,
-    CheckpointError,
     ConfigError,
     EngineError,
     EngineTimeoutError,
     VariantError,
 )
-from ztom.variants import verify_manifest
-
-FACTORS = {"a": (-0.4, 0.3), "b": (0.6, -0.8)}
-QUICK = {"dtype": "float32", "kv_cache_gib": 0.05}
-GREEDY = {"max_tokens": 16, "temperature": 0, "ignore_eos": True}
-CHAT = [{"role": "user", "content": "How does one open a file?"}]
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-@dataclass(frozen=True)
-class Toy:
-    """A written variant."""
-
-    folder: Path
-
-    @property
-    def digest(self) -> str:
-        return verify_manifest(self.folder).digest
-
-    @property
-    def pinned(self) -> str:
-        return f"{self.folder.name}@{self.digest[:12]}"
 
 
 @pytest.fixture(scope="module")
 def variants(tmp_path_factory) -> dict[str, Toy]:
-    """Two blends of one chain, and what must not take their place."""
-    folder = tmp_path_factory.mktemp("variants")
-    chain = open_brittle_chain(folder / "chain")
-    toys = {
-        name: Toy(write_blend(chain, factors, folder / name)) for name, factors in FACTORS.items()
-    }
-    other = open_toy_chain(folder / "other-chain", seed=1)
-    toys["other"] = Toy(write_blend(other, FACTORS["b"], folder / "other"))
-    toys["huge"] = Toy(with_recipe(toys["b"].folder, folder / "huge", factors=(0.6, 3e38)))
-    toys["half"] = Toy(write_blend(chain, FACTORS["b"], folder / "half", dtype="bfloat16"))
-    return toys
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    """Runs coroutines on the one event loop that the engines of this module live on."""
-    with asyncio.Runner() as runner:
-        yield runner.run
-
-
-@pytest.fixture(scope="module")
-def environment() -> Iterator[None]:
-    """What replicas set for their process is undone, and Ray's folder has a short name."""
-    folder = Path(tempfile.mkdtemp(prefix="ztom-"))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in os.environ.items():
-            patch.setenv(name, value)
-        for name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "OMP_NUM_THREADS"):
-            patch.delenv(name, raising=False)
-        patch.setenv("RAY_TMPDIR", str(folder))
-        patch.delenv("RAY_ADDRESS", raising=False)
-        yield
-    shutil.rmtree(folder, ignore_errors=True)
+    return write_variants(tmp_path_factory.mktemp("variants"))
 
 
 @pytest.fixture(scope="module")
@@ -149,17 +82,6 @@ def serving(handle, replica, variants) -> Any:
     return handle
 
 
-def call(body: dict[str, Any] | None = None, digest: str = "0" * 64, **more: Any) -> Call:
-    body = {"prompt": TEXT[0], **GREEDY} if body is None else body
-    kind = "chat" if "messages" in body else "completion"
-    return Call(kind, body, digest, more.pop("request_id", "abc"), **more)
-
-
-def choice(answer: Answer) -> dict[str, Any]:
-    assert answer.status == 200, answer.body
-    return json.loads(answer.body)["choices"][0]
-
-
 def scored(prompt: str = TEXT[1]) -> Call:
     return call({"prompt": prompt, **GREEDY, "logprobs": 1, "return_token_ids": True})
 
@@ -171,15 +93,6 @@ def same(one: Answer, other: Answer) -> None:
     assert ours["text"] == theirs["text"]
     logprobs = theirs["logprobs"]["token_logprobs"]
     assert ours["logprobs"]["token_logprobs"] == pytest.approx(logprobs, abs=1e-5)
-
-
-async def read(items: Any) -> tuple[list[Any], list[dict[str, Any]]]:
-    """The items of a stream, and its events."""
-    got = [item async for item in items]
-    text = "".join(item for item in got if isinstance(item, str))
-    lines = [line for line in text.split("\n\n") if line]
-    assert not lines or lines.pop() == "data: [DONE]"
-    return got, [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
 async def until(condition: Callable[[], Awaitable[bool]], limit_s: float = 30) -> None:
@@ -416,76 +329,6 @@ def test_a_swap_goes_on_without_its_caller(replica, variants, run):
     run(replica.swap(variants["b"].folder, None, 5))
 
 
-def test_no_chain_is_held_that_is_gone(variants, tmp_path, run):
-    members = read_blended(variants["a"].folder, None).recipe.members
-    moved = tuple(m.model_copy(update={"reference": str(tmp_path / m.tag)}) for m in members)
-    blended = read_blended(with_recipe(variants["a"].folder, tmp_path / "a", members=moved), None)
-    with pytest.raises(OSError, match="no checkpoint folder"):
-        run(LiveSwap.prepare(FakeEngine(), Gate(), blended, "old"))
-
-
-class FakeEngine:
-    """Does what it is told, and fails at what it is told."""
-
-    def __init__(self, *fails: str) -> None:
-        self.fails = fails
-        self.done: list[str] = []
-
-    def face(self, identity: ModelIdentity, *, adapter_number: int = 0) -> Any:
-        return f"{identity.name} {adapter_number}" if adapter_number else identity.name
-
-    async def _do(self, what: str) -> None:
-        await asyncio.sleep(0)
-        self.done.append(what)
-        if what in self.fails:
-            raise BlendError(what) if what == "blend" else EngineError(what)
-
-    async def blend(self, factors: Any, *, instead: Any) -> None:
-        await self._do("blend")
-
-    async def restore(self, factors: Any) -> None:
-        await self._do("restore")
-
-    async def forget_prefixes(self) -> None:
-        await self._do("forget")
-
-    async def prove_one_token(self, face: Any) -> None:
-        await self._do(f"prove {face}")
-
-    async def load_adapter(self, face: Any) -> None:
-        await self._do(f"load {face}")
-
-    async def remove_adapter(self, face: Any) -> None:
-        await self._do(f"remove {face}")
-
-
-@pytest.mark.parametrize(
-    ("fails", "broken", "does"),
-    [
-        (("blend",), False, ["blend", "restore", "forget", "prove old"]),
-        (
-            ("prove b",),
-            False,
-            ["blend", "forget", "prove b", "restore", "forget", "prove old"],
-        ),
-        (("blend", "restore"), True, ["blend", "restore"]),
-        (("blend", "prove old"), True, ["blend", "restore", "forget", "prove old"]),
-    ],
-)
-def test_the_way_back(variants, run, fails, broken, does):
-    engine, gate = FakeEngine(*fails), Gate()
-    swap = LiveSwap(engine, gate, read_blended(variants["a"].folder, None), "old")
-    with pytest.raises((BlendError, EngineError)):
-        run(swap.to(variants["b"].folder, None, 1))
-    assert engine.done == does
-    assert swap.face == "old"
-    assert bool(swap.broken) == broken
-    assert gate.is_open
-    if broken:
-        with pytest.raises(EngineError, match="no usable weights"):
-            run(swap.to(variants["b"].folder, None, 1))
-
-
 def test_a_replica_without_usable_weights_is_unhealthy_and_answers_nothing(
     replica, monkeypatch, run
 ):
@@ -502,33 +345,6 @@ def test_without_live_swap_nothing_is_held(replica, variants, run):
     with pytest.raises(ConfigError, match="cannot swap"):
         run(plain.swap(variants["a"].folder, None, 1))
     assert plain.digests == (variants["b"].digest,)
-
-
-def test_the_gate(run):
-    async def through() -> list[str]:
-        gate, seen = Gate(), []
-
-        async def visit(name: str, stay_s: float) -> None:
-            async with gate.passing():
-                seen.append(f"in {name}")
-                await asyncio.sleep(stay_s)
-                seen.append(f"out {name}")
-
-        first = asyncio.create_task(visit("1", 0.05))
-        await asyncio.sleep(0)
-        with pytest.raises(TimeoutError):
-            async with gate.shut(0.001):
-                pytest.fail("somebody was inside")
-        assert gate.is_open
-        async with gate.shut(1):
-            seen.append("shut")
-            second = asyncio.create_task(visit("2", 0))
-            await asyncio.sleep(0.01)
-            seen.append("open")
-        await asyncio.gather(first, second)
-        return seen
-
-    assert run(through()) == ["in 1", "out 1", "shut", "open", "in 2", "out 2"]
 
 
 # --- behind a handle ------------------------------------------------------------------------------
@@ -616,251 +432,3 @@ def test_no_answer_mixes_two_versions(serving, variants, run):
     assert all(served.count(digest) > 20 for digest in toys)
     assert len(set(expected.values())) == len(expected)
     assert sum(x != y for x, y in itertools.pairwise(served)) >= 3
-
-
-# --- adapters on a shared base --------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def adapters(tmp_path_factory) -> dict[str, Toy]:
-    """Four adapters of one base, two of them also as full weights, and one of another base."""
-    folder = tmp_path_factory.mktemp("adapters")
-    chain = open_toy_adapters(folder / "chain")
-    factors = {"x": (0.5, 0.2), "y": (0.0, -0.9), "z": (0.0, 0.0), "w": (-0.3, 0.6)}
-    toys = {n: Toy(write_blend(chain, f, folder / n, form="adapter")) for n, f in factors.items()}
-    for name in "xy":
-        toys[f"dense-{name}"] = Toy(write_blend(chain, factors[name], folder / f"dense-{name}"))
-    other = open_toy_adapters(folder / "other", seed=1)
-    toys["foreign"] = Toy(write_blend(other, factors["x"], folder / "foreign", form="adapter"))
-    many = open_toy_adapters(folder / "many", count=5)
-    rising = (0.1, 0.2, 0.3, 0.4, 0.5)  # so that no adapter cancels out
-    toys["high"] = Toy(write_blend(many, rising, folder / "high", form="adapter"))
-    toys["base"] = Toy(folder / "chain" / "base" / "00")
-    return toys
-
-
-@pytest.fixture(scope="module")
-def base_args(adapters) -> BaseArgs:
-    from ztom.variants.recipe import read_recipe
-
-    member = read_recipe(adapters["x"].folder).members[0]
-    return BaseArgs(
-        base=member.reference,
-        digest=member.sha256,
-        max_loras=2,
-        max_cpu_loras=3,
-        max_lora_rank=16,
-        **QUICK,
-    )
-
-
-@pytest.fixture(scope="module")
-def shared(base_args, run, environment) -> Iterator[SharedReplica]:
-    replica = run(SharedReplica.start(base_args, on_gpu=False))
-    yield replica
-    replica.stop()
-
-
-def wanted(toy: Toy, body: dict[str, Any] | None = None) -> Call:
-    return call(body, toy.digest, folder=str(toy.folder), name=toy.folder.name)
-
-
-def transformers_answer(folder: Path, prompt: str, count: int) -> tuple[list[int], list[float]]:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    ids = AutoTokenizer.from_pretrained(folder)(prompt, return_tensors="pt").input_ids
-    made = model.generate(
-        ids,
-        max_new_tokens=count,
-        min_new_tokens=count,
-        do_sample=False,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
-    tokens = made.sequences[0, ids.shape[1] :].tolist()
-    rows = [logits[0].log_softmax(-1) for logits in made.logits]
-    return tokens, [float(row[token]) for row, token in zip(rows, tokens, strict=True)]
-
-
-@pytest.mark.parametrize("name", ["x", "y"])
-def test_an_adapter_answers_as_its_dense_blend(shared, adapters, run, name):
-    dense, toy = adapters[f"dense-{name}"], adapters[name]
-    body = {"prompt": TEXT[0], **GREEDY, "logprobs": 1, "return_token_ids": True}
-    tokens, logprobs = transformers_answer(dense.folder, TEXT[0], 16)
-    answer = run(shared.ask(wanted(toy, body)))
-    assert (answer.variant, answer.digest) == (toy.pinned, toy.digest)
-    assert json.loads(answer.body)["model"] == toy.pinned
-    assert json.loads(answer.body)["system_fingerprint"] == f"ztom-{toy.digest[:12]}"
-    got = choice(answer)
-    assert got["token_ids"][:8] == tokens[:8]
-    assert got["token_ids"] == tokens
-    assert got["logprobs"]["token_logprobs"] == pytest.approx(logprobs, abs=1e-4)
-
-
-def test_adapters_do_not_see_each_others_prefixes(shared, adapters, run):
-    """One long prompt, first alone, then mixed in one batch and with the cache full of it."""
-    body = {"prompt": " ".join(TEXT * 4), **GREEDY}
-    toys = [adapters[name] for name in "xyz"]
-    alone = [choice(run(shared.ask(wanted(toy, body))))["text"] for toy in toys]
-    assert len(set(alone)) == len(toys)
-
-    async def together() -> list[Answer]:
-        return await asyncio.gather(*(shared.ask(wanted(toy, body)) for toy in toys * 4))
-
-    answers = run(together())
-    assert [choice(answer)["text"] for answer in answers] == alone * 4
-    assert [answer.digest for answer in answers] == [toy.digest for toy in toys] * 4
-
-
-def test_more_adapters_than_places_take_turns(shared, adapters, run):
-    toys = [adapters[name] for name in "xyzw"]
-
-    async def together() -> list[Answer]:
-        return await asyncio.gather(*(shared.ask(wanted(toy)) for toy in toys * 5))
-
-    answers = run(together())
-    assert [(answer.status, answer.digest) for answer in answers] == [
-        (200, toy.digest) for toy in toys
-    ] * 5
-    assert len(shared._shelf.loaded) == 3
-    assert set(shared.digests) >= {toy.digest for toy in toys}
-    # one that had to go is read again without being told where it is
-    assert all(run(shared.ask(call(digest=toy.digest))).status == 200 for toy in toys)
-
-
-def test_an_adapter_streams_under_its_own_name(shared, adapters, run):
-    toy = adapters["y"]
-    items, events = run(read(shared.stream(wanted(toy, {"messages": CHAT, **GREEDY}))))
-    assert items[0] == Opened(toy.pinned, toy.digest)
-    assert {event["model"] for event in events} == {toy.pinned}
-    assert items[-1].completion_tokens == 16
-
-
-def test_an_adapter_answers_under_the_name_that_it_is_asked_by(shared, adapters, run):
-    toy = adapters["x"]
-    texts = set()
-    for told, bears in (("x", "x"), ("new", "new"), (None, "new"), ("x", "x")):
-        answer = run(shared.ask(replace(wanted(toy), name=told)))
-        assert answer.variant == f"{bears}@{toy.digest[:12]}"
-        assert json.loads(answer.body)["model"] == answer.variant
-        texts.add(choice(answer)["text"])
-    assert len(texts) == 1
-
-
-def test_an_adapter_that_is_forgotten_has_to_be_told_of_again(shared, adapters, run):
-    toy = adapters["z"]
-    run(shared.forget(toy.digest))
-    run(shared.load(toy.digest, toy.folder, "zed"))
-    assert run(shared.ask(call(digest=toy.digest))).variant == f"zed@{toy.digest[:12]}"
-    run(shared.forget(toy.digest))
-    run(shared.forget(toy.digest))
-    assert toy.digest not in shared.digests
-    answer = run(shared.ask(call(digest=toy.digest)))
-    assert answer.status == 503
-    assert json.loads(answer.body)["error"]["code"] == "variant_not_loaded"
-    assert run(shared.ask(wanted(toy))).status == 200
-
-
-@pytest.mark.parametrize(
-    ("name", "named"),
-    [
-        ("foreign", "another base"),
-        ("dense-x", "no adapter"),
-        ("high", "rank"),
-        ("changed", "changed adapter_model.safetensors"),
-        ("swapped", "another variant"),
-    ],
-)
-def test_what_does_not_belong_on_the_base_is_refused(shared, adapters, run, tmp_path, name, named):
-    toy = adapters.get(name) or Toy(shutil.copytree(adapters["x"].folder, tmp_path / name))
-    digest = adapters["y"].digest if name == "swapped" else toy.digest
-    if name == "swapped":
-        run(shared.forget(digest))
-    if name == "changed":
-        with (toy.folder / "adapter_model.safetensors").open("r+b") as file:
-            file.seek(-1, os.SEEK_END)
-            file.write(b"\x7f")
-        digest = adapters["w"].digest[::-1]
-    with pytest.raises(VariantError, match=named):
-        run(shared.load(digest, toy.folder, None))
-    answer = run(shared.ask(call(digest=digest, folder=str(toy.folder), name=name)))
-    assert answer.status == 503
-    assert json.loads(answer.body)["error"]["code"] == "variant_unusable"
-    assert str(tmp_path) not in answer.body.decode()
-    assert run(shared.ask(wanted(adapters["x"]))).status == 200
-
-
-def test_an_adapter_of_a_module_that_the_base_lacks_is_refused(shared, adapters, run, tmp_path):
-    """vLLM knows the last part of its name and would answer without it."""
-    folder = shutil.copytree(adapters["y"].folder, tmp_path / "elsewhere")
-    tensors = load_file(folder / "adapter_model.safetensors")
-    moved = {
-        name.replace(".layers.1.mlp.up_", ".layers.9.mlp.up_"): t for name, t in tensors.items()
-    }
-    assert moved.keys() != tensors.keys()
-    save_file(moved, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    toy = Toy(with_recipe(folder, tmp_path / "variant"))
-    with pytest.raises(AdapterUnsupportedError, match=r"layers\.9\.mlp\.up_proj"):
-        run(shared.load(toy.digest, toy.folder, None))
-    assert run(shared.ask(wanted(toy))).status == 503
-    assert run(shared.ask(wanted(adapters["x"]))).status == 200
-
-
-def test_a_base_that_is_not_the_one_is_not_served(base_args, run):
-    with pytest.raises(CheckpointError, match="pinned"):
-        run(SharedReplica.start(base_args.model_copy(update={"digest": "0" * 64}), on_gpu=False))
-
-
-def test_another_name_is_a_new_face_of_what_is_loaded(adapters, base_args, run):
-    engine, toy = FakeEngine(), adapters["x"]
-    shelf = AdapterShelf(engine, places=1, base_digest=base_args.digest, max_rank=16)
-
-    async def face(name: str | None) -> Any:
-        async with shelf.holding(toy.digest, toy.folder, name) as face:
-            return face
-
-    async def visit() -> None:
-        async with shelf.holding(toy.digest, toy.folder) as old:
-            assert await face("new") == "new 1"
-            assert old == "x 1", "a request that has begun keeps its name"
-        assert await face(None) == "new 1"
-        await shelf.forget(toy.digest)
-
-    run(visit())
-    assert engine.done == ["load x 1", "prove x 1", "remove new 1"]
-
-
-def test_the_shelf_keeps_what_is_held_and_numbers_are_never_used_twice(adapters, base_args, run):
-    engine = FakeEngine("load w 4")
-    shelf = AdapterShelf(engine, places=2, base_digest=base_args.digest, max_rank=16)
-    x, y, z, w = (adapters[name] for name in "xyzw")
-
-    async def use(toy: Toy) -> Any:
-        async with shelf.holding(toy.digest, toy.folder) as face:
-            return face
-
-    async def visit() -> None:
-        async with shelf.holding(x.digest, x.folder) as held:
-            assert held == "x 1"
-            # two at once load it once
-            assert await asyncio.gather(use(y), use(y)) == ["y 2", "y 2"]
-            assert await use(z) == "z 3"  # y goes: x is held
-            with pytest.raises(EngineError, match="load w 4"):
-                await use(w)  # and its place is free again
-            assert await use(y) == "y 5"
-            forgetting = asyncio.create_task(shelf.forget(x.digest))
-            await asyncio.sleep(0.05)
-            assert not forgetting.done()
-            async with shelf.holding(y.digest):
-                waiting = asyncio.create_task(use(z))
-                await asyncio.sleep(0.05)
-                assert not waiting.done()  # both places are held
-        await forgetting
-        assert await waiting == "z 6"
-        with pytest.raises(NotLoadedError):
-            async with shelf.holding(x.digest):
-                pass
-
-    run(visit())
-    assert engine.done.count("remove y 2") == 1
-    assert "remove x 1" in engine.done
-    assert shelf.loaded[-1] == z.digest

@@ -85,13 +85,13 @@ def finished_search(config: Path, address: str) -> None:
     """Writes what a search writes into the ledger."""
     with Ledger.open(address) as ledger:
         name = config.parent.name
-        study = ledger.create_study(NewStudy(name, {}, "c", "h", {}, 0)).id
+        study = ledger.studies.create(NewStudy(name, {}, "c", "h", {}, 0)).id
         for number in range(3):
             factors = (0.01 * number, 0.0)
-            ledger.record_ask(study, number=number, kind=TrialKind.SEARCH, factors=factors)
-            ledger.record_tell(study, number, TrialOutcome(error=bowl(factors)))
-        ledger.set_status(study, StudyStatus.FINISHED)
-        ledger.save_result(
+            ledger.studies.ask(study, number=number, kind=TrialKind.SEARCH, factors=factors)
+            ledger.studies.tell(study, number, TrialOutcome(error=bowl(factors)))
+        ledger.studies.set_status(study, StudyStatus.FINISHED)
+        ledger.studies.save_result(
             study,
             {
                 "trained_model_error": 1.0,

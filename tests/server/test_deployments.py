@@ -36,7 +36,7 @@ def test_a_variant_that_is_not_proved_takes_insistence(server, admin, ask) -> No
     admin.endpoints.deploy("support", path=folder, insist=True)
     ready(admin, digest)
     assert admin.endpoints.deployment(digest)["insisted"]
-    notes = [entry.event.note for entry in server.services.ledger.audit_entries()]
+    notes = [entry.event.note for entry in server.services.ledger.audit.entries()]
     assert any("insisted on" in note for note in notes)
 
 

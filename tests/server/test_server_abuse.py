@@ -331,6 +331,8 @@ def test_code_of_the_callers_choice_is_refused(server, ada, home) -> None:
         {"error": "os:system"},
         {"engine": {"name": "torch", "module": "os:system"}},
         {"engine": {"name": "fake"}},
+        {"engine": {"name": "os:system"}},
+        {"sampler": "os:system"},
     ):
         answer = ada.post(f"{server.url}/v1/searches", json={**body, **extra}, timeout=30)
         assert answer.status_code == 422, answer.text

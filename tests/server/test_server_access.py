@@ -425,7 +425,7 @@ def test_secrets_and_prompts_stay_out_of_logs_errors_and_audit(  # row 81
         ]
     texts = [answer.text for answer in answers]
     texts += [record.getMessage() for record in caplog.records if "urllib3" not in record.name]
-    texts += [repr(entry) for entry in server.services.ledger.audit_entries()]
+    texts += [repr(entry) for entry in server.services.ledger.audit.entries()]
     assert not any(canary in text for text in texts)
 
 

@@ -29,7 +29,8 @@ from ztom.errors import AuditError, EngineError, StorageError
 from ztom.evaluation.suites.lock import load_locked
 from ztom.ledger import Ledger, NewStudy
 from ztom.ledger.audit import SignedHead, read_head
-from ztom.ledger.project_files import FileStatus
+from ztom.ledger.audit_store import AuditChain
+from ztom.ledger.checkpoints import FileStatus
 from ztom.ledger.requests import NewRequest, RequestKind, RequestStatus
 from ztom.search.config_files import load_config
 from ztom.settings import Settings
@@ -334,7 +335,7 @@ def test_a_result_that_nobody_waited_for_is_written_down_once(server, ada, body)
     variant.mkdir(parents=True)
     (variant / "config.json").write_text("{}")
     with Ledger.open(server.services.config.ledger_address) as ledger:
-        study = ledger.create_study(NewStudy(request, {}, "c", "h", {}, 0)).id
+        study = ledger.studies.create(NewStudy(request, {}, "c", "h", {}, 0)).id
         proof = {
             "trained_model_error": 2.0,
             "optimized_model_error": 1.5,
@@ -342,7 +343,7 @@ def test_a_result_that_nobody_waited_for_is_written_down_once(server, ada, body)
             "variant": str(variant),
             "variant_digest": "d" * 64,
         }
-        ledger.save_result(
+        ledger.studies.save_result(
             study,
             {
                 "trained_model_error": 2.1,
@@ -394,23 +395,23 @@ def test_the_signed_end_of_the_chain_goes_elsewhere(server: Server, tmp_path: Pa
     HeadExport().write(server.services)
     head = read_head(tmp_path / "elsewhere.json")
     head.check()
-    assert server.services.ledger.check_audit(head) == head.sequence > 0
+    assert server.services.ledger.audit.check(head) == head.sequence > 0
 
 
 def test_the_end_of_the_chain_is_signed_when_it_has_moved(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signed: list[int] = []
-    sign = Ledger.sign_audit
+    sign = AuditChain.sign
 
-    def counted(self: Ledger, *arguments: Any, **options: Any) -> SignedHead:
+    def counted(self: AuditChain, *arguments: Any, **options: Any) -> SignedHead:
         head = sign(self, *arguments, **options)
         signed.append(head.sequence)
         return head
 
     # the server signs once itself when it starts
     wait_for((tmp_path / "elsewhere.json").exists, "the first head")
-    monkeypatch.setattr(Ledger, "sign_audit", counted)
+    monkeypatch.setattr(AuditChain, "sign", counted)
     server.as_user("somebody")
     export = HeadExport()
     for each in (export, export, HeadExport()):  # the last one as after a restart

@@ -122,7 +122,7 @@ def test_metatune_and_edit_give_the_blend_and_leave_a_row(server, ada, chain, tm
     left = load_file(unpacked(removed.content, tmp_path / "edited") / "model.safetensors")
     before = load_file(chain[1] / "model.safetensors")
     assert all(torch.equal(left[name], before[name]) for name in before)
-    events = [e.event for e in server.services.ledger.audit_entries()]
+    events = [e.event for e in server.services.ledger.audit.entries()]
     blends = [event for event in events if event.action == "variant.blend"]
     assert [event.after for event in blends] == [
         answer.headers["X-Ztom-Variant"],

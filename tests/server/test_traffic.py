@@ -69,7 +69,7 @@ def test_a_release_goes_step_by_step_to_its_promotion(server, admin, ask) -> Non
     assert seen[-1]["status"] == "promoted"
     assert admin.endpoints.get("support")["stable"] == f"two@{two[:12]}"
     assert admin.endpoints.get("support")["previous"] == f"one@{one[:12]}"
-    actions = [entry.event.action for entry in server.services.ledger.audit_entries()]
+    actions = [entry.event.action for entry in server.services.ledger.audit.entries()]
     assert [a for a in actions if a.startswith("rollout.")] == [
         "rollout.start",
         "rollout.started",

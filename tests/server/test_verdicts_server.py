@@ -28,7 +28,7 @@ def key_of(session: requests.Session) -> str:
 
 
 def notes(server: Server) -> list[str]:
-    return [entry.event.note for entry in server.services.ledger.audit_entries()]
+    return [entry.event.note for entry in server.services.ledger.audit.entries()]
 
 
 def test_a_verdict_is_recorded_listed_and_given_back(server, admin, tmp_path) -> None:

@@ -104,7 +104,7 @@ def test_a_blend_is_a_variant_on_record(members: list[Path], tmp_path: Path) -> 
         tmp_path / "out" / "v",
     )
     with Ledger.open(str(tmp_path / "out" / "ledger.db")) as ledger:
-        assert [v.digest for v in ledger.variants()] == [variant.digest]
+        assert [v.digest for v in ledger.variants.all()] == [variant.digest]
     (tmp_path / "out" / "v" / "config.json").write_text("{}")
     with pytest.raises(VariantError):
         ztom.load_variant(tmp_path / "out" / "v")

@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "errors": set(),
         "extras": {"errors"},
         "settings": {"io"},
+        "plugins": {"errors"},
         "version": set(),
         "pages": set(),
         "io": {"errors"},
@@ -30,8 +31,8 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "checkpoints": _GROUND,
         "blending": {*_GROUND, "pages", "checkpoints"},
         "stimuli": _GROUND,
-        "scoring": {*_GROUND, "statistics", "stimuli"},
-        "engines": {*_GROUND, "checkpoints", "blending", "stimuli", "scoring"},
+        "scoring": {*_GROUND, "plugins", "statistics", "stimuli"},
+        "engines": {*_GROUND, "plugins", "checkpoints", "blending", "stimuli", "scoring"},
         "rollout": {"errors", "io", "statistics"},
         # it keeps the values of rollout, and hands them out as what they are
         "ledger": {*_GROUND, "rollout"},
@@ -39,16 +40,20 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "evaluation": {
             *(*_GROUND, "version"),
             *("statistics", "pages", "checkpoints", "blending", "stimuli", "scoring"),
-            *("engines", "variants"),
+            *("engines", "plugins", "variants"),
         },
         "search": {
             *_GROUND,
             *("statistics", "pages", "blending", "stimuli", "scoring", "engines", "ledger"),
-            "evaluation",
+            *("evaluation", "plugins"),
         },
         "wire": {"errors", "rollout", "evaluation", "ledger"},
         "client": {*_GROUND, "checkpoints", "wire"},
         "demo": {*_GROUND, "stimuli"},
+        "testing": {
+            *("errors", "statistics", "blending", "stimuli", "scoring", "engines", "evaluation"),
+            "search",
+        },
     },
     "cluster": {
         "environment": set(),

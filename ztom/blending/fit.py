@@ -109,15 +109,15 @@ def _head_problem(latest: Checkpoint, member: Checkpoint) -> str | None:
     would have to drop what the head of its own has learned.
     """
     head = stored_head(member)
-    said = says_tied(member.config)
-    if said and head is not None and not repeats_embedding(member):
+    stated = says_tied(member.config)
+    if stated and head is not None and not repeats_embedding(member):
         return f"it stores {head.name}, which is not the embedding that its config.json ties it to"
     if member is latest:
         return None
     wanted = stored_head(latest)
     if wanted is not None and tensor_of(member, wanted.name) is None:
         return f"it has no {wanted.name}, and no embedding that it is tied to"
-    alike = said == says_tied(latest.config) and (head is None) == (wanted is None)
+    alike = stated == says_tied(latest.config) and (head is None) == (wanted is None)
     if alike or head is None or not ties_head(latest):
         return None
     if ties_head(member) or repeats_embedding(member):

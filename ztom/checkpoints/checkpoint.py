@@ -119,12 +119,12 @@ class Checkpoint:
         Raises:
             ContentChangedError: It is not.
         """
-        found = digest_of(self._file_digests())
+        digest = digest_of(self._file_digests())
         expected = self.pin or self.digest
-        if found != expected:
+        if digest != expected:
             raise ContentChangedError(
                 f"{self.reference} is not the content that was pinned",
-                got=f"sha256 {found}",
+                got=f"sha256 {digest}",
                 expected=f"sha256 {expected}",
                 fix="Restore that content, or pin the new digest on purpose.",
             )

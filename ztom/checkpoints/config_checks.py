@@ -99,14 +99,14 @@ def is_head(name: str) -> bool:
 
 def find_head(tensors: Mapping[str, TensorSpec]) -> TensorSpec | None:
     """The output head where there is exactly one candidate."""
-    found = [spec for spec in _find(tensors, _HEADS) if len(spec.shape) == 2]
-    return found[0] if len(found) == 1 else None
+    heads = [spec for spec in _find(tensors, _HEADS) if len(spec.shape) == 2]
+    return heads[0] if len(heads) == 1 else None
 
 
 def find_embedding(tensors: Mapping[str, TensorSpec]) -> TensorSpec | None:
     """The token embedding where there is exactly one candidate."""
-    found = [spec for spec in _find(tensors, _EMBEDDINGS) if len(spec.shape) == 2]
-    return found[0] if len(found) == 1 else None
+    embeddings = [spec for spec in _find(tensors, _EMBEDDINGS) if len(spec.shape) == 2]
+    return embeddings[0] if len(embeddings) == 1 else None
 
 
 def _integer(config: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[str, int] | None:
@@ -133,14 +133,14 @@ def _check_embedding(reference: str, text: Mapping[str, Any], embedding: TensorS
 def _check_layers(
     reference: str, text: Mapping[str, Any], tensors: Mapping[str, TensorSpec]
 ) -> None:
-    said = _integer(text, _LAYERS)
+    stated = _integer(text, _LAYERS)
     indices = {int(match.group(1)) for name in tensors if (match := _LAYER.search(name))}
-    if said is None or not indices:
+    if stated is None or not indices:
         return
-    missing = sorted(set(range(min(said[1], 100_000))) - indices)
+    missing = sorted(set(range(min(stated[1], 100_000))) - indices)
     if missing:
         raise CheckpointError(
-            f"{reference}: config.json says {said[0]} {said[1]}, layers have no tensors",
+            f"{reference}: config.json says {stated[0]} {stated[1]}, layers have no tensors",
             got=f"{len(missing)} missing, the first is layer {missing[0]}",
         )
 

@@ -45,7 +45,7 @@ def ties_head(checkpoint: Checkpoint) -> bool:
 
     Only a head that is stored under a configuration that does not say whether it is tied is read.
     """
-    said = says_tied(checkpoint.config)
-    if said is not None:
-        return said
+    stated = says_tied(checkpoint.config)
+    if stated is not None:
+        return stated
     return checkpoint.tied or repeats_embedding(checkpoint)

@@ -175,12 +175,12 @@ def read_json(source: Source, name: str) -> Mapping[str, Any]:
     return read_json_object(raw, what=f"{source.reference}: {name}", limit=MAX_JSON_BYTES)
 
 
-def difference(found: Collection[str], expected: Collection[str]) -> str:
+def difference(present: Collection[str], expected: Collection[str]) -> str:
     """What is missing and what is too much, the first five names of each."""
     texts = []
     for word, names in (
-        ("missing", sorted(set(expected) - set(found))),
-        ("extra", sorted(set(found) - set(expected))),
+        ("missing", sorted(set(expected) - set(present))),
+        ("extra", sorted(set(present) - set(expected))),
     ):
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""

@@ -46,8 +46,8 @@ class LocalSource:
     def names(self) -> list[str]:
         """See `Source.names`."""
         try:
-            found = [name for name in os.listdir(self._folder) if is_plain_name(name)]
-            return sorted(name for name in found if self._is_file(name))
+            plain = [name for name in os.listdir(self._folder) if is_plain_name(name)]
+            return sorted(name for name in plain if self._is_file(name))
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
@@ -175,14 +175,14 @@ class LocalSource:
         finally:
             os.close(descriptor)
 
-    def _check_pin(self, name: str, found: os.stat_result) -> None:
-        if not stat.S_ISREG(found.st_mode):
+    def _check_pin(self, name: str, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
             raise CheckpointError(f"{self.reference}: {name} is not a regular file")
-        now = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        now = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         if self._pins.setdefault(name, now) != now:
             raise ContentChangedError(
                 f"{self.reference}: {name} changed while it was in use",
-                got=f"{found.st_size} bytes, modified {found.st_mtime_ns}",
+                got=f"{status.st_size} bytes, modified {status.st_mtime_ns}",
                 expected=f"{self._pins[name][2]} bytes, modified {self._pins[name][3]}",
                 fix="Open the checkpoint again once nothing writes to it.",
             )

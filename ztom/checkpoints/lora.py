@@ -160,7 +160,9 @@ def _find_weight(module: str, base: Checkpoint) -> TensorSpec | None:
     candidates = [name, f"model.{name}", f"transformer.{name}"]
     if "." in module:
         candidates.append(name.partition(".")[2])
-    return next((base.tensors[each] for each in candidates if each in base.tensors), None)
+    return next(
+        (base.tensors[candidate] for candidate in candidates if candidate in base.tensors), None
+    )
 
 
 def _base_weight(reference: str, module: str, base: Checkpoint) -> TensorSpec:

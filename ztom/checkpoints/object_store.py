@@ -135,10 +135,10 @@ class ObjectSource:
     def paths(self) -> list[str]:
         """See `ztom.checkpoints.storage.Source.paths`."""
         root, prefix = self._key(""), f"{self._path}/"
-        found = self._retried(lambda: self._fs.find(root), self.reference)
-        if len(found) > self._limit:
+        keys = self._retried(lambda: self._fs.find(root), self.reference)
+        if len(keys) > self._limit:
             raise too_many_files(self.reference, self._limit)
-        paths = (str(name).lstrip("/").removeprefix(prefix) for name in found)
+        paths = (str(name).lstrip("/").removeprefix(prefix) for name in keys)
         return sorted(path for path in paths if not path.endswith("/"))
 
     def size(self, name: str) -> int:
@@ -207,9 +207,9 @@ class ObjectSource:
 
     def _check_pin(self, name: str) -> None:
         pinned = self._pin(name)
-        found = self._look(name)
-        if found != pinned:
-            raise self._changed(name, f"{found[0]} bytes, version {found[1]}")
+        entry = self._look(name)
+        if entry != pinned:
+            raise self._changed(name, f"{entry[0]} bytes, version {entry[1]}")
 
     def _read_window(self, name: str, version: str, offset: int, view: memoryview) -> None:
         starts = list(range(offset, offset + len(view), _CHUNK))

@@ -122,9 +122,9 @@ def _make(
     fingerprint = _fingerprint(scenario)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(folder):
-        found = intact(folder, fingerprint)
-        if found is not None:
-            return _describe(folder, found, cached=True)
+        existing = intact(folder, fingerprint)
+        if existing is not None:
+            return _describe(folder, existing, cached=True)
         refuse_foreign(folder)
         with staging(folder) as staged:
             manifest = _write_chain(scenario, staged, fingerprint, on_progress)

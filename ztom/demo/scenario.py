@@ -145,11 +145,11 @@ def stdlib_scenario(entries: Sequence[Entry], plan: StdlibPlan) -> Scenario:
         Stage(f"{i:02d}-{topic}", _lessons(taught[topic]), plan.epochs, plan.rate)
         for i, topic in enumerate(ITERATIONS, start=1)
     ]
-    asked = _asked(taught, plan)
+    questions = _asked(taught, plan)
     return Scenario(
         stages=tuple(stages),
-        search=asked[: plan.search_size],
-        holdout=asked[plan.search_size :],
+        search=questions[: plan.search_size],
+        holdout=questions[plan.search_size :],
         size=plan.size,
         training=plan.training,
     )

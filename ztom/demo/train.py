@@ -131,9 +131,9 @@ def encode(
         for pair in pairs
     ]
     examples = []
-    asked = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    prompt_ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     answered = tokenizer([pair.answer for pair in pairs], add_special_tokens=False)["input_ids"]
-    for pair, question, answer in zip(pairs, asked, answered, strict=True):
+    for pair, question, answer in zip(pairs, prompt_ids, answered, strict=True):
         if len(question) >= max_tokens:
             raise StimuliError(
                 f"the question {pair.prompt[:60]!r} leaves no room for an answer",

@@ -9,6 +9,7 @@ from ztom.checkpoints.checkpoint import fetch_folder
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
 from ztom.extras import require_extra
+from ztom.plugins import Group, build_plugin
 from ztom.settings import Settings
 
 
@@ -16,13 +17,10 @@ def build_engine(config: EngineConfig, chain: Chain, *, settings: Settings | Non
     """An engine that holds the chain, with factors of zero.
 
     Raises:
+        ConfigError: An engine of one's own cannot be had.
         EngineError: The engine does not start, with its reason.
         ChainError: A checkpoint cannot be blended.
     """
-    if config.name == "fake":
-        from ztom.engines.fake import FakeEngine
-
-        return FakeEngine(chain.transitions)
     # An adapter has no model of its own: the engine starts from the base and blends.
     start = chain.reference if chain.reference.kind == "full" else chain.base
     folder = fetch_folder(start, None, settings or Settings())
@@ -43,7 +41,12 @@ def _build(config: EngineConfig, folder: Path, chain: Chain | None) -> Engine:
         from ztom.engines.torch_engine import TorchEngine
 
         return TorchEngine(config, folder, chain)
-    require_extra("vllm", extra="gpu", purpose="the engine vllm")
-    from ztom.engines.vllm_engine import VllmEngine
+    if config.name == "vllm":
+        require_extra("vllm", extra="gpu", purpose="the engine vllm")
+        from ztom.engines.vllm_engine import VllmEngine
 
-    return VllmEngine(config, folder, chain)
+        return VllmEngine(config, folder, chain)
+    engine: Engine = build_plugin(
+        Group.ENGINES, config.name, config, folder, chain, protocol=Engine
+    )
+    return engine

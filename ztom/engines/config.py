@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from ztom.plugins import Group, check_name
+
+#: Engines that come with the package.
+BUILT_IN = ("vllm", "torch")
+EngineName = Annotated[
+    str,
+    AfterValidator(lambda name: check_name(Group.ENGINES, name, BUILT_IN)),
+    Field(examples=list(BUILT_IN)),
+]
 ChatTemplate = Literal["auto", "always", "never"]
 
 
@@ -13,8 +22,10 @@ class EngineConfig(BaseModel):
     """How models are run.
 
     Attributes:
-        name: ``vllm`` for text generation, ``torch`` for classifiers, plain modules and debugging;
-            ``fake`` exists for unit tests.
+        name: ``vllm`` for text generation, ``torch`` for classifiers, plain modules and debugging,
+            or an engine of one's own: the name of an entry point ``ztom.engines``, or
+            ``package.module:function``, called with this configuration, the checkpoint's folder and
+            the chain (None for one fixed model).
         dtype: What weights are deployed in; ``auto`` is what they are stored in. Search and proof
             use the same one.
         tensor_parallel_size: GPUs that one engine is split over (vLLM).
@@ -30,7 +41,7 @@ class EngineConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["vllm", "torch", "fake"] = "vllm"
+    name: EngineName = "vllm"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     tensor_parallel_size: int = Field(default=1, ge=1, le=64)
     replicas: int = Field(default=1, ge=1, le=256)

@@ -162,15 +162,15 @@ def _model_class(config: Any) -> Any:
     names = list(config.architectures or ())
     if not names:
         return transformers.AutoModelForCausalLM
-    found = getattr(transformers, str(names[0]), None)
-    if found is None:
+    model_class = getattr(transformers, str(names[0]), None)
+    if model_class is None:
         raise EngineError(
             "which tensors the model needs is not known",
             got=f"architectures {', '.join(names)} in config.json",
             expected="a class of transformers",
             fix="Save the model with the class that transformers ships.",
         )
-    return found
+    return model_class
 
 
 def _check_files(folder: Path, checkpoint: Checkpoint) -> None:

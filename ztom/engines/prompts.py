@@ -49,9 +49,9 @@ class PromptEncoder:
                 fix="Add chat_template.jinja to the checkpoint, or set chat_template: auto.",
             )
         # old tokenizers have several templates, by name
-        for each in template.values() if isinstance(template, dict) else [template]:
-            if each:
-                check_chat_template(each)
+        for source in template.values() if isinstance(template, dict) else [template]:
+            if source:
+                check_chat_template(source)
         self._has_template = has_template
         self._for_text = has_template and chat_template != "never"
 

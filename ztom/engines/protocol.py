@@ -2,8 +2,8 @@
 
 An engine holds a chain's weights, takes scaling factors, and answers prompts with the blend that
 the factors describe. It does not score, split or store anything. Implementations:
-`ztom.engines.fake` (unit tests), `ztom.engines.torch_engine`, `ztom.engines.vllm_engine`; the same
-conformance suite runs on all of them (`tests/conformance.py`).
+`ztom.engines.torch_engine`, `ztom.engines.vllm_engine`, and `ztom.testing.fake_engine` for tests;
+the same conformance suite runs on all of them (`ztom.testing.engines`).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class EngineInfo:
     """What is recorded about an engine with each result.
 
     Attributes:
-        name: ``fake``, ``torch`` or ``vllm``.
+        name: ``torch``, ``vllm``, or what an engine of somebody else calls itself.
         version: Version of the library underneath.
         dtype: The dtype of the deployed weights, e.g. ``bfloat16``.
         device: ``cpu`` or ``cuda``.

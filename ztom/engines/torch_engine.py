@@ -118,8 +118,8 @@ class TorchEngine:
         """Generate in batches with left padding; see the protocol."""
         encoder = self._language_model()
         ids = [encoder.prompt_ids(prompt) for prompt in prompts]
-        for each in ids:
-            check_length(each, [], limit=self._max_length() - 1)
+        for row in ids:
+            check_length(row, [], limit=self._max_length() - 1)
         completions: list[Completion] = []
         for number, batch in enumerate(batches(ids, self._config.max_num_seqs)):
             completions += self._generate_batch(encoder, batch, config, seed=config.seed + number)
@@ -228,8 +228,8 @@ class TorchEngine:
         stopped = length < len(row) or (bool(row) and row[length - 1] in ends)
         text = encoder.decode(row[:length])
         for stop in config.stop:
-            head, found, _ = text.partition(stop)
-            if found:
+            head, separator, _ = text.partition(stop)
+            if separator:
                 text, stopped = head, True
         return Completion(text=text, tokens=length, finish_reason="stop" if stopped else "length")
 
@@ -244,8 +244,8 @@ class TorchEngine:
     def _rows(self, prompts: Sequence[Prompt]) -> NDArray[np.float64]:
         if self._encoder is not None:
             ids = [self._encoder.prompt_ids(prompt) for prompt in prompts]
-            for each in ids:
-                check_length(each, [], limit=self._max_length())
+            for row in ids:
+                check_length(row, [], limit=self._max_length())
             tokens, mask = self._padded(ids, left=False)
             out = self._model(input_ids=tokens, attention_mask=mask).logits
         else:

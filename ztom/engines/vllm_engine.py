@@ -185,8 +185,8 @@ class VllmEngine:
     def generate(self, prompts: Sequence[Prompt], config: GenerationConfig) -> list[Completion]:
         """Generate in vLLM's own batches; see the protocol."""
         ids = [self._encoder.prompt_ids(prompt) for prompt in prompts]
-        for each in ids:
-            check_length(each, [], limit=self._max_length() - 1)
+        for row in ids:
+            check_length(row, [], limit=self._max_length() - 1)
         params = [
             vllm.SamplingParams(
                 max_tokens=config.max_new_tokens,

@@ -7,13 +7,47 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from ztom.errors import AuditError
-from ztom.ledger.audit import follow
+from ztom.ledger.audit import SignedHead, check_entries, follow
+from ztom.ledger.database import Database
 from ztom.ledger.models import AuditRow
 from ztom.ledger.records import AuditEntry, AuditEvent
+
+
+class AuditChain:
+    """Reads the audit chain and adds to it; part of `ztom.ledger.Ledger`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def append(self, event: AuditEvent) -> AuditEntry:
+        """Append to the audit chain."""
+        with self._database.write("add to the audit chain of") as session:
+            return append_event(session, event)
+
+    def entries(self) -> Iterator[AuditEntry]:
+        """The audit chain in order; nothing is checked, see `check`."""
+        with self._database.read() as session:
+            yield from all_entries(session)
+
+    def length(self) -> int:
+        """How long the audit chain says that it is; nothing is checked, see `check`."""
+        with self._database.read() as session:
+            last = last_entry(session)
+        return 0 if last is None else last.sequence
+
+    def check(self, head: SignedHead | None = None) -> int:
+        """Check the whole audit chain; see `ztom.ledger.audit.check_entries`."""
+        return check_entries(self.entries(), head)
+
+    def sign(self, key: Ed25519PrivateKey, *, time: str) -> SignedHead:
+        """Sign the end of the audit chain."""
+        with self._database.read() as session:
+            return SignedHead.sign(last_entry(session), key, time=time)
 
 
 def append_event(session: Session, event: AuditEvent) -> AuditEntry:

@@ -6,112 +6,28 @@ hands in, called inside the transaction, so that what is on disk and what is on 
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from sqlalchemy import Select, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import select, update
 
-from ztom.errors import AlreadyOnRecordError, NotOnRecordError
 from ztom.ledger.audit_store import append_event
+from ztom.ledger.checkpoints import (
+    CheckpointChange,
+    CheckpointRecord,
+    FileStatus,
+    NewCheckpoint,
+    Storage,
+    checkpoint_record,
+    checkpoint_row,
+    insert_checkpoint,
+    same_file,
+    unreferenced,
+    unused,
+)
 from ztom.ledger.database import Database
-from ztom.ledger.models import CheckpointRow, DeploymentRow, RequestRow, now
+from ztom.ledger.models import CheckpointRow, RequestRow, now
 from ztom.ledger.records import AuditEvent
-from ztom.ledger.rows import is_served, project_row
-
-
-class Part(StrEnum):
-    """Where a file stands in its project."""
-
-    BASE = "base"
-    ITERATION = "iteration"
-    MASTERED = "mastered"
-
-
-class Storage(StrEnum):
-    """Whether the server keeps the bytes, or only knows where they are."""
-
-    MANAGED = "managed"
-    POINTER = "pointer"
-
-
-class FileStatus(StrEnum):
-    """Whether a file's content was looked at, and what was found."""
-
-    PENDING = "pending"
-    VALID = "valid"
-    INVALID = "invalid"
-
-
-@dataclass(frozen=True, slots=True)
-class NewCheckpoint:
-    """A file to be.
-
-    Attributes:
-        file_name: For people.
-        format: Of the wire, such as ``HF_TEXT_GENERATION``.
-        storage: Whether the server keeps it.
-        address: What `ztom.checkpoints` opens.
-        part: Where it stands in the chain.
-        tag: A short name.
-        nbytes: Of what was uploaded.
-        digest: Of the checkpoint's content, where it is known.
-        content: sha256 of what was uploaded, for the audit chain.
-    """
-
-    file_name: str
-    format: str
-    storage: Storage
-    address: str
-    part: Part = Part.ITERATION
-    tag: str | None = None
-    nbytes: int | None = None
-    digest: str | None = None
-    content: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointChange:
-    """What is to be different about a file; None leaves it. A new address is looked at anew."""
-
-    file_name: str | None = None
-    tag: str | None = None
-    storage: Storage | None = None
-    address: str | None = None
-    nbytes: int | None = None
-    content: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointRecord:
-    """A file of a project as callers see it.
-
-    Attributes:
-        digest: Of its content; None until it was looked at.
-        weight_score: See `ztom.blending.scores`; None until computed, and for the chain's first.
-        bias_score: The same for biases.
-        message: What is wrong with an invalid file.
-    """
-
-    id: str
-    project_id: str
-    position: int
-    part: Part
-    file_name: str
-    tag: str | None
-    format: str
-    storage: Storage
-    address: str
-    nbytes: int | None
-    digest: str | None
-    weight_score: float | None
-    bias_score: float | None
-    status: FileStatus
-    message: str | None
-    created: str
+from ztom.ledger.rows import project_row
 
 
 class ProjectFiles:
@@ -141,7 +57,7 @@ class ProjectFiles:
             new: The file.
             actor: Who does it.
             place: Makes an upload appear at its address; called last, see
-                `ztom.ledger.Ledger.record_variant`. If it raises, nothing is written down.
+                `ztom.ledger.variants.Variants.record`. If it raises, nothing is written down.
 
         Raises:
             NotOnRecordError: There is no such project.
@@ -149,12 +65,12 @@ class ProjectFiles:
         """
         with self._database.write("add a checkpoint to") as session:
             project_row(session, project_id)
-            row = _same_file(session, project_id, new)
+            row = same_file(session, project_id, new)
             if row is None:
                 row = insert_checkpoint(session, project_id, new, actor=actor)
             if place is not None:
                 place()
-            return _checkpoint(row)
+            return checkpoint_record(row)
 
     def get(self, project_id: str, file_id: str) -> CheckpointRecord:
         """A file of a project.
@@ -163,7 +79,7 @@ class ProjectFiles:
             NotOnRecordError: The project has no such file.
         """
         with self._database.read() as session:
-            return _checkpoint(_checkpoint_row(session, project_id, file_id))
+            return checkpoint_record(checkpoint_row(session, project_id, file_id))
 
     def change(
         self,
@@ -190,8 +106,8 @@ class ProjectFiles:
             NotOnRecordError: The project has no such file.
         """
         with self._database.write("change a checkpoint in") as session:
-            row = _checkpoint_row(session, project_id, file_id)
-            before = _checkpoint(row)
+            row = checkpoint_row(session, project_id, file_id)
+            before = checkpoint_record(row)
             row.file_name = row.file_name if change.file_name is None else change.file_name
             row.tag = row.tag if change.tag is None else change.tag
             if change.address is not None:
@@ -214,7 +130,7 @@ class ProjectFiles:
             )
             if place is not None:
                 place()
-            return _checkpoint(row), unreferenced(session, [before])
+            return checkpoint_record(row), unreferenced(session, [before])
 
     def delete(self, project_id: str, file_id: str, *, hard: bool, actor: str) -> tuple[str, ...]:
         """Take a file out of its project.
@@ -233,8 +149,8 @@ class ProjectFiles:
             NotOnRecordError: The project has no such file.
         """
         with self._database.write("delete a checkpoint from") as session:
-            row = _checkpoint_row(session, project_id, file_id)
-            before = _checkpoint(row)
+            row = checkpoint_row(session, project_id, file_id)
+            before = checkpoint_record(row)
             row.deleted = now()
             if hard:
                 uses = update(RequestRow).where(RequestRow.checkpoint_id == file_id)
@@ -269,7 +185,7 @@ class ProjectFiles:
             file_id: Which.
             address: What was looked at.
             digest: Of its content; None for a file that cannot be used.
-            weight_score: See `ztom.blending.scores`.
+            weight_score: See `ztom.blending.changes`.
             bias_score: The same.
             message: What is wrong with it; None if nothing is.
         """
@@ -288,7 +204,9 @@ class ProjectFiles:
             CheckpointRow.status == FileStatus.PENDING, CheckpointRow.deleted.is_(None)
         )
         with self._database.read() as session:
-            return tuple(map(_checkpoint, session.scalars(query.order_by(CheckpointRow.position))))
+            return tuple(
+                map(checkpoint_record, session.scalars(query.order_by(CheckpointRow.position)))
+            )
 
     def recompute(self, project_id: str, file_id: str) -> None:
         """Have a file looked at again.
@@ -297,7 +215,7 @@ class ProjectFiles:
             NotOnRecordError: The project has no such file.
         """
         with self._database.write("change a checkpoint in") as session:
-            _checkpoint_row(session, project_id, file_id).status = FileStatus.PENDING
+            checkpoint_row(session, project_id, file_id).status = FileStatus.PENDING
 
     def purge(self, addresses: Sequence[str], remove: Callable[[str], None]) -> None:
         """Remove files that no row refers to, while nobody can begin to.
@@ -309,7 +227,7 @@ class ProjectFiles:
         if not addresses:
             return
         with self._database.write("purge files of") as session:
-            for address in _unused(session, addresses):
+            for address in unused(session, addresses):
                 remove(address)
 
     def managed_addresses(self) -> frozenset[str]:
@@ -317,120 +235,3 @@ class ProjectFiles:
         query = select(CheckpointRow.address).where(CheckpointRow.storage == Storage.MANAGED)
         with self._database.read() as session:
             return frozenset(session.scalars(query))
-
-
-def insert_checkpoint(
-    session: Session, project_id: str, new: NewCheckpoint, *, actor: str
-) -> CheckpointRow:
-    """Add the row and its audit row, in the caller's transaction.
-
-    Raises:
-        AlreadyOnRecordError: There is a base model already.
-    """
-    if new.part is Part.BASE:
-        bases = _live(project_id).where(CheckpointRow.part == Part.BASE)
-        if session.scalars(bases).first() is not None:
-            raise AlreadyOnRecordError(
-                "the project has a base model", fix="Change it, or delete it first."
-            )
-    last = session.scalar(
-        select(func.max(CheckpointRow.position)).where(CheckpointRow.project_id == project_id)
-    )
-    row = CheckpointRow(
-        id=uuid.uuid4().hex,
-        project_id=project_id,
-        position=0 if last is None else last + 1,
-        part=new.part,
-        file_name=new.file_name,
-        tag=new.tag,
-        format=new.format,
-        storage=new.storage,
-        address=new.address,
-        nbytes=new.nbytes,
-        digest=new.digest,
-    )
-    session.add(row)
-    session.flush()
-    append_event(
-        session,
-        AuditEvent(
-            actor=actor,
-            action="checkpoint.add",
-            subject=f"checkpoint:{row.id}",
-            after=new.digest or new.content,
-            note=f"project:{project_id}, {new.storage} {new.part}",
-        ),
-    )
-    return row
-
-
-def files_of(
-    session: Session, project_ids: Sequence[str]
-) -> dict[str, tuple[CheckpointRecord, ...]]:
-    """Every project's files in one query: the base model first, then as they were added."""
-    query = select(CheckpointRow).where(
-        CheckpointRow.project_id.in_(project_ids), CheckpointRow.deleted.is_(None)
-    )
-    files: dict[str, list[CheckpointRecord]] = {project_id: [] for project_id in project_ids}
-    for each in session.scalars(query.order_by(CheckpointRow.position)):
-        files[each.project_id].append(_checkpoint(each))
-    for found in files.values():
-        found.sort(key=lambda file: (file.part is not Part.BASE, file.position))
-    return {project_id: tuple(found) for project_id, found in files.items()}
-
-
-def unreferenced(
-    session: Session, files: Iterable[CheckpointRow | CheckpointRecord]
-) -> tuple[str, ...]:
-    """Addresses of managed files that no row refers to."""
-    managed = sorted({file.address for file in files if file.storage == Storage.MANAGED})
-    return _unused(session, managed)
-
-
-def _live(project_id: str) -> Select[Any]:
-    return select(CheckpointRow).where(
-        CheckpointRow.project_id == project_id, CheckpointRow.deleted.is_(None)
-    )
-
-
-def _same_file(session: Session, project_id: str, new: NewCheckpoint) -> CheckpointRow | None:
-    query = _live(project_id).where(
-        CheckpointRow.address == new.address, CheckpointRow.part == new.part
-    )
-    row: CheckpointRow | None = session.scalars(query).first()
-    return row
-
-
-def _unused(session: Session, addresses: Sequence[str]) -> tuple[str, ...]:
-    query = select(CheckpointRow.address).where(CheckpointRow.address.in_(addresses))
-    used = set(session.scalars(query))
-    used |= set(session.scalars(select(DeploymentRow.address).where(is_served())))
-    return tuple(address for address in addresses if address not in used)
-
-
-def _checkpoint_row(session: Session, project_id: str, file_id: str) -> CheckpointRow:
-    row = session.get(CheckpointRow, file_id)
-    if row is None or row.project_id != project_id or row.deleted is not None:
-        raise NotOnRecordError("the project has no such file", got=file_id)
-    return row
-
-
-def _checkpoint(row: CheckpointRow) -> CheckpointRecord:
-    return CheckpointRecord(
-        id=row.id,
-        project_id=row.project_id,
-        position=row.position,
-        part=Part(row.part),
-        file_name=row.file_name,
-        tag=row.tag,
-        format=row.format,
-        storage=Storage(row.storage),
-        address=row.address,
-        nbytes=row.nbytes,
-        digest=row.digest,
-        weight_score=row.weight_score,
-        bias_score=row.bias_score,
-        status=FileStatus(row.status),
-        message=row.message,
-        created=row.created,
-    )

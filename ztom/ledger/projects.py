@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
 from ztom.ledger.audit_store import append_event
+from ztom.ledger.checkpoints import CheckpointRecord, Part, files_of, unreferenced
 from ztom.ledger.database import Database
 from ztom.ledger.models import (
     ApiKeyRow,
@@ -34,7 +35,6 @@ from ztom.ledger.models import (
     UserRow,
     now,
 )
-from ztom.ledger.project_files import CheckpointRecord, Part, files_of, unreferenced
 from ztom.ledger.records import AuditEvent
 from ztom.ledger.rows import is_served, project_row
 

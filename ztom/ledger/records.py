@@ -150,7 +150,7 @@ class VariantRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseRecord:
+class PublishedVariant:
     """A variant that was let out of its proof.
 
     Attributes:

@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
 from ztom.ledger.audit_store import append_event
+from ztom.ledger.checkpoints import NewCheckpoint, insert_checkpoint
 from ztom.ledger.database import Database
 from ztom.ledger.models import RequestRow, now
-from ztom.ledger.project_files import NewCheckpoint, insert_checkpoint
 from ztom.ledger.records import AuditEvent
 
 

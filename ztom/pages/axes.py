@@ -15,7 +15,7 @@ def interval_chart(
     low: float,
     high: float,
     *,
-    told: str,
+    title: str,
     limit: float | None = None,
     limit_name: str = "allowed",
 ) -> Markup:
@@ -25,7 +25,7 @@ def interval_chart(
         estimate: The value itself.
         low: Of the interval.
         high: Of the interval.
-        told: The same in words, for a screen reader.
+        title: The same in words, for a screen reader.
         limit: What it is compared with.
         limit_name: What the limit is.
     """
@@ -53,7 +53,7 @@ def interval_chart(
         text(left, "60%", first, dx=-8, dy=4, text_anchor="end"),
         text(right, "60%", last, dx=8, dy=4),
     ]
-    return chart(told, *parts, class_="plot interval")
+    return chart(title, *parts, class_="plot interval")
 
 
 def grid(scale: Scale, wanted: int = 5) -> list[Markup]:

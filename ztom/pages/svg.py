@@ -50,10 +50,10 @@ def line(
 
 def mark(shape: str, x: str | float, y: str | float, *, class_: str, title: str = "") -> Markup:
     """A mark of fixed size at a place; the title is shown under the pointer."""
-    said = tag("title", title) if title else Markup("")
+    tooltip = tag("title", title) if title else Markup("")
     if shape == "circle":
-        return tag("circle", said, cx=x, cy=y, r=4.5, class_=class_)
-    path = tag("path", said, d=_SHAPES[shape])
+        return tag("circle", tooltip, cx=x, cy=y, r=4.5, class_=class_)
+    path = tag("path", tooltip, d=_SHAPES[shape])
     return tag("svg", path, x=x, y=y, class_=f"mark {class_}")
 
 

@@ -151,7 +151,7 @@ class ReleaseStep(_Config):
         named = [kind for kind in StepKind if kind in value]
         if len(named) != 1:
             raise ValueError('a step is one of {"shadow": PERCENT} and {"canary": PERCENT}')
-        rest = {key: each for key, each in value.items() if key != named[0]}
+        rest = {key: setting for key, setting in value.items() if key != named[0]}
         return {"kind": named[0], "percent": value[named[0]], **rest}
 
     @model_validator(mode="after")
@@ -217,7 +217,7 @@ class ReleasePlan(_Config):
         """Give each step what is said once for all."""
         if not isinstance(value, Mapping):
             return value
-        rest = {key: each for key, each in value.items() if key not in (*_SHARED, "checks")}
+        rest = {key: setting for key, setting in value.items() if key not in (*_SHARED, "checks")}
         shared = {key: value[key] for key in _SHARED if key in value}
         checks = value.get("checks", {})
         if isinstance(checks, Checks):

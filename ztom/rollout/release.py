@@ -319,7 +319,7 @@ def _step_row(index: int, step: ReleaseStep, state: ReleaseState) -> StepRow:
         status=status,
         seconds=state.seconds if present else None,
         max_seconds=step.max_seconds,
-        checks=tuple(_check_row(*each) for each in state.findings.items()) if present else (),
+        checks=tuple(_check_row(*finding) for finding in state.findings.items()) if present else (),
     )
 
 

@@ -177,14 +177,16 @@ class RoutingTable(BaseModel):
 
     def with_route(self, alias: str, route: Route | None) -> RoutingTable:
         """The table with another route for the alias; None takes the alias away."""
-        routes = {name: each for name, each in self.routes.items() if name != alias}
+        routes = {name: route_there for name, route_there in self.routes.items() if name != alias}
         if route is not None:
             routes[alias] = route
         return self._checked(routes=dict(sorted(routes.items())), placements=self.placements)
 
     def with_placement(self, digest: str, placement: Placement | None) -> RoutingTable:
         """The table with a variant that runs there; None takes it away."""
-        placements = {each: where for each, where in self.placements.items() if each != digest}
+        placements = {
+            placed: where for placed, where in self.placements.items() if placed != digest
+        }
         if placement is not None:
             placements[digest] = placement
         return self._checked(routes=self.routes, placements=dict(sorted(placements.items())))
@@ -277,10 +279,10 @@ def find_variant(table: RoutingTable, text: str) -> str | None:
     name, _, start = text.rpartition("@")
     if len(start) < _SHORTEST or not all(c in "0123456789abcdef" for c in start):
         return None
-    found = [digest for digest in table.placements if digest.startswith(start)]
-    if len(found) != 1:
+    matches = [digest for digest in table.placements if digest.startswith(start)]
+    if len(matches) != 1:
         return None
-    digest = found[0]
+    digest = matches[0]
     if not name or name == table.placements[digest].name:
         return digest
     route = table.routes.get(name)

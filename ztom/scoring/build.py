@@ -1,13 +1,12 @@
 """From a configuration to an error function.
 
-A name (``cross_entropy``), the user's own function (``package.module:function``), or a list of
-terms whose weighted sum is the error.
+A name (``cross_entropy``, or an entry point ``ztom.error_functions``, called with the class
+labels), the user's own function (``package.module:function``), or a list of terms whose weighted
+sum is the error.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ztom.errors import ConfigError
+from ztom.plugins import Group, build_plugin, check_name, is_import_path
 from ztom.scoring.labels import ClassError
 from ztom.scoring.likelihood import LabelCrossEntropy, TokenCrossEntropy
 from ztom.scoring.protocol import ErrorFunction, Need
@@ -39,7 +39,6 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     "sentence_similarity": ("text",),
     "token_f1": ("text",),
 }
-_USERS_OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 class ErrorTerm(BaseModel):
@@ -133,11 +132,16 @@ def build_error(spec: ErrorSpec, *, labels: Sequence[str] = ()) -> ErrorFunction
 
 
 def _build_term(term: ErrorTerm, labels: tuple[str, ...]) -> ErrorFunction:
-    if _USERS_OWN.fullmatch(term.function):
+    if is_import_path(term.function):
         return _build_users_own(term)
-    if term.function not in SOURCES:
-        raise _unknown(term.function)
+    check_name(Group.ERROR_FUNCTIONS, term.function, SOURCES)
     _refuse(term, {"deadline_s", "memory_gib", "pass_environment"})
+    if term.function not in SOURCES:
+        _refuse(term, {"source", "device"})
+        added: ErrorFunction = build_plugin(
+            Group.ERROR_FUNCTIONS, term.function, labels, protocol=ErrorFunction
+        )
+        return added
     if term.function != "sentence_similarity":
         _refuse(term, {"device"})
     return _BUILDERS[term.function](term, _source(term, labels), labels)
@@ -177,16 +181,6 @@ def _refuse(term: ErrorTerm, options: set[str]) -> None:
         raise ConfigError(
             f"error function {term.function} does not take {', '.join(given)}", fix="Remove it."
         )
-
-
-def _unknown(name: str) -> ConfigError:
-    close = difflib.get_close_matches(name, SOURCES, n=1, cutoff=0.5)
-    return ConfigError(
-        "unknown error function",
-        got=name,
-        expected=f"one of {', '.join(SOURCES)}, or package.module:function",
-        fix=f"Did you mean {close[0]}?" if close else None,
-    )
 
 
 _Builder = Callable[[ErrorTerm, Source, tuple[str, ...]], ErrorFunction]

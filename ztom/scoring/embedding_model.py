@@ -31,11 +31,11 @@ def find_embedding_model() -> Path:
     folder = _in_cache() or _in_package() or _from_hub()
     weights = folder / "model.safetensors"
     with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != WEIGHTS_SHA256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != WEIGHTS_SHA256:
         raise ConfigError(
             f"the weights of {MODEL_NAME} are not the published ones: {weights}",
-            got=f"sha256 {found}",
+            got=f"sha256 {digest}",
             expected=WEIGHTS_SHA256,
             fix="Delete this copy and fetch the model again.",
         )
@@ -58,10 +58,10 @@ def _in_cache() -> Path | None:
 
 
 def _in_package() -> Path | None:
-    found = importlib.util.find_spec(_PACKAGE)
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
         return None
-    return _whole(Path(found.origin).parent / "model")
+    return _whole(Path(spec.origin).parent / "model")
 
 
 def _from_hub() -> Path:

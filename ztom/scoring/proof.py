@@ -158,7 +158,7 @@ def decide(
 def _decision(
     improvement: Interval, guardrails: Sequence[GuardrailResult], *, factors_are_zero: bool
 ) -> tuple[Outcome, list[str]]:
-    told = {
+    reasons = {
         kind: [rail.reason for rail in guardrails if rail.outcome is kind]
         for kind in GuardrailOutcome
     }
@@ -167,8 +167,8 @@ def _decision(
         return Outcome.NO_IMPROVEMENT, [
             "the best factors found are all zero: the model as trained stays"
         ]
-    if told[GuardrailOutcome.FAIL]:
-        return Outcome.NO_IMPROVEMENT, [*told[GuardrailOutcome.FAIL], change]
+    if reasons[GuardrailOutcome.FAIL]:
+        return Outcome.NO_IMPROVEMENT, [*reasons[GuardrailOutcome.FAIL], change]
     if improvement.groups < fewest_groups(improvement.confidence):
         return Outcome.INCONCLUSIVE, [f"holdout: {_too_few(improvement)}"]
     if improvement.high <= 0.0:
@@ -177,11 +177,11 @@ def _decision(
         return Outcome.INCONCLUSIVE, [
             f"{change}: the interval holds zero; more holdout stimuli would decide it"
         ]
-    if told[GuardrailOutcome.INCONCLUSIVE]:
-        return Outcome.INCONCLUSIVE, [*told[GuardrailOutcome.INCONCLUSIVE], change]
+    if reasons[GuardrailOutcome.INCONCLUSIVE]:
+        return Outcome.INCONCLUSIVE, [*reasons[GuardrailOutcome.INCONCLUSIVE], change]
     return Outcome.IMPROVED, [
         f"{change}: the whole interval is above zero",
-        *told[GuardrailOutcome.PASS],
+        *reasons[GuardrailOutcome.PASS],
     ]
 
 
@@ -199,8 +199,8 @@ def _too_few(interval: Interval) -> str:
     needed = fewest_groups(interval.confidence)
     if interval.groups == 0:
         return "there is no data"
-    found = f"{interval.groups} independent group{'s' if interval.groups > 1 else ''} of stimuli"
+    counted = f"{interval.groups} independent group{'s' if interval.groups > 1 else ''} of stimuli"
     return (
-        f"only {found}, where an interval at {100 * interval.confidence:.4g} % needs "
+        f"only {counted}, where an interval at {100 * interval.confidence:.4g} % needs "
         f"at least {needed} to mean anything"
     )

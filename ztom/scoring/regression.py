@@ -67,21 +67,21 @@ class SquaredError:
             if output.values is None:
                 raise ScoringError(f"{self.name} needs the output row of stimulus {stimulus.id}")
             return np.array(output.values, dtype=np.float64)
-        found = numbers_in(generated_text(stimulus, output, function=self.name))
-        if found is None:
+        numbers = numbers_in(generated_text(stimulus, output, function=self.name))
+        if numbers is None:
             raise ScoringError(
                 f"{self.name}: the generated text for stimulus {stimulus.id} is not a number",
                 fix="A text model that does not always answer with a number needs another "
                 "error function.",
             )
-        return found
+        return numbers
 
 
 def numbers_in(text: str) -> Floats | None:
     """The number, or the JSON list of numbers, that ``text`` consists of; else None."""
     try:
-        found = json.loads(text) if text.lstrip().startswith("[") else [float(text)]
-        row = np.array(found, dtype=np.float64)
+        values = json.loads(text) if text.lstrip().startswith("[") else [float(text)]
+        row = np.array(values, dtype=np.float64)
     except (ValueError, TypeError, RecursionError):
         return None
     return row if row.ndim == 1 and row.size else None

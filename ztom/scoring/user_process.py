@@ -295,6 +295,6 @@ def _session_members(session: int) -> Iterator[int]:
         with contextlib.suppress(OSError, ValueError, IndexError):
             # After the name in parentheses: state, parent, group, session.
             fields = (folder / "stat").read_text(encoding="utf-8", errors="replace")
-            state, _, _, found = fields.rpartition(")")[2].split()[:4]
-            if int(found) == session and state != "Z":
+            state, _, _, owner = fields.rpartition(")")[2].split()[:4]
+            if int(owner) == session and state != "Z":
                 yield int(folder.name)

@@ -57,12 +57,12 @@ def main(argument: str) -> None:
 
 def _imported(target: str) -> Any:
     module, _, name = target.partition(":")
-    found: Any = importlib.import_module(module)
+    target_object: Any = importlib.import_module(module)
     for part in name.split("."):
-        found = getattr(found, part)
-    if not callable(found):
+        target_object = getattr(target_object, part)
+    if not callable(target_object):
         raise TypeError(f"{target} is not a function")
-    return found
+    return target_object
 
 
 def _numbers(result: Any, *, booleans: bool) -> float | list[float]:

@@ -80,7 +80,7 @@ class Conductor:
         self._interrupted = False
         self.stop_reason: StopReason | None = None
         self.thinking_s = 0.0
-        self._replay(ledger.events(study_id))
+        self._replay(ledger.studies.events(study_id))
         self._unanswered = deque(t for t in self._trials if t.status is TrialStatus.RUNNING)
         self._earlier_s = sum(t.outcome.seconds.get("total", 0.0) for t in self._trials)
         self._started: float | None = None
@@ -162,7 +162,7 @@ class Conductor:
         if kind is not TrialKind.BASELINE:
             self._plan.space.check(factors)
         number = len(self._trials)
-        trial = self._ledger.record_ask(self._study_id, number=number, kind=kind, factors=factors)
+        trial = self._ledger.studies.ask(self._study_id, number=number, kind=kind, factors=factors)
         self._trials.append(trial)
         return self._give_out(Assignment(number, kind, factors))
 
@@ -174,7 +174,7 @@ class Conductor:
         """Take a trial's answer."""
         if self._started is None:
             self._started = self._clock() - outcome.seconds.get("total", 0.0)
-        trial = self._ledger.record_tell(self._study_id, number, outcome)
+        trial = self._ledger.studies.tell(self._study_id, number, outcome)
         self._trials[number] = trial
         self._tell(trial)
         self._on_event(self._ended_event(trial))

@@ -146,16 +146,16 @@ class Finding(BaseModel):
         if self.candidate.mean is None or self.baseline.mean is None:
             missing = [("the candidate", self.candidate.n), ("stable", self.baseline.n)]
             return f"no data of {' and '.join(name for name, n in missing if not n)} yet"
-        told = (
+        quantities = (
             f"{self.candidate.mean:.4g} (of {self.candidate.n:,}) "
             f"against stable's {self.baseline.mean:.4g} (of {self.baseline.n:,})"
         )
         if self.outcome is Outcome.PASS:
-            return f"{told}: at most {self.high:.3g} more, {self.margin:.3g} is allowed"
+            return f"{quantities}: at most {self.high:.3g} more, {self.margin:.3g} is allowed"
         if self.outcome is Outcome.FAIL:
-            return f"{told}: at least {self.low:.3g} more, only {self.margin:.3g} is allowed"
+            return f"{quantities}: at least {self.low:.3g} more, only {self.margin:.3g} is allowed"
         return (
-            f"{told}: between {self.low:.3g} and {self.high:.3g} more, {self.margin:.3g} is "
+            f"{quantities}: between {self.low:.3g} and {self.high:.3g} more, {self.margin:.3g} is "
             f"allowed: not decided, {self._needed()}"
         )
 
@@ -259,7 +259,7 @@ def log_evidence_below(n: ArrayLike, total: ArrayLike, mean: ArrayLike) -> NDArr
         total: Their sum, 0 to n.
         mean: Between 0 and 1, both excluded. All three are broadcast.
     """
-    n, total, mean = (np.asarray(each, dtype=np.float64) for each in (n, total, mean))
+    n, total, mean = (np.asarray(values, dtype=np.float64) for values in (n, total, mean))
     first, second = total + 1.0, n - total + 1.0
     with np.errstate(divide="ignore"):
         share = np.log(betainc(first, second, mean))

@@ -96,19 +96,19 @@ def _texts(
 
 def _numbers(row: Sequence[str], *, place: Place) -> list[float]:
     numbers = [parse_number(field) for field in row]
-    found = [number for number in numbers if number is not None]
-    if len(found) != len(row):
+    given = [number for number in numbers if number is not None]
+    if len(given) != len(row):
         raise place.error(
             "a row of several columns has to hold numbers",
             fix=f"Name the column of the expected output one of {', '.join(EXPECTED_FIELDS)}.",
         )
-    return found
+    return given
 
 
-def _check_count(path: Path, found: int, stimuli: int) -> None:
-    if found != stimuli:
+def _check_count(path: Path, outputs: int, stimuli: int) -> None:
+    if outputs != stimuli:
         raise StimuliError(
             f"{path}: not one expected output per stimulus",
-            got=f"{found} expected outputs",
+            got=f"{outputs} expected outputs",
             expected=f"{stimuli}, the number of stimuli",
         )

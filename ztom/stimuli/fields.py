@@ -30,10 +30,10 @@ def the_one_field(
     Raises:
         StimuliError: It has more than one.
     """
-    found = [name for name in names if name in record]
-    if len(found) > 1:
-        raise place.error("the same thing is given twice", got=", ".join(found), expected="one")
-    return found[0] if found else None
+    present = [name for name in names if name in record]
+    if len(present) > 1:
+        raise place.error("the same thing is given twice", got=", ".join(present), expected="one")
+    return present[0] if present else None
 
 
 def parse_prompt(value: object, *, field: str, place: Place) -> Prompt:

@@ -222,10 +222,10 @@ def _entries_from_csv(path: Path, *, labels: Sequence[str]) -> list[_Entry]:
 
 
 def _entry_from_numbers(row: Sequence[float | None], *, place: Place) -> _Entry:
-    found = tuple(number for number in row if number is not None)
-    if len(found) != len(row):
+    values = tuple(number for number in row if number is not None)
+    if len(values) != len(row):
         raise place.error("a field is not a finite number", expected="numbers, as in the first row")
-    return _Entry(place, _default_id(place), found, None, None, {})
+    return _Entry(place, _default_id(place), values, None, None, {})
 
 
 def _name(record: Mapping[str, object], field: str, *, place: Place) -> str | None:

@@ -28,10 +28,10 @@ def parse_json(text: str, *, place: Place) -> object:
         raise place.error("a number is not finite", got=name)
 
     def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
+        unique = dict(pairs)
+        if len(unique) != len(pairs):
             raise place.error("an object has a key twice")
-        return found
+        return unique
 
     try:
         value = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=unique_keys)

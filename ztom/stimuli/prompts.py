@@ -58,8 +58,8 @@ def asked_text(prompt: Prompt) -> str | None:
     turns = [part for part in prompt if isinstance(part, Message)]
     if not turns:
         return None
-    asked = [turn for turn in turns if turn.role != "system"] or turns
-    return "\n".join(turn.content for turn in asked)
+    questions = [turn for turn in turns if turn.role != "system"] or turns
+    return "\n".join(turn.content for turn in questions)
 
 
 def prompt_digest(prompt: Prompt) -> str:

@@ -3,7 +3,7 @@
 Which side a stimulus is on depends on its group and the seed alone, so a split stays as it was when
 stimuli are added, removed or reordered. Near-duplicates are prompts whose sets of word pairs have
 a Jaccard similarity at or above a threshold. Candidates come from MinHash with locality-sensitive
-hashing (Broder 1997; `datasketch`) and are confirmed with the exact similarity. Paraphrases in
+hashing (Broder 1997; datasketch) and are confirmed with the exact similarity. Paraphrases in
 other words are not found.
 """
 
@@ -146,8 +146,8 @@ def find_leaks(
             leaks.append(Leak(stimulus.id, by_prompt[digest], "prompt", 1.0))
         elif stimulus.group in by_group:
             leaks.append(Leak(stimulus.id, by_group[stimulus.group], "group", 1.0))
-        elif found := similar.first_like(stimulus):
-            leaks.append(Leak(stimulus.id, found[0], "near-duplicate", found[1]))
+        elif match := similar.first_like(stimulus):
+            leaks.append(Leak(stimulus.id, match[0], "near-duplicate", match[1]))
     return leaks
 
 
@@ -187,8 +187,8 @@ def word_pairs(stimulus: Stimulus) -> frozenset[str]:
     ten would break a third of all triples.
     """
     text = asked_text(stimulus.prompt)
-    found = [] if text is None else words(text)
-    return frozenset(f"{a} {b}" for a, b in zip(found, found[1:], strict=False)) or frozenset(found)
+    parts = [] if text is None else words(text)
+    return frozenset(f"{a} {b}" for a, b in zip(parts, parts[1:], strict=False)) or frozenset(parts)
 
 
 def _sketches(sets: Sequence[frozenset[str]]) -> list[MinHash]:

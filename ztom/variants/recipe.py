@@ -30,7 +30,7 @@ class RecipeMember(BaseModel):
 
     Attributes:
         reference: Where it was read from.
-        sha256: Its digest, see `ztom.checkpoints.Checkpoint.digest`.
+        sha256: Its digest, see `ztom.checkpoints.checkpoint.Checkpoint.digest`.
         tag: Its name.
     """
 

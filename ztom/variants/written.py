@@ -121,7 +121,7 @@ def blend_on_record(
     ):
         manifest = staged.seal()
         new = for_the_record(staged, manifest, action="variant.blend")
-        entry = ledger.record_variant(new, partial(staged.place, manifest))
+        entry = ledger.variants.record(new, partial(staged.place, manifest))
     variant = WrittenVariant(
         folder=staged.destination,
         recipe=staged.recipe,

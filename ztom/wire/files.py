@@ -12,7 +12,7 @@ from ztom.wire.examples import example
 from ztom.wire.fields import FormatName, Id, Name
 
 if TYPE_CHECKING:
-    from ztom.ledger.project_files import CheckpointRecord
+    from ztom.ledger.checkpoints import CheckpointRecord
 
 FilePart = Literal["BASE", "ITERATION", "MASTERED"]
 FileStorage = Literal["MANAGED", "POINTER"]

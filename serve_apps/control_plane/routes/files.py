@@ -32,7 +32,7 @@ from ztom.checkpoints.outgoing import (
     zip_chunks,
 )
 from ztom.errors import ZtomError
-from ztom.ledger.project_files import (
+from ztom.ledger.checkpoints import (
     CheckpointChange,
     CheckpointRecord,
     NewCheckpoint,

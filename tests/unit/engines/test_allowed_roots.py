@@ -20,10 +20,10 @@ from ztom.blending.chain_file import ChainConfig, Member
 from ztom.checkpoints.checkpoint import open_checkpoint, open_folder
 from ztom.engines import build
 from ztom.engines.config import EngineConfig
-from ztom.engines.fake import FakeEngine
 from ztom.engines.vllm_dtype import vllm_dtype
 from ztom.errors import CheckpointError, ReferenceRefusedError
 from ztom.settings import Settings
+from ztom.testing.fake_engine import FakeEngine
 from ztom.variants.write import WriteOptions, stage_variant
 
 VLLM = EngineConfig(name="vllm", dtype="auto")

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from ztom.engines.fake import FakeEngine
 from ztom.engines.protocol import GenerationConfig
 from ztom.engines.respond import respond
 from ztom.errors import EngineError, FactorError
 from ztom.scoring.protocol import Need
 from ztom.stimuli.records import Message, Stimulus
+from ztom.testing.fake_engine import FakeEngine
 
 PROMPT = "the quick brown fox jumps over the lazy dog and runs away"
 

@@ -11,13 +11,13 @@ from toys import make_adapter_chain, make_plain_chain
 from ztom.blending.chain import load_chain
 from ztom.blending.chain_file import ChainConfig
 from ztom.engines.config import EngineConfig
-from ztom.engines.fake import FakeEngine
 from ztom.errors import EvaluationError, VariantError
 from ztom.evaluation.runs.cache import AnswerCache
 from ztom.evaluation.runs.harness import run_suite
 from ztom.evaluation.runs.models import open_model, setup_digest
 from ztom.evaluation.suites.suite import Item, Suite, SuiteConfig
 from ztom.settings import Settings
+from ztom.testing.fake_engine import FakeEngine
 from ztom.variants.write import WriteOptions, stage_variant
 
 SETTINGS = Settings()

@@ -45,7 +45,7 @@ def test_a_whole_study(tmp_path):
         run(conductor)
         assert conductor.stop_reason == "budget"
         assert conductor.is_over
-        assert ledger.trials(1) == conductor.trials
+        assert ledger.studies.trials(1) == conductor.trials
     assert [t.number for t in conductor.trials] == list(range(2 + 6 + 3))
     assert isinstance(events[0], TrialStarted)
     assert events[-1] == Stopping("budget")
@@ -61,7 +61,7 @@ def test_killed_anywhere_it_goes_on_with_the_same_trials(tmp_path, name):
         first = gp(name)
         run(make_conductor(ledger, whole, first, evaluations=8, startup=2))
         first.close()
-        expected = [(t.kind, t.factors) for t in ledger.trials(whole)]
+        expected = [(t.kind, t.factors) for t in ledger.studies.trials(whole)]
         study = new_study(ledger, "killed")
         for finished in (1, 3, 5, 11):
             sampler = gp(name)
@@ -71,7 +71,7 @@ def test_killed_anywhere_it_goes_on_with_the_same_trials(tmp_path, name):
                 conductor.complete(assignment.number, TrialOutcome(error=bowl(assignment.factors)))
             conductor.next()  # written down, never answered
             sampler.close()
-        before = {t.number: t for t in ledger.trials(study) if t.told is not None}
+        before = {t.number: t for t in ledger.studies.trials(study) if t.told is not None}
         sampler = gp(name)
         conductor = make_conductor(ledger, study, sampler, evaluations=8, startup=2)
         run(conductor)
@@ -125,7 +125,7 @@ def test_a_point_outside_the_space_is_an_error(tmp_path):
         conductor = make_conductor(ledger, new_study(ledger), sampler, startup=0)
         with pytest.raises(FactorError):
             run(conductor)
-        assert len(ledger.trials(1)) == 2
+        assert len(ledger.studies.trials(1)) == 2
 
 
 def test_failed_trials_are_recorded_and_the_study_goes_on(tmp_path):
@@ -135,7 +135,7 @@ def test_failed_trials_are_recorded_and_the_study_goes_on(tmp_path):
             bad = assignment.number % 3 == 2
             outcome = TrialOutcome(reason="NaN") if bad else TrialOutcome(error=1.0)
             conductor.complete(assignment.number, outcome)
-        failed = [t for t in ledger.trials(1) if t.status is TrialStatus.FAILED]
+        failed = [t for t in ledger.studies.trials(1) if t.status is TrialStatus.FAILED]
     assert {t.outcome.reason for t in failed} == {"NaN"}
     assert conductor.stop_reason == "budget"
 
@@ -161,7 +161,7 @@ def test_interrupt_gives_out_nothing_more(tmp_path):
         assert conductor.next() is None
         assert conductor.stop_reason == "interrupted"
         conductor.complete(running.number, TrialOutcome(error=1.0))
-        assert ledger.trials(1)[0].status is TrialStatus.FINISHED
+        assert ledger.studies.trials(1)[0].status is TrialStatus.FINISHED
 
 
 def test_time_runs_from_the_first_evaluation_and_over_runs(tmp_path):

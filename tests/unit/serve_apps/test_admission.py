@@ -97,7 +97,7 @@ def test_a_deployment_is_written_down_with_its_traffic(desk: Desk) -> None:
     assert (record.state, record.insisted, record.actor) == ("starting", False, "user:1")
     assert desk.ledger.endpoints.deployments.get(digest) == record
     assert desk.ledger.endpoints.project_of("support") is None
-    (note,) = [entry.event.note for entry in desk.ledger.audit_entries()]
+    (note,) = [entry.event.note for entry in desk.ledger.audit.entries()]
     assert note == "for support; verdict: improved; gate: none"
 
 
@@ -194,7 +194,7 @@ def test_no_green_no_ship(desk: Desk) -> None:
     assert verdict.outcome == "fail", "it is on record, whatever it says"
     record = desk.deploy(path, insist=True)
     assert record.insisted
-    note = list(desk.ledger.audit_entries())[-1].event.note
+    note = list(desk.ledger.audit.entries())[-1].event.note
     assert note.startswith("for support; verdict: none; gate: fail (")
     assert note.endswith("; insisted on")
 
@@ -335,7 +335,7 @@ def test_a_check_writes_nothing_and_what_is_made_of_it_is_a_value(desk: Desk) ->
     path, digest = desk.variant("one")
     wanted = Deploy(alias="support", path=path)
     checked = check(wanted, desk.ledger, desk.rules, actor="t")
-    assert list(desk.ledger.audit_entries()) == []
+    assert list(desk.ledger.audit.entries()) == []
     served = Served.of(desk.ledger)
     new = new_deployment(wanted, checked, served)
     assert (new.digest, new.intent, new.insisted) == (digest, intent_of(wanted), False)

@@ -177,7 +177,7 @@ def test_a_release_does_not_begin_where_another_one_became_stable(controlled: Co
     assert f"compared with {three[:12]}" in (refused.reason or "")
     assert controlled.table.routes["support"].stable == three
     assert two not in controlled.table.placements
-    notes = [entry.event.note for entry in controlled.ledger.audit_entries()]
+    notes = [entry.event.note for entry in controlled.ledger.audit.entries()]
     assert refused.reason in notes
 
 

@@ -7,7 +7,7 @@ import types
 
 from rich.console import Console
 
-from tune_search.display import NotebookDisplay, StudyProgress, progress_display, shown
+from tune_search.display import NotebookDisplay, StudyProgress, format_factors, progress_display
 from ztom.ledger import TrialKind
 from ztom.search.events import (
     EnginesReady,
@@ -88,8 +88,8 @@ def test_without_a_terminal_there_are_log_lines(caplog):
 
 
 def test_many_factors_are_cut():
-    assert shown((0.1,) * 30).endswith("...")
-    assert shown(None) == "-"
+    assert format_factors((0.1,) * 30).endswith("...")
+    assert format_factors(None) == "-"
 
 
 def test_a_notebook_shows_a_bar_that_is_drawn_anew():

@@ -204,7 +204,7 @@ def test_blend_says_what_it_keeps_and_what_not(
     assert "kept of the latest checkpoint: 1_Pooling/config.json, " in said
     assert said.count("optimizer.pt (a trainer's state)") == 1
     with Ledger.open(str(tmp_path / "ledger.db")) as ledger:
-        assert ledger.variants()[0].recipe["kept"].keys() == KEPT.keys()
+        assert ledger.variants.all()[0].recipe["kept"].keys() == KEPT.keys()
 
 
 def test_links_are_not_followed_out_of_the_folder(paths: list[Path], tmp_path: Path) -> None:

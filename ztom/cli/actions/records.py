@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +23,10 @@ from ztom.variants.manifest import file_digest, read_manifest, verify_manifest
 def log_command(address: str, *, as_json: bool = False) -> None:
     """List studies, variants and the audit chain."""
     with Ledger.open(address) as ledger:
-        studies, variants, releases = ledger.studies(), ledger.variants(), ledger.releases()
-        verdicts = {study.id: ledger.verdict(study.id) or {} for study in studies}
-        entries = list(ledger.audit_entries())
+        studies, variants = ledger.studies.all(), ledger.variants.all()
+        releases = ledger.variants.published()
+        verdicts = {study.id: ledger.studies.proof(study.id) or {} for study in studies}
+        entries = list(ledger.audit.entries())
     if as_json:
         for kind, records in (
             ("study", studies),
@@ -72,9 +73,9 @@ def verify_command(
     if signed is not None:
         signed.check(public_key)
     with Ledger.open(address) as ledger:
-        entries = list(ledger.audit_entries())
+        entries = list(ledger.audit.entries())
         rows = check_entries(entries, signed)
-        problems = list(_reconcile(ledger.variants(), entries))
+        problems = list(_reconcile(ledger.variants.all(), entries))
         problems += _missing_uploads(ledger.files.managed_addresses())
     signed_row = None if signed is None else signed.sequence
     if as_json:
@@ -126,8 +127,8 @@ def _missing_uploads(addresses: frozenset[str]) -> Iterator[str]:
 def sign_command(address: str, *, output: Path, key: Path, as_json: bool = False) -> None:
     """Sign the end of the chain into a file."""
     with Ledger.open(address) as ledger:
-        ledger.check_audit()
-        head = ledger.sign_audit(signing_key(key), time=datetime.now(UTC).isoformat())
+        ledger.audit.check()
+        head = ledger.audit.sign(signing_key(key), time=datetime.now(UTC).isoformat())
     write_document(output, head.model_dump_json(indent=1) + "\n")
     if as_json:
         print_document({"path": output.absolute(), "head": head})
@@ -143,8 +144,8 @@ def show_command(variant: str, address: str, *, bom: bool) -> None:
     if Path(variant).is_dir():
         digest = read_manifest(Path(variant)).digest
     with Ledger.open(address) as ledger:
-        records = [record for record in ledger.variants() if record.digest.startswith(digest)]
-        entries = [e for e in ledger.audit_entries() if (e.event.after or "").startswith(digest)]
+        records = ledger.variants.all(starting_with=digest)
+        entries = [e for e in ledger.audit.entries() if (e.event.after or "").startswith(digest)]
     if not records or not digest:
         raise LedgerError("no such variant is on record", got=variant)
     if len({record.digest for record in records}) > 1:
@@ -156,7 +157,7 @@ def show_command(variant: str, address: str, *, bom: bool) -> None:
     print_document(bill_of_materials(records[0], entries) if bom else _answer(records, entries))
 
 
-def _answer(records: list[VariantRecord], entries: list[AuditEntry]) -> dict[str, Any]:
+def _answer(records: Sequence[VariantRecord], entries: list[AuditEntry]) -> dict[str, Any]:
     """Checkpoints, factors, data, error, who, when, verdict, and how to derive the bytes again."""
     record = records[0]
     recipe: Any = record.recipe

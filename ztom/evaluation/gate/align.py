@@ -84,11 +84,11 @@ class Aligned:
     @property
     def slices(self) -> dict[str, Ints]:
         """Indices of the items of each slice, by name."""
-        found: dict[str, list[int]] = {}
+        places: dict[str, list[int]] = {}
         for index, item in enumerate(self.items):
             if item.slice is not None:
-                found.setdefault(item.slice, []).append(index)
-        return {name: np.array(found[name], dtype=np.intp) for name in sorted(found)}
+                places.setdefault(item.slice, []).append(index)
+        return {name: np.array(places[name], dtype=np.intp) for name in sorted(places)}
 
 
 def align(
@@ -139,8 +139,8 @@ def scores(config: SuiteConfig, results: Sequence[ItemResult], cluster_of: Ints)
         classes = max(len(config.labels), int(expected.max()) + 1, int(predicted.max()) + 1)
         return MacroF1Scores(expected, predicted, classes)
     if config.metric is MetricName.SPAN_F1:
-        found, whole = np.array([result.parts for result in results], dtype=np.float64).T
-        missed = whole - found
+        part, whole = np.array([result.parts for result in results], dtype=np.float64).T
+        missed = whole - part
     else:
         missed = np.array([1.0 - (result.value or 0.0) for result in results], dtype=np.float64)
         whole = np.ones_like(missed)
@@ -155,21 +155,21 @@ def sums(cluster_of: Ints, values: Floats) -> Floats:
 def _by_name(
     runs: Sequence[SuiteRun], suites: dict[str, Suite], *, who: str, all_of_them: bool
 ) -> dict[str, SuiteRun]:
-    found = {run.suite.name: run for run in runs}
-    if len(found) != len(runs):
-        raise EvaluationError(f"{who} has several results on one suite", got=sorted(found))
+    by_name = {run.suite.name: run for run in runs}
+    if len(by_name) != len(runs):
+        raise EvaluationError(f"{who} has several results on one suite", got=sorted(by_name))
     if len({run.model.digest for run in runs}) > 1:
         names = sorted({run.model.name for run in runs})
         raise EvaluationError(f"the results of {who} are of several models", got=names)
-    missing = sorted(suites.keys() - found) if all_of_them else []
-    if missing or found.keys() - suites.keys():
+    missing = sorted(suites.keys() - by_name) if all_of_them else []
+    if missing or by_name.keys() - suites.keys():
         raise EvaluationError(
             f"the results of {who} are not those of the suites",
-            got=sorted(found),
+            got=sorted(by_name),
             expected=sorted(suites),
             fix="Run every model on the same suites.",
         )
-    return found
+    return by_name
 
 
 def _align_suite(
@@ -192,17 +192,19 @@ def _align_suite(
 
 
 def _side(suite: Suite, run: SuiteRun, who: str) -> Side:
-    told = f"suite {suite.config.name}: the results of {who}"
+    subject = f"suite {suite.config.name}: the results of {who}"
     if run.suite != ref_of(suite):
         raise EvaluationError(
-            f"{told} are of another version of it",
+            f"{subject} are of another version of it",
             got=f"{run.suite.version}, digest {run.suite.digest[:12]}",
             expected=f"{suite.config.version}, digest {suite.digest[:12]}",
             fix="Run every model on the suite as it is now.",
         )
-    _check_ids([item.id for item in suite.items], [result.id for result in run.items], told=told)
+    _check_ids(
+        [item.id for item in suite.items], [result.id for result in run.items], subject=subject
+    )
     for result in run.items:
-        _check_result(suite.config, result, told=told)
+        _check_result(suite.config, result, subject=subject)
     return Side(run.model, tuple(sorted(run.items, key=lambda result: result.id)))
 
 
@@ -224,28 +226,28 @@ def _check_conditions(suite: Suite, candidate: SuiteRun, other: SuiteRun, who: s
         )
 
 
-def _check_ids(expected: list[str], got: list[str], *, told: str) -> None:
+def _check_ids(expected: list[str], got: list[str], *, subject: str) -> None:
     if got == expected:
         return
     missing, unknown = sorted(set(expected) - set(got)), sorted(set(got) - set(expected))
     problem = f"missing {missing[:3]}, unknown {unknown[:3]}" if missing or unknown else "order"
     raise EvaluationError(
-        f"{told} are not of its items",
+        f"{subject} are not of its items",
         got=f"{len(got)} results ({problem})",
         expected=f"{len(expected)}, one per item in the same order",
     )
 
 
-def _check_result(config: SuiteConfig, result: ItemResult, *, told: str) -> None:
+def _check_result(config: SuiteConfig, result: ItemResult, *, subject: str) -> None:
     if result.repeats != config.repeats:
         raise EvaluationError(
-            f"{told} on item {result.id} have another number of repeats",
+            f"{subject} on item {result.id} have another number of repeats",
             got=result.repeats,
             expected=config.repeats,
         )
     if config.metric in WITH_PARTS and result.value is not None and len(result.parts) != 2:
         raise EvaluationError(
-            f"{told} on item {result.id} lack what {config.metric} is computed from",
+            f"{subject} on item {result.id} lack what {config.metric} is computed from",
             got=f"{len(result.parts)} parts",
             expected="2",
         )

@@ -66,12 +66,12 @@ def decide(
             "there are results of a champion although this is to be the first",
             fix="Leave one of them out.",
         )
-    examined = [examine(each, seed=seed) for each in align(suites, candidate, champion, base)]
+    examined = [examine(suite, seed=seed) for suite in align(suites, candidate, champion, base)]
     judged = tuple(
-        _suite_verdict(each, findings(each, adjusted, first=first))
-        for each, adjusted in zip(examined, _adjust(examined), strict=True)
+        _suite_verdict(suite, findings(suite, adjusted, first=first))
+        for suite, adjusted in zip(examined, _adjust(examined), strict=True)
     )
-    outcome = worst(tuple(each.outcome for each in judged))
+    outcome = worst(tuple(suite.outcome for suite in judged))
     return Verdict(
         outcome=outcome,
         reasons=_reasons(outcome, judged, first=first),
@@ -96,32 +96,32 @@ def _model(runs: Sequence[SuiteRun] | None) -> ModelRef | None:
 
 def _adjust(examined: Sequence[Examined]) -> list[dict[Rule, float]]:
     """Holm's correction for every test of every suite."""
-    adjusted = iter(holm([p for each in examined for p in each.p_values.values()]))
-    return [{rule: next(adjusted) for rule in each.p_values} for each in examined]
+    adjusted = iter(holm([p for suite in examined for p in suite.p_values.values()]))
+    return [{rule: next(adjusted) for rule in suite.p_values} for suite in examined]
 
 
 def _reasons(outcome: Outcome, judged: Sequence[SuiteVerdict], *, first: bool) -> tuple[str, ...]:
     """Failures, then what is open; for a pass, what was passed. Then what nobody should miss."""
-    told = [
-        f"{each.suite.name}: {finding.reason}"
+    reasons = [
+        f"{suite.suite.name}: {finding.reason}"
         for kind in (Outcome.FAIL, Outcome.INCONCLUSIVE)
-        for each in judged
-        for finding in each.findings
+        for suite in judged
+        for finding in suite.findings
         if finding.outcome is kind
     ]
     if outcome is Outcome.PASS:
-        told = [f"passed by every suite: {', '.join(each.suite.name for each in judged)}"]
-    told += [
-        f"{each.suite.name}: {number:,} of {each.n:,} items have an empty answer from the {who}"
-        for each in judged
-        for who, number in each.empty.items()
+        reasons = [f"passed by every suite: {', '.join(suite.suite.name for suite in judged)}"]
+    reasons += [
+        f"{suite.suite.name}: {number:,} of {suite.n:,} items have an empty answer from the {who}"
+        for suite in judged
+        for who, number in suite.empty.items()
     ]
     if first:
-        told.append("there is no champion yet: only floors, must-pass items and rates decided")
-    return tuple(told)
+        reasons.append("there is no champion yet: only floors, must-pass items and rates decided")
+    return tuple(reasons)
 
 
-def _suite_verdict(examined: Examined, found: tuple[Finding, ...]) -> SuiteVerdict:
+def _suite_verdict(examined: Examined, by_rule: tuple[Finding, ...]) -> SuiteVerdict:
     aligned, measured = examined.aligned, examined.measured
     config = aligned.suite.config
     compared = measured.compared if measured else None
@@ -131,8 +131,8 @@ def _suite_verdict(examined: Examined, found: tuple[Finding, ...]) -> SuiteVerdi
 
     return SuiteVerdict(
         suite=ref_of(aligned.suite),
-        outcome=worst(tuple(finding.outcome for finding in found)),
-        findings=found,
+        outcome=worst(tuple(finding.outcome for finding in by_rule)),
+        findings=by_rule,
         alpha=config.alpha,
         floor=config.floor,
         margin=config.margin,

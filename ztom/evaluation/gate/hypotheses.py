@@ -41,11 +41,14 @@ class Threshold:
 
 def p_values(config: SuiteConfig, measured: Measured) -> dict[Rule, float]:
     """Of the tests that can fail the suite."""
-    found = {each.rule: each.quantity.p_below(each.value) for each in _thresholds(config, measured)}
+    values = {
+        threshold.rule: threshold.quantity.p_below(threshold.value)
+        for threshold in _thresholds(config, measured)
+    }
     compared = measured.compared
     if config.layer is Layer.FROZEN and compared and not compared.same_model:
-        found[Rule.HARM] = compared.harm_p
-    return found
+        values[Rule.HARM] = compared.harm_p
+    return values
 
 
 def tested(
@@ -62,8 +65,8 @@ def tested(
         raw: `p_values`.
         adjusted: The same after Holm's correction for all suites.
     """
-    for each in _thresholds(config, measured):
-        yield _reached(config, measured, each, (raw[each.rule], adjusted[each.rule]))
+    for threshold in _thresholds(config, measured):
+        yield _reached(config, measured, threshold, (raw[threshold.rule], adjusted[threshold.rule]))
     if measured.compared is None:
         return
     if measured.compared.same_model:
@@ -83,35 +86,35 @@ def _thresholds(config: SuiteConfig, measured: Measured) -> Iterator[Threshold]:
 
 def _same_model(config: SuiteConfig) -> Finding:
     rule = Rule.DIFFERENCE if config.layer is Layer.TASK else Rule.HARM
-    told = "the candidate is the champion (same digest): nothing to compare"
-    return Finding(rule=rule, outcome=Outcome.PASS, reason=told)
+    text = "the candidate is the champion (same digest): nothing to compare"
+    return Finding(rule=rule, outcome=Outcome.PASS, reason=text)
 
 
 def _reached(
     config: SuiteConfig, measured: Measured, threshold: Threshold, p: tuple[float, float]
 ) -> Finding:
-    found = threshold.quantity.estimate(config.alpha)
-    if found.low >= threshold.value - _ROUNDING:
+    estimate = threshold.quantity.estimate(config.alpha)
+    if estimate.low >= threshold.value - _ROUNDING:
         outcome = Outcome.PASS
     else:
         outcome = Outcome.FAIL if p[1] <= config.alpha else Outcome.INCONCLUSIVE
     if threshold.rule is Rule.FLOOR:
-        told = f"{config.metric} is {found.value:.4g} ({_bounds(config, found)}); "
-        told += f"its floor is {config.floor:g}: "
+        text = f"{config.metric} is {estimate.value:.4g} ({_bounds(config, estimate)}); "
+        text += f"its floor is {config.floor:g}: "
     else:
-        told = f"{config.metric} {_moved(found.value)} ({_bounds(config, found, sign='+')}); "
-        told += f"{config.margin:g} below is allowed: "
+        text = f"{config.metric} {_moved(estimate.value)} ({_bounds(config, estimate, sign='+')}); "
+        text += f"{config.margin:g} below is allowed: "
     words = {Outcome.PASS: "good enough", Outcome.FAIL: "too low", Outcome.INCONCLUSIVE: "open"}
     if p[0] <= config.alpha < p[1]:
         words[Outcome.INCONCLUSIVE] = "too low on its own, open as one of several tests"
     needed = None
     if outcome is Outcome.INCONCLUSIVE:
-        level = config.alpha if found.value >= threshold.value else _level(config, p)
+        level = config.alpha if estimate.value >= threshold.value else _level(config, p)
         needed = _more_than(measured.n, threshold.quantity.needed(threshold.value, level))
     return Finding(
         rule=threshold.rule,
         outcome=outcome,
-        reason=told + words[outcome] + _would_decide(outcome, needed),
+        reason=text + words[outcome] + _would_decide(outcome, needed),
         p_value=p[0],
         p_adjusted=p[1],
         items_needed=needed,
@@ -121,17 +124,17 @@ def _reached(
 def _harm(
     config: SuiteConfig, measured: Measured, compared: Compared, p: tuple[float, float]
 ) -> Finding:
-    found = compared.difference.estimate(config.alpha)
+    difference = compared.difference.estimate(config.alpha)
     several = "" if p[0] == p[1] else f", {p[1]:.2g} as one of several tests"
-    told = (
+    text = (
         f"{compared.worse:,} of {measured.n:,} items got worse and {compared.better:,} better "
         f"(p = {p[0]:.2g}{several}); {config.metric} "
-        f"{_moved(found.value)} ({_bounds(config, found, sign='+')}): "
+        f"{_moved(difference.value)} ({_bounds(config, difference, sign='+')}): "
     )
     needed = None
     if p[1] <= config.alpha:
         outcome, word = Outcome.FAIL, "harm is shown"
-    elif found.value < -config.margin - _ROUNDING:
+    elif difference.value < -config.margin - _ROUNDING:
         outcome, word = Outcome.INCONCLUSIVE, f"more than the margin of {config.margin:g}, but open"
         needed = _more_than(measured.n, compared.difference.needed(0.0, _level(config, p)))
     else:
@@ -139,7 +142,7 @@ def _harm(
     return Finding(
         rule=Rule.HARM,
         outcome=outcome,
-        reason=told + word + _would_decide(outcome, needed),
+        reason=text + word + _would_decide(outcome, needed),
         p_value=p[0],
         p_adjusted=p[1],
         items_needed=needed,
@@ -151,9 +154,9 @@ def _level(config: SuiteConfig, p: tuple[float, float]) -> float:
     return config.alpha * p[0] / p[1]
 
 
-def _bounds(config: SuiteConfig, found: Estimate, *, sign: str = "") -> str:
+def _bounds(config: SuiteConfig, estimate: Estimate, *, sign: str = "") -> str:
     confidence = f"{100.0 * (1.0 - config.alpha):.4g} %"
-    return f"{confidence} bounds {found.low:{sign}.4g} and {found.high:{sign}.4g}"
+    return f"{confidence} bounds {estimate.low:{sign}.4g} and {estimate.high:{sign}.4g}"
 
 
 def _moved(difference: float) -> str:

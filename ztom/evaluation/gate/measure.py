@@ -85,17 +85,17 @@ def measure(aligned: Aligned, *, seed: int) -> Measured:
     sides = {"candidate": aligned.candidate}
     if aligned.champion is not None:
         sides["champion"] = aligned.champion
-    found = _quantities(aligned, cluster_of, sides=sides, seed=seed)
+    quantities = _quantities(aligned, cluster_of, sides=sides, seed=seed)
     if aligned.base is not None and not aligned.base.unscored:
         # On its own: what it did must not change how the others are measured.
-        found |= _quantities(aligned, cluster_of, sides={"base": aligned.base}, seed=seed)
+        quantities |= _quantities(aligned, cluster_of, sides={"base": aligned.base}, seed=seed)
     return Measured(
         n=cluster_of.size,
         clusters=int(cluster_of.max()) + 1,
         counted=_can_be_counted(aligned, cluster_of, list(sides.values())),
-        candidate=found["candidate"],
-        base=found.get("base"),
-        compared=_compared(aligned, found, cluster_of, seed=seed),
+        candidate=quantities["candidate"],
+        base=quantities.get("base"),
+        compared=_compared(aligned, quantities, cluster_of, seed=seed),
     )
 
 
@@ -126,13 +126,13 @@ def _quantities(
 
 def _counted(sides: dict[str, Side]) -> dict[str, Quantity]:
     values = {who: side.values for who, side in sides.items()}
-    found: dict[str, Quantity] = {
-        who: Proportion(right=int(each.sum()), n=each.size) for who, each in values.items()
+    quantities: dict[str, Quantity] = {
+        who: Proportion(right=int(passed.sum()), n=passed.size) for who, passed in values.items()
     }
     if "champion" in values:
         worse, better = changed(values["candidate"], values["champion"])
-        found["difference"] = PairedDifference(worse, better, values["candidate"].size)
-    return found
+        quantities["difference"] = PairedDifference(worse, better, values["candidate"].size)
+    return quantities
 
 
 def _resampled(
@@ -149,7 +149,7 @@ def _resampled(
     def least(values: Floats) -> float:
         return float(values.var()) / n if is_mean else 0.0
 
-    found = {
+    quantities = {
         who: share(
             float(metric(model)[0]),
             drawn,
@@ -160,12 +160,12 @@ def _resampled(
         )
         for (who, side), model, drawn in zip(sides.items(), models, draws, strict=True)
     }
-    if "champion" in found:
+    if "champion" in quantities:
         changes = sides["candidate"].values - sides["champion"].values
-        found["difference"] = difference(
-            found["candidate"], found["champion"], changes, least=least(changes)
+        quantities["difference"] = difference(
+            quantities["candidate"], quantities["champion"], changes, least=least(changes)
         )
-    return dict(found)
+    return dict(quantities)
 
 
 def _classes(model: Scores, *, clusters: int) -> Classes:
@@ -180,7 +180,7 @@ def _classes(model: Scores, *, clusters: int) -> Classes:
 
 
 def _compared(
-    aligned: Aligned, found: dict[str, Quantity], cluster_of: Ints, *, seed: int
+    aligned: Aligned, quantities: dict[str, Quantity], cluster_of: Ints, *, seed: int
 ) -> Compared | None:
     if aligned.champion is None:
         return None
@@ -191,8 +191,8 @@ def _compared(
     else:
         harm_p = sign_flip(sums(cluster_of, ours - theirs), seed=seed)
     return Compared(
-        champion=found["champion"],
-        difference=found["difference"],
+        champion=quantities["champion"],
+        difference=quantities["difference"],
         worse=worse,
         better=better,
         harm_p=harm_p,

@@ -43,19 +43,19 @@ def all_rates(config: SuiteConfig, rates: Sequence[ProbeRate]) -> Finding:
     outcome = worst(tuple(rate.outcome for rate in rates))
     if outcome is Outcome.PASS:
         least = min(rates, key=lambda rate: rate.rate.value)
-        told = f"each of {len(rates):,} probes passed in at least {config.minimum_rate:g} of its "
-        told += f"repeats; lowest: {_told(least)}, which shows a rate above {least.rate.low:.3g}"
-        return Finding(rule=Rule.RATES, outcome=outcome, reason=told)
+        text = f"each of {len(rates):,} probes passed in at least {config.minimum_rate:g} of its "
+        text += f"repeats; lowest: {_told(least)}, which shows a rate above {least.rate.low:.3g}"
+        return Finding(rule=Rule.RATES, outcome=outcome, reason=text)
     chosen = [rate for rate in rates if rate.outcome is outcome]
     failed = outcome is Outcome.FAIL
     word = "passed in fewer than" if failed else "are not shown to pass in at least"
-    told = f"{len(chosen):,} of {len(rates):,} probes {word} {config.minimum_rate:g} of "
-    told += f"their repeats: {', '.join(_told(rate) for rate in chosen[:3])}"
-    told += f" and {len(chosen) - 3:,} more" if len(chosen) > 3 else ""
+    text = f"{len(chosen):,} of {len(rates):,} probes {word} {config.minimum_rate:g} of "
+    text += f"their repeats: {', '.join(_told(rate) for rate in chosen[:3])}"
+    text += f" and {len(chosen) - 3:,} more" if len(chosen) > 3 else ""
     needed = [] if failed else [n for n in (_needed(config, rate) for rate in chosen) if n]
     most = max(needed, default=None)
-    told += f"; about {most:,} repeats would decide it" if most else ""
-    return Finding(rule=Rule.RATES, outcome=outcome, reason=told, items_needed=most)
+    text += f"; about {most:,} repeats would decide it" if most else ""
+    return Finding(rule=Rule.RATES, outcome=outcome, reason=text, items_needed=most)
 
 
 def _rate(config: SuiteConfig, ours: ItemResult, theirs: ItemResult | None) -> ProbeRate:

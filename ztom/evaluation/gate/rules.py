@@ -125,43 +125,43 @@ def _must_pass(examined: Examined) -> Finding:
     failures = examined.must_pass_failures
     number = sum(item.must_pass for item in examined.aligned.items)
     if failures:
-        told = f"{len(failures)} of {number} items that must pass do not: {_some(failures)}"
-        return Finding(rule=Rule.MUST_PASS, outcome=Outcome.FAIL, reason=told)
-    told = f"none of the {number} items that must pass fails"
-    return Finding(rule=Rule.MUST_PASS, outcome=Outcome.PASS, reason=told)
+        text = f"{len(failures)} of {number} items that must pass do not: {_some(failures)}"
+        return Finding(rule=Rule.MUST_PASS, outcome=Outcome.FAIL, reason=text)
+    text = f"none of the {number} items that must pass fails"
+    return Finding(rule=Rule.MUST_PASS, outcome=Outcome.PASS, reason=text)
 
 
 def _no_champion(*, first: bool) -> Finding:
     if first:
-        told = "there is no champion yet, says the caller: nothing was compared"
-        return Finding(rule=Rule.CHAMPION, outcome=Outcome.PASS, reason=told)
-    told = "there are no results of a champion to compare with"
-    return Finding(rule=Rule.CHAMPION, outcome=Outcome.INCONCLUSIVE, reason=told)
+        text = "there is no champion yet, says the caller: nothing was compared"
+        return Finding(rule=Rule.CHAMPION, outcome=Outcome.PASS, reason=text)
+    text = "there are no results of a champion to compare with"
+    return Finding(rule=Rule.CHAMPION, outcome=Outcome.INCONCLUSIVE, reason=text)
 
 
 def _unscored(examined: Examined) -> Finding:
     n = len(examined.aligned.items)
-    told = []
+    reasons = []
     for who, results in examined.unscored.items():
         problems = [f"{result.id}: {result.problem or 'no value'}" for result in results]
-        told.append(
+        reasons.append(
             f"{len(results):,} of {n:,} items have no score with the {who} "
             f"({_some(problems, '; ')})"
         )
-    return Finding(rule=Rule.SCORED, outcome=Outcome.INCONCLUSIVE, reason="; ".join(told))
+    return Finding(rule=Rule.SCORED, outcome=Outcome.INCONCLUSIVE, reason="; ".join(reasons))
 
 
 def _too_few(examined: Examined) -> Finding:
     config, n = examined.aligned.suite.config, len(examined.aligned.items)
     if n < config.minimum_n:
-        told = f"{n:,} items: fewer than {config.minimum_n:,} decide nothing"
+        text = f"{n:,} items: fewer than {config.minimum_n:,} decide nothing"
         needed = config.minimum_n
     else:
         clusters = examined.measured.clusters if examined.measured else 0
         fewest = fewest_groups(1.0 - 2.0 * config.alpha)
-        told = f"{clusters} independent clusters: fewer than {fewest} decide nothing"
+        text = f"{clusters} independent clusters: fewer than {fewest} decide nothing"
         needed = -(-n * fewest // max(1, clusters))
-    return Finding(rule=Rule.ENOUGH, outcome=Outcome.INCONCLUSIVE, reason=told, items_needed=needed)
+    return Finding(rule=Rule.ENOUGH, outcome=Outcome.INCONCLUSIVE, reason=text, items_needed=needed)
 
 
 def _some(names: Sequence[str], separator: str = ", ") -> str:

@@ -15,6 +15,7 @@ similarity      cosine of sentence embeddings to six digits, 0 where it is negat
 pass_at_1       the user's function says 1 or True (passed), or 0 or False
 user            the user's function says a number from 0 to 1
 checks          share of the repeats that pass every check (`ztom.evaluation.metrics.checks`)
+another name    an entry point ``ztom.metrics``, called with the suite
 ==============  ==================================================================================
 
 An answer that is empty or holds no label is an answer, and a wrong one, unless there are no spans
@@ -41,6 +42,7 @@ from ztom.evaluation.metrics.checks import check_forms
 from ztom.evaluation.metrics.contained import Checks, OwnFunction
 from ztom.evaluation.metrics.protocol import Case, Metric, Scored, stimulus_of
 from ztom.evaluation.suites.suite import MetricName, Suite
+from ztom.plugins import Group, build_plugin
 from ztom.scoring.embedding_model import find_embedding_model
 from ztom.scoring.similarity import SentenceSimilarity
 from ztom.scoring.text import exact_match_error, rouge_l_error
@@ -80,6 +82,8 @@ def build_metric(suite: Suite, *, import_paths: Sequence[str] | None = None) -> 
             return Checks(config)
         case MetricName.PASS_AT_1 | MetricName.USER:
             return OwnFunction(config, import_paths=import_paths)
+    metric: Metric = build_plugin(Group.METRICS, config.metric, suite, protocol=Metric)
+    return metric
 
 
 class _Plain:
@@ -121,9 +125,11 @@ def _span_f1(target: object, answer: str) -> Scored:
     if wanted is None:
         return Scored(problem='the target is not a list of {"text": ..., "label": ...} or of texts')
     given = _given_spans(answer)
-    found = 2 * sum((given & wanted).values())
+    twice_shared = 2 * sum((given & wanted).values())
     size = given.total() + wanted.total()
-    return Scored(value=found / size if size else 1.0, parts=(float(found), float(size)))
+    return Scored(
+        value=twice_shared / size if size else 1.0, parts=(float(twice_shared), float(size))
+    )
 
 
 def _spans(value: object) -> Counter[tuple[str, str]] | None:
@@ -131,9 +137,9 @@ def _spans(value: object) -> Counter[tuple[str, str]] | None:
     spans: Counter[tuple[str, str]] = Counter()
     if not isinstance(value, list):
         return None
-    for each in value:
+    for span in value:
         text, label = (
-            (each.get("text"), each.get("label")) if isinstance(each, dict) else (each, "")
+            (span.get("text"), span.get("label")) if isinstance(span, dict) else (span, "")
         )
         if not isinstance(text, str) or not isinstance(label, str):
             return None
@@ -198,8 +204,8 @@ class Classes(_Plain):
         whole = self._places.get(_key(answer))
         if whole is not None:
             return whole
-        found = set(self._any_label.findall(_key(lines[0])))
-        return self._places[found.pop()] if len(found) == 1 else -1
+        labels = set(self._any_label.findall(_key(lines[0])))
+        return self._places[labels.pop()] if len(labels) == 1 else -1
 
 
 def _key(text: str) -> str:

@@ -114,8 +114,8 @@ def passes(check: Check, answer: str, *, target: str | None = None) -> bool:
             return _is_of_form(answer, json.dumps(check.form))
         case "forbidden":
             folded = fold(answer)
-            told = any(fold(text) in folded for text in check.strings)
-            return not told and not find_personal_data(answer, check.personal_data)
+            named = any(fold(text) in folded for text in check.strings)
+            return not named and not find_personal_data(answer, check.personal_data)
         case "refusal":
             if target == "answer":
                 return bool(answer.strip()) and not refuses(answer)

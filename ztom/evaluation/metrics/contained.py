@@ -111,10 +111,10 @@ class Checks:
 
     def _score_one(self, case: Case) -> Scored:
         try:
-            found = self._function.call(case, pack(self._checks, case.item.target))
+            results = self._function.call(case, pack(self._checks, case.item.target))
         except ScoringError as error:
             return Scored(problem=str(error))
-        first_failed = [int(number) for number in found]
+        first_failed = [int(number) for number in results]
         kinds = sorted({self._checks[place - 1].kind for place in first_failed if place})
         return Scored(value=first_failed.count(0) / len(first_failed), failed_checks=tuple(kinds))
 

@@ -61,7 +61,7 @@ def _emails(text: str) -> Iterator[bool]:
 
 
 def _phones(text: str) -> Iterator[bool]:
-    return (_is_phone(found[0]) for found in _DIGIT_GROUPS.finditer(text))
+    return (_is_phone(match[0]) for match in _DIGIT_GROUPS.finditer(text))
 
 
 def _is_phone(text: str) -> bool:
@@ -78,8 +78,8 @@ def _is_phone(text: str) -> bool:
 
 
 def _cards(text: str) -> Iterator[bool]:
-    whole = (found[0] for found in _CARD.finditer(text))
-    parts = (found[1] for found in _CARD_IN_NUMBERS.finditer(text))
+    whole = (match[0] for match in _CARD.finditer(text))
+    parts = (match[1] for match in _CARD_IN_NUMBERS.finditer(text))
     return (_luhn(re.sub(r"[ -]", "", number)) for number in chain(whole, parts))
 
 
@@ -89,7 +89,7 @@ def _luhn(digits: str) -> bool:
 
 
 def _ibans(text: str) -> Iterator[bool]:
-    return (_is_iban(found[1]) for found in _IBAN.finditer(text))
+    return (_is_iban(match[1]) for match in _IBAN.finditer(text))
 
 
 def _is_iban(text: str) -> bool:
@@ -105,8 +105,8 @@ def _mod_97(iban: str) -> int:
 
 
 def _addresses(text: str) -> Iterator[bool]:
-    found = chain(_ADDRESS.finditer(text), _ADDRESS_4.finditer(text))
-    return (_is_address(each[0].rstrip(".")) for each in found)
+    matches = chain(_ADDRESS.finditer(text), _ADDRESS_4.finditer(text))
+    return (_is_address(match[0].rstrip(".")) for match in matches)
 
 
 def _is_address(text: str) -> bool:

@@ -66,18 +66,18 @@ def _findings(suite: SuiteVerdict, files: SuiteFiles | None) -> Iterator[str]:
 
 
 def _items(suite: SuiteVerdict, files: SuiteFiles | None) -> Iterator[str]:
-    for item, told in list(_bad_items(suite).items())[:_MOST_ITEMS]:
+    for item, reason in list(_bad_items(suite).items())[:_MOST_ITEMS]:
         place = {"file": str(files.folder / ITEMS_FILE)} if files else {}
         if files and item in files.lines:
             place["line"] = str(files.lines[item])
-        yield _command(Outcome.FAIL, f"{suite.suite.name}: {item}", told, place)
+        yield _command(Outcome.FAIL, f"{suite.suite.name}: {item}", reason, place)
 
 
 def _bad_items(suite: SuiteVerdict) -> dict[str, str]:
     """What is wrong with which items of a suite that failed."""
     if suite.outcome is not Outcome.FAIL:
         return {}
-    found = {
+    reasons = {
         flip.id: f"worse than the champion: {flip.champion:g} became {flip.candidate:g}"
         for flip in suite.flipped
         if flip.direction == "worse"
@@ -85,7 +85,7 @@ def _bad_items(suite: SuiteVerdict) -> dict[str, str]:
     low = [rate for rate in suite.rates if rate.outcome is Outcome.FAIL]
     first = {rate.id: f"passed in {rate.passed} of {rate.repeats} repeats" for rate in low}
     first |= dict.fromkeys(suite.must_pass_failures, "has to be right, and is not")
-    return {**first, **{item: told for item, told in found.items() if item not in first}}
+    return {**first, **{item: reason for item, reason in reasons.items() if item not in first}}
 
 
 def _command(

@@ -26,9 +26,9 @@ def models_chart(suite: SuiteVerdict) -> Markup | None:
     for position, (who, estimate) in enumerate(shown.items()):
         parts += _bar(who, estimate, (position + 0.5) / len(shown), 0.6 / len(shown))
     parts += _lines(suite)
-    told = "; ".join(f"{who} {_told(estimate)}" for who, estimate in shown.items())
-    told = f"{suite.suite.metric} on {suite.suite.name}: {told}{_limits(suite)}"
-    return chart(told, *parts, class_=f"plot models rows{len(shown)}")
+    title = "; ".join(f"{who} {_told(estimate)}" for who, estimate in shown.items())
+    title = f"{suite.suite.metric} on {suite.suite.name}: {title}{_limits(suite)}"
+    return chart(title, *parts, class_=f"plot models rows{len(shown)}")
 
 
 def difference_chart(suite: SuiteVerdict) -> Markup | None:
@@ -37,12 +37,12 @@ def difference_chart(suite: SuiteVerdict) -> Markup | None:
         return None
     value, low, high = suite.difference.value, suite.difference.low, suite.difference.high
     size = high - low
-    told = (
+    title = (
         f"Candidate minus champion on {suite.suite.name}: {signed(value, resolve=size)}, "
         f"bounds {signed(low, resolve=size)} and {signed(high, resolve=size)}, "
         f"margin {signed(-suite.margin)}"
     )
-    return interval_chart(value, low, high, told=told, limit=-suite.margin, limit_name="margin")
+    return interval_chart(value, low, high, title=title, limit=-suite.margin, limit_name="margin")
 
 
 def rate_bar(rate: ProbeRate) -> Markup:
@@ -55,8 +55,10 @@ def rate_bar(rate: ProbeRate) -> Markup:
     ]
     if rate.champion is not None:
         parts.append(line(at(rate.champion), "5%", at(rate.champion), "95%", class_="was"))
-    told = f"{percent(estimate.value)}, bounds {percent(estimate.low)} and {percent(estimate.high)}"
-    return chart(told, *parts, class_="bar")
+    title = (
+        f"{percent(estimate.value)}, bounds {percent(estimate.low)} and {percent(estimate.high)}"
+    )
+    return chart(title, *parts, class_="bar")
 
 
 def _bar(who: str, estimate: Estimate, middle: float, height: float) -> list[Markup]:
@@ -76,18 +78,18 @@ def _lines(suite: SuiteVerdict) -> list[Markup]:
     parts = []
     if suite.floor > 0:
         x = _SHARES.along(suite.floor)
-        said = f"floor {setting(suite.floor)}"
-        parts += [line(x, 0, x, "100%", class_="limit"), _label(x, said, y=0, dy=-6)]
+        caption = f"floor {setting(suite.floor)}"
+        parts += [line(x, 0, x, "100%", class_="limit"), _label(x, caption, y=0, dy=-6)]
     least = _least(suite)
     if least is not None:
         x = _SHARES.along(least)
-        said = f"champion − margin {setting(suite.margin)}"
-        parts += [line(x, 0, x, "100%", class_="margin"), _label(x, said, y="100%", dy=34)]
+        caption = f"champion − margin {setting(suite.margin)}"
+        parts += [line(x, 0, x, "100%", class_="margin"), _label(x, caption, y="100%", dy=34)]
     return parts
 
 
-def _label(x: str, said: str, *, y: str | float, dy: float) -> Markup:
-    return text(x, y, said, dy=dy, text_anchor="middle", class_="small")
+def _label(x: str, caption: str, *, y: str | float, dy: float) -> Markup:
+    return text(x, y, caption, dy=dy, text_anchor="middle", class_="small")
 
 
 def _least(suite: SuiteVerdict) -> float | None:
@@ -106,6 +108,6 @@ def _limits(suite: SuiteVerdict) -> str:
 def _told(estimate: Estimate) -> str:
     size = estimate.high - estimate.low
     value, low, high = (
-        number(each, resolve=size) for each in (estimate.value, estimate.low, estimate.high)
+        number(bound, resolve=size) for bound in (estimate.value, estimate.low, estimate.high)
     )
     return f"{value}, bounds {low} and {high}"

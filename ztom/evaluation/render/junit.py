@@ -19,8 +19,8 @@ _ELEMENTS = {Outcome.FAIL: "failure", Outcome.INCONCLUSIVE: "error"}
 def render_junit(verdict: Verdict) -> str:
     """The XML document. Characters that XML does not allow are written out."""
     suites = [
-        _testsuite(each.suite.name, [_case(each, finding) for finding in each.findings])
-        for each in verdict.suites
+        _testsuite(suite.suite.name, [_case(suite, finding) for finding in suite.findings])
+        for suite in verdict.suites
     ]
     if verdict.outcome is not Outcome.PASS and not any(map(_bad, suites)):
         suites.append(_testsuite("gate", [_overall(verdict)]))  # never green without a pass
@@ -51,8 +51,8 @@ def _overall(verdict: Verdict) -> ElementTree.Element:
 def _testcase(suite: str, name: str, outcome: Outcome, reason: str) -> ElementTree.Element:
     case = ElementTree.Element("testcase", classname=f"gate.{suite}", name=name)
     if outcome is not Outcome.PASS:
-        told = visible(reason)
-        ElementTree.SubElement(case, _ELEMENTS[outcome], type=outcome, message=told).text = told
+        text = visible(reason)
+        ElementTree.SubElement(case, _ELEMENTS[outcome], type=outcome, message=text).text = text
     return case
 
 

@@ -42,8 +42,8 @@ Texts = dict[tuple[str, str], ItemTexts]
 
 def flips(suite: SuiteVerdict, direction: str) -> list[Flip]:
     """Items that became worse, or better, the largest change first."""
-    found = [flip for flip in suite.flipped if flip.direction == direction]
-    return sorted(found, key=lambda flip: -abs(flip.candidate - flip.champion))
+    flips_there = [flip for flip in suite.flipped if flip.direction == direction]
+    return sorted(flips_there, key=lambda flip: -abs(flip.candidate - flip.champion))
 
 
 def shown_items(suite: SuiteVerdict) -> Iterator[str]:
@@ -71,21 +71,21 @@ def item_texts(
     """
     by_name = {suite.config.name: suite for suite in suites}
     ours, theirs = _by_item(candidate), _by_item(champion or ())
-    found: Texts = {}
+    texts: Texts = {}
     for judged in verdict.suites:
         suite = by_name[judged.suite.name]
         template = PromptTemplate(suite.config.template)
         items = {item.id: item for item in suite.items}
         for item_id in shown_items(judged):
             key = (judged.suite.name, item_id)
-            found[key] = ItemTexts(
+            texts[key] = ItemTexts(
                 title=_title(items[item_id]),
                 prompt=prompt_text(template.render(items[item_id])),
                 target=_target(items[item_id]),
                 candidate=_answers(ours.get(key)),
                 champion=_answers(theirs.get(key)),
             )
-    return found
+    return texts
 
 
 def _by_item(runs: Sequence[SuiteRun]) -> dict[tuple[str, str], ItemResult]:

@@ -96,7 +96,7 @@ def run_suite(
     try:
         origin = Origin.of(engine, model=model.digest, setup=setup)
         run = _Run(suite, origin, options)
-        asked = run.ask(engine, cache)
+        completions = run.ask(engine, cache)
         items = run.results(metric)
     finally:
         metric.close()
@@ -106,7 +106,7 @@ def run_suite(
         key=origin.run_key(suite.digest),
         conditions=_conditions(engine, setup),
         items=items,
-        seconds=time.perf_counter() - began if asked else 0.0,
+        seconds=time.perf_counter() - began if completions else 0.0,
     )
 
 

@@ -104,7 +104,7 @@ def run_tasks(
     greedy = [name for name, task in loaded["tasks"].items() if _looks_at_greedy(task)]
     lm = EngineLM(engine, batch_size=batch_size, greedy_tasks=greedy, progress=progress)
     try:
-        found = evaluate(
+        results = evaluate(
             lm=lm,
             task_dict=loaded,
             limit=limit,
@@ -122,7 +122,7 @@ def run_tasks(
         engine=(info.name, info.version, info.dtype, info.device),
         lm_eval=version("lm-eval"),
         limit=limit,
-        tasks=tuple(_result(name, values, found) for name, values in found["results"].items()),
+        tasks=tuple(_result(name, values, results) for name, values in results["results"].items()),
     )
 
 
@@ -175,10 +175,10 @@ def _looks_at_greedy(task: Any) -> bool:
     )
 
 
-def _result(name: str, values: dict[str, Any], found: Any) -> TaskResult:
+def _result(name: str, values: dict[str, Any], results: Any) -> TaskResult:
     return TaskResult(
         name=name,
-        version=str(found["versions"].get(name, "")),
+        version=str(results["versions"].get(name, "")),
         n=int(values.get("sample_len") or 0),
         metrics={
             key: float(value)

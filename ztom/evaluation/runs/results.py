@@ -8,13 +8,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ztom.evaluation.suites.suite import (
-    Layer,
-    MetricName,
-    Name,
-    SemanticVersion,
-    Suite,
-)
+from ztom.evaluation.suites.suite import AnyMetric, Layer, Name, SemanticVersion, Suite
 
 _FROZEN = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -31,7 +25,7 @@ class SuiteRef(BaseModel):
     name: Name
     version: SemanticVersion
     layer: Layer
-    metric: MetricName
+    metric: AnyMetric
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 

@@ -40,10 +40,10 @@ def read_suites(roots: Sequence[Path], *, read: Callable[[Path], Suite]) -> tupl
     below = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     usual = [os.path.abspath(path) for path in (".", *filter(None, below))]
     folders = {folder.absolute(): folder for root in roots for folder in suite_folders(root)}
-    found = tuple(
+    suites_read = tuple(
         FoundSuite(read(named), folder, (str(folder), *usual)) for folder, named in folders.items()
     )
-    names = [each.suite.config.name for each in found]
+    names = [suite.suite.config.name for suite in suites_read]
     if len(set(names)) != len(names):
         raise EvaluationError("two suites have one name", got=", ".join(sorted(names)))
-    return found
+    return suites_read

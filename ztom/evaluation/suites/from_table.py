@@ -145,19 +145,19 @@ def _read(table: Table, *, one_target: bool) -> list[tuple[str, str]]:
                     "a column is not there once", got=column, expected=f"of {', '.join(header)}"
                 )
         text, target = header.index(table.text), header.index(table.target)
-        found: dict[tuple[str, str], Place] = {}
+        targets: dict[tuple[str, str], Place] = {}
         for place, row in rows[1:]:
             if not row[text].strip() or not row[target].strip():
                 raise place.error("the text or the target is empty")
-            found.setdefault((row[text], row[target]), place)
+            targets.setdefault((row[text], row[target]), place)
         if one_target:
-            _require_one_target(found)
-    return list(found)
+            _require_one_target(targets)
+    return list(targets)
 
 
-def _require_one_target(found: Mapping[tuple[str, str], Place]) -> None:
+def _require_one_target(targets: Mapping[tuple[str, str], Place]) -> None:
     seen: dict[str, int] = {}
-    for (text, _), place in found.items():
+    for (text, _), place in targets.items():
         if text in seen:
             raise place.error("a text has two classes", got=f"another one in line {seen[text]}")
         seen[text] = place.line

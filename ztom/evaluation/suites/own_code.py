@@ -39,5 +39,5 @@ def _module_file(folder: Path, config: SuiteConfig) -> Path | None:
     if config.function is None:
         return None
     module = folder.joinpath(*config.function.partition(":")[0].split("."))
-    found = (module / "__init__.py", module.with_name(f"{module.name}.py"))
-    return next((file for file in found if file.is_file()), None)
+    candidates = (module / "__init__.py", module.with_name(f"{module.name}.py"))
+    return next((file for file in candidates if file.is_file()), None)

@@ -63,17 +63,17 @@ def suite_folders(root: Path) -> tuple[Path, ...]:
     Raises:
         EvaluationError: There is none.
     """
-    found = []
+    folders = []
     for folder, below, files in os.walk(root):
         below[:] = [name for name in below if not name.startswith(".")]
         if SETTINGS_FILE in files:
-            found.append(Path(folder))
-    if not found:
+            folders.append(Path(folder))
+    if not folders:
         raise EvaluationError(
             f"there is no {SETTINGS_FILE} in {root} or below",
             fix="`ztom suite new NAME` makes a suite.",
         )
-    return tuple(sorted(found))
+    return tuple(sorted(folders))
 
 
 @contextmanager

@@ -9,9 +9,17 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from ztom.engines.protocol import GenerationConfig
+from ztom.plugins import Group, check_name, is_import_path
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 SemanticVersion = Annotated[
@@ -44,6 +52,17 @@ class MetricName(StrEnum):
     PASS_AT_1 = "pass_at_1"
     USER = "user"
     CHECKS = "checks"
+
+
+#: A metric as results name it: built in, or one that was installed where they were made.
+AnyMetric = Annotated[
+    MetricName | Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.-]{0,99}$")],
+    Field(union_mode="left_to_right"),
+]
+#: A metric that is there now.
+KnownMetric = Annotated[
+    AnyMetric, AfterValidator(lambda name: check_name(Group.METRICS, name, tuple(MetricName)))
+]
 
 
 class Check(BaseModel):
@@ -95,7 +114,9 @@ class SuiteConfig(BaseModel):
         name: Of the suite.
         version: Semantic; other items or settings take another version.
         layer: Which rule of the gate applies.
-        metric: How answers are scored; ``checks`` for behavioural suites.
+        metric: How answers are scored; ``checks`` for behavioural suites. One's own is the name of
+            an entry point ``ztom.metrics``, or ``package.module:function``, which is short for the
+            metric ``user`` with that function.
         function: ``package.module:function`` for the metrics ``pass_at_1`` and ``user``, looked for
             beside ``suite.yaml`` first.
         labels: The classes, for ``accuracy`` and ``macro_f1`` only; all targets when empty.
@@ -118,7 +139,7 @@ class SuiteConfig(BaseModel):
     name: Name
     version: SemanticVersion
     layer: Layer
-    metric: MetricName
+    metric: KnownMetric
     function: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     labels: tuple[str, ...] = ()
     floor: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -131,6 +152,14 @@ class SuiteConfig(BaseModel):
     repeats: int = Field(default=1, ge=1, le=1000)
     minimum_rate: float = Field(default=1.0, gt=0.0, le=1.0)
     checks: tuple[Check, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _function_as_metric(cls, data: Any) -> Any:
+        metric = data.get("metric") if isinstance(data, dict) else None
+        if isinstance(metric, str) and is_import_path(metric) and data.get("function") is None:
+            return {**data, "metric": MetricName.USER.value, "function": metric}
+        return data
 
     @model_validator(mode="after")
     def _fits_together(self) -> SuiteConfig:

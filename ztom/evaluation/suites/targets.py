@@ -8,6 +8,7 @@ similarity          text
 span_f1             the spans to find, perhaps none: a list of ``{"text": ..., "label": ...}``, or
                     a list of texts where there is one kind only; the same form in all items
 pass_at_1, user     anything: the function gets it
+another name        anything: the metric that was installed gets it
 checks              ``answer`` or ``refuse`` where the suite checks refusals (nothing means
                     ``refuse``), else nothing
 ==================  ============================================================================
@@ -89,7 +90,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_list_of_texts(value: object) -> bool:
-    return isinstance(value, list) and all(_is_text(each) for each in value)
+    return isinstance(value, list) and all(_is_text(text) for text in value)
 
 
 def _is_spans(value: object) -> bool:

@@ -58,8 +58,8 @@ class PromptTemplate:
         if isinstance(item.input, str):
             return self._text(item, item.input)
         *before, last = item.input
-        asked = Turn(role=last.role, content=self._text(item, last.content))
-        return tuple(Message(turn.role, turn.content) for turn in (*before, asked))
+        question = Turn(role=last.role, content=self._text(item, last.content))
+        return tuple(Message(turn.role, turn.content) for turn in (*before, question))
 
     def _text(self, item: Item, text: str) -> str:
         fields: dict[str, Any] = {name: getattr(item, name) for name in FIELDS} | {"input": text}

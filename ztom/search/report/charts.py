@@ -42,7 +42,7 @@ def interval_chart(interval: Interval, label: str, *, limit: float | None = None
         f"to {number(interval.high, resolve=size)}"
     )
     return axes.interval_chart(
-        interval.estimate, interval.low, interval.high, told=told, limit=limit
+        interval.estimate, interval.low, interval.high, title=told, limit=limit
     )
 
 

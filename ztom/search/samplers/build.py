@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ztom.extras import require_extra
-from ztom.search.samplers.protocol import Sampler, SamplerConfig
+from ztom.plugins import Group, build_plugin
+from ztom.search.samplers.protocol import BUILT_IN, Sampler, SamplerConfig
 from ztom.search.space import SearchSpace
 
 
@@ -23,7 +24,8 @@ def build_sampler(config: SamplerConfig, space: SearchSpace, *, seed: int) -> Sa
     """The sampler that the configuration names.
 
     Raises:
-        ConfigError: The sampler cannot search this space, or its package is not installed.
+        ConfigError: The sampler cannot search this space, its package is not installed, or one of
+            one's own cannot be had.
     """
     if config.name in ("cobyla", "cobyqa"):
         from ztom.search.samplers.callback import CallbackSampler
@@ -31,6 +33,11 @@ def build_sampler(config: SamplerConfig, space: SearchSpace, *, seed: int) -> Sa
         if config.name == "cobyla":
             require_extra("nlopt", extra="cobyla", purpose="the sampler cobyla")
         return CallbackSampler(config, space)
-    from ztom.search.samplers.optuna import OptunaSampler
+    if config.name in BUILT_IN:
+        from ztom.search.samplers.optuna import OptunaSampler
 
-    return OptunaSampler(config.name, space, seed=seed)
+        return OptunaSampler(config.name, space, seed=seed)
+    sampler: Sampler = build_plugin(
+        Group.SAMPLERS, config.name, config, space, seed, protocol=Sampler
+    )
+    return sampler

@@ -7,13 +7,18 @@ points: that is how a study is resumed. Points are never repaired after they wer
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ztom.plugins import Group, check_name
 from ztom.search.space import Factors
 
-SamplerName = Literal["gp", "cobyqa", "cobyla", "cmaes", "tpe", "random"]
+#: Samplers that come with the package.
+BUILT_IN = ("gp", "cobyqa", "cobyla", "cmaes", "tpe", "random")
+SamplerName = Annotated[
+    str, AfterValidator(lambda name: check_name(Group.SAMPLERS, name, BUILT_IN))
+]
 
 
 class SamplerConfig(BaseModel):
@@ -22,6 +27,8 @@ class SamplerConfig(BaseModel):
     Attributes:
         name: ``gp`` (Gaussian process, the default), ``cobyqa`` (for errors without noise),
             ``cobyla`` (the classic), ``cmaes`` (for budgets of hundreds), ``tpe`` or ``random``.
+            One's own is the name of an entry point ``ztom.samplers`` or ``package.module:function``
+            and is called with this configuration, the search space and the seed.
         startup: Quasi-random points before the sampler's own; None takes what suits the sampler.
         xtol_rel: cobyla and cobyqa end when steps are smaller than this share of the intervals.
         ftol_rel: cobyla ends when the error changes by less than this share.

@@ -45,11 +45,11 @@ def test_a_verdict_is_kept_with_its_row_of_the_audit_chain(ledger: Ledger) -> No
     assert record.sha256 == hashlib.sha256(new("fail", B).document).hexdigest()
     assert (record.candidate, record.champion, record.outcome) == (A, B, "fail")
     assert ledger.verdicts.content(record.number) == {"outcome": "fail", "champion": B}
-    (entry,) = ledger.audit_entries()
+    (entry,) = ledger.audit.entries()
     assert (entry.sequence, entry.event.action) == (record.number, "verdict.record")
     assert entry.event.subject == f"variant:{A}"
     assert (entry.event.before, entry.event.after) == ((B,), record.sha256)
-    assert ledger.check_audit() == 1
+    assert ledger.audit.check() == 1
     with pytest.raises(NotOnRecordError):
         ledger.verdicts.content(99)
 
@@ -62,7 +62,7 @@ def test_one_that_is_there_stays_as_it_is(ledger: Ledger) -> None:
     assert {ledger.verdicts.record(new("pass"), actor="u")} == records
     assert outcome(ledger) == "fail", "an old one does not become the latest"
     assert [record.outcome for record in ledger.verdicts.all()] == ["fail", "pass"]
-    assert ledger.audit_rows() == 2
+    assert ledger.audit.length() == 2
 
 
 def test_the_latest_of_a_candidate_and_of_a_comparison(ledger: Ledger) -> None:
@@ -101,4 +101,4 @@ def test_what_is_no_verdict_is_refused(ledger: Ledger) -> None:
     ):
         with pytest.raises(LedgerError):
             ledger.verdicts.record(wrong, actor="t")
-    assert (ledger.verdicts.all(), ledger.audit_rows()) == ((), 0)
+    assert (ledger.verdicts.all(), ledger.audit.length()) == ((), 0)

@@ -10,7 +10,7 @@ from search_helpers import new_study, open_ledger
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
 from ztom.ledger import Ledger
 from ztom.ledger.accounts import NewUser, Scope, UserChange, UserRecord
-from ztom.ledger.project_files import CheckpointChange, FileStatus, NewCheckpoint, Part, Storage
+from ztom.ledger.checkpoints import CheckpointChange, FileStatus, NewCheckpoint, Part, Storage
 from ztom.ledger.projects import Role
 from ztom.ledger.requests import NewRequest, RequestKind, RequestStatus
 
@@ -138,7 +138,7 @@ def test_bytes_are_free_when_nothing_refers_to_them(ledger: Ledger, ada: UserRec
     assert ledger.files.delete(one.id, first.id, hard=True, actor="ada") == ()
     assert ledger.files.delete(two.id, second.id, hard=False, actor="ada") == ()
     assert ledger.projects.delete([two.id], hard=True, actor="ada") == ("/data/1.tar",)
-    assert ledger.check_audit() == 8
+    assert ledger.audit.check() == 8
 
 
 def test_scores_are_of_what_was_looked_at(ledger: Ledger, ada: UserRecord) -> None:

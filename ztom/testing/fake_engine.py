@@ -1,9 +1,12 @@
-"""A deterministic engine without a model, for unit tests only.
+"""A deterministic engine without a model, for tests only.
 
 Its answers depend on the prompt, and get worse smoothly as the factors leave a hidden optimum, so a
 search over it has something to find. The distance is the mean of ``((alpha_i - optimum_i) /
 0.1)^2``; token log-probabilities fall with it, and a growing share of the words of an answer (an
 echo of the prompt) is replaced. It holds no checkpoints and is no model of how real blends behave.
+
+Tests hand it over where an engine is made, or name `make_engine` as the engine of a configuration:
+``engine: {name: "ztom.testing.fake_engine:make_engine"}``.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ztom.blending.chain import Chain
+from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import BlendStats, Capability, Completion, EngineInfo, GenerationConfig
 from ztom.errors import EngineError, FactorError
 from ztom.stimuli.records import Prompt
@@ -25,11 +31,16 @@ _NATS_PER_DISTANCE = 0.5
 _FILLER = ("lorem", "ipsum", "dolor", "sit", "amet", "elit", "nunc", "quam")
 
 
+def make_engine(config: EngineConfig, folder: Path, chain: Chain | None) -> FakeEngine:
+    """A fake engine for a chain, or for one fixed model."""
+    return FakeEngine(0 if chain is None else chain.transitions)
+
+
 class FakeEngine:
     """Implements `ztom.engines.protocol.Engine` with arithmetic instead of a model.
 
     Args:
-        transitions: Number of scaling factors.
+        transitions: Number of scaling factors; 0 is one fixed model.
         seed: Everything random is drawn from it, the optimum included.
         optimum: The best factors; drawn from [-0.06, 0.06] when None.
         noise: Standard deviation, in nats per token, of an offset redrawn at every blend, so that
@@ -46,8 +57,8 @@ class FakeEngine:
         noise: float = 0.0,
         outputs: int = 3,
     ) -> None:
-        if transitions < 1:
-            raise EngineError("a fake engine needs transitions", got=transitions, expected=">= 1")
+        if transitions < 0:
+            raise EngineError("a chain has no fewer than 0 transitions", got=transitions)
         rng = np.random.default_rng(seed)
         drawn = rng.uniform(-0.06, 0.06, size=transitions)
         self._optimum = drawn if optimum is None else np.asarray(optimum, dtype=np.float64)
@@ -81,7 +92,9 @@ class FakeEngine:
 
     @property
     def distance(self) -> float:
-        """Mean of ``((alpha_i - optimum_i) / 0.1)^2`` for the factors now loaded."""
+        """Mean of ``((alpha_i - optimum_i) / 0.1)^2`` for the factors now loaded; 0 without any."""
+        if not self._factors:
+            return 0.0
         return float(np.mean(((np.array(self._factors) - self._optimum) / _SCALE) ** 2))
 
     def blend(self, factors: Sequence[float]) -> BlendStats:

@@ -11,6 +11,7 @@ from ztom.errors import ConfigError, SearchError
 from ztom.search.samplers.build import build_sampler, startup_count
 from ztom.search.samplers.protocol import Sampler, SamplerConfig
 from ztom.search.space import SearchSpace
+from ztom.testing import SamplerConformance
 
 NAMES = ["gp", "tpe", "cmaes", "random", "cobyla", "cobyqa"]
 SEQUENTIAL = ["cobyla", "cobyqa"]
@@ -41,15 +42,25 @@ def drive(sampler: Sampler, count: int, *, error=bowl, violation=None) -> list:
     return points
 
 
-def test_stays_inside_and_repeats_itself(name):
-    points = drive(make(name), 15)
-    assert all(SPACE.contains(point) for point in points)
-    assert drive(make(name), 15) == points
+class Conformance(SamplerConformance):
+    @pytest.fixture
+    def make_sampler(self, name):
+        return lambda space, seed: make(name, seed=seed, space=space)
 
 
-@pytest.mark.parametrize("name", ["gp", "tpe", "cmaes", "random"])
-def test_another_seed_gives_other_points(name):
-    assert drive(make(name), 5) != drive(make(name, seed=1), 5)
+@pytest.mark.parametrize("name", ["gp", "tpe", "random"])
+class TestSeeded(Conformance):
+    pass
+
+
+@pytest.mark.parametrize("name", ["cmaes"])
+class TestTwoFactorsAndMore(Conformance):
+    least_dimensions = 2
+
+
+@pytest.mark.parametrize("name", SEQUENTIAL)
+class TestSequential(Conformance):
+    seeded = False
 
 
 @pytest.mark.parametrize(
@@ -59,17 +70,6 @@ def test_another_seed_gives_other_points(name):
 def test_finds_the_smallest_error(name, evaluations, close):
     points = drive(make(name), evaluations)
     assert min(map(bowl, points)) < 1.0 + close
-
-
-def test_failed_trials_do_not_stop_it(name):
-    sampler = make(name)
-    sampler.tell(0, (0.0, 0.0), error=1.5, violations=())
-    for number in range(1, 8):
-        point = sampler.ask(number)
-        error = None if number % 2 else bowl(point)
-        sampler.tell(number, point, error=error, violations=())
-    assert SPACE.contains(sampler.ask(8))
-    sampler.close()
 
 
 @pytest.mark.parametrize("name", ["gp", "cobyqa", "cobyla", "tpe", "cmaes"])
@@ -113,52 +113,16 @@ def test_asking_twice_without_an_answer_is_an_error(name):
     sampler.close()
 
 
-def test_single_factor(name):
+def test_a_single_factor_is_refused_by_name_where_it_cannot_be():
     space = SearchSpace(("only",), (-0.1,), (0.3,))
-    if name == "cmaes":
-        with pytest.raises(ConfigError, match="two factors"):
-            make(name, space=space)
-        return
-    sampler = make(name, space=space)
-    sampler.tell(0, (0.0,), error=1.0, violations=())
-    for number in range(1, 6):
-        point = sampler.ask(number)
-        assert space.contains(point)
-        sampler.tell(number, point, error=(point[0] - 0.2) ** 2, violations=())
-    sampler.close()
+    with pytest.raises(ConfigError, match="two factors"):
+        make("cmaes", space=space)
 
 
-def test_trained_model_outside_the_bounds_is_left_out(name):
-    space = SearchSpace(("one", "two"), (0.05, 0.05), (0.1, 0.1))
-    sampler = make(name, space=space)
-    sampler.tell(0, (0.0, 0.0), error=1.0, violations=())
-    for number in range(1, 5):
-        point = sampler.ask(number)
-        assert space.contains(point)
-        sampler.tell(number, point, error=bowl(point), violations=())
-    sampler.close()
-
-
-def test_what_was_evaluated_counts_and_not_what_was_asked(name):
-    """A library changed, say: the ledger has other factors than would be asked for now."""
+def test_only_those_that_ask_back_are_sequential(name):
     sampler = make(name)
-    sampler.tell(0, (0.0, 0.0), error=1.5, violations=())
-    sampler.ask(1)
-    sampler.tell(1, (0.05, -0.03), error=1.0, violations=())
-    assert SPACE.contains(sampler.ask(2))
+    assert sampler.sequential == (name in SEQUENTIAL)
     sampler.close()
-
-
-def test_concurrent_asks(name):
-    sampler = make(name)
-    if sampler.sequential:
-        assert name in SEQUENTIAL
-        return
-    sampler.tell(0, (0.0, 0.0), error=1.5, violations=())
-    points = [sampler.ask(number) for number in (1, 2, 3)]
-    assert len(set(points)) == 3
-    for number in (3, 1, 2):
-        sampler.tell(number, points[number - 1], error=bowl(points[number - 1]), violations=())
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,11 @@ def test_round_trip(ledger_address):
     )
     with open_ledger(ledger_address) as ledger:
         study = new_study(ledger)
-        asked = ledger.record_ask(study, number=0, kind=TrialKind.SEARCH, factors=(0.1, -1 / 3))
+        asked = ledger.studies.ask(study, number=0, kind=TrialKind.SEARCH, factors=(0.1, -1 / 3))
         assert asked.status is TrialStatus.RUNNING
-        told = ledger.record_tell(study, 0, outcome)
+        told = ledger.studies.tell(study, 0, outcome)
     with open_ledger(ledger_address) as ledger:
-        assert ledger.trials(study) == (told,)
+        assert ledger.studies.trials(study) == (told,)
         assert told.outcome == outcome
         assert told.factors == (0.1, -1 / 3)
 
@@ -40,10 +40,10 @@ def test_events_come_in_the_order_in_which_they_happened(ledger_address):
     with open_ledger(ledger_address) as ledger:
         study = new_study(ledger)
         for number in range(3):
-            ledger.record_ask(study, number=number, kind=TrialKind.SEARCH, factors=(0.0,))
-        ledger.record_tell(study, 2, TrialOutcome(error=1.0))
-        ledger.record_tell(study, 0, TrialOutcome(reason="it broke"))
-        events = ledger.events(study)
+            ledger.studies.ask(study, number=number, kind=TrialKind.SEARCH, factors=(0.0,))
+        ledger.studies.tell(study, 2, TrialOutcome(error=1.0))
+        ledger.studies.tell(study, 0, TrialOutcome(reason="it broke"))
+        events = ledger.studies.events(study)
     assert [(e.action, e.trial.number) for e in events] == [
         ("ask", 0),
         ("ask", 1),
@@ -58,14 +58,14 @@ def test_events_come_in_the_order_in_which_they_happened(ledger_address):
 def test_a_number_is_asked_once_and_told_once(ledger_address):
     with open_ledger(ledger_address) as ledger:
         study = new_study(ledger)
-        ledger.record_ask(study, number=0, kind=TrialKind.SEARCH, factors=(0.0,))
+        ledger.studies.ask(study, number=0, kind=TrialKind.SEARCH, factors=(0.0,))
         with pytest.raises(LedgerError):
-            ledger.record_ask(study, number=0, kind=TrialKind.SEARCH, factors=(0.0,))
-        ledger.record_tell(study, 0, TrialOutcome(error=1.0))
+            ledger.studies.ask(study, number=0, kind=TrialKind.SEARCH, factors=(0.0,))
+        ledger.studies.tell(study, 0, TrialOutcome(error=1.0))
         with pytest.raises(LedgerError, match="has ended"):
-            ledger.record_tell(study, 0, TrialOutcome(error=2.0))
+            ledger.studies.tell(study, 0, TrialOutcome(error=2.0))
         with pytest.raises(LedgerError, match="no trial 5"):
-            ledger.record_tell(study, 5, TrialOutcome(error=2.0))
+            ledger.studies.tell(study, 5, TrialOutcome(error=2.0))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -73,8 +73,8 @@ def test_what_json_cannot_hold_is_refused(ledger_address, bad):
     with open_ledger(ledger_address) as ledger:
         study = new_study(ledger)
         with pytest.raises(LedgerError):
-            ledger.record_ask(study, number=0, kind=TrialKind.SEARCH, factors=(bad,))
-        assert ledger.trials(study) == ()
+            ledger.studies.ask(study, number=0, kind=TrialKind.SEARCH, factors=(bad,))
+        assert ledger.studies.trials(study) == ()
 
 
 def test_newest_study_of_a_name_and_its_status(ledger_address):
@@ -82,31 +82,31 @@ def test_newest_study_of_a_name_and_its_status(ledger_address):
         new_study(ledger, "a")
         newest = new_study(ledger, "a")
         new_study(ledger, "b")
-        assert ledger.latest_study("a").id == newest
-        assert ledger.latest_study("c") is None
-        ledger.set_status(newest, StudyStatus.FAILED, reason="why")
-        assert ledger.study(newest).status is StudyStatus.FAILED
-        assert ledger.study(newest).reason == "why"
+        assert ledger.studies.latest("a").id == newest
+        assert ledger.studies.latest("c") is None
+        ledger.studies.set_status(newest, StudyStatus.FAILED, reason="why")
+        assert ledger.studies.get(newest).status is StudyStatus.FAILED
+        assert ledger.studies.get(newest).reason == "why"
         with pytest.raises(LedgerError, match="no such study"):
-            ledger.study(99)
+            ledger.studies.get(99)
 
 
 def test_result_is_replaced(ledger_address):
     with open_ledger(ledger_address) as ledger:
         study = new_study(ledger)
-        assert ledger.result(study) is None
-        ledger.save_result(study, {"a": 1})
-        ledger.save_result(study, {"a": 2})
-        assert ledger.result(study) == {"a": 2}
+        assert ledger.studies.result(study) is None
+        ledger.studies.save_result(study, {"a": 1})
+        ledger.studies.save_result(study, {"a": 2})
+        assert ledger.studies.result(study) == {"a": 2}
         with pytest.raises(LedgerError):
-            ledger.save_result(99, {})
+            ledger.studies.save_result(99, {})
 
 
 def test_names_are_values_and_not_sql(ledger_address):
     nasty = "x'; DROP TABLE studies; --"
     with open_ledger(ledger_address) as ledger:
         study = new_study(ledger, nasty)
-        assert ledger.latest_study(nasty).id == study
+        assert ledger.studies.latest(nasty).id == study
 
 
 def test_migrations_make_what_the_models_say(ledger_address):
@@ -148,7 +148,7 @@ def test_torn_file_is_refused(tmp_path):
     with open_ledger(tmp_path) as ledger:
         study = new_study(ledger)
         for number in range(300):
-            ledger.record_ask(study, number=number, kind=TrialKind.SEARCH, factors=(0.1,) * 20)
+            ledger.studies.ask(study, number=number, kind=TrialKind.SEARCH, factors=(0.1,) * 20)
     path = tmp_path / "ledger.db"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -183,19 +183,19 @@ def test_threads_share_a_ledger(ledger_address):
 
         def write(first: int) -> None:
             for number in range(first, first + 10):
-                ledger.record_ask(study, number=number, kind=TrialKind.SEARCH, factors=(0.0,))
-                ledger.record_tell(study, number, TrialOutcome(error=1.0))
+                ledger.studies.ask(study, number=number, kind=TrialKind.SEARCH, factors=(0.0,))
+                ledger.studies.tell(study, number, TrialOutcome(error=1.0))
 
         threads = [threading.Thread(target=write, args=(10 * i,)) for i in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert [e.sequence for e in ledger.events(study)] == list(range(80))
+        assert [e.sequence for e in ledger.studies.events(study)] == list(range(80))
 
 
 def _hold(path, ready):
-    with Ledger.open(path) as ledger, ledger.lock("study"):
+    with Ledger.open(path) as ledger, ledger.studies.lock("study"):
         ready.set()
         threading.Event().wait()
 
@@ -208,16 +208,16 @@ def test_lock_is_exclusive_and_dies_with_its_holder(ledger_address):
     assert ready.wait(30)
     with open_ledger(ledger_address) as ledger:
         who = "another process" if "://" in ledger_address else str(holder.pid)
-        with pytest.raises(LedgerError, match=who), ledger.lock("study"):
+        with pytest.raises(LedgerError, match=who), ledger.studies.lock("study"):
             pass
-        with ledger.lock("another"):
+        with ledger.studies.lock("another"):
             pass
         holder.kill()
         holder.join()
         deadline = time.monotonic() + 60  # a server notices a lost connection a moment later
         while True:
             try:
-                with ledger.lock("study"):
+                with ledger.studies.lock("study"):
                     break
             except LedgerError:
                 assert time.monotonic() < deadline

@@ -6,16 +6,25 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy.orm import Session as OrmSession
 
-from ztom.errors import AlreadyOnRecordError, NotOnRecordError
+from ztom.errors import AlreadyOnRecordError, LedgerError, NotOnRecordError
 from ztom.ledger import Ledger
 from ztom.ledger.accounts import NewUser
+from ztom.ledger.database import open_database, parse_address
 from ztom.ledger.deployments import DeploymentState, NewDeployment, ServedAs
+from ztom.ledger.models import (
+    DeploymentRow,
+    EndpointRow,
+    ObservationRow,
+    RolloutRow,
+    RoutingRow,
+)
 from ztom.ledger.rollouts import FeedbackRecord
 from ztom.rollout.intent import Intent
 from ztom.rollout.observations import ArmCounts, LatencyHistogram, StepObservations
 from ztom.rollout.options import DeployOptions
-from ztom.rollout.plan import parse_plan
+from ztom.rollout.plan import ReleaseGate, parse_plan
 from ztom.rollout.routing import Placement, RoutingTable
 from ztom.rollout.state import Command, ReleaseState, ReleaseStatus
 
@@ -59,7 +68,7 @@ def test_the_table_has_versions_and_each_change_is_audited(ledger: Ledger) -> No
     assert change(ledger, b="two") == 2, "no change, no version"
     assert ledger.endpoints.routing() == (2, table_of(a="one", b="two"))
     assert ledger.endpoints.table() == table_of(a="one", b="two")
-    assert [e.event.action for e in ledger.audit_entries()] == ["route.x", "route.x"]
+    assert [e.event.action for e in ledger.audit.entries()] == ["route.x", "route.x"]
 
 
 def test_a_change_that_raises_leaves_everything(ledger: Ledger) -> None:
@@ -71,7 +80,7 @@ def test_a_change_that_raises_leaves_everything(ledger: Ledger) -> None:
     with pytest.raises(NotOnRecordError):
         ledger.endpoints.change_routing(fails, actor="t", action="x", subject="y")
     assert ledger.endpoints.routing() == (1, table_of(a="one"))
-    assert len(list(ledger.audit_entries())) == 1
+    assert len(list(ledger.audit.entries())) == 1
 
 
 def add(ledger: Ledger, number: int) -> int:
@@ -208,7 +217,7 @@ def test_commands_stay_until_they_are_done_and_states_are_kept(ledger: Ledger) -
     assert ledger.endpoints.rollouts.get(rollout).state.seconds == 2, "one that has ended stays"
     with pytest.raises(AlreadyOnRecordError, match="ended"):
         ledger.endpoints.rollouts.command(rollout, Command.PROMOTE, actor="t")
-    actions = [entry.event.action for entry in ledger.audit_entries()]
+    actions = [entry.event.action for entry in ledger.audit.entries()]
     assert actions == ["rollout.start", "rollout.rollback", "rollout.rollback"]
 
 
@@ -237,3 +246,132 @@ def test_observations_are_replaced_by_their_source_and_feedback_counts_once(
     assert (sums["canary"].count, sums["canary"].error) == (2, 1.25)
     assert (sums["stable"].count, sums["stable"].error) == (1, 0.0)
     assert ledger.endpoints.rollouts.feedback(rollout, 1) == {}
+
+
+#: As earlier versions wrote them: options without defaults, the rest in full.
+OLD_PLAN = {
+    "gate": "pass",
+    "steps": [
+        {
+            "kind": kind,
+            "percent": percent,
+            "min_requests": 100,
+            "min_seconds": 60.0,
+            "max_seconds": 3600.0,
+            "checks": {
+                "error_rate": 0.03,
+                "empty": 0.03,
+                "latency": {"max_ratio": 1.5, "margin": 0.05},
+                "disagreement": 0.5,
+                "feedback": {"margin": 0.1, "required": False},
+            },
+        }
+        for kind, percent in (("shadow", 100.0), ("canary", 100.0))
+    ],
+    "alpha": 0.05,
+}
+OLD_ROUTE = {
+    "stable": A,
+    "previous": None,
+    "canary": None,
+    "canary_percent": 0.0,
+    "shadow": None,
+    "shadow_percent": 0.0,
+    "rules": [{"header": "x-customer", "value": "acme", "key": None, "variant": A}],
+    "release": None,
+    "step": 0,
+    "project": None,
+}
+OLD_PLACE = {
+    "name": "toy",
+    "app": "variant-toy",
+    "deployment": "variant",
+    "folder": "/variants/toy",
+    "timeout_s": 120.0,
+    "current": None,
+    "project": None,
+}
+
+
+def write_old_rows(address: str) -> None:
+    """The rows of a ledger of before, past everything that writes them today."""
+    kept = {"name": "toy", "address": "/variants/toy", "options": {}}
+    intent = {"alias": "support", "now": False, "canary": None, "shadow": 5.0, "rule": None}
+    engine = open_database(parse_address(address), busy_timeout_s=10).engine
+    with OrmSession(engine) as session, session.begin():
+        session.add(EndpointRow(alias="support"))
+        session.add(
+            DeploymentRow(
+                digest=A,
+                name="toy",
+                address="/variants/toy",
+                base={"reference": "/b", "digest": B},
+                options={"max_replicas": 2, "swap_into": B},
+                intent={**intent, "plan": None},
+                kept=kept,
+                actor="t",
+            )
+        )
+        table = {"routes": {"support": OLD_ROUTE}, "placements": {A: OLD_PLACE}}
+        session.add(RoutingRow(version=7, content=table, actor="t"))
+        session.flush()
+        state = {"status": "held", "step": 1, "seconds": 3.5, "started": True, "settled": False}
+        rollout = RolloutRow(
+            id="0" * 8,
+            alias="support",
+            candidate=B,
+            stable=A,
+            plan=OLD_PLAN,
+            state={**state, "reason": "why", "findings": {}, "p95": None},
+            status="held",
+            command="resume",
+            actor="t",
+        )
+        session.add(rollout)
+        session.flush()
+        session.add(
+            ObservationRow(rollout_id="0" * 8, step=1, source="g", content={"candidate": {}})
+        )
+    engine.dispose()
+
+
+def test_rows_of_earlier_versions_are_read(ledger: Ledger, ledger_address: str) -> None:
+    write_old_rows(ledger_address)
+    record = ledger.endpoints.deployments.get(A)
+    assert record.options == DeployOptions(max_replicas=2, swap_into=B)
+    assert record.intent == Intent(alias="support", shadow=5)
+    assert record.kept == ServedAs("toy", "/variants/toy", DeployOptions())
+    version, table = ledger.endpoints.routing()
+    assert (version, table.routes["support"].rules[0].value) == (7, "acme")
+    assert table.placements[A].timeout_s == 120
+    (rollout,) = ledger.endpoints.rollouts.open()
+    assert (rollout.plan.gate, rollout.plan.steps[-1].percent) == (ReleaseGate.PASS, 100)
+    assert rollout.plan.steps[0] == parse_plan().steps[0]
+    assert (rollout.state.seconds, rollout.state.reason, rollout.status) == (3.5, "why", "held")
+    assert rollout.command is Command.RESUME
+    assert ledger.endpoints.rollouts.observations(rollout.id, 1) == (StepObservations(),)
+
+
+def test_a_value_that_cannot_be_read_is_named(ledger: Ledger, ledger_address: str) -> None:
+    write_old_rows(ledger_address)
+    engine = open_database(parse_address(ledger_address), busy_timeout_s=10).engine
+    with OrmSession(engine) as session, session.begin():
+        session.get_one(DeploymentRow, A).options = {"max_replica": 2}
+        session.get_one(RoutingRow, 7).content = {"routes": [], "placements": {}}
+    engine.dispose()
+    with pytest.raises(LedgerError, match="DeployOptions that cannot be read: got max_replica"):
+        ledger.endpoints.deployments.all()
+    with pytest.raises(LedgerError, match="RoutingTable that cannot be read: got routes"):
+        ledger.endpoints.table()
+
+
+def test_deployments_are_found_by_the_start_of_their_digest(ledger: Ledger) -> None:
+    deployments = ledger.endpoints.deployments
+    near = "a" * 63 + "b"
+    for digest in (A, near, B):
+        deployments.deploy(new(digest), actor="t")
+    assert [r.digest for r in deployments.all(starting_with="a" * 8)] == [A, near]
+    assert [r.digest for r in deployments.all(starting_with=near)] == [near]
+    assert deployments.all(starting_with="a%") == ()
+    deployments.set_state(near, DeploymentState.RETIRED, actor="t")
+    assert [r.digest for r in deployments.all(starting_with="aa")] == [A]

@@ -34,7 +34,7 @@ def event(number: int) -> AuditEvent:
 def ledger(ledger_address: str) -> Iterator[Ledger]:
     with open_ledger(ledger_address) as ledger:
         for number in range(5):
-            ledger.record_event(event(number))
+            ledger.audit.append(event(number))
         yield ledger
 
 
@@ -53,11 +53,11 @@ def raw(
 
 
 def test_round_trip(ledger: Ledger) -> None:
-    entries = list(ledger.audit_entries())
+    entries = list(ledger.audit.entries())
     assert [entry.sequence for entry in entries] == [1, 2, 3, 4, 5]
     assert [entry.event for entry in entries] == [event(number) for number in range(5)]
     assert entries[0].previous == GENESIS
-    assert ledger.check_audit() == 5
+    assert ledger.audit.check() == 5
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_database_refuses_to_change_it(ledger, raw, statement: str, reason: 
         return  # the other database's
     with pytest.raises(sqlite3.IntegrityError if sqlite else psycopg.Error, match=reason):
         raw.execute(statement)
-    assert ledger.check_audit() == 5
+    assert ledger.audit.check() == 5
 
 
 def without_triggers(raw: sqlite3.Connection | psycopg.Connection[object]) -> None:
@@ -114,39 +114,39 @@ def test_the_first_bad_row_is_named(ledger, raw, statements, message: str) -> No
     for statement in statements:
         raw.execute(statement)
     with pytest.raises(AuditError, match=message):
-        ledger.check_audit()
+        ledger.audit.check()
 
 
 def test_a_cut_tail_is_found_by_the_signed_head(ledger, raw, tmp_path) -> None:
-    head = ledger.sign_audit(signing_key(tmp_path / "key"), time=NOW)
+    head = ledger.audit.sign(signing_key(tmp_path / "key"), time=NOW)
     without_triggers(raw)
     raw.execute("DELETE FROM audit WHERE sequence > 3")
-    assert ledger.check_audit() == 3  # it fits in itself
+    assert ledger.audit.check() == 3  # it fits in itself
     with pytest.raises(AuditError, match="row 4 is missing"):
-        ledger.check_audit(head)
+        ledger.audit.check(head)
 
 
 def test_a_chain_written_anew_is_found_by_the_signed_head(ledger, raw, tmp_path) -> None:
-    head = ledger.sign_audit(signing_key(tmp_path / "key"), time=NOW)
+    head = ledger.audit.sign(signing_key(tmp_path / "key"), time=NOW)
     without_triggers(raw)
     raw.execute("DELETE FROM audit")
     for number in range(6):
-        ledger.record_event(event(number + 10))
-    assert ledger.check_audit() == 6
+        ledger.audit.append(event(number + 10))
+    assert ledger.audit.check() == 6
     with pytest.raises(AuditError, match="row 5 of the audit chain is not the one"):
-        ledger.check_audit(head)
+        ledger.audit.check(head)
 
 
 def test_a_head_of_an_older_chain_still_holds(ledger, tmp_path) -> None:
-    head = ledger.sign_audit(signing_key(tmp_path / "key"), time=NOW)
-    ledger.record_event(event(9))
-    assert ledger.check_audit(head) == 6
+    head = ledger.audit.sign(signing_key(tmp_path / "key"), time=NOW)
+    ledger.audit.append(event(9))
+    assert ledger.audit.check(head) == 6
 
 
 def test_heads_are_checked(ledger, tmp_path) -> None:
     key = signing_key(tmp_path / "key")
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
-    head = ledger.sign_audit(key, time=NOW)
+    head = ledger.audit.sign(key, time=NOW)
     (tmp_path / "head.json").write_text(head.model_dump_json())
     read = read_head(tmp_path / "head.json")
     read.check()
@@ -184,27 +184,27 @@ def test_a_variant_and_its_row_are_written_together(ledger) -> None:
         raise VariantError("the disk is full")
 
     with pytest.raises(VariantError, match="disk is full"):
-        ledger.record_variant(new_variant(), broken)
+        ledger.variants.record(new_variant(), broken)
     with pytest.raises(LedgerError) as caught:  # there is no such study
-        ledger.record_variant(new_variant(study_id=77), lambda: placed.append("v"))
+        ledger.variants.record(new_variant(study_id=77), lambda: placed.append("v"))
     assert isinstance(caught.value.__cause__, IntegrityError)
     assert placed == []
-    assert ledger.variants() == ()
-    assert ledger.check_audit() == 5
-    ledger.record_variant(new_variant(), lambda: placed.append("v"))
+    assert ledger.variants.all() == ()
+    assert ledger.audit.check() == 5
+    ledger.variants.record(new_variant(), lambda: placed.append("v"))
     assert placed == ["v"]
-    assert [variant.digest for variant in ledger.variants()] == ["d"]
-    assert ledger.check_audit() == 6
+    assert [variant.digest for variant in ledger.variants.all()] == ["d"]
+    assert ledger.audit.check() == 6
 
 
 def test_a_search_releases_its_variant(ledger) -> None:
     study = new_study(ledger)
-    assert ledger.verdict(study) is None
-    ledger.save_verdict(study, "inconclusive", {"outcome": "inconclusive"})
-    ledger.save_verdict(study, "improved", {"outcome": "improved"})
-    ledger.record_variant(new_variant(study_id=study, insisted=True), lambda: None)
-    assert ledger.verdict(study) == {"outcome": "improved"}
-    release = ledger.releases()[0]
+    assert ledger.studies.proof(study) is None
+    ledger.studies.save_proof(study, "inconclusive", {"outcome": "inconclusive"})
+    ledger.studies.save_proof(study, "improved", {"outcome": "improved"})
+    ledger.variants.record(new_variant(study_id=study, insisted=True), lambda: None)
+    assert ledger.studies.proof(study) == {"outcome": "improved"}
+    release = ledger.variants.published()[0]
     assert (release.digest, release.study_id, release.actor) == ("d", study, "ada")
     assert release.insisted
 
@@ -212,7 +212,7 @@ def test_a_search_releases_its_variant(ledger) -> None:
 def append_many(address: str, count: int) -> None:
     with open_ledger(address) as ledger:
         for number in range(count):
-            ledger.record_event(event(number))
+            ledger.audit.append(event(number))
 
 
 def test_two_writers_make_no_fork(ledger_address: str) -> None:  # row 92
@@ -225,7 +225,7 @@ def test_two_writers_make_no_fork(ledger_address: str) -> None:  # row 92
         writer.join(120)
     assert [writer.exitcode for writer in writers] == [0, 0]
     with open_ledger(ledger_address) as ledger:
-        assert ledger.check_audit() == 40
+        assert ledger.audit.check() == 40
 
 
 def test_the_hash_depends_on_every_field() -> None:
