@@ -1,4 +1,4 @@
-"""From intervals to a verdict: improved, no improvement, or inconclusive.
+"""The rule that turns intervals into a verdict: improved, no improvement, or inconclusive.
 
 A pure function of what was measured. Missing data never passes: with too few independent groups,
 the answer is inconclusive, whatever the numbers look like.
@@ -35,9 +35,9 @@ class GuardrailResult(BaseModel):
     """A guardrail's error, before and after.
 
     Attributes:
-        name: As in the configuration.
-        allowed_increase: By how much the error may rise, in units of the error.
-        increase: Error after - error before; each of its bounds is a one-sided test's.
+        name: Name of the guardrail as configured.
+        allowed_increase: Largest rise of the error that is allowed, in units of the error.
+        increase: Interval of error after - error before; each of its bounds is a one-sided test's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -75,10 +75,10 @@ class Verdict(BaseModel):
     """What was decided, why, and on what.
 
     Attributes:
-        outcome: The decision.
-        reasons: In words, the deciding one first.
-        improvement: Error before - error after on the holdout.
-        guardrails: The guardrails' results.
+        outcome: Decision: improved, no improvement or inconclusive.
+        reasons: Reasons in words, the deciding one first.
+        improvement: Interval of error before - error after on the holdout.
+        guardrails: Results of the guardrails.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -106,17 +106,17 @@ def measure_guardrail(
     interval at ``1 - 2 (1 - confidence)``, as in a test of non-inferiority.
 
     Args:
-        name: As in the configuration.
+        name: Name of the guardrail as configured.
         before: Scores of the trained model on the guardrail's stimuli.
         after: Scores of the blend on the same stimuli.
         groups: The group of each stimulus.
-        allowed_increase: By how much the error may rise, in units of the error.
+        allowed_increase: Largest rise of the error that is allowed, in units of the error.
         resamples: Number of bootstrap resamples.
-        confidence: One-sided, above 0.5.
-        seed: Of the resampling.
+        confidence: Confidence of each one-sided bound, above 0.5.
+        seed: Seed of the resampling.
 
     Raises:
-        ScoringError: As `paired_bootstrap`.
+        ScoringError: The scores cannot be compared; see `paired_bootstrap`.
     """
     increase = paired_bootstrap(
         after,
