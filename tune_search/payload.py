@@ -77,7 +77,7 @@ class Questions:
 
     @classmethod
     def of(cls, inputs: StudyInputs) -> Questions:
-        """The questions alone: error functions may need libraries that the engine's process lacks."""
+        """The study's questions; its error functions stay out: they may need further libraries."""
         sets = tuple((data.name, data.stimuli, data.labels) for data in inputs.data)
         return cls(sets, inputs.generation, inputs.batch_size)
 
