@@ -51,12 +51,12 @@ class Conductor:
     """One study under way.
 
     Args:
-        plan: The protocol's parameters.
-        ledger: Where the study is kept.
-        study_id: The study; what it already holds is replayed.
-        sampler: New, never asked.
-        on_event: Told about trials.
-        clock: Seconds that never go back.
+        plan: Parameters of the protocol.
+        ledger: Ledger that keeps the study.
+        study_id: Id of the study; what it already holds is replayed.
+        sampler: Sampler that is new and was never asked.
+        on_event: Callback that gets the events of trials.
+        clock: Clock in seconds that never goes back.
     """
 
     def __init__(

@@ -79,18 +79,18 @@ def _error_terms(data: Any) -> Any:
 
 
 class Guardrail(_Strict):
-    """Another data set whose error may not rise by more than a stated amount.
+    """A further data set whose error may not rise by more than a stated amount.
 
     Attributes:
-        name: Shown in reports.
-        stimuli: The data set.
-        expected_outputs: Its expected outputs, when they are not in the same file.
+        name: Name that reports show.
+        stimuli: File of the data set.
+        expected_outputs: File of the expected outputs, when they are not in the same one.
         error: The error function.
         labels: Class labels, for error functions over classes.
-        max_increase: How far the error may rise above the trained model's.
-        holdout: What the proof tests the guardrail on: a file, or else a share of the data set.
+        max_increase: Largest rise of the error above the trained model's, in units of the error.
+        holdout: File that the proof tests the guardrail on; None takes a share of the data set.
         holdout_expected_outputs: Expected outputs of the holdout file.
-        holdout_fraction: The share, when there is no file.
+        holdout_fraction: Share of groups that is split off when there is no file, between 0 and 1.
     """
 
     name: str = Field(min_length=1, max_length=100)
@@ -107,12 +107,12 @@ class Guardrail(_Strict):
 
 
 class Budget(_Strict):
-    """When the search ends.
+    """The end of a search.
 
     Attributes:
-        evaluations: Start-up and search trials. Two evaluations of the trained model and up to
-            three repetitions of the best blends come on top.
-        seconds: Time for all trials; None for no limit.
+        evaluations: Number of start-up and search trials. Two evaluations of the trained model and
+            up to three repetitions of the best blends come on top.
+        seconds: Seconds for all trials; None for no limit.
     """
 
     evaluations: int = Field(default=50, ge=1, le=100_000)
@@ -123,9 +123,9 @@ class VariantOptions(_Strict):
     """How the mastered variant is written, into ``variant`` in the output folder.
 
     Attributes:
-        form: ``dense`` full weights, or one ``adapter`` (chains of adapters only).
+        form: Form of the weights: ``dense`` in full, or one ``adapter`` (chains of adapters only).
         max_shard_gib: Largest safetensors shard, GiB.
-        copy_to: Also copy it to this ``gs://`` or ``s3://`` address.
+        copy_to: Address, ``gs://`` or ``s3://``, that it is copied to as well.
     """
 
     form: Literal["dense", "adapter"] = "dense"
@@ -137,36 +137,38 @@ class SearchConfig(_Strict):
     """Everything about one search.
 
     Attributes:
-        name: Of the study; a resume goes on with the newest study of this name.
+        name: Name of the study; a resume goes on with the newest study of this name.
         chain: A chain file, or the chain itself.
-        stimuli: What the model is asked during the search.
-        expected_outputs: What it should answer, when that is not in the same file.
+        stimuli: File of what the model is asked during the search.
+        expected_outputs: File of the expected outputs, when they are not in the same one.
         labels: Class labels, for error functions over classes.
-        holdout: Stimuli for the proof, which the search never sees; None splits them off.
+        holdout: File of stimuli for the proof, which the search never sees; None splits them off.
         holdout_expected_outputs: Expected outputs of the holdout file.
-        holdout_fraction: The share that is split off when there is no holdout file.
-        max_search_stimuli: Search on this many stimuli, chosen by the seed; None for all.
-        error: The error function to make small.
+        holdout_fraction: Share of groups that is split off when there is no holdout file, between 0
+            and 1.
+        max_search_stimuli: Number of stimuli to search on, chosen by the seed; None for all.
+        error: Error function to make small.
         guardrails: Data sets on which the model may not get worse.
-        scaling_factor_limit: Every factor lies between minus and plus this.
-        lower_bound: Instead of the limit: a lower bound for each factor.
-        upper_bound: Instead of the limit: an upper bound for each factor.
-        batch_size: Stimuli per call of the engine; None hands over all at once.
-        inference_config: How text is generated.
-        detailed_output: Keep the generated texts of every trial (true, or STORE_AND_RETURN).
-        sampler: What proposes the factors.
-        budget: When the search ends.
-        engine: What runs the model.
-        seed: Everything random is drawn from it.
-        generation_deadline_s: An engine that has not answered all stimuli by then is replaced and
-            asked once more.
-        engine_start_deadline_s: The same for loading the model.
-        trial_retries: How often a trial whose process died is run again.
+        scaling_factor_limit: Limit of every factor, which lies between minus and plus this.
+        lower_bound: Lower bound of each factor, instead of the limit.
+        upper_bound: Upper bound of each factor, instead of the limit.
+        batch_size: Number of stimuli per call of the engine; None hands over all at once.
+        inference_config: Settings of generating text.
+        detailed_output: Whether to keep the generated texts of every trial (true, or
+            STORE_AND_RETURN).
+        sampler: Sampler that proposes the factors, and its options.
+        budget: Limits at which the search ends.
+        engine: Engine that runs the model, and its options.
+        seed: Seed that everything random is drawn from.
+        generation_deadline_s: Seconds after which an engine that has not answered all stimuli is
+            replaced and asked once more.
+        engine_start_deadline_s: Seconds for loading the model, a deadline like the one above.
+        trial_retries: Number of times that a trial whose process died is run again.
         output: Folder for what the search writes.
         suites: Suites, or folders of suites, that the gate asks about the written variant, with the
             trained model as the champion; nothing that does not pass is released.
-        variant: How the mastered variant is written.
-        insist: Release the variant whatever the proof says; that is recorded with it.
+        variant: Options of writing the mastered variant.
+        insist: Whether to release the variant whatever the proof says; that is recorded with it.
         ledger: File or SQLAlchemy address of the ledger; None puts it into the output folder.
     """
 

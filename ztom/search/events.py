@@ -13,11 +13,11 @@ class StudyStarted:
     """The first event.
 
     Attributes:
-        study_id: In the ledger.
-        name: Of the study.
-        total: The most trials it can have.
-        done: Trials that an earlier run finished.
-        factor_names: What each factor scales.
+        study_id: Id of the study in the ledger.
+        name: Name of the study.
+        total: Largest number of trials that it can have.
+        done: Number of trials that an earlier run finished.
+        factor_names: Name of what each factor scales.
     """
 
     study_id: int
@@ -56,14 +56,14 @@ class TrialEnded:
     """A trial's answer came back.
 
     Attributes:
-        error: None for a failed trial.
-        reason: Why it failed.
-        feasible: It keeps every guardrail.
-        seconds: From start to end.
-        trained_error: Of the trained model, None while it is not known.
+        error: Error of the blend, lower is better; None for a failed trial.
+        reason: Reason why it failed.
+        feasible: Whether it keeps every guardrail.
+        seconds: Seconds from start to end.
+        trained_error: Error of the trained model, None while it is not known.
         best_error: Best feasible error so far, the trained model's included.
-        best_factors: Where that is.
-        ended: Trials that have ended, those of earlier runs included.
+        best_factors: Scaling factors of the best feasible error.
+        ended: Number of trials that have ended, those of earlier runs included.
     """
 
     number: int

@@ -34,12 +34,13 @@ class Plan:
     """What is fixed before the first trial.
 
     Attributes:
-        space: Where factors may lie.
-        evaluations: Start-up and search trials together.
-        startup: How many of them are quasi-random.
-        seed: For the start-up points and the surrogate.
-        max_increases: Per guardrail, by name, how far its error may rise above the trained model's.
-        seconds: Time for the whole study, None for no limit.
+        space: Space that factors may lie in.
+        evaluations: Number of start-up and search trials together.
+        startup: Number of them that are quasi-random.
+        seed: Seed of the start-up points and the surrogate.
+        max_increases: Largest rise of each guardrail's error above the trained model's, by its
+            name.
+        seconds: Seconds for the whole study, None for no limit.
     """
 
     space: SearchSpace
@@ -80,7 +81,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing can be decided before a running trial ends."""
+    """The answer that nothing can be decided before a running trial ends."""
 
 
 @dataclass(frozen=True)
@@ -171,11 +172,11 @@ def noise_floor(trials: Sequence[TrialRecord]) -> float | None:
 def violations(
     plan: Plan, trials: Sequence[TrialRecord], guardrails: dict[str, float] | None = None
 ) -> tuple[float, ...]:
-    """By how much each guardrail's error is above what is allowed; feasible when none is > 0.
+    """Excess of each guardrail's error over what is allowed; feasible when none is > 0.
 
     Args:
-        plan: Names the guardrails.
-        trials: Hold the baselines that the rise is measured from.
+        plan: Plan that names the guardrails.
+        trials: Trials with the baselines that the rise is measured from.
         guardrails: Errors of the trial in question; None (a failed trial) gives zeros.
     """
     if guardrails is None:

@@ -17,17 +17,17 @@ class TrialEntry(BaseModel):
     """One evaluation.
 
     Attributes:
-        number: In the order of asking.
+        number: Number of the trial in the order of asking, from 0.
         kind: ``baseline``, ``startup``, ``search`` or ``confirm``.
         factors: The scaling factors.
         status: ``finished``, ``failed``, or ``running`` when it was abandoned.
-        error: Lower is better; None for a failed trial.
+        error: Error of the blend, lower is better; None for a failed trial.
         guardrails: Error on each guardrail's data.
-        feasible: It finished and keeps every guardrail.
-        reason: Why it failed.
-        seconds: By phase.
-        generated_tokens: Over all stimuli.
-        attempts: How often it was started.
+        feasible: Whether it finished and keeps every guardrail.
+        reason: Reason why it failed.
+        seconds: Seconds by phase.
+        generated_tokens: Number of generated tokens over all stimuli.
+        attempts: Number of times that it was started.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -49,12 +49,12 @@ class SensitivityEntry(BaseModel):
     """How the error depends on one factor, the others staying at the best point.
 
     Attributes:
-        name: What the factor scales.
-        best: Its value at the best point.
+        name: Name of what the factor scales.
+        best: Value of the factor at the best point.
         effect: Highest minus lowest error along it.
         values: Values of the factor, shape (points,).
-        errors: Estimated error there.
-        spreads: Standard deviation of the estimate.
+        errors: Estimated error at each of the values, shape (points,).
+        spreads: Standard deviation of each estimate, shape (points,).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -71,8 +71,8 @@ class StimulusChange(BaseModel):
     """One holdout stimulus, before and after.
 
     Attributes:
-        id: Of the stimulus.
-        prompt: What was asked, as text.
+        id: Id of the stimulus.
+        prompt: Prompt that was asked, as text.
         expected: The expected output.
         before: The trained model's answer; None where no text was generated.
         after: The mastered model's answer.
@@ -112,7 +112,7 @@ class GateSummary(BaseModel):
 
     Attributes:
         outcome: ``pass``, ``fail`` or ``inconclusive``.
-        reasons: In words.
+        reasons: Reasons in words.
         suites: Digest of each suite, by its name.
     """
 
@@ -128,21 +128,22 @@ class Proof(BaseModel):
 
     Attributes:
         verdict: Improved, no improvement or inconclusive, with the reasons.
-        trained_model_error: On the holdout.
-        optimized_model_error: On the holdout, of the variant as written.
-        errors_before: Per stimulus, shape (stimuli,).
-        errors_after: Per stimulus, shape (stimuli,).
+        trained_model_error: Error of the trained model on the holdout.
+        optimized_model_error: Error of the variant as written on the holdout.
+        errors_before: Error of the trained model on each stimulus, shape (stimuli,).
+        errors_after: Error of the variant on each stimulus, shape (stimuli,).
         changes: The stimuli whose error changed most, the most improved first.
-        dtype: What the variant is deployed in.
+        dtype: Dtype that the variant is deployed in.
         realised: Realised over intended step of the whole blend, None where nothing changed.
-        steps: The same by group of tensors.
-        gate: Of the suites, the trained model being the champion; None where there are none.
-        warnings: What to know before relying on it.
-        insisted: The variant was released although it is not proved to be better.
+        steps: Realised over intended step by group of tensors.
+        gate: Outcome of the gate on the suites, the trained model being the champion; None where
+            there are none.
+        warnings: Warnings to know before relying on it.
+        insisted: Whether the variant was released although it is not proved to be better.
         variant: Folder of the released variant; None when nothing was released.
-        variant_digest: Of its manifest.
-        seconds: ``write``, ``load``, ``answer``, ``score``, ``suites`` and ``total``; suites are
-            answered within ``answer``.
+        variant_digest: Lower-case hex sha256 of the variant's manifest.
+        seconds: Seconds of ``write``, ``load``, ``answer``, ``score``, ``suites`` and ``total``;
+            suites are answered within ``answer``.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -179,7 +180,7 @@ class Proof(BaseModel):
 
     @property
     def holds(self) -> bool:
-        """It is improved, and passed by the gate where there is one."""
+        """Whether it is improved, and passed by the gate where there is one."""
         passed = self.gate is None or self.gate.outcome is GateOutcome.PASS
         return self.verdict.outcome is Outcome.IMPROVED and passed
 
@@ -188,16 +189,16 @@ class SearchResult(BaseModel):
     """What the search came to; the attributes are those of `ztom.search.outcome.SearchOutcome`.
 
     Attributes:
-        name: Of the study.
+        name: Name of the study.
         factor_bounds: Lower and upper bound of each factor.
-        error: The terms of the error function that was made small, and their weights.
-        sampler: What proposed the factors.
-        dtype: What the search evaluated in, and the variant is deployed in.
-        seed: Everything random was drawn from it.
-        versions: Of the libraries that took part.
+        error: Terms of the error function that was made small, and their weights.
+        sampler: Name of the sampler that proposed the factors.
+        dtype: Dtype that the search evaluated in, and the variant is deployed in.
+        seed: Seed that everything random was drawn from.
+        versions: Versions of the libraries that took part, by name.
         chain_digest: Identifies the chain.
         data_digests: sha256 per data set.
-        proof: What the holdout said; None when the search was run without one.
+        proof: Proof on the holdout; None when the search was run without one.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -37,7 +37,7 @@ class _Answer:
 
 
 class _Exchange:
-    """Passes points one way and answers the other, one at a time."""
+    """Passes points from the method to the sampler and answers back, one at a time."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
@@ -46,7 +46,7 @@ class _Exchange:
         self._known: dict[Factors, _Answer] = {}
 
     def evaluate(self, point: NDArray[np.float64]) -> _Answer:
-        """Called by the method, with a point in units of the bounds, -1 to 1.
+        """Evaluate a point that the method asks for, in units of the bounds, -1 to 1.
 
         A point is asked for once: the methods come back to points for their constraints.
         """
@@ -61,19 +61,19 @@ class _Exchange:
         return self._known[factors]
 
     def know(self, factors: Factors, answer: _Answer) -> None:
-        """Called by the sampler: a point that was evaluated already need not be asked for."""
+        """Take note of a point that was evaluated already, so that it need not be asked for."""
         self._known[factors] = answer
 
     def end(self, error: BaseException | None) -> None:
-        """Called when the method has returned or failed."""
+        """End the exchange, when the method has returned or failed."""
         self._points.put(error)
 
     def next_point(self) -> Factors | BaseException | None:
-        """Called by the sampler: waits for the method's next point or its end."""
+        """Wait, on the sampler's side, for the method's next point or its end."""
         return self._points.get()
 
     def answer(self, answer: _Answer | None) -> None:
-        """Called by the sampler; None ends the method."""
+        """Hand an answer to the method; None ends it."""
         self._answers.put(answer)
 
 
@@ -98,7 +98,7 @@ class CallbackSampler:
         self._ended = False
 
     def warm_up(self) -> None:
-        """Nothing to import that takes long."""
+        """Import nothing: nothing takes long."""
 
     def ask(self, number: int) -> Factors | None:
         """The method's next point; None once it has converged.

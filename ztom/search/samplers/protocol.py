@@ -22,16 +22,18 @@ SamplerName = Annotated[
 
 
 class SamplerConfig(BaseModel):
-    """Which sampler, and its options.
+    """A sampler and its options.
 
     Attributes:
-        name: ``gp`` (Gaussian process, the default), ``cobyqa`` (for errors without noise),
-            ``cobyla`` (the classic), ``cmaes`` (for budgets of hundreds), ``tpe`` or ``random``.
-            One's own is the name of an entry point ``ztom.samplers`` or ``package.module:function``
-            and is called with this configuration, the search space and the seed.
-        startup: Quasi-random points before the sampler's own; None takes what suits the sampler.
-        xtol_rel: cobyla and cobyqa end when steps are smaller than this share of the intervals.
-        ftol_rel: cobyla ends when the error changes by less than this share.
+        name: Name of the sampler: ``gp`` (Gaussian process, the default), ``cobyqa`` (for errors
+            without noise), ``cobyla`` (the classic), ``cmaes`` (for budgets of hundreds), ``tpe``
+            or ``random``. One's own is the name of an entry point ``ztom.samplers`` or
+            ``package.module:function`` and is called with this configuration, the search space and
+            the seed.
+        startup: Number of quasi-random points before the sampler's own; None takes what suits the
+            sampler.
+        xtol_rel: Share of the intervals; cobyla and cobyqa end when steps are smaller.
+        ftol_rel: Share of the error; cobyla ends when it changes by less.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,11 +68,12 @@ class Sampler(Protocol):
         """What a trial gave.
 
         Args:
-            number: Of a trial that was asked for here, or of one that the protocol added.
-            factors: What was evaluated, which may differ from what was asked for when a study is
-                resumed with another version of a library; it is these that count.
-            error: None when the trial failed.
-            violations: Per guardrail, above 0 when it is broken.
+            number: Number of a trial that was asked for here, or of one that the protocol added.
+            factors: Factors that were evaluated, which may differ from what was asked for when a
+                study is resumed with another version of a library; it is these that count.
+            error: Error of the trial; None when it failed.
+            violations: Excess of each guardrail's error over what is allowed, above 0 when it is
+                broken.
         """
 
     def close(self) -> None:
