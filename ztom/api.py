@@ -60,14 +60,14 @@ def blend(
     """Set the factors by hand and write the blend as a variant, which is put on record.
 
     Args:
-        chain: From `load_chain`.
+        chain: Chain that `load_chain` has opened.
         factors: One per transition; 0 leaves a step as trained, -1 removes it.
         output: Folder of the variant.
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
-        adapter: Write one LoRA adapter instead of full weights; for chains of adapters.
+        adapter: Whether to write one LoRA adapter instead of full weights; for chains of adapters.
         max_shard_gib: Largest file of weights, GiB.
         ledger: File or SQLAlchemy address of the ledger; beside the output when None.
-        progress: Is called with bytes written, and bytes in all.
+        progress: Callback with bytes written, and bytes in all.
 
     Raises:
         FactorError: Not one finite number per transition.
@@ -76,16 +76,19 @@ def blend(
         StorageError: The disk refused.
     """
     from ztom.variants.write import WriteOptions
-    from ztom.variants.written import blend_on_record
+    from ztom.variants.written import blend_on_record, ledger_beside
 
     options = WriteOptions(
         dtype=dtype,
         form="adapter" if adapter else "dense",
         max_shard_bytes=int(max_shard_gib * 2**30),
     )
-    return blend_on_record(
-        chain, factors, Path(output), options=options, ledger_address=ledger, progress=progress
+    output = Path(output)
+    address = ledger or ledger_beside(output)
+    variant, _ = blend_on_record(
+        chain, factors, output, options=options, ledger_address=address, progress=progress
     )
+    return variant
 
 
 def load_variant(folder: PathLike) -> WrittenVariant:
@@ -118,8 +121,8 @@ def run_search(
         config: A search's YAML file, whose relative paths are beside it; or its content or
             configuration, whose relative paths are in the working folder.
         overrides: ``key=value`` each, as after ``--set``; for files.
-        resume: Go on with the newest study of this name.
-        progress: Show a display on a terminal or in a notebook, log lines anywhere else.
+        resume: Whether to go on with the newest study of this name.
+        progress: Whether to show a display on a terminal or in a notebook, log lines anywhere else.
 
     Raises:
         ConfigError: Names every key that is wrong.
@@ -151,9 +154,9 @@ def evaluate(
         suites: Folder of a suite or of suites, or several of them.
         base: Reference of the model that an adapter belongs to; a variant knows its own.
         engine: Fields of `ztom.engines.config.EngineConfig`; vLLM with its defaults when None.
-        use_cache: Use answers that are known and keep new ones.
+        use_cache: Whether to use answers that are known and keep new ones.
         limit: Items of each suite that are asked; all when None.
-        progress: Is called with a suite's name, answers that are there, and answers in all.
+        progress: Callback with a suite's name, answers that are there, and answers in all.
 
     Returns:
         One result per suite, in the suites' order.
@@ -205,7 +208,7 @@ def decide(
         champion: The same of the model that is shipped now; None is inconclusive unless ``first``.
         suites: Folder of a suite or of suites, as locked, or several of them.
         base: Results that are shown beside them and decide nothing.
-        first: There is no champion yet.
+        first: Whether there is no champion yet.
         seed: Seed of the resampling.
 
     Raises:
@@ -254,12 +257,13 @@ def deploy(
         key: API key or token; ``ZTOM_API_KEY`` when None.
         project_id: The project that the endpoint belongs to; administrators need none.
         verdict: What the gate said of it, or the file of it; it is put on record first.
-        plan: Of the release; the default one when None.
-        canary: Percent of the requests that it gets until somebody says otherwise.
-        shadow: Percent of the requests that it gets copies of.
-        now: Give it all requests at once.
-        live: The same, swapped into the running engine.
-        insist: Although neither the gate nor a search let it pass; that is recorded.
+        plan: Plan of the release; the default one when None.
+        canary: Percent of the requests that it answers until somebody says otherwise.
+        shadow: Percent of the requests that it gets copies of until somebody says otherwise.
+        now: Whether it gets all requests at once.
+        live: Whether it gets all requests at once by being swapped into the running engine.
+        insist: Whether to deploy it although neither the gate nor a search let it pass; that is
+            recorded.
         options: How it is served, as in ``{"max_replicas": 2}``.
 
     Returns:
@@ -289,23 +293,15 @@ def deploy(
 def _chain_config(
     source: PathLike | Sequence[PathLike] | Mapping[str, Any] | ChainConfig,
 ) -> ChainConfig:
-    from pydantic import ValidationError
-
     from ztom.blending.chain_file import ChainConfig, read_chain_file
     from ztom.errors import ChainError
+    from ztom.io.problems import check_model
 
-    if isinstance(source, ChainConfig):
-        return source
     if isinstance(source, (str, os.PathLike)):
         return read_chain_file(Path(source))
-    if not isinstance(source, Mapping):
+    if not isinstance(source, (Mapping, ChainConfig)):
         source = {"checkpoints": [os.fspath(reference) for reference in source]}
-    try:
-        return ChainConfig.model_validate(dict(source))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "configuration"
-        raise ChainError(f"the chain's {key} is wrong", got=first["msg"]) from error
+    return check_model(ChainConfig, source, wrong="this is not a chain", kind=ChainError)
 
 
 def _search_config(
@@ -326,17 +322,10 @@ def _search_config(
 
 
 def _engine_config(engine: EngineConfig | Mapping[str, Any] | None) -> EngineConfig:
-    from pydantic import ValidationError
-
     from ztom.engines.config import EngineConfig
-    from ztom.errors import ConfigError
+    from ztom.io.problems import check_model
 
-    try:
-        return EngineConfig.model_validate(engine or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "configuration"
-        raise ConfigError(f"the engine's {key} is wrong", got=first["msg"]) from error
+    return check_model(EngineConfig, engine or {}, wrong="the engine's configuration is wrong")
 
 
 def _results(source: PathLike | Sequence[SuiteRun]) -> Sequence[SuiteRun]:

@@ -31,7 +31,7 @@ class Endpoints:
     """Part of `ztom.client.Client`; what it returns is what the server answers.
 
     Args:
-        connection: To the server.
+        connection: Connection to the server.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -61,17 +61,18 @@ class Endpoints:
             alias: What clients write in ``model``.
             path: The variant's folder, where the server can read it.
             project_id: The project that the endpoint belongs to; administrators need none.
-            file_id: Instead of the path: a mastered checkpoint of the project.
-            name: Of the model; the alias when None.
+            file_id: Id of a mastered checkpoint of the project, instead of the path.
+            name: Name of the model; the alias when None.
             options: How it is served, such as ``{"max_replicas": 2}``.
-            now: Give it all traffic at once, without a release.
-            live: The same, by swapping it into the running engine.
-            canary: Give it this share, in percent, until somebody says otherwise.
-            shadow: Give it copies of this share, in percent.
-            rule: Give it the requests with this ``header`` and ``value``, or of this ``key``.
-            plan: Of the release; the default one when nothing else is said.
-            verdict: Of the gate on it, or its file; it is put on record first.
-            insist: Although neither the gate nor a search let it pass.
+            now: Whether it gets all traffic at once, without a release.
+            live: Whether it gets all traffic at once by being swapped into the running engine.
+            canary: Percent of the requests that it answers until somebody says otherwise.
+            shadow: Percent of the requests that it gets copies of until somebody says otherwise.
+            rule: Requests that it answers: those with this ``header`` and ``value``, or of this
+                ``key``.
+            plan: Plan of the release; the default one when nothing else is said.
+            verdict: Verdict of the gate on it, or its file; it is put on record first.
+            insist: Whether to deploy it although neither the gate nor a search let it pass.
         """
         wanted = Deploy.model_construct(
             alias=alias,
@@ -144,9 +145,9 @@ class Endpoints:
         """Make endpoints what a declarative file says; returns the changes that this takes.
 
         Args:
-            endpoints: By alias.
-            prune: Remove endpoints that are not among them.
-            dry_run: Change nothing.
+            endpoints: Endpoints that are wanted, by alias.
+            prune: Whether to remove endpoints that are not among them.
+            dry_run: Whether to change nothing.
         """
         wanted = Apply.model_construct(endpoints={}, prune=prune, dry_run=dry_run)
         body = {**wanted.body(), "endpoints": endpoints}

@@ -86,7 +86,7 @@ class Database:
         """One transaction that may write; it is undone if anything raises.
 
         Args:
-            action: For the message, as in "could not <action> the ledger".
+            action: Verb for the message, as in "could not <action> the ledger".
 
         Raises:
             LedgerError: The database failed, or was locked for too long.

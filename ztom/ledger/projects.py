@@ -169,9 +169,9 @@ class Projects:
         """Delete projects: all of them, or none.
 
         Args:
-            project_ids: Which.
-            hard: Take their rows away as well.
-            actor: Who does it.
+            project_ids: Ids of the projects.
+            hard: Whether to take their rows away as well.
+            actor: Name of whoever does it.
 
         Returns:
             Addresses of managed files that no row refers to any more, for `ProjectFiles.purge`.
@@ -201,7 +201,7 @@ class Projects:
             return tuple(orphans)
 
     def members(self, project_id: str) -> tuple[MemberRecord, ...]:
-        """Who works on it, by name."""
+        """The members of a project with their roles, by name."""
         query = (
             select(UserRow, MembershipRow.role)
             .join(MembershipRow, MembershipRow.user_id == UserRow.id)
@@ -312,7 +312,7 @@ def _project(session: Session, row: ProjectRow) -> ProjectRecord:
 
 
 def _projects(session: Session, rows: Sequence[ProjectRow]) -> tuple[ProjectRecord, ...]:
-    """With their files, in one query."""
+    """The projects of rows with their files, read in one query."""
     files = files_of(session, [row.id for row in rows])
     return tuple(
         ProjectRecord(

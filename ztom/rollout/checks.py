@@ -33,13 +33,13 @@ ENOUGH_FOR_P95: Final = 100
 
 
 class StableP95(BaseModel):
-    """Stable's p95 as it was settled, and which answers had come in by then.
+    """The p95 of stable as it was settled, and which answers had come in by then.
 
     Attributes:
-        p95_s: In seconds.
-        step: Index of the step in which it was settled.
-        stable: Stable's latencies of the release up to then.
-        candidate: The candidate's latencies of that step up to then.
+        p95_s: 95th percentile of stable's latencies, seconds.
+        step: Index of the step in which it was settled, from 0.
+        stable: Histogram of stable's latencies of the release up to then.
+        candidate: Histogram of the candidate's latencies of that step up to then.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -56,9 +56,9 @@ class StableP95(BaseModel):
         """Settle it; None while stable has answered too few.
 
         Args:
-            observations: Of the present step.
-            earlier: Stable's counts of the steps before it.
-            step: Index of the present step.
+            observations: Observations of the present step.
+            earlier: Counts of stable of the steps before it.
+            step: Index of the present step, from 0.
         """
         stable = earlier.latency + observations.stable.latency
         p95_s = stable.quantile_s(0.95)
@@ -72,11 +72,11 @@ class CheckEvidence:
     """What the checks of a step look at.
 
     Attributes:
-        index: Of the step in the plan.
-        step: The step.
-        observations: Of the step.
-        earlier: Stable's counts of the steps before it.
-        p95: Stable's p95, once that is settled.
+        index: Index of the step in the plan, from 0.
+        step: Step whose checks are made.
+        observations: Observations of the step.
+        earlier: Counts of stable of the steps before it.
+        p95: 95th percentile of stable, once that is settled.
     """
 
     index: int

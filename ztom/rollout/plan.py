@@ -70,7 +70,7 @@ class LatencyCheck(_Config):
     Attributes:
         max_ratio: An answer is slow when it takes longer than this many times stable's p95, rounded
             up to a boundary of the histogram (by at most a factor of 1.26).
-        margin: By how much the candidate's share of slow answers may exceed stable's.
+        margin: Largest excess of the candidate's share of slow answers over stable's.
     """
 
     max_ratio: Annotated[float, Field(ge=1.0, allow_inf_nan=False, strict=True)] = 1.5
@@ -81,8 +81,8 @@ class FeedbackCheck(_Config):
     """How much worse users may judge a candidate.
 
     Attributes:
-        margin: By how much its mean error in feedback may exceed stable's.
-        required: Without feedback on the candidate the step is not decided; otherwise the check
+        margin: Largest excess of the candidate's mean error in feedback over stable's.
+        required: Whether the step waits for feedback on the candidate; otherwise the check
             counts once there is some.
     """
 
@@ -100,10 +100,11 @@ class ReleaseChecks(_Config):
     Attributes:
         error_rate: Margin of the share of requests that fail.
         empty: Margin of the share of empty or malformed answers.
-        latency: See `LatencyCheck`.
-        disagreement: By how much the candidate may disagree with stable more than stable with
+        latency: Limits on slow answers; see `LatencyCheck`.
+        disagreement: Margin of the candidate's disagreement with stable over stable's with
             itself, in shadow steps. Generous unless given: a mastered variant is meant to differ.
-        feedback: In canary steps, since nobody sees the answers of a shadow.
+        feedback: Limits on users' feedback, in canary steps, since nobody sees the answers of a
+            shadow.
     """
 
     error_rate: Margin | None = 0.03
@@ -130,11 +131,12 @@ class ReleaseStep(_Config):
 
     Attributes:
         kind: Shadow or canary.
-        percent: Share of the requests: copied to the candidate, or answered by it.
-        min_requests: Of the candidate, before the step may pass.
-        min_seconds: Before the step may pass, counted while the traffic is as the step wants it.
-        max_seconds: After these a step that is not decided holds.
-        checks: What has to pass.
+        percent: Percent of the requests that are copied to the candidate, or answered by it.
+        min_requests: Number of the candidate's requests before the step may pass.
+        min_seconds: Seconds before the step may pass, counted while the traffic is as the step
+            wants it.
+        max_seconds: Seconds after which a step that is not decided holds.
+        checks: Checks that have to pass.
     """
 
     kind: StepKind
@@ -268,7 +270,7 @@ def parse_plan(value: object = None) -> ReleasePlan:
     """A plan as users write it; see the module.
 
     Args:
-        value: Of a YAML or JSON file; None is the default plan.
+        value: Value of a YAML or JSON file; None is the default plan.
 
     Raises:
         ConfigError: It is not a plan; names the mistakes and their places.

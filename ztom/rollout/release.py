@@ -255,16 +255,16 @@ class CheckRow(BaseModel):
     """A check of the present step for a display.
 
     Attributes:
-        check: Its name.
-        outcome: Pass, fail or inconclusive so far.
-        candidate: The candidate's rate; None without data.
-        stable: The rate it is compared with; None without data.
-        candidate_n: Observations behind it.
-        stable_n: Observations behind it.
+        check: Name of the check.
+        outcome: Outcome so far: pass, fail or inconclusive.
+        candidate: Rate of the candidate; None without data.
+        stable: Rate of stable that it is compared with; None without data.
+        candidate_n: Number of observations behind the candidate's rate.
+        stable_n: Number of observations behind stable's rate.
         low: Lower bound of the candidate's excess.
-        high: Upper bound of it.
-        margin: The excess that is allowed.
-        reason: All that in words.
+        high: Upper bound of the candidate's excess.
+        margin: Excess that is allowed.
+        reason: Reason, which says all that in words.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -285,14 +285,14 @@ class StepRow(BaseModel):
     """A step for a display.
 
     Attributes:
-        number: From 1.
+        number: Number of the step, from 1.
         kind: Shadow or canary.
-        percent: Share of the traffic.
+        percent: Percent of the requests.
         status: ``done``, ``waiting`` or ``skipped``; the release's own status at the step where it
             stands or ended.
-        seconds: Spent in it, at the present step.
-        max_seconds: After these an undecided step holds.
-        checks: Of the present step, as last looked at.
+        seconds: Seconds spent in it, at the present step.
+        max_seconds: Seconds after which an undecided step holds.
+        checks: Checks of the present step, as last looked at.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

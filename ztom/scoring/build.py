@@ -1,4 +1,4 @@
-"""From a configuration to an error function.
+"""Builds the error function that a configuration names.
 
 A name (``cross_entropy``, or an entry point ``ztom.error_functions``, called with the class
 labels), the user's own function (``package.module:function``), or a list of terms whose weighted

@@ -110,13 +110,13 @@ def measure_guardrail(
         before: Scores of the trained model on the guardrail's stimuli.
         after: Scores of the blend on the same stimuli.
         groups: The group of each stimulus.
-        allowed_increase: By how much the error may rise, in units of the error.
+        allowed_increase: Largest rise of the error that is allowed, in units of the error.
         resamples: Number of bootstrap resamples.
         confidence: One-sided, above 0.5.
         seed: Seeds the resampling.
 
     Raises:
-        ScoringError: As `paired_bootstrap`.
+        ScoringError: The scores cannot be compared; see `paired_bootstrap`.
     """
     increase = paired_bootstrap(
         after,

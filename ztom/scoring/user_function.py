@@ -48,14 +48,15 @@ class UserFunction:
     May be pickled: the copy starts a process of its own, with this one's import path.
 
     Args:
-        target: ``package.module:function``.
+        target: Name of the function, ``package.module:function``.
         deadline_s: Seconds for one call, and for starting and importing before the first.
-        memory_bytes: Memory it may allocate.
+        memory_bytes: Memory that it may allocate, bytes.
         pass_environment: Names of environment variables it may see beyond the harmless ones.
-        import_paths: Where it is imported from; by default the working folder, then PYTHONPATH.
-        limits: Instead of ``memory_bytes``, all limits.
-        booleans: Take True and False for 1 and 0. Not for errors: who returns whether an output is
-            right would get the error of a wrong one.
+        import_paths: Folders that it is imported from; by default the working folder, then
+            PYTHONPATH.
+        limits: All limits of the process, instead of ``memory_bytes``.
+        booleans: Whether to take True and False for 1 and 0. Not for errors: who returns whether an
+            output is right would get the error of a wrong one.
     """
 
     def __init__(

@@ -58,7 +58,7 @@ class ChildReply:
         call: Number of the call that is answered; None for the word that it has started.
         result: What the function returned: a number, or a list of numbers.
         error: Name of the exception's class; None when nothing was raised.
-        message: Of the exception, at most 2,000 characters.
+        message: Message of the exception, at most 2,000 characters.
         place: File and line of the function where it was raised; None where that is not known.
     """
 
@@ -88,12 +88,13 @@ class ChildProcess:
     """One running child. Not thread-safe.
 
     Args:
-        function: ``package.module:function``.
-        import_paths: Where it is imported from; the first is also the child's working folder.
-        limits: What it may use.
+        function: Name of the function, ``package.module:function``.
+        import_paths: Folders that it is imported from; the first is also the child's working
+            folder.
+        limits: Limits of what it may use.
         pass_environment: Names of further environment variables it may see.
         deadline_s: Seconds for starting and importing.
-        booleans: Take True and False for 1 and 0 instead of refusing them.
+        booleans: Whether to take True and False for 1 and 0 instead of refusing them.
 
     Raises:
         ChildFailedError: It did not start.

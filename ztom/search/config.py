@@ -131,7 +131,7 @@ class Guardrail(StimuliConfig):
 
 
 class Budget(_Strict):
-    """When the search ends.
+    """The end of a search.
 
     Attributes:
         evaluations: Start-up and search trials. Two evaluations of the trained model and up to
@@ -147,9 +147,9 @@ class VariantOptions(_Strict):
     """How the mastered variant is written, into ``variant`` in the output folder.
 
     Attributes:
-        form: ``dense`` full weights, or one ``adapter`` (chains of adapters only).
+        form: Form of the weights: ``dense`` in full, or one ``adapter`` (chains of adapters only).
         max_shard_gib: Largest safetensors shard, GiB.
-        copy_to: Also copy it to this ``gs://`` or ``s3://`` address.
+        copy_to: Address, ``gs://`` or ``s3://``, that it is copied to as well.
     """
 
     form: Literal["dense", "adapter"] = "dense"

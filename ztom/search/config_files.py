@@ -55,8 +55,8 @@ def parse_config(
 
     Args:
         content: Keys and values.
-        folder: What relative paths are relative to; None leaves them as they are.
-        source: For error messages.
+        folder: Folder that relative paths are relative to; None leaves them as they are.
+        source: Name of the configuration in errors.
 
     Raises:
         ConfigError: Names every key that is wrong.

@@ -171,11 +171,11 @@ def noise_floor(trials: Sequence[TrialRecord]) -> float | None:
 def violations(
     plan: Plan, trials: Sequence[TrialRecord], guardrails: dict[str, float] | None = None
 ) -> tuple[float, ...]:
-    """By how much each guardrail's error is above what is allowed; feasible when none is > 0.
+    """Excess of each guardrail's error over what is allowed; feasible when none is > 0.
 
     Args:
-        plan: Names the guardrails.
-        trials: Hold the baselines that the rise is measured from.
+        plan: Plan that names the guardrails.
+        trials: Trials with the baselines that the rise is measured from.
         guardrails: Errors of the trial in question; None (a failed trial) gives zeros.
     """
     if guardrails is None:

@@ -58,8 +58,8 @@ class SensitivityEntry(BaseModel):
         best: Value of the factor at the best point.
         effect: Highest minus lowest error along it.
         values: Values of the factor, shape (points,).
-        errors: Estimated error there.
-        spreads: Standard deviation of the estimate.
+        errors: Estimated error at each of the values, shape (points,).
+        spreads: Standard deviation of each estimate, shape (points,).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -138,7 +138,7 @@ class Proof(BaseModel):
         errors_before: Error of the trained model on each stimulus, shape (stimuli,).
         errors_after: Error of the variant on each stimulus, shape (stimuli,).
         changes: The stimuli whose error changed most, the most improved first.
-        dtype: What the variant is deployed in.
+        dtype: Dtype that the variant is deployed in.
         realised: Realised over intended step of the whole blend, None where nothing changed.
         steps: The same by group of tensors.
         gate: Verdict of the gate on the suites, the trained model being the champion; None without
@@ -185,7 +185,7 @@ class Proof(BaseModel):
 
     @property
     def holds(self) -> bool:
-        """It is improved, and passed by the gate where there is one."""
+        """Whether it is improved, and passed by the gate where there is one."""
         passed = self.gate is None or self.gate.outcome is GateOutcome.PASS
         return self.decision.outcome is ProofOutcome.IMPROVED and passed
 

@@ -70,12 +70,12 @@ def items_needed_paired(
     """Items that show whether a paired difference lies above -margin; None: more than ``limit``.
 
     Args:
-        difference: Candidate minus champion, as supposed.
+        difference: Difference, candidate minus champion, as supposed.
         discordance: Share of items on which they differ, or mean squared difference of an item.
-        margin: By how much the candidate may be worse.
+        margin: Largest loss of the candidate that is allowed.
         alpha: Level of the one-sided test.
-        power: Chance to see it.
-        limit: No more than this.
+        power: Probability of showing it.
+        limit: Largest number of items that is tried.
     """
     return items_needed(
         difference + margin,

@@ -60,10 +60,10 @@ class Estimate(BaseModel):
     """An estimate with its bounds, each of them one-sided.
 
     Attributes:
-        value: On the data itself.
-        low: The truth lies below it with probability alpha at most.
-        high: The truth lies above it with probability alpha at most.
-        method: Where the bounds come from.
+        value: Estimate on the data itself.
+        low: Lower bound; the truth lies below it with probability alpha at most.
+        high: Upper bound; the truth lies above it with probability alpha at most.
+        method: Method that the bounds come from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -128,7 +128,7 @@ class Proportion:
         return _at_most(self.right, self.n, threshold)
 
     def needed(self, threshold: float, alpha: float) -> int | None:
-        """See `items_needed`."""
+        """Number of items that would show it; see `items_needed`."""
         return items_needed(
             self.value - threshold,
             spread=math.sqrt(self.value * (1.0 - self.value)),
@@ -181,7 +181,7 @@ class PairedDifference:
         return self._mirrored.p_above(-threshold)
 
     def needed(self, threshold: float, alpha: float) -> int | None:
-        """See `items_needed_paired`; enough to pass with no change where none is likely."""
+        """The count of `items_needed_paired`; enough to pass with no change if none is likely."""
         discordance = (self.losses + self.gains) / self.n
         needed = items_needed_paired(
             self.value,
@@ -238,7 +238,7 @@ def sign_flip(differences: Floats, *, seed: int) -> float:
 
     Args:
         differences: Sum of candidate minus champion of each cluster, shape (clusters,).
-        seed: Of the random flips.
+        seed: Seed of the random flips.
     """
     sizes = np.abs(differences[differences != 0.0])
     if not sizes.size:

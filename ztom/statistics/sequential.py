@@ -70,7 +70,7 @@ class Sums(BaseModel):
 
     Attributes:
         n: Number of observations.
-        total: Their sum.
+        total: Sum of the observations.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -94,17 +94,17 @@ class Sums(BaseModel):
 
 
 class SequentialFinding(BaseModel):
-    """By how much a candidate's mean exceeds a baseline's, and what follows.
+    """A candidate's excess over a baseline, both means, and what follows.
 
     Attributes:
-        candidate: The candidate's observations.
-        baseline: The baseline's.
-        margin: By how much the candidate's mean may exceed the baseline's.
+        candidate: Observations of the candidate.
+        baseline: Observations of the baseline.
+        margin: Largest excess of the candidate's mean over the baseline's that is allowed.
         low: Lower bound of the difference; ever wrong with a probability of at most ``fail_alpha``.
         high: Upper bound; ever wrong with a probability of at most ``pass_alpha``.
         pass_alpha: Risk of a pass although the difference is above the margin.
         fail_alpha: Risk of a fail although the difference is within the margin.
-        baseline_grows: Observations of the baseline keep coming in, too.
+        baseline_grows: Whether observations of the baseline keep coming in, too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -159,7 +159,7 @@ class SequentialFinding(BaseModel):
         )
 
     def more_needed(self) -> int | None:
-        """About how many more observations of the candidate decide it if the rates stay as seen.
+        """Number of further observations of the candidate that about decide it if the rates stay.
 
         None when it is decided, when there is no data to go by, and when more than 1,000 times the
         present number would be needed: the difference lies too near the margin, or the baseline no
@@ -208,12 +208,13 @@ def compare(
     """Compare the means of two series; see the module.
 
     Args:
-        candidate: Of the new version; less is better.
-        baseline: Of the present one.
-        margin: By how much the candidate's mean may exceed the baseline's, 0 to below 1.
+        candidate: Observations of the new version; less is better.
+        baseline: Observations of the present one.
+        margin: Largest excess of the candidate's mean over the baseline's that is allowed, 0 to
+            below 1.
         alpha: Risk of a pass, at any time, of a difference above the margin.
         fail_alpha: Risk of a fail, at any time, of a difference within it; alpha unless given.
-        baseline_grows: Said in the forecast only: the baseline's observations go on, too.
+        baseline_grows: Whether the baseline's observations go on, too; for the forecast only.
 
     Raises:
         ConfigError: A risk is not between 0 and 1, or the margin not from 0 to below 1.
@@ -258,8 +259,8 @@ def log_evidence_below(n: ArrayLike, total: ArrayLike, mean: ArrayLike) -> NDArr
 
     Args:
         n: Number of observations.
-        total: Their sum, 0 to n.
-        mean: Between 0 and 1, both excluded. All three are broadcast.
+        total: Sum of the observations, 0 to n.
+        mean: Mean between 0 and 1, both excluded. All three are broadcast.
     """
     n, total, mean = (np.asarray(values, dtype=np.float64) for values in (n, total, mean))
     first, second = total + 1.0, n - total + 1.0

@@ -50,7 +50,7 @@ class EvalRequest:
         model: A variant's folder or a checkpoint's reference.
         base: What an adapter belongs to.
         suites: Suites, or folders of suites.
-        tasks: Of lm-eval: names or YAML files.
+        tasks: Names or YAML files of tasks of lm-eval.
         engine: Fields of `ztom.engines.config.EngineConfig`.
         out: Where results go.
         use_cache: Whether known answers are used and new ones kept.
@@ -185,8 +185,8 @@ class SuiteResult:
     """What one suite came to, in brief.
 
     Attributes:
-        suite: Its name.
-        version: Its version.
+        suite: Name of the suite.
+        version: Version of the suite.
         metric: What answers were scored by.
         items: How many items it has.
         scored: How many of them have a value.

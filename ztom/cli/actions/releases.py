@@ -42,7 +42,7 @@ def watch_command(release: str, server: str | None, *, as_json: bool = False) ->
     """Show a release live until it has ended; 0 if it was promoted, else 1.
 
     Args:
-        release: Its id, or an alias: then its newest one.
+        release: Id of a release, or an alias, which stands for its newest one.
         server: Address of the server.
         as_json: Print each look as a line of JSON.
 

@@ -49,13 +49,14 @@ def decide(
     """Decide whether the candidate ships.
 
     Args:
-        candidate: Its results, one per suite.
-        champion: The results of what is shipped now; None is inconclusive unless ``first``.
-        suites: What both were run on.
+        candidate: Results of the candidate, one per suite.
+        champion: Results of what is shipped now; None is inconclusive unless ``first``.
+        suites: Suites that both were run on.
         base: Results shown beside them where there are any; they decide nothing.
-        first: There is no champion yet: only floors, must-pass items and rates of probes decide.
-        seed: Of everything random.
-        created: When, for the record; ISO 8601.
+        first: Whether there is no champion yet: only floors, must-pass items and rates of probes
+            decide.
+        seed: Seed of every resampling and sign flip.
+        created: Time for the record, ISO 8601; None leaves it out.
 
     Raises:
         EvaluationError: The results are not of the same items of the same suites, each side of one

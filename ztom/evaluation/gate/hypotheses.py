@@ -29,9 +29,9 @@ class Threshold:
     """A quantity that has to reach a value.
 
     Attributes:
-        rule: Which rule wants that.
-        quantity: What was measured.
-        value: What it has to reach.
+        rule: Rule of the gate that wants that.
+        quantity: Quantity that was measured.
+        value: Value that it has to reach, in units of the metric.
     """
 
     rule: GateRule
@@ -40,7 +40,7 @@ class Threshold:
 
 
 def p_values(config: SuiteConfig, measured: Measured) -> dict[GateRule, float]:
-    """Of the tests that can fail the suite."""
+    """The p-value, from 0 to 1, of each test that can fail the suite."""
     values = {
         threshold.rule: threshold.quantity.p_below(threshold.value)
         for threshold in _thresholds(config, measured)
@@ -60,10 +60,10 @@ def tested(
     """What the tests say.
 
     Args:
-        config: Of the suite.
-        measured: On it.
-        raw: `p_values`.
-        adjusted: The same after Holm's correction for all suites.
+        config: Settings of the suite.
+        measured: Quantities that were measured on the suite.
+        raw: P-values that `p_values` gave.
+        adjusted: P-values after Holm's correction for all suites.
     """
     for threshold in _thresholds(config, measured):
         yield _reached(config, measured, threshold, (raw[threshold.rule], adjusted[threshold.rule]))

@@ -73,7 +73,7 @@ def _rate(config: SuiteConfig, ours: ItemResult, theirs: ItemResult | None) -> P
 
 
 def _outcome(rate: Estimate, least: float) -> Outcome:
-    """See the module; a value of 1 is all repeats."""
+    """Outcome of a probe as the module says; a value of 1 is all repeats."""
     if rate.value == 1.0 or rate.low >= least - _ROUNDING:
         return Outcome.PASS
     return Outcome.FAIL if rate.high < least else Outcome.INCONCLUSIVE

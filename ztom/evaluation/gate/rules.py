@@ -32,10 +32,10 @@ class Examined:
     """A suite after measuring, before its p-values are adjusted for those of other suites.
 
     Attributes:
-        aligned: The results.
-        measured: None for behavioural suites and where an item has no value.
-        rates: Of each probe that has a value (behavioural).
-        p_values: Of the tests that can fail it; none where there are too few items.
+        aligned: Results of the suite.
+        measured: Measured quantities; None for behavioural suites and where an item has no value.
+        rates: Rate of each probe that has a value (behavioural).
+        p_values: P-value of each test that can fail the suite; none where there are too few items.
     """
 
     aligned: Aligned
@@ -51,7 +51,7 @@ class Examined:
 
     @property
     def empty(self) -> dict[str, int]:
-        """On how many items a model gave an empty answer, of those models that gave any."""
+        """Number of items with an empty answer, by model, of those models that gave any."""
         sides = {"candidate": self.aligned.candidate, "champion": self.aligned.champion}
         return {who: side.empty for who, side in sides.items() if side and side.empty}
 
@@ -98,9 +98,9 @@ def findings(
     """What each rule says.
 
     Args:
-        examined: The suite.
+        examined: Suite after measuring.
         adjusted: ``p_values`` after Holm's correction for all suites.
-        first: There is no champion yet.
+        first: Whether there is no champion yet.
     """
     return tuple(_findings(examined, adjusted, first=first))
 

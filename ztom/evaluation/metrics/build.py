@@ -90,7 +90,7 @@ class _Plain:
     """A metric that starts nothing."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """End nothing: there is no process."""
 
 
 class EachAlone(_Plain):

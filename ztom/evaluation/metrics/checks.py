@@ -54,12 +54,12 @@ _PACKED = TypeAdapter(tuple[tuple[AnswerCheck, ...], str | None])
 
 
 def judge(prompts: Sequence[str], answers: Sequence[str], packed: Sequence[str]) -> list[float]:
-    """For each answer the number of the first check that fails, from 1; 0 when all pass.
+    """Number of the first check that fails for each answer, from 1; 0 when all pass.
 
     Args:
-        prompts: Not looked at.
-        answers: Whole.
-        packed: What `pack` made, one for each answer.
+        prompts: Prompts of the answers; they are not looked at.
+        answers: Answers in full.
+        packed: Checks and target of each answer, as `pack` wrote them.
     """
     return [
         float(_first_failed(*_unpacked(p), answer=a)) for p, a in zip(packed, answers, strict=True)

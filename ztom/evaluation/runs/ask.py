@@ -29,8 +29,8 @@ def ask(questions: Sequence[Question], asking: Asking) -> list[ModelReply]:
     """Ask all questions; one reply for each, in order.
 
     Args:
-        questions: By repeat and then in the order of the suite.
-        asking: How.
+        questions: Questions by repeat and then in the order of the suite.
+        asking: Engine and settings to ask with.
 
     Raises:
         CapabilityError: The engine does not generate.

@@ -43,13 +43,14 @@ class RunOptions:
     """How a run goes about it; none of it changes an answer.
 
     Attributes:
-        batch_size: Prompts that the engine gets at once; after each batch answers are kept,
-            progress is told and stopping is possible.
-        limit: Ask the first items only; the others get a problem.
-        import_paths: Where a user's metric is looked for; by default the working folder, then
-            PYTHONPATH.
-        progress: Told how many answers are there, and of how many.
-        should_stop: Asked before every batch; what is not asked any more gets a problem.
+        batch_size: Number of prompts that the engine gets at once; after each batch answers are
+            kept, progress is told and stopping is possible.
+        limit: Number of items that are asked, the first ones; the others get a problem.
+        import_paths: Folders in which a user's metric is looked for; by default the working folder,
+            then PYTHONPATH.
+        progress: Callback with how many answers are there, and of how many.
+        should_stop: Function that is asked before every batch; what is not asked any more gets a
+            problem.
     """
 
     batch_size: int = _BATCH
@@ -74,12 +75,12 @@ def run_suite(
     """Ask a model every item of a suite and score the answers.
 
     Args:
-        engine: With the model loaded.
-        suite: Settings and items.
-        model: Which model it is; its digest decides what the cache may give.
+        engine: Engine with the model loaded.
+        suite: Suite with settings and items.
+        model: Name and digest of the model; the digest decides what the cache may give.
         setup: Digest of how the engine is set up (`ztom.evaluation.runs.models.setup_digest`).
-        cache: Of answers; None asks for all.
-        options: How to go about it.
+        cache: Cache of answers; None asks for all.
+        options: Options of the run.
 
     Returns:
         A result for every item of the suite, in its order.
@@ -123,16 +124,16 @@ def run_suites(
     """Run a model on suites, each result as soon as it is there.
 
     Args:
-        engine: With the model loaded.
-        suites: With the places of their functions.
-        model: Which model it is.
-        setup: See `run_suite`.
+        engine: Engine with the model loaded.
+        suites: Suites with the places of their functions.
+        model: Name and digest of the model.
+        setup: Digest of how the engine is set up; see `run_suite`.
         use_cache: Whether known answers are used and new ones kept.
-        limit: Items of each suite; all when None.
-        progress: Told the suite, how many answers are there, and of how many.
+        limit: Number of items of each suite; all when None.
+        progress: Callback with the suite, how many answers are there, and of how many.
 
     Raises:
-        ZtomError: See `run_suite`.
+        ZtomError: The engine, a suite or a function fails; see `run_suite`.
     """
     with usual_cache(Settings()) if use_cache else nullcontext() as cache:
         for entry in suites:

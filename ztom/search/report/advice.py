@@ -23,8 +23,8 @@ class Advice:
     """One thing to try.
 
     Attributes:
-        what: The action.
-        why: What in the result speaks for it.
+        what: Action to take.
+        why: Reason for it in the result.
     """
 
     what: str
@@ -39,7 +39,7 @@ def advise(result: SearchResult) -> tuple[Advice, ...]:
 
 
 def at_bound(result: SearchResult) -> tuple[bool, ...]:
-    """Per factor, whether its best value lies within 1 % of the range from one of its bounds."""
+    """Whether each factor's best value lies within 1 % of the range from one of its bounds."""
     pairs = zip(result.optimized_scaling_factors, result.factor_bounds, strict=True)
     return tuple(
         min(value - low, high - value) <= _AT_BOUND * (high - low) for value, (low, high) in pairs

@@ -101,7 +101,7 @@ def text_groups(changes: tuple[StimulusChange, ...]) -> tuple[TextGroup, ...]:
 
 
 def factor_rows(result: SearchResult) -> list[FactorRow]:
-    """In the chain's order."""
+    """One row for each factor, in the chain's order."""
     return [
         FactorRow(step, value, low, high, is_at_bound, charts.factor_bar(value, low, high))
         for step, value, (low, high), is_at_bound in zip(

@@ -42,9 +42,9 @@ class Headline:
     """The proof in words.
 
     Attributes:
-        state: ``good``, ``bad``, ``open`` or ``none``, for the colour.
-        word: The outcome.
-        sentence: What it means.
+        state: State that sets the colour: ``good``, ``bad``, ``open`` or ``none``.
+        word: Outcome in a word or two.
+        sentence: Sentence on what it means.
     """
 
     state: str

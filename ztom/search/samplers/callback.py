@@ -65,11 +65,11 @@ class _PointExchange:
         self._known[factors] = answer
 
     def end(self, error: BaseException | None) -> None:
-        """Called when the method has returned or failed."""
+        """End the exchange, when the method has returned or failed."""
         self._points.put(error)
 
     def next_point(self) -> Factors | BaseException | None:
-        """Called by the sampler: waits for the method's next point or its end."""
+        """Wait, on the sampler's side, for the method's next point or its end."""
         return self._points.get()
 
     def answer(self, answer: _Evaluation | None) -> None:
@@ -98,7 +98,7 @@ class CallbackSampler:
         self._ended = False
 
     def warm_up(self) -> None:
-        """Nothing to import that takes long."""
+        """Import nothing: nothing takes long."""
 
     def ask(self, number: int) -> Factors | None:
         """The method's next point; None once it has converged.

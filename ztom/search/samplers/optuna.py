@@ -91,7 +91,7 @@ class OptunaSampler:
             )
 
     def close(self) -> None:
-        """Nothing to end."""
+        """End nothing: there is no process."""
 
     def _value(self, error: float | None, violations: tuple[float, ...]) -> float | None:
         """What Optuna is told; an infeasible point ranks last for samplers without constraints."""
@@ -105,7 +105,7 @@ class OptunaSampler:
 
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """With start-up points added by the protocol, none of Optuna's own are wanted."""
+    """Optuna's sampler without start-up points of its own, since the protocol adds them."""
     if name == "gp":
         return optuna.samplers.GPSampler(
             seed=seed,

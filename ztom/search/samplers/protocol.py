@@ -23,7 +23,7 @@ SamplerName = Annotated[
 
 
 class SamplerConfig(BaseModel):
-    """Which sampler, and its options.
+    """A sampler and its options.
 
     Attributes:
         name: ``gp`` (Gaussian process, the default), ``cobyqa`` (better without noise),
