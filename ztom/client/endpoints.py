@@ -27,7 +27,7 @@ from ztom.wire.releases import Release
 Document = Mapping[str, Any]
 
 
-class Endpoints:
+class EndpointCalls:
     """Part of `ztom.client.Client`; what it returns is what the server answers.
 
     Args:
