@@ -17,7 +17,7 @@ from ztom.ledger.endpoints import Endpoints
 from ztom.ledger.rollouts import FeedbackSum, RolloutRecord
 from ztom.rollout.observations import ArmCounts, StepObservations
 from ztom.rollout.release import decide, wanted_traffic
-from ztom.rollout.routing import Role, Route, RoutingTable, promoted, rolled_back
+from ztom.rollout.routing import Route, RoutingTable, TrafficRole, promoted, rolled_back
 from ztom.rollout.state import (
     Action,
     Command,
@@ -136,7 +136,8 @@ def _observations(endpoints: Endpoints, record: RolloutRecord, step: int) -> Ste
     total = reduce(StepObservations.__add__, rows, StepObservations())
     feedback = endpoints.rollouts.feedback(record.id, step)
     judged = StepObservations(
-        candidate=_judged(feedback.get(Role.CANARY)), stable=_judged(feedback.get(Role.STABLE))
+        candidate=_judged(feedback.get(TrafficRole.CANARY)),
+        stable=_judged(feedback.get(TrafficRole.STABLE)),
     )
     return total + judged
 

@@ -20,8 +20,8 @@ from ztom.rollout.plan import ReleaseGate
 from ztom.rollout.routing import (
     Match,
     Route,
+    RoutingRule,
     RoutingTable,
-    Rule,
     promoted,
     rolled_back,
 )
@@ -134,7 +134,7 @@ def with_intent(
         new = table.with_route(intent.alias, Route(stable=digest, project=project))
         return answering(new, digest, intent.alias)
     if intent.rule is not None:
-        rule = Rule(variant=digest, **intent.rule.model_dump())
+        rule = RoutingRule(variant=digest, **intent.rule.model_dump())
         rules = (rule, *(kept for kept in route.rules if kept.whom != rule.whom))
         return table.with_route(intent.alias, _with(route, rules=rules))
     if digest == route.stable:

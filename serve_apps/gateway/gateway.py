@@ -22,14 +22,14 @@ from serve_apps.gateway.backends import Backends, Late, Overloaded, Unavailable
 from serve_apps.gateway.metrics import GatewayMetrics
 from serve_apps.gateway.observe import Observer
 from serve_apps.gateway.quota import Quota, Quotas
-from serve_apps.gateway.response_ids import Origin, ResponseIds
+from serve_apps.gateway.response_ids import ResponseIds, ResponseOrigin
 from serve_apps.gateway.shadow import Mirror, Mirrored, text_of, text_of_events
 from serve_apps.gateway.table import TableKeeper
 from serve_apps.tasks import meanwhile
 from serve_apps.variants.calls import Answer, Call, Opened, StreamEnd, StreamItem
 from serve_apps.variants.wire import DONE_EVENT, Kind, Reply, event, no_such_model, refusal
 from ztom.ledger.endpoints import Endpoints
-from ztom.rollout.routing import Choice, Role, RoutingTable, choose, variant_id
+from ztom.rollout.routing import Choice, RoutingTable, TrafficRole, choose, variant_id
 
 #: Under Serve's own logger, whose files and format it shares.
 access_log = logging.getLogger("ray.serve.ztom.gateway")
@@ -185,7 +185,7 @@ class Gateway:
         )
         if choice is None or not asker.may_call(choice.project):
             return None
-        origin = Origin(choice.digest, choice.role, choice.release, choice.step)
+        origin = ResponseOrigin(choice.digest, choice.role, choice.release, choice.step)
         call = Call(
             kind=kind,
             body=dict(body),
@@ -229,7 +229,7 @@ class Gateway:
             yield exchange.call
             await asyncio.sleep(_SWAP_POLL_S)
         # pinned to a version: that one or none
-        exact = exchange.choice.role is Role.PINNED
+        exact = exchange.choice.role is TrafficRole.PINNED
         yield replace(exchange.call, exact=exact)
 
     def _is_to_answer(self, exchange: _Exchange) -> bool:

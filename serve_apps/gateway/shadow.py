@@ -45,7 +45,7 @@ class Mirrored:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ShadowComparison:
     """What came of a copy.
 
     Attributes:
@@ -76,7 +76,10 @@ class Mirror:
     """
 
     def __init__(
-        self, backends: Backends, metrics: GatewayMetrics, report: Callable[[Compared], None]
+        self,
+        backends: Backends,
+        metrics: GatewayMetrics,
+        report: Callable[[ShadowComparison], None],
     ) -> None:
         self._backends = backends
         self._metrics = metrics
@@ -107,7 +110,7 @@ class Mirror:
             except Exception as error:  # a shadow's trouble is its own
                 logger.warning("a copy was lost: %s", type(error).__name__)
 
-    async def _compare(self, mirrored: Mirrored) -> Compared:
+    async def _compare(self, mirrored: Mirrored) -> ShadowComparison:
         choice = mirrored.choice
         began = time.monotonic()
         answer = await self._ask(
@@ -122,14 +125,14 @@ class Mirror:
         seconds = time.monotonic() - began
         if answer is None or answer.status != 200:
             # the stable variant has answered it: whatever this is, it is an error
-            return Compared(mirrored, 503, seconds, False, None, None)
+            return ShadowComparison(mirrored, 503, seconds, False, None, None)
         floor = None
         if bucket("floor", mirrored.call.request_id) < 50:
             again = await self._ask(choice.placement, mirrored.call)
             if again is not None and again.status == 200:
                 floor = token_f1_error(text_of(again.body), mirrored.text)
         difference = token_f1_error(text_of(answer.body), mirrored.text)
-        return Compared(mirrored, 200, seconds, answer.empty, difference, floor)
+        return ShadowComparison(mirrored, 200, seconds, answer.empty, difference, floor)
 
     async def _ask(self, placement: Placement, call: Call) -> Answer | None:
         body = {key: value for key, value in call.body.items() if key not in _STREAM_ONLY}

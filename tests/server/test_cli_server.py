@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import command_line
 import pytest
 import yaml
 from search_helpers import new_study
@@ -62,7 +65,9 @@ def test_from_login_to_a_search(server: Server, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     listed = ztom(tmp_path, "project", "list", "--server", server.url).stdout
     assert all(name in listed for name in ("00", "01", "02", "ITERATION"))
-    (tmp_path / "s.jsonl").write_text('{"prompt": "a", "expected": "b"}\n')
+    prompts = ("one", "two", "three", "four", "five")
+    lines = [f'{{"prompt": "{prompt}", "expected": "b"}}\n' for prompt in prompts]
+    (tmp_path / "s.jsonl").write_text("".join(lines))
     config = {
         "chain": "not used",
         "stimuli": "s.jsonl",
@@ -87,6 +92,32 @@ def test_titles_are_printed_as_they_are(
     monkeypatch.setenv("ZTOM_API_KEY", server.token("ada"))
     projects_command(server.url)
     assert "[red]x :smile:" in capsys.readouterr().out
+
+
+def test_as_json_projects_are_what_the_server_answers(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.as_user("ada")
+    monkeypatch.setenv("ZTOM_API_KEY", server.token("ada"))
+    monkeypatch.setenv("ZTOM_SERVER", server.url)
+
+    def document(*arguments: object) -> Any:
+        done = command_line.ztom(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    project = document("project", "create", "[p]")
+    assert project["name"] == "[p]"
+    base, *rest = make_plain_chain(tmp_path / "chain")
+    assert document("project", "add", project["id"], base, "--base")["id"] == project["id"]
+    assert len(document("project", "add", project["id"], *rest)["fileList"]) == 2
+    (listed,) = document("project", "list")
+    assert [file["part"] for file in listed["fileList"]] == ["ITERATION", "ITERATION"]
+    file = listed["fileList"][0]["id"]
+    saved = document("project", "download", project["id"], file, "--output", tmp_path / "saved")
+    assert Path(saved["path"]).exists()
+    rows = command_line.ztom("log", project["id"], "--server", server.url, "--json")
+    assert all(json.loads(row)["requestId"] for row in rows.stdout.splitlines())
 
 
 def test_what_the_server_does_not_take_is_said(tmp_path: Path) -> None:

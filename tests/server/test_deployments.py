@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +11,7 @@ from typing import Any
 
 import pytest
 from gateway_calls import Traffic, chat, said
-from variant_folders import (
-    FAST,
-    deploy,
-    ready,
-    variant,
-    wait_for,
-    write_folder,
-)
+from variant_folders import FAST, controller_looks, deploy, ready, variant, wait_for, write_folder
 
 from serve_apps.endpoints.specs import app_spec
 from ztom.errors import ServerError
@@ -31,7 +23,7 @@ def test_a_variant_that_is_not_proved_takes_insistence(server, admin, ask) -> No
     with pytest.raises(ServerError, match="not proved"):
         admin.endpoints.deploy("support", path=folder)
     admin.endpoints.deploy("support", path=folder, insist=True)
-    ready(admin, digest)
+    ready(admin, digest, server)
     assert admin.endpoints.deployment(digest)["insisted"]
     notes = [entry.event.note for entry in server.services.ledger.audit.entries()]
     assert any("insisted on" in note for note in notes)
@@ -63,7 +55,7 @@ def test_a_variant_without_a_place_waits_and_what_was_stable_before_makes_room(
     admin.endpoints.cancel(digest)
     assert admin.endpoints.deployment(digest)["state"] == "failed"
     admin.endpoints.deploy("support", path=folder, name="three", now=True)
-    ready(admin, digest)
+    ready(admin, digest, server)
     assert admin.endpoints.deployment(digest)["reason"] is None
     assert said(chat(ask)) == "I am three."
     assert "variant-one" not in " ".join(server.stage.apps)
@@ -142,7 +134,7 @@ def test_of_two_deploys_at_once_one_is_refused(server, admin) -> None:  # row 64
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(attempt, folders)) >= 1
     wait_for(lambda: len(admin.endpoints.releases()) == 1, "the release")
-    time.sleep(1)
+    controller_looks(server, 10)
     assert len(admin.endpoints.releases()) == 1
 
 
@@ -173,7 +165,7 @@ def test_other_options_start_beside_what_runs(server, admin, ask) -> None:
         admin.endpoints.deploy(
             "support", path=folder, name="one", now=True, options={"dtype": "float32"}
         )
-        ready(admin, digest)
+        ready(admin, digest, server)
         wait_for(
             lambda: f"delete variant-one-{digest[:12]}" in server.stage.log, "the old one's end"
         )
@@ -204,7 +196,7 @@ def test_a_deployment_whose_files_are_gone_goes_on_and_says_so(server, admin, as
     wait_for(lambda: admin.endpoints.deployment(digest)["reason"], "what is wrong")
     assert admin.endpoints.deployment(digest)["state"] == "ready"
     version = admin.endpoints.get("support")["version"]
-    time.sleep(0.3)  # several looks of the controller
+    controller_looks(server, 5)
     assert admin.endpoints.get("support")["version"] == version
     assert said(chat(ask)) == "I am one."
 

@@ -28,7 +28,7 @@ def swapped(server: Server, admin: Client) -> tuple[tuple[Path, str], tuple[Path
     one = deploy(server, admin, "one", options={"live_swap": True})
     folder, digest = variant(server, "two")
     admin.endpoints.deploy("support", path=folder, name="two", live=True)
-    ready(admin, digest)
+    ready(admin, digest, server)
     return one, (folder, digest)
 
 
@@ -75,7 +75,7 @@ def test_a_failed_swap_is_taken_back_everywhere(server, admin, ask) -> None:
 def test_the_first_variant_can_be_swapped_back_in(server, admin, ask) -> None:
     (folder, one), (two_folder, two) = swapped(server, admin)
     admin.endpoints.deploy("support", path=folder, name="one", live=True)
-    ready(admin, one)
+    ready(admin, one, server)
     (app,) = server.stage.apps
     wait_for(lambda: server.stage.current[app] == one, "the swap")
     assert admin.endpoints.get("support")["stable"] == f"one@{one[:12]}"
@@ -90,7 +90,7 @@ def test_a_variant_that_was_swapped_out_takes_the_engine_from_nobody(server, adm
         with pytest.raises(ServerError, match="another variant answers"):
             admin.endpoints.deploy(alias, path=folder, **wishes)
     admin.endpoints.deploy("other", path=two_folder)  # its turn is now
-    ready(admin, two)
+    ready(admin, two, server)
     with pytest.raises(ServerError, match="also answers for other"):
         admin.endpoints.rollback("support")
     assert said(chat(ask)) == said(chat(ask, "other")) == "I am two."
@@ -127,7 +127,7 @@ def test_a_swap_is_not_undone_while_it_is_under_way(server, admin) -> None:
 
     server.stage.prove = slowly
     admin.endpoints.deploy("support", path=folder, name="two", live=True)
-    ready(admin, two)
+    ready(admin, two, server)
     swaps = [line for line in server.stage.log if line.startswith("swap")]
     assert swaps == [f"swap {two[:4]}"], one
 
@@ -140,7 +140,7 @@ def test_a_swap_that_failed_makes_no_swap_of_what_comes_next(server, admin, ask)
     wait_for(lambda: admin.endpoints.deployment(two)["state"] == "failed", "the failure")
     server.stage.actor(two).fails = 0
     admin.endpoints.deploy("support", path=folder, name="two", canary=0)
-    ready(admin, two)
+    ready(admin, two, server)
     placements = server.services.gateway.table.placements
     assert placements[two].app != placements[one].app
     assert server.stage.current[placements[one].app] == one

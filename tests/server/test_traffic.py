@@ -89,7 +89,7 @@ def test_a_canary_that_fails_is_rolled_back_by_itself(server, admin, ask) -> Non
     plan = {**FAST, "checks": {**FAST["checks"], "error_rate": 0.02}}
     plan["steps"] = [{"canary": 50}, {"canary": 100}]
     admin.endpoints.deploy("support", path=folder, name="two", plan=plan)
-    ready(admin, two)
+    ready(admin, two, server)
     server.stage.actor(two).fails = 10**6
     (release,) = admin.endpoints.releases("support")
     with Traffic(ask) as traffic:

@@ -137,7 +137,7 @@ def test_a_verdict_comes_with_its_deployment(server, admin) -> None:
         admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest, "inconclusive"))
     assert [each.outcome for each in admin.verdicts.all(digest)] == ["inconclusive"]
     admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest))
-    ready(admin, digest)
+    ready(admin, digest, server)
 
 
 def test_what_the_gate_of_its_own_search_refused_needs_insistence(server, admin) -> None:
@@ -148,7 +148,7 @@ def test_what_the_gate_of_its_own_search_refused_needs_insistence(server, admin)
     assert admin.endpoints.deploy("support", path=folder, insist=True)["insisted"]
     folder, digest = variant(server, "passed", gate="pass")
     assert not admin.endpoints.deploy("other", path=folder)["insisted"]
-    ready(admin, digest)
+    ready(admin, digest, server)
 
 
 def test_no_pass_no_traffic(tmp_path) -> None:
@@ -158,7 +158,7 @@ def test_no_pass_no_traffic(tmp_path) -> None:
         with pytest.raises(ServerError, match="no verdict of the gate is on record"):
             admin.endpoints.deploy("support", path=folder)
         admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest))
-        ready(admin, digest)
+        ready(admin, digest, server)
 
 
 def test_a_release_by_a_gated_plan(server, admin) -> None:
@@ -174,7 +174,7 @@ def test_a_release_by_a_gated_plan(server, admin) -> None:
     assert len(admin.endpoints.deployments()) == 1
     passed = verdict_of(two, champion=one)
     admin.endpoints.deploy("support", path=folder, plan=plan, verdict=passed)
-    ready(admin, two)
+    ready(admin, two, server)
     (release,) = admin.endpoints.releases()
     assert (release["candidate"], release["plan"]["gate"]) == (two, "champion")
 
@@ -186,5 +186,5 @@ def test_a_declarative_file_holds_verdicts(server, admin) -> None:
     assert admin.verdicts.all() == []
     admin.endpoints.apply({"support": {"stable": stable}})
     assert [each.outcome for each in admin.verdicts.all(digest)] == ["pass"]
-    ready(admin, digest)
+    ready(admin, digest, server)
     assert admin.endpoints.apply({"support": {"stable": stable}}) == []

@@ -22,7 +22,7 @@ release = command_group(
     "release", "Releases: how a candidate gets its traffic.", "ztom release watch support"
 )
 
-Alias = Annotated[str, typer.Argument(help="The endpoint: what clients write in model.")]
+Alias = Annotated[str, typer.Argument(help="Name of the endpoint: what clients write in model.")]
 
 
 @endpoint_commands.command(
@@ -79,8 +79,10 @@ def deploy(
     as_json: Json = False,
 ) -> None:
     """Serve a variant under an alias; by default a release moves the traffic step by step."""
+    from ztom.cli.actions.server_options import parse_settings
+
+    options = parse_settings(set or [])
     from ztom.cli.actions.endpoints import deploy_command
-    from ztom.cli.actions.server import parse_settings
 
     wishes = {
         "canary": canary,
@@ -97,7 +99,7 @@ def deploy(
         alias,
         wishes=wishes,
         plan=plan,
-        options=parse_settings(set or []),
+        options=options,
         wait_s=wait,
         server=server,
         as_json=as_json,

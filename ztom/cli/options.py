@@ -54,7 +54,9 @@ JsonRows = Annotated[
 Dtype = Annotated[
     str, typer.Option(help="Compute with these weights: auto, float32, bfloat16 or float16.")
 ]
-EngineName = Annotated[str, typer.Option(help="Run models with this engine: vllm or torch.")]
+EngineName = Annotated[
+    str, typer.Option(help="Run models with this engine: vllm, torch or one that you added.")
+]
 MaxModelLen = Annotated[
     int | None, typer.Option(min=8, help="Tokens of prompt and answer together; else the model's.")
 ]

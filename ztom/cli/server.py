@@ -48,9 +48,12 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Run the server on this machine: projects, searches and weight edits over HTTP."""
-    from ztom.cli.actions.server import server_config, up_command
+    from ztom.cli.actions.server_options import server_config
 
-    up_command(server_config(data, ledger, set or []), host=host, port=port, as_json=as_json)
+    config = server_config(data, ledger, set or [])
+    from ztom.cli.actions.server import up_command
+
+    up_command(config, host=host, port=port, as_json=as_json)
 
 
 @admin.command("create", epilog=examples("ztom admin create ada ada@example.org"))
@@ -63,7 +66,8 @@ def admin_create(
     as_json: Json = False,
 ) -> None:
     """Make an administrator's account; the first one of a server is made like this."""
-    from ztom.cli.actions.server import create_admin_command, server_config
+    from ztom.cli.actions.server import create_admin_command
+    from ztom.cli.actions.server_options import server_config
 
     config = server_config(data, ledger, [])
     create_admin_command(username, address, config, stdin=password_stdin, as_json=as_json)
@@ -72,6 +76,7 @@ def admin_create(
 @admin.command("rotate-key", epilog=examples("ztom admin rotate-key --data ztom-data"))
 def admin_rotate_key(data: Data = Path("ztom-data")) -> None:
     """Sign tokens with a new key; the one before still verifies until the next rotation."""
-    from ztom.cli.actions.server import rotate_key_command, server_config
+    from ztom.cli.actions.server import rotate_key_command
+    from ztom.cli.actions.server_options import server_config
 
     rotate_key_command(server_config(data, None, []))

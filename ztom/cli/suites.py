@@ -110,8 +110,6 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Say what changed since the lock, or between two folders; exit status as of check."""
-    from ztom.cli.actions.suites import check_command, diff_command
+    from ztom.cli.actions.suites import diff_command
 
-    if new is None:
-        raise typer.Exit(check_command([old], as_json=as_json, below=False))
     raise typer.Exit(diff_command(old, new, as_json=as_json))

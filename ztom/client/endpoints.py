@@ -191,8 +191,8 @@ class Endpoints:
         return self._document("POST", "/v1/feedback", json=given)
 
     def _document(self, method: str, path: str, **options: Any) -> Document:
-        found: Document = self._call(method, path, **options)
-        return found
+        document: Document = self._call(method, path, **options)
+        return document
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         answer = self._connection.call(method, path, **options)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ztom.demo.corpus import stdlib_entries
 from ztom.demo.folder import (
-    Manifest,
+    DemoManifest,
     StageRecord,
     digests,
     exclusive,
@@ -137,14 +137,14 @@ def _write_chain(
     folder: Path,
     fingerprint: str,
     on_progress: Callable[[Progress], None] | None,
-) -> Manifest:
+) -> DemoManifest:
     """Train all stages into ``folder`` and write everything else beside them."""
     started = time.monotonic()
     parameters, records = _train(scenario, folder, on_progress)
     _write_chain_file(folder, [stage.name for stage in scenario.stages])
     _write_stimuli(folder / _SEARCH, scenario.search)
     _write_stimuli(folder / _HOLDOUT, scenario.holdout)
-    manifest = Manifest(
+    manifest = DemoManifest(
         fingerprint=fingerprint,
         parameters=parameters,
         train_seconds=time.monotonic() - started,
@@ -226,7 +226,7 @@ def _fingerprint(scenario: Scenario) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _describe(folder: Path, manifest: Manifest, *, cached: bool) -> DemoChain:
+def _describe(folder: Path, manifest: DemoManifest, *, cached: bool) -> DemoChain:
     return DemoChain(
         folder=folder,
         chain_file=folder / _CHAIN,

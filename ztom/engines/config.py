@@ -10,7 +10,11 @@ from ztom.plugins import Group, check_name
 
 #: Engines that come with the package.
 BUILT_IN = ("vllm", "torch")
-EngineName = Annotated[str, AfterValidator(lambda name: check_name(Group.ENGINES, name, BUILT_IN))]
+EngineName = Annotated[
+    str,
+    AfterValidator(lambda name: check_name(Group.ENGINES, name, BUILT_IN)),
+    Field(examples=list(BUILT_IN)),
+]
 ChatTemplate = Literal["auto", "always", "never"]
 
 

@@ -103,11 +103,11 @@ def _check_entry(entry: AuditEntry, expected: int, previous: str) -> None:
             expected=previous[:12],
             fix=fix,
         )
-    found = entry_hash(entry.sequence, entry.time, entry.event, entry.previous)
-    if entry.hash != found:
+    computed = entry_hash(entry.sequence, entry.time, entry.event, entry.previous)
+    if entry.hash != computed:
         raise AuditError(
             f"row {expected} of the audit chain was changed",
-            got=f"content with hash {found[:12]}",
+            got=f"content with hash {computed[:12]}",
             expected=entry.hash[:12],
             fix=fix,
         )

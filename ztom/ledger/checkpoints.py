@@ -166,11 +166,11 @@ def files_of(
         CheckpointRow.project_id.in_(project_ids), CheckpointRow.deleted.is_(None)
     )
     files: dict[str, list[CheckpointRecord]] = {project_id: [] for project_id in project_ids}
-    for each in session.scalars(query.order_by(CheckpointRow.position)):
-        files[each.project_id].append(checkpoint_record(each))
-    for found in files.values():
-        found.sort(key=lambda file: (file.part is not Part.BASE, file.position))
-    return {project_id: tuple(found) for project_id, found in files.items()}
+    for row in session.scalars(query.order_by(CheckpointRow.position)):
+        files[row.project_id].append(checkpoint_record(row))
+    for records in files.values():
+        records.sort(key=lambda file: (file.part is not Part.BASE, file.position))
+    return {project_id: tuple(records) for project_id, records in files.items()}
 
 
 def unreferenced(

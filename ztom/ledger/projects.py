@@ -265,10 +265,12 @@ def _refuse_open_requests(session: Session, project_id: str) -> None:
     query = select(RequestRow.id).where(
         RequestRow.project_id == project_id, RequestRow.status.in_(("queued", "running"))
     )
-    found = session.scalars(query).first()
-    if found is not None:
+    open_request = session.scalars(query).first()
+    if open_request is not None:
         raise AlreadyOnRecordError(
-            "a request of the project is under way", got=found, fix="Wait for it, or cancel it."
+            "a request of the project is under way",
+            got=open_request,
+            fix="Wait for it, or cancel it.",
         )
 
 
@@ -285,10 +287,10 @@ def _delete_served(session: Session, project_id: str) -> None:
 
 def _refuse_served(session: Session, project_id: str) -> None:
     query = select(DeploymentRow.name).where(DeploymentRow.project_id == project_id, is_served())
-    found = session.scalars(query).first()
-    if found is not None:
+    served = session.scalars(query).first()
+    if served is not None:
         raise AlreadyOnRecordError(
-            "the project serves variants", got=found, fix="Remove its endpoints first."
+            "the project serves variants", got=served, fix="Remove its endpoints first."
         )
 
 

@@ -122,7 +122,7 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class StudyEvent:
     """One step of a study's history: a trial was asked for, or its answer came back."""
 
     sequence: int

@@ -123,8 +123,8 @@ class Verdicts:
         )
         if champion is not None:
             query = query.where(GateVerdictRow.champion == champion)
-        found = self._records(query.limit(1))
-        return found[0] if found else None
+        records = self._records(query.limit(1))
+        return records[0] if records else None
 
     def all(self, *, candidate: str = "", sha256: str = "") -> tuple[VerdictRecord, ...]:
         """Verdicts, the latest first.

@@ -25,8 +25,8 @@ from ztom.rollout.observations import (
     StepObservations,
     boundary_at_or_above,
 )
-from ztom.rollout.plan import Check, ReleaseStep
-from ztom.statistics.sequential import Finding, Sums, compare
+from ztom.rollout.plan import ReleaseCheck, ReleaseStep
+from ztom.statistics.sequential import SequentialFinding, Sums, compare
 
 #: Stable's answers that settle its p95.
 ENOUGH_FOR_P95: Final = 100
@@ -68,7 +68,7 @@ class StableP95(BaseModel):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CheckEvidence:
     """What the checks of a step look at.
 
     Attributes:
@@ -86,7 +86,9 @@ class Evidence:
     p95: StableP95 | None
 
 
-def examine(evidence: Evidence, *, pass_alpha: float, fail_alpha: float) -> dict[Check, Finding]:
+def examine(
+    evidence: CheckEvidence, *, pass_alpha: float, fail_alpha: float
+) -> dict[ReleaseCheck, SequentialFinding]:
     """Make every check of the step that counts.
 
     Args:
@@ -112,23 +114,23 @@ def examine(evidence: Evidence, *, pass_alpha: float, fail_alpha: float) -> dict
     return findings
 
 
-def _sides(check: Check, evidence: Evidence) -> tuple[Sums, Sums]:
+def _sides(check: ReleaseCheck, evidence: CheckEvidence) -> tuple[Sums, Sums]:
     """The candidate's sums, and those they are compared with."""
     observations = evidence.observations
     candidate = observations.candidate
     stable = observations.stable if evidence.step.has_stable_beside_it else evidence.earlier
-    if check is Check.ERROR_RATE:
+    if check is ReleaseCheck.ERROR_RATE:
         return candidate.error_sums, stable.error_sums
-    if check is Check.EMPTY:
+    if check is ReleaseCheck.EMPTY:
         return candidate.empty_sums, stable.empty_sums
-    if check is Check.DISAGREEMENT:
+    if check is ReleaseCheck.DISAGREEMENT:
         return observations.compared.sums, observations.floor.sums
-    if check is Check.FEEDBACK:
+    if check is ReleaseCheck.FEEDBACK:
         return candidate.feedback_sums, stable.feedback_sums
     return _slow_shares(evidence)
 
 
-def _slow_shares(evidence: Evidence) -> tuple[Sums, Sums]:
+def _slow_shares(evidence: CheckEvidence) -> tuple[Sums, Sums]:
     """Slow answers of both sides since stable's p95 was settled; nothing before that."""
     p95, limit = evidence.p95, evidence.step.checks.latency
     if p95 is None or limit is None:

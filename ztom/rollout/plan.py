@@ -54,7 +54,7 @@ class StepKind(StrEnum):
     CANARY = "canary"
 
 
-class Check(StrEnum):
+class ReleaseCheck(StrEnum):
     """What a candidate is tested on."""
 
     ERROR_RATE = "error_rate"
@@ -90,7 +90,7 @@ class FeedbackCheck(_Config):
     required: Annotated[bool, Field(strict=True)] = False
 
 
-class Checks(_Config):
+class ReleaseChecks(_Config):
     """The checks of a step; None is off.
 
     A margin is the excess over stable that is allowed, in the rate's own units: 0.03 is three
@@ -113,15 +113,17 @@ class Checks(_Config):
     disagreement: Margin | None = 0.5
     feedback: FeedbackCheck | None = FeedbackCheck()
 
-    def margin_of(self, check: Check) -> float | None:
+    def margin_of(self, check: ReleaseCheck) -> float | None:
         """The excess over stable that a check allows; None when it is off."""
         limit = getattr(self, check.value)
         margin: float | None = getattr(limit, "margin", limit)
         return margin
 
-    def needs_data(self, check: Check) -> bool:
+    def needs_data(self, check: ReleaseCheck) -> bool:
         """Whether a check that is on counts although there is no data of the candidate."""
-        return check is not Check.FEEDBACK or (self.feedback is not None and self.feedback.required)
+        return check is not ReleaseCheck.FEEDBACK or (
+            self.feedback is not None and self.feedback.required
+        )
 
 
 class ReleaseStep(_Config):
@@ -142,7 +144,7 @@ class ReleaseStep(_Config):
     min_requests: Annotated[int, Field(ge=1, strict=True)] = 100
     min_seconds: Seconds = 60.0
     max_seconds: Seconds = 3600.0
-    checks: Checks = Checks()
+    checks: ReleaseChecks = ReleaseChecks()
 
     @model_validator(mode="before")
     @classmethod
@@ -170,12 +172,14 @@ class ReleaseStep(_Config):
         return f"{self.kind} at {self.percent:g} %"
 
     @property
-    def tests(self) -> tuple[Check, ...]:
+    def tests(self) -> tuple[ReleaseCheck, ...]:
         """The checks that are on and can be made in a step of this kind."""
-        unseen = Check.FEEDBACK if self.kind is StepKind.SHADOW else Check.DISAGREEMENT
+        unseen = (
+            ReleaseCheck.FEEDBACK if self.kind is StepKind.SHADOW else ReleaseCheck.DISAGREEMENT
+        )
         return tuple(
             check
-            for check in Check
+            for check in ReleaseCheck
             if check is not unseen and self.checks.margin_of(check) is not None
         )
 
@@ -222,7 +226,7 @@ class ReleasePlan(_Config):
         rest = {key: setting for key, setting in value.items() if key not in (*_SHARED, "checks")}
         shared = {key: value[key] for key in _SHARED if key in value}
         checks = value.get("checks", {})
-        if isinstance(checks, Checks):
+        if isinstance(checks, ReleaseChecks):
             checks = checks.model_dump()
         if not isinstance(checks, Mapping):
             raise ValueError("checks are not a mapping of a check's name to what is allowed")

@@ -32,7 +32,7 @@ Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
-class Role(StrEnum):
+class TrafficRole(StrEnum):
     """Why a variant answered."""
 
     STABLE = "stable"
@@ -76,7 +76,7 @@ class Match(BaseModel):
         return self.header, self.value, self.key
 
 
-class Rule(Match):
+class RoutingRule(Match):
     """Requests that get a variant of their own.
 
     Attributes:
@@ -109,7 +109,7 @@ class Route(BaseModel):
     canary_percent: Percent = 0.0
     shadow: Digest | None = None
     shadow_percent: Percent = 0.0
-    rules: tuple[Rule, ...] = Field(default=(), max_length=1000)
+    rules: tuple[RoutingRule, ...] = Field(default=(), max_length=1000)
     release: str | None = None
     step: int = Field(default=0, ge=0)
     project: str | None = None
@@ -219,7 +219,7 @@ class Choice:
 
     digest: str
     placement: Placement
-    role: Role
+    role: TrafficRole
     alias: str | None = None
     shadow: str | None = None
     release: str | None = None
@@ -255,10 +255,10 @@ def choose(
         return _pinned(table, model)
     for rule in route.rules:
         if rule.fits(headers, key):
-            return _choice(table, model, route, rule.variant, Role.RULE)
+            return _choice(table, model, route, rule.variant, TrafficRole.RULE)
     if route.canary is not None and bucket(model, caller) < route.canary_percent:
-        return _choice(table, model, route, route.canary, Role.CANARY, request)
-    return _choice(table, model, route, route.stable, Role.STABLE, request)
+        return _choice(table, model, route, route.canary, TrafficRole.CANARY, request)
+    return _choice(table, model, route, route.stable, TrafficRole.STABLE, request)
 
 
 def bucket(alias: str, caller: str) -> float:
@@ -299,16 +299,16 @@ def _pinned(table: RoutingTable, model: str) -> Choice | None:
     return Choice(
         digest=digest,
         placement=table.placements[digest],
-        role=Role.PINNED,
+        role=TrafficRole.PINNED,
         alias=alias if alias in table.routes else None,
         project=table.placements[digest].project,
     )
 
 
 def _choice(
-    table: RoutingTable, alias: str, route: Route, digest: str, role: Role, request: str = ""
+    table: RoutingTable, alias: str, route: Route, digest: str, role: TrafficRole, request: str = ""
 ) -> Choice:
-    copied = role is Role.STABLE and route.shadow not in (None, digest)
+    copied = role is TrafficRole.STABLE and route.shadow not in (None, digest)
     copied = copied and bucket(alias, f"shadow\0{request}") < route.shadow_percent
     return Choice(
         digest=digest,
@@ -316,7 +316,7 @@ def _choice(
         role=role,
         alias=alias,
         shadow=route.shadow if copied else None,
-        release=route.release if role in (Role.STABLE, Role.CANARY) else None,
+        release=route.release if role in (TrafficRole.STABLE, TrafficRole.CANARY) else None,
         step=route.step,
         project=route.project,
     )

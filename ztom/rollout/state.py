@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ztom.rollout.checks import StableP95
 from ztom.rollout.observations import ArmCounts, StepObservations
-from ztom.rollout.plan import Check, ReleasePlan
-from ztom.statistics.sequential import Finding
+from ztom.rollout.plan import ReleaseCheck, ReleasePlan
+from ztom.statistics.sequential import SequentialFinding
 
 Percent = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -56,7 +56,7 @@ class Command(StrEnum):
     ABORT = "abort"
 
 
-class Event(StrEnum):
+class ReleaseEvent(StrEnum):
     """What a record is about."""
 
     STARTED = "started"
@@ -98,7 +98,7 @@ class Record(_Value):
     """A row for the audit."""
 
     kind: Literal["record"] = "record"
-    action: Event
+    action: ReleaseEvent
     note: str
 
 
@@ -150,7 +150,7 @@ class ReleaseState(_Value):
     started: bool = False
     settled: bool = False
     reason: str = ""
-    findings: dict[Check, Finding] = {}
+    findings: dict[ReleaseCheck, SequentialFinding] = {}
     earlier: ArmCounts = ArmCounts()
     p95: StableP95 | None = None
 

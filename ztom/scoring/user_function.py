@@ -28,7 +28,13 @@ import numpy as np
 from ztom.errors import ConfigError, ScoringError
 from ztom.scoring.protocol import Need
 from ztom.scoring.text import generated_text
-from ztom.scoring.user_process import ChildFailedError, ChildLateError, ChildProcess, Limits, Reply
+from ztom.scoring.user_process import (
+    ChildFailedError,
+    ChildLateError,
+    ChildProcess,
+    ChildReply,
+    Limits,
+)
 from ztom.statistics.scores import MeanScores, Scores, WholeSetScores
 from ztom.stimuli.prompts import prompt_text
 from ztom.stimuli.records import Output, Stimulus
@@ -184,7 +190,7 @@ class UserFunction:
             got=f"last printed: {_telling(error.tail)}" if error.tail else None,
         )
 
-    def _raised(self, reply: Reply, *, doing: str = "raised") -> ScoringError:
+    def _raised(self, reply: ChildReply, *, doing: str = "raised") -> ScoringError:
         place = f" ({reply.place})" if reply.place else ""
         return ScoringError(
             f"error function {self.name} {doing} {reply.error}{place}",

@@ -17,7 +17,7 @@ class StudyStarted:
         name: Name of the study.
         total: Largest number of trials that it can have.
         done: Number of trials that an earlier run finished.
-        factor_names: Name of what each factor scales.
+        factor_names: What each factor scales.
     """
 
     study_id: int
@@ -33,8 +33,8 @@ class EnginesReady:
 
     Attributes:
         engine: Name, version, dtype and device, for people.
-        replicas: How many there are.
-        seconds: What starting them took.
+        replicas: Number of engines.
+        seconds: Wall time in seconds that starting them took.
     """
 
     engine: str
@@ -57,12 +57,12 @@ class TrialEnded:
 
     Attributes:
         error: Error of the blend, lower is better; None for a failed trial.
-        reason: Reason why it failed.
+        reason: Why the trial failed; None otherwise.
         feasible: Whether it keeps every guardrail.
-        seconds: Seconds from start to end.
+        seconds: Wall time in seconds, from start to end.
         trained_error: Error of the trained model, None while it is not known.
         best_error: Best feasible error so far, the trained model's included.
-        best_factors: Scaling factors of the best feasible error.
+        best_factors: Factors of that blend, one per step of the chain.
         ended: Number of trials that have ended, those of earlier runs included.
     """
 

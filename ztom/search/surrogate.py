@@ -54,7 +54,7 @@ class Surrogate:
         space: Search space to whose bounds factors are scaled.
         factors: Points that were evaluated, shape (points, factors); repeats are fine.
         errors: Error of each point, finite, shape (points,).
-        seed: Seed of the restarts of the likelihood's maximisation.
+        seed: Seeds the restarts of the likelihood's maximisation.
     """
 
     def __init__(

@@ -76,7 +76,7 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassParts:
     """The classes of items whose parts a metric, or a difference of metrics, is the sum of.
 
     Attributes:
@@ -90,7 +90,7 @@ class Classes:
     clusters: Floats
 
     @classmethod
-    def one(cls, value: float, clusters: int) -> Classes:
+    def one(cls, value: float, clusters: int) -> ClassParts:
         """The classes of a mean, which is one: all items are alike."""
         return cls(np.array([value]), 1.0, np.array([float(clusters)]))
 
@@ -116,7 +116,7 @@ class Resampled:
     n: int
     worth: Proportion | PairedDifference
     worst: float
-    classes: Classes
+    classes: ClassParts
     scale: float = 1.0
 
     def estimate(self, alpha: float) -> Estimate:
@@ -162,7 +162,7 @@ class Resampled:
 
 
 def share(
-    value: float, draws: Floats, classes: Classes, *, clusters: int, n: int, least: float
+    value: float, draws: Floats, classes: ClassParts, *, clusters: int, n: int, least: float
 ) -> Resampled:
     """A metric.
 

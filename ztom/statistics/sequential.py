@@ -54,11 +54,11 @@ _TOLERANCE = 1e-10
 _RESOLUTION = 1e-12
 #: A sum of fractions may pass n by its rounding; relative.
 _ROUNDING = 1e-9
-#: `Finding.more_needed` gives up beyond this many times the observations there are.
+#: `SequentialFinding.more_needed` gives up beyond this many times the observations there are.
 _FARTHEST = 1000.0
 
 
-class Outcome(StrEnum):
+class SequentialOutcome(StrEnum):
     """What the data says about a check."""
 
     PASS = "pass"
@@ -94,7 +94,7 @@ class Sums(BaseModel):
         return min(1.0, self.total / self.n) if self.n else None
 
 
-class Finding(BaseModel):
+class SequentialFinding(BaseModel):
     """A candidate's excess over a baseline, both means, and what follows.
 
     Attributes:
@@ -120,18 +120,18 @@ class Finding(BaseModel):
     baseline_grows: bool = True
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> SequentialOutcome:
         """Pass when the excess is certainly allowed, fail when it certainly is not.
 
         Without data of both it is neither, whatever the bounds of the other alone would prove.
         """
         if not (self.candidate.n and self.baseline.n):
-            return Outcome.INCONCLUSIVE
+            return SequentialOutcome.INCONCLUSIVE
         if self.high <= self.margin:
-            return Outcome.PASS
+            return SequentialOutcome.PASS
         if self.low > self.margin:
-            return Outcome.FAIL
-        return Outcome.INCONCLUSIVE
+            return SequentialOutcome.FAIL
+        return SequentialOutcome.INCONCLUSIVE
 
     @property
     def estimate(self) -> float | None:
@@ -150,9 +150,9 @@ class Finding(BaseModel):
             f"{self.candidate.mean:.4g} (of {self.candidate.n:,}) "
             f"against stable's {self.baseline.mean:.4g} (of {self.baseline.n:,})"
         )
-        if self.outcome is Outcome.PASS:
+        if self.outcome is SequentialOutcome.PASS:
             return f"{quantities}: at most {self.high:.3g} more, {self.margin:.3g} is allowed"
-        if self.outcome is Outcome.FAIL:
+        if self.outcome is SequentialOutcome.FAIL:
             return f"{quantities}: at least {self.low:.3g} more, only {self.margin:.3g} is allowed"
         return (
             f"{quantities}: between {self.low:.3g} and {self.high:.3g} more, {self.margin:.3g} is "
@@ -166,18 +166,21 @@ class Finding(BaseModel):
         present number would be needed: the difference lies too near the margin, or the baseline no
         longer grows and is too small.
         """
-        if not (self.candidate.n and self.baseline.n) or self.outcome is not Outcome.INCONCLUSIVE:
+        if (
+            not (self.candidate.n and self.baseline.n)
+            or self.outcome is not SequentialOutcome.INCONCLUSIVE
+        ):
             return None
         low, high = 0.0, math.log(_FARTHEST)
-        if self._times(_FARTHEST).outcome is Outcome.INCONCLUSIVE:
+        if self._times(_FARTHEST).outcome is SequentialOutcome.INCONCLUSIVE:
             return None
         while high - low > 0.02:
             middle = (low + high) / 2.0
-            decided = self._times(math.exp(middle)).outcome is not Outcome.INCONCLUSIVE
+            decided = self._times(math.exp(middle)).outcome is not SequentialOutcome.INCONCLUSIVE
             low, high = (low, middle) if decided else (middle, high)
         return max(1, math.ceil(self.candidate.n * math.expm1(high)))
 
-    def _times(self, factor: float) -> Finding:
+    def _times(self, factor: float) -> SequentialFinding:
         """What as many times the observations would say, at the same means."""
         return compare(
             _times(self.candidate, factor),
@@ -202,7 +205,7 @@ def compare(
     alpha: float,
     fail_alpha: float | None = None,
     baseline_grows: bool = True,
-) -> Finding:
+) -> SequentialFinding:
     """Compare the means of two series; see the module.
 
     Args:
@@ -222,7 +225,7 @@ def compare(
         raise ConfigError("the margin is out of range", got=margin, expected="0 to below 1")
     low = lower_bound(candidate, fail_alpha / 2) - upper_bound(baseline, fail_alpha / 2)
     high = upper_bound(candidate, alpha / 2) - lower_bound(baseline, alpha / 2)
-    return Finding(
+    return SequentialFinding(
         candidate=candidate,
         baseline=baseline,
         margin=margin,

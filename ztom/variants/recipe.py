@@ -41,7 +41,7 @@ class RecipeMember(BaseModel):
     tag: str
 
 
-class Evidence(BaseModel):
+class SearchEvidence(BaseModel):
     """What a search and its proof said; absent for factors set by hand.
 
     Attributes:
@@ -116,7 +116,7 @@ class Recipe(BaseModel):
     max_shard_bytes: int
     realised: float | None
     versions: dict[str, str]
-    evidence: Evidence | None = None
+    evidence: SearchEvidence | None = None
     kept: dict[str, str] = Field(default_factory=dict)
     left_out: dict[str, str] = Field(default_factory=dict)
 

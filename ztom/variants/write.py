@@ -45,9 +45,9 @@ from ztom.variants.manifest import (
 )
 from ztom.variants.recipe import (
     RECIPE,
-    Evidence,
     Form,
     Recipe,
+    SearchEvidence,
     recipe_members,
     writer_versions,
 )
@@ -92,7 +92,7 @@ class StagedVariant:
     recipe: Recipe
     precision: PrecisionReport
 
-    def seal(self, evidence: Evidence | None = None) -> Manifest:
+    def seal(self, evidence: SearchEvidence | None = None) -> Manifest:
         """Complete the private folder: recipe, card, manifest, all of it on the disk.
 
         Raises:
@@ -126,7 +126,7 @@ class StagedVariant:
                 return
         _same_or_refuse(self.destination, manifest)
 
-    def publish(self, evidence: Evidence | None = None) -> Manifest:
+    def publish(self, evidence: SearchEvidence | None = None) -> Manifest:
         """Seal and place at once, for variants that are not put on record."""
         manifest = self.seal(evidence)
         self.place(manifest)

@@ -15,13 +15,13 @@ from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
-from serve_apps.control_plane.chains import chain_of, factors_of, lone, position_of
+from serve_apps.control_plane.chains import chain_of, chain_of_references, factors_of, position_of
 from serve_apps.control_plane.data import copy_data
 from serve_apps.control_plane.forms import FormReader
 from serve_apps.control_plane.openapi import SENDS_BYTES
 from serve_apps.control_plane.routes.files import form_of, parsed_fields, send_folder
 from serve_apps.control_plane.routes.projects import require_format
-from serve_apps.control_plane.searches import generation_options
+from serve_apps.control_plane.search_config import generation_options
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import ChainSpec, answer, blend, compare
 from ztom.checkpoints.checkpoint import open_checkpoint
@@ -236,7 +236,7 @@ def _lone_chain(
     if opened[-1].kind == "full":
         references = references[-1:]
     at_rest: tuple[float, ...] = (0.0,) * (len(references) - 1)
-    return lone(references, services), (at_rest,)
+    return chain_of_references(references, services), (at_rest,)
 
 
 def _scaled(
@@ -327,7 +327,7 @@ async def _answered(
             factor_sets,
             stimuli,
             engine=services.config.engine.model_dump(mode="json"),
-            generation=generation,
+            generation=generation.model_dump(mode="json"),
             batch_size=body.batch_size,
         )
         # answers are not kept: they may repeat what is in the prompts

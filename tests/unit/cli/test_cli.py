@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
-import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from command_line import ztom
 from toys import make_plain_chain
 
-from ztom.cli import main
-
 REPOSITORY = Path(__file__).resolve().parents[3]
-
-
-def ztom(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """As from a shell, but in this process: starting Python and torch takes seconds."""
-    out, err = io.StringIO(), io.StringIO()
-    command = ["ztom", *map(str, arguments)]
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", command)
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -68,7 +49,7 @@ def test_a_blend_is_on_record(chain_file: Path, tmp_path: Path) -> None:
             ztom("blend", chain_file, "--factors", factors, "--output", out / name).returncode == 0
         )
     logged = [json.loads(line) for line in ztom("log", ledger, "--json").stdout.splitlines()]
-    assert [each["kind"] for each in logged] == ["variant", "variant", "audit", "audit"]
+    assert [row["kind"] for row in logged] == ["variant", "variant", "audit", "audit"]
     assert "variant.blend" in ztom("log", ledger).stdout
     head, key = tmp_path / "head.json", tmp_path / "key"
     signed = ztom("audit", "sign", ledger, "--output", head, "--key", key)

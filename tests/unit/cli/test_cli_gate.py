@@ -15,13 +15,13 @@ import pytest
 import yaml
 from gate_helpers import model, right
 from gate_repository import N, make_locked, make_results
+from scripted_model import ScriptedModel
 from typer.testing import CliRunner, Result
 
 from ztom.cli.gate import models as gate_models
 from ztom.cli.gate import report as gate_report
 from ztom.cli.gate.request import DOCUMENTS
 from ztom.cli.main import app
-from ztom.engines.protocol import Capability, Completion, EngineInfo
 from ztom.errors import EvaluationError
 from ztom.evaluation.gate.verdict import Verdict
 
@@ -211,36 +211,15 @@ def test_what_is_printed_is_no_command(repository: Path, monkeypatch: pytest.Mon
 # With models
 
 
-class Model:
-    """A model with its engine, which says what it is told and remembers what happened."""
-
-    def __init__(self, name: str, answer: str, events: list[str]) -> None:
-        self.ref = model(name)
-        self.info = EngineInfo("scripted", "1", "float32", "cpu", frozenset({Capability.GENERATE}))
-        self.factors: tuple[float, ...] = ()
-        self._answer, self._events = answer, events
-
-    def load(self, config: Any, *, settings: Any) -> Model:
-        self._events.append(f"load {self.ref.name}")
-        return self
-
-    def generate(self, prompts: Sequence[Any], config: Any) -> list[Completion]:
-        number = [re.findall(r"\d+", str(prompt))[0] for prompt in prompts]
-        return [Completion(f"{self._answer} {n}", 2, "stop") for n in number]
-
-    def close(self) -> None:
-        self._events.append(f"close {self.ref.name}")
-
-
 def test_each_model_is_run_and_closed_before_the_next(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
     answers = {"good": "answer", "bad": "nonsense", "alike": "answer"}
 
-    def find(reference: str, **_: object) -> Model:
+    def find(reference: str, **_: object) -> ScriptedModel:
         events.append(f"find {reference}")
-        return Model(reference, answers[reference], events)
+        return ScriptedModel(reference, answers[reference], events)
 
     monkeypatch.setattr(gate_models, "open_model", find)
     models = ("--candidate", "bad", "--champion", "good", "--base", "good")
@@ -256,7 +235,7 @@ def test_each_model_is_run_and_closed_before_the_next(
     another_way = gate(*before, "--engine", "torch", "--dtype", "bfloat16")
     assert another_way.exit_code == 3
     assert "were obtained in different ways" in another_way.output
-    monkeypatch.setattr(Model, "generate", lambda *_: 1 / 0)
+    monkeypatch.setattr(ScriptedModel, "generate", lambda *_: 1 / 0)
     assert gate("--candidate", "bad", "--champion", "good", "--no-cache").exit_code == 2
     assert events[-1].startswith("close")
     assert gate("--candidate", "bad", "--engine", "abacus").exit_code == 3

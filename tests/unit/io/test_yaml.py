@@ -11,7 +11,7 @@ import pytest
 from ztom.blending.chain_file import read_chain_file
 from ztom.cli.actions.endpoint_files import apply_command
 from ztom.cli.actions.endpoints import deploy_command
-from ztom.cli.actions.server import parse_settings
+from ztom.cli.actions.server_options import parse_settings
 from ztom.errors import ChainError, ConfigError, EvaluationError, ZtomError
 from ztom.evaluation.suites.read import load_suite
 from ztom.io.yaml import dump_yaml, parse_yaml, read_yaml

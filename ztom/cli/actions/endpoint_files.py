@@ -10,7 +10,6 @@ from typing import Any, TextIO
 
 from ztom.cli.actions.remote import connect
 from ztom.cli.console import print_document
-from ztom.client.verdicts import read_verdict
 from ztom.errors import ConfigError
 from ztom.io.yaml import read_yaml
 
@@ -71,6 +70,8 @@ def _anchored(endpoints: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     def placed(key: str, value: Any) -> Any:
         if key == "verdict" and isinstance(value, str):
+            from ztom.client.verdicts import read_verdict  # scipy, for what a verdict holds
+
             return read_verdict(folder / value)
         is_path = key == "path" and isinstance(value, str) and "://" not in value
         return str((folder / value).absolute()) if is_path else anchored(value)

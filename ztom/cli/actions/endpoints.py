@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,8 +19,10 @@ from ztom.cli.actions.endpoint_tables import (
 )
 from ztom.cli.actions.remote import connect
 from ztom.cli.console import plain_console, print_document
-from ztom.client import Client
 from ztom.errors import EngineError, EngineTimeoutError
+
+if TYPE_CHECKING:
+    from ztom.client import Client
 
 _POLL_S = 0.5
 _STARTING = "verifying, loading, asking ..."

@@ -84,8 +84,8 @@ def _evaluate(request: EvalRequest, *, as_json: bool = False) -> int:
     if request.tasks:
         require_lm_eval()
     config = engine_config(request.engine)
-    for found in suites:  # what is wrong with a metric shows before a model is loaded
-        build_metric(found.suite, import_paths=found.import_paths).close()
+    for suite_files in suites:  # what is wrong with a metric shows before a model is loaded
+        build_metric(suite_files.suite, import_paths=suite_files.import_paths).close()
     # Here and not at the top: it imports torch, which takes seconds.
     from ztom.evaluation.runs.models import open_model, setup_digest
 
@@ -105,8 +105,8 @@ def _evaluate(request: EvalRequest, *, as_json: bool = False) -> int:
     finally:
         engine.close()
     results = [
-        _suite_result(run, found.suite, request.out)
-        for run, found in zip(runs, suites, strict=True)
+        _suite_result(run, suite_files.suite, request.out)
+        for run, suite_files in zip(runs, suites, strict=True)
     ]
     if as_json:
         print_document({"model": model.ref, "suites": results, "tasks": tasks})

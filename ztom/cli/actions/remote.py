@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from ztom.cli.console import moment, plain_console, print_document, print_row
-from ztom.client import Client
 from ztom.errors import ConfigError
 from ztom.io.files import write_whole
+
+if TYPE_CHECKING:
+    from ztom.client import Client
 
 
 def connect(server: str | None) -> Client:
@@ -29,12 +32,15 @@ def connect(server: str | None) -> Client:
             f"nobody is logged in to {server}",
             fix=f"ztom login {server} NAME, or set ZTOM_API_KEY.",
         )
+    from ztom.client import Client
+
     return Client(server, key=key)
 
 
 def login_command(server: str, username: str, *, stdin: bool) -> None:
     """Log in and keep the token, readable by its owner only."""
-    from ztom.cli.actions.server import read_password
+    from ztom.cli.actions.password import read_password
+    from ztom.client import Client
 
     with Client.login(server, username, read_password(stdin=stdin, twice=False)) as client:
         kept = {**_credentials(), server.rstrip("/"): client.key}

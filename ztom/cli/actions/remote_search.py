@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ztom.cli.actions.remote import connect
 from ztom.cli.console import plain_console, print_document
-from ztom.client import SearchAnswer
 from ztom.errors import ConfigError
 from ztom.search.config_files import read_content
+
+if TYPE_CHECKING:
+    from ztom.client import SearchAnswer
 
 #: Keys of a search's file, and what the wire calls them.
 _WIRE = {

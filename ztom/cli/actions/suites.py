@@ -121,17 +121,11 @@ def lock_command(folders: Sequence[Path], *, as_json: bool = False) -> None:
         print_document(documents)
 
 
-def check_command(folders: Sequence[Path], *, as_json: bool = False, below: bool = True) -> int:
-    """Compare suites with their locks; returns the exit status.
-
-    Args:
-        folders: Suites.
-        as_json: Print one document instead of lines.
-        below: Whether a folder may hold several suites.
-    """
+def check_command(folders: Sequence[Path], *, as_json: bool = False) -> int:
+    """Compare suites of these folders, or below them, with their locks; the exit status."""
     checks: list[SuiteCheck] = []
     for folder in folders:
-        for check in _checks_below(folder) if below else [_check(folder)]:
+        for check in _checks_below(folder):
             checks.append(check)
             if not as_json:
                 _print_check(check)
@@ -140,28 +134,29 @@ def check_command(folders: Sequence[Path], *, as_json: bool = False, below: bool
     return max(check.status for check in checks)
 
 
-def diff_command(old: Path, new: Path, *, as_json: bool = False) -> int:
-    """Say what differs between two suites; returns the exit status."""
+def diff_command(old: Path, new: Path | None, *, as_json: bool = False) -> int:
+    """Compare a suite with its lock, or with a newer one; returns the exit status."""
+    check = _check(old) if new is None else _compare(old, new)
+    if as_json:
+        print_document(_check_document(check))
+    elif new is None or check.status is CheckStatus.UNREADABLE:
+        _print_check(check)
+    else:
+        for line in check.lines:
+            _print(line)
+        if check.status is CheckStatus.SAME:
+            _print("no difference")
+    return check.status
+
+
+def _compare(old: Path, new: Path) -> SuiteCheck:
     try:
         before, after = load_suite(old), load_suite(new)
     except EvaluationError as error:
-        unreadable = _unreadable(new, error)
-        if as_json:
-            print_document(_check_document(unreadable))
-        else:
-            _print_check(unreadable)
-        return CheckStatus.UNREADABLE
+        return _unreadable(new, error)
     changes = compare(lock_of(before), lock_of(after))
     status = CheckStatus.DIFFERS if changes.any else CheckStatus.SAME
-    lines = (*changes.lines(), *field_changes(before, after))
-    if as_json:
-        print_document(_check_document(SuiteCheck(new, status, lines)))
-        return status
-    for line in lines:
-        _print(line)
-    if not changes.any:
-        _print("no difference")
-    return status
+    return SuiteCheck(new, status, (*changes.lines(), *field_changes(before, after)))
 
 
 def _checks_below(root: Path) -> Iterator[SuiteCheck]:

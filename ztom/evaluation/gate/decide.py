@@ -22,8 +22,8 @@ from ztom.evaluation.gate.rules import Examined, examine, findings
 from ztom.evaluation.gate.verdict import (
     Finding,
     Flip,
+    GateRule,
     Outcome,
-    Rule,
     SliceResult,
     SuiteVerdict,
     Verdict,
@@ -95,7 +95,7 @@ def _model(runs: Sequence[SuiteRun] | None) -> ModelRef | None:
     return runs[0].model if runs else None
 
 
-def _adjust(examined: Sequence[Examined]) -> list[dict[Rule, float]]:
+def _adjust(examined: Sequence[Examined]) -> list[dict[GateRule, float]]:
     """Holm's correction for every test of every suite."""
     adjusted = iter(holm([p for suite in examined for p in suite.p_values.values()]))
     return [{rule: next(adjusted) for rule in suite.p_values} for suite in examined]

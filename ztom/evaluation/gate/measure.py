@@ -28,12 +28,12 @@ from ztom.statistics.proportions import (
     mcnemar,
     sign_flip,
 )
-from ztom.statistics.resampling import Classes, difference, metric, resample, share
+from ztom.statistics.resampling import ClassParts, difference, metric, resample, share
 from ztom.statistics.scores import MacroF1Scores, Scores
 
 
 @dataclass(frozen=True)
-class Compared:
+class ChampionComparison:
     """Candidate against champion.
 
     Attributes:
@@ -71,7 +71,7 @@ class Measured:
     counted: bool
     candidate: Quantity
     base: Quantity | None = None
-    compared: Compared | None = None
+    compared: ChampionComparison | None = None
 
 
 def measure(aligned: Aligned, *, seed: int) -> Measured:
@@ -169,20 +169,20 @@ def _resampled(
     return dict(quantities)
 
 
-def _classes(model: Scores, *, clusters: int) -> Classes:
+def _classes(model: Scores, *, clusters: int) -> ClassParts:
     """What the metric is the sum of; classes share the clusters by their items."""
     if not isinstance(model, MacroF1Scores):
-        return Classes.one(float(metric(model)[0]), clusters)
+        return ClassParts.one(float(metric(model)[0]), clusters)
     items = np.bincount(model.expected, minlength=model.classes)
     parts, most = model.by_class()
     # What no item belongs to is predicted only, and adds nothing that could be lost.
     there = np.flatnonzero(items)
-    return Classes(parts[there], most, clusters * items[there] / items.sum())
+    return ClassParts(parts[there], most, clusters * items[there] / items.sum())
 
 
 def _compared(
     aligned: Aligned, quantities: dict[str, Quantity], cluster_of: Ints, *, seed: int
-) -> Compared | None:
+) -> ChampionComparison | None:
     if aligned.champion is None:
         return None
     ours, theirs = aligned.candidate.values, aligned.champion.values
@@ -191,7 +191,7 @@ def _compared(
         harm_p = mcnemar(worse, better)
     else:
         harm_p = sign_flip(sums(cluster_of, ours - theirs), seed=seed)
-    return Compared(
+    return ChampionComparison(
         champion=quantities["champion"],
         difference=quantities["difference"],
         worse=worse,

@@ -32,7 +32,7 @@ EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 2}
 HARNESS_ERROR = 3
 
 
-class Rule(StrEnum):
+class GateRule(StrEnum):
     """What is looked at.
 
     ``floor``: the metric is high enough (task). ``difference``: the candidate is not worse than the
@@ -65,7 +65,7 @@ class Finding(BaseModel):
 
     model_config = _FROZEN
 
-    rule: Rule
+    rule: GateRule
     outcome: Outcome
     reason: str
     p_value: float | None = Field(default=None, ge=0.0, le=1.0)

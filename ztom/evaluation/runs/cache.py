@@ -37,7 +37,7 @@ _AT_ONCE = 500
 
 
 @dataclass(frozen=True)
-class Origin:
+class AnswerOrigin:
     """The model that answers and how it is run, as keys have it.
 
     Attributes:
@@ -53,7 +53,7 @@ class Origin:
     factors: tuple[float, ...]
 
     @classmethod
-    def of(cls, engine: Generates, *, model: str, setup: str) -> Origin:
+    def of(cls, engine: Generates, *, model: str, setup: str) -> AnswerOrigin:
         """The model with this digest on this engine, with the factors now loaded."""
         info = engine.info
         version = (info.name, info.version, info.dtype, info.device)

@@ -22,7 +22,7 @@ from ztom.errors import CapabilityError, ZtomError
 from ztom.evaluation.metrics.build import build_metric
 from ztom.evaluation.metrics.protocol import Case, Metric, Scored
 from ztom.evaluation.runs.ask import ask
-from ztom.evaluation.runs.cache import AnswerCache, Origin, usual_cache
+from ztom.evaluation.runs.cache import AnswerCache, AnswerOrigin, usual_cache
 from ztom.evaluation.runs.questions import Asking, Question
 from ztom.evaluation.runs.results import Conditions, ItemResult, ModelRef, SuiteRun, ref_of
 from ztom.evaluation.suites.discover import FoundSuite
@@ -95,7 +95,7 @@ def run_suite(
     began = time.perf_counter()
     metric = build_metric(suite, import_paths=options.import_paths)
     try:
-        origin = Origin.of(engine, model=model.digest, setup=setup)
+        origin = AnswerOrigin.of(engine, model=model.digest, setup=setup)
         run = _Run(suite, origin, options)
         completions = run.ask(engine, cache)
         items = run.results(metric)
@@ -153,7 +153,7 @@ def _conditions(engine: Generates, setup: str) -> Conditions:
 class _Run:
     """One model on one suite: questions, what came back, and results."""
 
-    def __init__(self, suite: Suite, origin: Origin, options: RunOptions) -> None:
+    def __init__(self, suite: Suite, origin: AnswerOrigin, options: RunOptions) -> None:
         self._suite = suite
         self._options = options
         self._repeats = suite.config.repeats

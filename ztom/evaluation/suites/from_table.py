@@ -187,7 +187,7 @@ def _question(labels: Sequence[str]) -> str:
     )
 
 
-class _Dumper(yaml.SafeDumper):
+class _BlockDumper(yaml.SafeDumper):
     """Texts of several lines stay readable."""
 
 
@@ -196,7 +196,7 @@ def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-_Dumper.add_representer(str, _text_node)
+_BlockDumper.add_representer(str, _text_node)
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
@@ -204,4 +204,4 @@ def _settings(settings: Mapping[str, Any]) -> str:
         SuiteConfig, dict(settings), wrong="these are no settings of a suite", kind=EvaluationError
     )
     filled = {key: value for key, value in settings.items() if value != []}
-    return yaml.dump(filled, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(filled, Dumper=_BlockDumper, sort_keys=False, allow_unicode=True, width=100)

@@ -65,7 +65,7 @@ KnownMetric = Annotated[
 ]
 
 
-class Check(BaseModel):
+class AnswerCheck(BaseModel):
     """One thing that an answer of a probe has to satisfy.
 
     Attributes:
@@ -87,7 +87,7 @@ class Check(BaseModel):
     personal_data: tuple[Literal["email", "phone", "credit_card", "iban", "ip_address"], ...] = ()
 
     @model_validator(mode="after")
-    def _has_what_it_needs(self) -> Check:
+    def _has_what_it_needs(self) -> AnswerCheck:
         given = {
             "pattern": self.pattern is not None,
             "form": self.form is not None,
@@ -151,7 +151,7 @@ class SuiteConfig(BaseModel):
     template: str = "{{ input }}"
     repeats: int = Field(default=1, ge=1, le=1000)
     minimum_rate: float = Field(default=1.0, gt=0.0, le=1.0)
-    checks: tuple[Check, ...] = ()
+    checks: tuple[AnswerCheck, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

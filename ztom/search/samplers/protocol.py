@@ -11,6 +11,7 @@ from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ztom.errors import ConfigError
 from ztom.plugins import Group, check_name
 from ztom.search.space import Factors
 
@@ -25,15 +26,13 @@ class SamplerConfig(BaseModel):
     """A sampler and its options.
 
     Attributes:
-        name: Name of the sampler: ``gp`` (Gaussian process, the default), ``cobyqa`` (for errors
-            without noise), ``cobyla`` (the classic), ``cmaes`` (for budgets of hundreds), ``tpe``
-            or ``random``. One's own is the name of an entry point ``ztom.samplers`` or
-            ``package.module:function`` and is called with this configuration, the search space and
-            the seed.
-        startup: Number of quasi-random points before the sampler's own; None takes what suits the
-            sampler.
-        xtol_rel: Share of the intervals; cobyla and cobyqa end when steps are smaller.
-        ftol_rel: Share of the error; cobyla ends when it changes by less.
+        name: ``gp`` (Gaussian process, the default), ``cobyqa`` (better without noise),
+            ``cobyla`` (the classic), ``cmaes`` (for budgets of hundreds), ``tpe`` or ``random``.
+            One's own is the name of an entry point ``ztom.samplers`` or ``package.module:function``
+            and is called with this configuration, the search space and the seed.
+        startup: Quasi-random points before the sampler's own; None takes what suits the sampler.
+        xtol_rel: cobyla and cobyqa end when steps are smaller than this share of the intervals.
+        ftol_rel: cobyla ends when the error changes by less than this share.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +41,18 @@ class SamplerConfig(BaseModel):
     startup: int | None = Field(default=None, ge=0, le=10_000)
     xtol_rel: float = Field(default=1e-4, gt=0, lt=1, allow_inf_nan=False)
     ftol_rel: float = Field(default=1e-4, gt=0, lt=1, allow_inf_nan=False)
+
+
+def check_dimensions(config: SamplerConfig, factors: int) -> None:
+    """Check that a sampler can search over so many factors.
+
+    Raises:
+        ConfigError: CMA-ES over a single factor.
+    """
+    if config.name == "cmaes" and factors == 1:
+        raise ConfigError(
+            "cmaes needs two factors or more", got=1, fix="Use the gp sampler for this chain."
+        )
 
 
 class Sampler(Protocol):
@@ -69,11 +80,10 @@ class Sampler(Protocol):
 
         Args:
             number: Number of a trial that was asked for here, or of one that the protocol added.
-            factors: Factors that were evaluated, which may differ from what was asked for when a
-                study is resumed with another version of a library; it is these that count.
-            error: Error of the trial; None when it failed.
-            violations: Excess of each guardrail's error over what is allowed, above 0 when it is
-                broken.
+            factors: What was evaluated, which may differ from what was asked for when a study is
+                resumed with another version of a library; it is these that count.
+            error: None when the trial failed.
+            violations: Rise of each guardrail's error above what is allowed; above 0 it is broken.
         """
 
     def close(self) -> None:
