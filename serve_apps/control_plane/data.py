@@ -60,7 +60,7 @@ def copy_data(
         references: Local paths, or addresses; each must lie under a root of the settings.
         folder: Folder of the copy.
         name: Name of the copy, without a suffix.
-        settings: With the roots.
+        settings: Settings with the allowed roots.
         uploads: Folder of the data sets that were uploaded to the project.
 
     Raises:

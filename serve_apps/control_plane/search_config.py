@@ -1,4 +1,4 @@
-"""From a request for a search to the configuration that the search runs on.
+"""Makes the configuration that a search runs on from a request for it.
 
 Everything that is wrong in a request, and can be known without reading data, is refused here.
 """

@@ -42,7 +42,7 @@ class Answer:
     """A complete answer, or a refusal in OpenAI's form.
 
     Attributes:
-        status: HTTP status.
+        status: HTTP status of the answer.
         body: Bytes of the JSON body.
         variant: ``name@<first 12 of digest>`` of the variant that answered.
         digest: Lower-case hex sha256 of the variant's manifest, in full.

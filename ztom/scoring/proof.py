@@ -36,7 +36,7 @@ class GuardrailResult(BaseModel):
 
     Attributes:
         name: Name of the guardrail in the configuration.
-        allowed_increase: By how much the error may rise, in units of the error.
+        allowed_increase: Largest rise of the error that is allowed, in units of the error.
         increase: Error after - error before; each of its bounds is a one-sided test's.
     """
 

@@ -55,7 +55,7 @@ class Conductor:
         ledger: Keeps the study.
         study_id: Id of the study in the ledger; the trials it already has are replayed.
         sampler: Proposes factors; a new one, that nobody has asked yet.
-        on_event: Called with every event of the study.
+        on_event: Callback that gets every event of the study.
         clock: Gives seconds that never go back.
     """
 

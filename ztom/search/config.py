@@ -119,7 +119,7 @@ class StimuliConfig(_Strict):
 
 
 class Guardrail(StimuliConfig):
-    """Another data set whose error may not rise by more than a stated amount.
+    """A further data set whose error may not rise by more than a stated amount.
 
     Attributes:
         name: Name in reports.
@@ -165,16 +165,17 @@ class SearchConfig(StimuliConfig):
         chain: A chain file, or the chain itself.
         max_search_stimuli: Number of stimuli to search on, chosen by the seed; None for all.
         guardrails: Data sets on which the model may not get worse.
-        scaling_factor_limit: Every factor lies between minus and plus this.
-        lower_bound: Instead of the limit: a lower bound for each factor.
-        upper_bound: Instead of the limit: an upper bound for each factor.
+        scaling_factor_limit: Limit of every factor, which lies between minus and plus this.
+        lower_bound: Lower bound of each factor, instead of the limit.
+        upper_bound: Upper bound of each factor, instead of the limit.
         batch_size: Number of stimuli per call of the engine; None hands over all at once.
-        inference_config: How text is generated.
-        detailed_output: Keep the generated texts of every trial (true, or STORE_AND_RETURN).
-        sampler: What proposes the factors.
-        budget: When the search ends.
-        engine: What runs the model.
-        seed: Everything random is drawn from it.
+        inference_config: Settings of generating text.
+        detailed_output: Whether to keep the generated texts of every trial (true, or
+            STORE_AND_RETURN).
+        sampler: Sampler that proposes the factors, and its options.
+        budget: Limits at which the search ends.
+        engine: Engine that runs the model, and its options.
+        seed: Seed that everything random is drawn from.
         generation_deadline_s: Seconds after which an engine that has not answered all stimuli is
             replaced and asked once more.
         engine_start_deadline_s: Seconds of loading the model after which it is tried once more.
@@ -182,8 +183,8 @@ class SearchConfig(StimuliConfig):
         output: Folder for what the search writes.
         suites: Suites, or folders of suites, that the gate asks about the written variant, with the
             trained model as the champion; nothing that does not pass is published.
-        variant: How the mastered variant is written.
-        insist: Publish the variant whatever the proof says; that is recorded with it.
+        variant: Options of writing the mastered variant.
+        insist: Whether to publish the variant whatever the proof says; that is recorded with it.
         ledger: File or SQLAlchemy address of the ledger; None puts it into the output folder.
     """
 

@@ -84,7 +84,7 @@ def read_split(config: StimuliConfig, *, seed: int) -> SplitStimuli:
 
 
 def _sample(stimuli: Sequence[Stimulus], count: int, *, seed: int) -> tuple[Stimulus, ...]:
-    """Those with the smallest hashes, in their order: adding stimuli replaces few of them."""
+    """The stimuli with the smallest hashes, in their order: adding stimuli replaces few of them."""
 
     def place(stimulus: Stimulus) -> bytes:
         return hashlib.blake2b(f"{seed}\0{stimulus.id}".encode()).digest()

@@ -38,7 +38,8 @@ class Plan:
         evaluations: Number of start-up and search trials together.
         startup: Number of these that are quasi-random.
         seed: Seeds the start-up points and the surrogate.
-        max_increases: Per guardrail, by name, how far its error may rise above the trained model's.
+        max_increases: Largest rise of each guardrail's error above the trained model's, by its
+            name.
         seconds: Seconds for the whole study, None for no limit.
     """
 
@@ -80,7 +81,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class WaitForTrials:
-    """Nothing can be decided before a running trial ends."""
+    """The answer that nothing can be decided before a running trial ends."""
 
 
 @dataclass(frozen=True)

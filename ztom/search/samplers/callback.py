@@ -37,7 +37,7 @@ class _Evaluation:
 
 
 class _PointExchange:
-    """Passes points one way and answers the other, one at a time."""
+    """Passes points from the method to the sampler and answers back, one at a time."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
