@@ -17,9 +17,10 @@ from starlette.exceptions import HTTPException
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.chains import chain_of, chain_of_references, factors_of, position_of
 from serve_apps.control_plane.data import copy_data
+from serve_apps.control_plane.downloads import send_folder
 from serve_apps.control_plane.forms import FormReader
 from serve_apps.control_plane.openapi import SENDS_BYTES
-from serve_apps.control_plane.routes.files import form_of, parsed_fields, send_folder
+from serve_apps.control_plane.routes.files import form_of, parsed_fields
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.search_config import generation_options
 from serve_apps.control_plane.services import Services

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,18 +15,14 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.data import UPLOADED, data_suffix
+from serve_apps.control_plane.downloads import BYTES, Download, archive_name, send, unique_names
 from serve_apps.control_plane.forms import Form, FormReader
 from serve_apps.control_plane.openapi import SENDS_BYTES
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import Staged
 from ztom.checkpoints.checkpoint import open_checkpoint
-from ztom.checkpoints.kept_paths import paths_to_send
 from ztom.checkpoints.outgoing import (
-    local_piece,
-    pieces_of,
-    tar_chunks,
-    tar_size,
     zip_chunks,
 )
 from ztom.errors import ZtomError
@@ -39,7 +33,6 @@ from ztom.ledger.checkpoints import (
     Part,
     Storage,
 )
-from ztom.settings import Settings
 from ztom.wire.base import TolerantRequest
 from ztom.wire.fields import FORMAT, Id
 from ztom.wire.files import (
@@ -58,7 +51,6 @@ from ztom.wire.projects import Project
 router = APIRouter(tags=["files"])
 
 _Fields = TypeVar("_Fields", bound=TolerantRequest)
-_BYTES = "application/octet-stream"
 
 
 def form_of(model: type[TolerantRequest]) -> dict[str, Any]:
@@ -105,9 +97,9 @@ async def change_file(request: Request, caller: CallerOf, services: ServicesOf) 
 def download_all(projectId: Id, caller: CallerOf, services: ServicesOf) -> StreamingResponse:
     """Every checkpoint of a project as a zip."""
     project = services.ledger.projects.get(caller.project(projectId))
-    names = _unique_names(project.files)
-    streams = [(names[f.id], _Download.of(f, services).chunks) for f in project.files]
-    return StreamingResponse(zip_chunks(streams), media_type=_BYTES)
+    names = unique_names(project.files)
+    streams = [(names[f.id], Download.of(f, services).chunks) for f in project.files]
+    return StreamingResponse(zip_chunks(streams), media_type=BYTES)
 
 
 @route(router, "DELETE", "/project/file", Permission.WRITE)
@@ -126,7 +118,7 @@ def download(
 ) -> StreamingResponse:
     """One checkpoint: the archive that was uploaded, or a tar of its folder."""
     file = services.ledger.files.get(caller.project(projectId), file_id)
-    return send(_Download.of(file, services), _archive_name(file))
+    return send(Download.of(file, services), archive_name(file))
 
 
 @route(router, "POST", "/project/file/external", Permission.WRITE, status_code=201)
@@ -380,64 +372,3 @@ def _shown(name: str | None) -> str | None:
     """A client's name for its file, without folders, where it can be shown."""
     name = None if name is None else name.replace("\\", "/").rpartition("/")[2][:200].strip()
     return name if name and name.isprintable() else None
-
-
-@dataclass(frozen=True)
-class _Download:
-    """A checkpoint on its way out."""
-
-    chunks: Callable[[], Iterator[bytes]]
-    nbytes: int
-
-    @classmethod
-    def of(cls, file: CheckpointRecord, services: Services) -> _Download:
-        path = Path(file.address)
-        if file.storage is Storage.POINTER:
-            return cls.of_folder(file.address, services.pointers)
-        if path.is_file():
-            piece = local_piece(path, path.name, settings=services.managed)
-            return cls(piece.chunks, piece.nbytes)
-        return cls.of_folder(file.address, services.managed)
-
-    @classmethod
-    def of_folder(cls, reference: str, settings: Settings) -> _Download:
-        """A tar of what a reference names."""
-        checkpoint = open_checkpoint(reference, settings=settings)
-        pieces = pieces_of(checkpoint.source, paths_to_send(checkpoint.source))
-        return cls(lambda: tar_chunks(pieces), tar_size(pieces))
-
-
-def send(
-    download: _Download, name: str, headers: Mapping[str, str] | None = None
-) -> StreamingResponse:
-    """The download as an HTTP answer."""
-    return StreamingResponse(
-        download.chunks(),
-        media_type=_BYTES,
-        headers={
-            "Content-Length": str(download.nbytes),
-            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
-            **(headers or {}),
-        },
-    )
-
-
-def send_folder(
-    reference: str, name: str, services: Services, headers: Mapping[str, str] | None = None
-) -> StreamingResponse:
-    """A tar of one of the server's own folders, as an answer."""
-    return send(_Download.of_folder(reference, services.managed), name, headers)
-
-
-def _archive_name(file: CheckpointRecord) -> str:
-    suffix = ".tar.gz" if file.address.endswith(".tar.gz") else ".tar"
-    name = file.file_name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
-    return name + suffix
-
-
-def _unique_names(files: tuple[CheckpointRecord, ...]) -> dict[str, str]:
-    """Names in the zip: in the order of the chain, so that two of a name do not meet."""
-    return {
-        file.id: f"{at:03d}-{_archive_name(file).replace('/', '_')}"
-        for at, file in enumerate(files)
-    }

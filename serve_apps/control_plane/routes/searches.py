@@ -14,8 +14,8 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.downloads import send_folder
 from serve_apps.control_plane.openapi import SENDS_BYTES, sends_events, sends_text
-from serve_apps.control_plane.routes.files import send_folder
 from serve_apps.control_plane.search_answers import progress_of, trials_of
 from serve_apps.control_plane.searches import cancel, create_search
 from serve_apps.control_plane.services import Services
