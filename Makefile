@@ -53,7 +53,7 @@ bench: $(READY)
 # The site of the documentation, in site/; it reads the sources and imports none of them, so a small
 # environment of its own is enough.
 docs: .venv-docs/.ready
-	.venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
 .venv-docs/.ready: requirements/docs.txt
 	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs

@@ -75,16 +75,19 @@ def blend(
         StorageError: The disk refused.
     """
     from ztom.variants.write import WriteOptions
-    from ztom.variants.written import blend_on_record
+    from ztom.variants.written import blend_on_record, ledger_beside
 
     options = WriteOptions(
         dtype=dtype,
         form="adapter" if adapter else "dense",
         max_shard_bytes=int(max_shard_gib * 2**30),
     )
-    return blend_on_record(
-        chain, factors, Path(output), options=options, ledger_address=ledger, progress=progress
+    output = Path(output)
+    address = ledger or ledger_beside(output)
+    variant, _ = blend_on_record(
+        chain, factors, output, options=options, ledger_address=address, progress=progress
     )
+    return variant
 
 
 def load_variant(folder: PathLike) -> WrittenVariant:
@@ -289,23 +292,15 @@ def deploy(
 def _chain_config(
     source: PathLike | Sequence[PathLike] | Mapping[str, Any] | ChainConfig,
 ) -> ChainConfig:
-    from pydantic import ValidationError
-
     from ztom.blending.chain_file import ChainConfig, read_chain_file
     from ztom.errors import ChainError
+    from ztom.io.problems import check_model
 
-    if isinstance(source, ChainConfig):
-        return source
     if isinstance(source, (str, os.PathLike)):
         return read_chain_file(Path(source))
-    if not isinstance(source, Mapping):
+    if not isinstance(source, (Mapping, ChainConfig)):
         source = {"checkpoints": [os.fspath(reference) for reference in source]}
-    try:
-        return ChainConfig.model_validate(dict(source))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "configuration"
-        raise ChainError(f"the chain's {key} is wrong", got=first["msg"]) from error
+    return check_model(ChainConfig, source, wrong="this is not a chain", kind=ChainError)
 
 
 def _search_config(
@@ -326,17 +321,10 @@ def _search_config(
 
 
 def _engine_config(engine: EngineConfig | Mapping[str, Any] | None) -> EngineConfig:
-    from pydantic import ValidationError
-
     from ztom.engines.config import EngineConfig
-    from ztom.errors import ConfigError
+    from ztom.io.problems import check_model
 
-    try:
-        return EngineConfig.model_validate(engine or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "configuration"
-        raise ConfigError(f"the engine's {key} is wrong", got=first["msg"]) from error
+    return check_model(EngineConfig, engine or {}, wrong="the engine's configuration is wrong")
 
 
 def _results(source: PathLike | Sequence[SuiteRun]) -> Sequence[SuiteRun]:

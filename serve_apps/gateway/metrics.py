@@ -1,6 +1,6 @@
 """What Prometheus sees of the gateway, through Ray's own exporter: by alias, variant, role, status.
 
-The series and their labels are listed in ``serve_apps/gateway/README.md``; the Grafana dashboard
+The series and their labels are listed in ``docs/serving.md``; the Grafana dashboard
 ``serve_apps/gateway/grafana.json`` draws them.
 
 Ray has no way to unset a series. A gauge that is not said again leaves by itself: its process hands

@@ -11,10 +11,21 @@ from typing import Any
 
 import pytest
 from gateway_calls import Traffic, chat, said
-from variant_folders import FAST, controller_looks, deploy, ready, variant, wait_for, write_folder
+from variant_folders import (
+    FAST,
+    controller_looks,
+    deploy,
+    ready,
+    variant,
+    verdict_of,
+    wait_for,
+    write_folder,
+)
 
+import ztom
 from serve_apps.endpoints.specs import app_spec
 from ztom.errors import ServerError
+from ztom.evaluation.gate.verdict import Verdict
 from ztom.rollout.options import DeployOptions
 
 
@@ -247,3 +258,18 @@ def test_an_adapter_whose_base_is_elsewhere_is_refused(server, admin, tmp_path) 
     with pytest.raises(ServerError, match="outside the allowed roots"):
         admin.endpoints.deploy("support", path=inside, options={"live_swap": True})
     admin.endpoints.deploy("support", path=inside)
+
+
+def test_the_front_door_deploys(server, admin, monkeypatch) -> None:
+    folder, digest = variant(server, "one", verdict=None)
+    verdict = Verdict.model_validate(verdict_of(digest))
+    deployed = ztom.deploy(
+        folder, "support", server=server.url, key=admin.key, verdict=verdict, options=None
+    )
+    assert deployed["digest"] == digest
+    ready(admin, digest)
+    assert admin.verdicts.all(candidate=digest)[0].outcome == "pass"
+    monkeypatch.setenv("ZTOM_SERVER", server.url)
+    monkeypatch.setenv("ZTOM_API_KEY", admin.key)
+    with pytest.raises(ServerError, match="nothing"):
+        ztom.deploy(Path(folder) / "nothing", "support", now=True)

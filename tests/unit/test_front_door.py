@@ -149,7 +149,7 @@ def test_a_search_is_refused_before_anything_starts(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_is_wrong_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="engine's dtype"):
+    with pytest.raises(ConfigError, match="engine's configuration is wrong.*dtype"):
         ztom.evaluate(tmp_path, tmp_path, engine={"dtype": "int4"})
 
 

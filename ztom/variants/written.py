@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ztom.blending.chain import Chain
+from ztom.blending.precision import PrecisionReport
 from ztom.ledger.ledger import Ledger
 from ztom.variants.manifest import Manifest, verify_manifest
 from ztom.variants.recipe import Recipe, read_recipe
@@ -24,12 +25,14 @@ class WrittenVariant:
         recipe: What its bytes follow from.
         manifest: sha256 and size of each of its files.
         warnings: What to know before it is deployed; empty when its dtype realises the step well.
+        row: Number of its row in the audit chain, where this process put it on record.
     """
 
     folder: Path
     recipe: Recipe
     manifest: Manifest
     warnings: tuple[str, ...] = ()
+    row: int | None = None
 
     @property
     def digest(self) -> str:
@@ -79,15 +82,20 @@ def read_variant(folder: Path) -> WrittenVariant:
     return WrittenVariant(folder.absolute(), read_recipe(folder), manifest)
 
 
+def ledger_beside(output: Path) -> str:
+    """Where the ledger of a blend is when nothing else is said: in the folder that holds it."""
+    return str(output.absolute().parent / "ledger.db")
+
+
 def blend_on_record(
     chain: Chain,
     factors: Sequence[float],
     output: Path,
     *,
     options: WriteOptions,
-    ledger_address: str | None = None,
+    ledger_address: str,
     progress: Callable[[int, int], None] | None = None,
-) -> WrittenVariant:
+) -> tuple[WrittenVariant, PrecisionReport]:
     """Write a blend whose factors were set by hand, and put it on record.
 
     Args:
@@ -95,8 +103,11 @@ def blend_on_record(
         factors: Scaling factors, one per transition.
         output: Folder of the variant.
         options: Options of writing.
-        ledger_address: File or SQLAlchemy address of the ledger; beside the output when None.
+        ledger_address: File or SQLAlchemy address of the ledger.
         progress: Callback with bytes written, and bytes in all.
+
+    Returns:
+        The variant, and how much of the intended step its dtype realises.
 
     Raises:
         FactorError: Not one finite number per transition.
@@ -104,12 +115,18 @@ def blend_on_record(
         StorageError: The disk refused.
         VariantError: Another variant stands there.
     """
-    address = ledger_address or str(output.absolute().parent / "ledger.db")
     with (
-        Ledger.open(address) as ledger,
+        Ledger.open(ledger_address) as ledger,
         stage_variant(chain, factors, output, options=options, progress=progress) as staged,
     ):
         manifest = staged.seal()
         new = for_the_record(staged, manifest, action="variant.blend")
-        ledger.variants.record(new, partial(staged.place, manifest))
-    return WrittenVariant(staged.destination, staged.recipe, manifest, staged.precision.warnings)
+        entry = ledger.variants.record(new, partial(staged.place, manifest))
+    variant = WrittenVariant(
+        folder=staged.destination,
+        recipe=staged.recipe,
+        manifest=manifest,
+        warnings=staged.precision.warnings,
+        row=entry.sequence,
+    )
+    return variant, staged.precision

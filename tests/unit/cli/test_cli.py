@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -111,17 +110,3 @@ def test_serving_what_is_no_variant_is_refused(tmp_path: Path) -> None:
     done = ztom("serve", tmp_path)
     assert done.returncode == 2
     assert "not a variant" in done.stderr
-
-
-def test_the_tree_in_the_readme_is_true() -> None:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    tree = re.search(r"```\n(ztom/.*?)```", text, re.DOTALL)
-    assert tree, "the README shows the tree"
-    named = [line.split()[0] for line in tree[1].splitlines() if line.strip()]
-    parent = Path()
-    for line, name in zip([x for x in tree[1].splitlines() if x.strip()], named, strict=True):
-        parent = parent if line.startswith(" ") else Path(name)
-        path = parent / name if line.startswith(" ") else Path(name)
-        assert (REPOSITORY / path).exists(), path
-    rooms = {p.name for p in (REPOSITORY / "ztom").iterdir() if (p / "__init__.py").exists()}
-    assert {f"{room}/" for room in rooms} <= set(named)

@@ -23,7 +23,7 @@ from ztom.rollout.observations import StepObservations
 from ztom.rollout.options import DeployOptions
 from ztom.rollout.routing import Choice, Placement, RoutingTable, TrafficRole
 
-PAGE = Path(__file__).parents[3] / "serve_apps" / "gateway" / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
 DIGESTS = tuple(each * 64 for each in "0123456789abcdef")
 
 

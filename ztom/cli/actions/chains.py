@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,12 +14,11 @@ from ztom.blending.inspection import ChainReport, inspect_chain
 from ztom.blending.plan import parse_dtype
 from ztom.blending.precision import PrecisionReport
 from ztom.cli.console import plain_console, print_document
-from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
 from ztom.variants.recipe import Form, Recipe
-from ztom.variants.record import for_the_record
 from ztom.variants.verify import verify_variant
-from ztom.variants.write import WriteOptions, stage_variant
+from ztom.variants.write import WriteOptions
+from ztom.variants.written import blend_on_record, ledger_beside
 
 _LAYERS_SHOWN = 12
 
@@ -39,49 +37,45 @@ def blend_command(
     """Write a blend as a variant, put it on record, and say what became of the step."""
     chain = load_chain(config, settings=Settings())
     options = WriteOptions(dtype=dtype, form=form, max_shard_bytes=max_shard_bytes)
-    address = ledger_address or str(output.absolute().parent / "ledger.db")
-    with (
-        Ledger.open(address) as ledger,
-        Progress(
-            TextColumn("blending"), BarColumn(), DownloadColumn(), console=Console(stderr=True)
-        ) as bar,
-    ):
+    address = ledger_address or ledger_beside(output)
+    with Progress(
+        TextColumn("blending"), BarColumn(), DownloadColumn(), console=Console(stderr=True)
+    ) as bar:
         task = bar.add_task("blend", total=None)
 
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        with stage_variant(chain, factors, output, options=options, progress=show) as staged:
-            manifest = staged.seal()
-            new = for_the_record(staged, manifest, action="variant.blend")
-            entry = ledger.variants.record(new, partial(staged.place, manifest))
-    steps = list(zip(chain.names, staged.recipe.factors, strict=True))
-    overall = staged.precision.overall
+        variant, precision = blend_on_record(
+            chain, factors, output, options=options, ledger_address=address, progress=show
+        )
+    steps = list(zip(chain.names, variant.factors, strict=True))
+    overall = precision.overall
     if as_json:
         print_document(
             {
-                "variant": manifest.digest,
+                "variant": variant.digest,
                 "path": output.absolute(),
                 "factors": [{"step": name, "factor": factor} for name, factor in steps],
                 "realised": overall.realised,
                 "changed": overall.changed,
-                "warnings": staged.precision.warnings,
-                "kept": staged.recipe.kept,
-                "left_out": staged.recipe.left_out,
+                "warnings": variant.warnings,
+                "kept": variant.recipe.kept,
+                "left_out": variant.recipe.left_out,
                 "ledger": address,
-                "row": entry.sequence,
+                "row": variant.row,
             }
         )
         return
     console = plain_console()
     for name, factor in steps:
         console.print(f"{factor:+.6g}  {name}", soft_wrap=True)
-    for line in _precision(staged.precision):
+    for line in _precision(precision):
         console.print(line, soft_wrap=True)
-    for line in _other_files(staged.recipe):
+    for line in _other_files(variant.recipe):
         console.print(line, soft_wrap=True)
     console.print(
-        f"variant {manifest.digest[:12]} in {output}, row {entry.sequence} of {address}",
+        f"variant {variant.digest[:12]} in {output}, row {variant.row} of {address}",
         soft_wrap=True,
     )
 
