@@ -148,7 +148,7 @@ def route(
     """Like ``router.get(path)``, with a permission and, from the docstring, a summary.
 
     Args:
-        router: Where the route goes.
+        router: Router that gets the route.
         method: ``GET``, ``POST``, ...
         path: Path of the route below the application's root.
         permission: Permission that a call takes.

@@ -89,7 +89,7 @@ class Face:
         identity: Identity of the variant.
         chat: vLLM's serving layer of chat completions.
         completion: vLLM's serving layer of completions.
-        adapter: How vLLM knows the adapter; None for full weights.
+        adapter: Request by which vLLM knows the adapter; None for full weights.
     """
 
     identity: ModelIdentity

@@ -110,7 +110,7 @@ def problem_sentence(
     """One sentence about everything that is wrong, parts separated by semicolons.
 
     Args:
-        error: What pydantic raised.
+        error: Error that pydantic raised.
         data: The value that was validated, as the person wrote it.
         model: The model of the value; with it, a misspelt key is told with the nearest known one.
         whole: Words for the place of a problem that concerns no single key.

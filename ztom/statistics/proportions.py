@@ -94,8 +94,8 @@ class Proportion:
     """The share of right answers among independent items.
 
     Attributes:
-        right: How many are right; a fraction where items are worth fewer than their number.
-        n: How many there are.
+        right: Number of right answers; a fraction where items are worth fewer than their number.
+        n: Number of answers.
     """
 
     right: float

@@ -52,8 +52,8 @@ class ClassParts:
     """The classes of items whose parts a metric, or a difference of metrics, is the sum of.
 
     Attributes:
-        parts: What each adds, shape (classes,).
-        most: What one can add to a metric at most.
+        parts: Part that each class adds to the value, shape (classes,).
+        most: Largest part that one class can add to a metric.
         clusters: Independent clusters of each, positive, shape (classes,).
     """
 
