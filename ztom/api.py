@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ztom.search.config import SearchConfig
     from ztom.search.result import SearchResult
     from ztom.variants.written import WrittenVariant
+    from ztom.wire.deployments import DeploymentStatus
 
 PathLike = str | os.PathLike[str]
 
@@ -244,7 +245,7 @@ def deploy(
     live: bool = False,
     insist: bool = False,
     options: Mapping[str, Any] | None = None,
-) -> Mapping[str, Any]:
+) -> DeploymentStatus:
     """Have a server serve a variant; by default a release moves the traffic step by step.
 
     It returns at once; `ztom.Client` follows what becomes of it.

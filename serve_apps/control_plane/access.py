@@ -93,7 +93,7 @@ class Caller:
         """Let through who may do it in the project; what is of no project is for operators.
 
         Raises:
-            NotOnRecordError: As `project`.
+            NotOnRecordError: There is no such project for the caller; see `project`.
             HTTPException: 403.
         """
         if project_id is not None:

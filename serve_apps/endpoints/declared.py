@@ -19,77 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-
-from ztom.evaluation.gate.verdict import Verdict
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState
 from ztom.ledger.rollouts import RolloutRecord
 from ztom.rollout.intent import Intent
 from ztom.rollout.options import DeployOptions
-from ztom.rollout.plan import ReleasePlan, parse_plan
-from ztom.rollout.routing import ALIAS_PATTERN, SHORT, Match, Percent, Route, RoutingTable
-
-
-class _Wanted(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class WantedVariant(_Wanted):
-    """A variant, and how it is served; ``verdict`` is the document, which `ztom apply` reads."""
-
-    path: str = Field(max_length=2048)
-    name: str | None = Field(default=None, pattern=ALIAS_PATTERN)
-    options: DeployOptions = DeployOptions()
-    verdict: Verdict | None = None
-    insist: bool = False
-
-
-class WantedCandidate(WantedVariant):
-    """A variant with a share of the traffic, in percent."""
-
-    canary: Percent = 0.0
-    shadow: Percent = 0.0
-
-
-class WantedRule(WantedVariant):
-    """A variant for some requests."""
-
-    header: str | None = None
-    value: str | None = None
-    key: str | None = None
-
-    @model_validator(mode="after")
-    def _says_whom(self) -> Self:
-        _ = self.match
-        return self
-
-    @property
-    def match(self) -> Match:
-        """The requests that the rule matches."""
-        return Match(header=self.header, value=self.value, key=self.key)
-
-
-def _plan_of(value: object) -> object:
-    return parse_plan(value) if isinstance(value, Mapping) else value
-
-
-#: How another stable variant gets in; a plan may be written in short.
-StableRollout = Annotated[
-    Literal["release", "now"] | ReleasePlan,
-    BeforeValidator(_plan_of, json_schema_input_type=Literal["release", "now"] | dict[str, Any]),
-]
-
-
-class WantedEndpoint(_Wanted):
-    """An endpoint as it should be."""
-
-    stable: WantedVariant
-    rollout: StableRollout = "release"
-    candidate: WantedCandidate | None = None
-    rules: tuple[WantedRule, ...] = ()
-    project: str | None = None
+from ztom.rollout.plan import ReleasePlan
+from ztom.rollout.routing import SHORT, Match, Route, RoutingTable
+from ztom.wire.apply import WantedEndpoint, WantedVariant
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,8 +229,8 @@ class VariantEngine:
         """The first half of `prove`, for weights that came into an engine that was proved.
 
         Raises:
-            VariantError: As `prove`.
-            EngineTimeoutError: As `prove`.
+            VariantError: The variant does not answer; see `prove`.
+            EngineTimeoutError: The answer does not come in time; see `prove`.
         """
         await self._in_time(prove_plain(self._asking(face)))
 

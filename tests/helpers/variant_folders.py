@@ -141,8 +141,8 @@ def ready(admin: Client, digest: str, server: Server | None = None) -> None:
 
     def is_ready() -> bool:
         found = admin.endpoints.deployment(digest)
-        assert found["state"] != "failed", found["reason"]
-        return found["state"] == "ready" and found["intent"] is None
+        assert found.state != "failed", found.reason
+        return found.state == "ready" and found.intent is None
 
     wait_for(is_ready, "the deployment")
     if server is None:

@@ -66,7 +66,7 @@ def test_a_file_of_endpoints_is_applied_once(server, admin, ask) -> None:
         }
     }
     first = admin.endpoints.apply(wanted, dry_run=True)
-    assert [change["text"][0] for change in first] == ["+", "+", "+"]
+    assert [change.text[0] for change in first] == ["+", "+", "+"]
     assert admin.endpoints.deployments() == []
     admin.endpoints.apply(wanted)
     assert admin.endpoints.apply(wanted) == [], "under way"
@@ -74,22 +74,22 @@ def test_a_file_of_endpoints_is_applied_once(server, admin, ask) -> None:
         ready(admin, folders[name][1], server)
     assert admin.endpoints.apply(wanted, dry_run=True) == []
     found = admin.endpoints.get("support")
-    assert (found["canaryPercent"], found["shadowPercent"]) == (10, 50)
-    assert len(found["rules"]) == 1
+    assert (found.canary_percent, found.shadow_percent) == (10, 50)
+    assert len(found.rules) == 1
     wanted["support"]["candidate"]["canary"] = 25
     wanted["support"]["rules"] = []
-    assert [c["action"] for c in admin.endpoints.apply(wanted)] == ["traffic", "unrule"]
-    assert admin.endpoints.get("support")["canaryPercent"] == 25
+    assert [c.action for c in admin.endpoints.apply(wanted)] == ["traffic", "unrule"]
+    assert admin.endpoints.get("support").canary_percent == 25
     del wanted["support"]["candidate"]
-    assert [c["action"] for c in admin.endpoints.apply(wanted)] == ["withdraw"]
+    assert [c.action for c in admin.endpoints.apply(wanted)] == ["withdraw"]
     wanted["support"] |= {"stable": spec("three"), "rollout": FAST}
-    assert [c["action"] for c in admin.endpoints.apply(wanted)] == ["deploy"]
+    assert [c.action for c in admin.endpoints.apply(wanted)] == ["deploy"]
     assert admin.endpoints.apply(wanted) == []
     ready(admin, folders["three"][1], server)
     assert admin.endpoints.apply(wanted) == [], "a release is under way"
     assert len(admin.endpoints.releases()) == 1
     assert admin.endpoints.apply({}) == []
-    assert [c["action"] for c in admin.endpoints.apply({}, prune=True)] == ["remove"]
+    assert [c.action for c in admin.endpoints.apply({}, prune=True)] == ["remove"]
     with pytest.raises(ServerError, match="404"):
         admin.endpoints.get("support")
 
@@ -137,7 +137,7 @@ def test_another_project_cannot_take_a_deployment_over(server, admin, ask) -> No
     body = {"alias": "theirs", "path": str(folder), "projectId": server.project(stranger)}
     answer = stranger.post(f"{server.url}/v1/deployments", json=body, timeout=30)
     assert answer.status_code == 409
-    assert admin.endpoints.deployment(digest)["projectId"] is None
+    assert admin.endpoints.deployment(digest).project_id is None
 
 
 def test_endpoints_of_a_project_are_for_its_members(server, admin) -> None:  # row 77

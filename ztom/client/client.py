@@ -33,8 +33,8 @@ from ztom.wire.projects import NewProject, Project, ProjectDeletion
 from ztom.wire.searches import QueuedSearch, RequestAnswer, SearchAnswer, SearchStatus, Trial
 
 if TYPE_CHECKING:
-    from ztom.client.endpoints import Endpoints
-    from ztom.client.verdicts import Verdicts
+    from ztom.client.endpoints import EndpointCalls
+    from ztom.client.verdicts import VerdictCalls
 
 
 class Client:
@@ -56,18 +56,18 @@ class Client:
         self._connection = Connection(server, key)
 
     @functools.cached_property
-    def endpoints(self) -> Endpoints:
+    def endpoints(self) -> EndpointCalls:
         """What is served: deployments, endpoints, releases."""
-        from ztom.client.endpoints import Endpoints
+        from ztom.client.endpoints import EndpointCalls
 
-        return Endpoints(self._connection)
+        return EndpointCalls(self._connection)
 
     @functools.cached_property
-    def verdicts(self) -> Verdicts:
+    def verdicts(self) -> VerdictCalls:
         """What the gate said."""
-        from ztom.client.verdicts import Verdicts
+        from ztom.client.verdicts import VerdictCalls
 
-        return Verdicts(self._connection)
+        return VerdictCalls(self._connection)
 
     @classmethod
     def login(cls, server: str | None, username: str, password: str) -> Self:

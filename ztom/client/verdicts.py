@@ -21,7 +21,7 @@ from ztom.wire.verdicts import VerdictOnRecord, VerdictSummary
 Document = Mapping[str, Any]
 
 
-class Verdicts:
+class VerdictCalls:
     """Part of `ztom.client.Client`; what it returns is what the server answers.
 
     Args:

@@ -52,7 +52,8 @@ def check_model(
         first_index: The number of the first entry of a list in places.
 
     Raises:
-        ZtomError: Of ``kind``; names every problem and its place.
+        ZtomError: It is not as the model wants it; of ``kind``, it names every problem and its
+            place.
     """
     try:
         return model.model_validate(data, context=None if context is None else dict(context))
@@ -81,7 +82,8 @@ def check_json(
         fix: What the reader can do about it, a full sentence.
 
     Raises:
-        ZtomError: Of ``kind``; names every problem and its place.
+        ZtomError: It is not as the model wants it; of ``kind``, it names every problem and its
+            place.
     """
     try:
         return model.model_validate_json(raw)

@@ -29,10 +29,9 @@ from functools import lru_cache
 from typing import Self
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy.optimize import brentq
-from scipy.special import betainc, betaln, xlog1py
 
 from ztom.errors import ConfigError
 
@@ -254,8 +253,13 @@ def log_evidence_below(n: ArrayLike, total: ArrayLike, mean: ArrayLike) -> NDArr
     n, total, mean = (np.asarray(values, dtype=np.float64) for values in (n, total, mean))
     first, second = total + 1.0, n - total + 1.0
     with np.errstate(divide="ignore"):
-        share = np.log(betainc(first, second, mean))
-    evidence = share + betaln(first, second) - first * np.log(mean) - xlog1py(n - total, -mean)
+        share = np.log(scipy.special.betainc(first, second, mean))
+    evidence = (
+        share
+        + scipy.special.betaln(first, second)
+        - first * np.log(mean)
+        - scipy.special.xlog1py(n - total, -mean)
+    )
     return np.asarray(evidence, dtype=np.float64)
 
 
@@ -265,10 +269,10 @@ def _upper_bound(n: int, total: float, alpha: float) -> float:
         raise ConfigError("alpha is out of range", got=alpha, expected="between 0 and 1")
     first, second, rest = total + 1.0, n - total + 1.0, n - total
     # The part of the evidence that does not depend on the mean, less what it has to reach.
-    constant = float(betaln(first, second)) + math.log(alpha)
+    constant = float(scipy.special.betaln(first, second)) + math.log(alpha)
 
     def excess(mean: float) -> float:
-        share = math.log(betainc(first, second, mean))
+        share = math.log(scipy.special.betainc(first, second, mean))
         return share + constant - first * math.log(mean) - rest * math.log1p(-mean)
 
     highest = 1.0 - _RESOLUTION
@@ -276,7 +280,7 @@ def _upper_bound(n: int, total: float, alpha: float) -> float:
         return 1.0
     # At the estimate no bet has earned anything: the evidence is at most 1 there.
     lowest = min(max(total / n, _RESOLUTION), highest)
-    return float(brentq(excess, lowest, highest, xtol=_TOLERANCE, maxiter=500))
+    return float(scipy.optimize.brentq(excess, lowest, highest, xtol=_TOLERANCE, maxiter=500))
 
 
 def _times(sums: Sums, factor: float) -> Sums:

@@ -86,7 +86,7 @@ class Sensitivity(TolerantRequest):
     model_config = example(
         projectId=examples.PROJECT,
         fileId=examples.FILE,
-        scalingFactor="-1",
+        scalingFactor=-1.0,
         file="(the bytes of a JSONL file with a stimulus a line)",
     )
 
@@ -103,7 +103,7 @@ class SensitivityBatch(Sensitivity):
     model_config = example(
         projectId=examples.PROJECT,
         fileId=examples.FILE,
-        scalingFactor="-1",
+        scalingFactor=-1.0,
         stimulusPaths=["/data/prompts.jsonl"],
         batchSize=8,
     )

@@ -70,7 +70,7 @@ _COMPLETION: dict[str, Any] = {
 }
 
 
-class Completion(_OpenAI):
+class TextCompletion(_OpenAI):
     """OpenAI's completion.
 
     Attributes:
@@ -89,7 +89,7 @@ class Completion(_OpenAI):
     usage: TokenUsage | None = None
 
 
-class ChatCompletion(Completion):
+class ChatCompletion(TextCompletion):
     """OpenAI's chat completion; with ``stream`` it comes as server-sent events."""
 
     model_config = example(

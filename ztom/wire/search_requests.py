@@ -72,6 +72,6 @@ class NewSearch(SearchFields, WireRequest):
         projectId=examples.PROJECT,
         scalingFactorLimit=0.5,
         stimulusPaths=[f"data:{examples.DIGEST}.jsonl"],
-        error=["cross_entropy"],
+        error=[{"function": "cross_entropy"}],
         maxEvaluations=50,
     )
