@@ -38,7 +38,7 @@ class RunInputs:
         chain: The chain, opened.
         chain_config: The chain with absolute references, for other processes.
         holdout: Stimuli that the proof is made on; disjoint from the search set.
-        guardrail_holdouts: The same for each guardrail, by its name.
+        guardrail_holdouts: Holdout of each guardrail, by its name.
         suites: Suites of the gate; the search sees none of their items, guardrails' sets included.
     """
 
@@ -54,8 +54,8 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     """Open and read everything that the configuration names.
 
     Args:
-        config: What to search.
-        settings: What the installation allows; read from the environment when None.
+        config: Configuration of the search.
+        settings: Settings of the installation; read from the environment when None.
 
     Raises:
         ZtomError: A chain, a file of data or an error function cannot be used.

@@ -205,7 +205,7 @@ def decide(
 
     Args:
         candidate: Results of `evaluate`, or the folder into which ``ztom eval --out`` wrote them.
-        champion: The same of the model that is shipped now; None is inconclusive unless ``first``.
+        champion: Results of the model that is shipped now; None is inconclusive unless ``first``.
         suites: Folder of a suite or of suites, as locked, or several of them.
         base: Results that are shown beside them and decide nothing.
         first: Whether there is no champion yet.
@@ -252,11 +252,11 @@ def deploy(
 
     Args:
         variant: A variant, or its folder where the server can read it.
-        alias: What callers write in ``model``.
+        alias: Name that callers write in ``model``.
         server: Address, as in ``http://127.0.0.1:8000``; ``ZTOM_SERVER`` when None.
         key: API key or token; ``ZTOM_API_KEY`` when None.
         project_id: The project that the endpoint belongs to; administrators need none.
-        verdict: What the gate said of it, or the file of it; it is put on record first.
+        verdict: Verdict of the gate on it, or its file; it is put on record first.
         plan: Plan of the release; the default one when None.
         canary: Percent of the requests that it answers until somebody says otherwise.
         shadow: Percent of the requests that it gets copies of until somebody says otherwise.
@@ -264,7 +264,7 @@ def deploy(
         live: Whether it gets all requests at once by being swapped into the running engine.
         insist: Whether to deploy it although neither the gate nor a search let it pass; that is
             recorded.
-        options: How it is served, as in ``{"max_replicas": 2}``.
+        options: Options of its engine and replicas, as in ``{"max_replicas": 2}``.
 
     Returns:
         The deployment as the server has it.

@@ -84,10 +84,10 @@ def build_plugin(group: Group, name: str, *arguments: object, protocol: type) ->
     """Find a factory that is not built in, call it, and look at what it made.
 
     Args:
-        group: What is made.
+        group: Group of plugins, such as samplers.
         name: Name of an entry point, or ``package.module:name``.
-        arguments: What factories of the group take.
-        protocol: What is made has to have its attributes.
+        arguments: Arguments that factories of the group take.
+        protocol: Protocol whose attributes the plugin has to have.
 
     Raises:
         ConfigError: It cannot be found or imported, is no factory, raised, or made something else.

@@ -93,7 +93,7 @@ class Caller:
         """Let through who may do it in the project; what is of no project is for operators.
 
         Raises:
-            NotOnRecordError: As `project`.
+            NotOnRecordError: There is no such project for the caller; see `project`.
             HTTPException: 403.
         """
         if project_id is not None:
@@ -148,7 +148,7 @@ def route(
     """Like ``router.get(path)``, with a permission and, from the docstring, a summary.
 
     Args:
-        router: Where the route goes.
+        router: Router that gets the route.
         method: ``GET``, ``POST``, ...
         path: Path of the route below the application's root.
         permission: Permission that a call takes.

@@ -110,7 +110,7 @@ def copy_suite(reference: str, folder: Path, *, settings: Settings) -> Path:
 
     Args:
         reference: A folder, or an address; it must lie under a root of the settings.
-        folder: What becomes the copy.
+        folder: Folder of the copy to be.
         settings: Settings with the allowed roots.
 
     Raises:

@@ -29,7 +29,7 @@ class Form:
 
     Attributes:
         fields: Text by name.
-        file_name: What the client calls the file.
+        file_name: Name that the client gives the file.
         file: The file, aside; None where none was sent.
     """
 

@@ -37,11 +37,11 @@ def search_config(
     """The configuration of a search over HTTP; its data is copied to where it says.
 
     Args:
-        request: What was asked for.
+        request: Request as it was sent.
         request_id: Becomes the name of the study.
         chain: Checkpoints of the project.
         folder: Folder of the request: data, suites and output of the search lie in it.
-        engine: What runs the model where the request does not say.
+        engine: Engine that runs the model where the request does not say.
         ledger: Address of the server's ledger.
 
     Raises:

@@ -89,7 +89,7 @@ class Checked(NamedTuple):
     Attributes:
         variant: The variant on disk.
         intent: The traffic that it is wanted for.
-        clearance: What the gate and its search say of it.
+        clearance: Clearance by the gate, or by the variant's search.
     """
 
     variant: StoredVariant

@@ -111,7 +111,7 @@ def refusal(
     Args:
         verdict: The latest of the gate on record.
         proof: Outcome of the proof in the variant's recipe; None for factors set by hand.
-        gate: What the recipe says that the gate said in the search; None without suites.
+        gate: Outcome of the gate in the search, by the recipe; None without suites.
         gate_required: The server takes no recipe's word for it.
     """
     if verdict is not None:

@@ -21,10 +21,12 @@ class StoredVariant:
         folder: Folder of the variant's files.
         digest: Digest of the variant's manifest, whose files are checked before it is served.
         verdict: Outcome of its proof; None for factors set by hand.
-        gate: What the gate said in its search; None where that had no suites.
-        base: What an adapter is loaded on: ``reference`` and ``digest``; None for full weights.
+        gate: Outcome of the gate in its search; None where that had no suites.
+        base: Base that an adapter is loaded on: ``reference`` and ``digest``; None for full
+            weights.
         members: References of its chain, base first: an engine that swaps live reads them.
-        refused: Why a member may not be read, by its reference; those that may be are not there.
+        refused: Error for each member that may not be read, by its reference; those that may be are
+            not there.
     """
 
     folder: Path

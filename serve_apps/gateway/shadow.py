@@ -32,10 +32,10 @@ class Mirrored:
     """A request that the user has the answer to.
 
     Attributes:
-        choice: How it was routed.
-        call: What the stable variant was asked.
-        shadow: Where the shadow runs.
-        text: What the user got.
+        choice: Route that the request took.
+        call: Call to the stable variant.
+        shadow: Placement of the shadow.
+        text: Text of the answer that the user got.
     """
 
     choice: Choice

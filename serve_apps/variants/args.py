@@ -58,7 +58,7 @@ class BaseArgs(ServingArgs):
     """How one base is served that many adapters share.
 
     Raises:
-        pydantic.ValidationError: As `VariantArgs`.
+        pydantic.ValidationError: A value is not allowed; see `VariantArgs`.
     """
 
     base: str = Field(min_length=1, description="folder or address of the base checkpoint")

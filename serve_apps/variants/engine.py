@@ -89,7 +89,7 @@ class Face:
         identity: Identity of the variant.
         chat: vLLM's serving layer of chat completions.
         completion: vLLM's serving layer of completions.
-        adapter: How vLLM knows the adapter; None for full weights.
+        adapter: Request by which vLLM knows the adapter; None for full weights.
     """
 
     identity: ModelIdentity
@@ -229,8 +229,8 @@ class VariantEngine:
         """The first half of `prove`, for weights that came into an engine that was proved.
 
         Raises:
-            VariantError: As `prove`.
-            EngineTimeoutError: As `prove`.
+            VariantError: The variant does not answer; see `prove`.
+            EngineTimeoutError: The answer does not come in time; see `prove`.
         """
         await self._in_time(prove_plain(self._asking(face)))
 

@@ -19,10 +19,10 @@ class ModelIdentity:
     """The names under which a variant answers.
 
     Attributes:
-        name: What clients usually write in ``model``.
+        name: Name that clients usually write in ``model``.
         digest: Hex sha256 of the variant's manifest.
         created: Unix time at which the manifest was written, in seconds.
-        folder: Where its files are.
+        folder: Folder of the variant's files.
     """
 
     name: str

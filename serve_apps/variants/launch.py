@@ -86,7 +86,7 @@ def serve_variant(
     """Serve a variant on this machine and wait until it has answered a real request over HTTP.
 
     Args:
-        args: What is served and how.
+        args: Arguments that say what is served, and how.
         host: Address to listen on; anything but loopback is open to the network, without a key.
         port: Port to listen on; 0 takes a free one. Where Serve runs already, the one it has.
         route_prefix: Path under which the API stands, for several variants on one Serve.

@@ -39,7 +39,7 @@ async def prove_plain(ask: Ask) -> None:
     """Generate one token.
 
     Raises:
-        VariantError: As `prove`.
+        VariantError: The variant does not answer; see `prove`.
     """
     _require_answer(await ask("completion", {"prompt": [0], "logprobs": 1, **_ONE_TOKEN}))
 

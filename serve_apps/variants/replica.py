@@ -192,7 +192,7 @@ class VariantReplica(Replica):
 
         Raises:
             ConfigError: The chain is not held.
-            ZtomError: As `LiveSwap.to`.
+            ZtomError: The swap failed; see `LiveSwap.to`.
         """
         if self._swap is None:
             raise ConfigError(

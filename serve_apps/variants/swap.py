@@ -116,7 +116,7 @@ class LiveSwap:
     """Swaps what one engine serves. Make it with `prepare`.
 
     Attributes:
-        broken: Why there are no usable weights; empty while there are.
+        broken: Reason why there are no usable weights; empty while there are.
         face: Face that answers now.
     """
 

@@ -46,9 +46,10 @@ def blend_tensor(
     A sum of one term with coefficient 1 is returned as read: bit for bit.
 
     Args:
-        plan: What to add up.
-        read: Where pristine tensors come from.
-        observe: Callback that gets every slice of the deltas and of the blend.
+        plan: Plan of the tensor: terms and coefficients to add up.
+        read: Function that reads the pristine tensors.
+        observe: Callback with the plan, the start of each slice, and its values in float32 and as
+            cast.
         device: Device of the result; the CPU when None.
 
     Raises:

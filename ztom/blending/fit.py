@@ -37,7 +37,8 @@ def check_fit(members: Sequence[Checkpoint], *, latest: Checkpoint, allow_dtype_
         allow_dtype_cast: Whether to accept tensors that are stored in different dtypes.
 
     Raises:
-        IncompatibleChainError: With every kind of difference found in the first unfit member.
+        IncompatibleChainError: A member does not fit; names every kind of difference of the first
+            one.
     """
     base = members[0]
     for member in members[1:]:

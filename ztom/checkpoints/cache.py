@@ -30,7 +30,7 @@ def staging_folder(shelf: Path) -> Iterator[Path]:
     """A private folder to write in; removed at the end, whatever happened.
 
     Args:
-        shelf: Where the finished folder will stand.
+        shelf: Place at which the finished folder will stand.
 
     Raises:
         StorageError: The disk refused (full, read-only).

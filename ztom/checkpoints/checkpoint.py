@@ -206,7 +206,7 @@ def fetch_folder(checkpoint: Checkpoint, folder: Path | None, settings: Settings
 
     Args:
         checkpoint: Checkpoint whose files are wanted, full or adapter.
-        folder: Where to keep copies, each in a folder named by its digest; the cache if None.
+        folder: Folder of the copies, each in a folder named by its digest; the cache if None.
         settings: Settings with the cache.
 
     Returns:

@@ -24,7 +24,8 @@ class OtherFiles:
 
     Attributes:
         kept: Paths from its folder, sorted.
-        left_out: Why each of the rest is left out, by its path; a folder's ends with a slash.
+        left_out: Reason why each of the rest is left out, by its path; a folder's ends with a
+            slash.
     """
 
     kept: tuple[str, ...] = ()

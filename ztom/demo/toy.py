@@ -55,7 +55,7 @@ def make_toy_chain(folder: Path, *, seed: int = 0) -> ToyChain:
     """Write a chain of three checkpoints with its stimuli; files that are there are replaced.
 
     Args:
-        folder: Where it goes; made when missing.
+        folder: Folder of the chain; made when missing.
         seed: Seed of all weights.
     """
     pairs = [Pair(row["prompt"], row["expected"]) for row in _rows(_SUBJECTS)]

@@ -26,8 +26,8 @@ class EngineConfig(BaseModel):
             or an engine of one's own: the name of an entry point ``ztom.engines``, or
             ``package.module:function``, called with this configuration, the checkpoint's folder and
             the chain (None for one fixed model).
-        dtype: What weights are deployed in; ``auto`` is what they are stored in. Search and proof
-            use the same one.
+        dtype: Dtype that weights are deployed in; ``auto`` is what they are stored in. Search and
+            proof use the same one.
         tensor_parallel_size: GPUs that one engine is split over (vLLM).
         replicas: Engine actors that answer trials side by side.
         max_model_len: Tokens of prompt and answer together; the model's own limit when None.

@@ -86,7 +86,7 @@ class EngineInfo:
         version: Version of the library underneath.
         dtype: The dtype of the deployed weights, e.g. ``bfloat16``.
         device: ``cpu`` or ``cuda``.
-        capabilities: What may be asked of it.
+        capabilities: Capabilities that may be asked of it.
     """
 
     name: str

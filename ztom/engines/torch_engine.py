@@ -44,9 +44,9 @@ class TorchEngine:
     """Implements `ztom.engines.protocol.Engine` with transformers or a plain module.
 
     Args:
-        config: How to run it.
+        config: Options of the engine.
         folder: A checkpoint with the model's config and tokenizer.
-        chain: What is blended; None for one fixed model.
+        chain: Chain to blend; None for one fixed model.
     """
 
     def __init__(self, config: EngineConfig, folder: Path, chain: Chain | None) -> None:

@@ -116,9 +116,9 @@ class VllmEngine:
     """Implements `ztom.engines.protocol.Engine` with vLLM, inside the calling process.
 
     Args:
-        config: How to run it.
+        config: Options of the engine.
         folder: A checkpoint with the model's config and tokenizer.
-        chain: What is blended; None for one fixed model.
+        chain: Chain to blend; None for one fixed model.
 
     Raises:
         EngineError: vLLM does not start, with its reason, or the tensors do not fit the model.

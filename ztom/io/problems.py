@@ -52,7 +52,8 @@ def check_model(
         first_index: The number of the first entry of a list in places.
 
     Raises:
-        ZtomError: Of ``kind``; names every problem and its place.
+        ZtomError: It is not as the model wants it; of ``kind``, it names every problem and its
+            place.
     """
     try:
         return model.model_validate(data, context=None if context is None else dict(context))
@@ -81,7 +82,8 @@ def check_json(
         fix: What the reader can do about it, a full sentence.
 
     Raises:
-        ZtomError: Of ``kind``; names every problem and its place.
+        ZtomError: It is not as the model wants it; of ``kind``, it names every problem and its
+            place.
     """
     try:
         return model.model_validate_json(raw)
@@ -110,7 +112,7 @@ def problem_sentence(
     """One sentence about everything that is wrong, parts separated by semicolons.
 
     Args:
-        error: What pydantic raised.
+        error: Error that pydantic raised.
         data: The value that was validated, as the person wrote it.
         model: The model of the value; with it, a misspelt key is told with the nearest known one.
         whole: Words for the place of a problem that concerns no single key.

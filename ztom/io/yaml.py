@@ -89,7 +89,7 @@ def read_yaml(path: Path, *, kind: type[ZtomError] = ConfigError, json_only: boo
     """The value that a file holds; see `parse_yaml`.
 
     Raises:
-        ZtomError: Of ``kind``: the file cannot be read, or what it holds is refused.
+        ZtomError: The file cannot be read, or what it holds is refused; of ``kind``.
     """
     try:
         text = path.read_bytes().decode("utf-8")

@@ -40,7 +40,8 @@ class NewDeployment:
         digest: Digest of the variant.
         name: Model name of the variant.
         address: Folder of the variant.
-        base: What an adapter is loaded on: ``reference`` and ``digest``; None for full weights.
+        base: Base that an adapter is loaded on: ``reference`` and ``digest``; None for full
+            weights.
         options: Options of its engine and replicas.
         intent: Traffic that it gets once it is ready.
         project_id: The project that it belongs to.

@@ -30,14 +30,14 @@ class Ledger:
 
     Attributes:
         studies: Searches with their trials, results and proofs.
-        variants: What was written, and what a search has let out.
+        variants: Variants that were written, and those that a search has let out.
         audit: The audit chain.
         accounts: Users and their keys.
         projects: Chains of checkpoints, and who works on them.
         files: The checkpoints of projects.
         requests: Work that was asked of the server.
         endpoints: What is served: routing table, deployments, rollouts.
-        verdicts: What the gate has said.
+        verdicts: Verdicts of the gate.
     """
 
     def __init__(self, database: Database) -> None:

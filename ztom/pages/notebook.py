@@ -35,7 +35,7 @@ def notebook_panel(title: str, facts: Mapping[str, str], *tables: NotebookTable)
     """HTML of one object.
 
     Args:
-        title: What it is, and what came of it.
+        title: Title that says what it is, and what came of it.
         facts: Text of each fact, by its name.
         tables: Shown below the facts.
     """

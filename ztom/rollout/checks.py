@@ -92,7 +92,7 @@ def examine(
     """Make every check of the step that counts.
 
     Args:
-        evidence: What is known.
+        evidence: Evidence of the step.
         pass_alpha: Risk of each test to pass without cause.
         fail_alpha: Risk of each test to fail without cause.
     """

@@ -205,7 +205,7 @@ class ReleasePlan(_Config):
     """A release from its first step to the promotion.
 
     Attributes:
-        gate: What has to be on record before it begins.
+        gate: Gate that has to be passed, on record, before it begins.
         steps: Shadow steps, then canary steps, percents rising; the last a canary at 100 %, after a
             step in which stable was measured: at 100 % there is no stable traffic to compare with,
             and stable's counts of the earlier steps stand in for it.

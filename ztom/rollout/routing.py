@@ -47,7 +47,7 @@ class Match(BaseModel):
 
     Attributes:
         header: Name of a header, in lower case.
-        value: What the header has to say.
+        value: Value that the header has to have.
         key: Id of the API key.
     """
 

@@ -1,4 +1,4 @@
-"""From intervals to what a proof says: improved, no improvement, or inconclusive.
+"""The rule that turns intervals into a proof: improved, no improvement, or inconclusive.
 
 A pure function of what was measured. Missing data never passes: with too few independent groups,
 the answer is inconclusive, whatever the numbers look like.
@@ -75,7 +75,7 @@ class ProofDecision(BaseModel):
     """What a proof came to, why, and on what.
 
     Attributes:
-        outcome: The decision.
+        outcome: Decision: improved, no improvement or inconclusive.
         reasons: Why, in words, the deciding one first.
         improvement: Error before - error after on the holdout.
         guardrails: The guardrails' results.

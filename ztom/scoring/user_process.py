@@ -56,7 +56,7 @@ class ChildReply:
 
     Attributes:
         call: Number of the call that is answered; None for the word that it has started.
-        result: What the function returned: a number, or a list of numbers.
+        result: Value that the function returned: a number, or a list of numbers.
         error: Name of the exception's class; None when nothing was raised.
         message: Message of the exception, at most 2,000 characters.
         place: File and line of the function where it was raised; None where that is not known.

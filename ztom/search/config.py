@@ -89,8 +89,8 @@ class StimuliConfig(_Strict):
     """A data set: what is asked, what is right, and what is kept aside for the proof.
 
     Attributes:
-        stimuli: What the model is asked during the search.
-        expected_outputs: What it should answer, when that is not in the same file.
+        stimuli: File of what the model is asked during the search.
+        expected_outputs: File of the expected outputs, when they are not in the same one.
         labels: Class labels, for error functions over classes.
         holdout: Stimuli for the proof, which the search never sees; None splits them off.
         holdout_expected_outputs: Expected outputs of the holdout file.
@@ -123,7 +123,7 @@ class Guardrail(StimuliConfig):
 
     Attributes:
         name: Name in reports.
-        max_increase: How far the error may rise above the trained model's, in units of the error.
+        max_increase: Largest rise of the error above the trained model's, in units of the error.
     """
 
     name: str = Field(min_length=1, max_length=100)

@@ -20,8 +20,8 @@ class SplitStimuli(NamedTuple):
     """A data set in its two parts, which have nothing in common.
 
     Attributes:
-        search: What the search is made on, in the order of the file.
-        holdout: What the proof is made on, in the order of the file.
+        search: Stimuli of the search, in the order of the file.
+        holdout: Stimuli of the proof, in the order of the file.
     """
 
     search: tuple[Stimulus, ...]

@@ -101,7 +101,7 @@ class Proving:
     """The search is over and its answer is being proved on the holdout.
 
     Attributes:
-        what: What is going on, for people.
+        what: Phase of the work, in words for people.
     """
 
     what: str

@@ -47,7 +47,7 @@ class SearchOutcome:
         seconds: Seconds by phase: ``blend``, ``generate`` and ``score`` over all trials; of this
             run ``sampler``, ``start``, ``overhead`` (trials' wall time that is none of these)
             and ``total``.
-        stop_reason: Why the search ended.
+        stop_reason: Reason why the search ended.
         converged: The sampler ended before its budget did.
     """
 
@@ -83,7 +83,7 @@ def build_outcome(
         plan: The protocol's parameters.
         study_id: Id of the study in the ledger.
         trials: Every trial of the study.
-        stop_reason: Why the search ended.
+        stop_reason: Reason why the search ended.
         seconds: Seconds that this run measured besides the trials' phases, by name.
 
     Raises:

@@ -140,7 +140,7 @@ class Proof(BaseModel):
         changes: The stimuli whose error changed most, the most improved first.
         dtype: Dtype that the variant is deployed in.
         realised: Realised over intended step of the whole blend, None where nothing changed.
-        steps: The same by group of tensors.
+        steps: Realised over intended step by group of tensors.
         gate: Verdict of the gate on the suites, the trained model being the champion; None without
             suites.
         warnings: What to know before relying on it.
@@ -198,14 +198,14 @@ class SearchResult(BaseModel):
         factor_bounds: Lower and upper bound of each factor.
         error: The terms of the error function that was made small, and their weights; the first
             results did not name them.
-        sampler: What proposed the factors; `UNKNOWN` in the first results.
-        dtype: What the search evaluated in, and the variant is deployed in; `UNKNOWN` in the first
-            results.
+        sampler: Name of the sampler that proposed the factors; `UNKNOWN` in the first results.
+        dtype: Dtype that the search evaluated in, and the variant is deployed in; `UNKNOWN` in the
+            first results.
         seed: Everything random was drawn from it.
         versions: Versions of the libraries that took part.
         chain_digest: Identifies the chain.
         data_digests: sha256 of each data set, by its name.
-        proof: What the holdout said; None when the search was run without one.
+        proof: Proof on the holdout; None when the search was run without one.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -12,19 +12,16 @@ under D, here with a continuity correction of half an item:
     q = the larger root of  2 n q^2 + (D (2 n + b - c) - (b + c)) q - b D (1 - D) = 0,
 
 and the p-value is never smaller than that of the exact binomial test of c - b with the least
-discordance that D allows; that one alone is taken where nothing changed. By enumeration of all
-outcomes (n 30 to 400, D -0.005 to -0.3, all discordances, alpha 0.05) a candidate that is worse by
-exactly D is taken to be above it with a probability of at most 0.050, and to be below it of at most
-0.054. Tango's statistic alone reaches 0.060 and 0.089.
+discordance that D allows; that one alone is taken where nothing changed.
 
 **Harm** to a suite that has to stay as it is: McNemar's test (1947), exact and one-sided: of b + c
-changed items, at least b are losses. It takes items to be independent. Where clusters of items
-repeat, the signs of whole clusters are flipped instead (Fisher 1935; by cluster: Canay, Romano,
-Shaikh 2017, "Randomization tests under an approximate symmetry assumption"): had candidate and
-champion changed places in some clusters, each as likely as not, how often would the sum of the
-differences be as low? With clusters of one item it is McNemar's test again.
+changed items, at least b are losses. It takes items to be independent; where clusters repeat, the
+signs of whole clusters are flipped (Fisher 1935; by cluster: Canay, Romano, Shaikh 2017,
+"Randomization tests under an approximate symmetry assumption").
 
 **Several tests**: Holm (1979) keeps the chance of any false rejection at alpha.
+
+How often these tests err: ``docs/statistics.md``.
 """
 
 from __future__ import annotations
@@ -96,8 +93,8 @@ class Proportion:
     """The share of right answers among independent items.
 
     Attributes:
-        right: How many are right; a fraction where items are worth fewer than their number.
-        n: How many there are.
+        right: Number of right answers; a fraction where items are worth fewer than their number.
+        n: Number of answers.
     """
 
     right: float

@@ -11,17 +11,9 @@ and it may be as low as that is at its least where the product of p_c^G_c is alp
     p_c = min(1, lambda G_c / l_c),
 
 by Lagrange's rule, lambda being what the product asks for: the classes that lose most a cluster
-come first. Where a metric is a mean there is one class, and p = alpha^(1/G). Where classes are of
-one size and lose the same, so is it with all their clusters together: 77 classes of 13 cost no more
-than 1,000 items. A class of one item may lose 1 - alpha of what it adds, and others nothing then.
-
-It is a joint bound at alpha. Each class at its own worst, p_c = alpha^(1/G_c) at once, would be
-right too, and useless: identical answers to 77 classes of 13 would be shown to be no worse than
-0.21 below. The worst class alone would be too high where several are rare.
-
-Not only what a class misses is covered but what it is given wrongly, too: m items of large classes
-that are taken for a rare one of n leave n / (n + m / 2) of its F1, and m of its own that are missed
-leave less.
+come first. Where a metric is a mean there is one class, and p = alpha^(1/G). It is a joint bound at
+alpha, over what a class misses and what it is given wrongly. Why not each class at its own worst,
+and what it costs: ``docs/statistics.md``.
 """
 
 from __future__ import annotations

@@ -1,53 +1,25 @@
 """Bounds where items are not independent, or a metric is no share of right answers.
 
 The project's bootstrap (`ztom.statistics.bootstrap`): clusters are drawn with replacement, all
-models on the same draw, and the bounds are its expanded percentiles. But a bootstrap knows only
-what it has seen: where all clusters are right, every resample is, and the bound would be 1; and
-near 1 its lower bound is too high too often. So the bounds are at least as wide as those of
-independent answers that say as much, the number of items divided by the design effect (Rao and
-Scott 1992, "A simple method for the analysis of clustered binary data"; Korn and Graubard 1998,
+models on the same draw, and the bounds are its expanded percentiles. They are at least as wide as
+those of independent answers that say as much, the number of items divided by the design effect (Rao
+and Scott 1992, "A simple method for the analysis of clustered binary data"; Korn and Graubard 1998,
 "Confidence intervals for proportions with small expected number of positive counts"):
 
     n' = variance of one right or wrong answer / variance of the metric * (z / t_(G - 1))^2,
 
 the metric's variance being that on the resamples, and where it is a mean not less than that of
-independent items; n' is G where the G clusters all agree. How often the lower bound of a share lay
-above it, in percent, 5 wanted, G clusters of which most are all right or all wrong:
-
-    G, share          20, 0.8    20, 0.9    20, 0.95    50, 0.8    50, 0.9
-    percentiles             9         13          32          7         10
-    these bounds            3          0           0          4          3
-
-G is Kish's number (1965, "Survey sampling"), the clusters of equal size that would say as much,
-items^2 / sum of (items of a cluster)^2, rounded down: a cluster of nearly all items leaves one.
-
-And what has not been seen may be there all the same: a share of 1 - alpha^(1/G) of the clusters
-stays out of the data with probability alpha. Were they as bad as can be, the truth would be
+independent items; n' is G where the G clusters all agree. G is Kish's number (1965, "Survey
+sampling"), items^2 / sum of (items of a cluster)^2, rounded down. And no lower bound is higher than
 
     alpha^(1/G) value + (1 - alpha^(1/G)) worst,     worst = 0, or -1 for a difference,
 
-and no lower bound is higher: at alpha 0.05 a margin of 0.02 takes 149 clusters or graded items, as
-it takes 149 items that are right or wrong and do not change. Without that, of candidates that are
-worse by exactly the margin, 45 % passed where 3 % of answers worth 0.8 had become empty and others
-moved by 0.02, with 30 items, and 27 % where 2 % of 50 clusters were lost as a whole and 5 % of the
-other items changed; with it none did.
+since a share of 1 - alpha^(1/G) of the clusters stays out of the data with probability alpha. That
+is right for a mean; a macro-F1 is looked at class by class (`ztom.statistics.rare_classes`). For a
+difference, answers count as lost or gained by one typical change: the mean squared change over the
+mean absolute one, 1 for right and wrong.
 
-That is right for a mean. A macro-F1 gives every class the same weight: one item of a class that has
-no other moves it by 1/K, and is missing in every third resample without a trace. So what has not
-been seen is looked for class by class (`ztom.statistics.rare_classes`), each with its items' share
-of the G clusters. How often both lower bounds, of the metric and of the difference to a champion
-that is right throughout, lay above the truth, in percent, 1,000 simulations each of 4 classes, the
-last one the rare one, 5 wanted:
-
-    items of a class        32, 4        33, 1        32, 4
-    right, rare / others    0.8 / 0.97   0.5 / 0.97   1 / 0.99, errors name the rare class
-    as one class            16           50           36
-    class by class           0            0            0
-
-For a difference, answers count as lost or gained by one typical change: the mean squared change
-over the mean absolute one, 1 for right and wrong. Of candidates that are worse by exactly a margin
-of 0.05, all items of a cluster changing at once and 2 % being gained, percentiles passed 22 % with
-20 clusters and 8 % with 50; these bounds passed 1 % at most.
+Why, and how often these bounds and plain percentiles err: ``docs/statistics.md``.
 """
 
 from __future__ import annotations
@@ -80,8 +52,8 @@ class ClassParts:
     """The classes of items whose parts a metric, or a difference of metrics, is the sum of.
 
     Attributes:
-        parts: What each adds, shape (classes,).
-        most: What one can add to a metric at most.
+        parts: Part that each class adds to the value, shape (classes,).
+        most: Largest part that one class can add to a metric.
         clusters: Independent clusters of each, positive, shape (classes,).
     """
 

@@ -1,36 +1,24 @@
 """May we look at the rates at any time and still trust the answer? Anytime-valid bounds of means.
 
-Observations lie in [0, 1]: an error happened or not, a disagreement of 0.3. Of n of them with sum S
-and true mean m, the bet that the mean is p instead of m has earned
-
-    (p / m)^S * ((1 - p) / (1 - m))^(n - S),
-
-which, each observation's share being convex in it, is expected to shrink or stay for every p
-(a nonnegative supermartingale). So does its average over any p, fixed in advance (the method of
-mixtures: Robbins 1970; Howard, Ramdas, McAuliffe, Sekhon 2021, "Time-uniform, nonparametric,
-nonasymptotic confidence sequences"; Waudby-Smith and Ramdas 2024, "Estimating means of bounded
-random variables by betting"), and by Ville's inequality it ever reaches 1 / alpha with a
-probability of at most alpha. The means against which it has not got there are the bound, at every
-n at once: looking after each observation costs nothing, stopping on what one sees is allowed.
-
-**One side at a time.** For an upper bound p is spread evenly over [0, m]:
+Observations lie in [0, 1]: an error happened or not, a disagreement of 0.3. The evidence of n of
+them, with sum S, that the true mean lies below m is what bets on every p below m, spread evenly
+over [0, m], have earned:
 
     E(m) = B_m(S + 1, n - S + 1) / (m^(S + 1) * (1 - m)^(n - S)),   B_m the incomplete beta function
 
-(a Beta mixture cut off at m); the upper bound is the m at which E(m) = 1 / alpha. E grows with m:
-with p = q m it is the average over q in [0, 1] of q^S ((1 - q m) / (1 - m))^(n - S). For p < m the
-bet also shrinks for every mean above m, so the bound stays valid where the mean is not constant,
-as a bound of its smallest value. The lower bound is the same of 1 - X. Each bound spends an alpha
-of its own: a one-sided question uses alpha, not alpha / 2. The two-sided mixture over all p answers
-both sides for one alpha, but pays for bets on the side not asked about: at error rates of 0 to 3 %
-it needs a fifth to a half more requests for the same bound.
+(a Beta mixture cut off at m); the upper bound is the m at which E(m) = 1 / alpha, and the lower
+bound is the same of 1 - X. By Ville's inequality a bound is ever wrong, at whatever n one looks or
+stops, with a probability of at most alpha (the method of mixtures: Robbins 1970; Howard, Ramdas,
+McAuliffe, Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic confidence sequences";
+Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting").
 
 **Differences** of two means take one bound of each, at alpha / 2 each (union bound): they hold
 however the two series depend on each other, e.g. answers to the same requests.
 
 Only n and S are needed, so counts of several gateways are added up. What this does *not* cover:
 observations whose expectation swings with what came before (an outage of minutes is one event, not
-a hundred), and comparisons with a baseline of another time of day.
+a hundred), and comparisons with a baseline of another time of day. Why one side at a time:
+``docs/statistics.md``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Consecutive slices of ``items``, in order; the last one may be shorter.
 
     Args:
-        items: What is cut.
+        items: Items to cut into batches.
         size: Most items of a batch, at least 1.
 
     >>> list(batches("abcde", 2))

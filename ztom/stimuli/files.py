@@ -93,7 +93,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     A last turn of the assistant's is an expected output where there are turns before it.
 
     Raises:
-        StimuliError: As `read_stimuli`.
+        StimuliError: A file is not as it should be; see `read_stimuli`.
     """
     return [
         _answer_from_turns(entry, ()).prompt if entry.expected is None else entry.prompt

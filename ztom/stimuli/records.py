@@ -36,7 +36,7 @@ class Stimulus:
         prompt: Text, chat turns, or a row of numbers.
         expected: The expected output: reference text, or a class label.
         group: Stimuli of one group stay on one side of a split and are resampled together.
-        metadata: Whatever else the file said; never interpreted.
+        metadata: Further fields of the file's record; never interpreted.
     """
 
     id: str

@@ -47,7 +47,7 @@ def split(
     """Split into ``(search, holdout)``, whole groups at a time, both in the order given.
 
     Args:
-        stimuli: What to split.
+        stimuli: Stimuli to split.
         holdout_fraction: Expected share of groups in the holdout, between 0 and 1; the actual share
             varies around it as coin tosses do.
         seed: Seed of the split; another one gives another split.

@@ -48,7 +48,7 @@ def read_lines(path: Path) -> list[tuple[Place, str]]:
     """The lines of a file, ended by LF or CR LF; blank lines are allowed at the end only.
 
     Raises:
-        StimuliError: As `read_text`, or a line is blank.
+        StimuliError: The file cannot be read (see `read_text`), or a line is blank.
     """
     lines = read_text(path).rstrip("\r\n").split("\n")
     placed = [(Place(path, i), line.removesuffix("\r")) for i, line in enumerate(lines, start=1)]
@@ -62,8 +62,8 @@ def read_rows(path: Path) -> list[tuple[Place, list[str]]]:
     """The rows of a CSV file, all of the same length, each with the line it starts on.
 
     Raises:
-        StimuliError: As `read_text`, or the CSV is malformed: a quote is not closed, a row is
-            shorter or longer than the first, a field is too long.
+        StimuliError: The file cannot be read (see `read_text`), or the CSV is malformed: a quote is
+            not closed, a row is shorter or longer than the first, a field is too long.
     """
     rows = list(_parse_rows(path, read_text(path)))
     columns = len(rows[0][1])

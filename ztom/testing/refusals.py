@@ -12,7 +12,7 @@ def refused(*kinds: type[Exception], of: str) -> Iterator[None]:
 
     Args:
         kinds: Types of errors.
-        of: What is refused, for the message.
+        of: Name of what is refused, for the message.
 
     Raises:
         AssertionError: Nothing was raised.

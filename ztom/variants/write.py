@@ -66,7 +66,7 @@ class WriteOptions:
     """How a variant is written.
 
     Attributes:
-        dtype: What tensors are cast to; ``auto`` keeps what is stored.
+        dtype: Dtype that tensors are cast to; ``auto`` keeps what is stored.
         form: Full weights, or one LoRA adapter (chains of adapters only).
         max_shard_bytes: Largest shard, bytes.
     """

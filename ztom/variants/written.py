@@ -22,9 +22,10 @@ class WrittenVariant:
 
     Attributes:
         folder: Absolute path of its folder.
-        recipe: What its bytes follow from.
+        recipe: Recipe that its bytes follow from.
         manifest: sha256 and size of each of its files.
-        warnings: What to know before it is deployed; empty when its dtype realises the step well.
+        warnings: Warnings to know before it is deployed; empty when its dtype realises the step
+            well.
         row: Number of its row in the audit chain, where this process put it on record.
     """
 

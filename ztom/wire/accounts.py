@@ -166,7 +166,7 @@ class ApiKeySecret(ApiKey):
     """An API key with its secret, which is shown once.
 
     Attributes:
-        key: What a client sends in ``Authorization: Bearer``.
+        key: Secret that a client sends in ``Authorization: Bearer``.
     """
 
     model_config = example(**_KEY, key="ztom_4f9c...")

@@ -68,18 +68,19 @@ class DeploymentStatus(WireAnswer):
     """A deployment.
 
     Attributes:
-        id: Of the variant: ``name@digest``, with the start of the digest.
-        digest: Of the variant.
+        id: Id of the variant: ``name@digest``, with the start of the digest.
+        digest: Digest of the variant's manifest.
         path: Folder of the variant.
-        base: What an adapter is loaded on, ``reference`` and ``digest``; None for full weights.
-        options: How it is served; on the wire, what is not as usual.
-        intent: The traffic that it waits for; None once it has it.
-        project_id: The project that it belongs to; None for everybody's.
+        base: Base that an adapter is loaded on, ``reference`` and ``digest``; None for full
+            weights.
+        options: Options of its engine and replicas; on the wire, what is not as usual.
+        intent: Traffic that it waits for; None once it has it.
+        project_id: Id of the project that it belongs to; None for everybody's.
         state: How far it is; traffic goes to ``ready`` ones only.
-        reason: Why it failed, what it waits for, or why it did not get its traffic.
+        reason: Reason why it failed, what it waits for, or why it did not get its traffic.
         insisted: Whether neither the gate nor a search let it pass.
         roles: The traffic that it has, of aliases that the caller may see.
-        actor: Who deployed it.
+        actor: Name of whoever deployed it.
     """
 
     model_config = example(
@@ -130,7 +131,7 @@ class DeploymentStatus(WireAnswer):
         """The deployment on record.
 
         Args:
-            record: As the ledger has it.
+            record: Deployment as the ledger has it.
             roles: The traffic that it has, as far as the caller may know.
         """
         return cls(

@@ -54,14 +54,14 @@ class Endpoint(WireAnswer):
     """An alias, and where its requests go. Variants are named by their ids, ``name@digest``.
 
     Attributes:
-        version: Of the routing table; it grows with each change.
+        version: Version of the routing table; it grows with each change.
         stable: The variant that answers unless something else is said.
         canary: The variant that answers a share.
-        canary_percent: Share of the requests, 0 to 100.
+        canary_percent: Percent of the requests that canary answers, 0 to 100.
         shadow: The variant that gets copies; users never see its answers.
-        shadow_percent: Share of the requests that are copied, 0 to 100.
-        previous: What was stable before, kept running for a rollback.
-        rules: The first that fits is taken.
+        shadow_percent: Percent of the requests that are copied, 0 to 100.
+        previous: Variant that was stable before, kept running for a rollback.
+        rules: Rules in their order; the first that fits is taken.
         release: Id of the release that moves the traffic.
     """
 
@@ -94,9 +94,9 @@ class Endpoint(WireAnswer):
         """The endpoint in a routing table.
 
         Args:
-            alias: Of the endpoint.
-            version: Of the table.
-            table: With a route for the alias.
+            alias: Alias of the endpoint.
+            version: Version of the table.
+            table: Routing table with a route for the alias.
         """
         route = table.routes[alias]
 

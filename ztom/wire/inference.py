@@ -74,7 +74,7 @@ class TextCompletion(_OpenAI):
     """OpenAI's completion.
 
     Attributes:
-        id: What feedback names the answer by.
+        id: Id that feedback names the answer by.
         created: Seconds since 1970.
         model: Id of the variant that answered.
     """
@@ -121,7 +121,7 @@ class ModelCard(_OpenAI):
     """A model that can be asked: an alias, or a variant.
 
     Attributes:
-        id: What a request writes in ``model``.
+        id: Name that a request writes in ``model``.
         digest: Digest of the variant; of an alias, that of its stable one.
     """
 

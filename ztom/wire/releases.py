@@ -24,12 +24,12 @@ class Release(WireAnswer):
         id: Eight hexadecimal digits.
         candidate: Digest of the variant that is tried.
         stable: Digest of the variant that it is compared with.
-        status: Where it stands; ``promoted``, ``rolled_back`` and ``aborted`` are ends.
-        command: What somebody told it and it has not done yet.
-        plan: What is to be passed.
-        state: Where its controller is.
+        status: Status of the release; ``promoted``, ``rolled_back`` and ``aborted`` are ends.
+        command: Command that somebody gave it and that it has not carried out yet.
+        plan: Plan with the steps that are to be passed.
+        state: State of its controller.
         steps: One row per step of the plan, with what each check says.
-        actor: Who began it.
+        actor: Name of whoever began it.
         ended_at: Time in ISO 8601, UTC; None while it is under way.
     """
 

@@ -124,7 +124,7 @@ class SuiteVerdict(BaseModel):
     Attributes:
         suite: Suite that the model's results are of, exactly this one.
         outcome: The worst of the findings.
-        findings: What each rule says.
+        findings: Findings of the suite's rules.
         alpha: Level of each one-sided test and bound.
         floor: Floor of the suite, in units of the metric; 0 is none.
         margin: Margin of the suite, in units of the metric.

@@ -57,8 +57,8 @@ def build_metric(suite: Suite, *, import_paths: Sequence[str] | None = None) -> 
 
     Args:
         suite: Whole, for the labels.
-        import_paths: Where the user's function is looked for; by default the working folder, then
-            PYTHONPATH.
+        import_paths: Folders in which the user's function is looked for; by default the working
+            folder, then PYTHONPATH.
 
     Raises:
         ConfigError: The user's function cannot be imported, or the embedding model is missing.

@@ -44,7 +44,7 @@ def render_annotations(verdict: Verdict, files: Mapping[str, SuiteFiles] | None 
     """One command a line; empty for a pass.
 
     Args:
-        verdict: What was decided.
+        verdict: Verdict that is shown.
         files: Files of each suite by name; without them the commands name no file.
     """
     known = files or {}

@@ -51,7 +51,7 @@ class ItemGroup:
     """Items with something in common.
 
     Attributes:
-        title: What it is.
+        title: Title that says what its items have in common.
         state: State that sets the colour.
         items: The first ones.
         left_out: Number of further items that are not shown.
@@ -80,7 +80,7 @@ def render_page(verdict: Verdict, texts: Texts | None = None) -> str:
     """The page as the text of one HTML file; the same verdict gives the same text.
 
     Args:
-        verdict: What was decided.
+        verdict: Verdict that is shown.
         texts: Texts of items (`ztom.evaluation.render.texts.item_texts`).
     """
     word, sentence = _WORDS[verdict.outcome]

@@ -64,7 +64,7 @@ def item_texts(
     """The texts of every item that a page shows.
 
     Args:
-        verdict: What was decided, on exactly these.
+        verdict: Verdict on exactly these suites and results.
         suites: Suites with the prompts and targets.
         candidate: Results of the candidate with its answers.
         champion: Results of the champion with its answers; None without one.

@@ -58,8 +58,8 @@ def open_model(reference: str, *, base: str | None = None, settings: Settings) -
 
     Args:
         reference: A variant's folder, or a checkpoint as chains refer to it.
-        base: What an adapter belongs to; a variant's recipe knows.
-        settings: What may be referred to.
+        base: Reference of the model that an adapter belongs to; a variant's recipe knows.
+        settings: Settings with what may be referred to.
 
     Raises:
         CheckpointError: It is no checkpoint.

@@ -37,8 +37,8 @@ def check_targets(
     Args:
         items: All of them.
         config: The suite's settings.
-        places: Where each item stands.
-        settings: Where the settings stand.
+        places: Place of each item in its file.
+        settings: Place of the settings.
 
     Raises:
         StimuliError: One does not fit; names file and line.
