@@ -155,7 +155,7 @@ class StudyRun:
             sampler=self._sampler,
             on_event=self._notify,
         )
-        already = _ended(conductor.trials)
+        already = _ended_numbers(conductor.trials)
         self._notify(
             StudyStarted(
                 study_id=self._study.id,
@@ -268,7 +268,7 @@ class StudyRun:
             logger.exception("the study's failure could not be written down")
 
 
-def _ended(trials: tuple[TrialRecord, ...]) -> frozenset[int]:
+def _ended_numbers(trials: tuple[TrialRecord, ...]) -> frozenset[int]:
     return frozenset(t.number for t in trials if t.status is not TrialStatus.RUNNING)
 
 

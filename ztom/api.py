@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ztom.evaluation.runs.results import SuiteRun
     from ztom.search.config import SearchConfig
     from ztom.search.result import SearchResult
-    from ztom.variants.written import WrittenVariant
+    from ztom.variants.variant import WrittenVariant
     from ztom.wire.deployments import DeploymentStatus
 
 PathLike = str | os.PathLike[str]
@@ -75,8 +75,8 @@ def blend(
         VariantError: Another variant stands in the folder.
         StorageError: The disk refused.
     """
+    from ztom.variants.variant import blend_on_record, ledger_beside
     from ztom.variants.write import WriteOptions
-    from ztom.variants.written import blend_on_record, ledger_beside
 
     options = WriteOptions(
         dtype=dtype,
@@ -100,7 +100,7 @@ def load_variant(folder: PathLike) -> WrittenVariant:
     Raises:
         VariantError: It is no variant, or a file is not what the manifest says.
     """
-    from ztom.variants.written import read_variant
+    from ztom.variants.variant import read_variant
 
     return read_variant(Path(folder))
 

@@ -204,7 +204,7 @@ class _RequireInference:
         secret = _secret(request)
         account = services.callers.get(secret)
         if account is None:
-            account = await asyncio.to_thread(_known, request, services)
+            account = await asyncio.to_thread(_known_caller, request, services)
             services.callers.put(secret, account)
         if not account.user.enabled:
             raise _unknown()
@@ -215,7 +215,7 @@ class _RequireInference:
         )
 
 
-def _known(request: Request, services: Services) -> Known:
+def _known_caller(request: Request, services: Services) -> Known:
     user, key = _who(request, services)
     projects: frozenset[str | None] | None = None
     if not user.is_admin:

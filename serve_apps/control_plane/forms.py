@@ -86,7 +86,7 @@ class FormReader:
             staged = None
             if self._upload is not None:
                 await self._flush()
-                await self._written()
+                await self._write_file()
                 staged = await asyncio.to_thread(self._upload.finish)
         except MultipartParseError as error:
             await self.__aexit__()
@@ -112,13 +112,13 @@ class FormReader:
 
     async def _flush(self) -> None:
         """Start to write what is buffered, once what was is written: one is filled meanwhile."""
-        await self._written()
+        await self._write_file()
         if self._upload is not None and self._buffer:
             writing = asyncio.to_thread(self._upload.write, self._buffer)
             self._writing = asyncio.create_task(writing)
             self._buffer = bytearray()
 
-    async def _written(self) -> None:
+    async def _write_file(self) -> None:
         if self._writing is not None:
             writing, self._writing = self._writing, None
             await writing

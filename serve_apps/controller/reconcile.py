@@ -214,7 +214,7 @@ class Reconciler:
         where = placement(record, spec)
         require_gate_of(self._endpoints, self._verdicts, record)
         self._endpoints.change_routing(
-            lambda table: _placed(table, record, where),
+            lambda table: _place(table, record, where),
             actor=ACTOR,
             action="route.deploy",
             subject=f"variant:{record.digest}",
@@ -308,7 +308,7 @@ def _without_previous(table: RoutingTable, alias: str) -> RoutingTable:
     return table.with_route(alias, route.model_copy(update={"previous": None}))
 
 
-def _placed(table: RoutingTable, record: DeploymentRecord, where: Placement) -> RoutingTable:
+def _place(table: RoutingTable, record: DeploymentRecord, where: Placement) -> RoutingTable:
     """The table with the variant in its place; who answers there changes with the traffic."""
     if record.options.live_swap or record.options.swap_into is not None:
         where = where.model_copy(update={"current": _current(table, where.app) or record.digest})

@@ -136,13 +136,13 @@ def _observations(endpoints: Endpoints, record: RolloutRecord, step: int) -> Ste
     total = reduce(StepObservations.__add__, rows, StepObservations())
     feedback = endpoints.rollouts.feedback(record.id, step)
     judged = StepObservations(
-        candidate=_judged(feedback.get(TrafficRole.CANARY)),
-        stable=_judged(feedback.get(TrafficRole.STABLE)),
+        candidate=_feedback_counts(feedback.get(TrafficRole.CANARY)),
+        stable=_feedback_counts(feedback.get(TrafficRole.STABLE)),
     )
     return total + judged
 
 
-def _judged(feedback: FeedbackSum | None) -> ArmCounts:
+def _feedback_counts(feedback: FeedbackSum | None) -> ArmCounts:
     if feedback is None:
         return ArmCounts()
     return ArmCounts(feedback=feedback.count, feedback_error=feedback.error)

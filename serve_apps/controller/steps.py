@@ -94,7 +94,7 @@ def plan_steps(
     """
     steps: list[Step] = []
     needed: dict[str, tuple[AppSpec, list[str]]] = {}
-    for record in [*records, *_kept(records, table)]:
+    for record in [*records, *_kept_deployments(records, table)]:
         if record.state is DeploymentState.FAILED:
             if record.kept is not None and record.digest not in table.used:
                 steps.append(LetGo(record.digest))
@@ -118,7 +118,9 @@ def plan_steps(
     return steps
 
 
-def _kept(records: Sequence[DeploymentRecord], table: RoutingTable) -> list[DeploymentRecord]:
+def _kept_deployments(
+    records: Sequence[DeploymentRecord], table: RoutingTable
+) -> list[DeploymentRecord]:
     """Deployments that serve as they were while they are deployed anew, or when that failed."""
     return [
         replace(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from serve_apps.endpoints.clearance import Clearance, clear, record_verdict, said
+from serve_apps.endpoints.clearance import Clearance, clear, record_verdict, verdict_text
 from serve_apps.endpoints.traffic import answered_from
 from serve_apps.endpoints.variants import StoredVariant, open_variant
 from ztom.errors import (
@@ -185,7 +185,7 @@ def new_deployment(wanted: Deploy, checked: Checked, served: Served) -> NewDeplo
 
 
 def _note(wanted: Deploy, variant: StoredVariant, clearance: Clearance) -> str:
-    said_of_it = f"verdict: {variant.verdict or 'none'}; gate: {said(clearance.verdict)}"
+    said_of_it = f"verdict: {variant.verdict or 'none'}; gate: {verdict_text(clearance.verdict)}"
     return f"for {wanted.alias}; {said_of_it}" + ("; insisted on" if wanted.insist else "")
 
 

@@ -115,7 +115,7 @@ def refusal(
         gate_required: The server takes no recipe's word for it.
     """
     if verdict is not None:
-        return None if verdict.outcome == Outcome.PASS else f"the gate says {said(verdict)}"
+        return None if verdict.outcome == Outcome.PASS else f"the gate says {verdict_text(verdict)}"
     if gate not in (None, Outcome.PASS):
         return f"the gate of its search says {gate}"
     if gate_required:
@@ -125,7 +125,7 @@ def refusal(
     return None
 
 
-def said(verdict: VerdictRecord | None) -> str:
+def verdict_text(verdict: VerdictRecord | None) -> str:
     """A verdict in a line: its outcome and its name."""
     return "none" if verdict is None else f"{verdict.outcome} ({verdict.sha256[:SHORT]})"
 
@@ -178,6 +178,6 @@ def _require_pass(
         against = f" compared with {champion[:SHORT]}, which is stable" if champion else ""
         raise GateRefusedError(
             f"the release's plan asks for a pass of the gate{against}",
-            got=said(verdict),
+            got=verdict_text(verdict),
             fix="Have `ztom gate` decide, and deploy with its verdict.",
         )

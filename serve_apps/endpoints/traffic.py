@@ -74,7 +74,7 @@ def apply_intent(
         return False
     rollout = None
     if intent.plan is not None and intent.alias in table.routes:
-        rollout = _begun(endpoints, intent, record.digest, table.routes[intent.alias], actor)
+        rollout = _begin(endpoints, intent, record.digest, table.routes[intent.alias], actor)
 
     applied = False
 
@@ -286,7 +286,7 @@ def _by_person(
     )
 
 
-def _begun(
+def _begin(
     endpoints: Endpoints, intent: Intent, candidate: str, route: Route, actor: str
 ) -> str | None:
     """The release for an intent; the one that was begun for it already, if there is one."""

@@ -203,15 +203,15 @@ class Gateway:
 
     async def _whole(self, exchange: _Exchange) -> Response:
         try:
-            answer = await self._asked(exchange)
+            answer = await self._ask(exchange)
         except asyncio.CancelledError:
-            self._ended(exchange, 499)
+            self._finish(exchange, 499)
             raise
         except Exception as error:
             return self._failed(exchange, error)
-        return self._answered(exchange, answer)
+        return self._respond(exchange, answer)
 
-    async def _asked(self, exchange: _Exchange) -> Answer:
+    async def _ask(self, exchange: _Exchange) -> Answer:
         """Ask; while another variant is still in the engine, a moment later once more."""
         async for call in self._until_swapped(exchange):
             answer = await self._backends.ask(exchange.choice.placement, call)
@@ -237,8 +237,8 @@ class Gateway:
         where = self.table.placements.get(exchange.choice.digest)
         return where is not None and where.current == exchange.choice.digest
 
-    def _answered(self, exchange: _Exchange, answer: Answer) -> Response:
-        self._ended(
+    def _respond(self, exchange: _Exchange, answer: Answer) -> Response:
+        self._finish(
             exchange,
             answer.status,
             prompt_tokens=answer.prompt_tokens,
@@ -254,19 +254,19 @@ class Gateway:
 
     async def _streamed(self, exchange: _Exchange) -> Response:
         try:
-            first, items = await self._opened(exchange)
+            first, items = await self._open(exchange)
         except asyncio.CancelledError:
-            self._ended(exchange, 499)
+            self._finish(exchange, 499)
             raise
         except Exception as error:
             return self._failed(exchange, error)
         if isinstance(first, Answer):
             await items.aclose()
-            return self._answered(exchange, first)
+            return self._respond(exchange, first)
         variant = first.variant if isinstance(first, Opened) else ""
         return event_stream(self._events(exchange, items), self._headers(exchange, variant))
 
-    async def _opened(
+    async def _open(
         self, exchange: _Exchange
     ) -> tuple[StreamItem, AsyncGenerator[StreamItem, None]]:
         async for call in self._until_swapped(exchange):
@@ -300,7 +300,7 @@ class Gateway:
             yield event(refusal(503, "The answer broke off.", code="variant_failed").body)
             yield DONE_EVENT
         finally:
-            self._ended(
+            self._finish(
                 exchange,
                 status,
                 prompt_tokens=end.prompt_tokens,
@@ -314,11 +314,11 @@ class Gateway:
         reply = _REFUSALS.get(type(error), _REFUSALS[Unavailable])
         if type(error) not in _REFUSALS:
             access_log.error("a call to %s raised %s", exchange.call.name, type(error).__name__)
-        self._ended(exchange, reply.status)
+        self._finish(exchange, reply.status)
         headers = self._headers(exchange, _name(exchange.choice))
         return _refused(reply, {**headers, "retry-after": _RETRY_AFTER_S[reply.status]})
 
-    def _ended(
+    def _finish(
         self,
         exchange: _Exchange,
         status: int,

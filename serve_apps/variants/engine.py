@@ -207,7 +207,7 @@ class VariantEngine:
             if isinstance(result, AsyncGenerator):
                 prompts = count_prompts(body) if kind == "completion" else 1
                 choices = (request.n or 1) * prompts
-                return await _opened(result, face, choices=choices, shows_usage=shows_usage)
+                return await _open_stream(result, face, choices=choices, shows_usage=shows_usage)
         except Exception as error:
             return _error_reply(error)
         _stay_cancelled()
@@ -477,7 +477,7 @@ def _stay_cancelled() -> None:
         raise asyncio.CancelledError
 
 
-async def _opened(
+async def _open_stream(
     events: AsyncGenerator[str, None], face: Face, *, choices: int, shows_usage: bool
 ) -> Reply | EventStream:
     """Wait for the first event, so that a request that fails at once gets its status, not a 200."""

@@ -121,7 +121,7 @@ class Replica(ABC):
         self.engine.stop()
 
     async def _respond(self, call: Call, *, streamed: bool) -> AsyncGenerator[StreamItem, None]:
-        body = self._checked(call, streamed=streamed)
+        body = self._check(call, streamed=streamed)
         if isinstance(body, Reply):
             yield _refused(call, body)
             return
@@ -139,7 +139,7 @@ class Replica(ABC):
         except RefusedError as error:
             yield _refused(call, error.reply)
 
-    def _checked(self, call: Call, *, streamed: bool) -> dict[str, Any] | Reply:
+    def _check(self, call: Call, *, streamed: bool) -> dict[str, Any] | Reply:
         has_template = self.engine.has_chat_template
         refused = check_request(call.kind, call.body, has_chat_template=has_template)
         return refused or engine_body(call.body) | {"stream": streamed}

@@ -18,7 +18,7 @@ from documentation import PAGES, REPOSITORY, Block, anchors, blocks, commands, l
 from typer.main import get_command
 
 import ztom
-from serve_apps.endpoints.declared import WantedEndpoint
+from serve_apps.endpoints.declaration import WantedEndpoint
 from ztom.blending.chain_file import ChainConfig
 from ztom.client import Client
 from ztom.client.endpoints import EndpointCalls

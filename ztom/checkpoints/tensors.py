@@ -190,7 +190,8 @@ def _parse(file: str, raw: bytes, max_tensors: int) -> dict[str, Any]:
         header = parse_json(raw, integers_only=True)
     except DuplicateKeyError as error:
         raise TensorFileError(
-            f"{file}: tensor {_shown(error.key)} is defined twice", expected="each key once"
+            f"{file}: tensor {_printable_name(error.key)} is defined twice",
+            expected="each key once",
         ) from None
     except ValueError as error:
         raise TensorFileError(f"{file}: the header is not valid JSON", got=str(error)) from None
@@ -203,7 +204,7 @@ def _parse(file: str, raw: bytes, max_tensors: int) -> dict[str, Any]:
 
 
 def _spec(file: str, name: str, entry: object, data_start: int) -> TensorSpec:
-    where = f"{file}: tensor {_shown(name)}"
+    where = f"{file}: tensor {_printable_name(name)}"
     if not name or len(name) > _MAX_NAME or not name.isprintable() or {"/", "\\"} & set(name):
         raise TensorFileError(f"{where} has a name that is not allowed", expected="plain text")
     if name in (".", ".."):
@@ -264,6 +265,6 @@ def _check_layout(file: str, specs: list[TensorSpec], *, start: int, end: int) -
         )
 
 
-def _shown(name: str) -> str:
+def _printable_name(name: str) -> str:
     """A name from the file, cut and escaped so that it cannot forge a line of a log."""
     return ascii(name if len(name) <= 80 else name[:77] + "...")

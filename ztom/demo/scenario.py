@@ -146,7 +146,7 @@ def stdlib_scenario(entries: Sequence[Entry], plan: StdlibPlan) -> Scenario:
         Stage(f"{i:02d}-{topic}", _lessons(taught[topic]), plan.epochs, plan.rate)
         for i, topic in enumerate(ITERATIONS, start=1)
     ]
-    questions = _asked(taught, plan)
+    questions = _questions(taught, plan)
     return Scenario(
         stages=tuple(stages),
         search=questions[: plan.search_size],
@@ -235,7 +235,7 @@ def _lessons(entries: Sequence[Entry]) -> tuple[Pair, ...]:
     return tuple(Pair(q, entry.answer) for entry in entries for q in questions(entry.name)[1:])
 
 
-def _asked(taught: Mapping[str, Sequence[Entry]], plan: StdlibPlan) -> tuple[Stimulus, ...]:
+def _questions(taught: Mapping[str, Sequence[Entry]], plan: StdlibPlan) -> tuple[Stimulus, ...]:
     """The users' questions, in an order that mixes the topics."""
     chosen: list[Entry] = []
     total = plan.search_size + plan.holdout_size

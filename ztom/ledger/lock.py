@@ -47,7 +47,7 @@ def study_lock(engine: Engine, name: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise _held(name, file.read().strip() or None) from error
+            raise _held_error(name, file.read().strip() or None) from error
         file.truncate(0)
         file.write(f"process {os.getpid()}\n")
         file.flush()
@@ -62,7 +62,7 @@ def _advisory_lock(engine: Engine, name: str) -> Iterator[None]:
         free = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar()
         connection.commit()
         if not free:
-            raise _held(name, None)
+            raise _held_error(name, None)
         try:
             yield
         finally:
@@ -70,7 +70,7 @@ def _advisory_lock(engine: Engine, name: str) -> Iterator[None]:
             connection.commit()
 
 
-def _held(name: str, by: str | None) -> LedgerError:
+def _held_error(name: str, by: str | None) -> LedgerError:
     return LedgerError(
         f"the study {name!r} is being run by another process",
         got=by,

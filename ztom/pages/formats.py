@@ -86,7 +86,7 @@ def visible(text: str, *, lines: bool = False) -> str:
         text: Any text, from anywhere.
         lines: Line breaks stay line breaks.
     """
-    return "".join(c if c == "\n" and lines else _shown(c) for c in text)
+    return "".join(c if c == "\n" and lines else _visible_character(c) for c in text)
 
 
 def name(text: str) -> str:
@@ -120,7 +120,7 @@ def _magnitude(value: float) -> int:
     return math.floor(math.log10(abs(value)))
 
 
-def _shown(character: str) -> str:
+def _visible_character(character: str) -> str:
     code = ord(character)
     if code < 0x20:
         return chr(0x2400 + code)

@@ -114,16 +114,16 @@ def _next_state(context: ReleaseContext, state: ReleaseState) -> _Next:
     if state.finished:
         return _unfinished_promotion(context, state)
     if context.traffic.promoted:
-        return _ended(state, ReleaseStatus.PROMOTED, "the candidate was made stable by other means")
+        return _end(state, ReleaseStatus.PROMOTED, "the candidate was made stable by other means")
     if context.command is Command.ABORT:
-        return _ended(state, ReleaseStatus.ABORTED, f"by the operator, in {where}")
+        return _end(state, ReleaseStatus.ABORTED, f"by the operator, in {where}")
     if context.command is Command.ROLLBACK:
-        return _ended(state, ReleaseStatus.ROLLED_BACK, f"by the operator, in {where}")
+        return _end(state, ReleaseStatus.ROLLED_BACK, f"by the operator, in {where}")
     if context.deployment is Deployment.FAILED:
-        return _ended(state, ReleaseStatus.ROLLED_BACK, f"{_failure(context)} in {where}")
+        return _end(state, ReleaseStatus.ROLLED_BACK, f"{_failure(context)} in {where}")
     if context.command is Command.PROMOTE:
         return _promoted_by_hand(context, state)
-    begun = _begun(context, state)
+    begun = _begin(context, state)
     resumed = _resumed(context, begun.state)
     watched = _watched(context, resumed.state, counts_time=not resumed.records)
     return _Next((*begun.records, *resumed.records, *watched.records), watched.state)
@@ -135,7 +135,7 @@ def _unfinished_promotion(context: ReleaseContext, state: ReleaseState) -> _Next
     if not undone or context.deployment is not Deployment.FAILED:
         return _Next((), state)
     reason = f"{_failure(context)} before it was made stable"
-    return _ended(state, ReleaseStatus.ROLLED_BACK, reason)
+    return _end(state, ReleaseStatus.ROLLED_BACK, reason)
 
 
 def _failure(context: ReleaseContext) -> str:
@@ -143,7 +143,7 @@ def _failure(context: ReleaseContext) -> str:
     return f"the candidate's deployment failed{note}"
 
 
-def _begun(context: ReleaseContext, state: ReleaseState) -> _Next:
+def _begin(context: ReleaseContext, state: ReleaseState) -> _Next:
     if state.started or context.deployment is not Deployment.READY:
         return _Next((), state)
     note = f"{_where(context.plan, state)}; alpha {context.plan.alpha:g}"
@@ -161,7 +161,7 @@ def _resumed(context: ReleaseContext, state: ReleaseState) -> _Next:
 def _promoted_by_hand(context: ReleaseContext, state: ReleaseState) -> _Next:
     if context.deployment is Deployment.READY:
         reason = f"by the operator, in {_where(context.plan, state)}"
-        return _ended(state, ReleaseStatus.PROMOTED, reason)
+        return _end(state, ReleaseStatus.PROMOTED, reason)
     reason = f"promotion: the candidate is {context.deployment}, and stable goes on"
     if state.reason == reason:
         return _Next((), state)
@@ -179,7 +179,7 @@ def _watched(context: ReleaseContext, state: ReleaseState, *, counts_time: bool)
     state = state.but(p95=p95, findings=findings)
     if failed := _reasons(findings, SequentialOutcome.FAIL):
         reason = f"{_where(plan, state)}: {'; '.join(failed)}"
-        return _ended(state, ReleaseStatus.ROLLED_BACK, reason)
+        return _end(state, ReleaseStatus.ROLLED_BACK, reason)
     applied = wanted_traffic(plan, state).is_like(context.traffic)
     if not applied or context.deployment is not Deployment.READY:
         return _Next((), state)
@@ -188,7 +188,7 @@ def _watched(context: ReleaseContext, state: ReleaseState, *, counts_time: bool)
     if _may_pass(step, state, context.observations):
         return _passed(context, state)
     if state.status is ReleaseStatus.RUNNING and state.seconds >= step.max_seconds:
-        return _held(context, state)
+        return _hold(context, state)
     return _Next((), state)
 
 
@@ -202,7 +202,7 @@ def _may_pass(step: ReleaseStep, state: ReleaseState, observations: StepObservat
     )
 
 
-def _held(context: ReleaseContext, state: ReleaseState) -> _Next:
+def _hold(context: ReleaseContext, state: ReleaseState) -> _Next:
     step = context.plan.steps[state.step]
     missing = _reasons(state.findings, SequentialOutcome.INCONCLUSIVE)
     requests = context.observations.candidate.requests
@@ -221,7 +221,7 @@ def _passed(context: ReleaseContext, state: ReleaseState) -> _Next:
     reasons = "; ".join(_reasons(state.findings, SequentialOutcome.PASS))
     note = f"{_where(plan, state)} passed: {reasons}"
     if state.step + 1 == len(plan.steps):
-        return _ended(state, ReleaseStatus.PROMOTED, note)
+        return _end(state, ReleaseStatus.PROMOTED, note)
     entered = ReleaseState(
         step=state.step + 1,
         started=True,
@@ -232,7 +232,7 @@ def _passed(context: ReleaseContext, state: ReleaseState) -> _Next:
     return _Next((Record(action=ReleaseEvent.STEP, note=note),), entered)
 
 
-def _ended(state: ReleaseState, status: ReleaseStatus, reason: str) -> _Next:
+def _end(state: ReleaseState, status: ReleaseStatus, reason: str) -> _Next:
     record = Record(action=ReleaseEvent(status.value), note=reason)
     return _Next((record,), state.but(status=status, reason=reason))
 

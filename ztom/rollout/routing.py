@@ -181,7 +181,7 @@ class RoutingTable(BaseModel):
         routes = {name: route_there for name, route_there in self.routes.items() if name != alias}
         if route is not None:
             routes[alias] = route
-        return self._checked(routes=dict(sorted(routes.items())), placements=self.placements)
+        return self._check(routes=dict(sorted(routes.items())), placements=self.placements)
 
     def with_placement(self, digest: str, placement: Placement | None) -> RoutingTable:
         """The table with a variant that runs there; None takes it away."""
@@ -190,7 +190,7 @@ class RoutingTable(BaseModel):
         }
         if placement is not None:
             placements[digest] = placement
-        return self._checked(routes=self.routes, placements=dict(sorted(placements.items())))
+        return self._check(routes=self.routes, placements=dict(sorted(placements.items())))
 
     @property
     def used(self) -> frozenset[str]:
@@ -198,7 +198,7 @@ class RoutingTable(BaseModel):
         return frozenset(digest for route in self.routes.values() for digest in route.variants)
 
     @staticmethod
-    def _checked(**content: object) -> RoutingTable:
+    def _check(**content: object) -> RoutingTable:
         return check_model(RoutingTable, content, wrong="the routing table does not hold together")
 
 

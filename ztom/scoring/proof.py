@@ -60,7 +60,7 @@ class GuardrailResult(BaseModel):
     @property
     def reason(self) -> str:
         """The outcome in words."""
-        rise = f"guardrail {self.name}: its error {_moved(self.increase, 'rose', 'fell')}"
+        rise = f"guardrail {self.name}: its error {_movement(self.increase, 'rose', 'fell')}"
         allowed = f"{self.allowed_increase:.4g} is allowed"
         if self.increase.groups < fewest_groups(self.increase.confidence):
             return f"guardrail {self.name}: {_too_few(self.increase)}"
@@ -162,7 +162,7 @@ def _decision(
         kind: [rail.reason for rail in guardrails if rail.outcome is kind]
         for kind in GuardrailOutcome
     }
-    change = f"the error on the holdout {_moved(improvement, 'fell', 'rose')}"
+    change = f"the error on the holdout {_movement(improvement, 'fell', 'rose')}"
     if factors_are_zero:
         return ProofOutcome.NO_IMPROVEMENT, [
             "the best factors found are all zero: the model as trained stays"
@@ -185,7 +185,7 @@ def _decision(
     ]
 
 
-def _moved(change: Interval, up: str, down: str) -> str:
+def _movement(change: Interval, up: str, down: str) -> str:
     """A change in words, by its direction; the bounds turn with it."""
     percent = f"{100 * change.confidence:.4g} %"
     if change.estimate < 0:

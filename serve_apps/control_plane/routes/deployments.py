@@ -14,7 +14,7 @@ from serve_apps.control_plane.access import Caller, CallerOf, Permission, Servic
 from serve_apps.control_plane.routes.endpoints import may_alias
 from serve_apps.control_plane.services import Services
 from serve_apps.endpoints import admission
-from serve_apps.endpoints.declared import Difference, differences
+from serve_apps.endpoints.declaration import Difference, differences
 from serve_apps.endpoints.traffic import remove, remove_rule, rollback, set_traffic
 from serve_apps.endpoints.variants import open_variant
 from ztom.errors import NotOnRecordError

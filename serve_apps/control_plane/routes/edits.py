@@ -271,7 +271,7 @@ async def _from_form(
         named = form.file.path.with_suffix(suffix if suffix in (".jsonl", ".csv") else ".jsonl")
         await asyncio.to_thread(form.file.path.rename, named)
         try:
-            return await _answered(
+            return await _answer(
                 answers, body, str(named), caller, services, kind, chain, factor_sets
             )
         finally:
@@ -301,14 +301,14 @@ async def _from_paths(
                 uploads=uploads,
             )
         )
-        return await _answered(
+        return await _answer(
             answers, body, str(copy.path), caller, services, kind, chain, factor_sets
         )
     finally:
         services.store.remove(str(folder))
 
 
-async def _answered(
+async def _answer(
     answers: type[_Texts],
     body: Any,
     stimuli: str,

@@ -248,7 +248,7 @@ async def add_data(request: Request, caller: CallerOf, services: ServicesOf) -> 
         body = await asyncio.to_thread(check, form.fields)
         if form.file is None:
             raise HTTPException(422, "The form has no file.")
-        suffix = data_suffix(_shown(form.file_name) or "")
+        suffix = data_suffix(_display_name(form.file_name) or "")
         name = await asyncio.to_thread(
             services.store.place_data, form.file, body.project_id, suffix
         )
@@ -273,7 +273,7 @@ async def _receive_new(
             raise HTTPException(422, "The form has no file.")
         await asyncio.to_thread(_require_checkpoint, staged, services)
         new = NewCheckpoint(
-            file_name=body.file_name or _shown(form.file_name) or "checkpoint.tar",
+            file_name=body.file_name or _display_name(form.file_name) or "checkpoint.tar",
             format=body.format,
             storage=Storage.MANAGED,
             address=str(services.store.address(staged)),
@@ -301,7 +301,7 @@ def _replacement(
         return CheckpointChange(file_name=body.file_name, tag=body.tag), None
     _require_checkpoint(form.file, services)
     change = CheckpointChange(
-        file_name=body.file_name or _shown(form.file_name),
+        file_name=body.file_name or _display_name(form.file_name),
         tag=body.tag,
         storage=Storage.MANAGED,
         address=str(services.store.address(form.file)),
@@ -368,7 +368,7 @@ def parsed_fields(model: type[_Fields], fields: Mapping[str, str]) -> _Fields:
         raise RequestValidationError(error.errors(include_url=False)) from None
 
 
-def _shown(name: str | None) -> str | None:
+def _display_name(name: str | None) -> str | None:
     """A client's name for its file, without folders, where it can be shown."""
     name = None if name is None else name.replace("\\", "/").rpartition("/")[2][:200].strip()
     return name if name and name.isprintable() else None

@@ -9,7 +9,7 @@ import pytest
 
 from ztom.errors import EvaluationError
 from ztom.evaluation.metrics.checks import check_forms, judge, pack, passes, refuses
-from ztom.evaluation.metrics.contained import ProbeChecks
+from ztom.evaluation.metrics.isolation import ProbeChecks
 from ztom.evaluation.metrics.personal_data import find_personal_data
 from ztom.evaluation.metrics.protocol import Case
 from ztom.evaluation.suites.suite import AnswerCheck, Item, SuiteConfig

@@ -11,7 +11,7 @@ import pytest
 
 from ztom.errors import ConfigError, EvaluationError
 from ztom.evaluation.metrics.build import build_metric
-from ztom.evaluation.metrics.contained import OwnFunction
+from ztom.evaluation.metrics.isolation import OwnFunction
 from ztom.evaluation.metrics.protocol import Case, Scored
 from ztom.evaluation.suites.read import load_suite
 from ztom.evaluation.suites.scaffold import example_folder, example_names

@@ -16,9 +16,9 @@ from ztom.blending.precision import PrecisionReport
 from ztom.cli.console import plain_console, print_document
 from ztom.settings import Settings
 from ztom.variants.recipe import Form, Recipe
+from ztom.variants.variant import blend_on_record, ledger_beside
 from ztom.variants.verify import verify_variant
 from ztom.variants.write import WriteOptions
-from ztom.variants.written import blend_on_record, ledger_beside
 
 _LAYERS_SHOWN = 12
 

@@ -65,10 +65,10 @@ def _anchored(endpoints: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     def anchored(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: placed(key, entry) for key, entry in value.items()}
+            return {key: anchor(key, entry) for key, entry in value.items()}
         return [anchored(entry) for entry in value] if isinstance(value, list) else value
 
-    def placed(key: str, value: Any) -> Any:
+    def anchor(key: str, value: Any) -> Any:
         if key == "verdict" and isinstance(value, str):
             from ztom.client.verdicts import read_verdict  # scipy, for what a verdict holds
 

@@ -51,7 +51,7 @@ def p_values(config: SuiteConfig, measured: Measured) -> dict[GateRule, float]:
     return values
 
 
-def tested(
+def findings_of_tests(
     config: SuiteConfig,
     measured: Measured,
     raw: dict[GateRule, float],
@@ -104,7 +104,9 @@ def _reached(
         text = f"{config.metric} is {estimate.value:.4g} ({_bounds(config, estimate)}); "
         text += f"its floor is {config.floor:g}: "
     else:
-        text = f"{config.metric} {_moved(estimate.value)} ({_bounds(config, estimate, sign='+')}); "
+        text = (
+            f"{config.metric} {_movement(estimate.value)} ({_bounds(config, estimate, sign='+')}); "
+        )
         text += f"{config.margin:g} below is allowed: "
     words = {Outcome.PASS: "good enough", Outcome.FAIL: "too low", Outcome.INCONCLUSIVE: "open"}
     if p[0] <= config.alpha < p[1]:
@@ -131,7 +133,7 @@ def _harm(
     text = (
         f"{compared.worse:,} of {measured.n:,} items got worse and {compared.better:,} better "
         f"(p = {p[0]:.2g}{several}); {config.metric} "
-        f"{_moved(difference.value)} ({_bounds(config, difference, sign='+')}): "
+        f"{_movement(difference.value)} ({_bounds(config, difference, sign='+')}): "
     )
     needed = None
     if p[1] <= config.alpha:
@@ -161,7 +163,7 @@ def _bounds(config: SuiteConfig, estimate: Estimate, *, sign: str = "") -> str:
     return f"{confidence} bounds {estimate.low:{sign}.4g} and {estimate.high:{sign}.4g}"
 
 
-def _moved(difference: float) -> str:
+def _movement(difference: float) -> str:
     if abs(difference) <= _ROUNDING:
         return "is the champion's"
     side = "below" if difference < 0.0 else "above"

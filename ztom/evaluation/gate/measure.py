@@ -121,11 +121,11 @@ def _quantities(
     aligned: Aligned, cluster_of: Ints, *, sides: dict[str, Side], seed: int
 ) -> dict[str, Quantity]:
     if _can_be_counted(aligned, cluster_of, list(sides.values())):
-        return _counted(sides)
-    return _resampled(aligned, cluster_of, sides=sides, seed=seed)
+        return _count_quantities(sides)
+    return _resample_quantities(aligned, cluster_of, sides=sides, seed=seed)
 
 
-def _counted(sides: dict[str, Side]) -> dict[str, Quantity]:
+def _count_quantities(sides: dict[str, Side]) -> dict[str, Quantity]:
     values = {who: side.values for who, side in sides.items()}
     quantities: dict[str, Quantity] = {
         who: Proportion(right=int(passed.sum()), n=passed.size) for who, passed in values.items()
@@ -136,7 +136,7 @@ def _counted(sides: dict[str, Side]) -> dict[str, Quantity]:
     return quantities
 
 
-def _resampled(
+def _resample_quantities(
     aligned: Aligned, cluster_of: Ints, *, sides: dict[str, Side], seed: int
 ) -> dict[str, Quantity]:
     models = [scores(aligned.suite.config, side.results, cluster_of) for side in sides.values()]

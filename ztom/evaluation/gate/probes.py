@@ -44,13 +44,15 @@ def all_rates(config: SuiteConfig, rates: Sequence[ProbeRate]) -> Finding:
     if outcome is Outcome.PASS:
         least = min(rates, key=lambda rate: rate.rate.value)
         text = f"each of {len(rates):,} probes passed in at least {config.minimum_rate:g} of its "
-        text += f"repeats; lowest: {_told(least)}, which shows a rate above {least.rate.low:.3g}"
+        text += (
+            f"repeats; lowest: {_rate_text(least)}, which shows a rate above {least.rate.low:.3g}"
+        )
         return Finding(rule=GateRule.RATES, outcome=outcome, reason=text)
     chosen = [rate for rate in rates if rate.outcome is outcome]
     failed = outcome is Outcome.FAIL
     word = "passed in fewer than" if failed else "are not shown to pass in at least"
     text = f"{len(chosen):,} of {len(rates):,} probes {word} {config.minimum_rate:g} of "
-    text += f"their repeats: {', '.join(_told(rate) for rate in chosen[:3])}"
+    text += f"their repeats: {', '.join(_rate_text(rate) for rate in chosen[:3])}"
     text += f" and {len(chosen) - 3:,} more" if len(chosen) > 3 else ""
     needed = [] if failed else [n for n in (_needed(config, rate) for rate in chosen) if n]
     most = max(needed, default=None)
@@ -84,5 +86,5 @@ def _needed(config: SuiteConfig, rate: ProbeRate) -> int | None:
     return None if needed is None else max(rate.repeats + 1, needed)
 
 
-def _told(rate: ProbeRate) -> str:
+def _rate_text(rate: ProbeRate) -> str:
     return f"{rate.id} ({rate.passed} of {rate.repeats})"

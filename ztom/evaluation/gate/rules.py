@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ztom.evaluation.gate.align import Aligned, is_scored
-from ztom.evaluation.gate.hypotheses import p_values, tested
+from ztom.evaluation.gate.hypotheses import findings_of_tests, p_values
 from ztom.evaluation.gate.measure import Measured, measure
 from ztom.evaluation.gate.probes import all_rates, rates_of, reaches
 from ztom.evaluation.gate.verdict import Finding, GateRule, Outcome, ProbeRate
@@ -120,7 +120,7 @@ def _findings(
     if not examined.is_enough:
         yield _too_few(examined)
     elif measured is not None:
-        yield from tested(config, measured, examined.p_values, adjusted)
+        yield from findings_of_tests(config, measured, examined.p_values, adjusted)
 
 
 def _must_pass(examined: Examined) -> Finding:

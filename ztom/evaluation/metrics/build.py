@@ -39,7 +39,7 @@ import numpy as np
 
 from ztom.errors import EvaluationError
 from ztom.evaluation.metrics.checks import check_forms
-from ztom.evaluation.metrics.contained import OwnFunction, ProbeChecks
+from ztom.evaluation.metrics.isolation import OwnFunction, ProbeChecks
 from ztom.evaluation.metrics.protocol import Case, Metric, Scored, stimulus_of
 from ztom.evaluation.suites.suite import MetricName, Suite
 from ztom.plugins import Group, build_plugin

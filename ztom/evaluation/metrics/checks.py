@@ -13,7 +13,7 @@
 An empty answer holds nothing that is forbidden, so ``not_regex`` and ``forbidden`` let it pass; the
 verdict says how many there are.
 
-`judge` runs in a child process (`ztom.evaluation.metrics.contained.ProbeChecks`): patterns, those
+`judge` runs in a child process (`ztom.evaluation.metrics.isolation.ProbeChecks`): patterns, those
 in a JSON schema too, can take for ever, and only a process can be stopped for sure.
 """
 

@@ -26,7 +26,7 @@ def models_chart(suite: SuiteVerdict) -> Markup | None:
     for position, (who, estimate) in enumerate(shown.items()):
         parts += _bar(who, estimate, (position + 0.5) / len(shown), 0.6 / len(shown))
     parts += _lines(suite)
-    title = "; ".join(f"{who} {_told(estimate)}" for who, estimate in shown.items())
+    title = "; ".join(f"{who} {_estimate_text(estimate)}" for who, estimate in shown.items())
     title = f"{suite.suite.metric} on {suite.suite.name}: {title}{_limits(suite)}"
     return chart(title, *parts, class_=f"plot models rows{len(shown)}")
 
@@ -105,7 +105,7 @@ def _limits(suite: SuiteVerdict) -> str:
     return floor + ("" if least is None else f"; champion minus margin {number(least)}")
 
 
-def _told(estimate: Estimate) -> str:
+def _estimate_text(estimate: Estimate) -> str:
     size = estimate.high - estimate.low
     value, low, high = (
         number(bound, resolve=size) for bound in (estimate.value, estimate.low, estimate.high)

@@ -224,7 +224,7 @@ class _Run:
     def _result(self, item: Item, position: int, scored: Scored | None) -> ItemResult:
         if position >= len(self._prompts):
             return ItemResult(id=item.id, repeats=self._repeats, problem=LEFT_OUT)
-        answers = tuple(kept(answer) for answer in self._answers(position))
+        answers = tuple(cut_answer(answer) for answer in self._answers(position))
         if scored is None:
             scored = Scored(problem=self._missing(position, len(answers)))
         return ItemResult(
@@ -262,7 +262,7 @@ def _score(metric: Metric, cases: list[Case]) -> list[Scored]:
         return [Scored(problem=f"not scored: {error}")] * len(cases)
 
 
-def kept(answer: str) -> str:
+def cut_answer(answer: str) -> str:
     """``answer`` as it is kept with results: long ones are cut, and say so."""
     if len(answer) <= KEPT_CHARACTERS:
         return answer

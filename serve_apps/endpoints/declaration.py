@@ -199,14 +199,14 @@ def _rules(
         same = whom in present and present[whom].variant == digest
         if (same and there.is_served_so(digest, rule)) or (whom, digest) in waiting:
             continue
-        text = f"+ {alias}: rule {_said(rule.match)}: {digest[:SHORT]} ({rule.path})"
+        text = f"+ {alias}: rule {_match_text(rule.match)}: {digest[:SHORT]} ({rule.path})"
         fields = _fields(rule) | {"rule": rule.match}
         changes.append(Difference(alias, "deploy", text, deploy=fields))
     kept = {rule.match.whom for rule in wanted.rules}
     for whom, existing in present.items():
         if whom not in kept:
             match = Match(header=existing.header, value=existing.value, key=existing.key)
-            text = f"- {alias}: rule {_said(match)}"
+            text = f"- {alias}: rule {_match_text(match)}"
             changes.append(Difference(alias, "unrule", text, match=match))
     return changes
 
@@ -220,7 +220,7 @@ def _shares(intent: Intent) -> tuple[float, float]:
     return intent.canary or 0.0, intent.shadow or 0.0
 
 
-def _said(match: Match) -> str:
+def _match_text(match: Match) -> str:
     header = f"{match.header}: {match.value}" if match.header else ""
     return f"{header} {f'key {match.key}' if match.key else ''}".strip()
 
