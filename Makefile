@@ -5,11 +5,12 @@ HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
 LOCK := $(if $(HAS_GPU),requirements/gpu.txt,requirements/cpu.txt)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Processes that tests run in; each file stays in one of them.
-WORKERS ?= 2
+# Processes that tests run in: one more than there are cores to most of us, as tests wait for a part
+# of their time. What shares an engine stays in one of them (tests/conftest.py).
+WORKERS ?= 3
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test lint format bench docs lock clean
+.PHONY: setup demo test test-fast lint format bench docs lock clean
 
 setup: $(READY)
 
@@ -30,7 +31,11 @@ demo: $(READY)
 	$(BIN)/ztom demo
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations 20
+
+# Without sockets, Ray and databases: while one works.
+test-fast: $(READY)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup tests/unit
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -135,11 +135,11 @@ def search(case: Case, folder: Path, limit: float, evaluations: int) -> Path:
     proof = result.proof
     if proof is None or proof.variant is None:
         raise SystemExit("the search came to no variant")
-    interval = proof.verdict.improvement
+    interval = proof.decision.improvement
     print(
         f"search: {proof.trained_model_error:.3f} -> {proof.optimized_model_error:.3f} on the "
         f"holdout, improvement {interval.estimate:.3f} ({interval.low:.3f} to {interval.high:.3f}),"
-        f" {proof.verdict.outcome}; the gate in the proof: {proof.gate and proof.gate.outcome}"
+        f" {proof.decision.outcome}; the gate in the proof: {proof.gate and proof.gate.outcome}"
     )
     return Path(proof.variant)
 

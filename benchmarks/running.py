@@ -78,9 +78,9 @@ def deploy(client: Client, alias: str, folder: Path, **wishes: object) -> float:
     began = time.perf_counter()
     record = client.endpoints.deploy(alias, path=folder, name=folder.name, insist=True, **wishes)
     while True:
-        found = client.endpoints.deployment(record["digest"])
-        if found["state"] == "failed":
-            raise SystemExit(f"{folder} does not run: {found['reason']}")
-        if found["state"] == "ready" and found["intent"] is None:
+        found = client.endpoints.deployment(record.digest)
+        if found.state == "failed":
+            raise SystemExit(f"{folder} does not run: {found.reason}")
+        if found.state == "ready" and found.intent is None:
             return time.perf_counter() - began
         time.sleep(0.1)

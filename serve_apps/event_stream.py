@@ -17,7 +17,7 @@ def event_stream(
 
     Args:
         events: Texts of whole events.
-        headers: Further ones.
+        headers: Further headers of the response.
     """
     return StreamingResponse(
         events, media_type="text/event-stream", headers={**_HEADERS, **(headers or {})}

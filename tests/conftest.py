@@ -1,7 +1,7 @@
 """Shared by all tests: an isolated cache, real data where it is, engines that are started once.
 
-Tests of one file run in one process, and so do those of several files that share an engine
-(`SHARED`); what takes longest begins first, so that two of them run side by side.
+Tests of one file run in one process, and so do those of several files that share an engine or a
+database server (`groups.SHARED`); what takes longest begins first, so that two run side by side.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import postgres
 import pytest
 import starts
+from groups import FIRST, group_of
+from vllm_slot import VllmSlot
 
 pytest.register_assert_rewrite("ztom.testing")
 
@@ -24,23 +26,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-TESTS = Path(__file__).parent
-#: Files, or folders of them, that share an engine of the session.
-SHARED = {
-    "conformance/engines": "vllm",
-    "integration/test_eval_vllm.py": "vllm",
-}
-#: What takes longest, longest first; everything else follows in the order of its name.
-FIRST = (
-    "integration/test_gateway_ray.py",
-    "integration/test_server.py",
-    "integration/test_variant_replica.py",
-    "vllm",
-    "integration/test_serve_openai.py",
-    "integration/test_search_ray.py",
-    "integration/test_demo_chain.py",
-)
+# Ray's workers would be nice to the other processes of the tests, which keep the cores busy
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(autouse=True)
@@ -90,17 +77,19 @@ def llama_chain(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def vllm_llama(llama_chain: list[Path]) -> Iterator[Engine]:
-    """vLLM on `llama_chain`; whoever uses it blends first, as somebody else may have blended."""
-    from engine_calls import open_chain
+def vllm_slot() -> Iterator[VllmSlot]:
+    """The place of this process for an engine of vLLM."""
+    slot = VllmSlot()
+    yield slot
+    slot.clear()
 
-    from ztom.engines.build import build_engine
-    from ztom.engines.config import EngineConfig
 
-    engine = build_engine(EngineConfig(dtype="float32"), open_chain(llama_chain))
-    yield engine
-    engine.close()
-    engine.close()  # harmless
+@pytest.fixture
+def vllm_llama(vllm_slot: VllmSlot, llama_chain: list[Path]) -> Engine:
+    """vLLM on `llama_chain`, with all factors zero; others use it too."""
+    engine = vllm_slot.on(llama_chain)
+    engine.blend((0.0, 0.0))
+    return engine
 
 
 @pytest.fixture(scope="module")
@@ -108,16 +97,6 @@ def run() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
     """Runs coroutines on the one event loop that what a file of tests makes lives on."""
     with asyncio.Runner() as runner:
         yield runner.run
-
-
-def group_of(path: Path) -> str:
-    """Tests of one group run in one process.
-
-    Args:
-        path: The file of a test.
-    """
-    inside = path.relative_to(TESTS).as_posix()
-    return next((name for place, name in SHARED.items() if inside.startswith(place)), inside)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

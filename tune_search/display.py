@@ -91,7 +91,7 @@ class StudyProgress:
 
     @property
     def seconds_left(self) -> float | None:
-        """From the latest trials' pace; None before the first of them ended."""
+        """Seconds that remain at the latest trials' pace; None before the first of them ended."""
         if len(self._ends) < 2:
             return None
         pace = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
@@ -187,7 +187,7 @@ class NotebookDisplay:
     """A bar in the output of a notebook's cell, drawn anew with each event.
 
     Args:
-        draw: Is called with the HTML to show in place of what was shown before.
+        draw: Callback with the HTML to show in place of what was shown before.
     """
 
     def __init__(self, draw: Callable[[str], None]) -> None:

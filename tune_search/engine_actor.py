@@ -87,7 +87,6 @@ def _evaluate(engine: Engine, questions: Questions, factors: Factors, needs: Nee
     return Answers(
         outputs=outputs,
         seconds={"blend": stats.seconds, "generate": time.perf_counter() - started},
-        bytes_moved=stats.bytes_read + stats.bytes_written,
         process=os.getpid(),
     )
 

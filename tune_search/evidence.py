@@ -12,12 +12,12 @@ from ztom.search.config import SearchConfig
 from ztom.search.outcome import SearchOutcome
 from ztom.search.result import Proof
 from ztom.stimuli.splits import data_digest
-from ztom.variants.recipe import Evidence
+from ztom.variants.recipe import SearchEvidence
 
 
 def build_evidence(
     config: SearchConfig, inputs: RunInputs, outcome: SearchOutcome, ledger: Ledger, proof: Proof
-) -> Evidence:
+) -> SearchEvidence:
     """The configuration, data, trials and errors behind a variant.
 
     Args:
@@ -31,7 +31,7 @@ def build_evidence(
     digests["holdout"] = data_digest(inputs.holdout)
     for name, stimuli in inputs.guardrail_holdouts.items():
         digests[f"holdout of {name}"] = data_digest(stimuli)
-    return Evidence(
+    return SearchEvidence(
         study=config.name,
         config_digest=config.digest,
         data_digests=digests,
@@ -42,7 +42,7 @@ def build_evidence(
         number_of_inferences=outcome.number_of_inferences,
         search_errors=(outcome.trained_model_error, outcome.optimized_model_error),
         holdout_errors=(proof.trained_model_error, proof.optimized_model_error),
-        verdict=proof.verdict.model_dump(mode="json"),
+        verdict=proof.decision.model_dump(mode="json"),
         gate=None if proof.gate is None else proof.gate.model_dump(mode="json"),
         insisted=not proof.holds,
         versions=dict(ledger.studies.get(outcome.study_id).versions),

@@ -24,7 +24,7 @@ class EngineFactory:
     """Makes an engine; opens the chain again where it is called.
 
     Attributes:
-        engine: Which engine, and its options.
+        engine: Kind of engine, and its options.
         chain: The chain with absolute references.
         settings: The driver's settings; the other process may have another environment.
     """
@@ -47,7 +47,7 @@ class VariantEngineFactory:
     """Makes an engine on blended weights that were written, with no factors.
 
     Attributes:
-        engine: Which engine, and its options.
+        engine: Kind of engine, and its options.
         folder: Folder of full weights, or of an adapter over the chain's base.
         chain: The chain with absolute references; its base is needed for an adapter.
         settings: The driver's settings.

@@ -112,7 +112,7 @@ class SuiteGate:
         ledger.verdicts.record(new, actor=local_actor())
 
     def _decide(self, champion: Runs, candidate: Runs, model: ModelRef) -> Verdict:
-        """With the candidate under the name and digest that it has by now."""
+        """The gate's verdict, on the candidate under the name and digest that it has by now."""
         config, suites = self._config, [entry.suite for entry in self._inputs.suites]
         named = [run.model_copy(update={"model": model}) for run in candidate]
         verdict = decide(named, champion, suites, seed=config.seed)

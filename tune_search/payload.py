@@ -77,7 +77,7 @@ class Questions:
 
     @classmethod
     def of(cls, inputs: StudyInputs) -> Questions:
-        """Without the error functions, which may need libraries that the engine's process lacks."""
+        """The questions alone: the engine's process may lack what error functions import."""
         sets = tuple((data.name, data.stimuli, data.labels) for data in inputs.data)
         return cls(sets, inputs.generation, inputs.batch_size)
 
@@ -89,13 +89,11 @@ class Answers:
     Attributes:
         outputs: One output per stimulus, in order, by data set.
         seconds: Seconds of ``blend`` and ``generate``.
-        bytes_moved: Bytes that the blend read and wrote.
         process: Id of the engine's process.
     """
 
     outputs: Mapping[str, list[Output]]
     seconds: Mapping[str, float]
-    bytes_moved: int
     process: int
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from tune_search.holdout import HoldoutScores
 from tune_search.payload import SEARCH
 from tune_search.preparation import RunInputs
-from ztom.scoring.proof import Verdict, decide, measure_guardrail
+from ztom.scoring.proof import ProofDecision, decide_proof, measure_guardrail
 from ztom.search.config import SearchConfig
 from ztom.search.result import GroupStep, Proof, StimulusChange
 from ztom.statistics.bootstrap import paired_bootstrap
@@ -39,11 +39,11 @@ def build_proof(
         staged: The variant as written; None where all factors are zero.
         seconds: Seconds by phase.
     """
-    verdict = _verdict(config, inputs, before, after, changed=staged is not None)
+    decision = _decision(config, inputs, before, after, changed=staged is not None)
     old, new = before.scores[SEARCH], after.scores[SEARCH]
     precision = None if staged is None else staged.precision
     return Proof(
-        verdict=verdict,
+        decision=decision,
         trained_model_error=float(old.aggregate()[0]),
         optimized_model_error=float(new.aggregate()[0]),
         errors_before=tuple(old.per_stimulus.tolist()),
@@ -62,14 +62,14 @@ def build_proof(
     )
 
 
-def _verdict(
+def _decision(
     config: SearchConfig,
     inputs: RunInputs,
     before: HoldoutScores,
     after: HoldoutScores,
     *,
     changed: bool,
-) -> Verdict:
+) -> ProofDecision:
     improvement = paired_bootstrap(
         before.scores[SEARCH],
         after.scores[SEARCH],
@@ -87,7 +87,7 @@ def _verdict(
         )
         for guardrail in config.guardrails
     ]
-    return decide(improvement, guardrails, factors_are_zero=not changed)
+    return decide_proof(improvement, guardrails, factors_are_zero=not changed)
 
 
 def _changes(

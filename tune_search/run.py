@@ -49,9 +49,9 @@ def search_and_prove(
                 notify = on_event or (lambda event: None)
                 proof = prove(config, inputs, outcome, ledger, on_event=notify)
                 result = result.model_copy(update={"proof": proof})
-                verdict = proof.verdict
-                content = verdict.model_dump(mode="json")
-                ledger.studies.save_proof(outcome.study_id, str(verdict.outcome), content)
+                decision = proof.decision
+                content = decision.model_dump(mode="json")
+                ledger.studies.save_proof(outcome.study_id, str(decision.outcome), content)
             ledger.studies.save_result(outcome.study_id, result.model_dump(mode="json"))
     write_whole(result_path(config), result.model_dump_json(indent=2) + "\n")
     write_whole(report_path(config), render_report(result))

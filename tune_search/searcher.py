@@ -65,7 +65,7 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         return self._conductor.elapsed_s
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing of it is Tune's to keep: the ledger has everything."""
+        """An empty state: nothing of it is Tune's to keep, the ledger has everything."""
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -116,10 +116,10 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self.failure = failure
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger has it."""
+        """Save nothing: the ledger has it."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger has it."""
+        """Restore nothing: the ledger has it."""
 
 
 class ReportCarrier(Callback):  # type: ignore[misc]  # Ray is not typed
@@ -129,13 +129,13 @@ class ReportCarrier(Callback):  # type: ignore[misc]  # Ray is not typed
         self._searcher = searcher
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing of it is Tune's to keep."""
+        """An empty state: nothing of it is Tune's to keep."""
         return {}
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
     ) -> None:
-        """Called before the searcher hears that the trial is complete."""
+        """Record a trial's result before the searcher hears that the trial is complete."""
         report = result.pop(REPORT, None)
         if report is not None:
             self._searcher.receive(trial.trial_id, report)

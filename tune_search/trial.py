@@ -100,7 +100,7 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
         engines: Sequence[EngineClient] = (),
         detailed: bool = False,
     ) -> None:
-        """Called once per process."""
+        """Prepare the process for its trials; called once per process."""
         self._engines = engines
         self._evaluator = Evaluator(data, detailed=detailed)
 

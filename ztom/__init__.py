@@ -76,5 +76,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Also what is not imported yet."""
+    """Names of the module, also of what is not imported yet."""
     return sorted({*globals(), *__all__})

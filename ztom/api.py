@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ztom.search.config import SearchConfig
     from ztom.search.result import SearchResult
     from ztom.variants.written import WrittenVariant
+    from ztom.wire.deployments import DeploymentStatus
 
 PathLike = str | os.PathLike[str]
 
@@ -59,14 +60,14 @@ def blend(
     """Set the factors by hand and write the blend as a variant, which is put on record.
 
     Args:
-        chain: From `load_chain`.
+        chain: Chain that `load_chain` has opened.
         factors: One per transition; 0 leaves a step as trained, -1 removes it.
         output: Folder of the variant.
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
-        adapter: Write one LoRA adapter instead of full weights; for chains of adapters.
+        adapter: Whether to write one LoRA adapter instead of full weights; for chains of adapters.
         max_shard_gib: Largest file of weights, GiB.
         ledger: File or SQLAlchemy address of the ledger; beside the output when None.
-        progress: Is called with bytes written, and bytes in all.
+        progress: Callback with bytes written, and bytes in all.
 
     Raises:
         FactorError: Not one finite number per transition.
@@ -120,8 +121,8 @@ def run_search(
         config: A search's YAML file, whose relative paths are beside it; or its content or
             configuration, whose relative paths are in the working folder.
         overrides: ``key=value`` each, as after ``--set``; for files.
-        resume: Go on with the newest study of this name.
-        progress: Show a display on a terminal or in a notebook, log lines anywhere else.
+        resume: Whether to go on with the newest study of this name.
+        progress: Whether to show a display on a terminal or in a notebook, log lines anywhere else.
 
     Raises:
         ConfigError: Names every key that is wrong.
@@ -153,9 +154,9 @@ def evaluate(
         suites: Folder of a suite or of suites, or several of them.
         base: Reference of the model that an adapter belongs to; a variant knows its own.
         engine: Fields of `ztom.engines.config.EngineConfig`; vLLM with its defaults when None.
-        use_cache: Use answers that are known and keep new ones.
+        use_cache: Whether to use answers that are known and keep new ones.
         limit: Items of each suite that are asked; all when None.
-        progress: Is called with a suite's name, answers that are there, and answers in all.
+        progress: Callback with a suite's name, answers that are there, and answers in all.
 
     Returns:
         One result per suite, in the suites' order.
@@ -207,7 +208,7 @@ def decide(
         champion: The same of the model that is shipped now; None is inconclusive unless ``first``.
         suites: Folder of a suite or of suites, as locked, or several of them.
         base: Results that are shown beside them and decide nothing.
-        first: There is no champion yet.
+        first: Whether there is no champion yet.
         seed: Seed of the resampling.
 
     Raises:
@@ -244,7 +245,7 @@ def deploy(
     live: bool = False,
     insist: bool = False,
     options: Mapping[str, Any] | None = None,
-) -> Mapping[str, Any]:
+) -> DeploymentStatus:
     """Have a server serve a variant; by default a release moves the traffic step by step.
 
     It returns at once; `ztom.Client` follows what becomes of it.
@@ -256,12 +257,13 @@ def deploy(
         key: API key or token; ``ZTOM_API_KEY`` when None.
         project_id: The project that the endpoint belongs to; administrators need none.
         verdict: What the gate said of it, or the file of it; it is put on record first.
-        plan: Of the release; the default one when None.
-        canary: Percent of the requests that it gets until somebody says otherwise.
-        shadow: Percent of the requests that it gets copies of.
-        now: Give it all requests at once.
-        live: The same, swapped into the running engine.
-        insist: Although neither the gate nor a search let it pass; that is recorded.
+        plan: Plan of the release; the default one when None.
+        canary: Percent of the requests that it answers until somebody says otherwise.
+        shadow: Percent of the requests that it gets copies of until somebody says otherwise.
+        now: Whether it gets all requests at once.
+        live: Whether it gets all requests at once by being swapped into the running engine.
+        insist: Whether to deploy it although neither the gate nor a search let it pass; that is
+            recorded.
         options: How it is served, as in ``{"max_replicas": 2}``.
 
     Returns:

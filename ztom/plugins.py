@@ -56,8 +56,8 @@ def check_name(group: Group, name: str, built_in: Collection[str]) -> str:
     """Return ``name`` if something has it; nothing is imported.
 
     Args:
-        group: What it is the name of.
-        name: As configured.
+        group: Group of plugins that the name belongs to.
+        name: Name as it was configured.
         built_in: Names that need no looking up.
 
     Raises:
@@ -85,7 +85,7 @@ def build_plugin(group: Group, name: str, *arguments: object, protocol: type) ->
 
     Args:
         group: What is made.
-        name: Of an entry point, or ``package.module:name``.
+        name: Name of an entry point, or ``package.module:name``.
         arguments: What factories of the group take.
         protocol: What is made has to have its attributes.
 

@@ -51,11 +51,11 @@ class Caller:
     """Whoever sent a request, after the route's permission was checked.
 
     Attributes:
-        user: The account.
+        user: Account of the caller.
         key: The API key, where one was sent instead of a token.
-        permission: What the route asks for.
-        services: For looking roles up.
-        projects: Whose endpoints they may call; known on routes that call models.
+        permission: Permission that the route asks for.
+        services: Services of the process, among them the ledger in which roles are looked up.
+        projects: Projects whose endpoints they may call; known on routes that call models.
     """
 
     user: UserRecord
@@ -66,7 +66,7 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """As the audit chain calls them."""
+        """Name of the caller in the audit chain."""
         return f"user:{self.user.id}" + (f" key:{self.key.id}" if self.key else "")
 
     def project(self, project_id: str) -> str:
@@ -150,9 +150,9 @@ def route(
     Args:
         router: Where the route goes.
         method: ``GET``, ``POST``, ...
-        path: Of the route.
-        permission: What it takes.
-        options: For FastAPI.
+        path: Path of the route below the application's root.
+        permission: Permission that a call takes.
+        options: Further options of FastAPI's decorator.
     """
     extra = {**options.pop("openapi_extra", {}), "x-permission": str(permission)}
     dependencies = []

@@ -13,13 +13,13 @@ _MOST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Who was found behind a token or key.
+    """Account behind a token or key.
 
     Attributes:
-        user: The account.
+        user: Account of the caller.
         key: The API key, if it was one.
-        projects: Whose endpoints they may call, None among them for the administrators' ones;
-            None is every project's.
+        projects: Projects whose endpoints they may call, None among them for the administrators'
+            ones; None is every project's.
     """
 
     user: UserRecord
@@ -28,10 +28,10 @@ class Known:
 
 
 class RecentCallers:
-    """Remembers who was found.
+    """Remembers the account behind each token and key for some seconds.
 
     Args:
-        seconds: For how long: a revoked key may go on working as long as that.
+        seconds: Seconds that an account is remembered: a revoked key may go on working as long.
     """
 
     def __init__(self, seconds: float = 2.0) -> None:
@@ -39,7 +39,7 @@ class RecentCallers:
         self._found: dict[bytes, tuple[float, Known]] = {}
 
     def get(self, secret: str) -> Known | None:
-        """Who it is, if that was found out a moment ago."""
+        """The account behind a secret, if it was looked up a moment ago; else None."""
         kept = self._found.get(_digest(secret))
         return kept[1] if kept is not None and kept[0] > time.monotonic() else None
 

@@ -1,4 +1,4 @@
-"""From a project to the chain that work is done on."""
+"""The chain of a project that work is done on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import ChainSpec
+from ztom.blending.chain_file import ChainConfig, Member
 from ztom.ledger.checkpoints import CheckpointRecord, FileStatus, Storage
 from ztom.ledger.projects import ProjectRecord
 
@@ -28,10 +29,10 @@ def chain_of(project: ProjectRecord, services: Services) -> ChainSpec:
     for file in files:
         if file.status is FileStatus.INVALID:
             raise HTTPException(422, f"{file.file_name} cannot be used: {file.message}")
-    return spec(files, services)
+    return chain_spec(files, services)
 
 
-def spec(files: Sequence[CheckpointRecord], services: Services) -> ChainSpec:
+def chain_spec(files: Sequence[CheckpointRecord], services: Services) -> ChainSpec:
     """So many files as a chain; content that was looked at is pinned.
 
     Of the server's own files these alone may be read: a pointer that became a link leads nowhere.
@@ -45,7 +46,16 @@ def spec(files: Sequence[CheckpointRecord], services: Services) -> ChainSpec:
     )
 
 
-def lone(references: Sequence[str], services: Services) -> ChainSpec:
+def chain_config(files: Sequence[CheckpointRecord]) -> ChainConfig:
+    """So many files, two at least, as a search's configuration has its chain."""
+    members = tuple(
+        Member(reference=file.address, sha256=file.digest, tag=file.tag or file.file_name)
+        for file in files
+    )
+    return ChainConfig(checkpoints=members)
+
+
+def chain_of_references(references: Sequence[str], services: Services) -> ChainSpec:
     """Checkpoints that a caller points to."""
     settings = services.pointers
     return ChainSpec(
@@ -60,8 +70,8 @@ def factors_of(project: ProjectRecord, factors: Mapping[str, float]) -> tuple[fl
     """One factor for each transition of the chain.
 
     Args:
-        project: With its files.
-        factors: By the id of the file that a step ends in.
+        project: Project with its files.
+        factors: Scaling factor by the id of the file that a step ends in.
 
     Raises:
         HTTPException: A file is not in the chain (404), or is its first (422).

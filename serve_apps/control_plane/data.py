@@ -36,9 +36,9 @@ class DataCopy:
     """A data set as copied.
 
     Attributes:
-        path: Where it is.
-        digest: sha256 of its bytes.
-        nbytes: How many.
+        path: File of the copy.
+        digest: sha256 of the bytes.
+        nbytes: Number of bytes.
     """
 
     path: Path
@@ -58,9 +58,9 @@ def copy_data(
 
     Args:
         references: Local paths, or addresses; each must lie under a root of the settings.
-        folder: Where the copy goes.
-        name: Of the copy, without a suffix.
-        settings: With the roots.
+        folder: Folder of the copy.
+        name: Name of the copy, without a suffix.
+        settings: Settings with the allowed roots.
         uploads: Folder of the data sets that were uploaded to the project.
 
     Raises:
@@ -75,8 +75,7 @@ def copy_data(
             got=", ".join(sorted(suffixes)),
             expected=".jsonl",
         )
-    suffix = data_suffix(references[0])
-    path = folder / f"{name}{suffix}"
+    path = copy_path(references, folder, name)
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as out:
         for reference in references:
@@ -101,13 +100,18 @@ def copy_data(
     return DataCopy(path, digest.hexdigest(), size)
 
 
+def copy_path(references: Sequence[str], folder: Path, name: str) -> Path:
+    """Where `copy_data` puts its copy."""
+    return folder / f"{name}{data_suffix(references[0])}"
+
+
 def copy_suite(reference: str, folder: Path, *, settings: Settings) -> Path:
     """Copy a locked suite, check the copy, and return its folder.
 
     Args:
         reference: A folder, or an address; it must lie under a root of the settings.
         folder: What becomes the copy.
-        settings: With the roots.
+        settings: Settings with the allowed roots.
 
     Raises:
         ReferenceRefusedError: The reference is not allowed.

@@ -1,4 +1,4 @@
-"""From our errors to HTTP: a status and ``{"detail": ...}``."""
+"""Turns our errors into HTTP answers: a status and ``{"detail": ...}``."""
 
 from __future__ import annotations
 

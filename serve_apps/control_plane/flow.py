@@ -46,14 +46,14 @@ class Window:
         await self._open.wait()
 
     def received(self, count: int) -> None:
-        """On the receiving side."""
+        """Take note of ``count`` bytes that were received; a full window closes."""
         with self._lock:
             self._held += count
             if self._held >= self._limit:
                 self._open.clear()
 
     def used(self, count: int) -> None:
-        """On the application's side."""
+        """Take note of ``count`` bytes that the application has read; the window may open again."""
         with self._lock:
             self._held -= count
             opens = self._held < self._limit
@@ -65,8 +65,8 @@ class Paced:
     """Receives no further than the window allows.
 
     Args:
-        app: The application.
-        window_bytes: The window.
+        app: ASGI application that gets the requests.
+        window_bytes: Largest number of received bytes that the application has not read yet.
     """
 
     def __init__(self, app: ASGIApp, window_bytes: int = WINDOW_BYTES) -> None:
@@ -101,8 +101,8 @@ class Ceiling:
     """Refuses requests beyond so many at once (503; 429 to models' clients), but never health.
 
     Args:
-        app: The application.
-        most: How many.
+        app: ASGI application that gets the requests.
+        most: Largest number of requests at once.
     """
 
     def __init__(self, app: ASGIApp, *, most: int) -> None:
@@ -132,10 +132,10 @@ class BodyGuard:
     """Refuses bodies that are too long (413) or that stand still (408).
 
     Args:
-        app: The application.
-        max_bytes: Longest body.
-        max_form_bytes: Longest multipart body.
-        timeout_s: Longest pause in a body, and longest time for one that is no form.
+        app: ASGI application that gets the requests.
+        max_bytes: Largest body, bytes.
+        max_form_bytes: Largest multipart body, bytes.
+        timeout_s: Longest pause in a body, and longest time for one that is no form, seconds.
     """
 
     def __init__(

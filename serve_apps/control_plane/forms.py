@@ -49,9 +49,9 @@ class FormReader:
     """Reads one form; use as an async context manager, which removes a file nobody placed.
 
     Args:
-        request: With a multipart body.
-        store: Where the file goes.
-        before_file: Called with the fields when the file begins; what it raises ends the upload.
+        request: Request with a multipart body.
+        store: Store into which the file goes.
+        before_file: Callback with the fields when the file begins; what it raises ends the upload.
     """
 
     def __init__(

@@ -13,8 +13,8 @@ class LoginLimit:
     """Counts wrong passwords by account, in the memory of one replica.
 
     Args:
-        failures: Wrong passwords in a minute after which the account is not tried any more, not
-            with the right one either: otherwise a guesser would learn which one it was.
+        failures: Number of wrong passwords in a minute after which the account is not tried any
+            more, not with the right one either: otherwise a guesser would learn which one it was.
     """
 
     def __init__(self, failures: int) -> None:
@@ -26,8 +26,8 @@ class LoginLimit:
         """Count one try, if it may be made.
 
         Args:
-            account: As it was typed.
-            now: Monotonic time.
+            account: Name of the account as it was typed.
+            now: Monotonic time, seconds.
 
         Returns:
             0, or the seconds until the account may be tried again.

@@ -60,8 +60,8 @@ def sends_text(example: str, media_type: str = "text/plain") -> dict[str, Any]:
     """Options of a route that answers with text.
 
     Args:
-        example: Of the answer.
-        media_type: ``text/event-stream`` for server-sent events.
+        example: Example of an answer's body.
+        media_type: Media type of the answer; ``text/event-stream`` for server-sent events.
     """
     content = {media_type: {"schema": {"type": "string"}, "example": example}}
     return {
@@ -74,8 +74,8 @@ def sends_events(name: str, model: type[WireAnswer]) -> dict[str, Any]:
     """Options of a route that answers with server-sent events.
 
     Args:
-        name: Of the event that the example shows.
-        model: Of its data.
+        name: Name of the event that the example shows.
+        model: Model of the event's data.
     """
     data = model.parse(example_of(model.model_json_schema())).to_json()
     return sends_text(f"event: {name}\ndata: {data}\n\n", "text/event-stream")
@@ -97,8 +97,13 @@ def describe(app: FastAPI) -> None:
             "type": "http",
             "scheme": "bearer",
         }
+        schemas = components.get("schemas", {})
+        for schema in schemas.values():
+            _drop_object_defaults(schema)
+            for example in schema.get("examples", ()):
+                _restore_nulls(example, schema, schemas)
         for content in _contents(document):
-            example = _example(content.get("schema", {}), components.get("schemas", {}))
+            example = _example(content.get("schema", {}), schemas)
             if example is not None:
                 content.setdefault("example", example)
         return document
@@ -113,6 +118,29 @@ def _contents(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
             for body in bodies:
                 yield from body.get("content", {}).values()
+
+
+def _restore_nulls(value: Any, schema: Mapping[str, Any], models: Mapping[str, Any]) -> None:
+    """FastAPI leaves every null out of its document: put those back that an example needs."""
+    if "$ref" in schema:
+        _restore_nulls(value, models[schema["$ref"].rpartition("/")[2]], models)
+    elif isinstance(value, list):
+        for item in value:
+            _restore_nulls(item, schema.get("items", {}), models)
+    elif isinstance(value, dict):
+        for choice in schema.get("anyOf", ()):
+            _restore_nulls(value, choice, models)
+        for name in schema.get("required", ()):
+            value.setdefault(name, None)
+        for name, field in schema.get("properties", {}).items():
+            _restore_nulls(value.get(name), field, models)
+
+
+def _drop_object_defaults(schema: Mapping[str, Any]) -> None:
+    """Generators take an object as the default of a plain value for a mistake."""
+    for field in schema.get("properties", {}).values():
+        if isinstance(field.get("default"), dict):
+            del field["default"]
 
 
 def _example(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import time
 
-from serve_apps.control_plane.chains import spec
+from serve_apps.control_plane.chains import chain_spec
 from serve_apps.control_plane.services import Services
-from serve_apps.control_plane.work import Scored, score_checkpoint
+from serve_apps.control_plane.work import CheckpointScores, score_checkpoint
 from ztom.errors import EngineError, NotOnRecordError, StorageError, ZtomError
 from ztom.ledger.checkpoints import CheckpointRecord, Part
 from ztom.ledger.projects import ProjectRecord
@@ -40,12 +40,12 @@ class Scorer:
 
     async def _look(
         self, file: CheckpointRecord, services: Services, *, last: bool
-    ) -> Scored | None:
-        """What was found; None for what may pass."""
+    ) -> CheckpointScores | None:
+        """The scores; None for what may pass."""
         try:
             project = await asyncio.to_thread(services.ledger.projects.get, file.project_id)
             members, before = compared(project, file)
-            chain = spec(members, services)
+            chain = chain_spec(members, services)
             return await services.runner.call(score_checkpoint, chain, before=before)
         except NotOnRecordError:
             return None  # its project was deleted
@@ -55,10 +55,10 @@ class Scorer:
             passes = not isinstance(error, ZtomError) or isinstance(
                 error, StorageError | EngineError
             )
-            return None if passes and not last else Scored(None, message=message)
+            return None if passes and not last else CheckpointScores(None, message=message)
 
 
-def _write_down(file: CheckpointRecord, scores: Scored, services: Services) -> None:
+def _write_down(file: CheckpointRecord, scores: CheckpointScores, services: Services) -> None:
     services.ledger.files.set_scores(
         file.id,
         address=file.address,

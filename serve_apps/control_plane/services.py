@@ -24,8 +24,9 @@ class Services:
     """Everything a request may need.
 
     Attributes:
-        pointers: What users may point to: the operator's roots, never the server's own files.
-        managed: For the server's own files.
+        pointers: Settings of what users may point to: the operator's roots, never the server's own
+            files.
+        managed: Settings of reading the server's own files.
     """
 
     config: ServerConfig
@@ -44,9 +45,9 @@ class Services:
         """Open ledger, keys and store.
 
         Args:
-            config: Of the server.
-            runner: Does the server's own work.
-            backends: Where variants run.
+            config: Configuration of the server.
+            runner: Runner of the server's own work.
+            backends: Back ends in which variants run.
 
         Raises:
             ZtomError: One of them cannot be used.

@@ -33,9 +33,9 @@ class Staged:
     """An upload that is whole and on the disk, aside.
 
     Attributes:
-        path: Where it is.
-        sha256: Of its bytes.
-        nbytes: How many.
+        path: Path of the staged file.
+        sha256: Lower-case hex sha256 of its bytes.
+        nbytes: Size of the file, bytes.
     """
 
     path: Path

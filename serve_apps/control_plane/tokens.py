@@ -28,11 +28,11 @@ LOGIN, ARTIFACT = "ztom-login", "ztom-artifact"
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a token that holds says.
+    """Content of a valid token.
 
     Attributes:
         subject: Id of the user, or of the request whose artifact it opens.
-        session: Of the user when they logged in.
+        session: Number of the user's session when they logged in.
     """
 
     subject: str

@@ -23,11 +23,11 @@ class ChainSpec:
     """A chain as the server hands it on.
 
     Attributes:
-        references: What `ztom.checkpoints` opens, base first.
-        roots: Under which of them must lie.
-        denied: Under which none may.
-        cache: Where copies go that have to be made.
-        pins: The digest that each must have; None where it is not known yet.
+        references: Checkpoints as `ztom.checkpoints` opens them, base first.
+        roots: Folders and addresses under which every reference must lie.
+        denied: Folders and addresses under which none may lie.
+        cache: Folder of the copies that have to be made.
+        pins: Digest that each reference must have; None where it is not known yet.
     """
 
     references: tuple[str, ...]
@@ -47,13 +47,13 @@ class ChainSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """What was found in a checkpoint.
+class CheckpointScores:
+    """What reading a checkpoint gave.
 
     Attributes:
-        digest: Of its content; None when it cannot be used.
+        digest: Digest of its content; None when it cannot be used.
         weights: Mean absolute change of its weights, see `ztom.blending.changes`.
-        biases: The same for biases.
+        biases: Mean absolute change of its biases.
         message: What is wrong with it.
     """
 
@@ -64,14 +64,14 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Blended:
+class RecordedBlend:
     """A blend that was written and is on record.
 
     Attributes:
-        folder: The variant.
-        digest: Of its manifest.
+        folder: Folder of the variant.
+        digest: Digest of the variant's manifest.
         realised: Realised over intended step, None where nothing was to change.
-        warnings: About precision.
+        warnings: Warnings about precision.
     """
 
     folder: str
@@ -80,7 +80,7 @@ class Blended:
     warnings: tuple[str, ...]
 
 
-def score_checkpoint(chain: ChainSpec, *, before: int | None) -> Scored:
+def score_checkpoint(chain: ChainSpec, *, before: int | None) -> CheckpointScores:
     """Read the last checkpoint of a chain whole, and compare it.
 
     Args:
@@ -98,18 +98,18 @@ def score_checkpoint(chain: ChainSpec, *, before: int | None) -> Scored:
             only = open_checkpoint(chain.references[0], settings=chain.settings)
             if only.kind == "full":
                 check_finite(Chain((only,), (None,), "sequence", 0, ("",)), 0)
-            return Scored(only.digest)
+            return CheckpointScores(only.digest)
         opened = _open(chain)
         digest = opened.members[last].digest
         if before is None:
             check_finite(opened, last)
-            return Scored(digest)
+            return CheckpointScores(digest)
         scores = change_scores(opened, before, last)
-        return Scored(digest, scores.weights, scores.biases)
+        return CheckpointScores(digest, scores.weights, scores.biases)
     except StorageError:
         raise  # trying again may help
     except (CheckpointError, ChainError) as error:
-        return Scored(None, message=str(error))
+        return CheckpointScores(None, message=str(error))
 
 
 def compare(
@@ -137,7 +137,7 @@ def compare(
 
 def blend(
     chain: ChainSpec, factors: Sequence[float], destination: str, *, ledger: str, actor: str
-) -> Blended:
+) -> RecordedBlend:
     """Write a blend as a variant and put it on record."""
     from ztom.ledger.ledger import Ledger
     from ztom.variants.record import for_the_record
@@ -152,7 +152,7 @@ def blend(
         new = replace(new, event=replace(new.event, actor=actor))
         book.variants.record(new, partial(staged.place, manifest))
     report = staged.precision
-    return Blended(destination, manifest.digest, report.overall.realised, report.warnings)
+    return RecordedBlend(destination, manifest.digest, report.overall.realised, report.warnings)
 
 
 def answer(

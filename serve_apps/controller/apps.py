@@ -69,11 +69,11 @@ class Apps(Protocol):
         """Ask for one token through the way that traffic will take; it wakes who sleeps.
 
         Args:
-            spec: Of the application.
-            digest: Of the variant.
-            folder: Of the variant.
-            name: Of the variant.
-            exact: It has to be this variant that answers.
+            spec: Application that is asked.
+            digest: Digest of the variant.
+            folder: Folder of the variant.
+            name: Name of the variant.
+            exact: Whether it has to be this variant that answers.
 
         Raises:
             EngineError: It is refused, or does not come.
@@ -104,7 +104,7 @@ class Apps(Protocol):
 
 
 class ServeApps:
-    """On the Ray Serve that this process is in."""
+    """Applications of the Ray Serve that this process is in."""
 
     def __init__(self) -> None:
         self._seen: dict[str, AppStatus] = {}

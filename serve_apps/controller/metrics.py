@@ -25,8 +25,8 @@ class ReplicaMetrics:
     """Gauges by application and variant.
 
     Args:
-        endpoints: The ledger's part.
-        apps: What runs.
+        endpoints: Endpoints in the ledger.
+        apps: Applications that run.
     """
 
     def __init__(self, endpoints: Endpoints, apps: Apps) -> None:

@@ -192,10 +192,10 @@ class Reconciler:
     """Carries steps out.
 
     Args:
-        endpoints: The ledger's part.
-        verdicts: Of the gate, on record.
-        apps: What runs.
-        clock: Monotonic, seconds.
+        endpoints: Endpoints in the ledger.
+        verdicts: Verdicts of the gate that are on record.
+        apps: Applications that run, to start and to stop them.
+        clock: Monotonic clock, seconds.
     """
 
     def __init__(
@@ -453,6 +453,6 @@ def _placed(table: RoutingTable, record: DeploymentRecord, where: Placement) -> 
 
 
 def _current(table: RoutingTable, app: str) -> str | None:
-    """With which variant an application answers into which variants are swapped."""
+    """Digest of the variant that answers in an application into which variants are swapped."""
     known = (where.current for where in table.placements.values() if where.app == app)
     return next((digest for digest in known if digest in table.placements), None)

@@ -17,7 +17,7 @@ from ztom.ledger.endpoints import Endpoints
 from ztom.ledger.rollouts import FeedbackSum, RolloutRecord
 from ztom.rollout.observations import ArmCounts, StepObservations
 from ztom.rollout.release import decide, wanted_traffic
-from ztom.rollout.routing import Role, Route, RoutingTable, promoted, rolled_back
+from ztom.rollout.routing import Route, RoutingTable, TrafficRole, promoted, rolled_back
 from ztom.rollout.state import (
     Action,
     Command,
@@ -41,8 +41,8 @@ def move_releases(endpoints: Endpoints, *, seconds: float) -> None:
     """One look at every release that is under way.
 
     Args:
-        endpoints: The ledger's part.
-        seconds: Since the last look, on a monotonic clock.
+        endpoints: Endpoints in the ledger.
+        seconds: Seconds since the last look, on a monotonic clock.
     """
     for record in endpoints.rollouts.open():
         try:
@@ -66,7 +66,7 @@ def _move(endpoints: Endpoints, record: RolloutRecord, seconds: float) -> None:
 def _save(
     endpoints: Endpoints, record: RolloutRecord, state: ReleaseState, actions: tuple[Action, ...]
 ) -> None:
-    """Until its traffic is as it left it, a release stays open."""
+    """Save a release's state; it stays open until its traffic is as the state left it."""
     records = tuple((str(a.action), a.note) for a in actions if isinstance(a, Record))
     status = state.status if state.settled or not state.finished else record.status
     if state == record.state and not records and record.command is None and status.is_open:
@@ -136,7 +136,8 @@ def _observations(endpoints: Endpoints, record: RolloutRecord, step: int) -> Ste
     total = reduce(StepObservations.__add__, rows, StepObservations())
     feedback = endpoints.rollouts.feedback(record.id, step)
     judged = StepObservations(
-        candidate=_judged(feedback.get(Role.CANARY)), stable=_judged(feedback.get(Role.STABLE))
+        candidate=_judged(feedback.get(TrafficRole.CANARY)),
+        stable=_judged(feedback.get(TrafficRole.STABLE)),
     )
     return total + judged
 

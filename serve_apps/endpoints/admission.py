@@ -51,8 +51,8 @@ class Served:
 
     Attributes:
         table: The routing table.
-        deployments: Those that are not retired, oldest first.
-        rollouts: Releases under way.
+        deployments: Deployments that are not retired, oldest first.
+        rollouts: Releases that are under way.
     """
 
     table: RoutingTable
@@ -61,7 +61,7 @@ class Served:
 
     @classmethod
     def of(cls, ledger: Ledger) -> Self:
-        """As the ledger has it now."""
+        """What is served now, according to the ledger."""
         endpoints = ledger.endpoints
         return cls(endpoints.table(), endpoints.deployments.all(), endpoints.rollouts.open())
 
@@ -103,10 +103,10 @@ def deploy(
     """Write down that a variant is to be served.
 
     Args:
-        wanted: By somebody who may write in its project.
-        ledger: Says what is served, and gets the deployment.
-        rules: Of the operator.
-        actor: As the audit chain calls whoever wants it.
+        wanted: The deployment that somebody asks for who may write in its project.
+        ledger: Ledger that says what is served, and gets the deployment.
+        rules: Rules of the operator.
+        actor: Name of whoever wants it in the audit chain.
 
     Raises:
         ConfigError: It makes no sense, or not beside what is served.
@@ -252,7 +252,7 @@ def _check_places(variant: StoredVariant, options: DeployOptions) -> None:
 
 
 def _name_and_options(wanted: Deploy, digest: str, served: Served) -> tuple[str, DeployOptions]:
-    """Those of the deployment that runs already, where nothing else is said."""
+    """Name and options: those of the deployment that runs already, where nothing else is said."""
     record = served.deployment(digest)
     if record is None or record.project_id != wanted.project_id:
         return wanted.name or wanted.alias, wanted.options
@@ -262,7 +262,7 @@ def _name_and_options(wanted: Deploy, digest: str, served: Served) -> tuple[str,
 
 
 def _swapped_into(record: DeploymentRecord) -> str | None:
-    """In whose application a variant is; a swap that failed, or is not done, is none."""
+    """Name of the application that holds a variant after a swap; None if that failed or goes on."""
     if record.state is DeploymentState.READY:
         return record.options.swap_into
     return None if record.kept is None else record.kept.options.swap_into
@@ -318,7 +318,7 @@ def _refuse_beside_itself(digest: str, intent: Intent, served: Served) -> None:
 
 
 def _refuse_second(digest: str, intent: Intent, served: Served) -> None:
-    """Of two that want the same traffic of an alias, the second one is refused.
+    """Refuse the second of two deployments that want the same traffic of an alias.
 
     Raises:
         AlreadyOnRecordError: A release is under way, or another variant is being deployed.

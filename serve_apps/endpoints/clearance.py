@@ -31,11 +31,12 @@ def record_verdict(
     """Put a verdict of the gate on record.
 
     Args:
-        verdicts: On record.
-        verdict: The document.
-        project_id: Whose it is; the actor may write there.
-        actor: For the audit chain.
-        candidate: Digest of the variant that it has to be of, where that is known.
+        verdicts: Verdicts that are on record.
+        verdict: Verdict of the gate.
+        project_id: Id of the project that the verdict belongs to; the actor may write there.
+        actor: Name of whoever records it in the audit chain.
+        candidate: Digest of the variant that the verdict has to be of; None where that is not
+            known.
 
     Raises:
         ConfigError: It is of another variant.
@@ -78,13 +79,13 @@ def clear(
     """Let a variant pass, or not.
 
     Args:
-        variant: With what its own papers say.
-        verdicts: On record.
-        project_id: The project that it is deployed for.
-        gate: What its release's plan asks for.
+        variant: Variant with what its own papers say.
+        verdicts: Verdicts that are on record.
+        project_id: Id of the project that it is deployed for.
+        gate: Gate that its release's plan asks for.
         stable: Digest of the variant that is stable now; None where there is none yet.
-        gate_required: The server takes no recipe's word for it.
-        insist: Somebody wants it although neither the gate nor a search lets it pass.
+        gate_required: Whether the server takes no recipe's word for it.
+        insist: Whether somebody wants it although neither the gate nor a search lets it pass.
 
     Raises:
         GateRefusedError: It is not green, and nobody insists or the release's plan asks for it.
@@ -140,11 +141,11 @@ def require_gate(
     """Let a release begin whose plan's gate is passed.
 
     Args:
-        verdicts: On record.
-        gate: Of the plan.
-        candidate: Its digest.
+        verdicts: Verdicts that are on record.
+        gate: Gate that the plan asks for.
+        candidate: Digest of the candidate.
         stable: Digest of the variant that is stable now; None where there is none yet.
-        project_id: Of the deployment.
+        project_id: Id of the project of the deployment.
 
     Raises:
         GateRefusedError: It is not.
@@ -161,10 +162,10 @@ def _require_pass(
     """Let a release begin whose plan's gate this verdict passes.
 
     Args:
-        gate: Of the plan.
-        verdict: The latest of the candidate; for ``champion``, of those that compare it with the
-            stable variant.
-        candidate: Its digest.
+        gate: Gate that the plan asks for.
+        verdict: Latest verdict on the candidate; for ``champion``, of those that compare it with
+            the stable variant.
+        candidate: Digest of the candidate.
         stable: Digest of the variant that is stable now; None where there is none yet.
 
     Raises:

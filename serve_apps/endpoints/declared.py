@@ -19,77 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-
-from ztom.evaluation.gate.verdict import Verdict
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState
 from ztom.ledger.rollouts import RolloutRecord
 from ztom.rollout.intent import Intent
 from ztom.rollout.options import DeployOptions
-from ztom.rollout.plan import ReleasePlan, parse_plan
-from ztom.rollout.routing import ALIAS_PATTERN, SHORT, Match, Percent, Route, RoutingTable
-
-
-class _Wanted(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class WantedVariant(_Wanted):
-    """A variant, and how it is served; ``verdict`` is the document, which `ztom apply` reads."""
-
-    path: str = Field(max_length=2048)
-    name: str | None = Field(default=None, pattern=ALIAS_PATTERN)
-    options: DeployOptions = DeployOptions()
-    verdict: Verdict | None = None
-    insist: bool = False
-
-
-class WantedCandidate(WantedVariant):
-    """A variant with a share of the traffic, in percent."""
-
-    canary: Percent = 0.0
-    shadow: Percent = 0.0
-
-
-class WantedRule(WantedVariant):
-    """A variant for some requests."""
-
-    header: str | None = None
-    value: str | None = None
-    key: str | None = None
-
-    @model_validator(mode="after")
-    def _says_whom(self) -> Self:
-        _ = self.match
-        return self
-
-    @property
-    def match(self) -> Match:
-        """Which requests."""
-        return Match(header=self.header, value=self.value, key=self.key)
-
-
-def _plan_of(value: object) -> object:
-    return parse_plan(value) if isinstance(value, Mapping) else value
-
-
-#: How another stable variant gets in; a plan may be written in short.
-StableRollout = Annotated[
-    Literal["release", "now"] | ReleasePlan,
-    BeforeValidator(_plan_of, json_schema_input_type=Literal["release", "now"] | dict[str, Any]),
-]
-
-
-class WantedEndpoint(_Wanted):
-    """An endpoint as it should be."""
-
-    stable: WantedVariant
-    rollout: StableRollout = "release"
-    candidate: WantedCandidate | None = None
-    rules: tuple[WantedRule, ...] = ()
-    project: str | None = None
+from ztom.rollout.plan import ReleasePlan
+from ztom.rollout.routing import SHORT, Match, Route, RoutingTable
+from ztom.wire.apply import WantedEndpoint, WantedVariant
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +35,13 @@ class Difference:
     """One change.
 
     Attributes:
-        alias: Of the endpoint.
-        action: What kind.
-        text: For people.
+        alias: Alias of the endpoint.
+        action: Kind of the change.
+        text: The change in words, for people.
         deploy: Fields of a deployment, where one is needed.
-        canary: Share, of a change of traffic.
-        shadow: Share, of a change of traffic.
-        match: Of a rule that goes.
+        canary: Percent of the requests that the candidate answers, of a change of traffic.
+        shadow: Percent of the requests that the candidate gets copies of, of a change of traffic.
+        match: Requests that a rule which goes has matched.
     """
 
     alias: str
@@ -127,11 +65,11 @@ def differences(
     """What has to change, in the order in which it has to.
 
     Args:
-        wanted: By alias.
-        table: As it is.
+        wanted: Endpoints that are wanted, by alias.
+        table: Routing table that is in use.
         records: Deployments that are not retired.
-        rollouts: Releases under way.
-        digest_of: The digest of the variant at a path.
+        rollouts: Releases that are under way.
+        digest_of: Function that gives the digest of the variant at a path.
         prune: Aliases that are removed when they are not wanted.
     """
     there = _There(table, records, rollouts)

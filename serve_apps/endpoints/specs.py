@@ -1,4 +1,4 @@
-"""From a deployment on record to the Ray Serve application that it runs in.
+"""Makes the Ray Serve application that a deployment on record runs in.
 
 A full-weight variant has an application of its own. Adapters of one base that are served alike
 share one. A variant that is swapped in live runs in the application of the one whose place it
@@ -35,9 +35,9 @@ class AppSpec:
     """An application that has to run.
 
     Attributes:
-        name: Of the application.
-        deployment: In it.
-        args: What it is built from.
+        name: Name of the application.
+        deployment: Name of the Serve deployment that runs the variant in it.
+        args: Arguments that the application is built from.
     """
 
     name: str

@@ -20,8 +20,8 @@ from ztom.rollout.plan import ReleaseGate
 from ztom.rollout.routing import (
     Match,
     Route,
+    RoutingRule,
     RoutingTable,
-    Rule,
     promoted,
     rolled_back,
 )
@@ -134,7 +134,7 @@ def with_intent(
         new = table.with_route(intent.alias, Route(stable=digest, project=project))
         return answering(new, digest, intent.alias)
     if intent.rule is not None:
-        rule = Rule(variant=digest, **intent.rule.model_dump())
+        rule = RoutingRule(variant=digest, **intent.rule.model_dump())
         rules = (rule, *(kept for kept in route.rules if kept.whom != rule.whom))
         return table.with_route(intent.alias, _with(route, rules=rules))
     if digest == route.stable:
@@ -198,12 +198,12 @@ def rollback(
     """Take the candidate away; without one, go back to what was stable before.
 
     Args:
-        endpoints: The ledger's part.
-        alias: Of the endpoint.
-        actor: Who does it.
-        expected: The version of the table that they looked at.
-        candidate: Take this one away, though it may be stable by now; if it has no traffic any
-            more, nothing else is changed.
+        endpoints: Endpoints in the ledger.
+        alias: Alias of the endpoint.
+        actor: Name of whoever does it in the audit chain.
+        expected: Version of the table that they looked at; None when any will do.
+        candidate: Digest of a variant to take away, though it may be stable by now; if it has no
+            traffic any more, nothing else is changed.
 
     Raises:
         NotOnRecordError: There is no such endpoint.
@@ -353,7 +353,7 @@ def answering(table: RoutingTable, digest: str, alias: str) -> RoutingTable:
 
 
 def answered_from(table: RoutingTable, app: str, *, besides: str) -> list[str]:
-    """Who is answered from an application, besides the stable traffic of an alias."""
+    """The aliases that an application answers for, besides the stable traffic of one alias."""
 
     def uses(digests: Iterable[str | None]) -> bool:
         return any(digest is not None and table.placements[digest].app == app for digest in digests)

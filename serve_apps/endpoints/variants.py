@@ -18,8 +18,8 @@ class StoredVariant:
     """A variant on disk.
 
     Attributes:
-        folder: Of its files.
-        digest: Of its manifest, whose files are checked before it is served.
+        folder: Folder of the variant's files.
+        digest: Digest of the variant's manifest, whose files are checked before it is served.
         verdict: Outcome of its proof; None for factors set by hand.
         gate: What the gate said in its search; None where that had no suites.
         base: What an adapter is loaded on: ``reference`` and ``digest``; None for full weights.
@@ -42,9 +42,10 @@ def open_variant(
     """Read what a variant says of itself.
 
     Args:
-        reference: Its folder.
-        settings: With the roots under which it has to be.
-        readable: With the roots under which members of its chain may be; any of them will do.
+        reference: Folder of the variant.
+        settings: Settings with the roots under which the variant has to be.
+        readable: Settings with the roots under which members of its chain may be; any of them will
+            do.
 
     Raises:
         ReferenceRefusedError: It is somewhere else.

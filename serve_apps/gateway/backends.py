@@ -60,7 +60,7 @@ class Backends(Protocol):
 
 
 class ServeBackends:
-    """Through the handles of Ray Serve, which pick the replica with the shorter queue."""
+    """Calls variants by the handles of Ray Serve, which pick the replica with the shorter queue."""
 
     def __init__(self) -> None:
         self._handles: dict[tuple[str, str], Any] = {}

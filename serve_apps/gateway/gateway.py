@@ -1,4 +1,4 @@
-"""From a request in OpenAI's form to a variant's answer: route, call, report.
+"""Answers requests in OpenAI's form with a variant: route, call, report.
 
 One `Gateway` lives in each process that takes requests in. What it decides is
 `ztom.rollout.routing`'s; how replicas are called is `serve_apps.gateway.backends`'.
@@ -22,14 +22,14 @@ from serve_apps.gateway.backends import Backends, Late, Overloaded, Unavailable
 from serve_apps.gateway.metrics import GatewayMetrics
 from serve_apps.gateway.observe import Observer
 from serve_apps.gateway.quota import Quota, Quotas
-from serve_apps.gateway.response_ids import Origin, ResponseIds
+from serve_apps.gateway.response_ids import ResponseIds, ResponseOrigin
 from serve_apps.gateway.shadow import Mirror, Mirrored, text_of, text_of_events
 from serve_apps.gateway.table import TableKeeper
 from serve_apps.tasks import meanwhile
 from serve_apps.variants.calls import Answer, Call, Opened, StreamEnd, StreamItem
 from serve_apps.variants.wire import DONE_EVENT, Kind, Reply, event, no_such_model, refusal
 from ztom.ledger.endpoints import Endpoints
-from ztom.rollout.routing import Choice, Role, RoutingTable, choose, variant_id
+from ztom.rollout.routing import Choice, RoutingTable, TrafficRole, choose, variant_id
 
 #: Under Serve's own logger, whose files and format it shares.
 access_log = logging.getLogger("ray.serve.ztom.gateway")
@@ -49,12 +49,12 @@ _OPENAI_PREFIX: Mapping[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who sends a request.
+    """Caller who sends a request.
 
     Attributes:
         key: Id of the API key, or of the user who is logged in.
-        quotas: Whose quotas are used: of the key, and of the user whom it belongs to.
-        projects: Whose endpoints may be called; None is every project's.
+        quotas: Quotas that a request uses: of the key, and of the user whom it belongs to.
+        projects: Projects whose endpoints may be called; None is every project's.
     """
 
     key: str
@@ -84,10 +84,10 @@ class Gateway:
     """Answers requests.
 
     Args:
-        endpoints: The ledger's part about what is served.
-        backends: For calling variants.
-        ids: Makes the ids of answers.
-        share: This process's part of every key's quota.
+        endpoints: Endpoints in the ledger.
+        backends: Back ends through which variants are called.
+        ids: Maker of the answers' ids.
+        share: This process's share of every key's quota, in (0, 1].
     """
 
     def __init__(
@@ -134,11 +134,11 @@ class Gateway:
         """Answer one request; every failure is an answer in OpenAI's form.
 
         Args:
-            kind: Which of OpenAI's endpoints.
-            body: As it was parsed.
-            asker: Who asks.
-            headers: By name in lower case.
-            nbytes: Length of the body.
+            kind: Which of OpenAI's endpoints was called.
+            body: Parsed JSON body of the request.
+            asker: Caller who sends the request.
+            headers: Headers of the request by name in lower case.
+            nbytes: Length of the body, bytes.
         """
         began = time.monotonic()
         model = body.get("model")
@@ -185,7 +185,7 @@ class Gateway:
         )
         if choice is None or not asker.may_call(choice.project):
             return None
-        origin = Origin(choice.digest, choice.role, choice.release, choice.step)
+        origin = ResponseOrigin(choice.digest, choice.role, choice.release, choice.step)
         call = Call(
             kind=kind,
             body=dict(body),
@@ -229,7 +229,7 @@ class Gateway:
             yield exchange.call
             await asyncio.sleep(_SWAP_POLL_S)
         # pinned to a version: that one or none
-        exact = exchange.choice.role is Role.PINNED
+        exact = exchange.choice.role is TrafficRole.PINNED
         yield replace(exchange.call, exact=exact)
 
     def _is_to_answer(self, exchange: _Exchange) -> bool:

@@ -87,12 +87,12 @@ class GatewayMetrics:
         """A request was answered.
 
         Args:
-            choice: Who answered.
-            status: HTTP.
-            seconds: From the request to the end.
-            first_s: To the first piece, of a stream.
-            prompt_tokens: Of the prompt.
-            completion_tokens: Of the answer.
+            choice: Variant that answered, as it was routed.
+            status: HTTP status of the answer.
+            seconds: Seconds from the request to the end of the answer.
+            first_s: Seconds from the request to the first piece of a stream; None without one.
+            prompt_tokens: Number of tokens of the prompt.
+            completion_tokens: Number of tokens of the answer.
         """
         tags = _tags(choice)
         self._count(choice, -1)
@@ -116,7 +116,7 @@ class GatewayMetrics:
         self._mirrored.inc(1, {"variant": variant, "outcome": outcome})
 
     def table(self, version: int) -> None:
-        """Another table is in use."""
+        """Take note of the version of the table that is in use."""
         self._version = version
         self._table.set(version)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from serve_apps.gateway.shadow import Compared
+from serve_apps.gateway.shadow import ShadowComparison
 from ztom.errors import NotOnRecordError, ZtomError
 from ztom.ledger.endpoints import Endpoints
 from ztom.rollout.observations import (
@@ -28,7 +28,7 @@ from ztom.rollout.observations import (
     StepObservations,
     bucket_of,
 )
-from ztom.rollout.routing import Choice, Role
+from ztom.rollout.routing import Choice, TrafficRole
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +109,8 @@ class Observer:
     """Counts, and writes the counts down.
 
     Args:
-        endpoints: The ledger's part.
-        clock: Monotonic, seconds.
+        endpoints: Endpoints in the ledger.
+        clock: Monotonic clock, seconds.
     """
 
     def __init__(
@@ -124,11 +124,11 @@ class Observer:
         """A user got an answer."""
         step = self._step(choice)
         if step is not None:
-            arm = step.candidate if choice.role is Role.CANARY else step.stable
+            arm = step.candidate if choice.role is TrafficRole.CANARY else step.stable
             arm.add(status, seconds, empty=empty)
             step.is_new = True  # at the end: what `write` read meanwhile is written again
 
-    def compared(self, compared: Compared) -> None:
+    def compared(self, compared: ShadowComparison) -> None:
         """A shadow's answer was compared."""
         step = self._step(compared.mirrored.choice)
         if step is not None:

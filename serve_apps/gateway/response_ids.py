@@ -12,9 +12,14 @@ import re
 import secrets
 from dataclasses import dataclass
 
-from ztom.rollout.routing import SHORT, Role
+from ztom.rollout.routing import SHORT, TrafficRole
 
-_LETTERS = {"s": Role.STABLE, "c": Role.CANARY, "r": Role.RULE, "p": Role.PINNED}
+_LETTERS = {
+    "s": TrafficRole.STABLE,
+    "c": TrafficRole.CANARY,
+    "r": TrafficRole.RULE,
+    "p": TrafficRole.PINNED,
+}
 _ROLES = {role: letter for letter, role in _LETTERS.items()}
 _NO_RELEASE = "0" * 8
 _SEAL = 16
@@ -25,11 +30,11 @@ _FORM = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Who gave an answer, and in which step of which release."""
+class ResponseOrigin:
+    """The variant that gave an answer, and the step of the release in which it did."""
 
     variant: str
-    role: Role
+    role: TrafficRole
     release: str | None = None
     step: int = 0
 
@@ -49,7 +54,7 @@ class ResponseIds:
         """What makes an id unlike every other."""
         return secrets.token_hex(8)
 
-    def make(self, origin: Origin, nonce: str) -> str:
+    def make(self, origin: ResponseOrigin, nonce: str) -> str:
         """An id, without OpenAI's prefix."""
         body = "-".join(
             (
@@ -61,7 +66,7 @@ class ResponseIds:
         )
         return f"{body}-{self._seal(body)}"
 
-    def read(self, text: str) -> tuple[str, Origin] | None:
+    def read(self, text: str) -> tuple[str, ResponseOrigin] | None:
         """The id without its prefix, and what it says; None for what was not made here."""
         match = _FORM.fullmatch(text)
         if match is None:
@@ -70,7 +75,7 @@ class ResponseIds:
         if not hmac.compare_digest(self._seal(body), seal):
             return None
         known = None if release == _NO_RELEASE else release
-        return f"{body}-{seal}", Origin(variant, _LETTERS[letter], known, int(step))
+        return f"{body}-{seal}", ResponseOrigin(variant, _LETTERS[letter], known, int(step))
 
     def _seal(self, body: str) -> str:
         return hmac.new(self._key, body.encode(), hashlib.sha256).hexdigest()[:_SEAL]

@@ -45,16 +45,17 @@ class Mirrored:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ShadowComparison:
     """What came of a copy.
 
     Attributes:
-        mirrored: The request.
+        mirrored: Request that was mirrored, with the user's answer.
         status: HTTP status of the shadow.
-        seconds: Until its answer.
-        empty: Its answer is empty.
-        disagreement: With the user's answer, 0 to 1; None when it failed.
-        floor: Of the stable variant with itself, 0 to 1; None where it was not asked again.
+        seconds: Seconds until the shadow's answer.
+        empty: Whether the shadow's answer is empty.
+        disagreement: Disagreement with the user's answer, 0 to 1; None when the shadow failed.
+        floor: Disagreement of the stable variant with itself, 0 to 1; None where it was not asked
+            again.
     """
 
     mirrored: Mirrored
@@ -69,13 +70,16 @@ class Mirror:
     """Sends copies and compares.
 
     Args:
-        backends: For calling variants.
-        metrics: Counts.
-        report: Gets each comparison.
+        backends: Back ends through which variants are called.
+        metrics: Counters of the gateway.
+        report: Callback that gets each comparison.
     """
 
     def __init__(
-        self, backends: Backends, metrics: GatewayMetrics, report: Callable[[Compared], None]
+        self,
+        backends: Backends,
+        metrics: GatewayMetrics,
+        report: Callable[[ShadowComparison], None],
     ) -> None:
         self._backends = backends
         self._metrics = metrics
@@ -106,7 +110,7 @@ class Mirror:
             except Exception as error:  # a shadow's trouble is its own
                 logger.warning("a copy was lost: %s", type(error).__name__)
 
-    async def _compare(self, mirrored: Mirrored) -> Compared:
+    async def _compare(self, mirrored: Mirrored) -> ShadowComparison:
         choice = mirrored.choice
         began = time.monotonic()
         answer = await self._ask(
@@ -121,14 +125,14 @@ class Mirror:
         seconds = time.monotonic() - began
         if answer is None or answer.status != 200:
             # the stable variant has answered it: whatever this is, it is an error
-            return Compared(mirrored, 503, seconds, False, None, None)
+            return ShadowComparison(mirrored, 503, seconds, False, None, None)
         floor = None
         if bucket("floor", mirrored.call.request_id) < 50:
             again = await self._ask(choice.placement, mirrored.call)
             if again is not None and again.status == 200:
                 floor = token_f1_error(text_of(again.body), mirrored.text)
         difference = token_f1_error(text_of(answer.body), mirrored.text)
-        return Compared(mirrored, 200, seconds, answer.empty, difference, floor)
+        return ShadowComparison(mirrored, 200, seconds, answer.empty, difference, floor)
 
     async def _ask(self, placement: Placement, call: Call) -> Answer | None:
         body = {key: value for key, value in call.body.items() if key not in _STREAM_ONLY}

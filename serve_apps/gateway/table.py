@@ -28,8 +28,8 @@ class TableKeeper:
     """Looks for a newer table.
 
     Args:
-        endpoints: The ledger's part.
-        on_change: Called with the version and the applications that no variant runs in any more.
+        endpoints: Endpoints in the ledger.
+        on_change: Callback with the version and the applications that no variant runs in any more.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class TableKeeper:
             await self._look()
 
     async def look_again(self) -> None:
-        """Before it is said that there is no such model: it may have come since the last look."""
+        """Look once more before it is said that there is no such model: it may have come since."""
         async with self._looking:
             if time.monotonic() - self._looked < _LEAST_S:
                 return

@@ -28,7 +28,7 @@ class AdapterEngine(Protocol):
     """What the shelf needs of an engine; see `VariantEngine`. A face is opaque here."""
 
     def face(self, identity: ModelIdentity, *, adapter_number: int) -> Any:
-        """Who answers as this adapter."""
+        """The face that answers as this adapter."""
 
     async def load_adapter(self, face: Any) -> None:
         """Read it into the engine's memory."""
@@ -95,10 +95,10 @@ class AdapterShelf:
     """The adapters that are loaded.
 
     Args:
-        engine: Holds them.
-        places: How many it can hold.
-        base_digest: Of the base.
-        max_rank: The highest rank it can hold.
+        engine: Engine that holds the adapters.
+        places: Number of adapters that the engine can hold.
+        base_digest: Digest of the base.
+        max_rank: Highest rank that the engine can hold.
     """
 
     def __init__(
@@ -131,9 +131,10 @@ class AdapterShelf:
         """The face of an adapter, which stays loaded for the length of the block.
 
         Args:
-            digest: The adapter.
-            folder: Where it is, if it was never loaded.
-            name: Its model name; when not given, the one that it had before, or the folder's.
+            digest: Digest of the adapter.
+            folder: Folder of the adapter, needed if it was never loaded.
+            name: Model name of the adapter; when not given, the one that it had before, or the
+                folder's.
 
         Raises:
             NotLoadedError: It was never loaded and there is no folder.
@@ -179,7 +180,7 @@ class AdapterShelf:
         return loaded
 
     def _face(self, loaded: _Loaded, name: str | None) -> Any:
-        """Its face; under another name than before a new one, of the same adapter."""
+        """The adapter's face; under another name than before a new one, of the same adapter."""
         if name is not None and name != loaded.identity.name:
             loaded.identity = replace(loaded.identity, name=name)
             loaded.face = self._engine.face(loaded.identity, adapter_number=loaded.number)

@@ -219,7 +219,7 @@ def build(args: VariantArgs) -> serve.Application:
 
 
 def build_called(args: VariantArgs) -> serve.Application:
-    """As `build`, for a gateway that calls it: without an API of its own.
+    """The application of `build` for a gateway that calls it: without an API of its own.
 
     Raises:
         VariantError: The variant's manifest does not verify.

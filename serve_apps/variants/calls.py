@@ -21,11 +21,11 @@ class Call:
         body: The client's JSON body, parsed and otherwise as it came; its ``model`` is ignored.
         digest: Hex sha256 of the variant that is wanted.
         request_id: Becomes the tail of OpenAI's id (``chatcmpl-<request_id>``).
-        folder: Where the variant is; needed for an adapter that was not loaded yet.
-        name: Its model name, under which it answers; that of its folder when None.
-        exact: Refuse (503, code ``other_version``) rather than answer with another variant. A
-            replica with one full-weight variant answers with that one otherwise, and says so;
-            adapters are always the ones that were asked for.
+        folder: Folder of the variant; needed for an adapter that was not loaded yet.
+        name: Model name of the variant, under which it answers; that of its folder when None.
+        exact: Whether to refuse (503, code ``other_version``) rather than answer with another
+            variant. A replica with one full-weight variant answers with that one otherwise, and
+            says so; adapters are always the ones that were asked for.
     """
 
     kind: Kind
@@ -42,10 +42,10 @@ class Answer:
     """A complete answer, or a refusal in OpenAI's form.
 
     Attributes:
-        status: HTTP status.
-        body: JSON.
+        status: HTTP status of the answer.
+        body: Bytes of the JSON body.
         variant: ``name@<first 12 of digest>`` of the variant that answered.
-        digest: Its whole digest.
+        digest: Lower-case hex sha256 of the variant's manifest, in full.
         prompt_tokens: Tokens of all prompts; 0 in a refusal.
         completion_tokens: Tokens that were generated; 0 in a refusal.
         empty: The status is 200 and some choice has no text.
@@ -68,7 +68,7 @@ class Opened:
 
     Attributes:
         variant: ``name@<first 12 of digest>`` of the variant that answers.
-        digest: Its whole digest.
+        digest: Lower-case hex sha256 of the variant's manifest, in full.
     """
 
     variant: str
@@ -100,15 +100,15 @@ class ReplicaState:
     """What a replica holds and does.
 
     Attributes:
-        pid: Its process.
+        pid: Id of the replica's process.
         digests: The variants it can answer for without being told a folder.
-        running: Sequences that are being generated.
-        waiting: Sequences that wait to be scheduled.
-        generated_tokens: Tokens generated since the start.
-        steps: Scheduler steps since the start; with work in hand they stand still only when the
-            engine does.
-        memory_bytes: Memory of the replica with its engine: on the CPU what is resident, of all its
-            processes; on a GPU what is allocated there.
+        running: Number of sequences that are being generated.
+        waiting: Number of sequences that wait to be scheduled.
+        generated_tokens: Number of tokens generated since the start.
+        steps: Number of scheduler steps since the start; with work in hand they stand still only
+            when the engine does.
+        memory_bytes: Memory of the replica with its engine, bytes: on the CPU what is resident, of
+            all its processes; on a GPU what is allocated there.
     """
 
     pid: int
@@ -125,8 +125,8 @@ class SwapReport:
     """What a live swap took.
 
     Attributes:
-        digest: The variant that answers now.
-        seconds: From when the last running request had ended to when new ones were let in.
+        digest: Digest of the variant that answers now.
+        seconds: Seconds from when the last running request had ended to when new ones were let in.
         waited_s: Seconds until the running requests had ended.
     """
 

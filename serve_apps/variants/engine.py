@@ -83,12 +83,12 @@ class EngineLoad:
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """Who answers: a variant, and vLLM's serving layer under its name.
+    """One variant that answers, with vLLM's serving layer under its name.
 
     Attributes:
-        identity: The variant.
-        chat: Chat completions.
-        completion: Completions.
+        identity: Identity of the variant.
+        chat: vLLM's serving layer of chat completions.
+        completion: vLLM's serving layer of completions.
         adapter: How vLLM knows the adapter; None for full weights.
     """
 
@@ -124,8 +124,8 @@ class VariantEngine:
 
         Args:
             args: How to run it; of which kind they are decides on swapping and adapters.
-            identity: The model.
-            on_gpu: Whether there is one for it.
+            identity: Identity of the model.
+            on_gpu: Whether there is a GPU for it.
 
         Raises:
             EngineError: vLLM refuses the model or the options, with its reason, or the tensors do
@@ -166,8 +166,8 @@ class VariantEngine:
         """A face for a variant.
 
         Args:
-            identity: The variant.
-            adapter_number: For an adapter, a number that no other adapter had before.
+            identity: Identity of the variant.
+            adapter_number: Number that no other adapter had before; None for full weights.
         """
         adapter = None
         if adapter_number is not None:
@@ -189,9 +189,9 @@ class VariantEngine:
         is raised: every failure is a reply with its status.
 
         Args:
-            kind: Of which of the two endpoints it is.
-            body: Checked by `check_request`; its ``model`` does not matter.
-            face: Who answers; `home` when not given.
+            kind: Which of OpenAI's two endpoints was called.
+            body: Body that `check_request` has checked; its ``model`` does not matter.
+            face: Face that answers; `home` when not given.
             request_id: Tail of the answer's id; random when not given.
         """
         face = face or self.home
@@ -260,9 +260,9 @@ class VariantEngine:
         """Have the workers hold a chain, to `blend` from; returns where they placed it.
 
         Args:
-            chain: Opened and checked.
-            dtype: What blends are cast to, as a recipe says it. Loading a blend is then loading the
-                file that such a recipe writes, whatever dtype the engine computes in.
+            chain: Chain that was opened and checked.
+            dtype: Dtype that blends are cast to, as a recipe says it. Loading a blend is then
+                loading the file that such a recipe writes, whatever dtype the engine computes in.
 
         Raises:
             EngineError: It cannot be held, with the reason, or its blends do not fit the model.
@@ -275,8 +275,8 @@ class VariantEngine:
         """Replace the weights by a blend of the chain that is held. Nothing may be generating.
 
         Args:
-            factors: Of the blend.
-            instead: Of the blend to take should this one fail half-way.
+            factors: Scaling factors of the blend, one per transition.
+            instead: Scaling factors of the blend to take should this one fail half-way.
 
         Raises:
             BlendError: It failed. The weights are a mixture of the two, and `restore` mends them.
@@ -333,7 +333,7 @@ class VariantEngine:
             ) from error
 
     async def memory_bytes(self) -> int:
-        """On the CPU what is resident, of all processes; on a GPU what is allocated there.
+        """Bytes that are resident, of all processes, on the CPU; on a GPU those allocated there.
 
         An engine that is busy for a second gives what it gave last.
         """

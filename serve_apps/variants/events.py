@@ -24,16 +24,16 @@ class EventStream:
 
     Args:
         first: The first event, taken already to see whether the request was accepted.
-        rest: Those that follow; closing it ends the generation.
-        fingerprint: What every event bears as ``system_fingerprint``.
-        choices: How many choices the answer has.
+        rest: Events that follow; closing it ends the generation.
+        fingerprint: Fingerprint that every event bears as ``system_fingerprint``.
+        choices: Number of choices that the answer has.
         shows_usage: Whether the client asked for the usage.
-        explain: Turns what the engine raised into a reply.
+        explain: Function that turns what the engine raised into a reply.
 
     Attributes:
         prompt_tokens: Tokens of all prompts, once the stream has ended.
         completion_tokens: Tokens that were generated, once the stream has ended.
-        failed: It broke off, which its last events tell.
+        failed: Whether the stream broke off, which its last events tell.
     """
 
     def __init__(

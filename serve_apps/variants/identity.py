@@ -1,4 +1,4 @@
-"""Who a served variant is: its verified manifest, its names, its fingerprint."""
+"""The identity of a served variant: its verified manifest, its names, its fingerprint."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def serve_variant(
         route_prefix: Path under which the API stands, for several variants on one Serve.
         blocking: Stay until interrupted (Ctrl-C, SIGTERM), then stop what was started.
         ready_timeout_s: Seconds until the variant must have answered.
-        on_ready: Called once it has.
+        on_ready: Callback with the variant once it has answered.
 
     Returns:
         The served variant; already stopped when ``blocking``.

@@ -48,8 +48,8 @@ async def warm_up(ask: Ask, *, longest: int) -> None:
     """Generate a few answers at once, to prompts of different lengths, greedily and sampled.
 
     Args:
-        ask: Answers them.
-        longest: Tokens that a prompt may have.
+        ask: Function that answers the prompts.
+        longest: Largest number of tokens that a prompt may have.
 
     Raises:
         VariantError: An answer is refused or empty.

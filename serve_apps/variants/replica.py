@@ -66,10 +66,10 @@ class Replica(ABC):
 
     @abstractmethod
     def _admit(self, call: Call) -> AbstractAsyncContextManager[Face]:
-        """Who answers a call, who goes on being that until the end of the block.
+        """The face that answers a call, which stays the same until the end of the block.
 
         Raises:
-            RefusedError: Nobody.
+            RefusedError: Nobody answers it.
         """
 
     async def ask(self, call: Call) -> Answer:
@@ -184,7 +184,7 @@ class VariantReplica(Replica):
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """That of the variant that answers now."""
+        """Digest of the variant that answers now, alone."""
         return (self.identity.digest,)
 
     async def swap(self, folder: Path, name: str | None, wait_s: float) -> SwapReport:
@@ -202,7 +202,7 @@ class VariantReplica(Replica):
         return await self._swap.to(folder, name, wait_s)
 
     async def check_health(self) -> None:
-        """As `Replica.check_health`; a swap under way has its own limits of time."""
+        """See `Replica.check_health`; a swap under way has its own limits of time."""
         if self._swap is not None and self._swap.broken:
             raise EngineError(self._swap.broken, fix="The replica is started again.")
         if self._swap is None or not self._swap.under_way:
@@ -259,7 +259,7 @@ class SharedReplica(Replica):
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Those of all adapters that were loaded once and not forgotten."""
+        """Digests of all adapters that were loaded once and not forgotten."""
         return self._shelf.digests
 
     async def load(self, digest: str, folder: Path, name: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Between HTTP and plain values: bodies in, JSON and event streams out."""
+"""Turns HTTP bodies into plain values, and values into JSON and event streams."""
 
 from __future__ import annotations
 

@@ -38,9 +38,9 @@ class Blended:
     """A full-weight variant that was verified, as far as a swap needs to know it.
 
     Attributes:
-        identity: Its names.
-        manifest: Its files.
-        recipe: What its weights follow from.
+        identity: Names and fingerprint of the variant.
+        manifest: Manifest of the variant's files.
+        recipe: Recipe that its weights follow from.
     """
 
     identity: ModelIdentity
@@ -52,7 +52,7 @@ class SwapEngine(Protocol):
     """What a swap needs of an engine; see `VariantEngine`. A face is opaque here."""
 
     def face(self, identity: ModelIdentity) -> Any:
-        """Who answers as this variant."""
+        """The face that answers as this variant."""
 
     async def hold(self, chain: Chain, dtype: str) -> str:
         """Hold the chain."""
@@ -117,7 +117,7 @@ class LiveSwap:
 
     Attributes:
         broken: Why there are no usable weights; empty while there are.
-        face: Who answers now.
+        face: Face that answers now.
     """
 
     def __init__(self, engine: SwapEngine, gate: Gate, current: Blended, face: Any) -> None:
@@ -153,8 +153,8 @@ class LiveSwap:
         """Make another variant answer. A swap that has begun goes on if the caller is cancelled.
 
         Args:
-            folder: The variant; the one that answers already is no work.
-            name: Its model name; the folder's when None.
+            folder: Folder of the variant; the one that answers already is no work.
+            name: Model name of the variant; the folder's when None.
             wait_s: Seconds that running requests may take to end, while new ones wait.
 
         Raises:
@@ -195,7 +195,7 @@ class LiveSwap:
         )
 
     async def _replace(self, target: Blended, face: Any) -> None:
-        """With the gate shut: everything changes, or nothing does."""
+        """Replace the weights while the gate is shut: everything changes, or nothing does."""
         if self.broken:
             raise EngineError(self.broken, fix="The replica is started again.")
         old = self._current.recipe.factors

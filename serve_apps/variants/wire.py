@@ -50,8 +50,8 @@ class Reply:
     """A complete answer.
 
     Attributes:
-        status: HTTP status.
-        body: JSON object.
+        status: HTTP status of the answer.
+        body: JSON object that is answered.
         code: OpenAI's code of a refusal, which is in its body too; None elsewhere.
     """
 
@@ -153,7 +153,7 @@ def _number_out_of_range(body: Mapping[str, Any]) -> Reply | None:
 
 
 def _bad_stream(body: Mapping[str, Any]) -> Reply | None:
-    """It decides how the request is answered before the engine's own check of types."""
+    """A refusal of a bad ``stream``: it decides how to answer before the engine checks types."""
     if isinstance(body.get("stream"), bool | None):
         return None
     return refusal(400, "'stream' must be true or false.", param="stream")

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 from ztom.evaluation.runs.results import Conditions, ItemResult, ModelRef, SuiteRun, ref_of
-from ztom.evaluation.suites.suite import Check, Item, Suite, SuiteConfig
+from ztom.evaluation.suites.suite import AnswerCheck, Item, Suite, SuiteConfig
 
 CONDITIONS = Conditions(engine="fake", version="1", device="cpu", setup="usual")
 
@@ -26,7 +26,7 @@ def make_suite(
     **settings,
 ) -> Suite:
     if layer == "behavioural":
-        settings = {"metric": "checks", "checks": (Check(kind="refusal"),), **settings}
+        settings = {"metric": "checks", "checks": (AnswerCheck(kind="refusal"),), **settings}
         if settings.get("repeats", 1) > 1:
             settings["decode"] = {"temperature": 1.0}
     config = SuiteConfig.model_validate(

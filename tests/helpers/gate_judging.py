@@ -3,7 +3,7 @@
 from gate_helpers import make_run
 
 from ztom.evaluation.gate.decide import decide
-from ztom.evaluation.gate.verdict import Finding, Rule, SuiteVerdict, Verdict
+from ztom.evaluation.gate.verdict import Finding, GateRule, SuiteVerdict, Verdict
 
 
 def judge(suite, candidate, champion=None, **options) -> Verdict:
@@ -18,6 +18,6 @@ def only(verdict: Verdict) -> SuiteVerdict:
     return suite
 
 
-def finding(verdict: Verdict, rule: Rule) -> Finding:
+def finding(verdict: Verdict, rule: GateRule) -> Finding:
     (found,) = [each for each in only(verdict).findings if each.rule is rule]
     return found

@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 from server_helpers import Server
+from variant_folders import wait_for
 
 CHAT = [{"role": "user", "content": "How do I open a file?"}]
 
@@ -46,6 +47,11 @@ class Traffic:
         self._stop.set()
         for thread in self._threads:
             thread.join(30)
+
+    def after(self, count: int) -> None:
+        """Wait for so many more answers."""
+        goal = len(self.answers) + count
+        wait_for(lambda: len(self.answers) >= goal or self.failures, f"{count} answers", 300)
 
     def _run(self, number: int) -> None:
         count = 0

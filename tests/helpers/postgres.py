@@ -49,6 +49,7 @@ def server() -> Iterator[str]:
         quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/", **who}
         subprocess.run([initdb, "-D", home, "-A", "trust", "-U", "ztom", "--no-sync"], **quiet)
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
+        options += " -c fsync=off -c full_page_writes=off"  # it has to survive no power cut
         log = home / "server.log"
         subprocess.run([ctl, "-D", home, "-w", "-o", options, "-l", log, "start"], **quiet)
         try:

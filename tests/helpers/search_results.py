@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ztom.scoring.build import ErrorTerm
-from ztom.scoring.proof import GuardrailResult, decide
+from ztom.scoring.proof import GuardrailResult, decide_proof
 from ztom.search.result import (
     GroupStep,
     Proof,
@@ -80,14 +80,15 @@ def make_proof(
         seed=0,
     )
     order = np.argsort(after - before)
-    told = [*order[:5], *order[-3:]]
+    shown = [*order[:5], *order[-3:]]
+    rails = make_guardrails() if guardrails else ()
     return Proof(
-        verdict=decide(interval, make_guardrails() if guardrails else (), factors_are_zero=zero),
+        decision=decide_proof(interval, rails, factors_are_zero=zero),
         trained_model_error=float(before.mean()),
         optimized_model_error=float(after.mean()),
         errors_before=tuple(map(float, before)),
         errors_after=tuple(map(float, after)),
-        changes=tuple(make_change(int(i), float(before[i]), float(after[i])) for i in told),
+        changes=tuple(make_change(int(i), float(before[i]), float(after[i])) for i in shown),
         dtype="bfloat16",
         realised=0.62,
         steps=(

@@ -100,6 +100,7 @@ class Stage:
     Attributes:
         actors: By digest; made with the defaults for a variant that is called first.
         broken: Names of applications that do not start, and why.
+        looks: How often the controller has looked, once a round.
     """
 
     def __init__(self) -> None:
@@ -107,6 +108,7 @@ class Stage:
         self.apps: dict[str, AppSpec] = {}
         self.broken: dict[str, str] = {}
         self.places = 1000
+        self.looks = 0
         self.current: dict[str, str] = {}
         self.log: list[str] = []
 
@@ -194,6 +196,7 @@ class Stage:
     # what the controller calls
 
     def status(self) -> dict[str, AppStatus]:
+        self.looks += 1
         return {
             name: AppStatus(AppState.FAILED, self.broken[name])
             if name in self.broken

@@ -17,7 +17,7 @@ from serve_apps.control_plane.config import ServerConfig
 from ztom.client import Client
 from ztom.evaluation.gate.verdict import Verdict
 from ztom.variants.manifest import MANIFEST, build_manifest
-from ztom.variants.recipe import RECIPE, Evidence, Recipe, RecipeMember
+from ztom.variants.recipe import RECIPE, Recipe, RecipeMember, SearchEvidence
 
 ZEROS = "0" * 64
 #: A release that twenty requests to a step decide.
@@ -47,7 +47,7 @@ def write_folder(
     folder.mkdir(parents=True)
     evidence = None
     if verdict is not None:
-        evidence = Evidence(
+        evidence = SearchEvidence(
             study="s",
             config_digest=ZEROS,
             data_digests={},
@@ -97,7 +97,7 @@ def wait_for(condition: Callable[[], Any], what: str, limit_s: float = 120) -> A
         if found:
             return found
         assert time.monotonic() < deadline, f"{what} did not happen in {limit_s:g} s"
-        time.sleep(0.03)
+        time.sleep(0.01)
 
 
 def variants_config(folder: Path, **more: Any) -> ServerConfig:
@@ -132,20 +132,36 @@ def deploy(
     options = {k: wishes.pop(k) for k in ("verdict", "gate", "form", "base") if k in wishes}
     folder, digest = variant(server, name, **options)
     admin.endpoints.deploy(alias, path=folder, name=name, **wishes)
-    ready(admin, digest)
+    ready(admin, digest, server)
     return folder, digest
 
 
-def ready(admin: Client, digest: str) -> None:
+def ready(admin: Client, digest: str, server: Server | None = None) -> None:
     """Wait until a deployment has its traffic, and gateways know."""
 
     def is_ready() -> bool:
         found = admin.endpoints.deployment(digest)
-        assert found["state"] != "failed", found["reason"]
-        return found["state"] == "ready" and found["intent"] is None
+        assert found.state != "failed", found.reason
+        return found.state == "ready" and found.intent is None
 
     wait_for(is_ready, "the deployment")
-    time.sleep(0.15)  # the gateway's next look
+    if server is None:
+        time.sleep(0.15)  # the gateway's next look
+    else:
+        gateway_looks(server)
+
+
+def gateway_looks(server: Server) -> None:
+    """Wait until the gateway routes by the table that the ledger has now."""
+    version = server.services.ledger.endpoints.routing_version()
+    keeper = server.services.gateway._keeper
+    wait_for(lambda: keeper.version >= version, "the gateway's look")
+
+
+def controller_looks(server: Server, rounds: int) -> None:
+    """Wait until the controller has begun so many rounds more."""
+    goal = server.stage.looks + rounds
+    wait_for(lambda: server.stage.looks >= goal, f"{rounds} rounds of the controller")
 
 
 def verdict_of(

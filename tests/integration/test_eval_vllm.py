@@ -82,7 +82,6 @@ def test_vllm_answers_a_suite_as_it_answers_otherwise(
 ) -> None:
     """All factors are zero: what answers is the chain's latest checkpoint."""
     model, engine = open_model(str(llama), settings=Settings()).ref, vllm_llama
-    engine.blend((0.0, 0.0))
     with AnswerCache(tmp_path / "answers.db") as cache:
         task = run_suite(engine, load_suite(suites / "answers"), model, cache=cache)
         probe = run_suite(engine, load_suite(suites / "manners"), model, cache=cache)

@@ -29,6 +29,7 @@ from up import Up, wait_for
 from ztom.client import Client
 from ztom.ledger.ledger import Ledger
 from ztom.variants.manifest import read_manifest
+from ztom.wire.endpoints import Endpoint
 
 SMALL = {"kv_cache_gib": 0.05, "max_model_len": 512, "num_cpus": 1, "health_period_s": 2}
 PROMPTS = [f"the quick brown fox number {n}" for n in range(8)]
@@ -96,14 +97,14 @@ def deploy(up: Up, admin: Client, name: str, alias: str = "support", **wishes: A
 
     def ready() -> bool:
         found = admin.endpoints.deployment(digest)
-        assert found["state"] != "failed", found["reason"]
-        return found["state"] == "ready" and found["intent"] is None
+        assert found.state != "failed", found.reason
+        return found.state == "ready" and found.intent is None
 
     wait_for(ready, 1200)
 
 
-def endpoint_of(admin: Client, alias: str) -> dict[str, Any] | None:
-    return next((item for item in admin.endpoints.all() if item["alias"] == alias), None)
+def endpoint_of(admin: Client, alias: str) -> Endpoint | None:
+    return next((item for item in admin.endpoints.all() if item.alias == alias), None)
 
 
 def support(up: Up, admin: Client, ask: openai.OpenAI, stable: str = "a") -> None:
@@ -112,9 +113,9 @@ def support(up: Up, admin: Client, ask: openai.OpenAI, stable: str = "a") -> Non
     now = endpoint_of(admin, "support")
     if now is None:
         deploy(up, admin, "a", options={"live_swap": True})
-    elif now["stable"] not in (wanted, named(up, "a")):
+    elif now.stable not in (wanted, named(up, "a")):
         admin.endpoints.rollback("support")
-    if stable != "a" and (now is None or now["stable"] != wanted):
+    if stable != "a" and (now is None or now.stable != wanted):
         deploy(up, admin, stable, live=True)
     wait_for(lambda: one(ask, "support", PROMPTS[0], False, {})[0] == wanted)
 
@@ -122,7 +123,7 @@ def support(up: Up, admin: Client, ask: openai.OpenAI, stable: str = "a") -> Non
 def adapter(up: Up, admin: Client, name: str, alias: str) -> None:
     """Have an adapter answer for an alias."""
     now = endpoint_of(admin, alias)
-    if now is None or now["stable"] != named(up, name):
+    if now is None or now.stable != named(up, name):
         deploy(up, admin, name, alias=alias, options=FLEETING)
 
 
@@ -249,7 +250,7 @@ def test_canary_rollback_and_live_swap_lose_no_request(up, admin, ask) -> None:
     differ = sum(texts.get((a, p)) != texts.get((c, p)) for p in PROMPTS)
     assert differ > len(PROMPTS) // 2, "the versions are too alike for this test"
     apps = admin.endpoints.deployments()
-    ready = {each["name"] for each in apps if each["state"] == "ready"}
+    ready = {each.name for each in apps if each.state == "ready"}
     assert ready - {"l1", "l2"} == {"a", "c"}
 
 
@@ -263,12 +264,10 @@ def test_a_broken_variant_leaves_everything_as_it_was(up, admin, ask) -> None:  
     before = one(ask, "support", PROMPTS[1], False, {})
     admin.endpoints.deploy("support", path=folder, name="broken", insist=True, now=True)
     failed = wait_for(
-        lambda: (
-            (d := admin.endpoints.deployment(digest_of(up, "broken")))["state"] == "failed" and d
-        ),
+        lambda: (d := admin.endpoints.deployment(digest_of(up, "broken"))).state == "failed" and d,
         60,
     )
-    assert "changed model.safetensors" in failed["reason"]
+    assert "changed model.safetensors" in failed.reason
     assert one(ask, "support", PROMPTS[1], False, {})[:3] == before[:3]
 
 
@@ -330,8 +329,8 @@ def test_a_release_goes_on_where_its_killed_controller_stopped(up, admin, ask) -
         deploy(up, admin, "l2", alias="released", options=FLEETING, plan=plan)
         (release,) = admin.endpoints.releases("released")
         seen = []
-        for now in admin.endpoints.watch(release["id"]):
-            seen.append((now["state"]["step"], now["state"]["seconds"]))
+        for now in admin.endpoints.watch(release.id):
+            seen.append((now.state.step, now.state.seconds))
             if killed is None and seen[-1] > (1, 0.0):
                 killed = up.replica("ztom:controller").pid
                 psutil.Process(killed).kill()
@@ -340,13 +339,13 @@ def test_a_release_goes_on_where_its_killed_controller_stopped(up, admin, ask) -
     assert killed not in {each.pid for each in up.replicas("ztom:controller")}
     assert traffic.failures == []
     assert {name for name, *_ in traffic.answers} == {l1, l2}
-    assert now["status"] == "promoted"
+    assert now.status == "promoted"
     assert seen == sorted(seen), "no step, and no second of one, is watched again"
     endpoint = admin.endpoints.get("released")
-    assert (endpoint["stable"], endpoint["previous"]) == (l2, l1)
+    assert (endpoint.stable, endpoint.previous) == (l2, l1)
     with Ledger.open(up.data / "ledger.db") as ledger:
         events = [entry.event for entry in ledger.audit.entries()]
-    own = [each.action for each in events if each.subject == f"rollout:{release['id']}"]
+    own = [each.action for each in events if each.subject == f"rollout:{release.id}"]
     went = ("start", "started", "step", "step", "promoted")
     assert own == [f"rollout.{each}" for each in went]
 

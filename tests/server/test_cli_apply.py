@@ -39,7 +39,7 @@ def test_apply_shows_the_difference_then_makes_it_once(admin, ztom, wanted, file
     assert all(digest[:SHORT] in ran.out for digest in digests.values())
     for digest in digests.values():
         ready(admin, digest)
-    assert admin.endpoints.get("support")["canaryPercent"] == 10
+    assert admin.endpoints.get("support").canary_percent == 10
     again = ztom("apply", file, "--yes")
     assert (again.status, again.out) == (0, "nothing to change\n")
     content["endpoints"]["support"]["candidate"]["canary"] = 25
@@ -47,7 +47,7 @@ def test_apply_shows_the_difference_then_makes_it_once(admin, ztom, wanted, file
     write_yaml(file, content)
     changed = ztom("apply", file, "--yes")
     assert [line[0] for line in changed.out.splitlines()] == ["~", "-"]
-    assert admin.endpoints.get("support")["canaryPercent"] == 25
+    assert admin.endpoints.get("support").canary_percent == 25
     assert ztom("apply", file).out == "nothing to change\n", "nobody has to be asked for that"
 
 
@@ -77,7 +77,7 @@ def test_apply_removes_what_the_file_does_not_name_when_told(server, admin, ztom
     ran = ztom("apply", file, "--yes", "--prune")
     assert ran.status == 0, ran.err
     assert "- legacy" in ran.out
-    assert [endpoint["alias"] for endpoint in admin.endpoints.all()] == ["support"]
+    assert [endpoint.alias for endpoint in admin.endpoints.all()] == ["support"]
 
 
 def test_verdicts_are_beside_the_file(server, admin, ztom) -> None:

@@ -22,7 +22,7 @@ def test_a_folder_may_be_named_from_where_one_stands(server, admin, ztom, monkey
     folder, digest = variant(server, "one")
     monkeypatch.chdir(folder.parent)
     assert ztom("deploy", "one", "--alias", "support").status == 0
-    assert admin.endpoints.deployment(digest)["path"] == str(folder)
+    assert admin.endpoints.deployment(digest).path == str(folder)
 
 
 def test_a_release_is_what_one_gets_and_how_to_follow_it_is_said(server, admin, ztom) -> None:
@@ -33,7 +33,7 @@ def test_a_release_is_what_one_gets_and_how_to_follow_it_is_said(server, admin, 
     assert ran.status == 0, ran.err
     said = ran.out.splitlines()[-1]
     assert said.startswith(f"support: stable {named('one', one)}, ")
-    assert f"release {release['id']} moves it (ztom release watch support)" in said
+    assert f"release {release.id} moves it (ztom release watch support)" in said
 
 
 def test_shares_by_hand(server, admin, ztom) -> None:
@@ -56,7 +56,7 @@ def test_a_canary_of_nothing_is_by_hand_too(server, admin, ztom) -> None:
     assert ran.status == 0, ran.err
     assert admin.endpoints.releases() == []
     found = admin.endpoints.get("support")
-    assert (found["canary"], found["canaryPercent"]) == (named("two", two), 0)
+    assert (found.canary, found.canary_percent) == (named("two", two), 0)
 
 
 def test_now_takes_all_traffic_at_once(server, admin, ztom) -> None:
@@ -93,8 +93,8 @@ def test_a_plan_of_ones_own(server, admin, ztom, tmp_path) -> None:
     ran = ztom("deploy", folder, "--alias", "support", "--plan", plan)
     assert ran.status == 0, ran.err
     (release,) = admin.endpoints.releases()
-    assert [step["percent"] for step in release["plan"]["steps"]] == [100, 50, 100]
-    assert {step["min_requests"] for step in release["plan"]["steps"]} == {20}
+    assert [step.percent for step in release.plan.steps] == [100, 50, 100]
+    assert {step.min_requests for step in release.plan.steps} == {20}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_variant_that_fails_is_said_with_its_reason(server, admin, ztom) -> No
     ran = ztom("deploy", folder, "--alias", "support", "--name", "bad", "--now")
     assert (ran.status, ran.out) == (2, f"{named('bad', bad)}\n")
     assert ran.err == f"EngineError: the variant does not run: got {reason}\n"
-    assert admin.endpoints.get("support")["stable"] == named("one", one)
+    assert admin.endpoints.get("support").stable == named("one", one)
     shown = ztom("status")
     assert shown.status == 0, shown.err
     assert reason in shown.out, "brackets and colons are text"
@@ -166,7 +166,7 @@ def test_a_variant_that_is_not_proved_takes_insistence(server, admin, ztom) -> N
     assert_said(ran.err, "ServerError: .* not proved to be better")
     assert admin.endpoints.deployments() == []
     assert ztom("deploy", folder, "--alias", "support", "--insist").status == 0
-    assert admin.endpoints.deployment(digest)["insisted"]
+    assert admin.endpoints.deployment(digest).insisted
     (line,) = (row for row in ztom("status").out.splitlines() if "ready" in row)
     assert line.split() == [named("support", digest), "ready", "yes"]
 
@@ -181,7 +181,7 @@ def test_a_verdict_of_the_gate_comes_along(server, admin, ztom, tmp_path) -> Non
     assert_said(ran.err, "the gate says fail")
     file.write_text(json.dumps(verdict_of(digest)))
     assert ztom("deploy", folder, "--alias", "support", "--verdict", file).status == 0
-    assert not admin.endpoints.deployment(digest)["insisted"]
+    assert not admin.endpoints.deployment(digest).insisted
 
 
 def test_one_that_runs_and_got_no_traffic_is_said(server, admin, ztom, monkeypatch) -> None:
@@ -194,7 +194,7 @@ def test_one_that_runs_and_got_no_traffic_is_said(server, admin, ztom, monkeypat
     ran = ztom("deploy", folder, "--alias", "support", "--name", "one")
     assert ran.status == 2
     assert_said(ran.err, "not for the traffic .* another variant became stable")
-    assert admin.endpoints.deployment(digest)["state"] == "ready"
+    assert admin.endpoints.deployment(digest).state == "ready"
 
 
 def test_one_need_not_wait(server, admin, ztom) -> None:

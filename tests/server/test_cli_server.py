@@ -65,7 +65,9 @@ def test_from_login_to_a_search(server: Server, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     listed = ztom(tmp_path, "project", "list", "--server", server.url).stdout
     assert all(name in listed for name in ("00", "01", "02", "ITERATION"))
-    (tmp_path / "s.jsonl").write_text('{"prompt": "a", "expected": "b"}\n')
+    prompts = ("one", "two", "three", "four", "five")
+    lines = [f'{{"prompt": "{prompt}", "expected": "b"}}\n' for prompt in prompts]
+    (tmp_path / "s.jsonl").write_text("".join(lines))
     config = {
         "chain": "not used",
         "stimuli": "s.jsonl",

@@ -43,14 +43,14 @@ def test_status_shows_endpoints_rules_deployments_and_releases(server, admin, zt
     assert ["endpoint", "stable", "canary", "shadow", "previous", "release"] in lines
     (support,) = (line for line in lines if line[:1] == ["support"])
     assert support[1] == named("one", one)
-    assert support[-1] == release["id"]
+    assert support[-1] == release.id
     assert f"{named('two', two)} 100 %" in ran.out
     assert any(line[:2] == ["x-customer:", "[acme]"] for line in lines)
     assert [named("two", two), "ready"] in lines
-    assert f"release {release['id']} of support: running" in ran.out
+    assert f"release {release.id} of support: running" in ran.out
     assert any(line[:5] == ["1", "shadow", "100", "%", "running"] for line in lines)
     assert ztom("rollback", "support").status == 0
-    wait_for(lambda: admin.endpoints.releases()[0]["endedAt"], "the release's end")
+    wait_for(lambda: admin.endpoints.releases()[0].ended_at, "the release's end")
     assert "of support" not in ztom("status").out, "releases that have ended are not shown"
 
 

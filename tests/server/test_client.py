@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from search_helpers import bowl
+from search_results import make_result
 from server_helpers import PASSWORD, Server, serving
 from toys import make_plain_chain, reference_blend
 
@@ -91,17 +93,23 @@ def finished_search(config: Path, address: str) -> None:
             ledger.studies.ask(study, number=number, kind=TrialKind.SEARCH, factors=factors)
             ledger.studies.tell(study, number, TrialOutcome(error=bowl(factors)))
         ledger.studies.set_status(study, StudyStatus.FINISHED)
-        ledger.studies.save_result(
-            study,
-            {
-                "trained_model_error": 1.0,
-                "optimized_model_error": 0.5,
-                "optimized_scaling_factors": [0.02, 0.0],
-                "number_of_inferences": 3,
-                "stop_reason": "budget",
-                "proof": None,
-            },
+        result = make_result(
+            study_id=study,
+            factors=2,
+            trained_model_error=1.0,
+            optimized_model_error=0.5,
+            optimized_scaling_factors=(0.02, 0.0),
+            number_of_inferences=3,
         )
+        ledger.studies.save_result(study, result.model_dump(mode="json"))
+
+
+def write_traffic(folder: Path) -> Path:
+    """Enough stimuli to be split into those of the search and those of the proof."""
+    path = folder / "traffic.jsonl"
+    lines = [{"prompt": word, "expected": "b"} for word in ("one", "two", "three", "four", "five")]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
 
 
 def test_a_search_with_its_trials(server: Server, client: Client, chain, tmp_path) -> None:
@@ -115,8 +123,7 @@ def test_a_search_with_its_trials(server: Server, client: Client, chain, tmp_pat
     project = client.create_project("p")
     for path in chain:
         client.add_checkpoint(project.id, path)
-    stimuli = tmp_path / "traffic.jsonl"
-    stimuli.write_text('{"prompt": "a", "expected": "b"}\n')
+    stimuli = write_traffic(tmp_path)
     trials: list[Trial] = []
     answer = client.search(
         project.id, stimuli=stimuli, limit=0.1, on_trial=trials.append, maxEvaluations=3
@@ -145,8 +152,7 @@ def test_a_search_that_fails_says_why(server: Server, client: Client, chain, tmp
     project = client.create_project("p")
     for path in chain:
         client.add_checkpoint(project.id, path)
-    stimuli = tmp_path / "traffic.jsonl"
-    stimuli.write_text('{"prompt": "a", "expected": "b"}\n')
+    stimuli = write_traffic(tmp_path)
     with pytest.raises(ServerError, match="line 3 is blank"):
         client.search(project.id, stimuli=stimuli, limit=0.1)
 

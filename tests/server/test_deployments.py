@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from gateway_calls import Traffic, chat, said
 from variant_folders import (
     FAST,
+    controller_looks,
     deploy,
     ready,
     variant,
@@ -34,8 +34,8 @@ def test_a_variant_that_is_not_proved_takes_insistence(server, admin, ask) -> No
     with pytest.raises(ServerError, match="not proved"):
         admin.endpoints.deploy("support", path=folder)
     admin.endpoints.deploy("support", path=folder, insist=True)
-    ready(admin, digest)
-    assert admin.endpoints.deployment(digest)["insisted"]
+    ready(admin, digest, server)
+    assert admin.endpoints.deployment(digest).insisted
     notes = [entry.event.note for entry in server.services.ledger.audit.entries()]
     assert any("insisted on" in note for note in notes)
 
@@ -45,8 +45,8 @@ def test_a_variant_that_does_not_start_never_gets_traffic(server, admin, ask) ->
     folder, digest = variant(server, "bad")
     server.stage.broken[f"variant-bad-{digest[:12]}"] = "VariantError: changed model.safetensors"
     admin.endpoints.deploy("support", path=folder, name="bad", now=True)
-    wait_for(lambda: admin.endpoints.deployment(digest)["state"] == "failed", "the failure")
-    assert "changed model" in admin.endpoints.deployment(digest)["reason"]
+    wait_for(lambda: admin.endpoints.deployment(digest).state == "failed", "the failure")
+    assert "changed model" in admin.endpoints.deployment(digest).reason
     assert said(chat(ask)) == "I am one."
     assert digest not in server.services.gateway.table.placements
     wait_for(lambda: f"delete variant-bad-{digest[:12]}" in server.stage.log, "its removal")
@@ -60,14 +60,14 @@ def test_a_variant_without_a_place_waits_and_what_was_stable_before_makes_room(
     server.stage.places = 2
     folder, digest = variant(server, "three")
     admin.endpoints.deploy("other", path=folder, name="three", now=True)
-    wait_for(lambda: admin.endpoints.deployment(digest)["reason"] is not None, "the reason")
-    assert admin.endpoints.deployment(digest)["reason"] == "no place for it yet"
-    assert admin.endpoints.get("support")["previous"] is not None, "not its endpoint"
+    wait_for(lambda: admin.endpoints.deployment(digest).reason is not None, "the reason")
+    assert admin.endpoints.deployment(digest).reason == "no place for it yet"
+    assert admin.endpoints.get("support").previous is not None, "not its endpoint"
     admin.endpoints.cancel(digest)
-    assert admin.endpoints.deployment(digest)["state"] == "failed"
+    assert admin.endpoints.deployment(digest).state == "failed"
     admin.endpoints.deploy("support", path=folder, name="three", now=True)
-    ready(admin, digest)
-    assert admin.endpoints.deployment(digest)["reason"] is None
+    ready(admin, digest, server)
+    assert admin.endpoints.deployment(digest).reason is None
     assert said(chat(ask)) == "I am three."
     assert "variant-one" not in " ".join(server.stage.apps)
 
@@ -79,7 +79,7 @@ def test_other_options_that_fail_leave_those_that_work(server, admin, ask) -> No
     app = app_spec(replace(endpoints.deployments.get(digest), options=DeployOptions(**wrong))).name
     server.stage.broken[app] = "EngineError: no memory"
     admin.endpoints.deploy("support", path=folder, now=True, options=wrong)
-    wait_for(lambda: admin.endpoints.deployment(digest)["state"] == "failed", "the failure")
+    wait_for(lambda: admin.endpoints.deployment(digest).state == "failed", "the failure")
     assert said(chat(ask)) == "I am one."
     server.stage.apps.clear()  # as when Ray is started anew
     wait_for(lambda: f"variant-one-{digest[:12]}" in server.stage.apps, "what ran before")
@@ -91,7 +91,7 @@ def test_a_variant_that_does_not_answer_never_gets_traffic(server, admin, ask) -
     folder, digest = variant(server, "mute")
     server.stage.actor(digest).fails = 10**6
     admin.endpoints.deploy("support", path=folder, now=True)
-    wait_for(lambda: admin.endpoints.deployment(digest)["state"] == "failed", "the failure")
+    wait_for(lambda: admin.endpoints.deployment(digest).state == "failed", "the failure")
     assert said(chat(ask)) == "I am one."
 
 
@@ -145,7 +145,7 @@ def test_of_two_deploys_at_once_one_is_refused(server, admin) -> None:  # row 64
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(attempt, folders)) >= 1
     wait_for(lambda: len(admin.endpoints.releases()) == 1, "the release")
-    time.sleep(1)
+    controller_looks(server, 10)
     assert len(admin.endpoints.releases()) == 1
 
 
@@ -176,7 +176,7 @@ def test_other_options_start_beside_what_runs(server, admin, ask) -> None:
         admin.endpoints.deploy(
             "support", path=folder, name="one", now=True, options={"dtype": "float32"}
         )
-        ready(admin, digest)
+        ready(admin, digest, server)
         wait_for(
             lambda: f"delete variant-one-{digest[:12]}" in server.stage.log, "the old one's end"
         )
@@ -197,18 +197,18 @@ def test_what_ray_refuses_keeps_nobody_waiting(server, admin, ask, monkeypatch) 
     folder, bad = variant(server, "bad")
     admin.endpoints.deploy("bad", path=folder, name="bad")
     deploy(server, admin, "good", alias="good")
-    wait_for(lambda: admin.endpoints.deployment(bad)["state"] == "failed", "the failure")
-    assert "precision" in admin.endpoints.deployment(bad)["reason"]
+    wait_for(lambda: admin.endpoints.deployment(bad).state == "failed", "the failure")
+    assert "precision" in admin.endpoints.deployment(bad).reason
 
 
 def test_a_deployment_whose_files_are_gone_goes_on_and_says_so(server, admin, ask) -> None:
     folder, digest = deploy(server, admin, "one")
     shutil.rmtree(folder)
-    wait_for(lambda: admin.endpoints.deployment(digest)["reason"], "what is wrong")
-    assert admin.endpoints.deployment(digest)["state"] == "ready"
-    version = admin.endpoints.get("support")["version"]
-    time.sleep(0.3)  # several looks of the controller
-    assert admin.endpoints.get("support")["version"] == version
+    wait_for(lambda: admin.endpoints.deployment(digest).reason, "what is wrong")
+    assert admin.endpoints.deployment(digest).state == "ready"
+    version = admin.endpoints.get("support").version
+    controller_looks(server, 5)
+    assert admin.endpoints.get("support").version == version
     assert said(chat(ask)) == "I am one."
 
 
@@ -237,7 +237,7 @@ def test_a_removed_endpoint_does_not_come_back(server, admin) -> None:
     admin.endpoints.remove("support")
     go_on.set()
     assert admitted.wait(60)
-    assert admin.endpoints.deployment(digest)["state"] == "failed"
+    assert admin.endpoints.deployment(digest).state == "failed"
     with pytest.raises(ServerError, match="404"):
         admin.endpoints.get("support")
     version, table = server.services.ledger.endpoints.routing()

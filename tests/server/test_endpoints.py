@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import openai
 import pytest
 import requests
 from gateway_calls import Traffic, chat, make_key, said
-from variant_folders import (
-    FAST,
-    deploy,
-    ready,
-    variant,
-    wait_for,
-)
+from variant_folders import FAST, deploy, gateway_looks, ready, variant, wait_for
 
 from ztom.errors import ServerError
 
@@ -51,7 +44,7 @@ def test_an_endpoint_is_its_projects(server, admin) -> None:
 def test_an_endpoint_that_is_removed_is_gone(server, admin, ask) -> None:
     _, digest = deploy(server, admin, "one")
     admin.endpoints.remove("support")
-    time.sleep(0.5)
+    gateway_looks(server)
     with pytest.raises(openai.NotFoundError):
         chat(ask)
     wait_for(lambda: f"delete variant-one-{digest[:12]}" in server.stage.log, "its removal")
@@ -73,30 +66,30 @@ def test_a_file_of_endpoints_is_applied_once(server, admin, ask) -> None:
         }
     }
     first = admin.endpoints.apply(wanted, dry_run=True)
-    assert [change["text"][0] for change in first] == ["+", "+", "+"]
+    assert [change.text[0] for change in first] == ["+", "+", "+"]
     assert admin.endpoints.deployments() == []
     admin.endpoints.apply(wanted)
     assert admin.endpoints.apply(wanted) == [], "under way"
     for name in ("one", "two", "acme"):
-        ready(admin, folders[name][1])
+        ready(admin, folders[name][1], server)
     assert admin.endpoints.apply(wanted, dry_run=True) == []
     found = admin.endpoints.get("support")
-    assert (found["canaryPercent"], found["shadowPercent"]) == (10, 50)
-    assert len(found["rules"]) == 1
+    assert (found.canary_percent, found.shadow_percent) == (10, 50)
+    assert len(found.rules) == 1
     wanted["support"]["candidate"]["canary"] = 25
     wanted["support"]["rules"] = []
-    assert [c["action"] for c in admin.endpoints.apply(wanted)] == ["traffic", "unrule"]
-    assert admin.endpoints.get("support")["canaryPercent"] == 25
+    assert [c.action for c in admin.endpoints.apply(wanted)] == ["traffic", "unrule"]
+    assert admin.endpoints.get("support").canary_percent == 25
     del wanted["support"]["candidate"]
-    assert [c["action"] for c in admin.endpoints.apply(wanted)] == ["withdraw"]
+    assert [c.action for c in admin.endpoints.apply(wanted)] == ["withdraw"]
     wanted["support"] |= {"stable": spec("three"), "rollout": FAST}
-    assert [c["action"] for c in admin.endpoints.apply(wanted)] == ["deploy"]
+    assert [c.action for c in admin.endpoints.apply(wanted)] == ["deploy"]
     assert admin.endpoints.apply(wanted) == []
-    ready(admin, folders["three"][1])
+    ready(admin, folders["three"][1], server)
     assert admin.endpoints.apply(wanted) == [], "a release is under way"
     assert len(admin.endpoints.releases()) == 1
     assert admin.endpoints.apply({}) == []
-    assert [c["action"] for c in admin.endpoints.apply({}, prune=True)] == ["remove"]
+    assert [c.action for c in admin.endpoints.apply({}, prune=True)] == ["remove"]
     with pytest.raises(ServerError, match="404"):
         admin.endpoints.get("support")
 
@@ -131,8 +124,8 @@ def test_a_variant_under_a_second_alias_goes_on_under_the_first(server, admin, a
     folder, digest = deploy(server, admin, "one", alias="a")
     with Traffic(ask, model="a") as traffic:
         admin.endpoints.deploy("b", path=folder)
-        ready(admin, digest)
-        time.sleep(0.5)
+        ready(admin, digest, server)
+        traffic.after(20)
     assert traffic.failures == []
     assert said(chat(ask, "b")) == "I am one."
     assert len(server.stage.apps) == 1
@@ -144,7 +137,7 @@ def test_another_project_cannot_take_a_deployment_over(server, admin, ask) -> No
     body = {"alias": "theirs", "path": str(folder), "projectId": server.project(stranger)}
     answer = stranger.post(f"{server.url}/v1/deployments", json=body, timeout=30)
     assert answer.status_code == 409
-    assert admin.endpoints.deployment(digest)["projectId"] is None
+    assert admin.endpoints.deployment(digest).project_id is None
 
 
 def test_endpoints_of_a_project_are_for_its_members(server, admin) -> None:  # row 77
@@ -153,7 +146,7 @@ def test_endpoints_of_a_project_are_for_its_members(server, admin) -> None:  # r
     folder, digest = variant(server, "one")
     body = {"alias": "mine", "path": str(folder), "projectId": project}
     assert owner.post(f"{server.url}/v1/deployments", json=body, timeout=30).status_code == 202
-    ready(admin, digest)
+    ready(admin, digest, server)
     for name, sees in (("owner", True), ("stranger", False)):
         with openai.OpenAI(
             base_url=f"{server.url}/v1", api_key=make_key(server, name), max_retries=0
@@ -180,7 +173,7 @@ def test_a_project_that_serves_is_not_deleted(server, admin) -> None:
     folder, digest = variant(server, "one")
     body = {"alias": "mine", "path": str(folder), "projectId": project}
     owner.post(f"{server.url}/v1/deployments", json=body, timeout=30)
-    ready(admin, digest)
+    ready(admin, digest, server)
     gone = {"projectIds": [project], "hardDelete": True}
     assert owner.delete(f"{server.url}/project", json=gone, timeout=30).status_code == 409
     assert owner.delete(f"{server.url}/v1/endpoints/mine", timeout=30).status_code == 204

@@ -6,17 +6,13 @@ Variants are played on a stage (see `server_helpers.Stage`); everything else is 
 from __future__ import annotations
 
 import asyncio
-import time
 
 import openai
 import pytest
 import requests
 from gateway_calls import CHAT, Traffic, chat, make_key, said
 from server_helpers import Actor
-from variant_folders import (
-    deploy,
-    wait_for,
-)
+from variant_folders import deploy, gateway_looks, wait_for
 
 from serve_apps.gateway.quota import Quota, Quotas
 from ztom.errors import ServerError
@@ -150,9 +146,10 @@ def test_changes_of_the_table_lose_no_request(server, admin, ask) -> None:
     with Traffic(ask, threads=8) as traffic:
         for percent in (10, 90, 50, 0, 100) * 4:
             admin.endpoints.traffic("support", canary=percent)
-            time.sleep(0.1)
+            gateway_looks(server)
+            traffic.after(10)
         admin.endpoints.promote("support")
-        time.sleep(0.5)
+        gateway_looks(server)
         admin.endpoints.rollback("support")
         wait_for(lambda: len(traffic.answers) >= 1000, "a thousand answers", 300)
     assert traffic.failures == []
@@ -162,11 +159,14 @@ def test_the_ledger_may_be_away_for_a_while(server, admin, ask, monkeypatch) -> 
     deploy(server, admin, "one")
     endpoints = server.services.ledger.endpoints
 
+    looks = []
+
     def broken() -> int:
+        looks.append(1)
         raise ServerError("the database is away")
 
     monkeypatch.setattr(endpoints, "routing_version", broken)
-    time.sleep(0.5)
+    wait_for(lambda: len(looks) >= 5, "looks of the gateway")
     assert said(chat(ask)) == "I am one."
 
 

@@ -28,7 +28,7 @@ def swapped(server: Server, admin: Client) -> tuple[tuple[Path, str], tuple[Path
     one = deploy(server, admin, "one", options={"live_swap": True})
     folder, digest = variant(server, "two")
     admin.endpoints.deploy("support", path=folder, name="two", live=True)
-    ready(admin, digest)
+    ready(admin, digest, server)
     return one, (folder, digest)
 
 
@@ -36,15 +36,15 @@ def test_live_swap_promotes_and_rolls_back_in_one_application(server, admin, ask
     (_, one), (_, two) = swapped(server, admin)
     (app,) = server.stage.apps
     assert server.stage.current[app] == two
-    assert admin.endpoints.get("support")["stable"] == f"two@{two[:12]}"
+    assert admin.endpoints.get("support").stable == f"two@{two[:12]}"
     admin.endpoints.rollback("support")
     wait_for(lambda: server.stage.current[app] == one, "the swap back")
-    assert admin.endpoints.get("support")["stable"] == f"one@{one[:12]}"
+    assert admin.endpoints.get("support").stable == f"one@{one[:12]}"
     folder, three = variant(server, "three")
     server.stage.actor(three).fails = 10**6
     admin.endpoints.deploy("support", path=folder, name="three", live=True)
-    wait_for(lambda: admin.endpoints.deployment(three)["state"] == "failed", "the failure")
-    assert admin.endpoints.get("support")["stable"] == f"one@{one[:12]}"
+    wait_for(lambda: admin.endpoints.deployment(three).state == "failed", "the failure")
+    assert admin.endpoints.get("support").stable == f"one@{one[:12]}"
     assert server.stage.current[app] == one
 
 
@@ -66,7 +66,7 @@ def test_a_failed_swap_is_taken_back_everywhere(server, admin, ask) -> None:
     folder, two = variant(server, "two")
     server.stage.actor(two).hangs = True  # it swaps, and does not answer then
     admin.endpoints.deploy("support", path=folder, name="two", live=True)
-    wait_for(lambda: admin.endpoints.deployment(two)["state"] == "failed", "the failure")
+    wait_for(lambda: admin.endpoints.deployment(two).state == "failed", "the failure")
     (app,) = server.stage.apps
     wait_for(lambda: server.stage.current[app] == one, "the way back")
     assert said(chat(ask)) == "I am one."
@@ -75,10 +75,10 @@ def test_a_failed_swap_is_taken_back_everywhere(server, admin, ask) -> None:
 def test_the_first_variant_can_be_swapped_back_in(server, admin, ask) -> None:
     (folder, one), (two_folder, two) = swapped(server, admin)
     admin.endpoints.deploy("support", path=folder, name="one", live=True)
-    ready(admin, one)
+    ready(admin, one, server)
     (app,) = server.stage.apps
     wait_for(lambda: server.stage.current[app] == one, "the swap")
-    assert admin.endpoints.get("support")["stable"] == f"one@{one[:12]}"
+    assert admin.endpoints.get("support").stable == f"one@{one[:12]}"
     with pytest.raises(ServerError, match="another variant answers from this one's engine"):
         admin.endpoints.deploy("support", path=two_folder, canary=5)
 
@@ -90,7 +90,7 @@ def test_a_variant_that_was_swapped_out_takes_the_engine_from_nobody(server, adm
         with pytest.raises(ServerError, match="another variant answers"):
             admin.endpoints.deploy(alias, path=folder, **wishes)
     admin.endpoints.deploy("other", path=two_folder)  # its turn is now
-    ready(admin, two)
+    ready(admin, two, server)
     with pytest.raises(ServerError, match="also answers for other"):
         admin.endpoints.rollback("support")
     assert said(chat(ask)) == said(chat(ask, "other")) == "I am two."
@@ -127,7 +127,7 @@ def test_a_swap_is_not_undone_while_it_is_under_way(server, admin) -> None:
 
     server.stage.prove = slowly
     admin.endpoints.deploy("support", path=folder, name="two", live=True)
-    ready(admin, two)
+    ready(admin, two, server)
     swaps = [line for line in server.stage.log if line.startswith("swap")]
     assert swaps == [f"swap {two[:4]}"], one
 
@@ -137,10 +137,10 @@ def test_a_swap_that_failed_makes_no_swap_of_what_comes_next(server, admin, ask)
     folder, two = variant(server, "two")
     server.stage.actor(two).fails = 10**6
     admin.endpoints.deploy("support", path=folder, name="two", live=True)
-    wait_for(lambda: admin.endpoints.deployment(two)["state"] == "failed", "the failure")
+    wait_for(lambda: admin.endpoints.deployment(two).state == "failed", "the failure")
     server.stage.actor(two).fails = 0
     admin.endpoints.deploy("support", path=folder, name="two", canary=0)
-    ready(admin, two)
+    ready(admin, two, server)
     placements = server.services.gateway.table.placements
     assert placements[two].app != placements[one].app
     assert server.stage.current[placements[one].app] == one

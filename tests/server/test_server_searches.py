@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 import yaml
 from gate_repository import make_locked
+from search_results import make_proof, make_result
 from server_helpers import Server, serving, tar_of
 from toys import make_plain_chain
-from variant_folders import wait_for
 
 from cluster.jobs import JobState
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.runner import SearchJob
 from serve_apps.control_plane.scores import Scorer
-from serve_apps.control_plane.searches import Situation, Step, advance, next_step
-from serve_apps.control_plane.work import Scored
-from serve_apps.server.background import HeadExport, tidy
+from serve_apps.control_plane.searches import JobSituation, Step, advance, next_step
+from serve_apps.control_plane.work import CheckpointScores
 from ztom.blending.chain import load_chain
-from ztom.errors import AuditError, EngineError, StorageError
+from ztom.errors import EngineError, StorageError
 from ztom.evaluation.suites.lock import load_locked
 from ztom.ledger import Ledger, NewStudy
-from ztom.ledger.audit import SignedHead, read_head
-from ztom.ledger.audit_store import AuditChain
 from ztom.ledger.checkpoints import FileStatus
-from ztom.ledger.requests import NewRequest, RequestKind, RequestStatus
+from ztom.ledger.requests import RequestStatus
 from ztom.search.config_files import load_config
 from ztom.settings import Settings
 
 
-def situation(**more: object) -> Situation:
-    return Situation(
+def situation(**more: object) -> JobSituation:
+    return JobSituation(
         **{
             "status": RequestStatus.RUNNING,
             "job": JobState.RUNNING,
@@ -70,7 +65,7 @@ def situation(**more: object) -> Situation:
         (situation(status=RequestStatus.FINISHED, job=JobState.SUCCEEDED), Step.NOTHING),
     ],
 )
-def test_what_is_due(now: Situation, step: Step) -> None:
+def test_what_is_due(now: JobSituation, step: Step) -> None:
     assert next_step(now) is step
 
 
@@ -336,118 +331,103 @@ def test_a_result_that_nobody_waited_for_is_written_down_once(server, ada, body)
     (variant / "config.json").write_text("{}")
     with Ledger.open(server.services.config.ledger_address) as ledger:
         study = ledger.studies.create(NewStudy(request, {}, "c", "h", {}, 0)).id
-        proof = {
-            "trained_model_error": 2.0,
-            "optimized_model_error": 1.5,
-            "verdict": {"outcome": "improved"},
-            "variant": str(variant),
-            "variant_digest": "d" * 64,
-        }
-        ledger.studies.save_result(
-            study,
-            {
-                "trained_model_error": 2.1,
-                "optimized_model_error": 1.4,
-                "optimized_scaling_factors": [0.1, 0.2],
-                "number_of_inferences": 9,
-                "stop_reason": "budget",
-                "proof": proof,
-            },
+        proof = make_proof().model_copy(
+            update={"variant": str(variant), "variant_digest": "d" * 64}
         )
+        result = make_result(
+            study_id=study, factors=2, optimized_scaling_factors=(0.1, 0.2), proof=proof
+        )
+        ledger.studies.save_result(study, result.model_dump(mode="json"))
     server.runner.states[server.runner.submitted[0].id] = JobState.SUCCEEDED
     for _ in range(3):
         advance(server.services)
     project = ada.get(f"{server.url}/project/{body['projectId']}", timeout=30).json()
     assert [file["part"] for file in project["fileList"]].count("MASTERED") == 1
-    found = ada.get(f"{server.url}/v1/searches/{request}", timeout=30).json()
-    assert found["result"]["optimized_scaling_factors"] == [0.1, 0.2]
-    assert found["result"]["holdout"]["verdict"] == {"outcome": "improved"}
+    answer = ada.get(f"{server.url}/v1/searches/{request}", timeout=30).json()
+    assert answer["result"]["optimized_scaling_factors"] == [0.1, 0.2]
+    assert answer["result"]["holdout"]["verdict"] == proof.decision.model_dump(mode="json")
+    assert answer["result"]["verdict"] == "improved"
+    assert answer["result"]["variant_digest"] == "d" * 64
     again = started(server, ada, body)  # the mastered one is no part of the chain
     advance(server.services)
     config = load_config(server.services.store.requests / again / "search.yaml", [])
     assert len(config.chain.checkpoints) == 3
 
 
-def test_leftovers_of_a_killed_server(server: Server, tmp_path: Path) -> None:
-    services = server.services
-    server.as_user("ada")
-    ada = services.ledger.accounts.for_login("ada")
-    assert ada is not None
-    dead, alive = (
-        services.ledger.requests.create(NewRequest(RequestKind.METATUNE, ada[0].id))
-        for _ in range(2)
-    )
-    services.ledger.requests.start(dead.id, job="replica-of-yesterday")
-    services.ledger.requests.start(alive.id, job=services.store.replica)
-    (services.store.staging / "half.part").write_bytes(b"x")
-    being_written = services.store.begin()
-    being_written.write(b"y")
-    tidy(services)
-    assert state(server, dead.id) is RequestStatus.FAILED
-    assert state(server, alive.id) is RequestStatus.RUNNING
-    assert [path.suffix for path in services.store.staging.iterdir()] == [".part"]
-    being_written.discard()
-    assert list(services.store.staging.iterdir()) == []
+def test_a_result_that_cannot_be_read_ends_the_search(server, ada, body) -> None:
+    request = started(server, ada, body)
+    advance(server.services)
+    with Ledger.open(server.services.config.ledger_address) as ledger:
+        study = ledger.studies.create(NewStudy(request, {}, "c", "h", {}, 0)).id
+        ledger.studies.save_result(study, {"trained_model_error": "of a later version"})
+    server.runner.states[server.runner.submitted[0].id] = JobState.SUCCEEDED
+    advance(server.services)
+    ended = server.services.ledger.requests.get(request)
+    assert ended.status is RequestStatus.FAILED
+    assert f"the result of study {study} cannot be read" in str(ended.reason)
 
 
-def test_the_signed_end_of_the_chain_goes_elsewhere(server: Server, tmp_path: Path) -> None:
-    server.as_user("somebody")
-    HeadExport().write(server.services)
-    head = read_head(tmp_path / "elsewhere.json")
-    head.check()
-    assert server.services.ledger.audit.check(head) == head.sequence > 0
-
-
-def test_the_end_of_the_chain_is_signed_when_it_has_moved(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"error": "rouge_x"}, "Did you mean rouge_l?"),
+        ({"error": "no function"}, "unknown error function"),
+        ({"error": {"function": "rouge_l", "device": "cuda"}}, "does not take device"),
+        ({"error": {"function": "cross_entropy", "source": "labels"}}, "none are given"),
+        ({"error": "accuracy", "labels": ["a", "a"]}, "a class label is given twice"),
+        ({"sampler": "bayes"}, "unknown sampler: got bayes"),
+        ({"scalingFactorLimit": 0}, "greater than 0"),
+        ({"maxEvaluations": 10_001}, "less than or equal to 10000"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"inferenceConfigJson": {"temperature": -1}}, "inferenceConfigJson is wrong"),
+        ({"holdoutExpectedOutputPath": "ROOTS/e.txt"}, "without holdout"),
+        ({"expectedOutputPath": "ROOTS/short.txt"}, "got 2 expected outputs, expected 3"),
+        ({"expectedOutputPath": None}, "expected"),
+        ({"stimulusPaths": ["ROOTS/one.jsonl"], "expectedOutputPath": None}, "one side empty"),
+        (
+            {
+                "stimulusPaths": ["ROOTS/one.jsonl"],
+                "expectedOutputPath": None,
+                "holdoutPath": "ROOTS/one.jsonl",
+            },
+            "1 of 1 holdout stimuli are in the search set",
+        ),
+        ({"engine": {"name": "torch", "module": "os:system"}}, "without a module"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_there_is_a_search(
+    server, ada, body, tmp_path, changes, reason
 ) -> None:
-    signed: list[int] = []
-    sign = AuditChain.sign
-
-    def counted(self: AuditChain, *arguments: Any, **options: Any) -> SignedHead:
-        head = sign(self, *arguments, **options)
-        signed.append(head.sequence)
-        return head
-
-    # the server signs once itself when it starts
-    wait_for((tmp_path / "elsewhere.json").exists, "the first head")
-    monkeypatch.setattr(AuditChain, "sign", counted)
-    server.as_user("somebody")
-    export = HeadExport()
-    for each in (export, export, HeadExport()):  # the last one as after a restart
-        each.write(server.services)
-    server.as_user("somebody-else")
-    export.write(server.services)
-    assert len(signed) == len(set(signed)) == 2
-    assert read_head(tmp_path / "elsewhere.json").sequence == signed[-1]
+    roots = tmp_path / "roots"
+    (roots / "one.jsonl").write_text('{"prompt": "a", "expected": "b"}\n')
+    (roots / "short.txt").write_text("x\ny\n")
+    changes = json.loads(json.dumps(changes).replace("ROOTS", str(roots)))
+    answer = ada.post(f"{server.url}/v1/searches", json={**body, **changes}, timeout=30)
+    assert answer.status_code == 422, answer.text
+    assert reason in answer.text
+    assert str(server.services.config.data) not in answer.text
+    assert server.services.ledger.requests.open() == ()
+    assert list(server.services.store.requests.iterdir()) == []
 
 
-def test_a_head_of_another_chain_is_never_written_over(server: Server, tmp_path: Path) -> None:
-    server.as_user("somebody")
-    HeadExport().write(server.services)
-    path = tmp_path / "elsewhere.json"
-    evidence = path.read_bytes()
-    with sqlite3.connect(server.services.config.data / "ledger.db") as raw:
-        for name in ("audit_no_update", "audit_no_delete", "audit_at_the_end"):
-            raw.execute(f"DROP TRIGGER {name}")
-        raw.execute("DELETE FROM audit")
-    raw.close()
-    for name in ("one", "two", "three"):
-        server.as_user(name)
-    with pytest.raises(AuditError, match="signed"):
-        HeadExport().write(server.services)
-    assert path.read_bytes() == evidence
+def test_data_too_large_to_be_read_at_once_is_read_by_the_search(
+    server, ada, body, tmp_path, monkeypatch
+) -> None:
+    (tmp_path / "roots" / "one.jsonl").write_text('{"prompt": "a", "expected": "b"}\n')
+    one = {"stimulusPaths": [str(tmp_path / "roots" / "one.jsonl")], "expectedOutputPath": None}
+    monkeypatch.setattr("serve_apps.control_plane.searches._READ_AT_ONCE_BYTES", 8)
+    assert state(server, started(server, ada, {**body, **one})) is RequestStatus.QUEUED
 
 
 def test_what_may_pass_is_tried_again(server, ada, body, monkeypatch) -> None:
     monkeypatch.setattr("serve_apps.control_plane.scores._PAUSE_S", 0.0)
     calls: list[int] = []
 
-    async def call(function: object, /, *arguments: object, **options: object) -> Scored:
+    async def call(function: object, /, *arguments: object, **options: object) -> CheckpointScores:
         calls.append(1)
         if len(calls) < 3:
             raise StorageError("the store says 503")
-        return Scored("d" * 64)
+        return CheckpointScores("d" * 64)
 
     project = str(body["projectId"])
     ids = [file.id for file in server.services.ledger.projects.get(project).files]

@@ -45,7 +45,7 @@ def shadowed(server: Server, admin: Client, shadow: Actor) -> str:
     table = server.services.gateway
     wait_for(lambda: table.table.routes["support"].shadow_percent == 100, "the shadow")
     (release,) = admin.endpoints.releases("support")
-    return str(release["id"])
+    return str(release.id)
 
 
 def answer_id(ask: openai.OpenAI, *, stream: bool) -> str:

@@ -36,7 +36,7 @@ def test_canary_by_hand_sticky_promote_and_rollback(server, admin, ask) -> None:
     admin.endpoints.rollback("support")
     wait_for(lambda: all(who(u) == f"one@{one[:12]}" for u in "abc"), "the rollback")
     admin.endpoints.rollback("support")
-    assert admin.endpoints.get("support")["stable"] == f"two@{two[:12]}", "and back again"
+    assert admin.endpoints.get("support").stable == f"two@{two[:12]}", "and back again"
 
 
 def test_rules_give_a_customer_their_own(server, admin, ask) -> None:
@@ -64,11 +64,11 @@ def test_a_release_goes_step_by_step_to_its_promotion(server, admin, ask) -> Non
     _, two = deploy(server, admin, "two", plan=FAST)
     (release,) = admin.endpoints.releases("support")
     with Traffic(ask) as traffic:
-        seen = list(admin.endpoints.watch(release["id"]))
+        seen = list(admin.endpoints.watch(release.id))
     assert not traffic.failures
-    assert seen[-1]["status"] == "promoted"
-    assert admin.endpoints.get("support")["stable"] == f"two@{two[:12]}"
-    assert admin.endpoints.get("support")["previous"] == f"one@{one[:12]}"
+    assert seen[-1].status == "promoted"
+    assert admin.endpoints.get("support").stable == f"two@{two[:12]}"
+    assert admin.endpoints.get("support").previous == f"one@{one[:12]}"
     actions = [entry.event.action for entry in server.services.ledger.audit.entries()]
     assert [a for a in actions if a.startswith("rollout.")] == [
         "rollout.start",
@@ -78,7 +78,7 @@ def test_a_release_goes_step_by_step_to_its_promotion(server, admin, ask) -> Non
         "rollout.promoted",
     ]
     assert actions.index("rollout.started") < actions.index("route.set_traffic")
-    steps = [release["state"]["step"] for release in seen]  # one may pass between two looks
+    steps = [release.state.step for release in seen]  # one may pass between two looks
     assert steps == sorted(steps)
     assert {steps[-1]} < set(steps) <= {0, 1, 2}
 
@@ -89,17 +89,17 @@ def test_a_canary_that_fails_is_rolled_back_by_itself(server, admin, ask) -> Non
     plan = {**FAST, "checks": {**FAST["checks"], "error_rate": 0.02}}
     plan["steps"] = [{"canary": 50}, {"canary": 100}]
     admin.endpoints.deploy("support", path=folder, name="two", plan=plan)
-    ready(admin, two)
+    ready(admin, two, server)
     server.stage.actor(two).fails = 10**6
     (release,) = admin.endpoints.releases("support")
     with Traffic(ask) as traffic:
-        end = list(admin.endpoints.watch(release["id"]))[-1]
+        end = list(admin.endpoints.watch(release.id))[-1]
         wait_for(
             lambda: traffic.answers[-40:] == [f"one@{one[:12]}"] * 40, "an end of the failures"
         )
-    assert end["status"] == "rolled_back"
-    assert "error_rate" in end["state"]["reason"]
-    assert admin.endpoints.get("support")["canary"] is None
+    assert end.status == "rolled_back"
+    assert "error_rate" in end.state.reason
+    assert admin.endpoints.get("support").canary is None
     wait_for(lambda: f"delete variant-two-{two[:12]}" in server.stage.log, "the candidate's end")
 
 
@@ -108,17 +108,15 @@ def test_no_traffic_is_never_a_pass(server, admin) -> None:
     deploy(server, admin, "two", plan={**FAST, "max_seconds": 1})
     (release,) = admin.endpoints.releases("support")
     held = wait_for(
-        lambda: (r := admin.endpoints.release(release["id"]))["status"] == "held" and r, "the hold"
+        lambda: (r := admin.endpoints.release(release.id)).status == "held" and r, "the hold"
     )
-    assert held["state"]["step"] == 0
-    assert admin.endpoints.get("support")["shadowPercent"] == 100
+    assert held.state.step == 0
+    assert admin.endpoints.get("support").shadow_percent == 100
     with pytest.raises(ServerError, match="409"):
         admin.endpoints.deploy("support", path=variant(server, "three")[0])
-    admin.endpoints.command(release["id"], "rollback")
-    wait_for(
-        lambda: admin.endpoints.release(release["id"])["status"] == "rolled_back", "the rollback"
-    )
-    assert admin.endpoints.get("support")["shadow"] is None
+    admin.endpoints.command(release.id, "rollback")
+    wait_for(lambda: admin.endpoints.release(release.id).status == "rolled_back", "the rollback")
+    assert admin.endpoints.get("support").shadow is None
 
 
 def test_a_change_by_hand_ends_the_release(server, admin) -> None:
@@ -126,9 +124,9 @@ def test_a_change_by_hand_ends_the_release(server, admin) -> None:
     _, two = deploy(server, admin, "two", plan=FAST)
     (release,) = admin.endpoints.releases("support")
     admin.endpoints.traffic("support", canary=10)
-    wait_for(lambda: admin.endpoints.release(release["id"])["status"] == "aborted", "the end")
-    assert admin.endpoints.get("support")["canaryPercent"] == 10
-    assert admin.endpoints.get("support")["canary"] == f"two@{two[:12]}"
+    wait_for(lambda: admin.endpoints.release(release.id).status == "aborted", "the end")
+    assert admin.endpoints.get("support").canary_percent == 10
+    assert admin.endpoints.get("support").canary == f"two@{two[:12]}"
 
 
 def test_promotion_by_hand_ends_the_release(server, admin) -> None:
@@ -136,8 +134,8 @@ def test_promotion_by_hand_ends_the_release(server, admin) -> None:
     _, two = deploy(server, admin, "two", plan=FAST)
     (release,) = admin.endpoints.releases("support")
     admin.endpoints.promote("support")
-    wait_for(lambda: admin.endpoints.release(release["id"])["status"] == "promoted", "the end")
-    assert admin.endpoints.get("support")["stable"] == f"two@{two[:12]}"
+    wait_for(lambda: admin.endpoints.release(release.id).status == "promoted", "the end")
+    assert admin.endpoints.get("support").stable == f"two@{two[:12]}"
 
 
 def test_feedback_counts_for_whom_it_is_about(server, admin, ask) -> None:
@@ -164,10 +162,10 @@ def test_feedback_counts_for_whom_it_is_about(server, admin, ask) -> None:
             user.endpoints.feedback(raw.parse().id, label="purple")
     (release,) = admin.endpoints.releases("support")
     end = wait_for(
-        lambda: (r := admin.endpoints.release(release["id"]))["status"] != "running" and r, "an end"
+        lambda: (r := admin.endpoints.release(release.id)).status != "running" and r, "an end"
     )
-    assert end["status"] == "rolled_back"
-    assert "feedback" in end["state"]["reason"]
+    assert end.status == "rolled_back"
+    assert "feedback" in end.state.reason
 
 
 def test_a_shadow_gets_copies_and_users_never_notice(server, admin, ask) -> None:
@@ -200,11 +198,11 @@ def test_a_rollback_goes_back_once(server, admin) -> None:
     deploy(server, admin, "two", plan=FAST)
     (release,) = admin.endpoints.releases("support")
     admin.endpoints.rollback("support")
-    wait_for(lambda: admin.endpoints.release(release["id"])["endedAt"], "the end")
-    assert admin.endpoints.release(release["id"])["status"] == "rolled_back"
+    wait_for(lambda: admin.endpoints.release(release.id).ended_at, "the end")
+    assert admin.endpoints.release(release.id).status == "rolled_back"
     with pytest.raises(ServerError, match="409"):
-        admin.endpoints.command(release["id"], "rollback")
-    assert admin.endpoints.get("support")["stable"] == f"one@{one[:12]}"
+        admin.endpoints.command(release.id, "rollback")
+    assert admin.endpoints.get("support").stable == f"one@{one[:12]}"
 
 
 def test_a_rollback_takes_back_what_was_promoted_a_moment_ago(server, admin) -> None:
@@ -213,4 +211,4 @@ def test_a_rollback_takes_back_what_was_promoted_a_moment_ago(server, admin) -> 
     _, two = deploy(server, admin, "two", now=True)
     for _ in range(2):
         rollback(server.services.ledger.endpoints, "support", actor="somebody", candidate=two)
-        assert admin.endpoints.get("support")["stable"] == f"one@{one[:12]}"
+        assert admin.endpoints.get("support").stable == f"one@{one[:12]}"

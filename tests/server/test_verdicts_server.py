@@ -103,7 +103,7 @@ def test_a_verdict_is_its_projects(server, admin) -> None:
         with pytest.raises(ServerError, match="the gate says fail"):
             mine.endpoints.deploy("mine", path=folder, project_id=project)
         theirs = server.project(stranger, "q")
-        assert other.endpoints.deploy("other", path=folder, project_id=theirs)["state"]
+        assert other.endpoints.deploy("other", path=folder, project_id=theirs).state
         with pytest.raises(ServerError, match="404.*no such endpoint"):
             mine.endpoints.deploy("other", path=folder, project_id=project, insist=True)
 
@@ -114,7 +114,7 @@ def test_what_the_gate_failed_takes_insistence(server, admin) -> None:
     with pytest.raises(ServerError, match="the gate says fail"):
         admin.endpoints.deploy("support", path=folder)
     assert admin.endpoints.deployments() == []
-    assert admin.endpoints.deploy("support", path=folder, insist=True)["insisted"]
+    assert admin.endpoints.deploy("support", path=folder, insist=True).insisted
     note = f"for support; verdict: improved; gate: fail ({record.sha256[:12]}); insisted on"
     assert note in notes(server)
 
@@ -124,7 +124,7 @@ def test_what_the_gate_passed_needs_no_proof(server, admin) -> None:
     with pytest.raises(ServerError, match="not proved to be better"):
         admin.endpoints.deploy("support", path=folder)
     record = admin.verdicts.record(verdict_of(digest))
-    assert not admin.endpoints.deploy("support", path=folder)["insisted"]
+    assert not admin.endpoints.deploy("support", path=folder).insisted
     assert f"for support; verdict: none; gate: pass ({record.sha256[:12]})" in notes(server)
 
 
@@ -137,7 +137,7 @@ def test_a_verdict_comes_with_its_deployment(server, admin) -> None:
         admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest, "inconclusive"))
     assert [each.outcome for each in admin.verdicts.all(digest)] == ["inconclusive"]
     admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest))
-    ready(admin, digest)
+    ready(admin, digest, server)
 
 
 def test_what_the_gate_of_its_own_search_refused_needs_insistence(server, admin) -> None:
@@ -145,10 +145,10 @@ def test_what_the_gate_of_its_own_search_refused_needs_insistence(server, admin)
         folder, _ = variant(server, outcome, gate=outcome)
         with pytest.raises(ServerError, match=f"the gate of its search says {outcome}"):
             admin.endpoints.deploy("support", path=folder)
-    assert admin.endpoints.deploy("support", path=folder, insist=True)["insisted"]
+    assert admin.endpoints.deploy("support", path=folder, insist=True).insisted
     folder, digest = variant(server, "passed", gate="pass")
-    assert not admin.endpoints.deploy("other", path=folder)["insisted"]
-    ready(admin, digest)
+    assert not admin.endpoints.deploy("other", path=folder).insisted
+    ready(admin, digest, server)
 
 
 def test_no_pass_no_traffic(tmp_path) -> None:
@@ -158,7 +158,7 @@ def test_no_pass_no_traffic(tmp_path) -> None:
         with pytest.raises(ServerError, match="no verdict of the gate is on record"):
             admin.endpoints.deploy("support", path=folder)
         admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest))
-        ready(admin, digest)
+        ready(admin, digest, server)
 
 
 def test_a_release_by_a_gated_plan(server, admin) -> None:
@@ -174,9 +174,9 @@ def test_a_release_by_a_gated_plan(server, admin) -> None:
     assert len(admin.endpoints.deployments()) == 1
     passed = verdict_of(two, champion=one)
     admin.endpoints.deploy("support", path=folder, plan=plan, verdict=passed)
-    ready(admin, two)
+    ready(admin, two, server)
     (release,) = admin.endpoints.releases()
-    assert (release["candidate"], release["plan"]["gate"]) == (two, "champion")
+    assert (release.candidate, release.plan.gate) == (two, "champion")
 
 
 def test_a_declarative_file_holds_verdicts(server, admin) -> None:
@@ -186,5 +186,5 @@ def test_a_declarative_file_holds_verdicts(server, admin) -> None:
     assert admin.verdicts.all() == []
     admin.endpoints.apply({"support": {"stable": stable}})
     assert [each.outcome for each in admin.verdicts.all(digest)] == ["pass"]
-    ready(admin, digest)
+    ready(admin, digest, server)
     assert admin.endpoints.apply({"support": {"stable": stable}}) == []

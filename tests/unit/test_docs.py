@@ -21,8 +21,8 @@ import ztom
 from serve_apps.endpoints.declared import WantedEndpoint
 from ztom.blending.chain_file import ChainConfig
 from ztom.client import Client
-from ztom.client.endpoints import Endpoints
-from ztom.client.verdicts import Verdicts
+from ztom.client.endpoints import EndpointCalls
+from ztom.client.verdicts import VerdictCalls
 from ztom.evaluation.suites.suite import SuiteConfig
 from ztom.rollout.plan import parse_plan
 from ztom.search.config_files import parse_config
@@ -183,7 +183,7 @@ def resolve(node: ast.expr, values: dict[str, Any]) -> Any:
         return None
     owner = resolve(node.value, values)
     if owner is Client and node.attr in ("endpoints", "verdicts"):
-        return {"endpoints": Endpoints, "verdicts": Verdicts}[node.attr]
+        return {"endpoints": EndpointCalls, "verdicts": VerdictCalls}[node.attr]
     if owner is None or inspect.isfunction(owner):
         return None
     return getattr(owner, node.attr)  # an attribute that there is not raises

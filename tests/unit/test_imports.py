@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             *("statistics", "pages", "blending", "stimuli", "scoring", "engines", "ledger"),
             *("evaluation", "plugins"),
         },
-        "wire": {"errors", "rollout", "evaluation", "ledger"},
+        "wire": {"errors", "engines", "evaluation", "ledger", "rollout", "scoring", "search"},
         "client": {*_GROUND, "checkpoints", "wire"},
         "demo": {*_GROUND, "stimuli"},
         "testing": {

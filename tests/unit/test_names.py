@@ -16,6 +16,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ztom", "cluster", "tune_search", "serve_apps")
 #: Locals that say only that something was there.
 EMPTY_NAMES = {"each", "told", "found", "asked", "said"}
+#: A line on a value that begins so says to what it belongs, not what it is.
+PREPOSITIONS = re.compile(
+    r"(About|After|Against|Among|As|At|Before|Besides?|Between|By|During|For|From|In|Inside|Into|Its"
+    r"|Of|On|Over|Per|Since|Through|To|Towards|Under|Until|Upon|With|Within|Without)\b"
+)
+#: Sections of a docstring whose lines are on values.
+VALUES = re.compile(r"(?:Args|Attributes|Returns|Yields):")
+VALUE_LINE = re.compile(r" {4}([*\w]+): (.*)")
 #: One pair of backticks refers; two are for what is typed or read.
 REFERENCE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 IDENTIFIERS = re.compile(r"[A-Za-z_][A-Za-z_0-9]*(\.[A-Za-z_][A-Za-z_0-9]*)*(\(\))?")
@@ -66,6 +74,16 @@ def docstrings(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield ast.get_docstring(node) or ""
+
+
+def value_lines(docstring: str) -> Iterator[tuple[str, str]]:
+    """The name and the first line of each argument, attribute or result that it lists."""
+    is_on_values = False
+    for line in docstring.splitlines():
+        if line and not line.startswith(" "):
+            is_on_values = VALUES.fullmatch(line) is not None
+        elif is_on_values and (match := VALUE_LINE.fullmatch(line)):
+            yield match[1], match[2]
 
 
 def exists(reference: str) -> bool:
@@ -119,14 +137,16 @@ def test_a_class_name_exists_once() -> None:
 
 
 def test_no_local_says_only_that_something_was_there() -> None:
-    offenders = [
+    offenders = {
         f"{module}:{node.lineno} {name}"
         for module, tree in trees().items()
-        for node in ast.walk(tree)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
         for name in _bound(node)
         if name in EMPTY_NAMES
-    ]
-    assert offenders == []
+    }
+    assert offenders == set()
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
@@ -147,3 +167,23 @@ def test_what_a_docstring_names_in_backticks_exists(package: str) -> None:
         if IDENTIFIERS.fullmatch(reference) and not exists(reference)
     ]
     assert offenders == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_line_on_a_value_says_what_the_value_is(package: str) -> None:
+    offenders = [
+        f"{module}: {name}: {text}"
+        for module, tree in trees().items()
+        if module.partition(".")[0] == package
+        for docstring in docstrings(tree)
+        for name, text in value_lines(docstring)
+        if PREPOSITIONS.match(text)
+    ]
+    assert offenders == []
+
+
+def test_value_lines_are_those_of_arguments_and_attributes() -> None:
+    text = "In it.\n\nArgs:\n    a: Of it.\n    *b: The\n        c: d.\n\nRaises:\n    E: As F."
+    assert list(value_lines(text)) == [("a", "Of it."), ("*b", "The")]
+    everything = [text for tree in trees().values() for text in docstrings(tree)]
+    assert sum(len(list(value_lines(text))) for text in everything) > 1_000

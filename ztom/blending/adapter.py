@@ -28,7 +28,7 @@ class BlendedAdapter:
 
     Attributes:
         tensors: A [rank, in] and B [out, rank] by their names in ``adapter_model.safetensors``.
-        config: ``adapter_config.json``.
+        config: Content of ``adapter_config.json``.
     """
 
     tensors: dict[str, torch.Tensor]

@@ -48,8 +48,8 @@ def blend_tensor(
     Args:
         plan: What to add up.
         read: Where pristine tensors come from.
-        observe: Told of every slice.
-        device: Of the result; the CPU when None.
+        observe: Callback that gets every slice of the deltas and of the blend.
+        device: Device of the result; the CPU when None.
 
     Raises:
         BlendError: A blended value is NaN or infinite at the deployed dtype.

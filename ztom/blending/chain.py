@@ -33,11 +33,11 @@ class Chain:
     """Checkpoints that fit together, opened but not read.
 
     Attributes:
-        members: Base first.
-        adapters: Per member the LoRA factors over the base, or None for full weights.
-        topology: How steps are defined.
-        latest: Position of the checkpoint that steps are added to.
-        tags: A name per member.
+        members: Checkpoints of the chain, base first.
+        adapters: LoRA factors over the base of each member, or None for full weights.
+        topology: Definition of the steps.
+        latest: Position of the checkpoint that steps are added to, from 0.
+        tags: Name of each member.
     """
 
     members: tuple[Checkpoint, ...]

@@ -91,9 +91,9 @@ def row_changes(
     """Mean absolute change of each row of each tensor: its mean over all but the first dimension.
 
     Args:
-        chain: Opened and checked.
-        old: Position of the member to compare with.
-        new: Position of the member that is looked at.
+        chain: Chain that was opened and checked.
+        old: Position of the member to compare with, from 0.
+        new: Position of the member that is looked at, from 0.
         names: Tensors to look at; None for all.
 
     Returns:

@@ -32,9 +32,9 @@ def check_fit(members: Sequence[Checkpoint], *, latest: Checkpoint, allow_dtype_
     """Compare every full member with the first one, and its head with that of the latest.
 
     Args:
-        members: Base first.
+        members: Checkpoints to compare, base first.
         latest: The member that a blend without any step is; of adapters, their base.
-        allow_dtype_cast: Accept tensors that are stored in different dtypes.
+        allow_dtype_cast: Whether to accept tensors that are stored in different dtypes.
 
     Raises:
         IncompatibleChainError: With every kind of difference found in the first unfit member.

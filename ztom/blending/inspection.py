@@ -56,11 +56,11 @@ class ChainReport:
     """A chain at a glance.
 
     Attributes:
-        tags: Of the members.
-        digests: Of the members, sha256.
-        parameters: Of one full model.
-        nbytes: Per member, bytes of its weights as stored.
-        dtype: That the bounds were measured at.
+        tags: Names of the members, base first.
+        digests: Lower-case hex sha256 of each member's content.
+        parameters: Number of parameters of one full model.
+        nbytes: Size of each member's weights as stored, bytes.
+        dtype: Dtype that the bounds were measured at.
         limit: The bound on each factor.
         steps: One per transition.
     """
@@ -78,9 +78,9 @@ def inspect_chain(chain: Chain, *, limit: float, dtype: torch.dtype | None) -> C
     """Measure a chain.
 
     Args:
-        chain: Opened and checked.
+        chain: Chain that was opened and checked.
         limit: The bound on each factor, above zero.
-        dtype: What blends are deployed in; None is what is stored.
+        dtype: Dtype that blends are deployed in; None is what is stored.
     """
     read = file_reader(chain)
     steps = []

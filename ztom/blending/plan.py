@@ -112,9 +112,10 @@ def plan_blend(
     """What has to be added up for these factors.
 
     Args:
-        chain: Opened and checked.
+        chain: Chain that was opened and checked.
         factors: One per transition.
-        dtype: What floating-point tensors are cast to; None keeps the dtype they are stored in.
+        dtype: Dtype that floating-point tensors are cast to; None keeps the dtype they are stored
+            in.
 
     Raises:
         FactorError: Not one finite factor per transition.

@@ -47,8 +47,8 @@ class PrecisionReport:
     """The realised step over all tensors and by group.
 
     Attributes:
-        overall: Over all tensors.
-        groups: Sorted by name.
+        overall: Realised step over all tensors.
+        groups: Realised step of each group of tensors, sorted by name.
     """
 
     overall: StepPrecision

@@ -37,10 +37,10 @@ def open_tar(
     """Open a tar as the folder it holds; a single folder around the files is looked through.
 
     Args:
-        reference: As it was written.
+        reference: Reference as it was written.
         parent: The source that holds the archive as a file.
         name: The archive's name in it.
-        compressed: Whether it is gzip-compressed.
+        compressed: Whether the archive is gzip-compressed.
         settings: Limits and cache.
 
     Raises:

@@ -42,11 +42,11 @@ class Checkpoint:
     """A checkpoint that was opened and checked; equal only to itself.
 
     Attributes:
-        reference: As it was written.
-        source: Its files.
-        kind: A full model, or a PEFT adapter.
-        config: ``config.json``, or ``adapter_config.json`` of an adapter.
-        tensors: Where each tensor lies, sorted by name.
+        reference: Reference as it was written.
+        source: Source of the checkpoint's files.
+        kind: Whether it is a full model, or a PEFT adapter.
+        config: Content of ``config.json``, or of ``adapter_config.json`` of an adapter.
+        tensors: Place of each tensor by its name, sorted.
         weight_files: Names of the safetensors files, sorted.
         files: Names of the other files that belong to it (configuration, tokenizer), sorted.
         tied: Whether the output head is the embedding and has no tensor of its own.
@@ -95,7 +95,7 @@ class Checkpoint:
 
         Args:
             name: A key of `tensors`.
-            out: See `ztom.checkpoints.tensors.read_tensor`.
+            out: Tensor to read into; see `ztom.checkpoints.tensors.read_tensor`.
 
         Raises:
             CheckpointError: There is no such tensor, or ``out`` does not fit.
@@ -134,7 +134,7 @@ def open_checkpoint(reference: str, *, settings: Settings, sha256: str | None = 
     """Open a checkpoint: read its configuration and headers, and check that they fit together.
 
     Args:
-        reference: See `ztom.checkpoints.storage.open_source`.
+        reference: Reference of the checkpoint; see `ztom.checkpoints.storage.open_source`.
         settings: Allowed schemes and roots, limits, cache.
         sha256: The `Checkpoint.digest` that it must have; hex, with or without ``sha256:``.
             Checking it reads every byte.
@@ -156,7 +156,7 @@ def open_folder(folder: Path, *, settings: Settings) -> Checkpoint:
 
     Args:
         folder: The checkpoint's files.
-        settings: For the limits.
+        settings: Settings with the limits.
 
     Raises:
         CheckpointError: It cannot be used; the subclasses say why.
@@ -205,9 +205,9 @@ def fetch_folder(checkpoint: Checkpoint, folder: Path | None, settings: Settings
     """A local folder with the checkpoint's files, for engines that need one.
 
     Args:
-        checkpoint: Any checkpoint.
+        checkpoint: Checkpoint whose files are wanted, full or adapter.
         folder: Where to keep copies, each in a folder named by its digest; the cache if None.
-        settings: For the cache.
+        settings: Settings with the cache.
 
     Returns:
         The checkpoint's own folder where it is a local one, else a copy that was checked.

@@ -19,7 +19,7 @@ def tensor_of(checkpoint: Checkpoint, name: str) -> TensorSpec | None:
 
     Args:
         checkpoint: A full model.
-        name: Of the tensor.
+        name: Name of the tensor.
     """
     stored = checkpoint.tensors.get(name)
     if stored is None and is_head(name) and checkpoint.tied:

@@ -31,9 +31,9 @@ class LocalSource:
     folder is a snapshot in a Hugging Face cache; the target must lie under an allowed root.
 
     Args:
-        reference: As it was written.
+        reference: Reference as it was written.
         folder: The folder, links resolved.
-        settings: For the allowed roots.
+        settings: Settings with the allowed roots.
     """
 
     def __init__(self, reference: str, folder: Path, *, settings: Settings) -> None:

@@ -32,11 +32,12 @@ class LoraFactors:
     """The factors of one adapted weight.
 
     Attributes:
-        a: Shape (rank, in).
-        b: Shape (out, rank).
-        scale: What B A is multiplied by.
-        rank: The rank.
-        transposed: The base stores this weight as (in, out), so the change is (B A) transposed.
+        a: Place of A, whose shape is (rank, in).
+        b: Place of B, whose shape is (out, rank).
+        scale: Number that B A is multiplied by.
+        rank: Rank of the change, at least 1.
+        transposed: Whether the base stores this weight as (in, out), so the change is (B A)
+            transposed.
     """
 
     a: TensorSpec
@@ -52,8 +53,8 @@ class Adapter:
 
     Attributes:
         checkpoint: The adapter's files.
-        base: What it was trained on.
-        factors: By the name of the base's tensor, sorted.
+        base: Model that it was trained on.
+        factors: Factors by the name of the base's tensor, sorted.
     """
 
     checkpoint: Checkpoint
@@ -65,8 +66,8 @@ def open_adapter(checkpoint: Checkpoint, base: Checkpoint) -> Adapter:
     """Interpret an adapter over its base.
 
     Args:
-        checkpoint: Of kind ``adapter``.
-        base: Of kind ``full``.
+        checkpoint: Checkpoint of kind ``adapter``.
+        base: Checkpoint of kind ``full``.
 
     Raises:
         AdapterUnsupportedError: It is more than plain LoRA on linear layers, or does not fit the

@@ -64,7 +64,7 @@ def rank_and_scale(reference: str, config: Mapping[str, Any], module: str) -> tu
 
     Args:
         reference: Names the adapter in errors.
-        config: Its ``adapter_config.json``.
+        config: Content of its ``adapter_config.json``.
         module: Dotted path of the module in the model that was adapted.
 
     Raises:

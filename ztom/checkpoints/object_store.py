@@ -102,10 +102,10 @@ class ObjectSource:
     """A folder of an object store.
 
     Args:
-        reference: As it was written.
-        scheme: ``gs``, ``s3`` or ``memory``.
-        path: ``bucket/folder``.
-        settings: For the number of retries and of files.
+        reference: Reference as it was written.
+        scheme: Scheme of the store: ``gs``, ``s3`` or ``memory``.
+        path: Place in the store, ``bucket/folder``.
+        settings: Settings with the number of retries and of files.
     """
 
     def __init__(self, reference: str, scheme: str, path: str, *, settings: Settings) -> None:

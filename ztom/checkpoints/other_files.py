@@ -37,8 +37,8 @@ def find_other_files(
     """Decide about every file of a checkpoint's folder that is none of its `used_files`.
 
     Args:
-        checkpoint: Opened.
-        max_bytes: Of all that is kept.
+        checkpoint: Checkpoint that was opened.
+        max_bytes: Largest size of all files that are kept, bytes.
         replaced: Names that whoever asks writes itself.
 
     Raises:

@@ -22,9 +22,9 @@ class Piece:
     """One file to be sent.
 
     Attributes:
-        name: In the archive.
-        nbytes: How long it is.
-        read: Bytes from an offset, so many.
+        name: Path of the file in the archive.
+        nbytes: Size of the file, bytes.
+        read: Function from an offset and a count to that many bytes.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Piece:
     read: Callable[[int, int], bytes]
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes."""
+        """The bytes of the file, a chunk at a time."""
         for offset in range(0, self.nbytes, _CHUNK):
             yield self.read(offset, min(_CHUNK, self.nbytes - offset))
 

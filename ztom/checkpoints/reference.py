@@ -37,8 +37,8 @@ class Reference:
     """A reference that was checked.
 
     Attributes:
-        text: As it was written.
-        scheme: One of `SUPPORTED_SCHEMES`.
+        text: Reference as it was written.
+        scheme: Scheme, one of `SUPPORTED_SCHEMES`.
         path: Absolute local path with links resolved, or ``bucket/key`` without a trailing slash.
         archive: The kind of archive that the name promises.
     """

@@ -46,9 +46,9 @@ class TarMember:
     """A regular file of a tar.
 
     Attributes:
-        path: Its path in the archive, normalised.
-        offset: Of its first byte, from the start of the uncompressed archive.
-        size: In bytes.
+        path: Path of the file in the archive, normalised.
+        offset: Offset of its first byte from the start of the uncompressed archive, bytes.
+        size: Size of the file, bytes.
     """
 
     path: str
@@ -68,8 +68,8 @@ def walk_tar(reference: str, stream: TarStream, *, settings: Settings) -> Iterat
 
     Args:
         reference: Names the archive in errors.
-        stream: Its bytes.
-        settings: For the number of members.
+        stream: Stream of the archive's uncompressed bytes.
+        settings: Settings with the largest number of members.
 
     Raises:
         ArchiveError: A header is damaged, or describes something that is never unpacked.

@@ -49,12 +49,12 @@ class TensorSpec:
     """Where one tensor lies.
 
     Attributes:
-        name: Its name in the file.
-        dtype: Its dtype as stored.
-        shape: Its shape.
-        file: The file's name within its source.
-        offset: Of its first byte, from the start of the file.
-        nbytes: Its size in bytes.
+        name: Name of the tensor in the file.
+        dtype: Dtype of the tensor as stored.
+        shape: Shape of the tensor.
+        file: Name of the file within its source.
+        offset: Offset of its first byte from the start of the file, bytes.
+        nbytes: Size of the tensor, bytes.
     """
 
     name: str
@@ -99,8 +99,8 @@ def read_tensor(
     """Read one tensor's bytes into a CPU tensor.
 
     Args:
-        source: Holds the file.
-        spec: From `read_header` of the same source.
+        source: Source that holds the file.
+        spec: Place of the tensor, from `read_header` of the same source.
         out: A contiguous CPU tensor of the same dtype and shape to read into; a new one otherwise.
 
     Raises:

@@ -27,7 +27,7 @@ def tokenizer_digest(source: Source, files: Collection[str]) -> str | None:
 
     Args:
         source: The checkpoint's files.
-        files: Those of them that belong to it.
+        files: Names of the files of the source that belong to the checkpoint.
 
     Raises:
         CheckpointError: ``tokenizer.json`` is not valid JSON.
@@ -45,7 +45,7 @@ def tokenizer_digest(source: Source, files: Collection[str]) -> str | None:
 
 
 def _normal(value: Any) -> Any:
-    """Without null fields, and with merges as pairs."""
+    """The value with no null fields, and with merges as pairs."""
     if not isinstance(value, dict):
         return value
     result = {key: _normal(item) for key, item in value.items() if item is not None}

@@ -21,10 +21,10 @@ class RegisterCheckpoints(TrainerCallback):  # type: ignore[misc]
     is tried again with the next one and at the end.
 
     Args:
-        client: Of the server.
-        project_id: Of the project.
-        upload: Send the files; otherwise the project points to them, which takes a folder that the
-            server sees under an allowed root.
+        client: Client of the server.
+        project_id: Id of the project.
+        upload: Whether to send the files; otherwise the project points to them, which takes a
+            folder that the server sees under an allowed root.
     """
 
     def __init__(self, client: Client, project_id: str, *, upload: bool = True) -> None:

@@ -33,8 +33,8 @@ from ztom.wire.projects import NewProject, Project, ProjectDeletion
 from ztom.wire.searches import QueuedSearch, RequestAnswer, SearchAnswer, SearchStatus, Trial
 
 if TYPE_CHECKING:
-    from ztom.client.endpoints import Endpoints
-    from ztom.client.verdicts import Verdicts
+    from ztom.client.endpoints import EndpointCalls
+    from ztom.client.verdicts import VerdictCalls
 
 
 class Client:
@@ -56,18 +56,18 @@ class Client:
         self._connection = Connection(server, key)
 
     @functools.cached_property
-    def endpoints(self) -> Endpoints:
+    def endpoints(self) -> EndpointCalls:
         """What is served: deployments, endpoints, releases."""
-        from ztom.client.endpoints import Endpoints
+        from ztom.client.endpoints import EndpointCalls
 
-        return Endpoints(self._connection)
+        return EndpointCalls(self._connection)
 
     @functools.cached_property
-    def verdicts(self) -> Verdicts:
+    def verdicts(self) -> VerdictCalls:
         """What the gate said."""
-        from ztom.client.verdicts import Verdicts
+        from ztom.client.verdicts import VerdictCalls
 
-        return Verdicts(self._connection)
+        return VerdictCalls(self._connection)
 
     @classmethod
     def login(cls, server: str | None, username: str, password: str) -> Self:
@@ -128,12 +128,12 @@ class Client:
         """Upload a checkpoint: a folder, which is sent as one tar, or a tar.
 
         Args:
-            project_id: Whose.
+            project_id: Id of the project.
             path: Folder or archive.
-            name: In the project; the folder's when None.
+            name: Name of the checkpoint in the project; the folder's when None.
             tag: A short name.
-            base: It is the base model.
-            progress: Show a bar.
+            base: Whether it is the base model.
+            progress: Whether to show a progress bar.
         """
         path = Path(path)
         upload = CheckpointUpload.model_construct(
@@ -193,13 +193,14 @@ class Client:
         """Search the factors of a project's chain, and wait for the answer.
 
         Args:
-            project_id: Whose chain.
+            project_id: Id of the project whose chain is searched.
             stimuli: Data sets: files of this machine are uploaded; anything else is for the server.
             limit: The bound on each factor.
-            expected_outputs: What should be answered, where that is a file of its own.
-            progress: Show a bar.
-            on_trial: Told of each trial that ends.
-            options: As on the wire: ``error``, ``maxEvaluations``, ``seed``, ``insist``, ...
+            expected_outputs: File of the expected outputs, where they are in one of their own.
+            progress: Whether to show a progress bar.
+            on_trial: Callback that gets each trial that ends.
+            options: Further fields of the search, by name: ``error``, ``maxEvaluations``, ``seed``,
+                ``insist``, ...
 
         Raises:
             ServerError: The search failed or was cancelled, besides what every method raises.
@@ -293,9 +294,9 @@ class Client:
         """Scale steps by hand and save the blend as a tar.
 
         Args:
-            project_id: Whose chain.
-            factors: By the id of the file that a step ends in.
-            path: Of the tar to be.
+            project_id: Id of the project whose chain is blended.
+            factors: Scaling factor by the id of the file that a step ends in.
+            path: Path of the tar to be.
         """
         edit = Metatune.model_construct(
             project_id=project_id,

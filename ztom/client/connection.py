@@ -92,9 +92,9 @@ class Connection:
         Args:
             answer: Model of the answer.
             method: ``GET``, ``POST``, ...
-            path: Of the route, below the base address.
+            path: Path of the route, below the base address.
             request: What is sent as JSON; its values are the server's to judge.
-            options: For httpx.
+            options: Further options of httpx's request.
         """
         return _parsed(answer, self._json(method, path, request, options))
 

@@ -14,30 +14,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
-
-from pydantic import ConfigDict
+from typing import Any
 
 from ztom.client.connection import Connection
 from ztom.client.verdicts import read_verdict
-from ztom.wire.base import WireAnswer
+from ztom.wire.apply import Apply, EndpointDifference
+from ztom.wire.deployments import Deploy, DeploymentStatus
+from ztom.wire.endpoints import Endpoint, EndpointChange, TrafficShares
+from ztom.wire.inference import Feedback, FeedbackReceipt
+from ztom.wire.releases import Release
 
 Document = Mapping[str, Any]
 
 
-class _Look(WireAnswer):
-    model_config = ConfigDict(extra="allow")
-
-    @classmethod
-    def parse(cls, content: object) -> Self:
-        return cls.model_validate(content)
-
-
-class Endpoints:
+class EndpointCalls:
     """Part of `ztom.client.Client`; what it returns is what the server answers.
 
     Args:
-        connection: To the server.
+        connection: Connection to the server.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -60,113 +54,122 @@ class Endpoints:
         plan: Document | None = None,
         verdict: Document | str | Path | None = None,
         insist: bool = False,
-    ) -> Document:
+    ) -> DeploymentStatus:
         """Have a variant served; it gets its traffic once it is ready.
 
         Args:
             alias: What clients write in ``model``.
             path: The variant's folder, where the server can read it.
             project_id: The project that the endpoint belongs to; administrators need none.
-            file_id: Instead of the path: a mastered checkpoint of the project.
-            name: Of the model; the alias when None.
+            file_id: Id of a mastered checkpoint of the project, instead of the path.
+            name: Name of the model; the alias when None.
             options: How it is served, such as ``{"max_replicas": 2}``.
-            now: Give it all traffic at once, without a release.
-            live: The same, by swapping it into the running engine.
-            canary: Give it this share, in percent, until somebody says otherwise.
-            shadow: Give it copies of this share, in percent.
-            rule: Give it the requests with this ``header`` and ``value``, or of this ``key``.
-            plan: Of the release; the default one when nothing else is said.
-            verdict: Of the gate on it, or its file; it is put on record first.
-            insist: Although neither the gate nor a search let it pass.
+            now: Whether it gets all traffic at once, without a release.
+            live: Whether it gets all traffic at once by being swapped into the running engine.
+            canary: Percent of the requests that it answers until somebody says otherwise.
+            shadow: Percent of the requests that it gets copies of until somebody says otherwise.
+            rule: Requests that it answers: those with this ``header`` and ``value``, or of this
+                ``key``.
+            plan: Plan of the release; the default one when nothing else is said.
+            verdict: Verdict of the gate on it, or its file; it is put on record first.
+            insist: Whether to deploy it although neither the gate nor a search let it pass.
         """
-        wishes = {"now": now, "live": live, "insist": insist}
-        body = {
-            "alias": alias,
-            "path": None if path is None else str(path),
-            "projectId": project_id,
-            "fileId": file_id,
-            "name": name,
+        wanted = Deploy.model_construct(
+            alias=alias,
+            path=None if path is None else str(path),
+            project_id=project_id,
+            file_id=file_id,
+            name=name,
+            now=now,
+            live=live,
+            canary=canary,
+            shadow=shadow,
+            insist=insist,
+        )
+        # as they are: what they may say is the server's to judge
+        documents = {
             "options": dict(options or {}),
-            "canary": canary,
-            "shadow": shadow,
             "rule": rule,
             "plan": plan,
             "verdict": None if verdict is None else read_verdict(verdict),
-            **{key: True for key, value in wishes.items() if value},
         }
-        given = {key: value for key, value in body.items() if value is not None}
-        return self._document("POST", "/v1/deployments", json=given)
+        given = {name: document for name, document in documents.items() if document is not None}
+        body = {**wanted.body(), **given}
+        return self._connection.ask(DeploymentStatus, "POST", "/v1/deployments", json=body)
 
-    def deployment(self, digest: str) -> Document:
+    def deployment(self, digest: str) -> DeploymentStatus:
         """One deployment, by its variant's digest or the start of it."""
-        return self._document("GET", f"/v1/deployments/{digest}")
+        return self._connection.ask(DeploymentStatus, "GET", f"/v1/deployments/{digest}")
 
     def cancel(self, digest: str) -> None:
         """Have a deployment that waits for its traffic, or for a place, wait no more."""
-        self._call("DELETE", f"/v1/deployments/{digest}")
+        self._connection.call("DELETE", f"/v1/deployments/{digest}")
 
-    def deployments(self) -> list[Document]:
+    def deployments(self) -> list[DeploymentStatus]:
         """Every deployment."""
-        return list(self._call("GET", "/v1/deployments"))
+        return self._connection.ask_all(DeploymentStatus, "GET", "/v1/deployments")
 
-    def all(self) -> list[Document]:
+    def all(self) -> list[Endpoint]:
         """Every endpoint with its traffic."""
-        return list(self._call("GET", "/v1/endpoints"))
+        return self._connection.ask_all(Endpoint, "GET", "/v1/endpoints")
 
-    def get(self, alias: str) -> Document:
+    def get(self, alias: str) -> Endpoint:
         """One endpoint."""
-        return self._document("GET", f"/v1/endpoints/{alias}")
+        return self._connection.ask(Endpoint, "GET", f"/v1/endpoints/{alias}")
 
     def traffic(
         self, alias: str, *, canary: float | None = None, shadow: float | None = None
-    ) -> Document:
+    ) -> Endpoint:
         """Give the candidate other shares, in percent."""
-        body = {"canary": canary, "shadow": shadow}
-        given = {key: value for key, value in body.items() if value is not None}
-        return self._document("PATCH", f"/v1/endpoints/{alias}/traffic", json=given)
+        shares = TrafficShares.model_construct(canary=canary, shadow=shadow)
+        address = f"/v1/endpoints/{alias}/traffic"
+        return self._connection.ask(Endpoint, "PATCH", address, shares)
 
-    def promote(self, alias: str) -> Document:
+    def promote(self, alias: str) -> Endpoint:
         """Make the candidate the stable variant."""
-        return self._document("POST", f"/v1/endpoints/{alias}/promote", json={})
+        address = f"/v1/endpoints/{alias}/promote"
+        return self._connection.ask(Endpoint, "POST", address, EndpointChange())
 
-    def rollback(self, alias: str) -> Document:
+    def rollback(self, alias: str) -> Endpoint:
         """Take the candidate away; without one, go back to what was stable before."""
-        return self._document("POST", f"/v1/endpoints/{alias}/rollback", json={})
+        address = f"/v1/endpoints/{alias}/rollback"
+        return self._connection.ask(Endpoint, "POST", address, EndpointChange())
 
     def remove(self, alias: str) -> None:
         """Take an endpoint away."""
-        self._call("DELETE", f"/v1/endpoints/{alias}")
+        self._connection.call("DELETE", f"/v1/endpoints/{alias}")
 
     def apply(
         self, endpoints: Document, *, prune: bool = False, dry_run: bool = False
-    ) -> list[Document]:
+    ) -> list[EndpointDifference]:
         """Make endpoints what a declarative file says; returns the changes that this takes.
 
         Args:
-            endpoints: By alias.
-            prune: Remove endpoints that are not among them.
-            dry_run: Change nothing.
+            endpoints: Endpoints that are wanted, by alias.
+            prune: Whether to remove endpoints that are not among them.
+            dry_run: Whether to change nothing.
         """
-        body = {"endpoints": endpoints, "prune": prune, "dryRun": dry_run}
-        return list(self._call("POST", "/v1/apply", json=body))
+        wanted = Apply.model_construct(endpoints={}, prune=prune, dry_run=dry_run)
+        body = {**wanted.body(), "endpoints": endpoints}
+        return self._connection.ask_all(EndpointDifference, "POST", "/v1/apply", json=body)
 
-    def releases(self, alias: str | None = None) -> list[Document]:
+    def releases(self, alias: str | None = None) -> list[Release]:
         """Releases, newest first."""
         parameters = {} if alias is None else {"alias": alias}
-        return list(self._call("GET", "/v1/releases", params=parameters))
+        return self._connection.ask_all(Release, "GET", "/v1/releases", params=parameters)
 
-    def release(self, release_id: str) -> Document:
+    def release(self, release_id: str) -> Release:
         """Where a release stands."""
-        return self._document("GET", f"/v1/releases/{release_id}")
+        return self._connection.ask(Release, "GET", f"/v1/releases/{release_id}")
 
-    def watch(self, release_id: str) -> Iterator[Document]:
+    def watch(self, release_id: str) -> Iterator[Release]:
         """The release each time that something is different, until it has ended.
 
         A connection that is lost is made again.
         """
-        last: _Look | None = None
+        last: Release | None = None
 
-        def is_new(look: _Look) -> bool:
+        def is_new(look: Release) -> bool:
             nonlocal last
             if look == last:
                 return False
@@ -174,25 +177,15 @@ class Endpoints:
             return True
 
         address = f"/v1/releases/{release_id}/events"
-        for look in self._connection.follow(_Look, address, "release", is_new):
-            yield look.model_dump()
+        yield from self._connection.follow(Release, address, "release", is_new)
 
-    def command(self, release_id: str, command: str) -> Document:
+    def command(self, release_id: str, command: str) -> Release:
         """Tell a release: ``promote``, ``rollback``, ``resume`` or ``abort``."""
-        return self._document("POST", f"/v1/releases/{release_id}/{command}")
+        return self._connection.ask(Release, "POST", f"/v1/releases/{release_id}/{command}")
 
     def feedback(
         self, response_id: str, *, score: float | None = None, label: str | None = None
-    ) -> Document:
+    ) -> FeedbackReceipt:
         """Judge an answer, by the ``id`` that it came with: a score from 0 to 1, or a label."""
-        body = {"responseId": response_id, "score": score, "label": label}
-        given = {key: value for key, value in body.items() if value is not None}
-        return self._document("POST", "/v1/feedback", json=given)
-
-    def _document(self, method: str, path: str, **options: Any) -> Document:
-        found: Document = self._call(method, path, **options)
-        return found
-
-    def _call(self, method: str, path: str, **options: Any) -> Any:
-        answer = self._connection.call(method, path, **options)
-        return answer.json() if answer.content else None
+        judgement = Feedback.model_construct(response_id=response_id, score=score, label=label)
+        return self._connection.ask(FeedbackReceipt, "POST", "/v1/feedback", judgement)

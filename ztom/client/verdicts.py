@@ -21,11 +21,11 @@ from ztom.wire.verdicts import VerdictOnRecord, VerdictSummary
 Document = Mapping[str, Any]
 
 
-class Verdicts:
+class VerdictCalls:
     """Part of `ztom.client.Client`; what it returns is what the server answers.
 
     Args:
-        connection: To the server.
+        connection: Connection to the server.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -37,8 +37,8 @@ class Verdicts:
         """Put a verdict on record; one that is there already stays as it is.
 
         Args:
-            verdict: As ``ztom gate`` writes it, or its file.
-            project_id: Whose deployments it counts for; administrators need none.
+            verdict: Verdict as ``ztom gate`` writes it, or its file.
+            project_id: Id of the project whose deployments it counts for; administrators need none.
 
         Raises:
             ConfigError: The file is no JSON document, besides what every method raises.
@@ -53,7 +53,8 @@ class Verdicts:
         """Verdicts without their documents, the latest first.
 
         Args:
-            candidate: Of the one whose digest begins like this.
+            candidate: First characters of the digests of candidates whose verdicts are wanted; None
+                for all.
         """
         parameters = {} if candidate is None else {"candidate": candidate}
         address = "/v1/verdicts"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ztom.demo.corpus import stdlib_entries
 from ztom.demo.folder import (
-    Manifest,
+    DemoManifest,
     StageRecord,
     digests,
     exclusive,
@@ -49,13 +49,13 @@ class DemoChain:
     """A trained chain and the stimuli that go with it.
 
     Attributes:
-        folder: Holds everything below.
-        chain_file: The chain as `ztom.blending.chain` reads it.
+        folder: Folder that holds everything below.
+        chain_file: Chain file as `ztom.blending.chain` reads it.
         search_file: Stimuli for the search.
         holdout_file: Stimuli for the proof.
         checkpoints: Folders of the checkpoints, base first.
         parameters: Number of parameters of the model.
-        train_seconds: What training took, on the call that trained.
+        train_seconds: Seconds that training took, on the call that trained.
         cached: Whether this call found the chain instead of training it.
     """
 
@@ -78,9 +78,9 @@ def make_stdlib_chain(
     """The chain about the standard library, trained now or found in ``folder``.
 
     Args:
-        folder: Where it is kept; made when missing.
-        plan: The demo's by default.
-        on_progress: Called after each training step, and never when the chain is found.
+        folder: Folder that the chain is kept in; made when missing.
+        plan: Plan of the chain; the demo's by default.
+        on_progress: Callback after each training step, and never when the chain is found.
 
     Raises:
         ConfigError: The plan does not fit the corpus, or ``folder`` holds something else.
@@ -99,11 +99,11 @@ def make_chat_chain(
     """A chain from the files of ``data_folder``, trained now or found in ``folder``.
 
     Args:
-        data_folder: Has ``train.jsonl``, ``search.jsonl`` and ``holdout.jsonl``, each line an
-            object with ``prompt`` and ``expected``.
-        folder: Where the chain is kept; made when missing.
-        plan: A base and four iterations by default.
-        on_progress: Called after each training step, and never when the chain is found.
+        data_folder: Folder with ``train.jsonl``, ``search.jsonl`` and ``holdout.jsonl``, each line
+            an object with ``prompt`` and ``expected``.
+        folder: Folder that the chain is kept in; made when missing.
+        plan: Plan of the chain; a base and four iterations by default.
+        on_progress: Callback after each training step, and never when the chain is found.
 
     Raises:
         StimuliError: A file is missing or malformed, or (`LeakageError`) search and holdout
@@ -137,14 +137,14 @@ def _write_chain(
     folder: Path,
     fingerprint: str,
     on_progress: Callable[[Progress], None] | None,
-) -> Manifest:
+) -> DemoManifest:
     """Train all stages into ``folder`` and write everything else beside them."""
     started = time.monotonic()
     parameters, records = _train(scenario, folder, on_progress)
     _write_chain_file(folder, [stage.name for stage in scenario.stages])
     _write_stimuli(folder / _SEARCH, scenario.search)
     _write_stimuli(folder / _HOLDOUT, scenario.holdout)
-    manifest = Manifest(
+    manifest = DemoManifest(
         fingerprint=fingerprint,
         parameters=parameters,
         train_seconds=time.monotonic() - started,
@@ -226,7 +226,7 @@ def _fingerprint(scenario: Scenario) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _describe(folder: Path, manifest: Manifest, *, cached: bool) -> DemoChain:
+def _describe(folder: Path, manifest: DemoManifest, *, cached: bool) -> DemoChain:
     return DemoChain(
         folder=folder,
         chain_file=folder / _CHAIN,

@@ -37,7 +37,7 @@ class StageRecord(BaseModel):
     loss: float
 
 
-class Manifest(BaseModel):
+class DemoManifest(BaseModel):
     """What a chain's folder holds and where it came from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,7 +49,7 @@ class Manifest(BaseModel):
     files: dict[str, str]
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: DemoManifest) -> None:
     """Write ``manifest.json``; last, after every file that it lists."""
     (folder / _MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
@@ -59,7 +59,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {name: _sha256(folder / name) for name in _files(folder) if name != _MANIFEST}
 
 
-def intact(folder: Path, fingerprint: str) -> Manifest | None:
+def intact(folder: Path, fingerprint: str) -> DemoManifest | None:
     """The manifest, if the chain is the one asked for and every file is as it was written."""
     manifest = _read_manifest(folder)
     if manifest is None or manifest.fingerprint != fingerprint:
@@ -100,9 +100,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_manifest(folder: Path) -> Manifest | None:
+def _read_manifest(folder: Path) -> DemoManifest | None:
     try:
-        return Manifest.model_validate_json((folder / _MANIFEST).read_bytes())
+        return DemoManifest.model_validate_json((folder / _MANIFEST).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValidationError):
         return None
 

@@ -53,10 +53,10 @@ class Scenario:
 
     Attributes:
         stages: The base first, then the iterations in training order.
-        search: What the search may look at.
-        holdout: What only the proof looks at.
-        size: The model.
-        training: What the stages have in common.
+        search: Stimuli that the search may look at.
+        holdout: Stimuli that only the proof looks at.
+        size: Size of the model.
+        training: Settings that the stages have in common.
     """
 
     stages: tuple[Stage, ...]
@@ -74,15 +74,16 @@ class StdlibPlan:
         per_topic: Entries per topic of an iteration: the shortest names, which people ask about.
         tools: Entries of the developers' tools, all taught to the base.
         general: Share of each topic that the base is taught; its iteration is taught the rest.
-        base_epochs: Passes of the base over its pairs, which have five phrasings of each question.
-        epochs: Passes of an iteration.
+        base_epochs: Number of passes of the base over its pairs, which have five phrasings of each
+            question.
+        epochs: Number of passes of an iteration over its pairs.
         base_rate: Peak learning rate of the base.
         rate: Peak learning rate of an iteration.
         traffic: Share of the users' questions by the checkpoint that taught their subject.
         search_size: Stimuli to search with.
         holdout_size: Stimuli to prove with.
-        size: The model.
-        training: What the stages have in common.
+        size: Size of the model.
+        training: Settings that the stages have in common.
     """
 
     per_topic: int = 400
@@ -112,14 +113,14 @@ class ChatPlan:
     """Options of a chain from a folder; the defaults suit some thousand short dialogues.
 
     Attributes:
-        iterations: Checkpoints after the base.
+        iterations: Number of checkpoints after the base.
         base_share: Share of the training rows, from the first on, that the base is taught.
-        base_epochs: Passes of the base.
-        epochs: Passes of an iteration.
+        base_epochs: Number of passes of the base over its rows.
+        epochs: Number of passes of an iteration over its rows.
         base_rate: Peak learning rate of the base.
         rate: Peak learning rate of an iteration.
-        size: The model.
-        training: What the stages have in common.
+        size: Size of the model.
+        training: Settings that the stages have in common.
     """
 
     iterations: int = 4
@@ -133,7 +134,7 @@ class ChatPlan:
 
 
 def stdlib_scenario(entries: Sequence[Entry], plan: StdlibPlan) -> Scenario:
-    """Who learns what and what is asked, from the entries of `ztom.demo.corpus.stdlib_entries`.
+    """The lessons and the questions, from the entries of `ztom.demo.corpus.stdlib_entries`.
 
     Raises:
         ConfigError: The plan asks for more than the entries give.

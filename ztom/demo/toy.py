@@ -38,8 +38,8 @@ class ToyChain:
     """A toy chain on disk, and stimuli for it.
 
     Attributes:
-        folder: Holds everything below.
-        chain_file: The chain's YAML.
+        folder: Folder that holds everything below.
+        chain_file: File of the chain, YAML.
         checkpoints: Folder of each checkpoint, the base first.
         search_file: Stimuli to search with.
         holdout_file: Stimuli to prove with, about other subjects.

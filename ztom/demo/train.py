@@ -47,9 +47,10 @@ class Stage:
     Attributes:
         name: Folder name of the checkpoint.
         pairs: Questions and answers, every one seen once per epoch.
-        epochs: Passes over ``pairs``.
-        learning_rate: Peak of the schedule.
-        answers_only: Loss on the answer and the end token only; otherwise on every token.
+        epochs: Number of passes over ``pairs``.
+        learning_rate: Peak learning rate of the schedule.
+        answers_only: Whether the loss is on the answer and the end token only; otherwise on every
+            token.
     """
 
     name: str
@@ -64,15 +65,15 @@ class TrainSettings:
     """What the stages have in common.
 
     Attributes:
-        max_tokens: Longer rows are cut at their end.
-        batch_tokens: Padded tokens per step.
-        weight_decay: AdamW's, on matrices only.
+        max_tokens: Longest row in tokens; longer rows are cut at their end.
+        batch_tokens: Number of padded tokens per step.
+        weight_decay: Weight decay of AdamW, on matrices only.
         warmup: Share of a stage's steps spent warming up.
-        clip_norm: Largest norm of the gradient.
-        seed: Of the weights and of the order of the rows.
-        threads: Of PyTorch; None is a thread per core, four at most: matrices this small keep no
-            more busy. One is best on a machine whose cores are taken, where threads wait for
-            each other after every one of thousands of small operations.
+        clip_norm: Largest norm of the gradient; a larger one is scaled down to it.
+        seed: Seed of the weights and of the order of the rows.
+        threads: Number of PyTorch's threads; None is a thread per core, four at most: matrices this
+            small keep no more busy. One is best on a machine whose cores are taken, where threads
+            wait for each other after every one of thousands of small operations.
     """
 
     max_tokens: int = 192
@@ -92,7 +93,7 @@ class Progress:
         stage: Name of the stage.
         step: Steps done of this stage, from 1.
         steps: Steps of this stage.
-        loss: Of this step's batch.
+        loss: Loss of this step's batch, natural log per trained token.
         done: Share of the whole chain's work that is done, in (0, 1].
     """
 
@@ -158,12 +159,12 @@ def train_stage(
     """Train ``model`` in place on one stage.
 
     Args:
-        model: Trained further from where it stands.
+        model: Model that is trained further from where it stands.
         examples: The stage's pairs, encoded.
-        stage: How long and how fast.
-        settings: What all stages share.
+        stage: Stage with its number of passes and its learning rate.
+        settings: Settings that all stages share.
         span: The part of the whole chain's work that this stage is, for ``Progress.done``.
-        on_progress: Called after each step.
+        on_progress: Callback after each step.
 
     Returns:
         Mean loss (natural log, per trained token) of the last tenth of the steps.

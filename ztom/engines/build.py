@@ -1,4 +1,4 @@
-"""From a configuration to an engine."""
+"""Builds the engine that a configuration names."""
 
 from __future__ import annotations
 

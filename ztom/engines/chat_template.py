@@ -39,8 +39,8 @@ def check_chat_template(template: str, *, deadline_s: float = _DEADLINE_S) -> No
     """Refuse a template that does not end, or that fills the memory.
 
     Args:
-        template: Jinja source.
-        deadline_s: For a short conversation, the start of the process included.
+        template: Template in Jinja.
+        deadline_s: Seconds for a short conversation, the start of the process included.
 
     Raises:
         EngineError: It was still rendering at the deadline, or used more than 2 GiB.

@@ -55,11 +55,11 @@ def check_chain_fit(folder: Path, chain: Chain) -> None:
     """Check that the blends of a chain are whole models, before any is computed.
 
     Args:
-        folder: Its ``config.json`` describes the model that the engine holds.
-        chain: Opened and checked.
+        folder: Folder whose ``config.json`` describes the model that the engine holds.
+        chain: Chain that was opened and checked.
 
     Raises:
-        EngineError: As `check_folder_fit`.
+        EngineError: The blends do not fit the model; see `check_folder_fit`.
     """
     plan = plan_blend(chain, (0.0,) * chain.transitions)
     tensors = {
@@ -94,8 +94,8 @@ def refuse_misfit(what: str, info: Mapping[str, Collection[Any]]) -> None:
     """Refuse what transformers only logs.
 
     Args:
-        what: What was loaded, for the message.
-        info: From ``from_pretrained(..., output_loading_info=True)``.
+        what: Name of what was loaded, for the message.
+        info: Report of ``from_pretrained(..., output_loading_info=True)``.
 
     Raises:
         EngineError: Names the first tensors that are missing, unexpected or of another shape.

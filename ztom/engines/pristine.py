@@ -47,13 +47,13 @@ class HeldChain:
     """The pristine tensors of a chain, held for repeated blending.
 
     Args:
-        chain: Opened and checked.
-        device: Where the blend is computed.
-        dtype: What the blend is cast to; None keeps what is stored.
-        placement: Chosen by free memory when None.
+        chain: Chain that was opened and checked.
+        device: Device that the blend is computed on.
+        dtype: Dtype that the blend is cast to; None keeps what is stored.
+        placement: Place of the checkpoints in memory; chosen by free memory when None.
 
     Attributes:
-        bytes_read: Bytes that the last blend has read from the checkpoints.
+        bytes_read: Number of bytes that the last blend has read from the checkpoints.
         failure: What went wrong in the last blend that went on with another one; else empty.
 
     Raises:

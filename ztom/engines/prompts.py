@@ -26,7 +26,7 @@ class PromptEncoder:
     """Turns prompts and continuations into token ids.
 
     Args:
-        folder: Holds the tokenizer; its code is never run.
+        folder: Folder that holds the tokenizer; its code is never run.
         chat_template: ``auto`` applies the template to plain text too when there is one, ``always``
             demands one, ``never`` gives plain text to the model as it is.
     """

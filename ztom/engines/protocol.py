@@ -50,9 +50,9 @@ class Completion:
     """One generated answer.
 
     Attributes:
-        text: Without the prompt and without special tokens.
+        text: Generated text without the prompt and without special tokens.
         tokens: Number of generated tokens.
-        finish_reason: ``stop`` (end of sequence or a stop string) or ``length``.
+        finish_reason: Reason of the end: ``stop`` (end of sequence or a stop string) or ``length``.
     """
 
     text: str
@@ -65,10 +65,10 @@ class BlendStats:
     """What one change of factors cost.
 
     Attributes:
-        seconds: From the call until the engine can answer.
-        bytes_read: Bytes of checkpoint data read for the blend.
-        bytes_written: Bytes of blended parameters written.
-        placement: Where the checkpoints are held: ``device``, ``host`` or ``file``.
+        seconds: Seconds from the call until the engine can answer.
+        bytes_read: Bytes of checkpoint data that were read for the blend.
+        bytes_written: Bytes of blended parameters that were written.
+        placement: Place of the checkpoints: ``device``, ``host`` or ``file``.
     """
 
     seconds: float

@@ -26,11 +26,11 @@ def respond(
     """Ask the engine for everything in ``needs``, one `Output` per stimulus, in order.
 
     Args:
-        engine: Holds the blend to be asked.
-        stimuli: What to ask.
-        needs: The union of what the error functions need.
-        generation: Used for ``Need.TEXT`` only.
-        labels: The class labels, for ``Need.LABEL_LOG_PROBS`` only.
+        engine: Engine that holds the blend to be asked.
+        stimuli: Stimuli to ask.
+        needs: Union of what the error functions need.
+        generation: Settings of generation, used for ``Need.TEXT`` only.
+        labels: Class labels, for ``Need.LABEL_LOG_PROBS`` only.
 
     Raises:
         EngineError: The engine failed, or answered with fewer outputs than stimuli.

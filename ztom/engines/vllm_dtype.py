@@ -17,8 +17,8 @@ def vllm_dtype(dtype: str, folder: Path) -> str:
     float32 (``_resolve_auto_dtype`` of vLLM 0.32), which is not what was proved.
 
     Args:
-        dtype: As configured.
-        folder: The model's files.
+        dtype: Dtype as it was configured.
+        folder: Folder of the model's files.
 
     Raises:
         CheckpointError: The folder holds no model.

@@ -89,7 +89,7 @@ class BlendWorker:
         return self._ztom_held.bytes_read, plan.nbytes
 
     def ztom_blend_or_error(self, factors: tuple[float, ...]) -> tuple[int, int] | ZtomError:
-        """As `ztom_blend`, but an error of ours is returned: a raised one arrives as text."""
+        """Call `ztom_blend`, but return an error of ours: a raised one arrives as text."""
         try:
             return self.ztom_blend(factors)
         except ZtomError as error:
@@ -236,7 +236,7 @@ class VllmEngine:
         return rows
 
     def values(self, prompts: Sequence[Prompt]) -> NDArray[np.float64]:
-        """Not offered: classifiers run on the torch engine."""
+        """Refuse: classifiers run on the torch engine."""
         raise CapabilityError(
             "the vllm engine has no output rows", fix="Set engine.name: torch for a classifier."
         )

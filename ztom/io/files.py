@@ -13,9 +13,9 @@ def write_whole(path: Path, text: str, *, private: bool = False) -> None:
     """Write aside, flush to disk, rename: a reader sees the old content or the new one.
 
     Args:
-        path: Of the file; its folder is made.
-        text: Written as UTF-8.
-        private: Only its owner may read it, from the first byte on, and open the folder.
+        path: Path of the file; its folder is made.
+        text: Content of the file, written as UTF-8.
+        private: Whether only its owner may read it, from the first byte on, and open the folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

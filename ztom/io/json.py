@@ -22,7 +22,7 @@ def parse_json(raw: bytes, *, integers_only: bool = False) -> object:
 
     Args:
         raw: The whole text.
-        integers_only: Refuse fractions, ``NaN`` and ``Infinity``.
+        integers_only: Whether to refuse fractions, ``NaN`` and ``Infinity``.
 
     Raises:
         DuplicateKeyError: A key stands twice in one object.

@@ -22,8 +22,8 @@ def require_local(place: P, *, what: str) -> P:
     """Refuse an address where a path of this machine is meant.
 
     Args:
-        place: Of a file or a folder that is to be written; None is let through.
-        what: Names the option in the error.
+        place: Path of a file or a folder that is to be written; None is let through.
+        what: Name of the option in the error.
 
     Returns:
         The place, as it was given.

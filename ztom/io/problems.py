@@ -46,9 +46,9 @@ def check_model(
         kind: Class of the error.
         expected: What would have been right, where one line can say so.
         fix: What the reader can do about it, a full sentence.
-        context: Handed to the model's validators.
-        whole: See `problem_sentence`; so are ``quote`` and ``first_index``.
-        quote: Show wrong values.
+        context: Context that is handed to the model's validators.
+        whole: Place of a problem that concerns no single key; see `problem_sentence`.
+        quote: Whether to show wrong values.
         first_index: The number of the first entry of a list in places.
 
     Raises:
@@ -113,8 +113,8 @@ def problem_sentence(
         error: What pydantic raised.
         data: The value that was validated, as the person wrote it.
         model: The model of the value; with it, a misspelt key is told with the nearest known one.
-        whole: Stands for the place of a problem that concerns no single key.
-        quote: Show wrong values, cut at 80 characters; False where they may be private.
+        whole: Words for the place of a problem that concerns no single key.
+        quote: Whether to show wrong values, cut at 80 characters; False where they may be private.
         first_index: The number of the first entry of a list in places: 0, or 1 for readers who
             count from one.
         limit: Largest number of problems that are told; the rest is counted.

@@ -13,8 +13,8 @@ class Place:
     """Where in a file something stands.
 
     Attributes:
-        path: The file.
-        line: From 1.
+        path: Path of the file.
+        line: Number of the line, from 1.
     """
 
     path: Path

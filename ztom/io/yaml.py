@@ -61,13 +61,14 @@ def parse_yaml(
 
     Args:
         text: A whole document.
-        source: Names it in errors: a file, an option.
+        source: Name of the document in errors: a file, an option.
         kind: The class of the errors.
-        json_only: Refuse values that JSON has not.
-        line: Where no other line is to blame, errors name this one.
+        json_only: Whether to refuse values that JSON has not.
+        line: Number of the line that errors name where no other line is to blame, from 1.
 
     Raises:
-        ZtomError: Of ``kind``: it is not YAML, or holds something that is refused; names the line.
+        ZtomError: It is not YAML, or holds something that is refused; of ``kind``, it names the
+            line.
     """
     try:
         value = yaml.load(text, Loader=_Loader)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from ztom.ledger.records import (
     AuditEntry,
     AuditEvent,
-    Event,
     NewStudy,
     NewVariant,
     PublishedVariant,
+    StudyEvent,
     StudyRecord,
     StudyStatus,
     TrialKind,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AuditEntry",
     "AuditEvent",
-    "Event",
+    "StudyEvent",
     "Ledger",
     "NewStudy",
     "NewVariant",

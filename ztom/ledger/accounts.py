@@ -39,12 +39,12 @@ class UserRecord:
     """A user as callers see it.
 
     Attributes:
-        id: Never used again for somebody else.
-        username: Lower case.
-        email: Lower case.
-        is_admin: May manage users and see every project.
-        enabled: A disabled user is let in nowhere.
-        session: Raised to end every token that was given out before.
+        id: Id that is never used again for somebody else.
+        username: Name of the account in lower case.
+        email: Address in lower case.
+        is_admin: Whether they may manage users and see every project.
+        enabled: Whether the user is let in; a disabled one is let in nowhere.
+        session: Number that is raised to end every token that was given out before.
     """
 
     id: str
@@ -258,7 +258,7 @@ class Accounts:
             return tuple(map(_key, session.scalars(query.order_by(ApiKeyRow.created))))
 
     def by_key(self, secret: str) -> tuple[UserRecord, ApiKeyRecord] | None:
-        """Whose key this is; None when it is nobody's, or was revoked."""
+        """User and key of a secret; None when it is nobody's, or was revoked."""
         query = select(ApiKeyRow).where(
             ApiKeyRow.hash == _key_hash(secret), ApiKeyRow.revoked.is_(None)
         )

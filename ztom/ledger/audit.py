@@ -59,8 +59,8 @@ def check_entries(entries: Iterable[AuditEntry], head: SignedHead | None = None)
     """Go through the whole chain; returns the number of rows.
 
     Args:
-        entries: In order of sequence.
-        head: What the chain was known to be once.
+        entries: Entries of the chain in order of sequence.
+        head: Signed end that the chain was known to have once.
 
     Raises:
         AuditError: Names the first row that does not fit, or says that the tail is missing.
@@ -103,11 +103,11 @@ def _check_entry(entry: AuditEntry, expected: int, previous: str) -> None:
             expected=previous[:12],
             fix=fix,
         )
-    found = entry_hash(entry.sequence, entry.time, entry.event, entry.previous)
-    if entry.hash != found:
+    computed = entry_hash(entry.sequence, entry.time, entry.event, entry.previous)
+    if entry.hash != computed:
         raise AuditError(
             f"row {expected} of the audit chain was changed",
-            got=f"content with hash {found[:12]}",
+            got=f"content with hash {computed[:12]}",
             expected=entry.hash[:12],
             fix=fix,
         )
@@ -117,11 +117,11 @@ class SignedHead(BaseModel):
     """The end of the chain at one time, signed (ed25519), to be kept where the ledger is not.
 
     Attributes:
-        sequence: Of the last row, 0 for an empty chain.
-        hash: Of the last row.
-        time: When it was signed.
-        public_key: Base64, 32 bytes.
-        signature: Base64, over the other fields.
+        sequence: Sequence of the last row, 0 for an empty chain.
+        hash: Hash of the last row.
+        time: Time of the signature, ISO 8601.
+        public_key: Public key of 32 bytes, in Base64.
+        signature: Signature over the other fields, in Base64.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

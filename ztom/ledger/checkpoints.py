@@ -49,14 +49,14 @@ class NewCheckpoint:
     """A file to be.
 
     Attributes:
-        file_name: For people.
-        format: Of the wire, such as ``HF_TEXT_GENERATION``.
+        file_name: Name of the file for people.
+        format: Format on the wire, such as ``HF_TEXT_GENERATION``.
         storage: Whether the server keeps it.
-        address: What `ztom.checkpoints` opens.
-        part: Where it stands in the chain.
+        address: Address that `ztom.checkpoints` opens.
+        part: Part that it plays in the chain.
         tag: A short name.
-        nbytes: Of what was uploaded.
-        digest: Of the checkpoint's content, where it is known.
+        nbytes: Size of what was uploaded, bytes.
+        digest: Digest of the checkpoint's content, where it is known.
         content: sha256 of what was uploaded, for the audit chain.
     """
 
@@ -88,9 +88,10 @@ class CheckpointRecord:
     """A file of a project as callers see it.
 
     Attributes:
-        digest: Of its content; None until it was looked at.
-        weight_score: See `ztom.blending.changes`; None until computed, and for the chain's first.
-        bias_score: The same for biases.
+        digest: Digest of its content; None until it was looked at.
+        weight_score: Mean absolute change of its weights, see `ztom.blending.changes`; None until
+            computed, and for the chain's first.
+        bias_score: Mean absolute change of its biases, likewise.
         message: What is wrong with an invalid file.
     """
 
@@ -196,7 +197,7 @@ def same_file(session: Session, project_id: str, new: NewCheckpoint) -> Checkpoi
 
 
 def unused(session: Session, addresses: Sequence[str]) -> tuple[str, ...]:
-    """Those of the addresses that neither a file nor a deployment refers to."""
+    """The addresses that neither a file nor a deployment refers to."""
     query = select(CheckpointRow.address).where(CheckpointRow.address.in_(addresses))
     used = set(session.scalars(query))
     used |= set(session.scalars(select(DeploymentRow.address).where(is_served())))

@@ -86,7 +86,7 @@ class Database:
         """One transaction that may write; it is undone if anything raises.
 
         Args:
-            action: For the message, as in "could not <action> the ledger".
+            action: Verb for the message, as in "could not <action> the ledger".
 
         Raises:
             LedgerError: The database failed, or was locked for too long.
@@ -164,9 +164,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _check_whole(connection: Connection) -> None:
-    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-    if found != "ok":
-        raise LedgerError("the ledger's file is damaged", got=found, fix="Restore it from a copy.")
+    report = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    if report != "ok":
+        raise LedgerError("the ledger's file is damaged", got=report, fix="Restore it from a copy.")
 
 
 def _migrate(connection: Connection) -> None:

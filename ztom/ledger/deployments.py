@@ -37,15 +37,15 @@ class NewDeployment:
     """A variant that is to run.
 
     Attributes:
-        digest: Of the variant.
-        name: Its model name.
-        address: Its folder.
+        digest: Digest of the variant.
+        name: Model name of the variant.
+        address: Folder of the variant.
         base: What an adapter is loaded on: ``reference`` and ``digest``; None for full weights.
-        options: How it is served.
-        intent: What traffic it gets once it is ready.
+        options: Options of its engine and replicas.
+        intent: Traffic that it gets once it is ready.
         project_id: The project that it belongs to.
-        insisted: Wanted although neither the gate nor a search let it pass.
-        note: For the audit chain.
+        insisted: Whether it was wanted although neither the gate nor a search let it pass.
+        note: Note for the audit chain.
     """
 
     digest: str
@@ -64,9 +64,9 @@ class ServedAs:
     """How a deployment serves.
 
     Attributes:
-        name: Its model name.
+        name: Model name of the variant.
         address: Folder of the variant.
-        options: Of its engine and replicas.
+        options: Options of its engine and replicas.
     """
 
     name: str
@@ -79,8 +79,8 @@ class DeploymentRecord:
     """A deployment as callers see it.
 
     Attributes:
-        kept: As what it goes on serving while it is deployed anew, and when that fails; None when
-            there is nothing to go on with.
+        kept: Name, folder and options that it goes on serving with while it is deployed anew, and
+            when that fails; None when there is nothing to go on with.
         reason: Why it failed; what one that is starting waits for; of one that is ready, why it
             did not get the traffic it was for.
     """

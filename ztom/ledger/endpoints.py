@@ -30,8 +30,8 @@ class Endpoints:
     """Reads and writes what is served; part of `ztom.ledger.Ledger`.
 
     Attributes:
-        deployments: The variants that run.
-        rollouts: The releases.
+        deployments: Deployments of the variants that run.
+        rollouts: Releases of the endpoints.
     """
 
     def __init__(self, database: Database) -> None:
@@ -66,12 +66,12 @@ class Endpoints:
         """Replace the table by what a function makes of it; nobody else changes it meanwhile.
 
         Args:
-            change: From table to table; what it raises leaves everything as it was.
-            actor: Who does it.
-            action: For the audit chain, such as ``route.promote``.
-            subject: For the audit chain, such as ``endpoint:support``.
-            note: For the audit chain.
-            expected: The version that the caller looked at.
+            change: Function from table to table; what it raises leaves everything as it was.
+            actor: Name of whoever does it.
+            action: Action for the audit chain, such as ``route.promote``.
+            subject: Subject for the audit chain, such as ``endpoint:support``.
+            note: Note for the audit chain.
+            expected: Version of the table that the caller looked at; None when any will do.
 
         Returns:
             The new version; the old one when nothing is different.

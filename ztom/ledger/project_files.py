@@ -53,10 +53,10 @@ class ProjectFiles:
         """Add a file at the end; the same file at the same place in the chain is added once.
 
         Args:
-            project_id: Whose.
-            new: The file.
-            actor: Who does it.
-            place: Makes an upload appear at its address; called last, see
+            project_id: Id of the project.
+            new: File to be added.
+            actor: Name of whoever does it.
+            place: Function that makes an upload appear at its address; called last, see
                 `ztom.ledger.variants.Variants.record`. If it raises, nothing is written down.
 
         Raises:
@@ -93,11 +93,11 @@ class ProjectFiles:
         """Rename a file, or put another one in its place.
 
         Args:
-            project_id: Whose.
-            file_id: Which.
-            change: What is to be different.
-            actor: Who does it.
-            place: See `add`.
+            project_id: Id of the project.
+            file_id: Id of the file.
+            change: Fields that are to be different.
+            actor: Name of whoever does it.
+            place: Function that makes an upload appear at its address; see `add`.
 
         Returns:
             The file, and managed addresses that no row refers to any more, for `purge`.
@@ -136,10 +136,10 @@ class ProjectFiles:
         """Take a file out of its project.
 
         Args:
-            project_id: Whose.
-            file_id: Which.
-            hard: Take its row away as well.
-            actor: Who does it.
+            project_id: Id of the project.
+            file_id: Id of the file.
+            hard: Whether to take its row away as well.
+            actor: Name of whoever does it.
 
         Returns:
             Managed addresses that no row refers to any more, for `purge`; only a hard deletion
@@ -182,12 +182,12 @@ class ProjectFiles:
         """Write down what was found in a file; nothing if it is gone or was replaced meanwhile.
 
         Args:
-            file_id: Which.
-            address: What was looked at.
-            digest: Of its content; None for a file that cannot be used.
-            weight_score: See `ztom.blending.changes`.
-            bias_score: The same.
-            message: What is wrong with it; None if nothing is.
+            file_id: Id of the file.
+            address: Address that was looked at.
+            digest: Digest of the file's content; None for a file that cannot be used.
+            weight_score: Mean absolute change of its weights; see `ztom.blending.changes`.
+            bias_score: Mean absolute change of its biases.
+            message: Message about what is wrong with it; None if nothing is.
         """
         with self._database.write("write scores to") as session:
             row = session.get(CheckpointRow, file_id)
@@ -221,8 +221,8 @@ class ProjectFiles:
         """Remove files that no row refers to, while nobody can begin to.
 
         Args:
-            addresses: Of managed files; those that a row refers to by now are left.
-            remove: Takes one away; what it raises ends the purge.
+            addresses: Addresses of managed files; those that a row refers to by now are left.
+            remove: Function that takes one away; what it raises ends the purge.
         """
         if not addresses:
             return

@@ -169,9 +169,9 @@ class Projects:
         """Delete projects: all of them, or none.
 
         Args:
-            project_ids: Which.
-            hard: Take their rows away as well.
-            actor: Who does it.
+            project_ids: Ids of the projects.
+            hard: Whether to take their rows away as well.
+            actor: Name of whoever does it.
 
         Returns:
             Addresses of managed files that no row refers to any more, for `ProjectFiles.purge`.
@@ -201,7 +201,7 @@ class Projects:
             return tuple(orphans)
 
     def members(self, project_id: str) -> tuple[MemberRecord, ...]:
-        """Who works on it, by name."""
+        """The members of a project with their roles, by name."""
         query = (
             select(UserRow, MembershipRow.role)
             .join(MembershipRow, MembershipRow.user_id == UserRow.id)
@@ -265,10 +265,12 @@ def _refuse_open_requests(session: Session, project_id: str) -> None:
     query = select(RequestRow.id).where(
         RequestRow.project_id == project_id, RequestRow.status.in_(("queued", "running"))
     )
-    found = session.scalars(query).first()
-    if found is not None:
+    open_request = session.scalars(query).first()
+    if open_request is not None:
         raise AlreadyOnRecordError(
-            "a request of the project is under way", got=found, fix="Wait for it, or cancel it."
+            "a request of the project is under way",
+            got=open_request,
+            fix="Wait for it, or cancel it.",
         )
 
 
@@ -285,10 +287,10 @@ def _delete_served(session: Session, project_id: str) -> None:
 
 def _refuse_served(session: Session, project_id: str) -> None:
     query = select(DeploymentRow.name).where(DeploymentRow.project_id == project_id, is_served())
-    found = session.scalars(query).first()
-    if found is not None:
+    served = session.scalars(query).first()
+    if served is not None:
         raise AlreadyOnRecordError(
-            "the project serves variants", got=found, fix="Remove its endpoints first."
+            "the project serves variants", got=served, fix="Remove its endpoints first."
         )
 
 
@@ -310,7 +312,7 @@ def _project(session: Session, row: ProjectRow) -> ProjectRecord:
 
 
 def _projects(session: Session, rows: Sequence[ProjectRow]) -> tuple[ProjectRecord, ...]:
-    """With their files, in one query."""
+    """The projects of rows with their files, read in one query."""
     files = files_of(session, [row.id for row in rows])
     return tuple(
         ProjectRecord(

@@ -85,10 +85,10 @@ class TrialOutcome:
         error: The error of the blend, lower is better; None for a failed trial.
         per_stimulus: Error of each stimulus, in the order of the stimuli.
         guardrails: Error on each guardrail's data, by its name.
-        reason: Why the trial failed; None when it did not.
-        seconds: By phase: ``blend``, ``generate``, ``score``, ``total``.
-        generated_tokens: Over all stimuli.
-        attempts: How often it was started before it ended.
+        reason: Reason why the trial failed; None when it did not.
+        seconds: Seconds by phase: ``blend``, ``generate``, ``score``, ``total``.
+        generated_tokens: Number of generated tokens over all stimuli.
+        attempts: Number of times that it was started before it ended.
     """
 
     error: float | None = None
@@ -105,10 +105,10 @@ class TrialRecord:
     """A trial as the ledger has it.
 
     Attributes:
-        number: From 0, in the order of asking.
+        number: Number of the trial, from 0, in the order of asking.
         asked: Position of the ask among all events of the study.
         told: Position of the answer, None while it runs.
-        outcome: Empty while it runs.
+        outcome: Outcome of the trial, empty while it runs.
     """
 
     study_id: int
@@ -122,7 +122,7 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class StudyEvent:
     """One step of a study's history: a trial was asked for, or its answer came back."""
 
     sequence: int
@@ -136,10 +136,10 @@ class VariantRecord:
 
     Attributes:
         digest: sha256 of its manifest.
-        address: Where it was written.
-        study_id: The search it came from; None for factors set by hand.
-        recipe: ``recipe.json``.
-        created: For display only.
+        address: Folder in which it was written.
+        study_id: Id of the search that it came from; None for factors set by hand.
+        recipe: Content of ``recipe.json``.
+        created: Time for display only, ISO 8601.
     """
 
     digest: str
@@ -154,12 +154,12 @@ class PublishedVariant:
     """A variant that was let out of its proof.
 
     Attributes:
-        digest: Of the variant.
-        address: Where it was written.
-        study_id: The search that it came from.
-        actor: Who ran the search.
-        insisted: It was wanted whatever its proof said.
-        created: For display only.
+        digest: Digest of the variant.
+        address: Folder in which it was written.
+        study_id: Id of the search that it came from.
+        actor: Name of whoever ran the search.
+        insisted: Whether it was wanted whatever its proof said.
+        created: Time for display only, ISO 8601.
     """
 
     digest: str
@@ -172,17 +172,17 @@ class PublishedVariant:
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """Something that was done.
+    """One thing that was done.
 
     Attributes:
-        actor: Who did it: a user of the server, or an account of this machine.
-        action: What was done, such as ``variant.release``.
-        subject: To what, such as ``variant:<digest>``.
+        actor: Name of whoever did it: a user of the server, or an account of this machine.
+        action: Name of what was done, such as ``variant.release``.
+        subject: Subject that it was done to, such as ``variant:<digest>``.
         recipe_digest: sha256 of the recipe, where there is one.
         data_digests: sha256 of each data set that took part.
         before: Digests of what went in, in order.
         after: Digest of what came out; None where nothing did.
-        note: Names and numbers only.
+        note: Note of names and numbers only.
     """
 
     actor: str
@@ -200,11 +200,11 @@ class AuditEntry:
     """A row of the chain.
 
     Attributes:
-        sequence: From 1, without gaps.
+        sequence: Number of the row, from 1, without gaps.
         time: ISO 8601, UTC, for people: order is kept by the sequence.
-        event: What was done.
-        previous: The hash of the row before it, 64 zeros for the first.
-        hash: This row's.
+        event: Event that is recorded.
+        previous: Hash of the row before it, 64 zeros for the first.
+        hash: Hash of this row, hex sha256.
     """
 
     sequence: int
@@ -220,11 +220,11 @@ class NewVariant:
 
     Attributes:
         digest: sha256 of its manifest.
-        address: Where it was written.
-        recipe: ``recipe.json``.
-        event: Its row in the audit chain.
-        study_id: The search it came from; None for factors set by hand.
-        insisted: Somebody wanted it released whatever its proof said.
+        address: Folder in which it was written.
+        recipe: Content of ``recipe.json``.
+        event: Event of its row in the audit chain.
+        study_id: Id of the search that it came from; None for factors set by hand.
+        insisted: Whether somebody wanted it released whatever its proof said.
     """
 
     digest: str

@@ -63,13 +63,13 @@ class RequestRecord:
     """A request as callers see it.
 
     Attributes:
-        study_id: Of a search, once it runs.
-        job: What runs it, for whoever runs jobs.
-        attempts: How often it was started.
-        reason: Why it failed.
-        result: What came of it, as JSON values.
-        artifact: File with the whole of it.
-        checkpoint_id: The file of the project that came of it.
+        study_id: Id of the study of a search, once it runs.
+        job: Id of the job that runs it, for whoever runs jobs.
+        attempts: Number of times that it was started.
+        reason: Reason why it failed.
+        result: Result of the request, as JSON values.
+        artifact: Path of a file with the whole result.
+        checkpoint_id: Id of the file of the project that came of it.
     """
 
     id: str
@@ -99,8 +99,8 @@ class Requests:
         """Write a request down, ``queued``: from then on it may be started.
 
         Args:
-            new: What was asked.
-            request_id: From `new_request_id`, where something was prepared under it.
+            new: Request that was made.
+            request_id: Id from `new_request_id`, where something was prepared under it.
         """
         with self._database.write("add a request to") as session:
             row = RequestRow(
@@ -143,9 +143,10 @@ class Requests:
         """Say that it runs, once more.
 
         Args:
-            request_id: Which.
-            job: What runs it.
-            instead_of: What was thought to run it; of two that start it at once, one does.
+            request_id: Id of the request.
+            job: Id of the job that runs it.
+            instead_of: Id of the job that was thought to run it; of two that start it at once, one
+                does.
 
         Returns:
             The request; None when somebody else started it, or it has ended.
@@ -162,8 +163,8 @@ class Requests:
         """Take an attempt back: what was to run it could not be handed over.
 
         Args:
-            request_id: Which.
-            job: What was to run it; nothing if it is another one by now.
+            request_id: Id of the request.
+            job: Id of the job that was to run it; nothing is done if it is another one by now.
         """
         with self._database.write("change a request in") as session:
             row = _row(session, request_id, lock=True)
@@ -188,12 +189,12 @@ class Requests:
         """Write down what came of it; one that has ended stays as it is.
 
         Args:
-            request_id: Which.
-            result: As JSON values.
-            artifact: File with the whole of it.
-            checkpoint: A file that came of it, added to the project in the same transaction.
-            event: A row of the audit chain, in the same transaction.
-            actor: Who asked.
+            request_id: Id of the request.
+            result: Result of the request, as JSON values.
+            artifact: Path of a file with the whole result.
+            checkpoint: File that came of it, added to the project in the same transaction.
+            event: Event of a row of the audit chain, in the same transaction.
+            actor: Name of whoever asked.
         """
         with self._database.write("complete a request in") as session:
             row = _row(session, request_id, lock=True)

@@ -27,12 +27,12 @@ class RolloutRecord:
     """A release as callers see it.
 
     Attributes:
-        alias: Whose traffic it moves.
+        alias: Alias whose traffic it moves.
         candidate: Digest of the variant that is tried.
         stable: Digest of the variant that it is compared with.
-        plan: What is to be passed.
-        state: Where its controller is.
-        command: What somebody told it and it has not done yet.
+        plan: Plan with the steps that are to be passed.
+        state: State of its controller.
+        command: Command that somebody gave it and that it has not carried out yet.
     """
 
     id: str
@@ -160,10 +160,10 @@ class Rollouts:
         """Keep where a release's controller is; one that has ended stays as it is.
 
         Args:
-            rollout_id: Which.
-            state: What it goes on from.
-            status: What users see.
-            done: The command that was carried out.
+            rollout_id: Id of the release.
+            state: State that its controller goes on from.
+            status: Status that users see.
+            done: Command that was carried out.
             records: Rows for the audit chain: action and note.
         """
         with self._database.write("change a rollout in") as session:

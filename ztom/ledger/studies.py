@@ -19,8 +19,8 @@ from ztom.ledger.database import Database
 from ztom.ledger.lock import study_lock
 from ztom.ledger.models import ResultRow, StudyRow, TrialRow, VerdictRow
 from ztom.ledger.records import (
-    Event,
     NewStudy,
+    StudyEvent,
     StudyRecord,
     StudyStatus,
     TrialKind,
@@ -137,13 +137,13 @@ class Studies:
         with self._database.read() as session:
             return tuple(_trial_record(row) for row in session.scalars(query))
 
-    def events(self, study_id: int) -> tuple[Event, ...]:
+    def events(self, study_id: int) -> tuple[StudyEvent, ...]:
         """Every ask and tell of the study, in the order in which they happened."""
         events = []
         for trial in self.trials(study_id):
-            events.append(Event(trial.asked, "ask", trial))
+            events.append(StudyEvent(trial.asked, "ask", trial))
             if trial.told is not None:
-                events.append(Event(trial.told, "tell", trial))
+                events.append(StudyEvent(trial.told, "tell", trial))
         return tuple(sorted(events, key=lambda event: event.sequence))
 
     def save_result(self, study_id: int, content: Mapping[str, object]) -> None:

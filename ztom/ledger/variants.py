@@ -24,11 +24,11 @@ class Variants:
         One that comes from a search is written down as released, too.
 
         Args:
-            new: What is written down.
-            place: Makes the variant appear; called last, while nobody else can write to the ledger,
-                so it has to be quick. If it raises, nothing is written down. If the process dies
-                between its end and that of the transaction, the variant is on disk and not on
-                record, which `ztom audit verify` reports.
+            new: Variant that is written down.
+            place: Function that makes the variant appear; called last, while nobody else can write
+                to the ledger, so it has to be quick. If it raises, nothing is written down. If the
+                process dies between its end and that of the transaction, the variant is on disk and
+                not on record, which `ztom audit verify` reports.
         """
         with self._database.write("add a variant to") as session:
             session.merge(

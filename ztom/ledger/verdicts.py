@@ -26,11 +26,11 @@ class NewVerdict:
     """A verdict as it is written down.
 
     Attributes:
-        document: JSON; its sha256 names the verdict.
+        document: Bytes of the JSON document; their sha256 names the verdict.
         candidate: Digest of the model that was judged.
         champion: Digest of the model that it was compared with; None when there was none.
         outcome: ``pass``, ``fail`` or ``inconclusive``.
-        project_id: Whose deployments it counts for; None for everybody's.
+        project_id: Id of the project whose deployments it counts for; None for everybody's.
     """
 
     document: bytes
@@ -45,9 +45,9 @@ class VerdictRecord:
     """A verdict on record; `Verdicts.content` is the rest of it.
 
     Attributes:
-        number: Of its row in the audit chain: a later verdict has a higher one.
-        sha256: Of the document.
-        created: For display only.
+        number: Number of its row in the audit chain: a later verdict has a higher one.
+        sha256: Lower-case hex sha256 of the document.
+        created: Time for display only, ISO 8601.
     """
 
     number: int
@@ -113,9 +113,9 @@ class Verdicts:
         """The verdict that holds for a candidate in a project, or None.
 
         Args:
-            candidate: Its digest.
-            project_id: Verdicts of this project count, and those of none.
-            champion: Only those that compare it with this one; None is any, and none.
+            candidate: Digest of the candidate.
+            project_id: Id of a project whose verdicts count, beside those of none.
+            champion: Digest of the champion that it has to be compared with; None is any, and none.
         """
         query = select(*_COLUMNS).where(
             GateVerdictRow.candidate == candidate,
@@ -123,15 +123,15 @@ class Verdicts:
         )
         if champion is not None:
             query = query.where(GateVerdictRow.champion == champion)
-        found = self._records(query.limit(1))
-        return found[0] if found else None
+        records = self._records(query.limit(1))
+        return records[0] if records else None
 
     def all(self, *, candidate: str = "", sha256: str = "") -> tuple[VerdictRecord, ...]:
         """Verdicts, the latest first.
 
         Args:
-            candidate: Of candidates whose digest begins like this.
-            sha256: Of documents whose sha256 begins like this.
+            candidate: First characters of the candidates' digests; empty for all.
+            sha256: First characters of the documents' sha256; empty for all.
         """
         return self._records(
             select(*_COLUMNS).where(

@@ -23,11 +23,11 @@ def interval_chart(
 
     Args:
         estimate: The value itself.
-        low: Of the interval.
-        high: Of the interval.
-        title: The same in words, for a screen reader.
-        limit: What it is compared with.
-        limit_name: What the limit is.
+        low: Lower bound of the interval.
+        high: Upper bound of the interval.
+        title: Estimate and interval in words, for a screen reader.
+        limit: Value that the estimate is compared with.
+        limit_name: Name of the limit.
     """
     edges = [0.0, low, high] + ([] if limit is None else [limit])
     # The numbers beside the interval's ends need room: the scale is much wider than the interval.

@@ -16,9 +16,9 @@ def number(value: float, *, resolve: float = 0.0, digits: int = 4) -> str:
     """A number with a few significant digits, or more.
 
     Args:
-        value: Any number.
-        digits: Significant digits at least.
-        resolve: Differences of this size have to show two digits, so that 2.9071 and 2.9072 do not
+        value: Number to show.
+        digits: Least number of significant digits.
+        resolve: Difference that has to show two digits, so that 2.9071 and 2.9072 do not
             both become 2.907 where their difference is the point.
     """
     if value == 0:
@@ -35,7 +35,7 @@ def number(value: float, *, resolve: float = 0.0, digits: int = 4) -> str:
 
 
 def signed(value: float, *, resolve: float = 0.0, digits: int = 3) -> str:
-    """As `number`, with a plus before what is positive."""
+    """The text of `number`, with a plus before what is positive."""
     return ("+" if value > 0 else "") + number(value, resolve=resolve, digits=digits)
 
 
@@ -99,8 +99,8 @@ class Excerpt:
     """The beginning of a text.
 
     Attributes:
-        text: As `visible` gives it.
-        note: How much was left out, empty when nothing was.
+        text: Characters as `visible` gives them.
+        note: Note on how much was left out, empty when nothing was.
     """
 
     text: str
@@ -108,7 +108,7 @@ class Excerpt:
 
 
 def excerpt(text: str, *, limit: int = 2_000) -> Excerpt:
-    """At most ``limit`` characters of a text, and a note on what was left out."""
+    """A text cut to ``limit`` characters, and a note on what was left out."""
     if len(text) <= limit:
         return Excerpt(visible(text, lines=True), "")
     note = f"cut: the first {count(limit)} of {count(len(text))} characters are shown"

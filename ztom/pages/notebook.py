@@ -48,10 +48,10 @@ def notebook_progress(title: str, done: int, total: int | None, lines: Sequence[
     """HTML of a progress bar with lines of text under it.
 
     Args:
-        title: What is under way.
-        done: Steps that have ended.
-        total: Steps in all; None while nobody knows.
-        lines: Texts.
+        title: Name of what is under way.
+        done: Number of steps that have ended.
+        total: Number of steps in all; None while nobody knows.
+        lines: Lines of text under the bar.
     """
     steps = {} if total is None else {"value": str(done), "max": str(total)}
     counted = f" {count(done)}" + ("" if total is None else f" of {count(total)}")

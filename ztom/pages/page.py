@@ -20,8 +20,8 @@ def page_template(file: Path, filters: Mapping[str, Filter] | None = None) -> ji
     """A template that may extend and include those of this folder and of its own.
 
     Args:
-        file: The template.
-        filters: Beside those for numbers and texts.
+        file: File of the template.
+        filters: Filters beside those for numbers and texts, by name.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([file.parent, Path(__file__).parent]),

@@ -88,15 +88,15 @@ class Scale:
         return (value - self.low) / (self.high - self.low)
 
     def along(self, value: float) -> str:
-        """From the left, as a percentage."""
+        """Distance of a value from the left, as a percentage of the width."""
         return at(self.share(value))
 
     def up(self, value: float) -> str:
-        """From the bottom, as a percentage from the top."""
+        """Distance of a value from the top, as a percentage of the height."""
         return at(1.0 - self.share(value))
 
     def ticks(self, wanted: int) -> list[float]:
-        """About ``wanted`` round values inside the scale."""
+        """Round values inside the scale, about ``wanted`` of them."""
         rough = (self.high - self.low) / max(wanted, 1)
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * 0.999)

@@ -25,21 +25,21 @@ from ztom.rollout.observations import (
     StepObservations,
     boundary_at_or_above,
 )
-from ztom.rollout.plan import Check, ReleaseStep
-from ztom.statistics.sequential import Finding, Sums, compare
+from ztom.rollout.plan import ReleaseCheck, ReleaseStep
+from ztom.statistics.sequential import SequentialFinding, Sums, compare
 
 #: Stable's answers that settle its p95.
 ENOUGH_FOR_P95: Final = 100
 
 
 class StableP95(BaseModel):
-    """Stable's p95 as it was settled, and which answers had come in by then.
+    """The p95 of stable as it was settled, and which answers had come in by then.
 
     Attributes:
-        p95_s: In seconds.
-        step: Index of the step in which it was settled.
-        stable: Stable's latencies of the release up to then.
-        candidate: The candidate's latencies of that step up to then.
+        p95_s: 95th percentile of stable's latencies, seconds.
+        step: Index of the step in which it was settled, from 0.
+        stable: Histogram of stable's latencies of the release up to then.
+        candidate: Histogram of the candidate's latencies of that step up to then.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -56,9 +56,9 @@ class StableP95(BaseModel):
         """Settle it; None while stable has answered too few.
 
         Args:
-            observations: Of the present step.
-            earlier: Stable's counts of the steps before it.
-            step: Index of the present step.
+            observations: Observations of the present step.
+            earlier: Counts of stable of the steps before it.
+            step: Index of the present step, from 0.
         """
         stable = earlier.latency + observations.stable.latency
         p95_s = stable.quantile_s(0.95)
@@ -68,15 +68,15 @@ class StableP95(BaseModel):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CheckEvidence:
     """What the checks of a step look at.
 
     Attributes:
-        index: Of the step in the plan.
-        step: The step.
-        observations: Of the step.
-        earlier: Stable's counts of the steps before it.
-        p95: Stable's p95, once that is settled.
+        index: Index of the step in the plan, from 0.
+        step: Step whose checks are made.
+        observations: Observations of the step.
+        earlier: Counts of stable of the steps before it.
+        p95: 95th percentile of stable, once that is settled.
     """
 
     index: int
@@ -86,7 +86,9 @@ class Evidence:
     p95: StableP95 | None
 
 
-def examine(evidence: Evidence, *, pass_alpha: float, fail_alpha: float) -> dict[Check, Finding]:
+def examine(
+    evidence: CheckEvidence, *, pass_alpha: float, fail_alpha: float
+) -> dict[ReleaseCheck, SequentialFinding]:
     """Make every check of the step that counts.
 
     Args:
@@ -112,23 +114,23 @@ def examine(evidence: Evidence, *, pass_alpha: float, fail_alpha: float) -> dict
     return findings
 
 
-def _sides(check: Check, evidence: Evidence) -> tuple[Sums, Sums]:
+def _sides(check: ReleaseCheck, evidence: CheckEvidence) -> tuple[Sums, Sums]:
     """The candidate's sums, and those they are compared with."""
     observations = evidence.observations
     candidate = observations.candidate
     stable = observations.stable if evidence.step.has_stable_beside_it else evidence.earlier
-    if check is Check.ERROR_RATE:
+    if check is ReleaseCheck.ERROR_RATE:
         return candidate.error_sums, stable.error_sums
-    if check is Check.EMPTY:
+    if check is ReleaseCheck.EMPTY:
         return candidate.empty_sums, stable.empty_sums
-    if check is Check.DISAGREEMENT:
+    if check is ReleaseCheck.DISAGREEMENT:
         return observations.compared.sums, observations.floor.sums
-    if check is Check.FEEDBACK:
+    if check is ReleaseCheck.FEEDBACK:
         return candidate.feedback_sums, stable.feedback_sums
     return _slow_shares(evidence)
 
 
-def _slow_shares(evidence: Evidence) -> tuple[Sums, Sums]:
+def _slow_shares(evidence: CheckEvidence) -> tuple[Sums, Sums]:
     """Slow answers of both sides since stable's p95 was settled; nothing before that."""
     p95, limit = evidence.p95, evidence.step.checks.latency
     if p95 is None or limit is None:

@@ -17,12 +17,12 @@ class Intent(BaseModel):
     all of the traffic, or a release; a candidate, or a rule, waits until there is something stable.
 
     Attributes:
-        alias: Under which clients ask for it.
-        now: All of it, at once.
-        canary: A share, in percent, until somebody says otherwise.
-        shadow: Copies of a share, in percent, until somebody says otherwise.
-        rule: Requests of some callers.
-        plan: What a release moves, step by step.
+        alias: Alias under which clients ask for it.
+        now: Whether it gets all requests at once.
+        canary: Percent of the requests that it answers until somebody says otherwise.
+        shadow: Percent of the requests that it gets copies of until somebody says otherwise.
+        rule: Requests of some callers that it answers.
+        plan: Plan of a release that moves the traffic step by step.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,7 +44,7 @@ class Intent(BaseModel):
 
     @property
     def kind(self) -> Literal["main", "candidate", "rule"]:
-        """Which part of the traffic it is about."""
+        """Part of the traffic that it is about."""
         if self.rule is not None:
             return "rule"
         return "main" if self.now or self.plan is not None else "candidate"

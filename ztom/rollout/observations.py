@@ -100,7 +100,7 @@ class LatencyHistogram(_Counts):
         return Sums(n=self.n, total=float(sum(self.counts[boundary + 1 :])))
 
     def quantile_s(self, share: float) -> float | None:
-        """About the latency that a share of all does not exceed; None without any.
+        """Latency in seconds that about a share of all does not exceed; None without any.
 
         Inside a bucket latencies are taken to be spread evenly in the logarithm, which is off by
         less than `BOUNDARY_RATIO`. Above the last boundary nothing is known but that: it is the
@@ -125,11 +125,12 @@ class ArmCounts(_Counts):
     """What was counted of one side's answers, candidate or stable.
 
     Attributes:
-        requests: Requests it was asked to answer.
-        errors: Of these, the ones that failed (a time-out and a lost reply are failures).
-        empty: Of these, the ones answered by nothing, or by something malformed; no errors.
-        latency: Of the requests that were answered, errors excepted: a fast error would make the
-            side look fast.
+        requests: Number of requests that it was asked to answer.
+        errors: Number of requests that failed (a time-out and a lost reply are failures).
+        empty: Number of requests that were answered by nothing, or by something malformed; no
+            errors.
+        latency: Latencies of the requests that were answered, errors excepted: a fast error would
+            make the side look fast.
         feedback: Number of answers that users judged, whenever that comes in.
         feedback_error: Sum of the errors of these, each in [0, 1], 0 is good.
     """
@@ -207,7 +208,7 @@ class Comparison(_Counts):
 
     @property
     def sums(self) -> Sums:
-        """As sums."""
+        """The number and the sum of the observations, as `compare` takes them."""
         return Sums(n=self.n, total=self.disagreement)
 
 
@@ -216,10 +217,10 @@ class StepObservations(_Counts):
 
     Attributes:
         candidate: The candidate's answers: mirrored requests in a shadow step, users' in a canary.
-        stable: Stable's answers to users in the same time.
+        stable: Counts of stable's answers to users in the same time.
         compared: The candidate's answers with stable's to the same requests.
-        floor: Stable's answers with stable's own second ones to the same requests: how much a model
-            disagrees with itself.
+        floor: Disagreement of stable's answers with its own second ones to the same requests: how
+            much a model disagrees with itself.
     """
 
     candidate: ArmCounts = ArmCounts()

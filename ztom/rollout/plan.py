@@ -54,7 +54,7 @@ class StepKind(StrEnum):
     CANARY = "canary"
 
 
-class Check(StrEnum):
+class ReleaseCheck(StrEnum):
     """What a candidate is tested on."""
 
     ERROR_RATE = "error_rate"
@@ -70,7 +70,7 @@ class LatencyCheck(_Config):
     Attributes:
         max_ratio: An answer is slow when it takes longer than this many times stable's p95, rounded
             up to a boundary of the histogram (by at most a factor of 1.26).
-        margin: By how much the candidate's share of slow answers may exceed stable's.
+        margin: Largest excess of the candidate's share of slow answers over stable's.
     """
 
     max_ratio: Annotated[float, Field(ge=1.0, allow_inf_nan=False, strict=True)] = 1.5
@@ -81,8 +81,8 @@ class FeedbackCheck(_Config):
     """How much worse users may judge a candidate.
 
     Attributes:
-        margin: By how much its mean error in feedback may exceed stable's.
-        required: Without feedback on the candidate the step is not decided; otherwise the check
+        margin: Largest excess of the candidate's mean error in feedback over stable's.
+        required: Whether the step waits for feedback on the candidate; otherwise the check
             counts once there is some.
     """
 
@@ -90,7 +90,7 @@ class FeedbackCheck(_Config):
     required: Annotated[bool, Field(strict=True)] = False
 
 
-class Checks(_Config):
+class ReleaseChecks(_Config):
     """The checks of a step; None is off.
 
     A margin is the excess over stable that is allowed, in the rate's own units: 0.03 is three
@@ -100,10 +100,11 @@ class Checks(_Config):
     Attributes:
         error_rate: Margin of the share of requests that fail.
         empty: Margin of the share of empty or malformed answers.
-        latency: See `LatencyCheck`.
-        disagreement: By how much the candidate may disagree with stable more than stable with
+        latency: Limits on slow answers; see `LatencyCheck`.
+        disagreement: Margin of the candidate's disagreement with stable over stable's with
             itself, in shadow steps. Generous unless given: a mastered variant is meant to differ.
-        feedback: In canary steps, since nobody sees the answers of a shadow.
+        feedback: Limits on users' feedback, in canary steps, since nobody sees the answers of a
+            shadow.
     """
 
     error_rate: Margin | None = 0.03
@@ -112,15 +113,17 @@ class Checks(_Config):
     disagreement: Margin | None = 0.5
     feedback: FeedbackCheck | None = FeedbackCheck()
 
-    def margin_of(self, check: Check) -> float | None:
+    def margin_of(self, check: ReleaseCheck) -> float | None:
         """The excess over stable that a check allows; None when it is off."""
         limit = getattr(self, check.value)
         margin: float | None = getattr(limit, "margin", limit)
         return margin
 
-    def needs_data(self, check: Check) -> bool:
+    def needs_data(self, check: ReleaseCheck) -> bool:
         """Whether a check that is on counts although there is no data of the candidate."""
-        return check is not Check.FEEDBACK or (self.feedback is not None and self.feedback.required)
+        return check is not ReleaseCheck.FEEDBACK or (
+            self.feedback is not None and self.feedback.required
+        )
 
 
 class ReleaseStep(_Config):
@@ -128,11 +131,12 @@ class ReleaseStep(_Config):
 
     Attributes:
         kind: Shadow or canary.
-        percent: Share of the requests: copied to the candidate, or answered by it.
-        min_requests: Of the candidate, before the step may pass.
-        min_seconds: Before the step may pass, counted while the traffic is as the step wants it.
-        max_seconds: After these a step that is not decided holds.
-        checks: What has to pass.
+        percent: Percent of the requests that are copied to the candidate, or answered by it.
+        min_requests: Number of the candidate's requests before the step may pass.
+        min_seconds: Seconds before the step may pass, counted while the traffic is as the step
+            wants it.
+        max_seconds: Seconds after which a step that is not decided holds.
+        checks: Checks that have to pass.
     """
 
     kind: StepKind
@@ -140,7 +144,7 @@ class ReleaseStep(_Config):
     min_requests: Annotated[int, Field(ge=1, strict=True)] = 100
     min_seconds: Seconds = 60.0
     max_seconds: Seconds = 3600.0
-    checks: Checks = Checks()
+    checks: ReleaseChecks = ReleaseChecks()
 
     @model_validator(mode="before")
     @classmethod
@@ -168,12 +172,14 @@ class ReleaseStep(_Config):
         return f"{self.kind} at {self.percent:g} %"
 
     @property
-    def tests(self) -> tuple[Check, ...]:
+    def tests(self) -> tuple[ReleaseCheck, ...]:
         """The checks that are on and can be made in a step of this kind."""
-        unseen = Check.FEEDBACK if self.kind is StepKind.SHADOW else Check.DISAGREEMENT
+        unseen = (
+            ReleaseCheck.FEEDBACK if self.kind is StepKind.SHADOW else ReleaseCheck.DISAGREEMENT
+        )
         return tuple(
             check
-            for check in Check
+            for check in ReleaseCheck
             if check is not unseen and self.checks.margin_of(check) is not None
         )
 
@@ -220,7 +226,7 @@ class ReleasePlan(_Config):
         rest = {key: setting for key, setting in value.items() if key not in (*_SHARED, "checks")}
         shared = {key: value[key] for key in _SHARED if key in value}
         checks = value.get("checks", {})
-        if isinstance(checks, Checks):
+        if isinstance(checks, ReleaseChecks):
             checks = checks.model_dump()
         if not isinstance(checks, Mapping):
             raise ValueError("checks are not a mapping of a check's name to what is allowed")
@@ -264,7 +270,7 @@ def parse_plan(value: object = None) -> ReleasePlan:
     """A plan as users write it; see the module.
 
     Args:
-        value: Of a YAML or JSON file; None is the default plan.
+        value: Value of a YAML or JSON file; None is the default plan.
 
     Raises:
         ConfigError: It is not a plan; names the mistakes and their places.

@@ -29,24 +29,24 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from ztom.errors import ConfigError
-from ztom.rollout.checks import Evidence, StableP95, examine
+from ztom.rollout.checks import CheckEvidence, StableP95, examine
 from ztom.rollout.observations import StepObservations
-from ztom.rollout.plan import Check, ReleasePlan, ReleaseStep, StepKind
+from ztom.rollout.plan import ReleaseCheck, ReleasePlan, ReleaseStep, StepKind
 from ztom.rollout.state import (
     Action,
     Command,
     Deployment,
-    Event,
     Promote,
     Record,
     ReleaseContext,
+    ReleaseEvent,
     ReleaseState,
     ReleaseStatus,
     RollBack,
     SetTraffic,
     Traffic,
 )
-from ztom.statistics.sequential import Finding, Outcome
+from ztom.statistics.sequential import SequentialFinding, SequentialOutcome
 
 
 class Decision(NamedTuple):
@@ -147,7 +147,7 @@ def _begun(context: ReleaseContext, state: ReleaseState) -> _Next:
     if state.started or context.deployment is not Deployment.READY:
         return _Next((), state)
     note = f"{_where(context.plan, state)}; alpha {context.plan.alpha:g}"
-    return _Next((Record(action=Event.STARTED, note=note),), state.but(started=True))
+    return _Next((Record(action=ReleaseEvent.STARTED, note=note),), state.but(started=True))
 
 
 def _resumed(context: ReleaseContext, state: ReleaseState) -> _Next:
@@ -155,7 +155,7 @@ def _resumed(context: ReleaseContext, state: ReleaseState) -> _Next:
         return _Next((), state)
     note = f"by the operator, in {_where(context.plan, state)}"
     running = state.but(status=ReleaseStatus.RUNNING, seconds=0.0, reason="")
-    return _Next((Record(action=Event.RESUMED, note=note),), running)
+    return _Next((Record(action=ReleaseEvent.RESUMED, note=note),), running)
 
 
 def _promoted_by_hand(context: ReleaseContext, state: ReleaseState) -> _Next:
@@ -165,7 +165,7 @@ def _promoted_by_hand(context: ReleaseContext, state: ReleaseState) -> _Next:
     reason = f"promotion: the candidate is {context.deployment}, and stable goes on"
     if state.reason == reason:
         return _Next((), state)
-    return _Next((Record(action=Event.REFUSED, note=reason),), state.but(reason=reason))
+    return _Next((Record(action=ReleaseEvent.REFUSED, note=reason),), state.but(reason=reason))
 
 
 def _watched(context: ReleaseContext, state: ReleaseState, *, counts_time: bool) -> _Next:
@@ -174,10 +174,10 @@ def _watched(context: ReleaseContext, state: ReleaseState, *, counts_time: bool)
     p95 = state.p95 or StableP95.settle(
         context.observations, earlier=state.earlier, step=state.step
     )
-    evidence = Evidence(state.step, step, context.observations, state.earlier, p95)
+    evidence = CheckEvidence(state.step, step, context.observations, state.earlier, p95)
     findings = examine(evidence, pass_alpha=plan.pass_alpha, fail_alpha=plan.fail_alpha)
     state = state.but(p95=p95, findings=findings)
-    if failed := _reasons(findings, Outcome.FAIL):
+    if failed := _reasons(findings, SequentialOutcome.FAIL):
         reason = f"{_where(plan, state)}: {'; '.join(failed)}"
         return _ended(state, ReleaseStatus.ROLLED_BACK, reason)
     applied = wanted_traffic(plan, state).is_like(context.traffic)
@@ -196,7 +196,7 @@ def _may_pass(step: ReleaseStep, state: ReleaseState, observations: StepObservat
     findings = state.findings.values()
     return (
         bool(findings)
-        and all(finding.outcome is Outcome.PASS for finding in findings)
+        and all(finding.outcome is SequentialOutcome.PASS for finding in findings)
         and observations.candidate.requests >= step.min_requests
         and state.seconds >= step.min_seconds
     )
@@ -204,7 +204,7 @@ def _may_pass(step: ReleaseStep, state: ReleaseState, observations: StepObservat
 
 def _held(context: ReleaseContext, state: ReleaseState) -> _Next:
     step = context.plan.steps[state.step]
-    missing = _reasons(state.findings, Outcome.INCONCLUSIVE)
+    missing = _reasons(state.findings, SequentialOutcome.INCONCLUSIVE)
     requests = context.observations.candidate.requests
     if requests < step.min_requests:
         missing.append(f"{requests:,} of at least {step.min_requests:,} requests")
@@ -213,12 +213,13 @@ def _held(context: ReleaseContext, state: ReleaseState) -> _Next:
     where = _where(context.plan, state)
     reason = f"{where} is not decided after {step.max_seconds:g} s: {'; '.join(missing)}"
     held = state.but(status=ReleaseStatus.HELD, reason=reason)
-    return _Next((Record(action=Event.HELD, note=reason),), held)
+    return _Next((Record(action=ReleaseEvent.HELD, note=reason),), held)
 
 
 def _passed(context: ReleaseContext, state: ReleaseState) -> _Next:
     plan = context.plan
-    note = f"{_where(plan, state)} passed: {'; '.join(_reasons(state.findings, Outcome.PASS))}"
+    reasons = "; ".join(_reasons(state.findings, SequentialOutcome.PASS))
+    note = f"{_where(plan, state)} passed: {reasons}"
     if state.step + 1 == len(plan.steps):
         return _ended(state, ReleaseStatus.PROMOTED, note)
     entered = ReleaseState(
@@ -228,15 +229,17 @@ def _passed(context: ReleaseContext, state: ReleaseState) -> _Next:
         p95=state.p95,
     )
     note = f"{note}; now {_where(plan, entered)}"
-    return _Next((Record(action=Event.STEP, note=note),), entered)
+    return _Next((Record(action=ReleaseEvent.STEP, note=note),), entered)
 
 
 def _ended(state: ReleaseState, status: ReleaseStatus, reason: str) -> _Next:
-    record = Record(action=Event(status.value), note=reason)
+    record = Record(action=ReleaseEvent(status.value), note=reason)
     return _Next((record,), state.but(status=status, reason=reason))
 
 
-def _reasons(findings: dict[Check, Finding], outcome: Outcome) -> list[str]:
+def _reasons(
+    findings: dict[ReleaseCheck, SequentialFinding], outcome: SequentialOutcome
+) -> list[str]:
     return [
         f"{check}: {finding.reason}"
         for check, finding in findings.items()
@@ -252,22 +255,22 @@ class CheckRow(BaseModel):
     """A check of the present step for a display.
 
     Attributes:
-        check: Its name.
-        outcome: Pass, fail or inconclusive so far.
-        candidate: The candidate's rate; None without data.
-        stable: The rate it is compared with; None without data.
-        candidate_n: Observations behind it.
-        stable_n: Observations behind it.
+        check: Name of the check.
+        outcome: Outcome so far: pass, fail or inconclusive.
+        candidate: Rate of the candidate; None without data.
+        stable: Rate of stable that it is compared with; None without data.
+        candidate_n: Number of observations behind the candidate's rate.
+        stable_n: Number of observations behind stable's rate.
         low: Lower bound of the candidate's excess.
-        high: Upper bound of it.
-        margin: The excess that is allowed.
-        reason: All that in words.
+        high: Upper bound of the candidate's excess.
+        margin: Excess that is allowed.
+        reason: Reason, which says all that in words.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    check: Check
-    outcome: Outcome
+    check: ReleaseCheck
+    outcome: SequentialOutcome
     candidate: float | None
     stable: float | None
     candidate_n: int
@@ -282,14 +285,14 @@ class StepRow(BaseModel):
     """A step for a display.
 
     Attributes:
-        number: From 1.
+        number: Number of the step, from 1.
         kind: Shadow or canary.
-        percent: Share of the traffic.
+        percent: Percent of the requests.
         status: ``done``, ``waiting`` or ``skipped``; the release's own status at the step where it
             stands or ended.
-        seconds: Spent in it, at the present step.
-        max_seconds: After these an undecided step holds.
-        checks: Of the present step, as last looked at.
+        seconds: Seconds spent in it, at the present step.
+        max_seconds: Seconds after which an undecided step holds.
+        checks: Checks of the present step, as last looked at.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -323,7 +326,7 @@ def _step_row(index: int, step: ReleaseStep, state: ReleaseState) -> StepRow:
     )
 
 
-def _check_row(check: Check, finding: Finding) -> CheckRow:
+def _check_row(check: ReleaseCheck, finding: SequentialFinding) -> CheckRow:
     return CheckRow(
         check=check,
         outcome=finding.outcome,

@@ -32,7 +32,7 @@ Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
-class Role(StrEnum):
+class TrafficRole(StrEnum):
     """Why a variant answered."""
 
     STABLE = "stable"
@@ -76,7 +76,7 @@ class Match(BaseModel):
         return self.header, self.value, self.key
 
 
-class Rule(Match):
+class RoutingRule(Match):
     """Requests that get a variant of their own.
 
     Attributes:
@@ -91,14 +91,14 @@ class Route(BaseModel):
 
     Attributes:
         stable: Digest of the variant that answers unless something else is said.
-        previous: What was stable before, kept running for a rollback.
-        canary: Digest of the variant that answers a share.
-        canary_percent: Of the requests, 0 to 100.
+        previous: Digest of the variant that was stable before, kept running for a rollback.
+        canary: Digest of the variant that answers a share of the requests.
+        canary_percent: Percent of the requests that canary answers, 0 to 100.
         shadow: Digest of the variant that gets copies; users never see its answers.
-        shadow_percent: Of the requests, 0 to 100.
-        rules: The first that fits is taken.
+        shadow_percent: Percent of the requests that shadow gets copies of, 0 to 100.
+        rules: Rules in their order; the first that fits is taken.
         release: Id of the release that moves the traffic, with the number of its step.
-        project: Whose members may call it; everybody may where there is none.
+        project: Id of the project whose members may call it; everybody may where there is none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -109,7 +109,7 @@ class Route(BaseModel):
     canary_percent: Percent = 0.0
     shadow: Digest | None = None
     shadow_percent: Percent = 0.0
-    rules: tuple[Rule, ...] = Field(default=(), max_length=1000)
+    rules: tuple[RoutingRule, ...] = Field(default=(), max_length=1000)
     release: str | None = None
     step: int = Field(default=0, ge=0)
     project: str | None = None
@@ -134,13 +134,14 @@ class Placement(BaseModel):
     """Where a variant runs.
 
     Attributes:
-        name: Its model name.
-        app: Of the Ray Serve application.
-        deployment: In that application.
-        folder: Of the variant; an engine that adapters share loads it from there.
+        name: Model name of the variant.
+        app: Name of the Ray Serve application.
+        deployment: Name of the Serve deployment in it that runs the variant.
+        folder: Folder of the variant; an engine that adapters share loads it from there.
         timeout_s: Seconds until an answer must have begun.
-        current: What the application should answer with, where weights can be swapped in it.
-        project: As of a route.
+        current: Digest of the variant that the application should answer with, where weights can be
+            swapped in it.
+        project: Id of the project whose members may call it; everybody may where there is none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -158,8 +159,8 @@ class RoutingTable(BaseModel):
     """Everything a gateway needs to know.
 
     Attributes:
-        routes: By alias.
-        placements: By digest, variants that are ready.
+        routes: Routes by alias.
+        placements: Placements of the variants that are ready, by digest.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -203,22 +204,22 @@ class RoutingTable(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Who answers a request.
+    """The variant that answers a request.
 
     Attributes:
-        digest: Of the variant.
-        placement: Where it runs.
-        role: Why this one.
-        alias: What was asked for, where it was an alias.
+        digest: Digest of the variant.
+        placement: Place in which the variant runs.
+        role: Reason for this variant.
+        alias: Alias that was asked for, where it was one.
         shadow: Digest of the variant that gets a copy.
-        release: Of the route.
-        step: Of the release.
-        project: Whose members may ask.
+        release: Id of the release that moves the route's traffic.
+        step: Number of the release's step.
+        project: Id of the project whose members may ask.
     """
 
     digest: str
     placement: Placement
-    role: Role
+    role: TrafficRole
     alias: str | None = None
     shadow: str | None = None
     release: str | None = None
@@ -238,11 +239,12 @@ def choose(
     """Route one request.
 
     Args:
-        table: As it is now.
-        model: What the client wrote: an alias, ``alias@digest``, or a variant's id.
-        caller: What stays with the same variant: a header's value, a user, or the request itself.
+        table: Routing table that is in use.
+        model: Text that the client wrote: an alias, ``alias@digest``, or a variant's id.
+        caller: Text that stays with the same variant: a header's value, a user, or the request
+            itself.
         request: Id of the request; decides on the copy for the shadow.
-        headers: By name in lower case.
+        headers: Headers of the request by name in lower case.
         key: Id of the API key.
 
     Returns:
@@ -253,10 +255,10 @@ def choose(
         return _pinned(table, model)
     for rule in route.rules:
         if rule.fits(headers, key):
-            return _choice(table, model, route, rule.variant, Role.RULE)
+            return _choice(table, model, route, rule.variant, TrafficRole.RULE)
     if route.canary is not None and bucket(model, caller) < route.canary_percent:
-        return _choice(table, model, route, route.canary, Role.CANARY, request)
-    return _choice(table, model, route, route.stable, Role.STABLE, request)
+        return _choice(table, model, route, route.canary, TrafficRole.CANARY, request)
+    return _choice(table, model, route, route.stable, TrafficRole.STABLE, request)
 
 
 def bucket(alias: str, caller: str) -> float:
@@ -297,16 +299,16 @@ def _pinned(table: RoutingTable, model: str) -> Choice | None:
     return Choice(
         digest=digest,
         placement=table.placements[digest],
-        role=Role.PINNED,
+        role=TrafficRole.PINNED,
         alias=alias if alias in table.routes else None,
         project=table.placements[digest].project,
     )
 
 
 def _choice(
-    table: RoutingTable, alias: str, route: Route, digest: str, role: Role, request: str = ""
+    table: RoutingTable, alias: str, route: Route, digest: str, role: TrafficRole, request: str = ""
 ) -> Choice:
-    copied = role is Role.STABLE and route.shadow not in (None, digest)
+    copied = role is TrafficRole.STABLE and route.shadow not in (None, digest)
     copied = copied and bucket(alias, f"shadow\0{request}") < route.shadow_percent
     return Choice(
         digest=digest,
@@ -314,7 +316,7 @@ def _choice(
         role=role,
         alias=alias,
         shadow=route.shadow if copied else None,
-        release=route.release if role in (Role.STABLE, Role.CANARY) else None,
+        release=route.release if role in (TrafficRole.STABLE, TrafficRole.CANARY) else None,
         step=route.step,
         project=route.project,
     )

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ztom.rollout.checks import StableP95
 from ztom.rollout.observations import ArmCounts, StepObservations
-from ztom.rollout.plan import Check, ReleasePlan
-from ztom.statistics.sequential import Finding
+from ztom.rollout.plan import ReleaseCheck, ReleasePlan
+from ztom.statistics.sequential import SequentialFinding
 
 Percent = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -56,7 +56,7 @@ class Command(StrEnum):
     ABORT = "abort"
 
 
-class Event(StrEnum):
+class ReleaseEvent(StrEnum):
     """What a record is about."""
 
     STARTED = "started"
@@ -98,7 +98,7 @@ class Record(_Value):
     """A row for the audit."""
 
     kind: Literal["record"] = "record"
-    action: Event
+    action: ReleaseEvent
     note: str
 
 
@@ -109,9 +109,9 @@ class Traffic(_Value):
     """What the routing table says about the candidate.
 
     Attributes:
-        shadow_percent: Share of the alias's requests that are copied to it.
-        canary_percent: Share that it answers.
-        promoted: It is the alias's stable variant.
+        shadow_percent: Percent of the alias's requests that are copied to it.
+        canary_percent: Percent of the alias's requests that it answers.
+        promoted: Whether it is the alias's stable variant.
     """
 
     shadow_percent: Percent = 0.0
@@ -133,15 +133,15 @@ class ReleaseState(_Value):
     """All that has to be kept between two calls; ``ReleaseState()`` is a release not yet begun.
 
     Attributes:
-        status: Where it stands.
+        status: Status of the release.
         step: Index of the present step in the plan; where it was, once it has ended.
-        seconds: Spent in the step with its traffic applied.
-        started: The candidate has been ready once.
-        settled: It has ended and the traffic is as it left it.
-        reason: Why it stands where it stands, when that is not the plan's course.
-        findings: Of the checks that counted in the present step, at the last look.
-        earlier: Stable's counts of the steps before the present one.
-        p95: Stable's p95, once that is settled.
+        seconds: Seconds spent in the step with its traffic applied.
+        started: Whether the candidate has been ready once.
+        settled: Whether it has ended and the traffic is as it left it.
+        reason: Reason why it stands where it stands, when that is not the plan's course.
+        findings: Findings of the checks that counted in the present step, at the last look.
+        earlier: Counts of stable of the steps before the present one.
+        p95: 95th percentile of stable, once that is settled.
     """
 
     status: ReleaseStatus = ReleaseStatus.RUNNING
@@ -150,7 +150,7 @@ class ReleaseState(_Value):
     started: bool = False
     settled: bool = False
     reason: str = ""
-    findings: dict[Check, Finding] = {}
+    findings: dict[ReleaseCheck, SequentialFinding] = {}
     earlier: ArmCounts = ArmCounts()
     p95: StableP95 | None = None
 
@@ -168,14 +168,14 @@ class ReleaseContext(_Value):
     """What the caller sees at one call.
 
     Attributes:
-        plan: The same at every call of a release.
-        observations: All that was counted so far of the step that the state is at.
-        seconds_since_last_tick: On a monotonic clock, and cut to a few ticks by the caller: time
-            during which nobody looked is not time in which the candidate was watched.
+        plan: Plan of the release, the same at every call.
+        observations: Observations so far of the step that the state is at.
+        seconds_since_last_tick: Seconds on a monotonic clock, cut to a few ticks by the caller:
+            time during which nobody looked is not time in which the candidate was watched.
         deployment: Whether the candidate can answer.
-        deployment_note: Why it has failed, for the record.
-        traffic: What the routing table says.
-        command: The operator's, at one call only.
+        deployment_note: Reason why it has failed, for the record.
+        traffic: Traffic according to the routing table.
+        command: Command of the operator, at one call only.
     """
 
     plan: ReleasePlan

@@ -1,4 +1,4 @@
-"""From a configuration to an error function.
+"""Builds the error function that a configuration names.
 
 A name (``cross_entropy``, or an entry point ``ztom.error_functions``, called with the class
 labels), the user's own function (``package.module:function``), or a list of terms whose weighted
@@ -118,32 +118,61 @@ def build_error(spec: ErrorSpec, *, labels: Sequence[str] = ()) -> ErrorFunction
         ConfigError: Unknown name, an option that does not apply, or a function that cannot be
             imported.
     """
-    if isinstance(spec, (str, ErrorTerm)):
-        spec = [spec]
-    terms = [ErrorTerm(function=term) if isinstance(term, str) else term for term in spec]
-    if not terms:
-        raise ConfigError("no error function is named", expected="at least one")
-    if len(set(labels)) != len(labels):
-        raise ConfigError("a class label is given twice", got=len(labels), expected="all different")
+    terms = _terms_of(spec)
+    check_error(terms, labels=labels)
     parts = tuple(_build_term(term, tuple(labels)) for term in terms)
     if len(terms) == 1 and terms[0].weight == 1.0:
         return parts[0]
     return WeightedError(parts, tuple(term.weight for term in terms))
 
 
-def _build_term(term: ErrorTerm, labels: tuple[str, ...]) -> ErrorFunction:
+def check_error(spec: ErrorSpec, *, labels: Sequence[str] = ()) -> None:
+    """Check all of an error function that can be checked without importing anything.
+
+    Args:
+        spec: A name, a term, or a list of them to be summed.
+        labels: The class labels, where the task has them.
+
+    Raises:
+        ConfigError: Unknown name, an option that does not apply, or labels that do not fit.
+    """
+    terms = _terms_of(spec)
+    if not terms:
+        raise ConfigError("no error function is named", expected="at least one")
+    if len(set(labels)) != len(labels):
+        raise ConfigError("a class label is given twice", got=len(labels), expected="all different")
+    for term in terms:
+        _check_term(term, tuple(labels))
+
+
+def _terms_of(spec: ErrorSpec) -> list[ErrorTerm]:
+    if isinstance(spec, (str, ErrorTerm)):
+        spec = [spec]
+    return [ErrorTerm(function=term) if isinstance(term, str) else term for term in spec]
+
+
+def _check_term(term: ErrorTerm, labels: tuple[str, ...]) -> None:
     if is_import_path(term.function):
-        return _build_users_own(term)
+        _refuse(term, {"source", "device"})
+        return
     check_name(Group.ERROR_FUNCTIONS, term.function, SOURCES)
     _refuse(term, {"deadline_s", "memory_gib", "pass_environment"})
     if term.function not in SOURCES:
         _refuse(term, {"source", "device"})
+        return
+    if term.function != "sentence_similarity":
+        _refuse(term, {"device"})
+    _source(term, labels)
+
+
+def _build_term(term: ErrorTerm, labels: tuple[str, ...]) -> ErrorFunction:
+    if is_import_path(term.function):
+        return _build_users_own(term)
+    if term.function not in SOURCES:
         added: ErrorFunction = build_plugin(
             Group.ERROR_FUNCTIONS, term.function, labels, protocol=ErrorFunction
         )
         return added
-    if term.function != "sentence_similarity":
-        _refuse(term, {"device"})
     return _BUILDERS[term.function](term, _source(term, labels), labels)
 
 
@@ -164,7 +193,6 @@ def _source(term: ErrorTerm, labels: tuple[str, ...]) -> Source:
 
 
 def _build_users_own(term: ErrorTerm) -> ErrorFunction:
-    _refuse(term, {"source", "device"})
     function = UserFunction(
         term.function,
         deadline_s=term.deadline_s,

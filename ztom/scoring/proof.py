@@ -1,4 +1,4 @@
-"""From intervals to a verdict: improved, no improvement, or inconclusive.
+"""From intervals to what a proof says: improved, no improvement, or inconclusive.
 
 A pure function of what was measured. Missing data never passes: with too few independent groups,
 the answer is inconclusive, whatever the numbers look like.
@@ -15,7 +15,7 @@ from ztom.statistics.bootstrap import Interval, fewest_groups, paired_bootstrap
 from ztom.statistics.scores import Scores
 
 
-class Outcome(StrEnum):
+class ProofOutcome(StrEnum):
     """What the holdout says about the blend."""
 
     IMPROVED = "improved"
@@ -35,8 +35,8 @@ class GuardrailResult(BaseModel):
     """A guardrail's error, before and after.
 
     Attributes:
-        name: As in the configuration.
-        allowed_increase: By how much the error may rise, in units of the error.
+        name: Name of the guardrail in the configuration.
+        allowed_increase: Largest rise of the error that is allowed, in units of the error.
         increase: Error after - error before; each of its bounds is a one-sided test's.
     """
 
@@ -71,19 +71,19 @@ class GuardrailResult(BaseModel):
         return f"{rise}; {allowed}, and the interval holds both: not decided"
 
 
-class Verdict(BaseModel):
-    """What was decided, why, and on what.
+class ProofDecision(BaseModel):
+    """What a proof came to, why, and on what.
 
     Attributes:
         outcome: The decision.
-        reasons: In words, the deciding one first.
+        reasons: Why, in words, the deciding one first.
         improvement: Error before - error after on the holdout.
         guardrails: The guardrails' results.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    outcome: Outcome
+    outcome: ProofOutcome
     reasons: tuple[str, ...]
     improvement: Interval
     guardrails: tuple[GuardrailResult, ...] = ()
@@ -106,17 +106,17 @@ def measure_guardrail(
     interval at ``1 - 2 (1 - confidence)``, as in a test of non-inferiority.
 
     Args:
-        name: As in the configuration.
+        name: Name of the guardrail in the configuration.
         before: Scores of the trained model on the guardrail's stimuli.
         after: Scores of the blend on the same stimuli.
         groups: The group of each stimulus.
-        allowed_increase: By how much the error may rise, in units of the error.
+        allowed_increase: Largest rise of the error that is allowed, in units of the error.
         resamples: Number of bootstrap resamples.
         confidence: One-sided, above 0.5.
-        seed: Of the resampling.
+        seed: Seeds the resampling.
 
     Raises:
-        ScoringError: As `paired_bootstrap`.
+        ScoringError: The scores cannot be compared; see `paired_bootstrap`.
     """
     increase = paired_bootstrap(
         after,
@@ -129,12 +129,12 @@ def measure_guardrail(
     return GuardrailResult(name=name, allowed_increase=allowed_increase, increase=increase)
 
 
-def decide(
+def decide_proof(
     improvement: Interval,
     guardrails: Sequence[GuardrailResult],
     *,
     factors_are_zero: bool,
-) -> Verdict:
+) -> ProofDecision:
     """Decide whether a blend has been shown to be better than the model as trained.
 
     Improved needs both: the whole interval above zero, and every guardrail passed. A guardrail that
@@ -147,7 +147,7 @@ def decide(
         factors_are_zero: The best blend is the model as trained.
     """
     outcome, reasons = _decision(improvement, guardrails, factors_are_zero=factors_are_zero)
-    return Verdict(
+    return ProofDecision(
         outcome=outcome,
         reasons=tuple(reasons),
         improvement=improvement,
@@ -157,29 +157,29 @@ def decide(
 
 def _decision(
     improvement: Interval, guardrails: Sequence[GuardrailResult], *, factors_are_zero: bool
-) -> tuple[Outcome, list[str]]:
+) -> tuple[ProofOutcome, list[str]]:
     reasons = {
         kind: [rail.reason for rail in guardrails if rail.outcome is kind]
         for kind in GuardrailOutcome
     }
     change = f"the error on the holdout {_moved(improvement, 'fell', 'rose')}"
     if factors_are_zero:
-        return Outcome.NO_IMPROVEMENT, [
+        return ProofOutcome.NO_IMPROVEMENT, [
             "the best factors found are all zero: the model as trained stays"
         ]
     if reasons[GuardrailOutcome.FAIL]:
-        return Outcome.NO_IMPROVEMENT, [*reasons[GuardrailOutcome.FAIL], change]
+        return ProofOutcome.NO_IMPROVEMENT, [*reasons[GuardrailOutcome.FAIL], change]
     if improvement.groups < fewest_groups(improvement.confidence):
-        return Outcome.INCONCLUSIVE, [f"holdout: {_too_few(improvement)}"]
+        return ProofOutcome.INCONCLUSIVE, [f"holdout: {_too_few(improvement)}"]
     if improvement.high <= 0.0:
-        return Outcome.NO_IMPROVEMENT, [f"{change}: nothing in the interval is an improvement"]
+        return ProofOutcome.NO_IMPROVEMENT, [f"{change}: nothing in the interval is an improvement"]
     if improvement.low <= 0.0:
-        return Outcome.INCONCLUSIVE, [
+        return ProofOutcome.INCONCLUSIVE, [
             f"{change}: the interval holds zero; more holdout stimuli would decide it"
         ]
     if reasons[GuardrailOutcome.INCONCLUSIVE]:
-        return Outcome.INCONCLUSIVE, [*reasons[GuardrailOutcome.INCONCLUSIVE], change]
-    return Outcome.IMPROVED, [
+        return ProofOutcome.INCONCLUSIVE, [*reasons[GuardrailOutcome.INCONCLUSIVE], change]
+    return ProofOutcome.IMPROVED, [
         f"{change}: the whole interval is above zero",
         *reasons[GuardrailOutcome.PASS],
     ]
@@ -199,8 +199,8 @@ def _too_few(interval: Interval) -> str:
     needed = fewest_groups(interval.confidence)
     if interval.groups == 0:
         return "there is no data"
-    counted = f"{interval.groups} independent group{'s' if interval.groups > 1 else ''} of stimuli"
+    groups = f"{interval.groups} independent group{'s' if interval.groups > 1 else ''} of stimuli"
     return (
-        f"only {counted}, where an interval at {100 * interval.confidence:.4g} % needs "
+        f"only {groups}, where an interval at {100 * interval.confidence:.4g} % needs "
         f"at least {needed} to mean anything"
     )

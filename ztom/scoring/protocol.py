@@ -27,7 +27,7 @@ class ErrorFunction(Protocol):
 
     @property
     def name(self) -> str:
-        """As written in the configuration."""
+        """Name of the error function as written in the configuration."""
 
     @property
     def needs(self) -> frozenset[Need]:

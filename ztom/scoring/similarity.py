@@ -52,7 +52,7 @@ class SentenceSimilarity:
 
     @property
     def name(self) -> str:
-        """As written in the configuration."""
+        """Name of the error function as written in the configuration."""
         return "sentence_similarity"
 
     @property

@@ -42,8 +42,8 @@ class TextError:
     """An error function of two texts.
 
     Attributes:
-        name: As written in the configuration.
-        compare: ``(generated, expected)`` to an error in [0, 1].
+        name: Name of the error function as written in the configuration.
+        compare: Function from ``(generated, expected)`` to an error in [0, 1].
     """
 
     name: str

@@ -28,7 +28,13 @@ import numpy as np
 from ztom.errors import ConfigError, ScoringError
 from ztom.scoring.protocol import Need
 from ztom.scoring.text import generated_text
-from ztom.scoring.user_process import ChildFailedError, ChildLateError, ChildProcess, Limits, Reply
+from ztom.scoring.user_process import (
+    ChildFailedError,
+    ChildLateError,
+    ChildProcess,
+    ChildReply,
+    Limits,
+)
 from ztom.statistics.scores import MeanScores, Scores, WholeSetScores
 from ztom.stimuli.prompts import prompt_text
 from ztom.stimuli.records import Output, Stimulus
@@ -42,14 +48,15 @@ class UserFunction:
     May be pickled: the copy starts a process of its own, with this one's import path.
 
     Args:
-        target: ``package.module:function``.
+        target: Name of the function, ``package.module:function``.
         deadline_s: Seconds for one call, and for starting and importing before the first.
-        memory_bytes: Memory it may allocate.
+        memory_bytes: Memory that it may allocate, bytes.
         pass_environment: Names of environment variables it may see beyond the harmless ones.
-        import_paths: Where it is imported from; by default the working folder, then PYTHONPATH.
-        limits: Instead of ``memory_bytes``, all limits.
-        booleans: Take True and False for 1 and 0. Not for errors: who returns whether an output is
-            right would get the error of a wrong one.
+        import_paths: Folders that it is imported from; by default the working folder, then
+            PYTHONPATH.
+        limits: All limits of the process, instead of ``memory_bytes``.
+        booleans: Whether to take True and False for 1 and 0. Not for errors: who returns whether an
+            output is right would get the error of a wrong one.
     """
 
     def __init__(
@@ -183,7 +190,7 @@ class UserFunction:
             got=f"last printed: {_telling(error.tail)}" if error.tail else None,
         )
 
-    def _raised(self, reply: Reply, *, doing: str = "raised") -> ScoringError:
+    def _raised(self, reply: ChildReply, *, doing: str = "raised") -> ScoringError:
         place = f" ({reply.place})" if reply.place else ""
         return ScoringError(
             f"error function {self.name} {doing} {reply.error}{place}",

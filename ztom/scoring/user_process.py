@@ -51,14 +51,14 @@ class ChildLateError(ChildFailedError):
 
 
 @dataclass(frozen=True)
-class Reply:
+class ChildReply:
     """What a child says: a result, or what its function raised.
 
     Attributes:
         call: Number of the call that is answered; None for the word that it has started.
         result: What the function returned: a number, or a list of numbers.
         error: Name of the exception's class; None when nothing was raised.
-        message: Of the exception, at most 2,000 characters.
+        message: Message of the exception, at most 2,000 characters.
         place: File and line of the function where it was raised; None where that is not known.
     """
 
@@ -88,12 +88,13 @@ class ChildProcess:
     """One running child. Not thread-safe.
 
     Args:
-        function: ``package.module:function``.
-        import_paths: Where it is imported from; the first is also the child's working folder.
-        limits: What it may use.
+        function: Name of the function, ``package.module:function``.
+        import_paths: Folders that it is imported from; the first is also the child's working
+            folder.
+        limits: Limits of what it may use.
         pass_environment: Names of further environment variables it may see.
         deadline_s: Seconds for starting and importing.
-        booleans: Take True and False for 1 and 0 instead of refusing them.
+        booleans: Whether to take True and False for 1 and 0 instead of refusing them.
 
     Raises:
         ChildFailedError: It did not start.
@@ -145,7 +146,7 @@ class ChildProcess:
             os.set_blocking(descriptor, False)
         self.started = self._exchange(b"", deadline_s=deadline_s)
 
-    def call(self, message: Mapping[str, object], *, deadline_s: float) -> Reply:
+    def call(self, message: Mapping[str, object], *, deadline_s: float) -> ChildReply:
         """Send a request and wait for its reply.
 
         Raises:
@@ -175,7 +176,7 @@ class ChildProcess:
         streams = (self._process.stdout, self._process.stderr)
         return tuple(stream.fileno() for stream in streams if stream is not None)
 
-    def _exchange(self, to_send: bytes, *, deadline_s: float) -> Reply:
+    def _exchange(self, to_send: bytes, *, deadline_s: float) -> ChildReply:
         """Write, read the reply and drain what is printed, all at once, until the deadline."""
         self._tail.clear()
         try:
@@ -188,7 +189,7 @@ class ChildProcess:
             self.close()
             raise
 
-    def _until_reply(self, to_send: bytes, *, deadline_s: float) -> Reply:
+    def _until_reply(self, to_send: bytes, *, deadline_s: float) -> ChildReply:
         end = time.monotonic() + deadline_s
         unsent, reply, printed = memoryview(to_send), bytearray(), 0
         with selectors.DefaultSelector() as selector:
@@ -246,7 +247,7 @@ def _read_some(descriptor: int) -> bytes:
         return b""
 
 
-def _message_in(data: bytearray) -> Reply | None:
+def _message_in(data: bytearray) -> ChildReply | None:
     """The whole message in ``data``, or None as long as there is only part of one."""
     if len(data) < 8:
         return None
@@ -264,10 +265,10 @@ def _message_in(data: bytearray) -> Reply | None:
     return _reply(message)
 
 
-def _reply(message: Mapping[str, object]) -> Reply:
+def _reply(message: Mapping[str, object]) -> ChildReply:
     """The message as a reply; the function shares the process, so nothing in it is certain."""
     call, error, place = message.get("call"), message.get("error"), message.get("place")
-    return Reply(
+    return ChildReply(
         call=call if isinstance(call, int) else None,
         result=message.get("result"),
         error=None if error is None else str(error),

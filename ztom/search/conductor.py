@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ztom.ledger import Event as LedgerEvent
 from ztom.ledger import Ledger, TrialKind, TrialOutcome, TrialRecord, TrialStatus
+from ztom.ledger import StudyEvent as LedgerEvent
 from ztom.search.events import Event, Stopping, TrialEnded, TrialStarted
 from ztom.search.protocol import (
     Evaluate,
     Plan,
-    Situation,
     Stop,
     StopReason,
-    Wait,
+    StudyState,
+    WaitForTrials,
     choose,
     is_feasible,
     next_decision,
@@ -52,11 +52,11 @@ class Conductor:
 
     Args:
         plan: The protocol's parameters.
-        ledger: Where the study is kept.
-        study_id: The study; what it already holds is replayed.
-        sampler: New, never asked.
-        on_event: Told about trials.
-        clock: Seconds that never go back.
+        ledger: Keeps the study.
+        study_id: Id of the study in the ledger; the trials it already has are replayed.
+        sampler: Proposes factors; a new one, that nobody has asked yet.
+        on_event: Callback that gets every event of the study.
+        clock: Gives seconds that never go back.
     """
 
     def __init__(
@@ -144,10 +144,10 @@ class Conductor:
             self._stop(decision.reason)
         return None
 
-    def _decide(self) -> Evaluate | Wait | Stop:
-        situation = Situation(self.elapsed_s, self._converged, self._interrupted)
+    def _decide(self) -> Evaluate | WaitForTrials | Stop:
+        state = StudyState(self.elapsed_s, self._converged, self._interrupted)
         with self._thinking():
-            return next_decision(self._plan, self._trials, situation)
+            return next_decision(self._plan, self._trials, state)
 
     @contextmanager
     def _thinking(self) -> Iterator[None]:
@@ -190,13 +190,13 @@ class Conductor:
             if trial.kind is TrialKind.SEARCH:
                 self._compare(trial, self._ask(trial.number))
 
-    def _compare(self, trial: TrialRecord, asked: Factors | None) -> None:
-        if asked != trial.factors:
+    def _compare(self, trial: TrialRecord, proposed: Factors | None) -> None:
+        if proposed != trial.factors:
             logger.warning(
                 "trial %d was %s in the ledger and would now be %s; the ledger's counts",
                 trial.number,
                 trial.factors,
-                asked,
+                proposed,
             )
 
     def _ask(self, number: int) -> Factors | None:

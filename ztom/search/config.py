@@ -24,8 +24,8 @@ from ztom.blending.chain_file import ChainConfig
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.io.places import require_local
-from ztom.scoring.build import ErrorTerm
-from ztom.search.samplers.protocol import SamplerConfig
+from ztom.scoring.build import ErrorTerm, check_error
+from ztom.search.samplers.protocol import SamplerConfig, check_dimensions
 
 #: Keys that may differ between a study and its resume: they do not decide which factors are tried.
 _FREE_ON_RESUME = (
@@ -49,6 +49,12 @@ def _from_file_folder(path: Path, info: ValidationInfo) -> Path:
 
 
 ConfigPath = Annotated[Path, AfterValidator(_from_file_folder)]
+#: Limits of single keys, for whoever takes a search in another form (over HTTP).
+ScalingFactorLimit = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+BatchSize = Annotated[int, Field(ge=1)]
+Evaluations = Annotated[int, Field(ge=1, le=100_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+DetailedOutput = bool | Literal["STORE_AND_RETURN"]
 
 
 def _local_output(path: Path) -> Path:
@@ -72,50 +78,68 @@ class _Strict(BaseModel):
 def _error_terms(data: Any) -> Any:
     """``error: rouge_l`` and ``error: [rouge_l, {function: ..., weight: ...}]`` are both fine."""
     if isinstance(data, dict) and "error" in data:
-        terms = data["error"] if isinstance(data["error"], list) else [data["error"]]
+        spec = data["error"]
+        terms = spec if isinstance(spec, list | tuple) else [spec]
         terms = [{"function": term} if isinstance(term, str) else term for term in terms]
         return {**data, "error": terms}
     return data
 
 
-class Guardrail(_Strict):
-    """Another data set whose error may not rise by more than a stated amount.
+class StimuliConfig(_Strict):
+    """A data set: what is asked, what is right, and what is kept aside for the proof.
 
     Attributes:
-        name: Shown in reports.
-        stimuli: The data set.
-        expected_outputs: Its expected outputs, when they are not in the same file.
-        error: The error function.
+        stimuli: What the model is asked during the search.
+        expected_outputs: What it should answer, when that is not in the same file.
         labels: Class labels, for error functions over classes.
-        max_increase: How far the error may rise above the trained model's.
-        holdout: What the proof tests the guardrail on: a file, or else a share of the data set.
+        holdout: Stimuli for the proof, which the search never sees; None splits them off.
         holdout_expected_outputs: Expected outputs of the holdout file.
-        holdout_fraction: The share, when there is no file.
+        holdout_fraction: The share that is split off when there is no holdout file.
+        error: The error function, lower is better.
     """
 
-    name: str = Field(min_length=1, max_length=100)
     stimuli: ConfigPath
     expected_outputs: ConfigPath | None = None
-    error: ErrorList
     labels: tuple[str, ...] = ()
-    max_increase: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     holdout: ConfigPath | None = None
     holdout_expected_outputs: ConfigPath | None = None
     holdout_fraction: Fraction = 0.25
+    error: ErrorList
 
     _terms = model_validator(mode="before")(_error_terms)
 
+    @model_validator(mode="after")
+    def _error_and_holdout_fit(self) -> Self:
+        check_error(self.error, labels=self.labels)
+        if self.holdout is None and self.holdout_expected_outputs is not None:
+            raise ValueError(
+                "holdout_expected_outputs is given without holdout: give both or neither"
+            )
+        return self
+
+
+class Guardrail(StimuliConfig):
+    """A further data set whose error may not rise by more than a stated amount.
+
+    Attributes:
+        name: Name in reports.
+        max_increase: How far the error may rise above the trained model's, in units of the error.
+    """
+
+    name: str = Field(min_length=1, max_length=100)
+    max_increase: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
 
 class Budget(_Strict):
-    """When the search ends.
+    """The end of a search.
 
     Attributes:
         evaluations: Start-up and search trials. Two evaluations of the trained model and up to
             three repetitions of the best blends come on top.
-        seconds: Time for all trials; None for no limit.
+        seconds: Seconds for all trials; None for no limit.
     """
 
-    evaluations: int = Field(default=50, ge=1, le=100_000)
+    evaluations: Evaluations = 50
     seconds: float | None = Field(default=None, gt=0, le=31_536_000, allow_inf_nan=False)
 
 
@@ -123,9 +147,9 @@ class VariantOptions(_Strict):
     """How the mastered variant is written, into ``variant`` in the output folder.
 
     Attributes:
-        form: ``dense`` full weights, or one ``adapter`` (chains of adapters only).
+        form: Form of the weights: ``dense`` in full, or one ``adapter`` (chains of adapters only).
         max_shard_gib: Largest safetensors shard, GiB.
-        copy_to: Also copy it to this ``gs://`` or ``s3://`` address.
+        copy_to: Address, ``gs://`` or ``s3://``, that it is copied to as well.
     """
 
     form: Literal["dense", "adapter"] = "dense"
@@ -133,64 +157,51 @@ class VariantOptions(_Strict):
     copy_to: str | None = Field(default=None, pattern=r"^(gs|s3|memory)://")
 
 
-class SearchConfig(_Strict):
-    """Everything about one search.
+class SearchConfig(StimuliConfig):
+    """Everything about one search: the error over its own data set is made small.
 
     Attributes:
-        name: Of the study; a resume goes on with the newest study of this name.
+        name: Name of the study; a resume goes on with the newest study of this name.
         chain: A chain file, or the chain itself.
-        stimuli: What the model is asked during the search.
-        expected_outputs: What it should answer, when that is not in the same file.
-        labels: Class labels, for error functions over classes.
-        holdout: Stimuli for the proof, which the search never sees; None splits them off.
-        holdout_expected_outputs: Expected outputs of the holdout file.
-        holdout_fraction: The share that is split off when there is no holdout file.
-        max_search_stimuli: Search on this many stimuli, chosen by the seed; None for all.
-        error: The error function to make small.
+        max_search_stimuli: Number of stimuli to search on, chosen by the seed; None for all.
         guardrails: Data sets on which the model may not get worse.
-        scaling_factor_limit: Every factor lies between minus and plus this.
-        lower_bound: Instead of the limit: a lower bound for each factor.
-        upper_bound: Instead of the limit: an upper bound for each factor.
-        batch_size: Stimuli per call of the engine; None hands over all at once.
-        inference_config: How text is generated.
-        detailed_output: Keep the generated texts of every trial (true, or STORE_AND_RETURN).
-        sampler: What proposes the factors.
-        budget: When the search ends.
-        engine: What runs the model.
-        seed: Everything random is drawn from it.
-        generation_deadline_s: An engine that has not answered all stimuli by then is replaced and
-            asked once more.
-        engine_start_deadline_s: The same for loading the model.
-        trial_retries: How often a trial whose process died is run again.
+        scaling_factor_limit: Limit of every factor, which lies between minus and plus this.
+        lower_bound: Lower bound of each factor, instead of the limit.
+        upper_bound: Upper bound of each factor, instead of the limit.
+        batch_size: Number of stimuli per call of the engine; None hands over all at once.
+        inference_config: Settings of generating text.
+        detailed_output: Whether to keep the generated texts of every trial (true, or
+            STORE_AND_RETURN).
+        sampler: Sampler that proposes the factors, and its options.
+        budget: Limits at which the search ends.
+        engine: Engine that runs the model, and its options.
+        seed: Seed that everything random is drawn from.
+        generation_deadline_s: Seconds after which an engine that has not answered all stimuli is
+            replaced and asked once more.
+        engine_start_deadline_s: Seconds of loading the model after which it is tried once more.
+        trial_retries: Number of times that a trial whose process died is run again.
         output: Folder for what the search writes.
         suites: Suites, or folders of suites, that the gate asks about the written variant, with the
-            trained model as the champion; nothing that does not pass is released.
-        variant: How the mastered variant is written.
-        insist: Release the variant whatever the proof says; that is recorded with it.
+            trained model as the champion; nothing that does not pass is published.
+        variant: Options of writing the mastered variant.
+        insist: Whether to publish the variant whatever the proof says; that is recorded with it.
         ledger: File or SQLAlchemy address of the ledger; None puts it into the output folder.
     """
 
     name: str = Field(default="search", min_length=1, max_length=200)
     chain: ConfigPath | ChainConfig
-    stimuli: ConfigPath
-    expected_outputs: ConfigPath | None = None
-    labels: tuple[str, ...] = ()
-    holdout: ConfigPath | None = None
-    holdout_expected_outputs: ConfigPath | None = None
-    holdout_fraction: Fraction = 0.25
     max_search_stimuli: int | None = Field(default=None, ge=1)
-    error: ErrorList
     guardrails: tuple[Guardrail, ...] = ()
-    scaling_factor_limit: float = Field(default=0.1, gt=0, le=10, allow_inf_nan=False)
+    scaling_factor_limit: ScalingFactorLimit = 0.1
     lower_bound: FiniteBounds | None = None
     upper_bound: FiniteBounds | None = None
-    batch_size: int | None = Field(default=None, ge=1)
+    batch_size: BatchSize | None = None
     inference_config: GenerationConfig = GenerationConfig()
-    detailed_output: bool | Literal["STORE_AND_RETURN"] = False
+    detailed_output: DetailedOutput = False
     sampler: SamplerConfig = SamplerConfig()
     budget: Budget = Budget()
     engine: EngineConfig = EngineConfig()
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    seed: Seed = 0
     generation_deadline_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     engine_start_deadline_s: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
     trial_retries: int = Field(default=1, ge=0, le=10)
@@ -200,8 +211,6 @@ class SearchConfig(_Strict):
     insist: bool = False
     ledger: str | None = None
 
-    _terms = model_validator(mode="before")(_error_terms)
-
     @model_validator(mode="before")
     @classmethod
     def _sampler_by_name(cls, data: Any) -> Any:
@@ -210,7 +219,7 @@ class SearchConfig(_Strict):
         return data
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _bounds_fit(self) -> Self:
         if (self.lower_bound is None) != (self.upper_bound is None):
             raise ValueError("lower_bound and upper_bound belong together: give both or neither")
         if self.lower_bound is not None and "scaling_factor_limit" in self.model_fields_set:
@@ -220,9 +229,27 @@ class SearchConfig(_Strict):
                 raise ValueError(f"lower_bound must be below upper_bound, got {low} and {high}")
         if len(self.lower_bound or ()) != len(self.upper_bound or ()):
             raise ValueError("lower_bound and upper_bound differ in length")
+        return self
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
         names = [guardrail.name for guardrail in self.guardrails]
         if len(set(names)) != len(names) or "search" in names:
             raise ValueError("guardrails need different names, and none may be called 'search'")
+        return self
+
+    @model_validator(mode="after")
+    def _factors_fit_the_chain(self) -> Self:
+        """A chain that is written out says how many factors there are; a file says it later."""
+        if isinstance(self.chain, Path):
+            return self
+        factors = len(self.chain.checkpoints) - 1
+        if self.lower_bound is not None and len(self.lower_bound) != factors:
+            raise ValueError(
+                f"the bounds are for {len(self.lower_bound)} factors and the chain has {factors}: "
+                "give one lower and one upper bound for each step of the chain"
+            )
+        check_dimensions(self.sampler, factors)
         return self
 
     @property

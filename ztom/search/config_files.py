@@ -1,4 +1,4 @@
-"""Reading a search's configuration from YAML, with overrides and with errors that help.
+"""A search's configuration in YAML: read, with overrides and with errors that help, and written.
 
 ``python -m tune_search search.yaml --set budget.evaluations=20`` reads a file and overrides single
 keys. Relative paths in the file, and in overrides of it, are taken from the file's own folder.
@@ -13,7 +13,7 @@ from typing import Any
 from ztom.blending.chain_file import ChainConfig, anchored
 from ztom.errors import ConfigError
 from ztom.io.problems import check_model
-from ztom.io.yaml import parse_yaml, read_yaml
+from ztom.io.yaml import dump_yaml, parse_yaml, read_yaml
 from ztom.search.config import SearchConfig
 
 
@@ -55,8 +55,8 @@ def parse_config(
 
     Args:
         content: Keys and values.
-        folder: What relative paths are relative to; None leaves them as they are.
-        source: For error messages.
+        folder: Folder that relative paths are relative to; None leaves them as they are.
+        source: Name of the configuration in errors.
 
     Raises:
         ConfigError: Names every key that is wrong.
@@ -71,6 +71,15 @@ def parse_config(
     if folder is not None and isinstance(config.chain, ChainConfig):
         config = config.model_copy(update={"chain": anchored(config.chain, folder)})
     return config
+
+
+def dump_config(config: SearchConfig) -> str:
+    """YAML that `load_config` reads back as the same configuration.
+
+    Only what was set is written, so that what excludes each other stays readable. Paths have to be
+    absolute: relative ones would be taken from the folder of the file.
+    """
+    return dump_yaml(config.model_dump(mode="json", exclude_unset=True))
 
 
 def _apply_override(content: dict[str, Any], override: str) -> None:

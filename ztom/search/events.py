@@ -13,10 +13,10 @@ class StudyStarted:
     """The first event.
 
     Attributes:
-        study_id: In the ledger.
-        name: Of the study.
-        total: The most trials it can have.
-        done: Trials that an earlier run finished.
+        study_id: Id of the study in the ledger.
+        name: Name of the study.
+        total: Largest number of trials that it can have.
+        done: Number of trials that an earlier run finished.
         factor_names: What each factor scales.
     """
 
@@ -33,8 +33,8 @@ class EnginesReady:
 
     Attributes:
         engine: Name, version, dtype and device, for people.
-        replicas: How many there are.
-        seconds: What starting them took.
+        replicas: Number of engines.
+        seconds: Wall time in seconds that starting them took.
     """
 
     engine: str
@@ -56,14 +56,14 @@ class TrialEnded:
     """A trial's answer came back.
 
     Attributes:
-        error: None for a failed trial.
-        reason: Why it failed.
-        feasible: It keeps every guardrail.
-        seconds: From start to end.
-        trained_error: Of the trained model, None while it is not known.
+        error: Error of the blend, lower is better; None for a failed trial.
+        reason: Why the trial failed; None otherwise.
+        feasible: Whether it keeps every guardrail.
+        seconds: Wall time in seconds, from start to end.
+        trained_error: Error of the trained model, None while it is not known.
         best_error: Best feasible error so far, the trained model's included.
-        best_factors: Where that is.
-        ended: Trials that have ended, those of earlier runs included.
+        best_factors: Factors of that blend, one per step of the chain.
+        ended: Number of trials that have ended, those of earlier runs included.
     """
 
     number: int

@@ -78,12 +78,12 @@ trial_retries: 1                 # for trials whose process died
 # suites. None by default.
 suites: []
 
-# The best blend is written to output/variant, and released if the proof says that it is better.
+# The best blend is written to output/variant, and published if the proof says that it is better.
 variant:
   form: dense                    # or adapter, for chains of adapters
   max_shard_gib: 2.0             # largest file of weights
   copy_to: null                  # also copy it to this gs:// or s3:// address
-insist: false                    # true releases it whatever the proof says; that is recorded
+insist: false                    # true publishes it whatever the proof says; that is recorded
 
 output: runs/my-search           # everything that the search writes
 ledger: null                     # null puts ledger.db into the output folder

@@ -29,23 +29,24 @@ class SearchOutcome:
     """The search's answer, before it is proved on data that the search never saw.
 
     Attributes:
-        study_id: In the ledger.
+        study_id: Id of the study in the ledger.
         trained_model_error: Mean over the evaluations of the trained model.
         optimized_model_error: Error of the best factors when evaluated again; the trained model's
             when nothing was better.
         improvement: The first minus the second, never negative.
         estimated_error: The surrogate's posterior mean at the best factors, None without a
-        surrogate.
+            surrogate.
         optimized_scaling_factors: The best factors; zeros when nothing was better.
         factor_names: What each factor scales.
-        number_of_inferences: Model evaluations, failed ones included.
-        generated_tokens: Over all evaluations.
+        number_of_inferences: Number of model evaluations, failed ones included.
+        generated_tokens: Number of generated tokens, over all evaluations.
         noise_floor: Difference between two evaluations of the trained model, None without both.
         trials: Every trial, by number.
         feasible: Numbers of the finished trials that keep every guardrail.
         sensitivity: How the error depends on each factor; empty without a surrogate.
-        seconds: ``blend``, ``generate`` and ``score`` over all trials; of this run ``sampler``,
-            ``start``, ``overhead`` (trials' wall time that is none of these) and ``total``.
+        seconds: Seconds by phase: ``blend``, ``generate`` and ``score`` over all trials; of this
+            run ``sampler``, ``start``, ``overhead`` (trials' wall time that is none of these)
+            and ``total``.
         stop_reason: Why the search ended.
         converged: The sampler ended before its budget did.
     """
@@ -67,21 +68,6 @@ class SearchOutcome:
     stop_reason: StopReason
     converged: bool
 
-    @property
-    def best_trial(self) -> TrialRecord | None:
-        """The last finished trial at the best factors."""
-        same = [t for t in self.trials if t.factors == self.optimized_scaling_factors]
-        finished = [t for t in same if t.status is TrialStatus.FINISHED]
-        return finished[-1] if finished else None
-
-    @property
-    def trained_trial(self) -> TrialRecord | None:
-        """The first finished evaluation of the trained model."""
-        for trial in self.trials:
-            if trial.kind is TrialKind.BASELINE and trial.status is TrialStatus.FINISHED:
-                return trial
-        return None
-
 
 def build_outcome(
     plan: Plan,
@@ -95,10 +81,10 @@ def build_outcome(
 
     Args:
         plan: The protocol's parameters.
-        study_id: In the ledger.
+        study_id: Id of the study in the ledger.
         trials: Every trial of the study.
-        stop_reason: Why it ended.
-        seconds: What this run measured besides the trials' phases.
+        stop_reason: Why the search ended.
+        seconds: Seconds that this run measured besides the trials' phases, by name.
 
     Raises:
         SearchError: The trained model was never scored, or every blend failed.

@@ -34,12 +34,13 @@ class Plan:
     """What is fixed before the first trial.
 
     Attributes:
-        space: Where factors may lie.
-        evaluations: Start-up and search trials together.
-        startup: How many of them are quasi-random.
-        seed: For the start-up points and the surrogate.
-        max_increases: Per guardrail, by name, how far its error may rise above the trained model's.
-        seconds: Time for the whole study, None for no limit.
+        space: Bounds of the factors.
+        evaluations: Number of start-up and search trials together.
+        startup: Number of these that are quasi-random.
+        seed: Seeds the start-up points and the surrogate.
+        max_increases: Largest rise of each guardrail's error above the trained model's, by its
+            name.
+        seconds: Seconds for the whole study, None for no limit.
     """
 
     space: SearchSpace
@@ -56,13 +57,13 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What the trials themselves do not say.
+class StudyState:
+    """What is known of a study besides its trials.
 
     Attributes:
-        elapsed_s: Seconds the study has taken so far.
-        converged: The sampler has no more points.
-        interrupted: The user asked to stop.
+        elapsed_s: Seconds that the study has taken so far.
+        converged: Whether the sampler has no more points.
+        interrupted: Whether the user wants it to stop.
     """
 
     elapsed_s: float = 0.0
@@ -79,8 +80,8 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Wait:
-    """Nothing can be decided before a running trial ends."""
+class WaitForTrials:
+    """The answer that nothing can be decided before a running trial ends."""
 
 
 @dataclass(frozen=True)
@@ -91,44 +92,44 @@ class Stop:
 
 
 def next_decision(
-    plan: Plan, trials: Sequence[TrialRecord], situation: Situation
-) -> Evaluate | Wait | Stop:
+    plan: Plan, trials: Sequence[TrialRecord], state: StudyState
+) -> Evaluate | WaitForTrials | Stop:
     """What the study does next, given every trial so far in order of number."""
-    if situation.interrupted:
+    if state.interrupted:
         return Stop("interrupted")
     baselines = _of(trials, TrialKind.BASELINE)
     if len(baselines) < BASELINES:
         return Evaluate(TrialKind.BASELINE, plan.space.trained)
     if _running(baselines):
-        return Wait()
+        return WaitForTrials()
     if all(trial.status is TrialStatus.FAILED for trial in baselines):
         return Stop("baseline failed")
-    if plan.seconds is not None and situation.elapsed_s >= plan.seconds:
+    if plan.seconds is not None and state.elapsed_s >= plan.seconds:
         return Stop("time")
-    reason = _exploration_ends(plan, trials, situation)
+    reason = _exploration_ends(plan, trials, state)
     return _explore(plan, trials) if reason is None else _confirm(plan, trials, reason)
 
 
 def _exploration_ends(
-    plan: Plan, trials: Sequence[TrialRecord], situation: Situation
+    plan: Plan, trials: Sequence[TrialRecord], state: StudyState
 ) -> StopReason | None:
     explored = len(_of(trials, *_EXPLORING))
     if explored >= plan.evaluations:
         return "budget"
-    if situation.converged:
+    if state.converged:
         return "converged"
-    if _time_is_short(plan, trials, situation) or _of(trials, TrialKind.CONFIRM):
+    if _time_is_short(plan, trials, state) or _of(trials, TrialKind.CONFIRM):
         return "time"
     return None
 
 
-def _time_is_short(plan: Plan, trials: Sequence[TrialRecord], situation: Situation) -> bool:
+def _time_is_short(plan: Plan, trials: Sequence[TrialRecord], state: StudyState) -> bool:
     """Whether one more search trial would leave no time for the confirmations."""
     if plan.seconds is None:
         return False
     costs = [t.outcome.seconds["total"] for t in trials if "total" in t.outcome.seconds]
     typical = sum(costs) / len(costs) if costs else 0.0
-    return situation.elapsed_s + (1 + CONFIRMATIONS) * typical > plan.seconds
+    return state.elapsed_s + (1 + CONFIRMATIONS) * typical > plan.seconds
 
 
 def _explore(plan: Plan, trials: Sequence[TrialRecord]) -> Evaluate:
@@ -140,15 +141,15 @@ def _explore(plan: Plan, trials: Sequence[TrialRecord]) -> Evaluate:
 
 def _confirm(
     plan: Plan, trials: Sequence[TrialRecord], reason: StopReason
-) -> Evaluate | Wait | Stop:
+) -> Evaluate | WaitForTrials | Stop:
     explored = _of(trials, *_EXPLORING)
     if _running(explored):
-        return Wait()
+        return WaitForTrials()
     chosen = confirmation_points(plan, tuple(trials))
-    asked = _of(trials, TrialKind.CONFIRM)
-    if len(asked) < len(chosen):
-        return Evaluate(TrialKind.CONFIRM, chosen[len(asked)])
-    return Wait() if _running(asked) else Stop(reason)
+    confirmations = _of(trials, TrialKind.CONFIRM)
+    if len(confirmations) < len(chosen):
+        return Evaluate(TrialKind.CONFIRM, chosen[len(confirmations)])
+    return WaitForTrials() if _running(confirmations) else Stop(reason)
 
 
 @lru_cache(maxsize=4)
@@ -171,11 +172,11 @@ def noise_floor(trials: Sequence[TrialRecord]) -> float | None:
 def violations(
     plan: Plan, trials: Sequence[TrialRecord], guardrails: dict[str, float] | None = None
 ) -> tuple[float, ...]:
-    """By how much each guardrail's error is above what is allowed; feasible when none is > 0.
+    """Excess of each guardrail's error over what is allowed; feasible when none is > 0.
 
     Args:
-        plan: Names the guardrails.
-        trials: Hold the baselines that the rise is measured from.
+        plan: Plan that names the guardrails.
+        trials: Trials with the baselines that the rise is measured from.
         guardrails: Errors of the trial in question; None (a failed trial) gives zeros.
     """
     if guardrails is None:
@@ -224,19 +225,19 @@ def _best_by_posterior(
 
 
 @dataclass(frozen=True)
-class Choice:
+class BestPoint:
     """What the search came to.
 
     Attributes:
-        factors: The best ones; zero when nothing beat the trained model.
-        error: What their re-evaluation gave, or the trained model's error.
+        factors: The best factors; zeros when nothing beat the trained model.
+        error: Error of their re-evaluation, or the trained model's.
     """
 
     factors: Factors
     error: float
 
 
-def choose(plan: Plan, trials: Sequence[TrialRecord]) -> Choice | None:
+def choose(plan: Plan, trials: Sequence[TrialRecord]) -> BestPoint | None:
     """The best factors of a study that has ended, or was interrupted.
 
     Among points that were evaluated again only the second evaluation counts: the first one is what
@@ -249,11 +250,11 @@ def choose(plan: Plan, trials: Sequence[TrialRecord]) -> Choice | None:
     finished = [t for t in trials if t.status is TrialStatus.FINISHED]
     confirmed = [t for t in finished if t.kind is TrialKind.CONFIRM]
     pool = confirmed or [t for t in finished if t.kind in _EXPLORING]
-    best = Choice(plan.space.trained, trained)
+    best = BestPoint(plan.space.trained, trained)
     for trial in pool:
         error = trial.outcome.error
         if error is not None and error < best.error and is_feasible(plan, trials, trial):
-            best = Choice(trial.factors, error)
+            best = BestPoint(trial.factors, error)
     return best
 
 

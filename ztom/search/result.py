@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ztom.errors import SearchError
 from ztom.evaluation.gate.verdict import Outcome as GateOutcome
 from ztom.ledger import TrialRecord
 from ztom.scoring.build import ErrorTerm
-from ztom.scoring.proof import Outcome, Verdict
+from ztom.scoring.proof import ProofDecision, ProofOutcome
 from ztom.search.outcome import SearchOutcome
+
+#: What results that were written before a field existed have in it.
+UNKNOWN = "unknown"
 
 
 class TrialEntry(BaseModel):
     """One evaluation.
 
     Attributes:
-        number: In the order of asking.
+        number: Position in the order in which trials were proposed, from 0.
         kind: ``baseline``, ``startup``, ``search`` or ``confirm``.
         factors: The scaling factors.
         status: ``finished``, ``failed``, or ``running`` when it was abandoned.
-        error: Lower is better; None for a failed trial.
+        error: Error of the blend, lower is better; None for a failed trial.
         guardrails: Error on each guardrail's data.
-        feasible: It finished and keeps every guardrail.
-        reason: Why it failed.
-        seconds: By phase.
-        generated_tokens: Over all stimuli.
-        attempts: How often it was started.
+        feasible: Whether it finished and keeps every guardrail.
+        reason: Why the trial failed; None otherwise.
+        seconds: Seconds by phase.
+        generated_tokens: Number of generated tokens, over all stimuli.
+        attempts: Number of times that it was started.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -50,11 +55,11 @@ class SensitivityEntry(BaseModel):
 
     Attributes:
         name: What the factor scales.
-        best: Its value at the best point.
+        best: Value of the factor at the best point.
         effect: Highest minus lowest error along it.
         values: Values of the factor, shape (points,).
-        errors: Estimated error there.
-        spreads: Standard deviation of the estimate.
+        errors: Estimated error at each of the values, shape (points,).
+        spreads: Standard deviation of each estimate, shape (points,).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -71,8 +76,8 @@ class StimulusChange(BaseModel):
     """One holdout stimulus, before and after.
 
     Attributes:
-        id: Of the stimulus.
-        prompt: What was asked, as text.
+        id: Id of the stimulus.
+        prompt: The prompt, as text.
         expected: The expected output.
         before: The trained model's answer; None where no text was generated.
         after: The mastered model's answer.
@@ -112,7 +117,7 @@ class GateSummary(BaseModel):
 
     Attributes:
         outcome: ``pass``, ``fail`` or ``inconclusive``.
-        reasons: In words.
+        reasons: Why, in words, the deciding one first.
         suites: Digest of each suite, by its name.
     """
 
@@ -127,27 +132,28 @@ class Proof(BaseModel):
     """What the holdout, and the gate, said about the written variant.
 
     Attributes:
-        verdict: Improved, no improvement or inconclusive, with the reasons.
-        trained_model_error: On the holdout.
-        optimized_model_error: On the holdout, of the variant as written.
-        errors_before: Per stimulus, shape (stimuli,).
-        errors_after: Per stimulus, shape (stimuli,).
+        decision: Improved, no improvement or inconclusive, with the reasons; ``verdict`` in JSON.
+        trained_model_error: Error of the trained model on the holdout.
+        optimized_model_error: Error of the variant, as written, on the holdout.
+        errors_before: Error of the trained model on each stimulus, shape (stimuli,).
+        errors_after: Error of the variant on each stimulus, shape (stimuli,).
         changes: The stimuli whose error changed most, the most improved first.
-        dtype: What the variant is deployed in.
+        dtype: Dtype that the variant is deployed in.
         realised: Realised over intended step of the whole blend, None where nothing changed.
         steps: The same by group of tensors.
-        gate: Of the suites, the trained model being the champion; None where there are none.
+        gate: Verdict of the gate on the suites, the trained model being the champion; None without
+            suites.
         warnings: What to know before relying on it.
-        insisted: The variant was released although it is not proved to be better.
-        variant: Folder of the released variant; None when nothing was released.
-        variant_digest: Of its manifest.
-        seconds: ``write``, ``load``, ``answer``, ``score``, ``suites`` and ``total``; suites are
-            answered within ``answer``.
+        insisted: Whether the variant was published although it is not proved to be better.
+        variant: Folder or address of the published variant; None when nothing was published.
+        variant_digest: Digest of the variant's manifest.
+        seconds: Seconds by phase: ``write``, ``load``, ``answer``, ``score``, ``suites`` and
+            ``total``; suites are answered within ``answer``.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_by_name=True, serialize_by_alias=True)
 
-    verdict: Verdict
+    decision: ProofDecision = Field(alias="verdict")
     trained_model_error: float
     optimized_model_error: float
     errors_before: tuple[float, ...]
@@ -167,36 +173,38 @@ class Proof(BaseModel):
         """What the holdout said in a few texts, by their names."""
         from ztom.pages.formats import number, signed
 
-        interval = self.verdict.improvement
+        interval = self.decision.improvement
         low, high = number(interval.low), number(interval.high)
         gate = {} if self.gate is None else {"gate": str(self.gate.outcome)}
         return {
             "improvement on the holdout": f"{signed(interval.estimate)} ({low} to {high})",
-            "reasons": "; ".join(self.verdict.reasons),
+            "reasons": "; ".join(self.decision.reasons),
             "variant": self.variant or "none was published",
             **gate,
         }
 
     @property
     def holds(self) -> bool:
-        """It is improved, and passed by the gate where there is one."""
+        """Whether it is improved, and passed by the gate where there is one."""
         passed = self.gate is None or self.gate.outcome is GateOutcome.PASS
-        return self.verdict.outcome is Outcome.IMPROVED and passed
+        return self.decision.outcome is ProofOutcome.IMPROVED and passed
 
 
 class SearchResult(BaseModel):
     """What the search came to; the attributes are those of `ztom.search.outcome.SearchOutcome`.
 
     Attributes:
-        name: Of the study.
+        name: Name of the study.
         factor_bounds: Lower and upper bound of each factor.
-        error: The terms of the error function that was made small, and their weights.
-        sampler: What proposed the factors.
-        dtype: What the search evaluated in, and the variant is deployed in.
+        error: The terms of the error function that was made small, and their weights; the first
+            results did not name them.
+        sampler: What proposed the factors; `UNKNOWN` in the first results.
+        dtype: What the search evaluated in, and the variant is deployed in; `UNKNOWN` in the first
+            results.
         seed: Everything random was drawn from it.
-        versions: Of the libraries that took part.
+        versions: Versions of the libraries that took part.
         chain_digest: Identifies the chain.
-        data_digests: sha256 per data set.
+        data_digests: sha256 of each data set, by its name.
         proof: What the holdout said; None when the search was run without one.
     """
 
@@ -219,9 +227,9 @@ class SearchResult(BaseModel):
     seconds: dict[str, float]
     sensitivity: tuple[SensitivityEntry, ...]
     trials: tuple[TrialEntry, ...]
-    error: tuple[ErrorTerm, ...]
-    sampler: str
-    dtype: str
+    error: tuple[ErrorTerm, ...] = ()
+    sampler: str = UNKNOWN
+    dtype: str = UNKNOWN
     seed: int
     versions: dict[str, str]
     chain_digest: str
@@ -246,8 +254,30 @@ class SearchResult(BaseModel):
             for name, alpha in zip(self.factor_names, self.optimized_scaling_factors, strict=True)
         ]
         table = NotebookTable(("transition", "scaling factor"), rows)
-        outcome = "not proved" if self.proof is None else str(self.proof.verdict.outcome)
+        outcome = "not proved" if self.proof is None else str(self.proof.decision.outcome)
         return notebook_panel(f"search {self.name}: {outcome}", facts, table)
+
+
+def read_result(content: Mapping[str, object], *, source: str) -> SearchResult:
+    """A result that was written down.
+
+    Args:
+        content: Keys and values, as in ``result.json`` and in the ledger.
+        source: Names the place they stood in, in the error message.
+
+    Raises:
+        SearchError: They are no result.
+    """
+    try:
+        return SearchResult.model_validate(content)
+    except ValidationError as error:
+        keys = sorted({".".join(map(str, entry["loc"])) for entry in error.errors()})
+        raise SearchError(
+            f"{source} cannot be read",
+            got=f"wrong or missing: {', '.join(keys[:5])}",
+            expected="what this version of ztom writes, or an earlier one",
+            fix="It may be from a later version: read it with that one.",
+        ) from None
 
 
 def search_fields(outcome: SearchOutcome) -> dict[str, Any]:

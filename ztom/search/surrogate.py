@@ -51,10 +51,10 @@ class Surrogate:
     """The fitted model.
 
     Args:
-        space: Factors are scaled to its bounds.
-        factors: Evaluated points; repeats are fine.
-        errors: Their errors, finite, same length.
-        seed: For the restarts of the likelihood's maximisation.
+        space: Search space to whose bounds factors are scaled.
+        factors: Points that were evaluated, shape (points, factors); repeats are fine.
+        errors: Error of each point, finite, shape (points,).
+        seed: Seeds the restarts of the likelihood's maximisation.
     """
 
     def __init__(

@@ -46,10 +46,10 @@ class Interval(BaseModel):
     and ``groups`` says why they mean nothing.
 
     Attributes:
-        estimate: The difference on the data itself.
-        low: Lower bound.
-        high: Upper bound.
-        confidence: Two-sided, e.g. 0.95.
+        estimate: Estimate of the difference on the data itself.
+        low: Lower bound of the difference.
+        high: Upper bound of the difference.
+        confidence: Confidence of the two-sided interval, e.g. 0.95.
         resamples: Number of bootstrap resamples behind it; 0 when there was nothing to resample.
         groups: Number of independent groups of stimuli.
     """
@@ -80,8 +80,8 @@ def paired_bootstrap(
         after: Scores of the blend on the same stimuli in the same order.
         groups: The group of each stimulus.
         resamples: Number of bootstrap resamples.
-        confidence: Two-sided.
-        seed: Of the resampling.
+        confidence: Confidence of the two-sided interval, e.g. 0.95.
+        seed: Seed of the resampling.
 
     Raises:
         ScoringError: There are no stimuli, the lengths differ, or an option is out of range.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import ndtri
+import scipy
 
 #: Chance to come to a decision that sample sizes are planned with.
 POWER = 0.8
@@ -48,7 +48,10 @@ def items_needed(
     gap = abs(gap)
     if gap <= _ROUNDING:
         return None
-    spreads = float(ndtri(1.0 - alpha)) * spread_at_threshold + float(ndtri(power)) * spread
+    spreads = (
+        float(scipy.special.ndtri(1.0 - alpha)) * spread_at_threshold
+        + float(scipy.special.ndtri(power)) * spread
+    )
     unseen = math.log(alpha) / math.log1p(-gap) if gap < 1.0 else 1.0
     # Less the rounding, so that 100 does not become 101.
     needed = max(1, math.ceil(max((spreads / gap) ** 2, unseen) * (1.0 - _ROUNDING)))
@@ -67,12 +70,12 @@ def items_needed_paired(
     """Items that show whether a paired difference lies above -margin; None: more than ``limit``.
 
     Args:
-        difference: Candidate minus champion, as supposed.
+        difference: Difference, candidate minus champion, as supposed.
         discordance: Share of items on which they differ, or mean squared difference of an item.
-        margin: By how much the candidate may be worse.
+        margin: Largest loss of the candidate that is allowed.
         alpha: Level of the one-sided test.
-        power: Chance to see it.
-        limit: No more than this.
+        power: Probability of showing it.
+        limit: Largest number of items that is tried.
     """
     return items_needed(
         difference + margin,

@@ -36,10 +36,9 @@ from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.optimize import brentq
-from scipy.special import bdtrc, betainc, betaincinv, gammaln, ndtr
 
 from ztom.statistics.planning import FARTHEST, POWER, items_needed, items_needed_paired
 
@@ -61,10 +60,10 @@ class Estimate(BaseModel):
     """An estimate with its bounds, each of them one-sided.
 
     Attributes:
-        value: On the data itself.
-        low: The truth lies below it with probability alpha at most.
-        high: The truth lies above it with probability alpha at most.
-        method: Where the bounds come from.
+        value: Estimate on the data itself.
+        low: Lower bound; the truth lies below it with probability alpha at most.
+        high: Upper bound; the truth lies above it with probability alpha at most.
+        method: Method that the bounds come from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -112,8 +111,16 @@ class Proportion:
     def estimate(self, alpha: float) -> Estimate:
         """Clopper-Pearson bounds."""
         wrong = self.n - self.right
-        low = float(betaincinv(self.right, wrong + 1.0, alpha)) if self.right > 0.0 else 0.0
-        high = float(betaincinv(self.right + 1.0, wrong, 1.0 - alpha)) if wrong > 0.0 else 1.0
+        low = (
+            float(scipy.special.betaincinv(self.right, wrong + 1.0, alpha))
+            if self.right > 0.0
+            else 0.0
+        )
+        high = (
+            float(scipy.special.betaincinv(self.right + 1.0, wrong, 1.0 - alpha))
+            if wrong > 0.0
+            else 1.0
+        )
         return Estimate(value=self.value, low=low, high=high, method=Method.EXACT)
 
     def p_below(self, threshold: float) -> float:
@@ -121,7 +128,7 @@ class Proportion:
         return _at_most(self.right, self.n, threshold)
 
     def needed(self, threshold: float, alpha: float) -> int | None:
-        """See `items_needed`."""
+        """Number of items that would show it; see `items_needed`."""
         return items_needed(
             self.value - threshold,
             spread=math.sqrt(self.value * (1.0 - self.value)),
@@ -174,7 +181,7 @@ class PairedDifference:
         return self._mirrored.p_above(-threshold)
 
     def needed(self, threshold: float, alpha: float) -> int | None:
-        """See `items_needed_paired`; enough to pass with no change where none is likely."""
+        """The count of `items_needed_paired`; enough to pass with no change if none is likely."""
         discordance = (self.losses + self.gains) / self.n
         needed = items_needed_paired(
             self.value,
@@ -202,24 +209,26 @@ class PairedDifference:
         distance = c - b - n * difference - 0.5
         if variance <= _ROUNDING:
             return 0.0 if distance > 0.0 else 1.0
-        return float(ndtr(-distance / math.sqrt(variance)))
+        return float(scipy.special.ndtr(-distance / math.sqrt(variance)))
 
     def _low(self, alpha: float) -> float:
         if self.p_above(-1.0) > alpha:
             return -1.0
-        return float(brentq(lambda d: self.p_above(d) - alpha, -1.0, self.value, xtol=1e-10))
+        return float(
+            scipy.optimize.brentq(lambda d: self.p_above(d) - alpha, -1.0, self.value, xtol=1e-10)
+        )
 
 
 def _at_most(count: float, n: float, chance: float) -> float:
     """Chance that a binomial count is at most that."""
     if count >= n or chance <= 0.0:
         return 1.0
-    return float(betainc(n - count, count + 1.0, max(0.0, 1.0 - chance)))
+    return float(scipy.special.betainc(n - count, count + 1.0, max(0.0, 1.0 - chance)))
 
 
 def mcnemar(losses: int, gains: int) -> float:
     """One-sided exact p-value that losses are not more likely than gains; see the module."""
-    return float(bdtrc(losses - 1, losses + gains, 0.5)) if losses else 1.0
+    return float(scipy.special.bdtrc(losses - 1, losses + gains, 0.5)) if losses else 1.0
 
 
 def sign_flip(differences: Floats, *, seed: int) -> float:
@@ -229,7 +238,7 @@ def sign_flip(differences: Floats, *, seed: int) -> float:
 
     Args:
         differences: Sum of candidate minus champion of each cluster, shape (clusters,).
-        seed: Of the random flips.
+        seed: Seed of the random flips.
     """
     sizes = np.abs(differences[differences != 0.0])
     if not sizes.size:
@@ -252,7 +261,11 @@ def _exact_flips(sizes: NDArray[np.int64], total: int) -> float:
     chances: NDArray[np.floating] = np.ones(1)
     for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):
         kept = np.arange(count + 1)
-        ways = gammaln(count + 1) - gammaln(kept + 1) - gammaln(count - kept + 1)
+        ways = (
+            scipy.special.gammaln(count + 1)
+            - scipy.special.gammaln(kept + 1)
+            - scipy.special.gammaln(count - kept + 1)
+        )
         spread = np.zeros(size * count + 1)
         spread[::size] = np.exp(ways - count * math.log(2.0))
         chances = np.convolve(chances, spread)

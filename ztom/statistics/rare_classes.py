@@ -39,10 +39,10 @@ class Unseen:
     """A value with what each class of items can take from it.
 
     Attributes:
-        value: On the data.
-        losses: What the value would lose if all of a class were as bad as can be, not negative,
+        value: Value on the data.
+        losses: Loss of the value if all of a class were as bad as can be, not negative,
             shape (classes,).
-        clusters: Independent clusters of each class, positive, shape (classes,).
+        clusters: Number of independent clusters of each class, positive, shape (classes,).
     """
 
     value: float

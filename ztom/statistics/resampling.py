@@ -76,7 +76,7 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassParts:
     """The classes of items whose parts a metric, or a difference of metrics, is the sum of.
 
     Attributes:
@@ -90,8 +90,8 @@ class Classes:
     clusters: Floats
 
     @classmethod
-    def one(cls, value: float, clusters: int) -> Classes:
-        """Of a mean: all items are alike."""
+    def one(cls, value: float, clusters: int) -> ClassParts:
+        """The classes of a mean, which is one: all items are alike."""
         return cls(np.array([value]), 1.0, np.array([float(clusters)]))
 
 
@@ -100,14 +100,14 @@ class Resampled:
     """A metric, or a difference of metrics, with its values on the resamples.
 
     Attributes:
-        value: On the data itself.
-        draws: On each resample, shape (resamples,).
-        clusters: Independent clusters of equal size that would say as much, at least one.
-        n: Items.
-        worth: Independent answers that say as much.
-        worst: What it may be on clusters that were not seen.
-        classes: What it is the sum of.
-        scale: By which the bounds of ``worth`` are multiplied.
+        value: Value on the data itself.
+        draws: Value on each resample, shape (resamples,).
+        clusters: Number of independent clusters of equal size that would say as much, at least one.
+        n: Number of items.
+        worth: Counts of independent answers, right or wrong, that say as much.
+        worst: Value that it may have on clusters that were not seen.
+        classes: Classes of items that the value is the sum of.
+        scale: Factor by which the bounds of ``worth`` are multiplied.
     """
 
     value: float
@@ -116,7 +116,7 @@ class Resampled:
     n: int
     worth: Proportion | PairedDifference
     worst: float
-    classes: Classes
+    classes: ClassParts
     scale: float = 1.0
 
     def estimate(self, alpha: float) -> Estimate:
@@ -162,16 +162,16 @@ class Resampled:
 
 
 def share(
-    value: float, draws: Floats, classes: Classes, *, clusters: int, n: int, least: float
+    value: float, draws: Floats, classes: ClassParts, *, clusters: int, n: int, least: float
 ) -> Resampled:
     """A metric.
 
     Args:
-        value: On the data itself.
-        draws: On each resample.
-        classes: What it is the sum of.
-        clusters: Independent clusters of equal size that would say as much.
-        n: Items.
+        value: Value on the data itself.
+        draws: Value on each resample, shape (resamples,).
+        classes: Classes of items that the value is the sum of.
+        clusters: Number of independent clusters of equal size that would say as much.
+        n: Number of items.
         least: Variance that it would have if items were independent; 0 where that is not known.
     """
     variance = max(float(draws.var()), least)
@@ -181,12 +181,12 @@ def share(
 
 
 def difference(ours: Resampled, theirs: Resampled, changes: Floats, *, least: float) -> Resampled:
-    """Of two metrics.
+    """The difference of two metrics.
 
     Args:
-        ours: The candidate's.
-        theirs: The champion's, on the same resamples.
-        changes: Candidate minus champion of each item.
+        ours: Metric of the candidate.
+        theirs: Metric of the champion, on the same resamples.
+        changes: Candidate minus champion of each item, shape (items,).
         least: Variance that it would have if items were independent; 0 where that is not known.
     """
     value, draws = ours.value - theirs.value, ours.draws - theirs.draws
@@ -227,7 +227,7 @@ def resample(models: Sequence[Scores], cluster_of: Ints, *, seed: int) -> Floats
     Args:
         models: Scores of each model, of the same items in the same order.
         cluster_of: Number of each item's cluster, from 0.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
     """
     clusters = int(cluster_of.max()) + 1
     resamples = min(_MOST, max(_FEWEST, _CELLS // clusters))

@@ -41,10 +41,9 @@ from functools import lru_cache
 from typing import Self
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy.optimize import brentq
-from scipy.special import betainc, betaln, xlog1py
 
 from ztom.errors import ConfigError
 
@@ -54,11 +53,11 @@ _TOLERANCE = 1e-10
 _RESOLUTION = 1e-12
 #: A sum of fractions may pass n by its rounding; relative.
 _ROUNDING = 1e-9
-#: `Finding.more_needed` gives up beyond this many times the observations there are.
+#: `SequentialFinding.more_needed` gives up beyond this many times the observations there are.
 _FARTHEST = 1000.0
 
 
-class Outcome(StrEnum):
+class SequentialOutcome(StrEnum):
     """What the data says about a check."""
 
     PASS = "pass"
@@ -71,7 +70,7 @@ class Sums(BaseModel):
 
     Attributes:
         n: Number of observations.
-        total: Their sum.
+        total: Sum of the observations.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -94,18 +93,18 @@ class Sums(BaseModel):
         return min(1.0, self.total / self.n) if self.n else None
 
 
-class Finding(BaseModel):
-    """By how much a candidate's mean exceeds a baseline's, and what follows.
+class SequentialFinding(BaseModel):
+    """A candidate's excess over a baseline, both means, and what follows.
 
     Attributes:
-        candidate: The candidate's observations.
-        baseline: The baseline's.
-        margin: By how much the candidate's mean may exceed the baseline's.
+        candidate: Observations of the candidate.
+        baseline: Observations of the baseline.
+        margin: Largest excess of the candidate's mean over the baseline's that is allowed.
         low: Lower bound of the difference; ever wrong with a probability of at most ``fail_alpha``.
         high: Upper bound; ever wrong with a probability of at most ``pass_alpha``.
         pass_alpha: Risk of a pass although the difference is above the margin.
         fail_alpha: Risk of a fail although the difference is within the margin.
-        baseline_grows: Observations of the baseline keep coming in, too.
+        baseline_grows: Whether observations of the baseline keep coming in, too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -120,18 +119,18 @@ class Finding(BaseModel):
     baseline_grows: bool = True
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> SequentialOutcome:
         """Pass when the excess is certainly allowed, fail when it certainly is not.
 
         Without data of both it is neither, whatever the bounds of the other alone would prove.
         """
         if not (self.candidate.n and self.baseline.n):
-            return Outcome.INCONCLUSIVE
+            return SequentialOutcome.INCONCLUSIVE
         if self.high <= self.margin:
-            return Outcome.PASS
+            return SequentialOutcome.PASS
         if self.low > self.margin:
-            return Outcome.FAIL
-        return Outcome.INCONCLUSIVE
+            return SequentialOutcome.FAIL
+        return SequentialOutcome.INCONCLUSIVE
 
     @property
     def estimate(self) -> float | None:
@@ -150,9 +149,9 @@ class Finding(BaseModel):
             f"{self.candidate.mean:.4g} (of {self.candidate.n:,}) "
             f"against stable's {self.baseline.mean:.4g} (of {self.baseline.n:,})"
         )
-        if self.outcome is Outcome.PASS:
+        if self.outcome is SequentialOutcome.PASS:
             return f"{quantities}: at most {self.high:.3g} more, {self.margin:.3g} is allowed"
-        if self.outcome is Outcome.FAIL:
+        if self.outcome is SequentialOutcome.FAIL:
             return f"{quantities}: at least {self.low:.3g} more, only {self.margin:.3g} is allowed"
         return (
             f"{quantities}: between {self.low:.3g} and {self.high:.3g} more, {self.margin:.3g} is "
@@ -160,24 +159,27 @@ class Finding(BaseModel):
         )
 
     def more_needed(self) -> int | None:
-        """About how many more observations of the candidate decide it if the rates stay as seen.
+        """Number of further observations of the candidate that about decide it if the rates stay.
 
         None when it is decided, when there is no data to go by, and when more than 1,000 times the
         present number would be needed: the difference lies too near the margin, or the baseline no
         longer grows and is too small.
         """
-        if not (self.candidate.n and self.baseline.n) or self.outcome is not Outcome.INCONCLUSIVE:
+        if (
+            not (self.candidate.n and self.baseline.n)
+            or self.outcome is not SequentialOutcome.INCONCLUSIVE
+        ):
             return None
         low, high = 0.0, math.log(_FARTHEST)
-        if self._times(_FARTHEST).outcome is Outcome.INCONCLUSIVE:
+        if self._times(_FARTHEST).outcome is SequentialOutcome.INCONCLUSIVE:
             return None
         while high - low > 0.02:
             middle = (low + high) / 2.0
-            decided = self._times(math.exp(middle)).outcome is not Outcome.INCONCLUSIVE
+            decided = self._times(math.exp(middle)).outcome is not SequentialOutcome.INCONCLUSIVE
             low, high = (low, middle) if decided else (middle, high)
         return max(1, math.ceil(self.candidate.n * math.expm1(high)))
 
-    def _times(self, factor: float) -> Finding:
+    def _times(self, factor: float) -> SequentialFinding:
         """What as many times the observations would say, at the same means."""
         return compare(
             _times(self.candidate, factor),
@@ -202,16 +204,17 @@ def compare(
     alpha: float,
     fail_alpha: float | None = None,
     baseline_grows: bool = True,
-) -> Finding:
+) -> SequentialFinding:
     """Compare the means of two series; see the module.
 
     Args:
-        candidate: Of the new version; less is better.
-        baseline: Of the present one.
-        margin: By how much the candidate's mean may exceed the baseline's, 0 to below 1.
+        candidate: Observations of the new version; less is better.
+        baseline: Observations of the present one.
+        margin: Largest excess of the candidate's mean over the baseline's that is allowed, 0 to
+            below 1.
         alpha: Risk of a pass, at any time, of a difference above the margin.
         fail_alpha: Risk of a fail, at any time, of a difference within it; alpha unless given.
-        baseline_grows: Said in the forecast only: the baseline's observations go on, too.
+        baseline_grows: Whether the baseline's observations go on, too; for the forecast only.
 
     Raises:
         ConfigError: A risk is not between 0 and 1, or the margin not from 0 to below 1.
@@ -221,7 +224,7 @@ def compare(
         raise ConfigError("the margin is out of range", got=margin, expected="0 to below 1")
     low = lower_bound(candidate, fail_alpha / 2) - upper_bound(baseline, fail_alpha / 2)
     high = upper_bound(candidate, alpha / 2) - lower_bound(baseline, alpha / 2)
-    return Finding(
+    return SequentialFinding(
         candidate=candidate,
         baseline=baseline,
         margin=margin,
@@ -256,14 +259,19 @@ def log_evidence_below(n: ArrayLike, total: ArrayLike, mean: ArrayLike) -> NDArr
 
     Args:
         n: Number of observations.
-        total: Their sum, 0 to n.
-        mean: Between 0 and 1, both excluded. All three are broadcast.
+        total: Sum of the observations, 0 to n.
+        mean: Mean between 0 and 1, both excluded. All three are broadcast.
     """
     n, total, mean = (np.asarray(values, dtype=np.float64) for values in (n, total, mean))
     first, second = total + 1.0, n - total + 1.0
     with np.errstate(divide="ignore"):
-        share = np.log(betainc(first, second, mean))
-    evidence = share + betaln(first, second) - first * np.log(mean) - xlog1py(n - total, -mean)
+        share = np.log(scipy.special.betainc(first, second, mean))
+    evidence = (
+        share
+        + scipy.special.betaln(first, second)
+        - first * np.log(mean)
+        - scipy.special.xlog1py(n - total, -mean)
+    )
     return np.asarray(evidence, dtype=np.float64)
 
 
@@ -273,10 +281,10 @@ def _upper_bound(n: int, total: float, alpha: float) -> float:
         raise ConfigError("alpha is out of range", got=alpha, expected="between 0 and 1")
     first, second, rest = total + 1.0, n - total + 1.0, n - total
     # The part of the evidence that does not depend on the mean, less what it has to reach.
-    constant = float(betaln(first, second)) + math.log(alpha)
+    constant = float(scipy.special.betaln(first, second)) + math.log(alpha)
 
     def excess(mean: float) -> float:
-        share = math.log(betainc(first, second, mean))
+        share = math.log(scipy.special.betainc(first, second, mean))
         return share + constant - first * math.log(mean) - rest * math.log1p(-mean)
 
     highest = 1.0 - _RESOLUTION
@@ -284,7 +292,7 @@ def _upper_bound(n: int, total: float, alpha: float) -> float:
         return 1.0
     # At the estimate no bet has earned anything: the evidence is at most 1 there.
     lowest = min(max(total / n, _RESOLUTION), highest)
-    return float(brentq(excess, lowest, highest, xtol=_TOLERANCE, maxiter=500))
+    return float(scipy.optimize.brentq(excess, lowest, highest, xtol=_TOLERANCE, maxiter=500))
 
 
 def _times(sums: Sums, factor: float) -> Sums:

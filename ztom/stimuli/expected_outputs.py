@@ -25,9 +25,9 @@ def read_expected_outputs(path: Path, *, ids: Sequence[str], labels: Sequence[st
     """One expected output per stimulus.
 
     Args:
-        path: The file.
-        ids: The ids of the stimuli, in order.
-        labels: The class labels, where the task has them.
+        path: File of the expected outputs.
+        ids: Ids of the stimuli, in order.
+        labels: Class labels, where the task has them.
 
     Raises:
         StimuliError: The file is malformed, or has another number of entries than there are

@@ -1,4 +1,4 @@
-"""From the fields of a record to a prompt and an expected output."""
+"""Reads a prompt and an expected output from the fields of a record."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def split(
         stimuli: What to split.
         holdout_fraction: Expected share of groups in the holdout, between 0 and 1; the actual share
             varies around it as coin tosses do.
-        seed: Another seed gives another split.
+        seed: Seed of the split; another one gives another split.
 
     Raises:
         ConfigError: The fraction is not between 0 and 1.

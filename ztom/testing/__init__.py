@@ -1,4 +1,4 @@
-"""For the tests of those who add an engine, a sampler, an error function or a metric.
+"""Test suites for those who add an engine, a sampler, an error function or a metric.
 
 Each class here is a suite that every implementation has to pass, ours too. Inherit from it in a
 test file, and give it the fixture that its module shows; pytest finds the tests. `FakeEngine` is an

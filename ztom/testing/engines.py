@@ -110,7 +110,7 @@ class EngineConformance:
             np.testing.assert_allclose(values[:count], values[count:], atol=1e-5)
 
     def test_what_it_does_not_offer_is_refused_by_name(self, engine: Engine) -> None:
-        """With a `CapabilityError`, never with an empty answer."""
+        """It raises a `CapabilityError`, and never gives an empty answer."""
         absent = set(Capability) - engine.info.capabilities
         prompts = list(self.prompts)
         if Capability.GENERATE in absent:
@@ -162,7 +162,7 @@ class EngineConformance:
         return views
 
     def _blend(self, engine: Engine) -> tuple[float, ...]:
-        """As many of ``factors`` as the engine takes."""
+        """Scaling factors, as many as the engine takes."""
         count = len(engine.factors)
         assert count >= 2, "give an engine over a chain with two transitions or more"
         cycles = -(-count // len(self.factors))

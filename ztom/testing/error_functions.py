@@ -61,7 +61,7 @@ class ErrorFunctionConformance:
         assert error_function.needs <= set(Need), "an unknown need"
 
     def test_every_stimulus_has_a_finite_error(self, error_function: ErrorFunction) -> None:
-        """In their order, as float64."""
+        """The errors are in the stimuli's order, as float64."""
         errors = self.errors(error_function, self.examples)
         assert errors.shape == (len(self.examples),), errors.shape
         assert errors.dtype == np.float64, errors.dtype

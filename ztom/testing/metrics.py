@@ -42,7 +42,7 @@ class MetricConformance:
     unscorable: Case | None = None
 
     def test_every_case_has_a_value(self, metric: Metric) -> None:
-        """From 0 to 1, higher is better; in the order of the cases."""
+        """Values are from 0 to 1, higher is better; they are in the order of the cases."""
         scores = metric.score(list(self.cases))
         assert len(scores) == len(self.cases)
         values = []

@@ -79,7 +79,7 @@ class SamplerConformance:
         sampler.close()
 
     def test_a_few_factors(self, make_sampler: MakeSampler) -> None:
-        """As few as it can, in a space that is not symmetric."""
+        """It works with as few factors as it can, in a space that is not symmetric."""
         count = self.least_dimensions
         space = SearchSpace(tuple(map(str, range(count))), (-0.1,) * count, (0.3,) * count)
         sampler = make_sampler(space, 0)
@@ -128,7 +128,7 @@ class SamplerConformance:
         sampler.close()
 
     def test_closing_twice_is_harmless(self, make_sampler: MakeSampler) -> None:
-        """Before anything was asked, and after."""
+        """It may be closed before anything was asked, and after."""
         sampler = make_sampler(SPACE, 0)
         sampler.warm_up()
         sampler.close()

@@ -20,8 +20,8 @@ def bill_of_materials(record: VariantRecord, entries: Sequence[AuditEntry]) -> d
     """The document of a variant.
 
     Args:
-        record: On record.
-        entries: Its rows of the audit chain.
+        record: Variant on record.
+        entries: Entries of the audit chain about the variant.
     """
     recipe: Any = record.recipe
     evidence = recipe.get("evidence") or {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ztom.blending.precision import PrecisionReport
-from ztom.variants.recipe import Evidence, Recipe
+from ztom.variants.recipe import Recipe, SearchEvidence
 
 
 def render_card(recipe: Recipe, precision: PrecisionReport) -> str:
@@ -48,7 +48,7 @@ def _left_out(recipe: Recipe) -> list[str]:
     return [f"Files of the latest checkpoint that are not here: {named}.", ""]
 
 
-def _evidence(evidence: Evidence | None) -> list[str]:
+def _evidence(evidence: SearchEvidence | None) -> list[str]:
     if evidence is None:
         return ["The factors were set by hand; no search and no proof stand behind them."]
     improvement = evidence.verdict["improvement"]

@@ -23,8 +23,8 @@ class FileEntry(BaseModel):
     """One file.
 
     Attributes:
-        sha256: Of its content, lower-case hex.
-        nbytes: Its size in bytes.
+        sha256: Lower-case hex sha256 of the file's content.
+        nbytes: Size of the file, bytes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,7 +38,7 @@ class Manifest(BaseModel):
 
     Attributes:
         format: Version of this document.
-        files: By name, every file of the folder but the manifest.
+        files: Entry of every file of the folder but the manifest, by name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

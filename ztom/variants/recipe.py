@@ -29,9 +29,9 @@ class RecipeMember(BaseModel):
     """One checkpoint of the chain.
 
     Attributes:
-        reference: Where it was read from.
-        sha256: Its digest, see `ztom.checkpoints.checkpoint.Checkpoint.digest`.
-        tag: Its name.
+        reference: Reference that it was read from.
+        sha256: Digest of the checkpoint, see `ztom.checkpoints.checkpoint.Checkpoint.digest`.
+        tag: Name of the checkpoint in the chain.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,25 +41,25 @@ class RecipeMember(BaseModel):
     tag: str
 
 
-class Evidence(BaseModel):
+class SearchEvidence(BaseModel):
     """What a search and its proof said; absent for factors set by hand.
 
     Attributes:
         study: Name of the study.
-        config_digest: Of the search's configuration.
+        config_digest: Digest of the search's configuration.
         data_digests: sha256 per data set, the holdout included.
-        error: The error functions with their weights.
-        seed: Everything random was drawn from it.
-        sampler: What proposed the factors.
+        error: Terms of the error function, with their weights.
+        seed: Seed that everything random was drawn from.
+        sampler: Name of the sampler that proposed the factors.
         trials_digest: sha256 over every trial's number, factors, status and error.
-        number_of_inferences: Model evaluations of the search.
-        search_errors: On the search set: trained model, optimized model.
-        holdout_errors: On the holdout: trained model, this variant.
-        verdict: As decided by `ztom.scoring.proof`, JSON.
+        number_of_inferences: Number of evaluations of a model in the search.
+        search_errors: Errors of the trained and the optimized model on the search set.
+        holdout_errors: Errors of the trained model and this variant on the holdout.
+        verdict: Decision of `ztom.scoring.proof`, as JSON.
         gate: Outcome and reasons of the gate on the suites of the search, with the suites' digests,
             JSON; None where the search had none.
-        insisted: Released although it is not proved to be better, or not passed.
-        versions: Of the libraries that searched and evaluated.
+        insisted: Whether it was released although it is not proved to be better, or not passed.
+        versions: Versions of the libraries that searched and evaluated, by name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,21 +85,21 @@ class Recipe(BaseModel):
 
     Attributes:
         format: Version of this document.
-        topology: How steps are defined.
-        latest: Position of the checkpoint that steps are added to.
-        members: The chain, base first.
-        chain_digest: `ztom.blending.chain.Chain.digest`.
-        factors: One per transition.
-        coefficients: One per member; the blend is their weighted sum.
-        dtype: What tensors were cast to; ``auto`` kept what was stored.
+        topology: Definition of the steps.
+        latest: Position of the checkpoint that steps are added to, from 0.
+        members: Checkpoints of the chain, base first.
+        chain_digest: Digest of the chain; see `ztom.blending.chain.Chain.digest`.
+        factors: Scaling factors, one per transition.
+        coefficients: Coefficients, one per member; the blend is their weighted sum.
+        dtype: Dtype that tensors were cast to; ``auto`` kept what was stored.
         form: Full weights, or one LoRA adapter over the base.
         max_shard_bytes: Largest shard, bytes.
         realised: Realised over intended step; None where nothing changed.
-        versions: Of the libraries that wrote it.
-        evidence: What a search and its proof said.
+        versions: Versions of the libraries that wrote it, by name.
+        evidence: Evidence of a search and its proof; None for factors set by hand.
         kept: Files of the latest checkpoint that are neither weights nor configuration nor
             tokenizer: the sha256 of each by its path.
-        left_out: Why other files of it are not here, by path.
+        left_out: Reason why other files of it are not here, by path.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -116,7 +116,7 @@ class Recipe(BaseModel):
     max_shard_bytes: int
     realised: float | None
     versions: dict[str, str]
-    evidence: Evidence | None = None
+    evidence: SearchEvidence | None = None
     kept: dict[str, str] = Field(default_factory=dict)
     left_out: dict[str, str] = Field(default_factory=dict)
 

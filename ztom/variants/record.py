@@ -21,10 +21,10 @@ def for_the_record(
     """A sealed variant and its row of the audit chain.
 
     Args:
-        staged: Sealed.
-        manifest: What sealing gave.
+        staged: Staged variant that was sealed.
+        manifest: Manifest that sealing gave.
         action: ``variant.release`` after a search, ``variant.blend`` for factors set by hand.
-        study_id: Of the search.
+        study_id: Id of the search; None for factors set by hand.
     """
     recipe = read_recipe(staged.folder)
     evidence = recipe.evidence

@@ -1,4 +1,4 @@
-"""Is a variant what it claims to be? Files against the manifest, weights against the recipe."""
+"""Checks that a variant is what it claims: files by the manifest, weights by the recipe."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def verify_variant(
     """Check the manifest, then derive a share of the tensors again from the recipe's chain.
 
     Args:
-        folder: The variant.
-        share: Of the tensors, 0 to 1; which ones follows from the variant's digest. At least one is
-            derived unless the share is 0.
-        settings: For opening the chain.
-        chain: Where the chain is now; the recipe's own references when None. The content must be
-            that of the recipe either way.
+        folder: Folder of the variant.
+        share: Share of the tensors, 0 to 1; which ones follows from the variant's digest. At least
+            one is derived unless the share is 0.
+        settings: Settings of opening the chain.
+        chain: Chain at the place where it is now; the recipe's own references when None. The
+            content must be that of the recipe either way.
 
     Raises:
         VariantError: A file or a tensor is not what it should be.
@@ -86,9 +86,9 @@ def open_recipe_chain(
     """Open the chain that a variant was blended from; reads every byte of it.
 
     Args:
-        recipe: Of the variant.
-        settings: For opening the chain.
-        chain: Where the chain is now; the recipe's own references when None.
+        recipe: Recipe of the variant.
+        settings: Settings of opening the chain.
+        chain: Chain at the place where it is now; the recipe's own references when None.
 
     Raises:
         VariantError: It is another chain.

@@ -45,9 +45,9 @@ from ztom.variants.manifest import (
 )
 from ztom.variants.recipe import (
     RECIPE,
-    Evidence,
     Form,
     Recipe,
+    SearchEvidence,
     recipe_members,
     writer_versions,
 )
@@ -82,9 +82,9 @@ class StagedVariant:
 
     Attributes:
         folder: The private folder.
-        destination: Where it will stand.
-        recipe: Without evidence.
-        precision: How much of the intended step was realised.
+        destination: Folder in which it will stand.
+        recipe: Recipe, which has no evidence yet.
+        precision: Report on how much of the intended step was realised.
     """
 
     folder: Path
@@ -92,7 +92,7 @@ class StagedVariant:
     recipe: Recipe
     precision: PrecisionReport
 
-    def seal(self, evidence: Evidence | None = None) -> Manifest:
+    def seal(self, evidence: SearchEvidence | None = None) -> Manifest:
         """Complete the private folder: recipe, card, manifest, all of it on the disk.
 
         Raises:
@@ -126,7 +126,7 @@ class StagedVariant:
                 return
         _same_or_refuse(self.destination, manifest)
 
-    def publish(self, evidence: Evidence | None = None) -> Manifest:
+    def publish(self, evidence: SearchEvidence | None = None) -> Manifest:
         """Seal and place at once, for variants that are not put on record."""
         manifest = self.seal(evidence)
         self.place(manifest)
@@ -145,11 +145,12 @@ def stage_variant(
     """Blend into a private folder; it is gone at the end unless it was published.
 
     Args:
-        chain: Opened and checked; its content is compared with its digests once more.
-        factors: One per transition.
+        chain: Chain that was opened and checked; its content is compared with its digests once
+            more.
+        factors: Scaling factors, one per transition.
         destination: The variant's folder; its parent is made.
-        options: How to write.
-        progress: Told of bytes written and bytes in all.
+        options: Options of writing.
+        progress: Callback with bytes written, and bytes in all.
 
     Raises:
         BlendError: The blend is not finite at the deployed dtype.
@@ -191,9 +192,9 @@ def copy_variant(folder: Path, address: str, *, retries: int = 4) -> None:
     """Copy a verified variant to an object store, manifest last.
 
     Args:
-        folder: The variant.
+        folder: Folder of the variant.
         address: ``gs://``, ``s3://`` or ``memory://`` address of the folder to be.
-        retries: Times a failed call is tried again.
+        retries: Number of times that a failed call is tried again.
 
     Raises:
         VariantError: The variant does not verify, or another one stands at the address.

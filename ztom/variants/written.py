@@ -99,12 +99,12 @@ def blend_on_record(
     """Write a blend whose factors were set by hand, and put it on record.
 
     Args:
-        chain: Opened and checked.
-        factors: One per transition.
+        chain: Chain that was opened and checked.
+        factors: Scaling factors, one per transition.
         output: Folder of the variant.
-        options: How to write.
+        options: Options of writing.
         ledger_address: File or SQLAlchemy address of the ledger.
-        progress: Is called with bytes written, and bytes in all.
+        progress: Callback with bytes written, and bytes in all.
 
     Returns:
         The variant, and how much of the intended step its dtype realises.

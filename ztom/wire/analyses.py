@@ -86,7 +86,7 @@ class Sensitivity(TolerantRequest):
     model_config = example(
         projectId=examples.PROJECT,
         fileId=examples.FILE,
-        scalingFactor="-1",
+        scalingFactor=-1.0,
         file="(the bytes of a JSONL file with a stimulus a line)",
     )
 
@@ -103,7 +103,7 @@ class SensitivityBatch(Sensitivity):
     model_config = example(
         projectId=examples.PROJECT,
         fileId=examples.FILE,
-        scalingFactor="-1",
+        scalingFactor=-1.0,
         stimulusPaths=["/data/prompts.jsonl"],
         batchSize=8,
     )
@@ -121,8 +121,8 @@ class ParameterDifferences(WireAnswer):
     Attributes:
         weight_summary_score: Mean absolute difference over all weights; None where there are none.
         bias_summary_score: The same over biases.
-        absolute_weight_difference: By tensor, the mean absolute difference of each row (over all
-            but the first dimension).
+        absolute_weight_difference: Mean absolute difference of each row (over all but the first
+            dimension), by tensor.
         absolute_bias_difference: The same of biases.
         warnings: What was left aside of the request.
     """

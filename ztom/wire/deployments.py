@@ -1,19 +1,27 @@
-"""What is to be served: deployments as they are asked for."""
+"""Deployments: the variants that are to be served, and how far each is."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
 from ztom.evaluation.gate.verdict import Verdict
+from ztom.rollout.intent import Intent
 from ztom.rollout.options import DeployOptions
 from ztom.rollout.plan import Plan
-from ztom.rollout.routing import ALIAS_PATTERN, Match, Percent
-from ztom.wire.base import WireRequest
-from ztom.wire.fields import Id
+from ztom.rollout.routing import Match, Percent, variant_id
+from ztom.wire import examples
+from ztom.wire.base import WireAnswer, WireRequest
+from ztom.wire.examples import example
+from ztom.wire.fields import Alias, Id
 
-Alias = Annotated[str, Field(pattern=ALIAS_PATTERN)]
+if TYPE_CHECKING:
+    from ztom.ledger.deployments import DeploymentRecord
+
+DeploymentStateName = Literal["starting", "ready", "failed", "retired"]
+RoleName = Literal["stable", "canary", "shadow", "previous"]
 
 
 class Deploy(WireRequest):
@@ -24,6 +32,14 @@ class Deploy(WireRequest):
     into the engine of the stable variant, without a restart. ``verdict`` is what the gate said of
     the variant; it is put on record first.
     """
+
+    model_config = example(
+        alias="support",
+        path="/models/variants/support-5",
+        name="support-5",
+        options={"max_replicas": 2},
+        canary=5,
+    )
 
     alias: Alias
     path: str | None = Field(default=None, max_length=2048)
@@ -39,3 +55,97 @@ class Deploy(WireRequest):
     live: bool = False
     verdict: Verdict | None = None
     insist: bool = False
+
+
+class DeploymentRole(WireAnswer):
+    """Traffic that a variant has."""
+
+    alias: str
+    role: RoleName
+
+
+class DeploymentStatus(WireAnswer):
+    """A deployment.
+
+    Attributes:
+        id: Of the variant: ``name@digest``, with the start of the digest.
+        digest: Of the variant.
+        path: Folder of the variant.
+        base: What an adapter is loaded on, ``reference`` and ``digest``; None for full weights.
+        options: How it is served; on the wire, what is not as usual.
+        intent: The traffic that it waits for; None once it has it.
+        project_id: The project that it belongs to; None for everybody's.
+        state: How far it is; traffic goes to ``ready`` ones only.
+        reason: Why it failed, what it waits for, or why it did not get its traffic.
+        insisted: Whether neither the gate nor a search let it pass.
+        roles: The traffic that it has, of aliases that the caller may see.
+        actor: Who deployed it.
+    """
+
+    model_config = example(
+        id=f"support-5@{examples.DIGEST[:12]}",
+        digest=examples.DIGEST,
+        name="support-5",
+        path="/models/variants/support-5",
+        base=None,
+        options={"max_replicas": 2},
+        intent={
+            "alias": "support",
+            "now": False,
+            "canary": 5.0,
+            "shadow": None,
+            "rule": None,
+            "plan": None,
+        },
+        projectId=None,
+        state="starting",
+        reason=None,
+        insisted=False,
+        roles=[],
+        actor=f"user:{examples.USER}",
+        createdAt=examples.TIME,
+    )
+
+    id: str
+    digest: str
+    name: str
+    path: str
+    base: dict[str, str] | None
+    options: DeployOptions
+    intent: Intent | None
+    project_id: str | None
+    state: DeploymentStateName
+    reason: str | None
+    insisted: bool
+    roles: tuple[DeploymentRole, ...]
+    actor: str
+    created_at: str
+
+    @field_serializer("options")
+    def _unusual(self, options: DeployOptions) -> dict[str, Any]:
+        return options.model_dump(mode="json", exclude_defaults=True)
+
+    @classmethod
+    def of(cls, record: DeploymentRecord, roles: Sequence[DeploymentRole]) -> DeploymentStatus:
+        """The deployment on record.
+
+        Args:
+            record: As the ledger has it.
+            roles: The traffic that it has, as far as the caller may know.
+        """
+        return cls(
+            id=variant_id(record.name, record.digest),
+            digest=record.digest,
+            name=record.name,
+            path=record.address,
+            base=None if record.base is None else dict(record.base),
+            options=record.options,
+            intent=record.intent,
+            project_id=record.project_id,
+            state=record.state.value,
+            reason=record.reason,
+            insisted=record.insisted,
+            roles=tuple(roles),
+            actor=record.actor,
+            created_at=record.created,
+        )

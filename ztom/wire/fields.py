@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
+from ztom.rollout.routing import ALIAS_PATTERN
 from ztom.wire import examples
 
 #: The format that this server works with.
@@ -46,8 +47,12 @@ Email = Annotated[
     str, StringConstraints(max_length=200, pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$")
 ]
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", examples=[examples.PROJECT])]
+Alias = Annotated[str, Field(pattern=ALIAS_PATTERN, examples=["support"])]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", examples=[examples.DIGEST])]
+ReleaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$", examples=["9c3e51d7"])]
 DigestStart = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$", examples=[examples.DIGEST[:12]])]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-JsonDict = Annotated[dict[str, Any], BeforeValidator(_from_json_text)]
+JsonDict = Annotated[
+    dict[str, Any], BeforeValidator(_from_json_text, json_schema_input_type=dict[str, Any] | str)
+]
 Names = Annotated[tuple[Name, ...], BeforeValidator(from_comma_text)]

@@ -133,7 +133,7 @@ class ProjectFile(WireAnswer):
         part: ``BASE``, ``ITERATION`` or ``MASTERED`` (which is no part of the chain).
         storage: ``MANAGED`` where the server keeps the bytes, ``POINTER`` where it does not.
         size: Bytes of what was uploaded, or of the files that a pointer uses.
-        sha256: Of the checkpoint's content, once it was looked at.
+        sha256: Digest of the checkpoint's content, once it was looked at.
         status: ``PENDING`` until it was looked at, then ``VALID`` or ``INVALID``.
         message: What is wrong with an invalid file.
     """
@@ -192,9 +192,9 @@ class UploadedData(WireAnswer):
     """A data set that the server keeps.
 
     Attributes:
-        reference: What a search of the project names it by.
-        sha256: Of the bytes.
-        size: Bytes.
+        reference: Reference that a search of the project names it by.
+        sha256: Lower-case hex sha256 of the bytes.
+        size: Size of the data set, bytes.
     """
 
     model_config = example(

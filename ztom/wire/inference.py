@@ -70,7 +70,7 @@ _COMPLETION: dict[str, Any] = {
 }
 
 
-class Completion(_OpenAI):
+class TextCompletion(_OpenAI):
     """OpenAI's completion.
 
     Attributes:
@@ -89,7 +89,7 @@ class Completion(_OpenAI):
     usage: TokenUsage | None = None
 
 
-class ChatCompletion(Completion):
+class ChatCompletion(TextCompletion):
     """OpenAI's chat completion; with ``stream`` it comes as server-sent events."""
 
     model_config = example(
@@ -122,7 +122,7 @@ class ModelCard(_OpenAI):
 
     Attributes:
         id: What a request writes in ``model``.
-        digest: Of the variant; of an alias, its stable one.
+        digest: Digest of the variant; of an alias, that of its stable one.
     """
 
     model_config = example(**_CARD)
@@ -188,7 +188,7 @@ class Feedback(WireRequest):
 
     @property
     def error(self) -> float:
-        """From 0 (right) to 1 (wrong)."""
+        """Error of the answer, from 0 (right) to 1 (wrong)."""
         return _LABELS[self.label or ""] if self.score is None else 1.0 - self.score
 
 
@@ -196,9 +196,9 @@ class FeedbackReceipt(WireAnswer):
     """A judgement that was written down.
 
     Attributes:
-        response_id: The answer's.
+        response_id: Id of the answer.
         variant: Digest of the variant that gave the answer.
-        role: Why that variant answered: ``stable``, ``canary``, ``rule`` or ``pinned``.
+        role: Role of the variant that answered: ``stable``, ``canary``, ``rule`` or ``pinned``.
     """
 
     model_config = example(responseId="chatcmpl-5f8e2c1d", variant=examples.DIGEST, role="canary")

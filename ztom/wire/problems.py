@@ -34,8 +34,8 @@ class Health(WireAnswer):
     """A server that is up.
 
     Attributes:
-        status: ``ok``.
-        version: Of Z-TOM.
+        status: Status of the server, ``ok``.
+        version: Version of Z-TOM.
     """
 
     model_config = example(status="ok", version="0.9.0")

@@ -101,8 +101,8 @@ class ProjectMember(WireAnswer):
     """A user who works on a project.
 
     Attributes:
-        id: The user's.
-        permissions: What the role allows: ``READ``, ``WRITE``, ``MANAGE``.
+        id: Id of the user.
+        permissions: Permissions of the role: ``READ``, ``WRITE``, ``MANAGE``.
     """
 
     model_config = example(
@@ -165,7 +165,7 @@ class Project(WireAnswer):
         """The project on record.
 
         Args:
-            record: With the project's files.
+            record: Project on record, with its files.
             warnings: What was left aside of the request.
         """
         base = record.base

@@ -67,12 +67,12 @@ class RequestAnswer(WireAnswer):
     """A request, where it stands, and what came of it.
 
     Attributes:
-        reason: Why it failed.
-        study_id: Of a search, once it runs.
-        checkpoint_id: The file of the project that came of it.
+        reason: Reason why it failed.
+        study_id: Id of the study of a search, once it runs.
+        checkpoint_id: Id of the file of the project that came of it.
         ended_at: Time in ISO 8601, UTC; None while it is under way.
         has_artifact: Whether there is more than the result: a checkpoint, or a whole report.
-        result: What came of it, by kind: a search's is that of `SearchAnswer`.
+        result: Result by kind: a search's is that of `SearchAnswer`.
     """
 
     model_config = example(**_REQUEST)
@@ -153,12 +153,12 @@ class Trial(WireAnswer):
     """One evaluation of a search.
 
     Attributes:
-        number: From 0, in the order in which they began.
-        kind: Why it was made: ``baseline``, ``search`` and the like.
+        number: Number of the trial, from 0, in the order in which they began.
+        kind: Kind of the trial: ``baseline``, ``search`` and the like.
         factors: Scaling factors, one per step of the chain.
-        error: Of the blend, lower is better; None for a failed trial.
-        reason: Why it failed.
-        seconds: Wall time of the whole trial.
+        error: Error of the blend, lower is better; None for a failed trial.
+        reason: Reason why it failed.
+        seconds: Seconds of wall time of the whole trial.
     """
 
     model_config = example(
@@ -201,7 +201,7 @@ class Holdout(WireAnswer):
         gate: The gate's verdict, where the search had suites.
         insisted: Whether the checkpoint was published although the proof did not allow it.
         realised_step: Share of the intended change that the deployed dtype keeps.
-        warnings: About precision.
+        warnings: Warnings about precision.
     """
 
     model_config = _SNAKE_CASE
@@ -264,7 +264,7 @@ class SearchAnswer(WireAnswer):
         """What a search that is over came to.
 
         Args:
-            answer: With the result.
+            answer: Answer with the result.
             warnings: What was left aside of the request.
 
         Raises:

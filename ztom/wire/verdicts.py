@@ -70,11 +70,11 @@ class VerdictSummary(WireAnswer):
     """A verdict without its document.
 
     Attributes:
-        sha256: Of the document, which names the verdict.
+        sha256: Lower-case hex sha256 of the document, which names the verdict.
         candidate: Digest of the model that was judged.
         champion: Digest of the model that it was compared with; None when there was none.
-        project_id: Whose deployments it counts for; None for everybody's.
-        actor: Who put it on record.
+        project_id: Id of the project whose deployments it counts for; None for everybody's.
+        actor: Name of whoever put it on record.
     """
 
     model_config = example(**_SUMMARY)

@@ -33,8 +33,8 @@ router = APIRouter(tags=["accounts"])
 def login(body: Login, services: ServicesOf) -> PlainTextResponse:
     """A token for a password, as plain text."""
     _take_a_try(services, body.username)
-    found = services.ledger.accounts.for_login(body.username)
-    user, kept = found if found is not None else (None, None)
+    account = services.ledger.accounts.for_login(body.username)
+    user, kept = account if account is not None else (None, None)
     if not is_password(body.password, kept) or user is None or not user.enabled:
         raise HTTPException(401, "Wrong name or password.")
     services.limit.succeeded(body.username)

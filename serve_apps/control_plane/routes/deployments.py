@@ -6,60 +6,51 @@ Everything here is written to the ledger and answered at once; the controller ma
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
-from serve_apps.control_plane.routes.endpoints import Alias, may_alias
+from serve_apps.control_plane.routes.endpoints import may_alias
 from serve_apps.control_plane.services import Services
 from serve_apps.endpoints import admission
-from serve_apps.endpoints.declared import Difference, WantedEndpoint, differences
+from serve_apps.endpoints.declared import Difference, differences
 from serve_apps.endpoints.traffic import remove, remove_rule, rollback, set_traffic
 from serve_apps.endpoints.variants import open_variant
 from ztom.errors import NotOnRecordError
 from ztom.ledger.deployments import DeploymentRecord
-from ztom.rollout.routing import RoutingTable, variant_id
-from ztom.wire.base import WireRequest
-from ztom.wire.deployments import Deploy
+from ztom.rollout.routing import RoutingTable
+from ztom.wire.apply import Apply, EndpointDifference, WantedEndpoint
+from ztom.wire.deployments import Deploy, DeploymentRole, DeploymentStatus
 from ztom.wire.fields import DigestStart
 
 router = APIRouter(tags=["deployments"])
 
 
-class Apply(WireRequest):
-    """Endpoints as a declarative file has them, by alias."""
-
-    endpoints: dict[Alias, WantedEndpoint]
-    prune: bool = False
-    dry_run: bool = False
-
-
 @route(router, "POST", "/v1/deployments", Permission.WRITE, status_code=202)
-def deploy(body: Deploy, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def deploy(body: Deploy, caller: CallerOf, services: ServicesOf) -> DeploymentStatus:
     """Have a variant served under an alias."""
     caller.project_or_operator(body.project_id)
     record = admission.deploy(body, services.ledger, services.rules, actor=caller.actor)
-    return deployment_document(record, services.gateway.table, caller)
+    return _status(record, services.gateway.table, caller)
 
 
 @route(router, "GET", "/v1/deployments", Permission.USER)
-def deployments(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
+def deployments(caller: CallerOf, services: ServicesOf) -> list[DeploymentStatus]:
     """Every deployment of the caller's projects."""
     table = services.gateway.table
     return [
-        deployment_document(record, table, caller)
+        _status(record, table, caller)
         for record in services.ledger.endpoints.deployments.all()
         if caller.sees(record.project_id)
     ]
 
 
 @route(router, "GET", "/v1/deployments/{digest}", Permission.READ)
-def deployment(digest: DigestStart, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def deployment(digest: DigestStart, caller: CallerOf, services: ServicesOf) -> DeploymentStatus:
     """One deployment, by its variant's digest or the start of it."""
     record = _deployment(digest, caller, services)
-    return deployment_document(record, services.gateway.table, caller)
+    return _status(record, services.gateway.table, caller)
 
 
 @route(router, "DELETE", "/v1/deployments/{digest}", Permission.WRITE, status_code=204)
@@ -73,7 +64,7 @@ def cancel_deployment(digest: DigestStart, caller: CallerOf, services: ServicesO
 
 
 @route(router, "POST", "/v1/apply", Permission.WRITE)
-def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
+def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[EndpointDifference]:
     """Make endpoints what a declarative file says; answers with what there was to change.
 
     Every variant and every right is checked before the first change is made; applying the file
@@ -108,34 +99,28 @@ def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[dict[str,
                 _apply_one(change, caller, services)
             else:
                 admission.deploy(wanted, ledger, rules, actor=caller.actor)
-    return [{"alias": c.alias, "action": c.action, "text": c.text} for c in changes]
+    return [
+        EndpointDifference(alias=change.alias, action=change.action, text=change.text)
+        for change in changes
+    ]
 
 
-def deployment_document(
-    record: DeploymentRecord, table: RoutingTable, caller: Caller
-) -> dict[str, Any]:
-    """A deployment over the wire."""
-    return {
-        "id": variant_id(record.name, record.digest),
-        "digest": record.digest,
-        "name": record.name,
-        "path": record.address,
-        "base": record.base,
-        "options": record.options.model_dump(mode="json", exclude_defaults=True),
-        "intent": None if record.intent is None else record.intent.model_dump(mode="json"),
-        "projectId": record.project_id,
-        "state": record.state,
-        "reason": record.reason,
-        "insisted": record.insisted,
-        "roles": [
-            {"alias": alias, "role": role}
-            for alias, each in table.routes.items()
-            for role in ("stable", "canary", "shadow", "previous")
-            if getattr(each, role) == record.digest and caller.sees(each.project)
+def _status(record: DeploymentRecord, table: RoutingTable, caller: Caller) -> DeploymentStatus:
+    """A deployment, with those of its roles that the caller may know of."""
+    return DeploymentStatus.of(
+        record,
+        [
+            DeploymentRole(alias=alias, role=role)
+            for alias, route in table.routes.items()
+            for role, digest in (
+                ("stable", route.stable),
+                ("canary", route.canary),
+                ("shadow", route.shadow),
+                ("previous", route.previous),
+            )
+            if digest == record.digest and caller.sees(route.project)
         ],
-        "actor": record.actor,
-        "createdAt": record.created,
-    }
+    )
 
 
 def _deployment(digest: str, caller: Caller, services: Services) -> DeploymentRecord:

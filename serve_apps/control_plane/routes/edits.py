@@ -15,13 +15,13 @@ from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
-from serve_apps.control_plane.chains import chain_of, factors_of, lone, position_of
+from serve_apps.control_plane.chains import chain_of, chain_of_references, factors_of, position_of
 from serve_apps.control_plane.data import copy_data
 from serve_apps.control_plane.forms import FormReader
 from serve_apps.control_plane.openapi import SENDS_BYTES
 from serve_apps.control_plane.routes.files import form_of, parsed_fields, send_folder
 from serve_apps.control_plane.routes.projects import require_format
-from serve_apps.control_plane.searches import generation_options
+from serve_apps.control_plane.search_config import generation_options
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import ChainSpec, answer, blend, compare
 from ztom.checkpoints.checkpoint import open_checkpoint
@@ -82,7 +82,7 @@ async def static_analysis(
     other = len(project.chain) - 1 if body.comparison_type == "LATEST" else at - 1
     if other < 0:
         raise HTTPException(422, "There is no checkpoint before the first one.")
-    found = await services.runner.call(
+    differences = await services.runner.call(
         compare,
         chain_of(project, services),
         old=other,
@@ -90,7 +90,7 @@ async def static_analysis(
         weights=body.weight_names,
         biases=body.bias_names,
     )
-    return ParameterDifferences.model_validate({**found, "warnings": body.warnings})
+    return ParameterDifferences.model_validate({**differences, "warnings": body.warnings})
 
 
 @route(
@@ -196,8 +196,8 @@ async def _edit(
     alpha = factors_of(project, factors)
     chain = chain_of(project, services)
     parameters = {"fileIds": list(factors), "scalingFactors": list(factors.values())}
-    async with _request(kind, caller, services, project_id, parameters) as asked:
-        folder = await asyncio.to_thread(services.store.request_folder, asked.record.id)
+    async with _request(kind, caller, services, project_id, parameters) as pending:
+        folder = await asyncio.to_thread(services.store.request_folder, pending.record.id)
         target = str(folder / "variant")
         written = await services.runner.call(
             blend,
@@ -207,18 +207,18 @@ async def _edit(
             ledger=services.config.ledger_address,
             actor=caller.actor,
         )
-        asked.result = {
+        pending.result = {
             "factors": list(alpha),
             "variantDigest": written.digest,
             "realisedStep": written.realised,
             "warnings": list(written.warnings),
         }
-        asked.artifact = target
-    headers = {"X-Ztom-Request-Id": asked.record.id, "X-Ztom-Variant": written.digest}
+        pending.artifact = target
+    headers = {"X-Ztom-Request-Id": pending.record.id, "X-Ztom-Variant": written.digest}
     if body.warnings or written.warnings:
         notes = " | ".join([*body.warnings, *written.warnings])
         headers["X-Ztom-Warnings"] = notes.encode("ascii", "replace").decode()[:2000]
-    name = f"{kind}-{asked.record.id[:8]}.tar"
+    name = f"{kind}-{pending.record.id[:8]}.tar"
     return await asyncio.to_thread(lambda: send_folder(target, name, services, headers))
 
 
@@ -230,13 +230,13 @@ def _lone_chain(
     references = [body.model_path]
     if body.base_model_path:
         references.insert(0, body.base_model_path)
-    opened = [open_checkpoint(each, settings=services.pointers) for each in references]
+    opened = [open_checkpoint(reference, settings=services.pointers) for reference in references]
     if opened[-1].kind == "adapter" and len(opened) == 1:
         raise HTTPException(422, "The model is an adapter: give baseModelPath as well.")
     if opened[-1].kind == "full":
         references = references[-1:]
     at_rest: tuple[float, ...] = (0.0,) * (len(references) - 1)
-    return lone(references, services), (at_rest,)
+    return chain_of_references(references, services), (at_rest,)
 
 
 def _scaled(
@@ -320,22 +320,22 @@ async def _answered(
     generation, left = generation_options(body.inference_config_json)
     project_id = getattr(body, "project_id", None)
     parameters = {"factors": [list(factors) for factors in factor_sets]}
-    async with _request(kind, caller, services, project_id, parameters) as asked:
+    async with _request(kind, caller, services, project_id, parameters) as pending:
         texts = await services.runner.call(
             answer,
             chain,
             factor_sets,
             stimuli,
             engine=services.config.engine.model_dump(mode="json"),
-            generation=generation,
+            generation=generation.model_dump(mode="json"),
             batch_size=body.batch_size,
         )
         # answers are not kept: they may repeat what is in the prompts
-        asked.result = {"stimuli": len(texts[0])}
+        pending.result = {"stimuli": len(texts[0])}
     names = ("model_output", "attenuated_model_output")
     content = dict(zip(names, texts, strict=False))
     warnings = [*body.warnings, *left]
-    return answers.model_validate({**content, "requestId": asked.record.id, "warnings": warnings})
+    return answers.model_validate({**content, "requestId": pending.record.id, "warnings": warnings})
 
 
 @dataclass
@@ -355,7 +355,7 @@ async def _request(
     project_id: str | None,
     parameters: Mapping[str, object],
 ) -> AsyncIterator[_Asked]:
-    """On record from its beginning to its end, whichever end that is."""
+    """Keep a request on record from its beginning to its end, whichever end that is."""
     ledger = services.ledger.requests
 
     def begin() -> RequestRecord:
@@ -363,20 +363,22 @@ async def _request(
         ledger.start(record.id, job=services.store.replica)
         return record
 
-    asked = _Asked(await asyncio.shield(asyncio.to_thread(begin)))
+    pending = _Asked(await asyncio.shield(asyncio.to_thread(begin)))
     try:
-        yield asked
+        yield pending
         await asyncio.to_thread(
-            lambda: ledger.finish(asked.record.id, result=asked.result, artifact=asked.artifact)
+            lambda: ledger.finish(
+                pending.record.id, result=pending.result, artifact=pending.artifact
+            )
         )
     except BaseException as error:
         message = str(error) if isinstance(error, ZtomError) else type(error).__name__
         reason = services.store.without_folders(message)
         end = asyncio.to_thread(
-            lambda: ledger.end(asked.record.id, RequestStatus.FAILED, reason=reason)
+            lambda: ledger.end(pending.record.id, RequestStatus.FAILED, reason=reason)
         )
         try:
             await asyncio.shield(end)
         except (ZtomError, asyncio.CancelledError) as late:
-            logger.warning("request %s has no end on record: %s", asked.record.id, late)
+            logger.warning("request %s has no end on record: %s", pending.record.id, late)
         raise

@@ -6,10 +6,7 @@ or take the gateways' next look.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
 from fastapi import APIRouter
-from pydantic import StringConstraints
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.services import Services
@@ -22,41 +19,26 @@ from serve_apps.endpoints.traffic import (
     set_traffic,
 )
 from ztom.errors import NotOnRecordError
-from ztom.rollout.routing import ALIAS_PATTERN, Match, Percent, RoutingTable, variant_id
 from ztom.rollout.state import Command
-from ztom.wire.base import WireRequest
+from ztom.wire.endpoints import Endpoint, EndpointChange, RuleMatch, TrafficShares
+from ztom.wire.fields import Alias
 
 router = APIRouter(tags=["endpoints"])
 
-Alias = Annotated[str, StringConstraints(pattern=ALIAS_PATTERN)]
-
-
-class Traffic(WireRequest):
-    """Other shares of the candidate, in percent; None leaves one as it is."""
-
-    canary: Percent | None = None
-    shadow: Percent | None = None
-
-
-class Change(WireRequest):
-    """A change of an endpoint; `version` is that of the table that its author looked at."""
-
-    version: int | None = None
-
 
 @route(router, "GET", "/v1/endpoints", Permission.USER)
-def endpoints(caller: CallerOf, services: ServicesOf) -> list[dict[str, Any]]:
+def endpoints(caller: CallerOf, services: ServicesOf) -> list[Endpoint]:
     """The endpoints of the caller's projects, with their traffic."""
     version, table = services.ledger.endpoints.routing()
     return [
-        endpoint_document(alias, version, table)
+        Endpoint.of(alias, version, table)
         for alias in table.routes
         if caller.sees(project_of(alias, services))
     ]
 
 
 @route(router, "GET", "/v1/endpoints/{alias}", Permission.READ)
-def endpoint(alias: Alias, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def endpoint(alias: Alias, caller: CallerOf, services: ServicesOf) -> Endpoint:
     """One endpoint."""
     may_alias(alias, caller, services)
     return _endpoint(alias, services)
@@ -71,8 +53,8 @@ def remove_endpoint(alias: Alias, caller: CallerOf, services: ServicesOf) -> Non
 
 @route(router, "PATCH", "/v1/endpoints/{alias}/traffic", Permission.WRITE)
 def change_traffic(
-    alias: Alias, body: Traffic, caller: CallerOf, services: ServicesOf
-) -> dict[str, Any]:
+    alias: Alias, body: TrafficShares, caller: CallerOf, services: ServicesOf
+) -> Endpoint:
     """Give the candidate other shares; a release that moves them ends."""
     may_alias(alias, caller, services)
     set_traffic(
@@ -87,8 +69,8 @@ def change_traffic(
 
 @route(router, "POST", "/v1/endpoints/{alias}/promote", Permission.WRITE)
 def promote_candidate(
-    alias: Alias, body: Change, caller: CallerOf, services: ServicesOf
-) -> dict[str, Any]:
+    alias: Alias, body: EndpointChange, caller: CallerOf, services: ServicesOf
+) -> Endpoint:
     """Make the candidate the stable variant, whatever a release says."""
     may_alias(alias, caller, services)
     promote(services.ledger.endpoints, alias, actor=caller.actor, expected=body.version)
@@ -96,7 +78,9 @@ def promote_candidate(
 
 
 @route(router, "POST", "/v1/endpoints/{alias}/rollback", Permission.WRITE)
-def roll_back(alias: Alias, body: Change, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def roll_back(
+    alias: Alias, body: EndpointChange, caller: CallerOf, services: ServicesOf
+) -> Endpoint:
     """Take the candidate away; without one, go back to what was stable before."""
     may_alias(alias, caller, services)
     rollback(
@@ -111,36 +95,12 @@ def roll_back(alias: Alias, body: Change, caller: CallerOf, services: ServicesOf
 
 @route(router, "DELETE", "/v1/endpoints/{alias}/rules", Permission.WRITE)
 def remove_a_rule(
-    alias: Alias, body: Match, caller: CallerOf, services: ServicesOf
-) -> dict[str, Any]:
+    alias: Alias, body: RuleMatch, caller: CallerOf, services: ServicesOf
+) -> Endpoint:
     """Take a rule away."""
     may_alias(alias, caller, services)
     remove_rule(services.ledger.endpoints, alias, body, actor=caller.actor)
     return _endpoint(alias, services)
-
-
-def endpoint_document(alias: str, version: int, table: RoutingTable) -> dict[str, Any]:
-    """An endpoint over the wire."""
-    each = table.routes[alias]
-
-    def named(digest: str | None) -> str | None:
-        return None if digest is None else variant_id(table.placements[digest].name, digest)
-
-    return {
-        "alias": alias,
-        "version": version,
-        "stable": named(each.stable),
-        "canary": named(each.canary),
-        "canaryPercent": each.canary_percent,
-        "shadow": named(each.shadow),
-        "shadowPercent": each.shadow_percent,
-        "previous": named(each.previous),
-        "rules": [
-            {**rule.model_dump(exclude={"variant"}), "variant": named(rule.variant)}
-            for rule in each.rules
-        ],
-        "release": each.release,
-    }
 
 
 def owner_of(alias: str, services: Services) -> tuple[str | None] | None:
@@ -179,10 +139,10 @@ def project_of(alias: str, services: Services) -> str | None:
     return None if owner is None else owner[0]
 
 
-def _endpoint(alias: str, services: Services) -> dict[str, Any]:
+def _endpoint(alias: str, services: Services) -> Endpoint:
     version, table = services.ledger.endpoints.routing()
     route_of(table, alias)
-    return endpoint_document(alias, version, table)
+    return Endpoint.of(alias, version, table)
 
 
 def _roll_back_release(alias: str, caller: Caller, services: Services) -> str | None:

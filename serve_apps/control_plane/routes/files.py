@@ -154,7 +154,7 @@ def _pointer(
     tag: str | None = None,
 ) -> NewCheckpoint:
     """A checkpoint under the operator's roots, opened once to see that it is one."""
-    found = open_checkpoint(address, settings=services.pointers)
+    checkpoint = open_checkpoint(address, settings=services.pointers)
     return NewCheckpoint(
         file_name=name or Path(address.rstrip("/")).name,
         format=FORMAT,
@@ -162,7 +162,7 @@ def _pointer(
         address=address,
         part=part,
         tag=tag,
-        nbytes=sum(found.source.size(each) for each in found.used_files),
+        nbytes=sum(checkpoint.source.size(file) for file in checkpoint.used_files),
     )
 
 
@@ -402,15 +402,15 @@ class _Download:
     @classmethod
     def of_folder(cls, reference: str, settings: Settings) -> _Download:
         """A tar of what a reference names."""
-        found = open_checkpoint(reference, settings=settings)
-        pieces = pieces_of(found.source, paths_to_send(found.source))
+        checkpoint = open_checkpoint(reference, settings=settings)
+        pieces = pieces_of(checkpoint.source, paths_to_send(checkpoint.source))
         return cls(lambda: tar_chunks(pieces), tar_size(pieces))
 
 
 def send(
     download: _Download, name: str, headers: Mapping[str, str] | None = None
 ) -> StreamingResponse:
-    """As an answer."""
+    """The download as an HTTP answer."""
     return StreamingResponse(
         download.chunks(),
         media_type=_BYTES,

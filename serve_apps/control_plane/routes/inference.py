@@ -21,13 +21,13 @@ from ztom.rollout.routing import RoutingTable, find_variant, variant_id
 from ztom.wire.inference import (
     ChatCompletion,
     ChatCompletionRequest,
-    Completion,
     CompletionRequest,
     Feedback,
     FeedbackReceipt,
     ModelCard,
     ModelList,
     OpenAIProblem,
+    TextCompletion,
 )
 
 router = APIRouter(tags=["models"])
@@ -62,7 +62,11 @@ async def chat_completions(request: Request, caller: CallerOf, services: Service
 
 
 @route(
-    router, "POST", "/v1/completions", Permission.INFER, **_openai(CompletionRequest, Completion)
+    router,
+    "POST",
+    "/v1/completions",
+    Permission.INFER,
+    **_openai(CompletionRequest, TextCompletion),
 )
 async def completions(request: Request, caller: CallerOf, services: ServicesOf) -> Response:
     """OpenAI's completions."""
@@ -75,8 +79,8 @@ async def models(caller: CallerOf, services: ServicesOf) -> ModelList:
     table, asker = services.gateway.table, _asker(caller, services)
     cards = [
         _alias_card(table, alias)
-        for alias, each in table.routes.items()
-        if asker.may_call(each.project)
+        for alias, entry in table.routes.items()
+        if asker.may_call(entry.project)
     ]
     cards += [
         _variant_card(table, digest)
@@ -108,10 +112,10 @@ async def model(name: ModelName, caller: CallerOf, services: ServicesOf) -> Mode
 @route(router, "POST", "/v1/feedback", Permission.INFER, status_code=201)
 def feedback(body: Feedback, caller: CallerOf, services: ServicesOf) -> FeedbackReceipt:
     """Judge an answer, once."""
-    found = services.gateway.ids.read(body.response_id)
-    if found is None:
+    answered = services.gateway.ids.read(body.response_id)
+    if answered is None:
         raise HTTPException(404, "There is no such answer: give the id as it was received.")
-    response_id, origin = found
+    response_id, origin = answered
     services.ledger.endpoints.rollouts.add_feedback(
         FeedbackRecord(
             response_id=response_id,

@@ -26,9 +26,9 @@ router = APIRouter(tags=["projects"])
 @route(router, "GET", "/project", Permission.USER)
 def projects(caller: CallerOf, services: ServicesOf) -> list[Project]:
     """The caller's projects; all of them for an administrator."""
-    found = services.ledger.projects.visible_to(None if caller.user.is_admin else caller.user.id)
+    visible = services.ledger.projects.visible_to(None if caller.user.is_admin else caller.user.id)
     only = None if caller.key is None else caller.key.project_id
-    return [Project.of(project) for project in found if only in (None, project.id)]
+    return [Project.of(project) for project in visible if only in (None, project.id)]
 
 
 @route(router, "POST", "/project", Permission.USER, status_code=201)
@@ -63,7 +63,9 @@ def delete_projects(body: ProjectDeletion, caller: CallerOf, services: ServicesO
     """Delete projects: all of those named, or none. ``hardDelete`` takes their files as well."""
     wanted = list(dict.fromkeys(map(caller.project, body.project_ids)))
     ledger = services.ledger
-    requests = [each for project_id in wanted for each in ledger.requests.of_project(project_id)]
+    requests = [
+        request for project_id in wanted for request in ledger.requests.of_project(project_id)
+    ]
     orphans = ledger.projects.delete(wanted, hard=body.hard_delete, actor=caller.actor)
     ledger.files.purge(orphans, services.store.remove)
     if body.hard_delete:
@@ -96,9 +98,9 @@ def project_metadata(
 
 @route(router, "GET", "/project/{project_id}/user", Permission.READ)
 def members(project_id: Id, caller: CallerOf, services: ServicesOf) -> list[ProjectMember]:
-    """Who works on it."""
-    found = services.ledger.projects.members(caller.project(project_id))
-    return [ProjectMember.of(member) for member in found]
+    """The members of a project with their roles."""
+    records = services.ledger.projects.members(caller.project(project_id))
+    return [ProjectMember.of(member) for member in records]
 
 
 @route(router, "POST", "/project/{project_id}/user", Permission.MANAGE, status_code=201)

@@ -3,52 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
-from pydantic import StringConstraints
+from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
-from serve_apps.control_plane.routes.endpoints import Alias, may_alias, project_of
+from serve_apps.control_plane.openapi import sends_events
+from serve_apps.control_plane.routes.endpoints import may_alias, project_of
 from serve_apps.control_plane.services import Services
 from serve_apps.endpoints.traffic import rollback
 from serve_apps.event_stream import event_stream
 from ztom.ledger.rollouts import RolloutRecord
-from ztom.rollout.release import describe
 from ztom.rollout.state import Command
+from ztom.wire.fields import Alias, ReleaseId
+from ztom.wire.releases import Release
 
 router = APIRouter(tags=["releases"])
 
-RolloutId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
+CommandName = Annotated[str, Field(examples=["promote"])]
 
 _EVENT_POLL_S = 0.5
 
 
 @route(router, "GET", "/v1/releases", Permission.USER)
-def releases(
-    caller: CallerOf, services: ServicesOf, alias: Alias | None = None
-) -> list[dict[str, Any]]:
+def releases(caller: CallerOf, services: ServicesOf, alias: Alias | None = None) -> list[Release]:
     """Releases of the caller's projects, newest first."""
     return [
-        release_document(record)
+        Release.of(record)
         for record in services.ledger.endpoints.rollouts.all(alias)
         if caller.sees(project_of(record.alias, services))
     ]
 
 
 @route(router, "GET", "/v1/releases/{release_id}", Permission.READ)
-def release(release_id: RolloutId, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+def release(release_id: ReleaseId, caller: CallerOf, services: ServicesOf) -> Release:
     """Where a release stands: its step, and what each check says."""
-    return release_document(_release(release_id, caller, services))
+    return Release.of(_release(release_id, caller, services))
 
 
-@route(router, "GET", "/v1/releases/{release_id}/events", Permission.READ)
+@route(
+    router,
+    "GET",
+    "/v1/releases/{release_id}/events",
+    Permission.READ,
+    **sends_events("release", Release),
+)
 async def release_events(
-    release_id: RolloutId, caller: CallerOf, services: ServicesOf
+    release_id: ReleaseId, caller: CallerOf, services: ServicesOf
 ) -> StreamingResponse:
     """Server-sent events: the release each time that something is different, and its end."""
     await asyncio.to_thread(_release, release_id, caller, services)
@@ -57,8 +62,8 @@ async def release_events(
 
 @route(router, "POST", "/v1/releases/{release_id}/{command}", Permission.WRITE)
 def command_release(
-    release_id: RolloutId, command: str, caller: CallerOf, services: ServicesOf
-) -> dict[str, Any]:
+    release_id: ReleaseId, command: CommandName, caller: CallerOf, services: ServicesOf
+) -> Release:
     """Tell a release: ``promote``, ``rollback``, ``resume`` (after a hold) or ``abort``."""
     record = _release(release_id, caller, services)
     if command not in set(Command):
@@ -72,32 +77,14 @@ def command_release(
             actor=caller.actor,
             candidate=record.candidate,
         )
-    return release_document(commanded)
-
-
-def release_document(record: RolloutRecord) -> dict[str, Any]:
-    """A release over the wire."""
-    return {
-        "id": record.id,
-        "alias": record.alias,
-        "candidate": record.candidate,
-        "stable": record.stable,
-        "status": record.status,
-        "command": record.command,
-        "plan": record.plan.model_dump(mode="json"),
-        "state": record.state.model_dump(mode="json"),
-        "steps": [row.model_dump(mode="json") for row in describe(record.plan, record.state)],
-        "actor": record.actor,
-        "createdAt": record.created,
-        "endedAt": record.ended,
-    }
+    return Release.of(commanded)
 
 
 async def _release_events(release_id: str, services: Services) -> AsyncIterator[str]:
     last = ""
     while True:
         record = await asyncio.to_thread(services.ledger.endpoints.rollouts.get, release_id)
-        text = json.dumps(release_document(record), default=str)
+        text = Release.of(record).to_json()
         if text != last:
             yield f"event: release\ndata: {text}\n\n"
             last = text

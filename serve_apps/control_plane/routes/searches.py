@@ -16,21 +16,17 @@ from starlette.exceptions import HTTPException
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.openapi import SENDS_BYTES, sends_events, sends_text
 from serve_apps.control_plane.routes.files import send_folder
-from serve_apps.control_plane.searches import (
-    cancel,
-    create_search,
-    progress_of,
-    trials_of,
-)
+from serve_apps.control_plane.search_answers import progress_of, trials_of
+from serve_apps.control_plane.searches import cancel, create_search
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import ARTIFACT
-from serve_apps.control_plane.wire import NewSearch, Search, SearchFields
 from serve_apps.event_stream import event_stream
 from ztom.errors import NotOnRecordError
 from ztom.ledger.records import TrialStatus
 from ztom.ledger.requests import RequestKind, RequestRecord, RequestStatus
 from ztom.wire.base import WireAnswer
 from ztom.wire.fields import Id
+from ztom.wire.search_requests import NewSearch, Search, SearchFields
 from ztom.wire.searches import QueuedSearch, RequestAnswer, SearchAnswer, SearchStatus, Trial
 
 router = APIRouter(tags=["searches"])
@@ -117,7 +113,9 @@ def results(
     caller.project(project_id)
     if requestId is not None:
         return RequestAnswer.of(_request_of(project_id, requestId, services))
-    return [RequestAnswer.of(each) for each in services.ledger.requests.of_project(project_id)]
+    return [
+        RequestAnswer.of(request) for request in services.ledger.requests.of_project(project_id)
+    ]
 
 
 @route(
@@ -167,27 +165,27 @@ async def _create(
 
 
 async def _events(request_id: str, services: Services) -> AsyncIterator[str]:
-    """From the ledger, so that it does not matter where the search runs."""
+    """Events of a search, read from the ledger: it does not matter where the search runs."""
     seen: set[int] = set()
     status, silent = None, 0.0
     while True:
         request = await asyncio.to_thread(services.ledger.requests.get, request_id)
         trials = await asyncio.to_thread(trials_of, request, services.ledger)
-        said = []
+        events = []
         if request.status is not status:
             status = request.status
-            said.append(_event("status", {"status": status, "reason": request.reason}))
+            events.append(_event("status", {"status": status, "reason": request.reason}))
         for trial in trials:
             if trial.number not in seen and trial.status is not TrialStatus.RUNNING:
                 seen.add(trial.number)
-                said.append(_event("trial", Trial.of(trial)))
+                events.append(_event("trial", Trial.of(trial)))
         if not status.is_open:
-            said.append(_event("end", RequestAnswer.of(request)))
-        silent = 0.0 if said else silent + services.config.poll_s
+            events.append(_event("end", RequestAnswer.of(request)))
+        silent = 0.0 if events else silent + services.config.poll_s
         if silent >= _KEEP_ALIVE_S:
-            said, silent = [": still here\n\n"], 0.0
-        if said:
-            yield "".join(said)
+            events, silent = [": still here\n\n"], 0.0
+        if events:
+            yield "".join(events)
         if not status.is_open:
             return
         await asyncio.sleep(services.config.poll_s)

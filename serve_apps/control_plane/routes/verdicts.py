@@ -31,18 +31,18 @@ def verdicts(
 ) -> list[VerdictSummary]:
     """Verdicts of the caller's projects, the latest first; those of a candidate, or all."""
     return [
-        VerdictSummary.of(each)
-        for each in services.ledger.verdicts.all(candidate=candidate or "")
-        if caller.sees(each.project_id)
+        VerdictSummary.of(record)
+        for record in services.ledger.verdicts.all(candidate=candidate or "")
+        if caller.sees(record.project_id)
     ]
 
 
 @route(router, "GET", "/v1/verdicts/{sha256}", Permission.READ)
 def verdict(sha256: Digest, caller: CallerOf, services: ServicesOf) -> VerdictOnRecord:
     """A verdict with its document, by the document's sha256."""
-    for each in services.ledger.verdicts.all(sha256=sha256):
-        if caller.sees(each.project_id):
-            caller.project_or_operator(each.project_id)
-            content = services.ledger.verdicts.content(each.number)
-            return VerdictOnRecord.with_document(each, content)
+    for record in services.ledger.verdicts.all(sha256=sha256):
+        if caller.sees(record.project_id):
+            caller.project_or_operator(record.project_id)
+            content = services.ledger.verdicts.content(record.number)
+            return VerdictOnRecord.with_document(record, content)
     raise NotOnRecordError("there is no such verdict", got=sha256)

@@ -1,4 +1,4 @@
-"""The engines that have to do the same; vLLM's is the session's."""
+"""The engines that have to do the same."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from engine_calls import open_chain, save_classifier_chain
+from vllm_slot import VllmSlot
 
 from ztom.engines.build import build_engine
 from ztom.engines.config import EngineConfig
@@ -14,22 +15,32 @@ from ztom.engines.protocol import Engine
 
 
 @pytest.fixture(scope="module", params=["fake", "torch", "torch-classifier", "vllm"])
-def engine(
-    request: pytest.FixtureRequest,
-    llama_chain: list[Path],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Engine]:
-    """One engine after the other, on a chain with two factors."""
-    if request.param == "vllm":
-        yield request.getfixturevalue("vllm_llama")
+def kind(request: pytest.FixtureRequest) -> str:
+    """Of the engine; all tests of one come together."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def light_engine(
+    kind: str, llama_chain: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine | None]:
+    """An engine that may stand beside others; vLLM's may not."""
+    if kind == "vllm":
+        yield None
         return
     paths = llama_chain
-    if request.param == "torch-classifier":
+    if kind == "torch-classifier":
         paths = save_classifier_chain(tmp_path_factory.mktemp("classifier"))
-    name = request.param.partition("-")[0]
+    name = kind.partition("-")[0]
     if name == "fake":
         name = "ztom.testing.fake_engine:make_engine"
-    made = build_engine(EngineConfig(name=name, dtype="float32"), open_chain(paths))
-    yield made
-    made.close()
-    made.close()  # harmless
+    engine = build_engine(EngineConfig(name=name, dtype="float32"), open_chain(paths))
+    yield engine
+    engine.close()
+    engine.close()  # harmless
+
+
+@pytest.fixture
+def engine(light_engine: Engine | None, vllm_slot: VllmSlot, llama_chain: list[Path]) -> Engine:
+    """One engine after the other, on a chain with two factors."""
+    return vllm_slot.on(llama_chain) if light_engine is None else light_engine

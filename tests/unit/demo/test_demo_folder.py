@@ -1,7 +1,7 @@
 import pytest
 
 from ztom.demo.folder import (
-    Manifest,
+    DemoManifest,
     digests,
     intact,
     publish,
@@ -15,7 +15,7 @@ from ztom.errors import ConfigError
 def _fill(folder, text="weights"):
     (folder / "00-base").mkdir(parents=True)
     (folder / "00-base" / "model.safetensors").write_text(text)
-    manifest = Manifest(
+    manifest = DemoManifest(
         fingerprint="f", parameters=1, train_seconds=1.0, stages=(), files=digests(folder)
     )
     write_manifest(folder, manifest)

@@ -9,16 +9,16 @@ import pytest
 
 from ztom.errors import EvaluationError
 from ztom.evaluation.metrics.checks import check_forms, judge, pack, passes, refuses
-from ztom.evaluation.metrics.contained import Checks
+from ztom.evaluation.metrics.contained import ProbeChecks
 from ztom.evaluation.metrics.personal_data import find_personal_data
 from ztom.evaluation.metrics.protocol import Case
-from ztom.evaluation.suites.suite import Check, Item, SuiteConfig
+from ztom.evaluation.suites.suite import AnswerCheck, Item, SuiteConfig
 
 NUMBER = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
 
 
-def check(kind: str, **options: Any) -> Check:
-    return Check.model_validate({"kind": kind} | options)
+def check(kind: str, **options: Any) -> AnswerCheck:
+    return AnswerCheck.model_validate({"kind": kind} | options)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def check(kind: str, **options: Any) -> Check:
         (check("forbidden", personal_data=["email"]), "an @ sign, a.b at example", True),
     ],
 )
-def test_one_check(given: Check, answer: str, passed: bool) -> None:
+def test_one_check(given: AnswerCheck, answer: str, passed: bool) -> None:
     assert passes(given, answer) is passed
 
 
@@ -134,7 +134,7 @@ def run_checks(
         {"name": "s", "version": "1.0.0", "owner": "me", "layer": "behavioural"}
         | {"metric": "checks", "checks": checks}
     )
-    metric = Checks(config, deadline_s=deadline_s)
+    metric = ProbeChecks(config, deadline_s=deadline_s)
     scored = metric.score(
         [Case(Item(id=str(i), input="q"), "q", each) for i, each in enumerate(answers)]
     )

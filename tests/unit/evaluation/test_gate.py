@@ -10,7 +10,7 @@ from ztom.errors import EvaluationError
 from ztom.evaluation.gate.align import align
 from ztom.evaluation.gate.decide import decide
 from ztom.evaluation.gate.measure import measure
-from ztom.evaluation.gate.verdict import Outcome, Rule
+from ztom.evaluation.gate.verdict import GateRule, Outcome
 from ztom.statistics.proportions import (
     Proportion,
 )
@@ -32,7 +32,7 @@ def test_a_share_above_the_floor_by_chance_only_is_open_and_says_what_it_takes()
     suite = make_suite(100, layer="task", floor=0.7)
     found = judge(suite, right(100, wrong=range(28)), first=True)
     assert (found.outcome, found.exit_code) == (Outcome.INCONCLUSIVE, 2)
-    needed = finding(found, Rule.FLOOR).items_needed
+    needed = finding(found, GateRule.FLOOR).items_needed
     assert needed == only(found).items_needed > 3000
     assert f"about {needed:,} items would decide it" in found.reasons[0]
 
@@ -63,12 +63,12 @@ def test_a_large_drop_fails_a_task_and_a_possible_one_is_open():
     assert judge(suite, right(1000, wrong=range(60)), champion).outcome is Outcome.FAIL
     found = judge(suite, right(1000, wrong=range(15)), champion)
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert finding(found, Rule.DIFFERENCE).items_needed > 1000
+    assert finding(found, GateRule.DIFFERENCE).items_needed > 1000
 
 
 def test_a_task_without_floor_is_only_compared():
     found = judge(make_suite(500, layer="task"), right(500), right(500))
-    assert [each.rule for each in only(found).findings] == [Rule.DIFFERENCE]
+    assert [each.rule for each in only(found).findings] == [GateRule.DIFFERENCE]
 
 
 # Frozen suites
@@ -82,7 +82,7 @@ def test_a_frozen_suite_fails_on_harm_and_passes_on_chance():
     harmed = right(200, wrong=range(20))  # 20 lost, 10 gained
     found = judge(suite, harmed, champion)
     assert found.outcome is Outcome.FAIL
-    test = finding(found, Rule.HARM)
+    test = finding(found, GateRule.HARM)
     assert test.p_value == pytest.approx(stats.binomtest(20, 30, 0.5, "greater").pvalue)
     assert test.p_adjusted == test.p_value
     flips = {flip.id: flip.direction for flip in only(found).flipped}
@@ -92,7 +92,7 @@ def test_a_frozen_suite_fails_on_harm_and_passes_on_chance():
 def test_a_frozen_suite_too_small_to_show_harm_does_not_pass_on_that():
     found = judge(make_suite(40), right(40, wrong=range(4)), right(40))
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert finding(found, Rule.HARM).p_value > 0.05
+    assert finding(found, GateRule.HARM).p_value > 0.05
     assert "more than the margin of 0.02, but open" in found.reasons[0]
 
 
@@ -118,7 +118,7 @@ def test_whole_clusters_are_flipped_where_they_repeat():
     harmed = judge(
         make_suite(600, clusters=names, margin=0.05), right(600, wrong=range(12)), right(600)
     )
-    assert finding(harmed, Rule.HARM).p_value == 0.5
+    assert finding(harmed, GateRule.HARM).p_value == 0.5
     assert harmed.outcome is Outcome.PASS
     assert only(harmed).clusters == 50
     single = judge(make_suite(600, margin=0.05), right(600, wrong=range(12)), right(600))
@@ -164,7 +164,7 @@ def test_a_rate_that_may_be_low_by_chance_is_open_and_says_how_many_repeats():
     suite = make_suite(40, layer="behavioural", repeats=10, minimum_rate=0.9)
     found = judge(suite, [0.8, *right(39)], right(40))
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert finding(found, Rule.RATES).items_needed > 10
+    assert finding(found, GateRule.RATES).items_needed > 10
     assert judge(suite, [1.0, *right(39)], right(40)).outcome is Outcome.PASS
 
 
@@ -314,14 +314,14 @@ def test_what_fails_already_fails_without_the_missing_items():
 def test_too_few_items_decide_nothing(layer, n):
     found = judge(make_suite(n, layer=layer, floor=0.0), right(n), right(n))
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert finding(found, Rule.ENOUGH).items_needed == 30
+    assert finding(found, GateRule.ENOUGH).items_needed == 30
 
 
 def test_too_few_clusters_decide_nothing():
     suite = make_suite(40, layer="task", clusters=[f"c{i % 4}" for i in range(40)])
     found = judge(suite, right(40), right(40))
     assert "4 independent clusters: fewer than 5 decide nothing" in found.reasons[0]
-    assert finding(found, Rule.ENOUGH).items_needed == 50
+    assert finding(found, GateRule.ENOUGH).items_needed == 50
 
 
 def test_all_right_in_few_clusters_is_not_certain():
@@ -393,7 +393,7 @@ def test_what_is_too_low_on_its_own_only_says_so_and_needs_more_items():
     assert alone.outcome is Outcome.FAIL
     found = decide(runs, None, suites, first=True)
     assert found.outcome is Outcome.INCONCLUSIVE
-    (test,) = [f for f in found.suites[1].findings if f.rule is Rule.FLOOR]
+    (test,) = [f for f in found.suites[1].findings if f.rule is GateRule.FLOOR]
     assert "too low on its own, open as one of several tests" in test.reason
     share = Proportion(61, n)
     assert share.needed(0.7, 0.05) < test.items_needed == share.needed(0.7, 0.025)

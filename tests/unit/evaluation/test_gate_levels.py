@@ -8,7 +8,7 @@ from gate_helpers import make_suite, right
 from gate_judging import finding, judge
 from scipy import stats
 
-from ztom.evaluation.gate.verdict import Rule
+from ztom.evaluation.gate.verdict import GateRule
 from ztom.statistics.planning import items_needed, items_needed_paired
 from ztom.statistics.proportions import (
     PairedDifference,
@@ -65,7 +65,7 @@ def test_items_needed_at_the_threshold_itself_are_not_in_sight():
     assert items_needed(1e-4, spread=0.5, spread_at_threshold=0.5, alpha=0.05, limit=9) is None
     suite = make_suite(100, layer="task", floor=0.7)
     found = judge(suite, right(100, wrong=range(30)), first=True)
-    assert finding(found, Rule.FLOOR).items_needed is None
+    assert finding(found, GateRule.FLOOR).items_needed is None
     assert "no number of items in sight" in found.reasons[0]
 
 

@@ -1,72 +1,29 @@
-"""Running a model on suites: the cache, failures, repeats, and lm-eval's own tasks offline."""
+"""Runs of suites: what is asked, what is known, and what fails."""
 
 from __future__ import annotations
 
-import json
-import math
+import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-import yaml
-from numpy.typing import NDArray
+from scripted_engine import INFO, MODEL, ScriptedEngine, echo
 
-from ztom.engines.protocol import Capability, Completion, EngineInfo, GenerationConfig
-from ztom.errors import CapabilityError, EngineError, EvaluationError
+from ztom.engines.protocol import Capability, Completion, GenerationConfig
+from ztom.errors import CapabilityError, EngineError
 from ztom.evaluation.gate.decide import decide
-from ztom.evaluation.runs.cache import AnswerCache, Origin
+from ztom.evaluation.runs.cache import AnswerCache, AnswerOrigin
 from ztom.evaluation.runs.files import read_runs, write_run
 from ztom.evaluation.runs.harness import KEPT_CHARACTERS, LEFT_OUT, RunOptions, run_suite
-from ztom.evaluation.runs.lm_tasks import run_tasks
 from ztom.evaluation.runs.results import ModelRef
 from ztom.evaluation.suites.suite import Item, Suite, SuiteConfig
 from ztom.stimuli.records import Message, Prompt
-
-MODEL = ModelRef(name="m", digest="1" * 64)
-INFO = EngineInfo(
-    name="scripted",
-    version="1",
-    dtype="float32",
-    device="cpu",
-    capabilities=frozenset({Capability.GENERATE, Capability.LOG_PROBS}),
-)
-
-
-class ScriptedEngine:
-    """Answers with a function of prompt and seed; remembers what it was asked."""
-
-    def __init__(self, answer: Callable[[str, int], str], *, info: EngineInfo = INFO) -> None:
-        self.info = info
-        self.factors: tuple[float, ...] = ()
-        self.asked: list[tuple[list[Prompt], GenerationConfig]] = []
-        self._answer = answer
-
-    def generate(self, prompts: Sequence[Prompt], config: GenerationConfig) -> list[Completion]:
-        self.asked.append((list(prompts), config))
-        return [
-            Completion(self._answer(str(prompt), config.seed + place), 1, "stop")
-            for place, prompt in enumerate(prompts)
-        ]
-
-    def log_probs(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str]
-    ) -> list[NDArray[np.float64]]:
-        right = [text.strip() == "right" for text in continuations]
-        return [np.array([math.log(0.9 if is_right else 0.1)]) for is_right in right]
-
-    @property
-    def count(self) -> int:
-        return sum(len(prompts) for prompts, _ in self.asked)
-
-
-def echo(prompt: str, seed: int) -> str:
-    return prompt
 
 
 def make_suite(count: int = 10, **settings: Any) -> Suite:
@@ -167,7 +124,7 @@ def test_the_same_name_with_other_weights_finds_nothing(cache: AnswerCache) -> N
 
 def test_whatever_an_answer_depends_on_is_in_its_key() -> None:
     engine = ScriptedEngine(echo)
-    origin, greedy = Origin.of(engine, model="1" * 64, setup="s"), GenerationConfig()
+    origin, greedy = AnswerOrigin.of(engine, model="1" * 64, setup="s"), GenerationConfig()
     others = [
         replace(origin, model="2" * 64),
         replace(origin, setup="t"),
@@ -187,7 +144,7 @@ def test_whatever_an_answer_depends_on_is_in_its_key() -> None:
 
 
 def test_keys_are_what_they_were_so_that_known_answers_are_found() -> None:
-    origin = Origin.of(ScriptedEngine(echo), model="1" * 64, setup="s")
+    origin = AnswerOrigin.of(ScriptedEngine(echo), model="1" * 64, setup="s")
     sampled = GenerationConfig(temperature=0.5, stop=("\n",), seed=3)
     assert [
         origin.key("p", GenerationConfig(), sample=None),
@@ -381,117 +338,6 @@ def test_a_broken_cache_is_told_and_does_not_cost_the_run(
     assert "cannot be used" in caplog.text
 
 
-def write_task(folder: Path, name: str, **settings: Any) -> str:
-    rows = [
-        {"question": f"question {n}", "answer": f"question {n}", "choices": ["wrong", "right"]}
-        for n in range(4)
-    ]
-    data = folder / f"{name}.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = {
-        "task": name,
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(data)}, "cache_dir": str(folder / "cache")},
-        "test_split": "test",
-        "doc_to_text": "{{question}}",
-        **settings,
-    }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(task))
-    return str(path)
-
-
-def generate_task(folder: Path, **generation: Any) -> str:
-    metric = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}
-    return write_task(
-        folder,
-        "local_generate",
-        doc_to_target="{{answer}}",
-        output_type="generate_until",
-        generation_kwargs={"until": ["\n"], "max_gen_toks": 7, "do_sample": False} | generation,
-        metric_list=[metric],
-    )
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> NoReturn:
-        raise AssertionError("a connection was tried")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-
-
-@pytest.mark.usefixtures("offline")
-def test_tasks_of_lm_eval_run_from_local_files(tmp_path: Path) -> None:
-    engine = ScriptedEngine(lambda prompt, _: prompt if "3" not in prompt else "else")
-    choice = write_task(
-        tmp_path,
-        "local_choice",
-        doc_to_target=1,
-        doc_to_choice="choices",
-        output_type="multiple_choice",
-        metric_list=[{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-    )
-    run = run_tasks(engine, [generate_task(tmp_path), choice], MODEL, batch_size=3)
-    generated, chosen = run.tasks
-    assert generated.name == "local_generate"
-    assert generated.metrics["exact_match,none"] == 0.75
-    assert chosen.metrics["acc,none"] == 1.0
-    assert (generated.n, chosen.n) == (4, 4)
-    config = engine.asked[0][1]
-    assert (config.max_new_tokens, config.stop, config.temperature) == (7, ("\n",), 0.0)
-    assert [len(prompts) for prompts, _ in engine.asked] == [3, 1]
-
-
-@pytest.mark.usefixtures("offline")
-def test_what_engines_cannot_do_is_refused_by_name(tmp_path: Path) -> None:
-    engine = ScriptedEngine(echo)
-    rolling = write_task(
-        tmp_path,
-        "rolling",
-        doc_to_target="{{answer}}",
-        output_type="loglikelihood_rolling",
-        metric_list=[{"metric": "word_perplexity"}],
-    )
-    with pytest.raises(CapabilityError, match="perplexity of whole documents"):
-        run_tasks(engine, [rolling], MODEL)
-    with pytest.raises(CapabilityError, match="num_beams"):
-        run_tasks(engine, [generate_task(tmp_path, num_beams=4)], MODEL)
-
-
-@pytest.mark.usefixtures("offline")
-def test_greedy_matches_are_found_by_generating(tmp_path: Path) -> None:
-    task = write_task(
-        tmp_path,
-        "last_word",
-        doc_to_target="{{choices[0]}}",
-        output_type="loglikelihood",
-        metric_list=[{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-    )
-    wrong = run_tasks(ScriptedEngine(lambda *_: "else"), [task], MODEL)
-    right = run_tasks(ScriptedEngine(lambda *_: " wrong"), [task], MODEL)
-    assert wrong.tasks[0].metrics["acc,none"] == 0.0
-    assert right.tasks[0].metrics["acc,none"] == 1.0
-
-
-def test_a_failing_engine_ends_the_tasks(tmp_path: Path) -> None:
-    def broken(*_: object) -> NoReturn:
-        raise EngineError("gone")
-
-    with pytest.raises(EngineError, match="gone"):
-        run_tasks(ScriptedEngine(broken), [generate_task(tmp_path)], MODEL)
-
-
-@pytest.mark.parametrize("text", ["- a list", "task: x\noutput_type: nonsense", "{"])
-def test_a_task_file_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "task.yaml"
-    path.write_text(text)
-    with pytest.raises(EvaluationError):
-        run_tasks(ScriptedEngine(echo), [str(path)], MODEL)
-    with pytest.raises(EvaluationError):
-        run_tasks(ScriptedEngine(echo), [str(tmp_path / "absent.yaml")], MODEL)
-
-
 def test_a_suite_is_run_without_lm_eval() -> None:
     code = (
         "import sys; sys.modules['lm_eval'] = sys.modules['datasets'] = None\n"
@@ -500,13 +346,5 @@ def test_a_suite_is_run_without_lm_eval() -> None:
         "assert [item.value for item in run.items] == [1.0] * 10"
     )
     folder = Path(__file__).parent
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder)
-
-
-def test_lm_eval_is_not_imported_before_something_is_asked() -> None:
-    code = (
-        "import sys; import ztom.cli.main, ztom.evaluation.runs.harness\n"
-        "import ztom.evaluation.runs.lm_tasks\n"
-        "assert not {'lm_eval', 'datasets', 'torch'} & set(sys.modules), 'slow start'"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, env=environment)

@@ -13,21 +13,21 @@ from ztom.rollout.observations import (
     ArmCounts,
     StepObservations,
 )
-from ztom.rollout.plan import Check, StepKind, parse_plan
+from ztom.rollout.plan import ReleaseCheck, StepKind, parse_plan
 from ztom.rollout.release import decide, describe, wanted_traffic
 from ztom.rollout.state import (
     Command,
     Deployment,
-    Event,
     Record,
     ReleaseContext,
+    ReleaseEvent,
     ReleaseState,
     ReleaseStatus,
     RollBack,
     SetTraffic,
     Traffic,
 )
-from ztom.statistics.sequential import Outcome
+from ztom.statistics.sequential import SequentialOutcome
 
 # The course of a release
 
@@ -45,7 +45,12 @@ def test_a_good_candidate_goes_all_the_way():
     assert world.state.status is ReleaseStatus.PROMOTED
     assert world.traffic == Traffic(promoted=True)
     assert world.state.settled
-    assert world.events() == [Event.STARTED, Event.STEP, Event.STEP, Event.PROMOTED]
+    assert world.events() == [
+        ReleaseEvent.STARTED,
+        ReleaseEvent.STEP,
+        ReleaseEvent.STEP,
+        ReleaseEvent.PROMOTED,
+    ]
     assert world.tick(GOOD) == ()
 
 
@@ -74,10 +79,10 @@ def test_a_step_needs_its_requests_its_seconds_and_data_of_every_check():
 @pytest.mark.parametrize(
     ("bad", "check"),
     [
-        (seen(arm(1000, errors=200), arm(1000)), Check.ERROR_RATE),
-        (seen(arm(1000, empty=200), arm(1000)), Check.EMPTY),
-        (seen(arm(1000, latency_s=0.5), arm(1000)), Check.LATENCY),
-        (seen(arm(1000), arm(1000), disagreement=0.9), Check.DISAGREEMENT),
+        (seen(arm(1000, errors=200), arm(1000)), ReleaseCheck.ERROR_RATE),
+        (seen(arm(1000, empty=200), arm(1000)), ReleaseCheck.EMPTY),
+        (seen(arm(1000, latency_s=0.5), arm(1000)), ReleaseCheck.LATENCY),
+        (seen(arm(1000), arm(1000), disagreement=0.9), ReleaseCheck.DISAGREEMENT),
     ],
 )
 def test_each_failed_check_rolls_back_at_once(bad, check):
@@ -87,8 +92,8 @@ def test_each_failed_check_rolls_back_at_once(bad, check):
     actions = world.tick(bad, seconds=0)
     assert [type(each) for each in actions] == [Record, RollBack]
     assert check.value in actions[1].reason
-    assert world.state.findings[check].outcome is Outcome.FAIL
-    assert world.events()[-1] is Event.ROLLED_BACK
+    assert world.state.findings[check].outcome is SequentialOutcome.FAIL
+    assert world.events()[-1] is ReleaseEvent.ROLLED_BACK
     assert world.traffic == Traffic()
     assert world.tick(GOOD) == ()
     assert world.state.settled
@@ -118,14 +123,14 @@ def test_only_answers_after_the_p95_is_settled_count():
     assert world.state.p95 is None
     world.tick(seen(arm(90, latency_s=9.0), arm(1)))
     assert world.state.p95.p95_s == pytest.approx(0.2, rel=0.26)
-    assert world.state.findings[Check.LATENCY].candidate.n == 0
+    assert world.state.findings[ReleaseCheck.LATENCY].candidate.n == 0
     world.tick(seen(arm(80), arm(70)))
-    latency = world.state.findings[Check.LATENCY]
+    latency = world.state.findings[ReleaseCheck.LATENCY]
     assert (latency.candidate.n, latency.candidate.total, latency.baseline.n) == (80, 0.0, 70)
     settled = world.state.p95
     world.at_step(1)
     world.tick(seen(arm(30), arm(90, latency_s=7.0)))
-    latency = world.state.findings[Check.LATENCY]
+    latency = world.state.findings[ReleaseCheck.LATENCY]
     assert (latency.candidate.n, latency.baseline.n, latency.baseline.total) == (30, 90, 90.0)
     assert world.state.p95 == settled
 
@@ -139,10 +144,10 @@ def test_at_canary_100_stable_of_the_earlier_steps_is_the_baseline():
     assert shadowed >= 1000
     world.tick(seen(arm(50), arm(7, errors=7)))
     findings = world.state.findings
-    assert findings[Check.ERROR_RATE].baseline == stable.error_sums
+    assert findings[ReleaseCheck.ERROR_RATE].baseline == stable.error_sums
     before = world.state.p95.stable.n
-    assert findings[Check.LATENCY].baseline.n == stable.latency.n - before
-    assert not findings[Check.ERROR_RATE].baseline_grows
+    assert findings[ReleaseCheck.LATENCY].baseline.n == stable.latency.n - before
+    assert not findings[ReleaseCheck.ERROR_RATE].baseline_grows
     world.tick(seen(arm(400, errors=150), arm(0)))
     assert world.state.status is ReleaseStatus.ROLLED_BACK
 
@@ -181,7 +186,7 @@ def test_an_undecided_step_holds_and_keeps_watching():
         assert "no data of" in world.state.reason
         assert "0 of at least 100 requests" in world.state.reason
         assert world.traffic == Traffic(shadow_percent=100)
-        assert world.events() == [Event.STARTED, Event.HELD]
+        assert world.events() == [ReleaseEvent.STARTED, ReleaseEvent.HELD]
         assert world.tick() == ()
         return world
 
@@ -195,11 +200,11 @@ def test_an_undecided_step_holds_and_keeps_watching():
     resumed = held()
     resumed.tick(command=Command.RESUME)
     assert (resumed.state.status, resumed.state.seconds) == (ReleaseStatus.RUNNING, 0.0)
-    assert resumed.events()[-1] is Event.RESUMED
+    assert resumed.events()[-1] is ReleaseEvent.RESUMED
     assert resumed.tick(command=Command.RESUME) == ()
     for _ in range(30):
         resumed.tick()
-    assert resumed.events()[-2:] == [Event.RESUMED, Event.HELD]
+    assert resumed.events()[-2:] == [ReleaseEvent.RESUMED, ReleaseEvent.HELD]
 
 
 def test_time_counts_only_while_the_step_is_on():
@@ -210,7 +215,7 @@ def test_time_counts_only_while_the_step_is_on():
     world.tick(applies=False)
     world.tick(applies=False)
     assert world.state.seconds == 0.0
-    assert world.events() == [Event.STARTED]
+    assert world.events() == [ReleaseEvent.STARTED]
     world.tick()
     world.tick()
     assert world.state.seconds == 10.0
@@ -254,7 +259,7 @@ def test_a_candidate_that_is_not_ready_is_not_promoted():
     world = World(SHORT).at_step(1)
     world.tick(command=Command.PROMOTE, deployment=Deployment.STARTING)
     world.tick(command=Command.PROMOTE, deployment=Deployment.STARTING)
-    assert world.events()[-2:] == [Event.STEP, Event.REFUSED]
+    assert world.events()[-2:] == [ReleaseEvent.STEP, ReleaseEvent.REFUSED]
     assert world.state.status is ReleaseStatus.RUNNING
     assert world.traffic == Traffic(canary_percent=25)
     world.tick(command=Command.PROMOTE, applies=False)
@@ -277,7 +282,7 @@ def test_a_lost_action_is_given_again_and_an_applied_one_is_not():
         assert any(isinstance(each, RollBack) for each in world.tick(more, applies=False))
     assert [type(each) for each in world.tick()] == [RollBack]
     assert world.tick() == ()
-    assert world.events() == [Event.STARTED, Event.ROLLED_BACK]
+    assert world.events() == [ReleaseEvent.STARTED, ReleaseEvent.ROLLED_BACK]
 
 
 def test_a_settled_release_leaves_the_table_to_the_next_one():
@@ -304,9 +309,13 @@ def test_the_display_has_a_row_for_each_step():
     assert [row.status for row in (done, present, waiting)] == ["done", "running", "waiting"]
     assert (present.number, present.kind, present.percent) == (2, StepKind.CANARY, 25.0)
     errors = present.checks[0]
-    assert (errors.check, errors.candidate, errors.candidate_n) == (Check.ERROR_RATE, 0.0, 60)
+    assert (errors.check, errors.candidate, errors.candidate_n) == (
+        ReleaseCheck.ERROR_RATE,
+        0.0,
+        60,
+    )
     assert (errors.stable, errors.stable_n) == (pytest.approx(3 / 180), 180)
-    assert errors.outcome is Outcome.INCONCLUSIVE
+    assert errors.outcome is SequentialOutcome.INCONCLUSIVE
     assert errors.low < 0 < errors.margin < errors.high
     assert "not decided" in errors.reason
     world.tick(command=Command.ROLLBACK)
@@ -342,13 +351,14 @@ def test_whatever_happens_it_goes_on_from_its_json_and_says_nothing_twice(events
         assert again.state == world.state
     promoted = world.state.status is ReleaseStatus.PROMOTED
     ends = [each for each in world.events() if each in set(map(str, ReleaseStatus))]
-    assert len([each for each in ends if each is not Event.HELD]) in (
+    assert len([each for each in ends if each is not ReleaseEvent.HELD]) in (
         (1, 2) if world.state.finished else (0,)
     )
-    assert not (promoted and world.traffic.canary_percent)
-    # Now nothing more happens: the table converges and nothing more is said.
+    # Now nothing more happens: the table converges, even where the last change of it was lost, and
+    # nothing more is said.
     for _ in range(2):
         world.tick(seconds=0)
+    assert not (promoted and world.traffic.canary_percent)
     assert wanted_traffic(SHORT, world.state).is_like(world.traffic)
     assert world.tick(seconds=0) == ()
 

@@ -21,7 +21,7 @@ from ztom.rollout.observations import (
     boundary_at_or_above,
     bucket_of,
 )
-from ztom.rollout.plan import Check, ReleasePlan, parse_plan
+from ztom.rollout.plan import ReleaseCheck, ReleasePlan, parse_plan
 from ztom.rollout.release import decide
 from ztom.rollout.state import (
     ReleaseContext,
@@ -113,9 +113,9 @@ def test_the_default_plan():
         *(f"canary at {percent} %" for percent in (5, 25, 50, 100)),
     ]
     assert {step.min_requests for step in plan.steps} == {100}
-    assert Check.FEEDBACK not in plan.steps[0].tests
-    assert Check.DISAGREEMENT in plan.steps[0].tests
-    assert Check.DISAGREEMENT not in plan.steps[1].tests
+    assert ReleaseCheck.FEEDBACK not in plan.steps[0].tests
+    assert ReleaseCheck.DISAGREEMENT in plan.steps[0].tests
+    assert ReleaseCheck.DISAGREEMENT not in plan.steps[1].tests
     assert plan.tests == 20
     assert plan.fail_alpha == pytest.approx(plan.alpha / 20)
     assert plan.pass_alpha == plan.alpha

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from ztom.errors import ConfigError
 from ztom.rollout.routing import (
     Placement,
-    Role,
     Route,
+    RoutingRule,
     RoutingTable,
-    Rule,
+    TrafficRole,
     bucket,
     choose,
     promoted,
@@ -43,7 +43,7 @@ def ask(where: RoutingTable, model: str = "support", caller: str = "ada", **more
 
 def test_an_alias_goes_to_its_stable_variant() -> None:
     choice = ask(table(Route(stable=A)))
-    assert (choice.digest, choice.role, choice.alias) == (A, Role.STABLE, "support")
+    assert (choice.digest, choice.role, choice.alias) == (A, TrafficRole.STABLE, "support")
     assert ask(table(Route(stable=A)), "other") is None
 
 
@@ -73,22 +73,22 @@ def test_the_shadow_copies_stable_requests_only() -> None:
     for i in range(3000):
         choice = ask(where, caller=f"u{i}", request=f"r{i}")
         assert choice.shadow in (None, B)
-        assert choice.role is Role.STABLE or choice.shadow is None
+        assert choice.role is TrafficRole.STABLE or choice.shadow is None
         copied += choice.shadow is not None
     assert abs(copied / 1500 - 0.3) < 0.05
 
 
 def test_rules_come_first_by_header_and_key() -> None:
     rules = (
-        Rule(header="x-customer", value="acme", variant=C),
-        Rule(key="k7", variant=B),
+        RoutingRule(header="x-customer", value="acme", variant=C),
+        RoutingRule(key="k7", variant=B),
     )
     where = table(Route(stable=A, rules=rules))
     assert ask(where, headers={"x-customer": "acme"}).digest == C
-    assert ask(where, headers={"x-customer": "acme"}).role is Role.RULE
+    assert ask(where, headers={"x-customer": "acme"}).role is TrafficRole.RULE
     assert ask(where, headers={"x-customer": "other"}).digest == A
     assert ask(where, key="k7").digest == B
-    both = Route(stable=A, rules=(Rule(header="a", value="b", key="k", variant=C),))
+    both = Route(stable=A, rules=(RoutingRule(header="a", value="b", key="k", variant=C),))
     assert ask(table(both), headers={"a": "b"}).digest == A
     assert ask(table(both), headers={"a": "b"}, key="k").digest == C
 
@@ -98,13 +98,13 @@ def test_rules_come_first_by_header_and_key() -> None:
 )
 def test_rules_that_say_nothing_are_refused(bad: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
-        Rule(variant=A, **bad)
+        RoutingRule(variant=A, **bad)
 
 
 def test_versions_are_named_by_alias_name_or_digest() -> None:
     where = table(Route(stable=A, canary=B, canary_percent=1), names={C: "acme"})
     assert ask(where, f"support@{B[:12]}").digest == B
-    assert ask(where, f"support@{B[:12]}").role is Role.PINNED
+    assert ask(where, f"support@{B[:12]}").role is TrafficRole.PINNED
     assert ask(where, variant_id("acme", C)).digest == C
     assert ask(where, C).digest == C
     assert ask(where, f"support@{C[:12]}") is None, "not a version of this alias"
@@ -141,7 +141,7 @@ def test_misspelt_keys_are_refused() -> None:
 
 
 def test_promotion_and_rollback() -> None:
-    route = Route(stable=A, canary=B, canary_percent=5, rules=(Rule(key="k", variant=C),))
+    route = Route(stable=A, canary=B, canary_percent=5, rules=(RoutingRule(key="k", variant=C),))
     after = promoted(route, B)
     assert (after.stable, after.previous, after.canary, after.rules) == (B, A, None, route.rules)
     back = rolled_back(after)

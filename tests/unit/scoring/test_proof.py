@@ -1,4 +1,4 @@
-"""From intervals to a verdict: every branch, and never a pass without data."""
+"""From intervals to the decision of a proof: every branch, and never a pass without data."""
 
 import itertools
 
@@ -8,9 +8,9 @@ import pytest
 from ztom.scoring.proof import (
     GuardrailOutcome,
     GuardrailResult,
-    Outcome,
-    Verdict,
-    decide,
+    ProofDecision,
+    ProofOutcome,
+    decide_proof,
     measure_guardrail,
 )
 from ztom.statistics.bootstrap import Interval, paired_bootstrap
@@ -58,48 +58,48 @@ def test_a_guardrail_is_tested_one_sided(rail, outcome):
 @pytest.mark.parametrize(
     ("improvement", "rails", "zero", "outcome", "reason"),
     [
-        (GOOD, [], False, Outcome.IMPROVED, "whole interval is above zero"),
-        (GOOD, [PASS, PASS], False, Outcome.IMPROVED, "whole interval is above zero"),
-        (GOOD, [PASS], True, Outcome.NO_IMPROVEMENT, "factors found are all zero"),
-        (GOOD, [PASS, FAIL], False, Outcome.NO_IMPROVEMENT, "only 0.1 is allowed: failed"),
-        (GOOD, [OPEN, FAIL], False, Outcome.NO_IMPROVEMENT, "failed"),
-        (GOOD, [PASS, OPEN], False, Outcome.INCONCLUSIVE, "not decided"),
-        (ZERO_INSIDE, [], False, Outcome.INCONCLUSIVE, "the interval holds zero"),
-        (ZERO_INSIDE, [FAIL], False, Outcome.NO_IMPROVEMENT, "failed"),
-        (BAD, [], False, Outcome.NO_IMPROVEMENT, "nothing in the interval"),
-        (BAD, [OPEN], False, Outcome.NO_IMPROVEMENT, "nothing in the interval"),
-        (_interval(0.0, 0.2), [], False, Outcome.INCONCLUSIVE, "the interval holds zero"),
+        (GOOD, [], False, ProofOutcome.IMPROVED, "whole interval is above zero"),
+        (GOOD, [PASS, PASS], False, ProofOutcome.IMPROVED, "whole interval is above zero"),
+        (GOOD, [PASS], True, ProofOutcome.NO_IMPROVEMENT, "factors found are all zero"),
+        (GOOD, [PASS, FAIL], False, ProofOutcome.NO_IMPROVEMENT, "only 0.1 is allowed: failed"),
+        (GOOD, [OPEN, FAIL], False, ProofOutcome.NO_IMPROVEMENT, "failed"),
+        (GOOD, [PASS, OPEN], False, ProofOutcome.INCONCLUSIVE, "not decided"),
+        (ZERO_INSIDE, [], False, ProofOutcome.INCONCLUSIVE, "the interval holds zero"),
+        (ZERO_INSIDE, [FAIL], False, ProofOutcome.NO_IMPROVEMENT, "failed"),
+        (BAD, [], False, ProofOutcome.NO_IMPROVEMENT, "nothing in the interval"),
+        (BAD, [OPEN], False, ProofOutcome.NO_IMPROVEMENT, "nothing in the interval"),
+        (_interval(0.0, 0.2), [], False, ProofOutcome.INCONCLUSIVE, "the interval holds zero"),
         (
             _interval(-0.2, 0.0),
             [],
             False,
-            Outcome.NO_IMPROVEMENT,
+            ProofOutcome.NO_IMPROVEMENT,
             "nothing in the interval",
         ),
-        (_interval(0.1, 0.2, groups=0), [], False, Outcome.INCONCLUSIVE, "there is no data"),
+        (_interval(0.1, 0.2, groups=0), [], False, ProofOutcome.INCONCLUSIVE, "there is no data"),
         (
             _interval(0.1, 0.2, groups=1),
             [],
             False,
-            Outcome.INCONCLUSIVE,
+            ProofOutcome.INCONCLUSIVE,
             "only 1 independent group",
         ),
-        (_interval(0.1, 0.2, groups=5), [], False, Outcome.INCONCLUSIVE, "needs at least 6"),
-        (_interval(-0.2, -0.1, groups=5), [], False, Outcome.INCONCLUSIVE, "needs at least 6"),
-        (_interval(0.1, 0.2, groups=6), [], False, Outcome.IMPROVED, "above zero"),
+        (_interval(0.1, 0.2, groups=5), [], False, ProofOutcome.INCONCLUSIVE, "needs at least 6"),
+        (_interval(-0.2, -0.1, groups=5), [], False, ProofOutcome.INCONCLUSIVE, "needs at least 6"),
+        (_interval(0.1, 0.2, groups=6), [], False, ProofOutcome.IMPROVED, "above zero"),
     ],
 )
 def test_every_branch(improvement, rails, zero, outcome, reason):
-    verdict = decide(improvement, rails, factors_are_zero=zero)
-    assert verdict.outcome is outcome
-    assert reason in verdict.reasons[0]
-    assert verdict.improvement == improvement
-    assert verdict.guardrails == tuple(rails)
-    assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+    decision = decide_proof(improvement, rails, factors_are_zero=zero)
+    assert decision.outcome is outcome
+    assert reason in decision.reasons[0]
+    assert decision.improvement == improvement
+    assert decision.guardrails == tuple(rails)
+    assert ProofDecision.model_validate_json(decision.model_dump_json()) == decision
 
 
 def test_a_change_is_told_by_its_direction():
-    told = [decide(each, [], factors_are_zero=False).reasons[0] for each in (GOOD, BAD)]
+    told = [decide_proof(each, [], factors_are_zero=False).reasons[0] for each in (GOOD, BAD)]
     assert told[0].startswith("the error on the holdout fell by 0.15 (")
     assert told[1].startswith("the error on the holdout rose by 0.15 (")
     assert all("-" not in reason.split("(")[0] for reason in told)
@@ -112,11 +112,11 @@ def test_improved_needs_everything():
     for improvement, first, second, zero in itertools.product(
         intervals, rails, rails, (False, True)
     ):
-        verdict = decide(improvement, [first, second], factors_are_zero=zero)
+        decision = decide_proof(improvement, [first, second], factors_are_zero=zero)
         everything = (
             improvement.low > 0 and improvement.groups >= 6 and first is second is PASS and not zero
         )
-        assert (verdict.outcome is Outcome.IMPROVED) == everything
+        assert (decision.outcome is ProofOutcome.IMPROVED) == everything
 
 
 def test_a_verdict_from_scores():
@@ -130,13 +130,20 @@ def test_a_verdict_from_scores():
     assert rail.increase.estimate == pytest.approx(-improvement.estimate)
     assert rail.increase.confidence == pytest.approx(0.9)
     assert rail.increase.high - rail.increase.low < improvement.high - improvement.low
-    assert decide(improvement, [rail], factors_are_zero=False).outcome is Outcome.IMPROVED
+    assert (
+        decide_proof(improvement, [rail], factors_are_zero=False).outcome is ProofOutcome.IMPROVED
+    )
     worse = measure_guardrail("other", better, scores, groups=groups, allowed_increase=0.2, seed=0)
-    assert decide(improvement, [worse], factors_are_zero=False).outcome is Outcome.NO_IMPROVEMENT
+    assert (
+        decide_proof(improvement, [worse], factors_are_zero=False).outcome
+        is ProofOutcome.NO_IMPROVEMENT
+    )
 
 
 def test_one_number_for_a_whole_set_proves_nothing():
     improvement = paired_bootstrap(
         WholeSetScores(1.0, 60), WholeSetScores(0.1, 60), groups=list(map(str, range(60))), seed=0
     )
-    assert decide(improvement, [], factors_are_zero=False).outcome is Outcome.INCONCLUSIVE
+    assert (
+        decide_proof(improvement, [], factors_are_zero=False).outcome is ProofOutcome.INCONCLUSIVE
+    )

@@ -8,7 +8,7 @@ from search_results import make_change, make_proof, make_result, make_trials
 
 from ztom.pages import formats
 from ztom.pages.svg import Scale, padded, tag
-from ztom.scoring.proof import GuardrailResult, Outcome, decide
+from ztom.scoring.proof import GuardrailResult, ProofOutcome, decide_proof
 from ztom.search.report import charts
 from ztom.search.report.advice import advise, at_bound, stimuli_needed
 from ztom.search.report.render import render_report
@@ -16,7 +16,7 @@ from ztom.search.result import GroupStep, Proof, SearchResult
 from ztom.statistics.bootstrap import Interval
 
 SECTIONS = {
-    "verdict",
+    "proof",
     "numbers",
     "next",
     "factors",
@@ -86,11 +86,11 @@ def test_markup_in_every_text_stays_text():
         update=dict.fromkeys(("id", "prompt", "expected", "before", "after"), EVIL)
     )
     worse = change.model_copy(update={"error_before": 1.0, "error_after": 2.0})
-    increase = proof.verdict.guardrails[0].increase
+    increase = proof.decision.guardrails[0].increase
     rails = [GuardrailResult(name=EVIL, allowed_increase=0.05, increase=increase)]
     proof = proof.model_copy(
         update={
-            "verdict": decide(proof.verdict.improvement, rails, factors_are_zero=False),
+            "decision": decide_proof(proof.decision.improvement, rails, factors_are_zero=False),
             "changes": (change, worse),
             "warnings": (EVIL,),
             "variant": EVIL,
@@ -178,7 +178,7 @@ def test_nothing_but_equal_numbers():
     interval = Interval(estimate=0, low=0, high=0, confidence=0.95, resamples=500, groups=10)
     proof = make_proof().model_copy(
         update={
-            "verdict": decide(interval, (), factors_are_zero=True),
+            "decision": decide_proof(interval, (), factors_are_zero=True),
             "trained_model_error": 0.0,
             "optimized_model_error": 0.0,
             "errors_before": (0.0,) * 10,
@@ -207,23 +207,23 @@ def test_nothing_but_equal_numbers():
     )
     assert "no difference on the holdout" in page.text
     assert "No guardrails were set" in page.text
-    assert "No variant was released." in page.text
+    assert "No variant was published." in page.text
     assert "nothing was to change" in page.text
 
 
 def test_too_few_groups_give_no_interval():
     interval = Interval(estimate=0.2, low=0.2, high=0.2, confidence=0.95, resamples=0, groups=1)
     rail = GuardrailResult(name="general", allowed_increase=0.0, increase=interval)
-    verdict = decide(interval, [rail], factors_are_zero=False)
-    page = _page(make_result(proof=make_proof().model_copy(update={"verdict": verdict})))
+    decision = decide_proof(interval, [rail], factors_are_zero=False)
+    page = _page(make_result(proof=make_proof().model_copy(update={"decision": decision})))
     assert "An interval cannot be given: 1 independent group of stimuli" in page.text
     assert "interval" not in {c["class"].split()[-1] for c in page.charts if c["class"]}
 
 
-def test_an_insisted_release_and_low_precision_stand_out():
+def test_an_insisted_publication_and_low_precision_stand_out():
     proof = make_proof().model_copy(update={"insisted": True, "realised": 0.06})
     page = _page(make_result(proof=proof))
-    assert "Released on request, although it was not proved to be better." in page.text
+    assert "Published on request, although it was not proved to be better." in page.text
     assert "Less than half of the intended change reached the weights." in page.text
     assert page.text.count("below half") == 1
     assert "Deploy in float32." in page.text
@@ -246,25 +246,25 @@ def _undecided(stimuli: int = 100, estimate: float = 0.05, half: float = 0.1) ->
         groups=stimuli,
     )
     proof = make_proof(stimuli=stimuli)
-    verdict = decide(interval, (), factors_are_zero=False)
-    assert verdict.outcome is Outcome.INCONCLUSIVE
-    return proof.model_copy(update={"verdict": verdict})
+    decision = decide_proof(interval, (), factors_are_zero=False)
+    assert decision.outcome is ProofOutcome.INCONCLUSIVE
+    return proof.model_copy(update={"decision": decision})
 
 
 def test_an_undecided_proof_says_how_many_stimuli_it_would_take():
-    told = _advice(make_result(proof=_undecided()))
-    assert "more holdout stimuli" in told
-    assert "about 400 stimuli instead of 100" in told
+    advice = _advice(make_result(proof=_undecided()))
+    assert "more holdout stimuli" in advice
+    assert "about 400 stimuli instead of 100" in advice
 
 
 def test_an_undecided_proof_without_a_gain_does_not_ask_for_more_stimuli():
-    told = _advice(make_result(proof=_undecided(estimate=-0.01)))
-    assert "more holdout stimuli alone are unlikely" in told
+    advice = _advice(make_result(proof=_undecided(estimate=-0.01)))
+    assert "more holdout stimuli alone are unlikely" in advice
 
 
 def test_a_gain_too_small_to_be_shown_is_said_to_be_so():
-    told = _advice(make_result(proof=_undecided(estimate=1e-6)))
-    assert "Look for a larger gain." in told
+    advice = _advice(make_result(proof=_undecided(estimate=1e-6)))
+    assert "Look for a larger gain." in advice
 
 
 @pytest.mark.parametrize(
@@ -294,17 +294,17 @@ def test_only_a_factor_at_its_bound_asks_for_a_larger_limit():
 
 def test_zero_factors_ask_for_something_else():
     proof = make_proof(zero=True)
-    told = _advice(make_result(proof=proof, optimized_scaling_factors=(0.0,) * 4))
-    assert "Try another error function" in told
+    advice = _advice(make_result(proof=proof, optimized_scaling_factors=(0.0,) * 4))
+    assert "Try another error function" in advice
 
 
 def test_a_failed_guardrail_is_named():
     increase = Interval(estimate=1, low=0.9, high=1.1, confidence=0.9, resamples=500, groups=50)
     rail = GuardrailResult(name="general", allowed_increase=0.1, increase=increase)
     proof = make_proof()
-    verdict = decide(proof.verdict.improvement, [rail], factors_are_zero=False)
-    told = _advice(make_result(proof=proof.model_copy(update={"verdict": verdict})))
-    assert "these guardrails failed: general" in told
+    decision = decide_proof(proof.decision.improvement, [rail], factors_are_zero=False)
+    advice = _advice(make_result(proof=proof.model_copy(update={"decision": decision})))
+    assert "these guardrails failed: general" in advice
 
 
 @pytest.mark.parametrize(

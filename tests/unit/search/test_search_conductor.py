@@ -216,6 +216,9 @@ def test_outcome_adds_up(tmp_path):
     assert outcome.number_of_inferences == 11
     assert outcome.generated_tokens == 33
     assert outcome.seconds == {"blend": 5.5, "generate": 0, "score": 0, "total": 9.0}
-    assert outcome.best_trial.kind is TrialKind.CONFIRM
-    assert outcome.trained_trial.number == 0
+    at_best = [t for t in outcome.trials if t.factors == outcome.optimized_scaling_factors]
+    assert at_best[-1].kind is TrialKind.CONFIRM
+    assert at_best[-1].outcome.error == outcome.optimized_model_error
+    assert outcome.trials[0].kind is TrialKind.BASELINE
+    assert outcome.trials[0].outcome.error == outcome.trained_model_error
     assert outcome.noise_floor == 0.0

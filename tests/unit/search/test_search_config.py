@@ -8,7 +8,7 @@ import yaml
 
 from ztom.errors import ConfigError
 from ztom.search.config import SearchConfig
-from ztom.search.config_files import load_config, parse_config
+from ztom.search.config_files import dump_config, load_config, parse_config
 from ztom.search.example import example
 
 MINIMAL = {"chain": "chain.yaml", "stimuli": "data.jsonl", "error": "cross_entropy"}
@@ -126,6 +126,22 @@ def test_budgets_out_of_bounds_are_refused(evaluations):
         ({"lower_bound": [float("-inf")], "upper_bound": [1.0]}, "lower_bound"),
         ({"lower_bound": [0.0], "upper_bound": [1.0], "scaling_factor_limit": 1.0}, "not both"),
         ({"error": []}, "error"),
+        ({"error": "rouge_x"}, "Did you mean rouge_l?"),
+        ({"error": "module-function"}, "package.module:name"),
+        ({"error": {"function": "rouge_l", "device": "cuda"}}, "does not take device"),
+        ({"error": {"function": "cross_entropy", "source": "labels"}}, "none are given"),
+        ({"error": {"function": "mse", "source": "tokens"}}, "expected values, text"),
+        ({"labels": ["a", "a"]}, "a class label is given twice"),
+        ({"holdout_expected_outputs": "h.csv"}, "without holdout"),
+        (
+            {"guardrails": [{"name": "g", "stimuli": "g.jsonl", "error": "rouge_x"}]},
+            "guardrails.0: unknown error function",
+        ),
+        ({"chain": {"checkpoints": ["a", "b"]}, "sampler": "cmaes"}, "two factors or more"),
+        (
+            {"chain": {"checkpoints": ["a", "b"]}, "lower_bound": [-1, -1], "upper_bound": [1, 1]},
+            "for 2 factors and the chain has 1",
+        ),
         ({"sampler": "bayes"}, "sampler"),
         ({"holdout_fraction": 1.0}, "holdout_fraction"),
         ({"generation_deadline_s": 0}, "generation_deadline_s"),
@@ -178,3 +194,32 @@ def test_digest_says_what_decides_the_factors():
 def test_store_and_return_is_detailed_output():
     assert parse_config({**MINIMAL, "detailed_output": "STORE_AND_RETURN"}).wants_outputs
     assert not parse_config(MINIMAL).wants_outputs
+
+
+def test_a_users_own_function_is_not_imported_to_check_its_name():
+    assert parse_config({**MINIMAL, "error": "no.such.module:function"}).error[0].weight == 1.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"lower_bound": [0.0, -1.0], "upper_bound": [1.0, 1.0], "name": "grüße: #1"},
+        {
+            "chain": {"checkpoints": [{"reference": "/a", "tag": "a: b"}, "/b"]},
+            "error": [{"function": "rouge_l", "weight": 2.0}, "my.module:function"],
+            "guardrails": [{"name": "g", "stimuli": "g.jsonl", "error": "mse"}],
+            "inference_config": {"stop": ["\n", "- a"], "max_new_tokens": 3},
+            "sampler": {"name": "cobyla", "ftol_rel": 1e-7},
+            "budget": {"evaluations": 9},
+            "detailed_output": "STORE_AND_RETURN",
+        },
+    ],
+)
+def test_what_is_written_is_read_back(tmp_path, changes):
+    config = load_config(write(tmp_path, {**MINIMAL, **changes}))
+    path = tmp_path / "elsewhere" / "search.yaml"
+    path.parent.mkdir()
+    path.write_text(dump_config(config), encoding="utf-8")
+    assert load_config(path) == config
+    assert load_config(path).digest == config.digest

@@ -10,9 +10,9 @@ from ztom.errors import FactorError
 from ztom.ledger import TrialKind
 from ztom.search.protocol import (
     Evaluate,
-    Situation,
     Stop,
-    Wait,
+    StudyState,
+    WaitForTrials,
     choose,
     confirmation_points,
     next_decision,
@@ -33,25 +33,25 @@ def explored(count: int, *, kind: TrialKind = TrialKind.SEARCH):
 def test_starts_with_the_trained_model_twice():
     plan = make_plan()
     expected = Evaluate(TrialKind.BASELINE, (0.0, 0.0))
-    assert next_decision(plan, [], Situation()) == expected
+    assert next_decision(plan, [], StudyState()) == expected
     running = make_trial(0, TrialKind.BASELINE, running=True)
-    assert next_decision(plan, [running], Situation()) == expected
+    assert next_decision(plan, [running], StudyState()) == expected
     both = [running, make_trial(1, TrialKind.BASELINE, running=True)]
-    assert next_decision(plan, both, Situation()) == Wait()
+    assert next_decision(plan, both, StudyState()) == WaitForTrials()
 
 
 def test_stops_when_the_trained_model_cannot_be_scored():
     failed = [make_trial(i, TrialKind.BASELINE, error=None) for i in range(2)]
-    assert next_decision(make_plan(), failed, Situation()) == Stop("baseline failed")
+    assert next_decision(make_plan(), failed, StudyState()) == Stop("baseline failed")
     one = [failed[0], BASELINES[1]]
-    assert isinstance(next_decision(make_plan(), one, Situation()), Evaluate)
+    assert isinstance(next_decision(make_plan(), one, StudyState()), Evaluate)
 
 
 def test_startup_then_search_then_confirm_then_stop():
     plan = make_plan(evaluations=4, startup=2)
     trials = list(BASELINES)
     kinds = []
-    while isinstance(decision := next_decision(plan, trials, Situation()), Evaluate):
+    while isinstance(decision := next_decision(plan, trials, StudyState()), Evaluate):
         point = decision.factors
         if point is None:
             point = tuple(np.random.default_rng(len(trials)).uniform(-0.1, 0.1, 2))
@@ -73,39 +73,39 @@ def test_startup_points_are_inside_different_and_repeatable():
 def test_confirms_nothing_before_all_trials_ended():
     plan = make_plan(evaluations=3, startup=0)
     trials = [*BASELINES, *explored(2), make_trial(4, TrialKind.SEARCH, (0.1, 0.1), running=True)]
-    assert next_decision(plan, trials, Situation()) == Wait()
+    assert next_decision(plan, trials, StudyState()) == WaitForTrials()
 
 
 def test_convergence_ends_exploration():
     plan = make_plan(evaluations=100, startup=0)
     trials = [*BASELINES, *explored(4)]
-    decision = next_decision(plan, trials, Situation(converged=True))
+    decision = next_decision(plan, trials, StudyState(converged=True))
     assert decision.kind is TrialKind.CONFIRM
-    alone = next_decision(plan, BASELINES, Situation(converged=True))
+    alone = next_decision(plan, BASELINES, StudyState(converged=True))
     assert alone == Stop("converged")
 
 
 def test_interruption_comes_first():
-    assert next_decision(make_plan(), [], Situation(interrupted=True)) == Stop("interrupted")
+    assert next_decision(make_plan(), [], StudyState(interrupted=True)) == Stop("interrupted")
 
 
 @pytest.mark.parametrize(("elapsed", "kind"), [(5.0, "search"), (7.0, "confirm")])
 def test_time_is_kept_for_confirmations(elapsed, kind):
     plan = make_plan(evaluations=100, startup=0, seconds=10.0)
     trials = [*BASELINES, *explored(3)]  # a second each
-    assert next_decision(plan, trials, Situation(elapsed_s=elapsed)).kind == kind
+    assert next_decision(plan, trials, StudyState(elapsed_s=elapsed)).kind == kind
 
 
 def test_time_that_is_up_ends_at_once():
     plan = make_plan(evaluations=100, startup=0, seconds=10.0)
     trials = [*BASELINES, *explored(3)]
-    assert next_decision(plan, trials, Situation(elapsed_s=10.0)) == Stop("time")
+    assert next_decision(plan, trials, StudyState(elapsed_s=10.0)) == Stop("time")
 
 
 def test_no_more_exploration_after_a_confirmation():
     plan = make_plan(evaluations=100, startup=0)
     trials = [*BASELINES, *explored(3), make_trial(5, TrialKind.CONFIRM, (0.1, 0.1), error=1.2)]
-    assert next_decision(plan, trials, Situation()).kind is TrialKind.CONFIRM
+    assert next_decision(plan, trials, StudyState()).kind is TrialKind.CONFIRM
 
 
 def test_confirms_the_best_by_posterior_mean_without_repeats():

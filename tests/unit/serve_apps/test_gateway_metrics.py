@@ -21,7 +21,7 @@ from serve_apps.variants.calls import ReplicaState
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState
 from ztom.rollout.observations import StepObservations
 from ztom.rollout.options import DeployOptions
-from ztom.rollout.routing import Choice, Placement, Role, RoutingTable
+from ztom.rollout.routing import Choice, Placement, RoutingTable, TrafficRole
 
 PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
 DIGESTS = tuple(each * 64 for each in "0123456789abcdef")
@@ -57,7 +57,7 @@ def placed(name: str, app: str) -> Placement:
 
 def chosen(digest: str, *, release: str | None = None, step: int = 0) -> Choice:
     where = placed("v", f"variant-{digest[:4]}")
-    return Choice(digest, where, Role.STABLE, "support", release=release, step=step)
+    return Choice(digest, where, TrafficRole.STABLE, "support", release=release, step=step)
 
 
 def test_only_who_has_requests_in_work_is_said_again(gauges, monkeypatch) -> None:

@@ -11,8 +11,8 @@ from scipy.integrate import quad
 
 from ztom.errors import ConfigError
 from ztom.statistics.sequential import (
-    Finding,
-    Outcome,
+    SequentialFinding,
+    SequentialOutcome,
     Sums,
     compare,
     log_evidence_below,
@@ -103,20 +103,24 @@ def test_the_bounds_hold_for_fractions_as_for_events():
 @pytest.mark.parametrize(
     ("candidate", "baseline", "outcome"),
     [
-        (rate(1000, 0.01), rate(1000, 0.01), Outcome.PASS),
-        (rate(1000, 0.2), rate(1000, 0.01), Outcome.FAIL),
-        (rate(50, 0.02), rate(50, 0.0), Outcome.INCONCLUSIVE),
-        (Sums(), Sums(), Outcome.INCONCLUSIVE),
-        (Sums(), rate(10**6, 0.99), Outcome.INCONCLUSIVE),
-        (rate(10**6, 0.0), Sums(), Outcome.INCONCLUSIVE),
-        (rate(10**6, 1.0), Sums(), Outcome.INCONCLUSIVE),
+        (rate(1000, 0.01), rate(1000, 0.01), SequentialOutcome.PASS),
+        (rate(1000, 0.2), rate(1000, 0.01), SequentialOutcome.FAIL),
+        (rate(50, 0.02), rate(50, 0.0), SequentialOutcome.INCONCLUSIVE),
+        (Sums(), Sums(), SequentialOutcome.INCONCLUSIVE),
+        (Sums(), rate(10**6, 0.99), SequentialOutcome.INCONCLUSIVE),
+        (rate(10**6, 0.0), Sums(), SequentialOutcome.INCONCLUSIVE),
+        (rate(10**6, 1.0), Sums(), SequentialOutcome.INCONCLUSIVE),
     ],
 )
 def test_every_outcome(candidate, baseline, outcome):
     finding = compare(candidate, baseline, margin=0.05, alpha=0.05)
     assert finding.outcome is outcome
-    assert Finding.model_validate_json(finding.model_dump_json()) == finding
-    words = {Outcome.PASS: "at most", Outcome.FAIL: "at least", Outcome.INCONCLUSIVE: "not decided"}
+    assert SequentialFinding.model_validate_json(finding.model_dump_json()) == finding
+    words = {
+        SequentialOutcome.PASS: "at most",
+        SequentialOutcome.FAIL: "at least",
+        SequentialOutcome.INCONCLUSIVE: "not decided",
+    }
     known = candidate.n and baseline.n
     assert (words[outcome] if known else "no data of") in finding.reason
 
@@ -125,10 +129,10 @@ def test_every_outcome(candidate, baseline, outcome):
 def test_a_finding_is_never_both_and_never_without_data(candidate, baseline, margin, alpha, fail):
     finding = compare(candidate, baseline, margin=margin, alpha=alpha, fail_alpha=fail)
     assert -1.0 <= finding.low <= finding.high <= 1.0
-    if finding.outcome is not Outcome.INCONCLUSIVE:
+    if finding.outcome is not SequentialOutcome.INCONCLUSIVE:
         assert candidate.n > 0
         assert baseline.n > 0
-        assert (finding.estimate <= margin) == (finding.outcome is Outcome.PASS)
+        assert (finding.estimate <= margin) == (finding.outcome is SequentialOutcome.PASS)
     assert finding.reason
 
 
@@ -138,7 +142,10 @@ def test_a_smaller_risk_of_a_fail_leaves_the_pass_as_it_is():
     assert wide.high == narrow.high == upper_bound(pair[0], 0.025) - lower_bound(pair[1], 0.025)
     assert narrow.low == lower_bound(pair[0], 5e-5) - upper_bound(pair[1], 5e-5)
     assert wide.low > narrow.low
-    assert (wide.outcome, narrow.outcome) == (Outcome.FAIL, Outcome.INCONCLUSIVE)
+    assert (wide.outcome, narrow.outcome) == (
+        SequentialOutcome.FAIL,
+        SequentialOutcome.INCONCLUSIVE,
+    )
 
 
 @pytest.mark.parametrize(("share", "grows"), [(0.01, True), (0.01, False), (0.12, True)])
@@ -151,8 +158,8 @@ def test_the_forecast_is_about_what_is_then_needed(share, grows):
         stable = rate(2000 + 20 * extra, 0.01) if grows else baseline
         return compare(rate(100 + extra, share), stable, margin=0.03, alpha=0.05).outcome
 
-    assert after(more) is (Outcome.PASS if share < 0.03 else Outcome.FAIL)
-    assert after(more * 9 // 10) is Outcome.INCONCLUSIVE
+    assert after(more) is (SequentialOutcome.PASS if share < 0.03 else SequentialOutcome.FAIL)
+    assert after(more * 9 // 10) is SequentialOutcome.INCONCLUSIVE
 
 
 def test_there_is_no_forecast_where_none_can_be_made():

@@ -9,7 +9,7 @@ import yaml
 from toy_checkpoints import llama_tensors, write_checkpoint
 
 from tune_search.preparation import prepare
-from ztom.errors import EvaluationError, FactorError, LeakageError, ZtomError
+from ztom.errors import ConfigError, EvaluationError, FactorError, LeakageError, ZtomError
 from ztom.evaluation.suites.lock import lock_suite
 from ztom.search.config_files import load_config
 from ztom.settings import Settings
@@ -132,8 +132,12 @@ def test_work_travels_and_makes_an_engine(folder):
 def test_bounds_have_to_fit_the_chain(folder):
     space = make(folder, lower_bound=[-0.1, 0.0], upper_bound=[0.2, 0.3]).study.space
     assert (space.lower, space.upper) == ((-0.1, 0.0), (0.2, 0.3))
+    too_few = {"lower_bound": [-0.1], "upper_bound": [0.2]}
+    with pytest.raises(ConfigError, match="for 1 factors and the chain has 2"):
+        make(folder, **too_few)
+    (folder / "chain.yaml").write_text(yaml.safe_dump({"checkpoints": ["c0", "c1", "c2"]}))
     with pytest.raises(FactorError, match="2 of each"):
-        make(folder, lower_bound=[-0.1], upper_bound=[0.2])
+        make(folder, chain="chain.yaml", **too_few)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from ztom.blending.plan import plan_blend
 from ztom.errors import ContentChangedError, StorageError, VariantError
 from ztom.settings import Settings
 from ztom.variants.manifest import MANIFEST, build_manifest, verify_manifest
-from ztom.variants.recipe import Evidence, read_recipe
+from ztom.variants.recipe import SearchEvidence, read_recipe
 from ztom.variants.shards import plan_shards
 from ztom.variants.verify import verify_variant
 from ztom.variants.write import WriteOptions, copy_variant, stage_variant
@@ -167,7 +167,7 @@ def test_adapters_are_written_as_one_adapter(tmp_path: Path) -> None:
 
 
 def test_the_card_and_the_recipe_carry_the_evidence(chain: Chain, tmp_path: Path) -> None:
-    evidence = Evidence(
+    evidence = SearchEvidence(
         study="s", config_digest="c", data_digests={}, error=[{"function": "rouge_l"}], seed=1,
         sampler="gp", trials_digest="t", number_of_inferences=55, search_errors=(0.5, 0.4),
         holdout_errors=(0.6, 0.5), insisted=True, versions={},

@@ -66,7 +66,7 @@ def run_demo(
     output = config_file.parent / config_file.stem
     console.print(f"report: {output / 'report.html'}", markup=False, highlight=False)
     if proof.variant is None:
-        console.print("nothing was released, so there is nothing to serve")
+        console.print("nothing was published, so there is nothing to serve")
         return 1
     console.rule("3. the endpoint")
     _serve(Path(proof.variant), proof, console, stay=stay)
@@ -142,7 +142,7 @@ def _search(config_file: Path, console: Console) -> SearchResult:
 
 
 def _say_verdict(proof: Proof, console: Console) -> None:
-    improvement = proof.verdict.improvement
+    improvement = proof.decision.improvement
     console.print(
         f"holdout: {proof.trained_model_error:.4f} -> {proof.optimized_model_error:.4f}, "
         f"improvement {improvement.estimate:.4f} "
@@ -150,8 +150,8 @@ def _say_verdict(proof: Proof, console: Console) -> None:
         f"{improvement.groups} groups)",
         highlight=False,
     )
-    style = "green" if proof.verdict.outcome == "improved" else "yellow"
-    console.print(f"verdict: {proof.verdict.outcome}", style=style)
+    style = "green" if proof.decision.outcome == "improved" else "yellow"
+    console.print(f"proof: {proof.decision.outcome}", style=style)
 
 
 def _serve(variant: Path, proof: Proof, console: Console, *, stay: bool) -> None:

@@ -30,7 +30,7 @@ def apply_command(
         changes = client.endpoints.apply(endpoints, prune=prune, dry_run=True)
         notes = sys.stderr if as_json else sys.stdout
         for change in changes:
-            print(change["text"], file=notes)
+            print(change.text, file=notes)
         if not changes:
             print("nothing to change", file=notes)
         agreed = bool(changes) and (yes or _is_agreed(notes))

@@ -23,6 +23,8 @@ from ztom.errors import EngineError, EngineTimeoutError
 
 if TYPE_CHECKING:
     from ztom.client import Client
+    from ztom.wire.deployments import DeploymentStatus
+    from ztom.wire.endpoints import Endpoint
 
 _POLL_S = 0.5
 _STARTING = "verifying, loading, asking ..."
@@ -54,13 +56,13 @@ def deploy_command(
     with connect(server) as client:
         record = client.endpoints.deploy(alias, path=path, options=options, **fields)
         if not as_json:
-            print(record["id"])
+            print(record.id)
         endpoint = None
         if wait_s > 0:
-            _wait(client, record["digest"], wait_s)
+            _wait(client, record.digest, wait_s)
             endpoint = client.endpoints.get(alias)
         if as_json:
-            record = client.endpoints.deployment(record["digest"])
+            record = client.endpoints.deployment(record.digest)
             print_document({"deployment": record, "endpoint": endpoint})
         elif endpoint is not None:
             print(traffic_line(endpoint))
@@ -84,7 +86,7 @@ def status_command(server: str | None, *, as_json: bool = False) -> None:
     """Print endpoints, deployments and releases under way."""
     with connect(server) as client:
         endpoints, deployments = client.endpoints.all(), client.endpoints.deployments()
-        releases = [r for r in client.endpoints.releases() if r["endedAt"] is None]
+        releases = [r for r in client.endpoints.releases() if r.ended_at is None]
     if as_json:
         print_document({"endpoints": endpoints, "deployments": deployments, "releases": releases})
         return
@@ -101,12 +103,12 @@ def _wait(client: Client, digest: str, wait_s: float) -> None:
     with Console(stderr=True).status(_STARTING) as status:
         while time.monotonic() < deadline:
             deployment = client.endpoints.deployment(digest)
-            if deployment["state"] == "failed":
-                raise EngineError("the variant does not run", got=deployment["reason"])
-            if deployment["state"] == "ready" and deployment["intent"] is None:
+            if deployment.state == "failed":
+                raise EngineError("the variant does not run", got=deployment.reason)
+            if deployment.state == "ready" and deployment.intent is None:
                 _require_traffic(deployment)
                 return
-            waits = deployment["reason"] if deployment["state"] == "starting" else None
+            waits = deployment.reason if deployment.state == "starting" else None
             status.update(escape(waits or _STARTING))
             time.sleep(_POLL_S)
     raise EngineTimeoutError(
@@ -116,15 +118,15 @@ def _wait(client: Client, digest: str, wait_s: float) -> None:
     )
 
 
-def _require_traffic(deployment: Mapping[str, Any]) -> None:
-    if deployment["reason"] is not None:
+def _require_traffic(deployment: DeploymentStatus) -> None:
+    if deployment.reason is not None:
         raise EngineError(
             "the variant runs, but not for the traffic that it was deployed for",
-            got=deployment["reason"],
+            got=deployment.reason,
         )
 
 
-def _print_endpoint(endpoint: Mapping[str, Any], *, as_json: bool = False) -> None:
+def _print_endpoint(endpoint: Endpoint, *, as_json: bool = False) -> None:
     if as_json:
         print_document(endpoint)
     else:

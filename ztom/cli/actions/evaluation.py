@@ -50,7 +50,7 @@ class EvalRequest:
         model: A variant's folder or a checkpoint's reference.
         base: What an adapter belongs to.
         suites: Suites, or folders of suites.
-        tasks: Of lm-eval: names or YAML files.
+        tasks: Names or YAML files of tasks of lm-eval.
         engine: Fields of `ztom.engines.config.EngineConfig`.
         out: Where results go.
         use_cache: Whether known answers are used and new ones kept.
@@ -84,8 +84,8 @@ def _evaluate(request: EvalRequest, *, as_json: bool = False) -> int:
     if request.tasks:
         require_lm_eval()
     config = engine_config(request.engine)
-    for found in suites:  # what is wrong with a metric shows before a model is loaded
-        build_metric(found.suite, import_paths=found.import_paths).close()
+    for suite_files in suites:  # what is wrong with a metric shows before a model is loaded
+        build_metric(suite_files.suite, import_paths=suite_files.import_paths).close()
     # Here and not at the top: it imports torch, which takes seconds.
     from ztom.evaluation.runs.models import open_model, setup_digest
 
@@ -105,8 +105,8 @@ def _evaluate(request: EvalRequest, *, as_json: bool = False) -> int:
     finally:
         engine.close()
     results = [
-        _suite_result(run, found.suite, request.out)
-        for run, found in zip(runs, suites, strict=True)
+        _suite_result(run, suite_files.suite, request.out)
+        for run, suite_files in zip(runs, suites, strict=True)
     ]
     if as_json:
         print_document({"model": model.ref, "suites": results, "tasks": tasks})
@@ -185,8 +185,8 @@ class SuiteResult:
     """What one suite came to, in brief.
 
     Attributes:
-        suite: Its name.
-        version: Its version.
+        suite: Name of the suite.
+        version: Version of the suite.
         metric: What answers were scored by.
         items: How many items it has.
         scored: How many of them have a value.

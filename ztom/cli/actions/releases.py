@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -13,6 +13,9 @@ from ztom.cli.actions.endpoint_tables import release_picture
 from ztom.cli.actions.remote import connect
 from ztom.cli.console import moment, plain_console, print_document, print_row
 from ztom.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ztom.wire.releases import Release
 
 
 def releases_command(alias: str | None, server: str | None, *, as_json: bool = False) -> None:
@@ -25,12 +28,12 @@ def releases_command(alias: str | None, server: str | None, *, as_json: bool = F
     table = Table("release", "endpoint", "candidate", "status", "began", "reason", box=None)
     for release in releases:
         table.add_row(
-            release["id"],
-            release["alias"],
-            release["candidate"][:12],
-            release["status"],
-            moment(release["createdAt"]),
-            release["state"]["reason"],
+            release.id,
+            release.alias,
+            release.candidate[:12],
+            release.status,
+            moment(release.created_at),
+            release.state.reason,
         )
     plain_console().print(table)
 
@@ -39,7 +42,7 @@ def watch_command(release: str, server: str | None, *, as_json: bool = False) ->
     """Show a release live until it has ended; 0 if it was promoted, else 1.
 
     Args:
-        release: Its id, or an alias: then its newest one.
+        release: Id of a release, or an alias, which stands for its newest one.
         server: Address of the server.
         as_json: Print each look as a line of JSON.
 
@@ -48,10 +51,10 @@ def watch_command(release: str, server: str | None, *, as_json: bool = False) ->
         ServerError: The server stays away before the release has ended.
     """
     with connect(server) as client:
-        matches = [r for r in client.endpoints.releases() if release in (r["id"], r["alias"])]
+        matches = [r for r in client.endpoints.releases() if release in (r.id, r.alias)]
         if not matches:
             raise ConfigError("there is no such release", got=release)
-        looks = client.endpoints.watch(matches[0]["id"])
+        looks = client.endpoints.watch(matches[0].id)
         console = plain_console()
         if as_json:
             last = _print_rows(looks)
@@ -60,31 +63,31 @@ def watch_command(release: str, server: str | None, *, as_json: bool = False) ->
     return 0 if last == "promoted" else 1
 
 
-def _print_rows(looks: Iterator[Mapping[str, Any]]) -> str:
+def _print_rows(looks: Iterator[Release]) -> str:
     """The status at the end."""
     status = ""
     for look in looks:
         print_row(look)
-        status = look["status"]
+        status = look.status
     return status
 
 
-def _show_live(looks: Iterator[Mapping[str, Any]], console: Console) -> str:
+def _show_live(looks: Iterator[Release], console: Console) -> str:
     """The status at the end."""
     status = ""
     with Live(console=console, auto_refresh=False) as live:
         for look in looks:
             live.update(release_picture(look), refresh=True)
-            status = look["status"]
+            status = look.status
     return status
 
 
-def _print_lines(looks: Iterator[Mapping[str, Any]]) -> str:
+def _print_lines(looks: Iterator[Release]) -> str:
     """The status at the end."""
     printed = status = ""
     for look in looks:
-        status = look["status"]
-        line = f"{status}, step {look['state']['step'] + 1}: {look['state']['reason']}".rstrip(": ")
+        status = look.status
+        line = f"{status}, step {look.state.step + 1}: {look.state.reason}".rstrip(": ")
         if line != printed:
             printed = line
             print(line, flush=True)
@@ -98,4 +101,4 @@ def tell_command(release: str, command: str, server: str | None, *, as_json: boo
     if as_json:
         print_document(answer)
     else:
-        print(answer["status"])
+        print(answer.status)

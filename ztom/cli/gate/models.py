@@ -21,8 +21,8 @@ def run_models(request: GateRequest, suites: Sequence[FoundSuite]) -> Runs:
         ZtomError: A model is not there, does not load, or a suite's metric is wrong.
     """
     models = {who: _open(request, who) for who in WHO if request.models[who] is not None}
-    for found in suites:  # what is wrong with a metric shows now
-        build_metric(found.suite, import_paths=found.import_paths).close()
+    for suite_files in suites:  # what is wrong with a metric shows now
+        build_metric(suite_files.suite, import_paths=suite_files.import_paths).close()
     known: dict[str, list[SuiteRun]] = {}
     for who, model in models.items():
         if model.ref.digest not in known:

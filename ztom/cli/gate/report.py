@@ -115,10 +115,10 @@ def tell_github(verdict: Verdict, suites: Sequence[FoundSuite], stream: TextIO) 
     """Annotations on lines of the suites, and the summary of the job."""
     root = os.environ.get("GITHUB_WORKSPACE") or "."
     files = {
-        found.suite.config.name: SuiteFiles.of(
-            found.suite, PurePath(os.path.relpath(found.folder, root))
+        suite_files.suite.config.name: SuiteFiles.of(
+            suite_files.suite, PurePath(os.path.relpath(suite_files.folder, root))
         )
-        for found in suites
+        for suite_files in suites
     }
     stream.write(render_annotations(verdict, files))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")

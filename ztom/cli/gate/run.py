@@ -34,7 +34,7 @@ def gate_command(request: GateRequest) -> int:
         runs = _all_runs(request, suites)
         from ztom.cli.gate.report import decide_and_write, show_verdict, tell_github
 
-        verdict = decide_and_write(request, [found.suite for found in suites], runs)
+        verdict = decide_and_write(request, [suite_files.suite for suite_files in suites], runs)
         if not request.as_json:
             show_verdict(verdict, request.out)
     if _on_github():

@@ -35,8 +35,8 @@ class Side:
     """What one model did on a suite.
 
     Attributes:
-        model: Which.
-        results: In the order of `Aligned.items`.
+        model: Name and digest of the model.
+        results: Results in the order of `Aligned.items`.
     """
 
     model: ModelRef
@@ -49,7 +49,7 @@ class Side:
 
     @cached_property
     def empty(self) -> int:
-        """On how many items an answer is empty."""
+        """Number of items on which an answer is empty."""
         return sum(any(not text.strip() for text in result.answers) for result in self.results)
 
     @cached_property
@@ -63,11 +63,11 @@ class Aligned:
     """A suite and what up to three models did on it.
 
     Attributes:
-        suite: With its settings.
-        items: By id, so that nothing depends on the order of the file.
-        candidate: What may be shipped.
-        champion: What is shipped now.
-        base: For orientation; decides nothing.
+        suite: Suite with its settings.
+        items: Items by id, so that nothing depends on the order of the file.
+        candidate: Results of the model that may be shipped.
+        champion: Results of the model that is shipped now.
+        base: Results of a model that is shown for orientation and decides nothing.
     """
 
     suite: Suite
@@ -78,7 +78,7 @@ class Aligned:
 
     @cached_property
     def cluster_of(self) -> Ints:
-        """See `clusters_of`."""
+        """Number of each item's cluster, shape (items,); see `clusters_of`."""
         return clusters_of(self.items)
 
     @property

@@ -22,8 +22,8 @@ from ztom.evaluation.gate.rules import Examined, examine, findings
 from ztom.evaluation.gate.verdict import (
     Finding,
     Flip,
+    GateRule,
     Outcome,
-    Rule,
     SliceResult,
     SuiteVerdict,
     Verdict,
@@ -49,13 +49,14 @@ def decide(
     """Decide whether the candidate ships.
 
     Args:
-        candidate: Its results, one per suite.
-        champion: The results of what is shipped now; None is inconclusive unless ``first``.
-        suites: What both were run on.
+        candidate: Results of the candidate, one per suite.
+        champion: Results of what is shipped now; None is inconclusive unless ``first``.
+        suites: Suites that both were run on.
         base: Results shown beside them where there are any; they decide nothing.
-        first: There is no champion yet: only floors, must-pass items and rates of probes decide.
-        seed: Of everything random.
-        created: When, for the record; ISO 8601.
+        first: Whether there is no champion yet: only floors, must-pass items and rates of probes
+            decide.
+        seed: Seed of every resampling and sign flip.
+        created: Time for the record, ISO 8601; None leaves it out.
 
     Raises:
         EvaluationError: The results are not of the same items of the same suites, each side of one
@@ -94,7 +95,7 @@ def _model(runs: Sequence[SuiteRun] | None) -> ModelRef | None:
     return runs[0].model if runs else None
 
 
-def _adjust(examined: Sequence[Examined]) -> list[dict[Rule, float]]:
+def _adjust(examined: Sequence[Examined]) -> list[dict[GateRule, float]]:
     """Holm's correction for every test of every suite."""
     adjusted = iter(holm([p for suite in examined for p in suite.p_values.values()]))
     return [{rule: next(adjusted) for rule in suite.p_values} for suite in examined]

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ztom.evaluation.gate.measure import Compared, Measured
-from ztom.evaluation.gate.verdict import Finding, Outcome, Rule
+from ztom.evaluation.gate.measure import ChampionComparison, Measured
+from ztom.evaluation.gate.verdict import Finding, GateRule, Outcome
 from ztom.evaluation.suites.suite import Layer, SuiteConfig
 from ztom.statistics.proportions import Estimate, Quantity
 
@@ -29,41 +29,41 @@ class Threshold:
     """A quantity that has to reach a value.
 
     Attributes:
-        rule: Which rule wants that.
-        quantity: What was measured.
-        value: What it has to reach.
+        rule: Rule of the gate that wants that.
+        quantity: Quantity that was measured.
+        value: Value that it has to reach, in units of the metric.
     """
 
-    rule: Rule
+    rule: GateRule
     quantity: Quantity
     value: float
 
 
-def p_values(config: SuiteConfig, measured: Measured) -> dict[Rule, float]:
-    """Of the tests that can fail the suite."""
+def p_values(config: SuiteConfig, measured: Measured) -> dict[GateRule, float]:
+    """The p-value, from 0 to 1, of each test that can fail the suite."""
     values = {
         threshold.rule: threshold.quantity.p_below(threshold.value)
         for threshold in _thresholds(config, measured)
     }
     compared = measured.compared
     if config.layer is Layer.FROZEN and compared and not compared.same_model:
-        values[Rule.HARM] = compared.harm_p
+        values[GateRule.HARM] = compared.harm_p
     return values
 
 
 def tested(
     config: SuiteConfig,
     measured: Measured,
-    raw: dict[Rule, float],
-    adjusted: dict[Rule, float],
+    raw: dict[GateRule, float],
+    adjusted: dict[GateRule, float],
 ) -> Iterator[Finding]:
     """What the tests say.
 
     Args:
-        config: Of the suite.
-        measured: On it.
-        raw: `p_values`.
-        adjusted: The same after Holm's correction for all suites.
+        config: Settings of the suite.
+        measured: Quantities that were measured on the suite.
+        raw: P-values that `p_values` gave.
+        adjusted: P-values after Holm's correction for all suites.
     """
     for threshold in _thresholds(config, measured):
         yield _reached(config, measured, threshold, (raw[threshold.rule], adjusted[threshold.rule]))
@@ -72,20 +72,22 @@ def tested(
     if measured.compared.same_model:
         yield _same_model(config)
     elif config.layer is Layer.FROZEN:
-        yield _harm(config, measured, measured.compared, (raw[Rule.HARM], adjusted[Rule.HARM]))
+        yield _harm(
+            config, measured, measured.compared, (raw[GateRule.HARM], adjusted[GateRule.HARM])
+        )
 
 
 def _thresholds(config: SuiteConfig, measured: Measured) -> Iterator[Threshold]:
     if config.layer is not Layer.TASK:
         return
     if config.floor > 0.0:
-        yield Threshold(Rule.FLOOR, measured.candidate, config.floor)
+        yield Threshold(GateRule.FLOOR, measured.candidate, config.floor)
     if measured.compared and not measured.compared.same_model:
-        yield Threshold(Rule.DIFFERENCE, measured.compared.difference, -config.margin)
+        yield Threshold(GateRule.DIFFERENCE, measured.compared.difference, -config.margin)
 
 
 def _same_model(config: SuiteConfig) -> Finding:
-    rule = Rule.DIFFERENCE if config.layer is Layer.TASK else Rule.HARM
+    rule = GateRule.DIFFERENCE if config.layer is Layer.TASK else GateRule.HARM
     text = "the candidate is the champion (same digest): nothing to compare"
     return Finding(rule=rule, outcome=Outcome.PASS, reason=text)
 
@@ -98,7 +100,7 @@ def _reached(
         outcome = Outcome.PASS
     else:
         outcome = Outcome.FAIL if p[1] <= config.alpha else Outcome.INCONCLUSIVE
-    if threshold.rule is Rule.FLOOR:
+    if threshold.rule is GateRule.FLOOR:
         text = f"{config.metric} is {estimate.value:.4g} ({_bounds(config, estimate)}); "
         text += f"its floor is {config.floor:g}: "
     else:
@@ -122,7 +124,7 @@ def _reached(
 
 
 def _harm(
-    config: SuiteConfig, measured: Measured, compared: Compared, p: tuple[float, float]
+    config: SuiteConfig, measured: Measured, compared: ChampionComparison, p: tuple[float, float]
 ) -> Finding:
     difference = compared.difference.estimate(config.alpha)
     several = "" if p[0] == p[1] else f", {p[1]:.2g} as one of several tests"
@@ -140,7 +142,7 @@ def _harm(
     else:
         outcome, word = Outcome.PASS, "no harm is shown"
     return Finding(
-        rule=Rule.HARM,
+        rule=GateRule.HARM,
         outcome=outcome,
         reason=text + word + _would_decide(outcome, needed),
         p_value=p[0],

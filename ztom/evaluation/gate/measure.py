@@ -1,4 +1,4 @@
-"""From item results to the quantities that a suite is judged by.
+"""Measures the quantities that a suite is judged by, from item results.
 
 Independent items that are right or wrong are counted, and their bounds need no resampling
 (`ztom.statistics.proportions`); clusters and other metrics are resampled
@@ -28,21 +28,21 @@ from ztom.statistics.proportions import (
     mcnemar,
     sign_flip,
 )
-from ztom.statistics.resampling import Classes, difference, metric, resample, share
+from ztom.statistics.resampling import ClassParts, difference, metric, resample, share
 from ztom.statistics.scores import MacroF1Scores, Scores
 
 
 @dataclass(frozen=True)
-class Compared:
+class ChampionComparison:
     """Candidate against champion.
 
     Attributes:
-        champion: Its metric.
+        champion: Metric of the champion.
         difference: Candidate minus champion.
         worse: Items on which the candidate has the lower value.
         better: Items on which it has the higher value.
         harm_p: P-value of the test whose rejection shows harm; see `ztom.statistics.proportions`.
-        same_model: The candidate is the champion: whatever differs is chance.
+        same_model: Whether the candidate is the champion: whatever differs is chance.
     """
 
     champion: Quantity
@@ -58,12 +58,12 @@ class Measured:
     """What was measured on a suite whose items all have a value.
 
     Attributes:
-        n: Items.
-        clusters: Independent clusters of items.
-        counted: Independent items that are right or wrong: nothing was resampled.
+        n: Number of items.
+        clusters: Number of independent clusters of items.
+        counted: Whether items are independent, and right or wrong: nothing was resampled then.
         candidate: The candidate's metric.
         base: The base's; None where that has items without a value.
-        compared: None without a champion.
+        compared: Comparison with the champion; None without one.
     """
 
     n: int
@@ -71,15 +71,16 @@ class Measured:
     counted: bool
     candidate: Quantity
     base: Quantity | None = None
-    compared: Compared | None = None
+    compared: ChampionComparison | None = None
 
 
 def measure(aligned: Aligned, *, seed: int) -> Measured:
     """Measure a suite.
 
     Args:
-        aligned: At least one item; candidate and champion have a value for each.
-        seed: Of everything random.
+        aligned: Results of the suite, at least one item; candidate and champion have a value for
+            each.
+        seed: Seed of every resampling and sign flip.
     """
     cluster_of = aligned.cluster_of
     sides = {"candidate": aligned.candidate}
@@ -100,7 +101,7 @@ def measure(aligned: Aligned, *, seed: int) -> Measured:
 
 
 def changed(candidate: Floats, champion: Floats) -> tuple[int, int]:
-    """On how many items the candidate's value is lower, and on how many it is higher."""
+    """Numbers of items on which the candidate's value is lower, and on which it is higher."""
     return int(np.sum(candidate < champion)), int(np.sum(candidate > champion))
 
 
@@ -168,20 +169,20 @@ def _resampled(
     return dict(quantities)
 
 
-def _classes(model: Scores, *, clusters: int) -> Classes:
+def _classes(model: Scores, *, clusters: int) -> ClassParts:
     """What the metric is the sum of; classes share the clusters by their items."""
     if not isinstance(model, MacroF1Scores):
-        return Classes.one(float(metric(model)[0]), clusters)
+        return ClassParts.one(float(metric(model)[0]), clusters)
     items = np.bincount(model.expected, minlength=model.classes)
     parts, most = model.by_class()
     # What no item belongs to is predicted only, and adds nothing that could be lost.
     there = np.flatnonzero(items)
-    return Classes(parts[there], most, clusters * items[there] / items.sum())
+    return ClassParts(parts[there], most, clusters * items[there] / items.sum())
 
 
 def _compared(
     aligned: Aligned, quantities: dict[str, Quantity], cluster_of: Ints, *, seed: int
-) -> Compared | None:
+) -> ChampionComparison | None:
     if aligned.champion is None:
         return None
     ours, theirs = aligned.candidate.values, aligned.champion.values
@@ -190,7 +191,7 @@ def _compared(
         harm_p = mcnemar(worse, better)
     else:
         harm_p = sign_flip(sums(cluster_of, ours - theirs), seed=seed)
-    return Compared(
+    return ChampionComparison(
         champion=quantities["champion"],
         difference=quantities["difference"],
         worse=worse,

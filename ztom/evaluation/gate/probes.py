@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ztom.evaluation.gate.align import Aligned, is_scored
-from ztom.evaluation.gate.verdict import Finding, Outcome, ProbeRate, Rule, worst
+from ztom.evaluation.gate.verdict import Finding, GateRule, Outcome, ProbeRate, worst
 from ztom.evaluation.runs.results import ItemResult
 from ztom.evaluation.suites.suite import SuiteConfig
 from ztom.statistics.proportions import Estimate, Proportion
@@ -45,7 +45,7 @@ def all_rates(config: SuiteConfig, rates: Sequence[ProbeRate]) -> Finding:
         least = min(rates, key=lambda rate: rate.rate.value)
         text = f"each of {len(rates):,} probes passed in at least {config.minimum_rate:g} of its "
         text += f"repeats; lowest: {_told(least)}, which shows a rate above {least.rate.low:.3g}"
-        return Finding(rule=Rule.RATES, outcome=outcome, reason=text)
+        return Finding(rule=GateRule.RATES, outcome=outcome, reason=text)
     chosen = [rate for rate in rates if rate.outcome is outcome]
     failed = outcome is Outcome.FAIL
     word = "passed in fewer than" if failed else "are not shown to pass in at least"
@@ -55,7 +55,7 @@ def all_rates(config: SuiteConfig, rates: Sequence[ProbeRate]) -> Finding:
     needed = [] if failed else [n for n in (_needed(config, rate) for rate in chosen) if n]
     most = max(needed, default=None)
     text += f"; about {most:,} repeats would decide it" if most else ""
-    return Finding(rule=Rule.RATES, outcome=outcome, reason=text, items_needed=most)
+    return Finding(rule=GateRule.RATES, outcome=outcome, reason=text, items_needed=most)
 
 
 def _rate(config: SuiteConfig, ours: ItemResult, theirs: ItemResult | None) -> ProbeRate:
@@ -73,7 +73,7 @@ def _rate(config: SuiteConfig, ours: ItemResult, theirs: ItemResult | None) -> P
 
 
 def _outcome(rate: Estimate, least: float) -> Outcome:
-    """See the module; a value of 1 is all repeats."""
+    """Outcome of a probe as the module says; a value of 1 is all repeats."""
     if rate.value == 1.0 or rate.low >= least - _ROUNDING:
         return Outcome.PASS
     return Outcome.FAIL if rate.high < least else Outcome.INCONCLUSIVE

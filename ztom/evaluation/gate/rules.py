@@ -21,7 +21,7 @@ from ztom.evaluation.gate.align import Aligned, is_scored
 from ztom.evaluation.gate.hypotheses import p_values, tested
 from ztom.evaluation.gate.measure import Measured, measure
 from ztom.evaluation.gate.probes import all_rates, rates_of, reaches
-from ztom.evaluation.gate.verdict import Finding, Outcome, ProbeRate, Rule
+from ztom.evaluation.gate.verdict import Finding, GateRule, Outcome, ProbeRate
 from ztom.evaluation.runs.results import ItemResult
 from ztom.evaluation.suites.suite import Layer
 from ztom.statistics.bootstrap import fewest_groups
@@ -32,16 +32,16 @@ class Examined:
     """A suite after measuring, before its p-values are adjusted for those of other suites.
 
     Attributes:
-        aligned: The results.
-        measured: None for behavioural suites and where an item has no value.
-        rates: Of each probe that has a value (behavioural).
-        p_values: Of the tests that can fail it; none where there are too few items.
+        aligned: Results of the suite.
+        measured: Measured quantities; None for behavioural suites and where an item has no value.
+        rates: Rate of each probe that has a value (behavioural).
+        p_values: P-value of each test that can fail the suite; none where there are too few items.
     """
 
     aligned: Aligned
     measured: Measured | None = None
     rates: tuple[ProbeRate, ...] = ()
-    p_values: dict[Rule, float] = field(default_factory=dict)
+    p_values: dict[GateRule, float] = field(default_factory=dict)
 
     @property
     def unscored(self) -> dict[str, tuple[ItemResult, ...]]:
@@ -51,7 +51,7 @@ class Examined:
 
     @property
     def empty(self) -> dict[str, int]:
-        """On how many items a model gave an empty answer, of those models that gave any."""
+        """Number of items with an empty answer, by model, of those models that gave any."""
         sides = {"candidate": self.aligned.candidate, "champion": self.aligned.champion}
         return {who: side.empty for who, side in sides.items() if side and side.empty}
 
@@ -93,19 +93,21 @@ def examine(aligned: Aligned, *, seed: int) -> Examined:
 
 
 def findings(
-    examined: Examined, adjusted: dict[Rule, float], *, first: bool
+    examined: Examined, adjusted: dict[GateRule, float], *, first: bool
 ) -> tuple[Finding, ...]:
     """What each rule says.
 
     Args:
-        examined: The suite.
+        examined: Suite after measuring.
         adjusted: ``p_values`` after Holm's correction for all suites.
-        first: There is no champion yet.
+        first: Whether there is no champion yet.
     """
     return tuple(_findings(examined, adjusted, first=first))
 
 
-def _findings(examined: Examined, adjusted: dict[Rule, float], *, first: bool) -> Iterator[Finding]:
+def _findings(
+    examined: Examined, adjusted: dict[GateRule, float], *, first: bool
+) -> Iterator[Finding]:
     config, measured = examined.aligned.suite.config, examined.measured
     if any(item.must_pass for item in examined.aligned.items):
         yield _must_pass(examined)
@@ -126,17 +128,17 @@ def _must_pass(examined: Examined) -> Finding:
     number = sum(item.must_pass for item in examined.aligned.items)
     if failures:
         text = f"{len(failures)} of {number} items that must pass do not: {_some(failures)}"
-        return Finding(rule=Rule.MUST_PASS, outcome=Outcome.FAIL, reason=text)
+        return Finding(rule=GateRule.MUST_PASS, outcome=Outcome.FAIL, reason=text)
     text = f"none of the {number} items that must pass fails"
-    return Finding(rule=Rule.MUST_PASS, outcome=Outcome.PASS, reason=text)
+    return Finding(rule=GateRule.MUST_PASS, outcome=Outcome.PASS, reason=text)
 
 
 def _no_champion(*, first: bool) -> Finding:
     if first:
         text = "there is no champion yet, says the caller: nothing was compared"
-        return Finding(rule=Rule.CHAMPION, outcome=Outcome.PASS, reason=text)
+        return Finding(rule=GateRule.CHAMPION, outcome=Outcome.PASS, reason=text)
     text = "there are no results of a champion to compare with"
-    return Finding(rule=Rule.CHAMPION, outcome=Outcome.INCONCLUSIVE, reason=text)
+    return Finding(rule=GateRule.CHAMPION, outcome=Outcome.INCONCLUSIVE, reason=text)
 
 
 def _unscored(examined: Examined) -> Finding:
@@ -148,7 +150,7 @@ def _unscored(examined: Examined) -> Finding:
             f"{len(results):,} of {n:,} items have no score with the {who} "
             f"({_some(problems, '; ')})"
         )
-    return Finding(rule=Rule.SCORED, outcome=Outcome.INCONCLUSIVE, reason="; ".join(reasons))
+    return Finding(rule=GateRule.SCORED, outcome=Outcome.INCONCLUSIVE, reason="; ".join(reasons))
 
 
 def _too_few(examined: Examined) -> Finding:
@@ -161,7 +163,9 @@ def _too_few(examined: Examined) -> Finding:
         fewest = fewest_groups(1.0 - 2.0 * config.alpha)
         text = f"{clusters} independent clusters: fewer than {fewest} decide nothing"
         needed = -(-n * fewest // max(1, clusters))
-    return Finding(rule=Rule.ENOUGH, outcome=Outcome.INCONCLUSIVE, reason=text, items_needed=needed)
+    return Finding(
+        rule=GateRule.ENOUGH, outcome=Outcome.INCONCLUSIVE, reason=text, items_needed=needed
+    )
 
 
 def _some(names: Sequence[str], separator: str = ", ") -> str:

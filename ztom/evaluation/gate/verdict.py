@@ -32,7 +32,7 @@ EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 2}
 HARNESS_ERROR = 3
 
 
-class Rule(StrEnum):
+class GateRule(StrEnum):
     """What is looked at.
 
     ``floor``: the metric is high enough (task). ``difference``: the candidate is not worse than the
@@ -55,17 +55,17 @@ class Finding(BaseModel):
     """What one rule says about one suite.
 
     Attributes:
-        rule: Which.
-        outcome: What it says.
-        reason: In words.
-        p_value: Of the test that can fail the suite, where there is one.
-        p_adjusted: The same after Holm's correction for all such tests of the gate.
-        items_needed: About how many items, or repeats of a probe, would decide it.
+        rule: Rule of the gate.
+        outcome: Outcome of the rule.
+        reason: Reason in words.
+        p_value: P-value of the test that can fail the suite, where there is one.
+        p_adjusted: P-value after Holm's correction for all such tests of the gate.
+        items_needed: Number of items, or of repeats of a probe, that would about decide it.
     """
 
     model_config = _FROZEN
 
-    rule: Rule
+    rule: GateRule
     outcome: Outcome
     reason: str
     p_value: float | None = Field(default=None, ge=0.0, le=1.0)
@@ -88,9 +88,9 @@ class ProbeRate(BaseModel):
     """How often a probe passed.
 
     Attributes:
-        passed: Of so many repeats.
-        rate: With exact bounds.
-        champion: The champion's rate.
+        passed: Number of repeats that passed.
+        rate: Share of the repeats that passed, with exact bounds.
+        champion: Rate of the champion, 0 to 1.
     """
 
     model_config = _FROZEN
@@ -122,14 +122,14 @@ class SuiteVerdict(BaseModel):
     Estimates are None where an item of that model could not be scored, and for behavioural suites.
 
     Attributes:
-        suite: Which; the model's results are of exactly this one.
+        suite: Suite that the model's results are of, exactly this one.
         outcome: The worst of the findings.
         findings: What each rule says.
         alpha: Level of each one-sided test and bound.
-        floor: The suite's; 0 is none.
-        margin: The suite's.
-        n: Items.
-        clusters: Independent clusters of items.
+        floor: Floor of the suite, in units of the metric; 0 is none.
+        margin: Margin of the suite, in units of the metric.
+        n: Number of items.
+        clusters: Number of independent clusters of items.
         candidate: The candidate's metric.
         champion: The champion's metric.
         base: The base's metric.
@@ -139,9 +139,9 @@ class SuiteVerdict(BaseModel):
         unscored: Items without a value, by model.
         empty: Items with an empty answer, by model; empty answers are scored like any other.
         must_pass_failures: Ids of items that have to be right and are not.
-        rates: Of each probe (behavioural).
+        rates: Rate of each probe (behavioural).
         flipped: Items that changed, by id.
-        slices: By name.
+        slices: Results of the slices, by name.
     """
 
     model_config = _FROZEN
@@ -178,16 +178,16 @@ class Verdict(BaseModel):
 
     Attributes:
         format: Version of this document.
-        outcome: Pass only if every suite passed.
-        reasons: In words, the deciding ones first.
-        suites: By name.
+        outcome: Outcome of the gate, a pass only if every suite passed.
+        reasons: Reasons in words, the deciding ones first.
+        suites: Verdict on each suite, by name.
         candidate: The model that was judged.
         champion: The model it was compared with.
         base: The model shown for orientation.
-        first: The caller said that there is no champion yet.
-        seed: Of everything random.
-        versions: Of the software that computed this.
-        created: When, if the caller says so; ISO 8601.
+        first: Whether the caller said that there is no champion yet.
+        seed: Seed of every resampling and sign flip.
+        versions: Versions of the software that computed this, by package.
+        created: Time of the decision, if the caller says so; ISO 8601.
     """
 
     model_config = _FROZEN

@@ -39,7 +39,7 @@ import numpy as np
 
 from ztom.errors import EvaluationError
 from ztom.evaluation.metrics.checks import check_forms
-from ztom.evaluation.metrics.contained import Checks, OwnFunction
+from ztom.evaluation.metrics.contained import OwnFunction, ProbeChecks
 from ztom.evaluation.metrics.protocol import Case, Metric, Scored, stimulus_of
 from ztom.evaluation.suites.suite import MetricName, Suite
 from ztom.plugins import Group, build_plugin
@@ -73,13 +73,13 @@ def build_metric(suite: Suite, *, import_paths: Sequence[str] | None = None) -> 
         case MetricName.SPAN_F1:
             return EachAlone(_span_f1)
         case MetricName.ACCURACY | MetricName.MACRO_F1:
-            return Classes(suite)
+            return LabelMetric(suite)
         case MetricName.SIMILARITY:
             find_embedding_model()
             return Similarity()
         case MetricName.CHECKS:
             check_forms(config.checks)
-            return Checks(config)
+            return ProbeChecks(config)
         case MetricName.PASS_AT_1 | MetricName.USER:
             return OwnFunction(config, import_paths=import_paths)
     metric: Metric = build_plugin(Group.METRICS, config.metric, suite, protocol=Metric)
@@ -90,7 +90,7 @@ class _Plain:
     """A metric that starts nothing."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """End nothing: there is no process."""
 
 
 class EachAlone(_Plain):
@@ -166,7 +166,7 @@ def _unfenced(answer: str) -> str:
     return inside if fence else answer
 
 
-class Classes(_Plain):
+class LabelMetric(_Plain):
     """Accuracy and macro F1: the label is read from the answer; see the module.
 
     Raises:

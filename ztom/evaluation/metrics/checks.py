@@ -13,8 +13,8 @@
 An empty answer holds nothing that is forbidden, so ``not_regex`` and ``forbidden`` let it pass; the
 verdict says how many there are.
 
-`judge` runs in a child process (`ztom.evaluation.metrics.contained.Checks`): patterns, those in a
-JSON schema too, can take for ever, and only a process can be stopped for sure.
+`judge` runs in a child process (`ztom.evaluation.metrics.contained.ProbeChecks`): patterns, those
+in a JSON schema too, can take for ever, and only a process can be stopped for sure.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pydantic import TypeAdapter
 
 from ztom.errors import EvaluationError
 from ztom.evaluation.metrics.personal_data import find_personal_data
-from ztom.evaluation.suites.suite import Check
+from ztom.evaluation.suites.suite import AnswerCheck
 from ztom.stimuli.prompts import fold
 
 #: What `judge` is called by.
@@ -50,33 +50,33 @@ REFUSALS = (
 _REFUSAL_LENGTH = 300
 # Whole words, for taxis will not wait; and who cannot help but answer does not decline.
 _REFUSAL = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, REFUSALS))})(?!\w|(?<=help) but)")
-_PACKED = TypeAdapter(tuple[tuple[Check, ...], str | None])
+_PACKED = TypeAdapter(tuple[tuple[AnswerCheck, ...], str | None])
 
 
 def judge(prompts: Sequence[str], answers: Sequence[str], packed: Sequence[str]) -> list[float]:
-    """For each answer the number of the first check that fails, from 1; 0 when all pass.
+    """Number of the first check that fails for each answer, from 1; 0 when all pass.
 
     Args:
-        prompts: Not looked at.
-        answers: Whole.
-        packed: What `pack` made, one for each answer.
+        prompts: Prompts of the answers; they are not looked at.
+        answers: Answers in full.
+        packed: Checks and target of each answer, as `pack` wrote them.
     """
     return [
         float(_first_failed(*_unpacked(p), answer=a)) for p, a in zip(packed, answers, strict=True)
     ]
 
 
-def pack(checks: Sequence[Check], target: object) -> str:
+def pack(checks: Sequence[AnswerCheck], target: object) -> str:
     """Checks and an item's target as one text."""
     return json.dumps([[check.model_dump(mode="json") for check in checks], target])
 
 
 @lru_cache(maxsize=64)
-def _unpacked(packed: str) -> tuple[tuple[Check, ...], str | None]:
+def _unpacked(packed: str) -> tuple[tuple[AnswerCheck, ...], str | None]:
     return _PACKED.validate_json(packed)
 
 
-def check_forms(checks: Sequence[Check]) -> None:
+def check_forms(checks: Sequence[AnswerCheck]) -> None:
     """Look at the patterns and JSON schemas of checks.
 
     Raises:
@@ -96,14 +96,14 @@ def check_forms(checks: Sequence[Check]) -> None:
             ) from error
 
 
-def _first_failed(checks: tuple[Check, ...], target: str | None, *, answer: str) -> int:
+def _first_failed(checks: tuple[AnswerCheck, ...], target: str | None, *, answer: str) -> int:
     for number, check in enumerate(checks, start=1):
         if not passes(check, answer, target=target):
             return number
     return 0
 
 
-def passes(check: Check, answer: str, *, target: str | None = None) -> bool:
+def passes(check: AnswerCheck, answer: str, *, target: str | None = None) -> bool:
     """Whether an answer satisfies a check; may take for ever, see the module."""
     match check.kind:
         case "regex":

@@ -98,7 +98,7 @@ class OwnFunction:
         self._function.close()
 
 
-class Checks:
+class ProbeChecks:
     """Behavioural probes, in a process of their own: a pattern may never come to an end."""
 
     def __init__(self, config: SuiteConfig, *, deadline_s: float = _CHECKS_DEADLINE_S) -> None:

@@ -51,7 +51,7 @@ _ADDRESS_4 = re.compile(r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.[0-9])"
 
 
 def find_personal_data(text: str, kinds: Collection[str]) -> tuple[str, ...]:
-    """Those of ``kinds`` that occur in ``text``."""
+    """The ``kinds`` of personal data that occur in ``text``."""
     plain = _DASHES.sub("-", unicodedata.normalize("NFKC", text))
     return tuple(kind for kind in kinds if any(_FINDERS[kind](plain)))
 

@@ -15,9 +15,9 @@ class Case:
     """An item and what a model answered.
 
     Attributes:
-        item: With the target.
-        prompt: As asked.
-        answers: One, or one per repeat of a probe; whole.
+        item: Item with its target.
+        prompt: Prompt as it was asked.
+        answers: Whole answers: one, or one per repeat of a probe.
     """
 
     item: Item

@@ -27,8 +27,8 @@ class SuiteFiles:
     """Where a suite lies, as seen from the root of the repository.
 
     Attributes:
-        folder: Of the suite.
-        lines: Line of each item, from 1, by id.
+        folder: Folder of the suite.
+        lines: Number of each item's line, from 1, by id.
     """
 
     folder: PurePath
@@ -45,7 +45,7 @@ def render_annotations(verdict: Verdict, files: Mapping[str, SuiteFiles] | None 
 
     Args:
         verdict: What was decided.
-        files: Of each suite by name; without them the commands name no file.
+        files: Files of each suite by name; without them the commands name no file.
     """
     known = files or {}
     order = {Outcome.FAIL: 0, Outcome.INCONCLUSIVE: 1, Outcome.PASS: 2}

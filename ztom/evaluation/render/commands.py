@@ -14,9 +14,9 @@ def workflow_command(
     """One command, in one line.
 
     Args:
-        level: What it is shown as.
-        message: Any text.
-        properties: ``title``, ``file``, ``line``; values may be any text.
+        level: Level that it is shown as.
+        message: Message, which may be any text.
+        properties: Values of ``title``, ``file``, ``line``; they may be any text.
     """
     named = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in properties.items())
     return f"::{level} {named}::{_escaped(message)}"

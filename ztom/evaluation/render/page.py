@@ -36,9 +36,9 @@ class ShownItem:
     """An item as the page shows it.
 
     Attributes:
-        id: Of the item.
-        change: In figures; empty where none belong to it.
-        texts: None where nobody handed them over.
+        id: Id of the item.
+        change: Change in figures; empty where none belong to it.
+        texts: Texts of the item; None where nobody handed them over.
     """
 
     id: str
@@ -52,9 +52,9 @@ class ItemGroup:
 
     Attributes:
         title: What it is.
-        state: For the colour.
+        state: State that sets the colour.
         items: The first ones.
-        left_out: How many more there are.
+        left_out: Number of further items that are not shown.
     """
 
     title: str
@@ -81,7 +81,7 @@ def render_page(verdict: Verdict, texts: Texts | None = None) -> str:
 
     Args:
         verdict: What was decided.
-        texts: Of items (`ztom.evaluation.render.texts.item_texts`).
+        texts: Texts of items (`ztom.evaluation.render.texts.item_texts`).
     """
     word, sentence = _WORDS[verdict.outcome]
     return _template().render(

@@ -23,10 +23,10 @@ class ItemTexts:
 
     Attributes:
         title: What the item itself says, without what is the same for every item.
-        prompt: As the models were asked.
-        target: None where the item has none.
-        candidate: Its answer; the first ones of several.
-        champion: The same; None without a champion.
+        prompt: Prompt as the models were asked.
+        target: Target of the item; None where it has none.
+        candidate: Answer of the candidate; the first ones of several.
+        champion: Answer of the champion; None without a champion.
     """
 
     title: str
@@ -65,9 +65,9 @@ def item_texts(
 
     Args:
         verdict: What was decided, on exactly these.
-        suites: With the prompts and targets.
-        candidate: With the answers.
-        champion: The same.
+        suites: Suites with the prompts and targets.
+        candidate: Results of the candidate with its answers.
+        champion: Results of the champion with its answers; None without one.
     """
     by_name = {suite.config.name: suite for suite in suites}
     ours, theirs = _by_item(candidate), _by_item(champion or ())

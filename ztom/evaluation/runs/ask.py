@@ -1,8 +1,8 @@
 """Asking an engine all questions of a suite, batch by batch, whatever the engine does.
 
-Each question gets a `Reply`. A batch that fails is asked again in halves, until what fails stands
-alone: one prompt that is too long costs one item. An engine that fails slowly, time after time, is
-left alone.
+Each question gets a `ModelReply`. A batch that fails is asked again in halves, until what fails
+stands alone: one prompt that is too long costs one item. An engine that fails slowly, time after
+time, is left alone.
 
 For sampled answers the seed follows from repeat and item only, and a batch holds neighbours only,
 because engines count seeds on from one prompt to the next.
@@ -16,7 +16,7 @@ from itertools import groupby
 
 from ztom.engines.protocol import GenerationConfig
 from ztom.errors import CapabilityError, EngineError, EngineTimeoutError, ZtomError
-from ztom.evaluation.runs.questions import Asking, Question, Reply
+from ztom.evaluation.runs.questions import Asking, ModelReply, Question
 from ztom.stimuli.batches import batches
 
 #: An engine that has failed for so long, seconds, without an answer between, is not asked any more.
@@ -25,21 +25,23 @@ _GIVE_UP_AFTER_S = 120.0
 _SEED_STRIDE = 1_000_003
 
 
-def ask(questions: Sequence[Question], asking: Asking) -> list[Reply]:
+def ask(questions: Sequence[Question], asking: Asking) -> list[ModelReply]:
     """Ask all questions; one reply for each, in order.
 
     Args:
-        questions: By repeat and then in the order of the suite.
-        asking: How.
+        questions: Questions by repeat and then in the order of the suite.
+        asking: Engine and settings to ask with.
 
     Raises:
         CapabilityError: The engine does not generate.
     """
     patient = _PatientEngine(asking)
-    replies: list[Reply] = []
+    replies: list[ModelReply] = []
     for batch in _batches(questions, asking):
         if asking.should_stop():
-            replies += [Reply(problem="the run was stopped before this was asked")] * len(batch)
+            replies += [ModelReply(problem="the run was stopped before this was asked")] * len(
+                batch
+            )
         else:
             replies += patient.replies(batch)
     return replies
@@ -64,7 +66,7 @@ class _PatientEngine:
         self._asking = asking
         self._lost_s = 0.0
 
-    def replies(self, batch: Sequence[Question]) -> list[Reply]:
+    def replies(self, batch: Sequence[Question]) -> list[ModelReply]:
         """A reply for each question.
 
         Raises:
@@ -72,7 +74,7 @@ class _PatientEngine:
         """
         if self._lost_s > _GIVE_UP_AFTER_S:
             reason = f"not asked: the engine had only failed for {self._lost_s:.0f} s"
-            return [Reply(problem=reason)] * len(batch)
+            return [ModelReply(problem=reason)] * len(batch)
         began = time.monotonic()
         try:
             texts = self._texts(batch)
@@ -85,7 +87,7 @@ class _PatientEngine:
         self._asking.answered(
             {question.key: text for question, text in zip(batch, texts, strict=True)}
         )
-        return [Reply(text=text) for text in texts]
+        return [ModelReply(text=text) for text in texts]
 
     def _texts(self, batch: Sequence[Question]) -> list[str]:
         decode = _seeded(self._asking.decode, batch[0])
@@ -95,12 +97,12 @@ class _PatientEngine:
             raise EngineError("answers were lost", got=len(completions), expected=len(batch))
         return [_encodable(completion.text) for completion in completions]
 
-    def _after_failure(self, batch: Sequence[Question], error: Exception) -> list[Reply]:
+    def _after_failure(self, batch: Sequence[Question], error: Exception) -> list[ModelReply]:
         if len(batch) > 1 and not isinstance(error, EngineTimeoutError):
             half = len(batch) // 2
             return self.replies(batch[:half]) + self.replies(batch[half:])
         reason = str(error) if isinstance(error, ZtomError) else f"{type(error).__name__}: {error}"
-        return [Reply(problem=f"the engine failed: {reason[:500]}")] * len(batch)
+        return [ModelReply(problem=f"the engine failed: {reason[:500]}")] * len(batch)
 
 
 def _seeded(decode: GenerationConfig, first: Question) -> GenerationConfig:

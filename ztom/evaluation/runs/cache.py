@@ -37,14 +37,14 @@ _AT_ONCE = 500
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Who answers, as keys have it.
+class AnswerOrigin:
+    """The model that answers and how it is run, as keys have it.
 
     Attributes:
         model: Digest of the model's content.
         setup: Digest of how it is run (`ztom.evaluation.runs.models.setup_digest`).
-        engine: Name, version, dtype and device.
-        factors: Of the blend that is loaded; none for a written model.
+        engine: Name, version, dtype and device of the engine.
+        factors: Scaling factors of the blend that is loaded; none for a written model.
     """
 
     model: str
@@ -53,7 +53,7 @@ class Origin:
     factors: tuple[float, ...]
 
     @classmethod
-    def of(cls, engine: Generates, *, model: str, setup: str) -> Origin:
+    def of(cls, engine: Generates, *, model: str, setup: str) -> AnswerOrigin:
         """The model with this digest on this engine, with the factors now loaded."""
         info = engine.info
         version = (info.name, info.version, info.dtype, info.device)
@@ -63,9 +63,9 @@ class Origin:
         """The key of one answer, lower-case hex.
 
         Args:
-            prompt: As asked.
-            decode: Settings of the suite.
-            sample: Tells sampled answers to one prompt apart; None for greedy ones.
+            prompt: Prompt as it was asked.
+            decode: Settings of generation of the suite.
+            sample: Text that tells sampled answers to one prompt apart; None for greedy ones.
         """
         return self._digest(
             {"prompt": _plain(prompt), "decode": decode.model_dump(mode="json"), "sample": sample}
@@ -104,8 +104,8 @@ class AnswerCache:
     """The answers in one file; for one thread, while other processes use it too.
 
     Args:
-        path: Of the file; its folder is made.
-        max_bytes: Above this, the oldest answers go.
+        path: Path of the file; its folder is made.
+        max_bytes: Largest size of the answers, bytes; above it the oldest go.
     """
 
     def __init__(self, path: Path, *, max_bytes: int = _MAX_BYTES) -> None:

@@ -37,11 +37,11 @@ class EngineLM(LM):  # type: ignore[misc]
     """An engine as lm-eval's model.
 
     Args:
-        engine: Answers; for one caller at a time.
-        batch_size: Requests that the engine gets at once.
-        greedy_tasks: Tasks that look at whether a continuation is what the model would have
-            generated. It takes another generation to know, so the others are told False.
-        progress: Told how many requests of one kind are done, and of how many.
+        engine: Engine that answers; for one caller at a time.
+        batch_size: Number of requests that the engine gets at once.
+        greedy_tasks: Names of tasks that look at whether a continuation is what the model would
+            have generated. It takes another generation to know, so the others are told False.
+        progress: Callback with how many requests of one kind are done, and of how many.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class EngineLM(LM):  # type: ignore[misc]
         return results
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Not offered.
+        """Refuse: engines score continuations of a prompt only.
 
         Raises:
             CapabilityError: Always.

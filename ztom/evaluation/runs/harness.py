@@ -22,7 +22,7 @@ from ztom.errors import CapabilityError, ZtomError
 from ztom.evaluation.metrics.build import build_metric
 from ztom.evaluation.metrics.protocol import Case, Metric, Scored
 from ztom.evaluation.runs.ask import ask
-from ztom.evaluation.runs.cache import AnswerCache, Origin, usual_cache
+from ztom.evaluation.runs.cache import AnswerCache, AnswerOrigin, usual_cache
 from ztom.evaluation.runs.questions import Asking, Question
 from ztom.evaluation.runs.results import Conditions, ItemResult, ModelRef, SuiteRun, ref_of
 from ztom.evaluation.suites.discover import FoundSuite
@@ -43,13 +43,14 @@ class RunOptions:
     """How a run goes about it; none of it changes an answer.
 
     Attributes:
-        batch_size: Prompts that the engine gets at once; after each batch answers are kept,
-            progress is told and stopping is possible.
-        limit: Ask the first items only; the others get a problem.
-        import_paths: Where a user's metric is looked for; by default the working folder, then
-            PYTHONPATH.
-        progress: Told how many answers are there, and of how many.
-        should_stop: Asked before every batch; what is not asked any more gets a problem.
+        batch_size: Number of prompts that the engine gets at once; after each batch answers are
+            kept, progress is told and stopping is possible.
+        limit: Number of items that are asked, the first ones; the others get a problem.
+        import_paths: Folders in which a user's metric is looked for; by default the working folder,
+            then PYTHONPATH.
+        progress: Callback with how many answers are there, and of how many.
+        should_stop: Function that is asked before every batch; what is not asked any more gets a
+            problem.
     """
 
     batch_size: int = _BATCH
@@ -74,12 +75,12 @@ def run_suite(
     """Ask a model every item of a suite and score the answers.
 
     Args:
-        engine: With the model loaded.
-        suite: Settings and items.
-        model: Which model it is; its digest decides what the cache may give.
+        engine: Engine with the model loaded.
+        suite: Suite with settings and items.
+        model: Name and digest of the model; the digest decides what the cache may give.
         setup: Digest of how the engine is set up (`ztom.evaluation.runs.models.setup_digest`).
-        cache: Of answers; None asks for all.
-        options: How to go about it.
+        cache: Cache of answers; None asks for all.
+        options: Options of the run.
 
     Returns:
         A result for every item of the suite, in its order.
@@ -94,7 +95,7 @@ def run_suite(
     began = time.perf_counter()
     metric = build_metric(suite, import_paths=options.import_paths)
     try:
-        origin = Origin.of(engine, model=model.digest, setup=setup)
+        origin = AnswerOrigin.of(engine, model=model.digest, setup=setup)
         run = _Run(suite, origin, options)
         completions = run.ask(engine, cache)
         items = run.results(metric)
@@ -123,16 +124,16 @@ def run_suites(
     """Run a model on suites, each result as soon as it is there.
 
     Args:
-        engine: With the model loaded.
-        suites: With the places of their functions.
-        model: Which model it is.
-        setup: See `run_suite`.
+        engine: Engine with the model loaded.
+        suites: Suites with the places of their functions.
+        model: Name and digest of the model.
+        setup: Digest of how the engine is set up; see `run_suite`.
         use_cache: Whether known answers are used and new ones kept.
-        limit: Items of each suite; all when None.
-        progress: Told the suite, how many answers are there, and of how many.
+        limit: Number of items of each suite; all when None.
+        progress: Callback with the suite, how many answers are there, and of how many.
 
     Raises:
-        ZtomError: See `run_suite`.
+        ZtomError: The engine, a suite or a function fails; see `run_suite`.
     """
     with usual_cache(Settings()) if use_cache else nullcontext() as cache:
         for entry in suites:
@@ -152,7 +153,7 @@ def _conditions(engine: Generates, setup: str) -> Conditions:
 class _Run:
     """One model on one suite: questions, what came back, and results."""
 
-    def __init__(self, suite: Suite, origin: Origin, options: RunOptions) -> None:
+    def __init__(self, suite: Suite, origin: AnswerOrigin, options: RunOptions) -> None:
         self._suite = suite
         self._options = options
         self._repeats = suite.config.repeats

@@ -35,10 +35,11 @@ class TaskResult(BaseModel):
     """What lm-eval says about one task, or a group of them.
 
     Attributes:
-        name: Of the task.
-        version: Of the task, as its file says.
-        n: Documents that were evaluated; 0 for a group without a count of its own.
-        metrics: By lm-eval's names: metric, comma, filter; standard errors as ``..._stderr``.
+        name: Name of the task.
+        version: Version of the task, as its file says.
+        n: Number of documents that were evaluated; 0 for a group without a count of its own.
+        metrics: Metrics by lm-eval's names: metric, comma, filter; standard errors as
+            ``..._stderr``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,11 +54,11 @@ class TasksRun(BaseModel):
     """A model's results on tasks of lm-eval.
 
     Attributes:
-        model: Which.
-        engine: Name, version, dtype and device.
-        lm_eval: Its version.
-        limit: Documents of each task that were used; None for all.
-        tasks: In lm-eval's order.
+        model: Name and digest of the model.
+        engine: Name, version, dtype and device of the engine.
+        lm_eval: Version of lm-eval.
+        limit: Number of documents of each task that were used; None for all.
+        tasks: Results in lm-eval's order.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,12 +82,12 @@ def run_tasks(
     """Run tasks of lm-eval.
 
     Args:
-        engine: With the model loaded.
+        engine: Engine with the model loaded.
         tasks: Names, or paths of YAML files.
-        model: Which model it is.
-        limit: Use the first documents of each task only.
-        batch_size: Requests that the engine gets at once.
-        progress: Told how many requests of one kind are done, and of how many.
+        model: Name and digest of the model.
+        limit: Number of documents of each task that are used, the first ones; None for all.
+        batch_size: Number of requests that the engine gets at once.
+        progress: Callback with how many requests of one kind are done, and of how many.
 
     Raises:
         CapabilityError: A task needs something that engines do not offer.

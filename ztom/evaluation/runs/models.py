@@ -30,8 +30,8 @@ class OpenModel:
     """A model that was found and checked, not yet loaded.
 
     Attributes:
-        ref: Its name and the digest of its content.
-        folder: A full model on this machine; None for an adapter.
+        ref: Name of the model and digest of its content.
+        folder: Folder of a full model on this machine; None for an adapter.
         chain: Base and adapter; None for a full model.
     """
 

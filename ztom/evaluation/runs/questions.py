@@ -11,13 +11,13 @@ from ztom.stimuli.records import Prompt
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Something to ask.
+    """One question to a model.
 
     Attributes:
-        position: Of the item in the suite.
-        repeat: From 0.
-        prompt: As it is given to the engine.
-        key: Of its answer in the cache.
+        position: Position of the item in the suite, from 0.
+        repeat: Number of the repeat, from 0.
+        prompt: Prompt as it is given to the engine.
+        key: Key of its answer in the cache.
     """
 
     position: int
@@ -27,7 +27,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ModelReply:
     """What came back: a text, or why there is none."""
 
     text: str | None = None
@@ -39,11 +39,11 @@ class Asking:
     """How questions are asked.
 
     Attributes:
-        engine: Answers.
-        decode: Settings of the suite.
-        batch_size: Questions that the engine gets at once.
-        answered: Told the texts of every batch, by key.
-        should_stop: Asked before every batch.
+        engine: Engine that answers.
+        decode: Settings of generation of the suite.
+        batch_size: Number of questions that the engine gets at once.
+        answered: Callback with the texts of every batch, by key.
+        should_stop: Function that is asked before every batch.
     """
 
     engine: Generates

@@ -14,10 +14,10 @@ _FROZEN = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SuiteRef(BaseModel):
-    """Which suite it was.
+    """The suite that results are of.
 
     Attributes:
-        digest: `ztom.evaluation.suites.suite.Suite.digest`.
+        digest: Digest of the suite; see `ztom.evaluation.suites.suite.Suite.digest`.
     """
 
     model_config = _FROZEN
@@ -30,11 +30,12 @@ class SuiteRef(BaseModel):
 
 
 class ModelRef(BaseModel):
-    """Which model it was.
+    """The model that results are of.
 
     Attributes:
-        name: For people.
-        digest: Of its content: the variant's manifest, or the checkpoint's files; lower-case hex.
+        name: Name of the model for people.
+        digest: Digest of its content: the variant's manifest, or the checkpoint's files; lower-case
+            hex.
     """
 
     model_config = _FROZEN
@@ -50,12 +51,11 @@ class Conditions(BaseModel):
     is stored in where it is run in that.
 
     Attributes:
-        engine: Its name.
-        version: Of the library underneath.
-        device: ``cpu`` or ``cuda``.
+        engine: Name of the engine.
+        version: Version of the library underneath.
+        device: Kind of the device, ``cpu`` or ``cuda``.
         setup: Digest of how it is set up (`ztom.evaluation.runs.models.setup_digest`): dtype as
-        asked
-            for, whether the chat template is applied, maximal length and the like.
+            asked for, whether the chat template is applied, maximal length and the like.
     """
 
     model_config = _FROZEN
@@ -70,16 +70,17 @@ class ItemResult(BaseModel):
     """What a model did on one item.
 
     Attributes:
-        id: Of the item.
-        answers: As generated, one per repeat; long ones are cut for keeping, never for scoring.
-        value: From 0 to 1, higher is better; None when it could not be scored. For probes it is
-            the share of the repeats that passed.
-        parts: What the metric's aggregate is computed from, where it is no mean:
+        id: Id of the item.
+        answers: Generated answers, one per repeat; long ones are cut for keeping, never for
+            scoring.
+        value: Value from 0 to 1, higher is better; None when it could not be scored. For probes it
+            is the share of the repeats that passed.
+        parts: Numbers that the metric's aggregate is computed from, where it is no mean:
             (numerator, denominator) for ``span_f1``, (expected class, predicted class or -1) for
             ``macro_f1``.
-        repeats: How often a probe was asked.
+        repeats: Number of times that a probe was asked.
         failed_checks: Kinds of the checks that repeats did not pass; of each repeat the first one.
-        problem: Why it could not be scored.
+        problem: Reason why it could not be scored.
     """
 
     model_config = _FROZEN
@@ -97,9 +98,9 @@ class SuiteRun(BaseModel):
     """A model's results on a suite, in the order of the suite's items.
 
     Attributes:
-        key: Of the cache: everything that the answers depend on.
-        conditions: Those of them that are neither model nor suite.
-        seconds: What it took; 0 when every answer was known already.
+        key: Key of the cache, over everything that the answers depend on.
+        conditions: Part of the key that is neither model nor suite.
+        seconds: Seconds that the run took; 0 when every answer was known already.
     """
 
     model_config = _FROZEN

@@ -42,8 +42,8 @@ def suite_digest(
     """sha256 of a whole suite, lower-case hex.
 
     Args:
-        version: Of the suite.
-        settings: Their digest.
+        version: Version of the suite.
+        settings: Digest of the settings.
         items: The items' digests by id, in the order of the file.
         code: sha256 of the metric's code; None where the suite has none of its own.
     """

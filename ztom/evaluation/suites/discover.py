@@ -17,9 +17,9 @@ class FoundSuite:
     """A suite and where it lies.
 
     Attributes:
-        suite: As read.
-        folder: Absolute.
-        import_paths: Where its functions are looked for: beside it first.
+        suite: Suite as it was read.
+        folder: Absolute path of the suite's folder.
+        import_paths: Folders in which its functions are looked for: beside it first.
     """
 
     suite: Suite
@@ -31,8 +31,8 @@ def read_suites(roots: Sequence[Path], *, read: Callable[[Path], Suite]) -> tupl
     """Every suite in or below the folders.
 
     Args:
-        roots: The folders.
-        read: From a folder to a suite.
+        roots: Folders to look in.
+        read: Function from a folder to its suite.
 
     Raises:
         EvaluationError: There is none, one cannot be read, or two have one name.

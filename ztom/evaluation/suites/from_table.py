@@ -41,14 +41,14 @@ _METRICS = (
 
 @dataclass(frozen=True)
 class Table:
-    """Which part of a CSV file becomes a suite.
+    """The part of a CSV file that becomes a suite.
 
     Attributes:
         path: The file; its first row names the columns.
         text: Column of the inputs.
         target: Column of the targets.
-        n: How many items; all when None.
-        seed: Which ones: another seed, another draw.
+        n: Number of items; all when None.
+        seed: Seed of the draw of items.
     """
 
     path: Path
@@ -72,12 +72,12 @@ def suite_from_table(
     For classes the prompt lists all of the table's, also those that the draw missed.
 
     Args:
-        table: Where the items come from.
-        folder: What becomes the suite's folder; must not exist.
-        name: Of the suite.
-        owner: Who answers for it.
-        metric: How answers are scored; one that takes a text for a target.
-        floor: What the metric has to reach.
+        table: Part of a CSV file that the items come from.
+        folder: Folder of the suite to be; must not exist.
+        name: Name of the suite.
+        owner: Owner who answers for it.
+        metric: Metric that scores answers; one that takes a text for a target.
+        floor: Value that the metric has to reach, 0 to 1.
 
     Raises:
         EvaluationError: The table cannot be read or is too small, an argument is not usable, or
@@ -187,7 +187,7 @@ def _question(labels: Sequence[str]) -> str:
     )
 
 
-class _Dumper(yaml.SafeDumper):
+class _BlockDumper(yaml.SafeDumper):
     """Texts of several lines stay readable."""
 
 
@@ -196,7 +196,7 @@ def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-_Dumper.add_representer(str, _text_node)
+_BlockDumper.add_representer(str, _text_node)
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
@@ -204,4 +204,4 @@ def _settings(settings: Mapping[str, Any]) -> str:
         SuiteConfig, dict(settings), wrong="these are no settings of a suite", kind=EvaluationError
     )
     filled = {key: value for key, value in settings.items() if value != []}
-    return yaml.dump(filled, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(filled, Dumper=_BlockDumper, sort_keys=False, allow_unicode=True, width=100)

@@ -44,13 +44,13 @@ class Lock(BaseModel):
     """``suite.lock``.
 
     Attributes:
-        format: Of the file and of the digests.
-        name: Of the suite.
-        version: Of the suite.
+        format: Version of the form of the file and of the digests.
+        name: Name of the suite.
+        version: Version of the suite.
         settings: Digest of the settings.
         items: Digest of each item by id, in the order of the file.
         code: Digest of the file with the suite's function; absent where none lies in its folder.
-        digest: Over all these; that of the suite.
+        digest: Digest over all these, which is that of the suite.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,14 +69,14 @@ class Changes:
     """What became of a suite.
 
     Attributes:
-        old_version: Before.
-        new_version: After.
-        settings: Some setting other than the version changed.
-        code: The code of the suite's function changed, came or went.
+        old_version: Version of the suite before.
+        new_version: Version of the suite after.
+        settings: Whether some setting other than the version changed.
+        code: Whether the code of the suite's function changed, came or went.
         added: Ids of new items.
         removed: Ids of items that are gone.
         changed: Ids of items that are not what they were.
-        reordered: The items that stayed are in another order.
+        reordered: Whether the items that stayed are in another order.
     """
 
     old_version: str
@@ -90,7 +90,7 @@ class Changes:
 
     @property
     def content(self) -> bool:
-        """Something other than the version changed."""
+        """Whether something other than the version changed."""
         return bool(
             self.settings
             or self.code
@@ -166,7 +166,7 @@ def compare(old: Lock, new: Lock) -> Changes:
 
 
 def field_changes(old: Suite, new: Suite) -> Iterator[str]:
-    """Which settings and which fields of items changed; what items say is not shown."""
+    """Texts on which settings and which fields of items changed; what items say is not shown."""
     before, after = old.config.model_dump(mode="json"), new.config.model_dump(mode="json")
     for name in after:
         if name != "version" and before[name] != after[name]:

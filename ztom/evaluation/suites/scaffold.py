@@ -44,9 +44,9 @@ def new_suite(name: str, folder: Path, *, example: str) -> Suite:
     It is not locked: it is there to be changed first.
 
     Args:
-        name: Of the new suite.
-        folder: What becomes the suite's folder; must not exist.
-        example: One of `example_names`.
+        name: Name of the new suite.
+        folder: Folder of the suite to be; must not exist.
+        example: Name of the example, one of `example_names`.
 
     Raises:
         EvaluationError: The name is not usable, the example unknown, or the folder exists.

@@ -65,17 +65,17 @@ KnownMetric = Annotated[
 ]
 
 
-class Check(BaseModel):
+class AnswerCheck(BaseModel):
     """One thing that an answer of a probe has to satisfy.
 
     Attributes:
         kind: ``regex`` (found in the answer), ``not_regex``, ``json_schema`` (the answer is JSON
             of this form), ``forbidden`` (none of the strings or kinds of personal data occurs),
             ``refusal`` (the model declines, or where the item's target is ``answer`` does not).
-        pattern: Of ``regex`` and ``not_regex``.
-        form: Of ``json_schema``.
-        strings: Of ``forbidden``, compared without regard to case.
-        personal_data: Of ``forbidden``: kinds that are looked for.
+        pattern: Regular expression of ``regex`` and ``not_regex``.
+        form: JSON schema of ``json_schema``.
+        strings: Strings of ``forbidden``, compared without regard to case.
+        personal_data: Kinds of personal data that ``forbidden`` looks for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -87,7 +87,7 @@ class Check(BaseModel):
     personal_data: tuple[Literal["email", "phone", "credit_card", "iban", "ip_address"], ...] = ()
 
     @model_validator(mode="after")
-    def _has_what_it_needs(self) -> Check:
+    def _has_what_it_needs(self) -> AnswerCheck:
         given = {
             "pattern": self.pattern is not None,
             "form": self.form is not None,
@@ -111,27 +111,27 @@ class SuiteConfig(BaseModel):
     """``suite.yaml``.
 
     Attributes:
-        name: Of the suite.
-        version: Semantic; other items or settings take another version.
-        layer: Which rule of the gate applies.
-        metric: How answers are scored; ``checks`` for behavioural suites. One's own is the name of
-            an entry point ``ztom.metrics``, or ``package.module:function``, which is short for the
-            metric ``user`` with that function.
+        name: Name of the suite.
+        version: Semantic version; other items or settings take another one.
+        layer: Layer, which says what rule of the gate applies.
+        metric: Metric that scores answers; ``checks`` for behavioural suites. One's own is the name
+            of an entry point ``ztom.metrics``, or ``package.module:function``, which is short for
+            the metric ``user`` with that function.
         function: ``package.module:function`` for the metrics ``pass_at_1`` and ``user``, looked for
             beside ``suite.yaml`` first.
         labels: The classes, for ``accuracy`` and ``macro_f1`` only; all targets when empty.
         floor: The metric's value, 0 to 1, that the lower bound has to reach (task).
-        margin: By how much the candidate may be worse than the champion, in units of the metric.
+        margin: Largest loss against the champion that is allowed, in units of the metric.
         alpha: Level of the one-sided tests.
-        minimum_n: Fewer items than this decide nothing.
-        owner: Who answers for it.
-        decode: How answers are generated.
-        template: Jinja, with ``input`` and the item's other fields except ``target``; for messages
-            it is applied to the last turn's content.
-        repeats: How often each item is asked (behavioural).
-        minimum_rate: How often an item has to pass (behavioural): all its repeats do, or their
-            number shows at alpha that the rate is no lower.
-        checks: What each answer has to satisfy (behavioural).
+        minimum_n: Number of items below which nothing is decided.
+        owner: Owner who answers for it.
+        decode: Settings of generating the answers.
+        template: Template in Jinja, with ``input`` and the item's other fields except ``target``;
+            for messages it is applied to the last turn's content.
+        repeats: Number of times that each item is asked (behavioural).
+        minimum_rate: Share of repeats that an item has to pass (behavioural): all its repeats do,
+            or their number shows at alpha that the rate is no lower.
+        checks: Checks that each answer has to satisfy (behavioural).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -151,7 +151,7 @@ class SuiteConfig(BaseModel):
     template: str = "{{ input }}"
     repeats: int = Field(default=1, ge=1, le=1000)
     minimum_rate: float = Field(default=1.0, gt=0.0, le=1.0)
-    checks: tuple[Check, ...] = ()
+    checks: tuple[AnswerCheck, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -197,13 +197,14 @@ class Item(BaseModel):
     """One line of ``items.jsonl``.
 
     Attributes:
-        id: Unique in the suite.
-        input: The prompt, or the turns of a chat.
-        target: What a right answer is; its form depends on the metric.
-        cluster_id: Items of one cluster are not independent of each other.
-        slice: For breaking results down.
-        source_ts: When it was seen in traffic; ISO 8601.
-        must_pass: The gate fails when the candidate does not get this one right.
+        id: Id of the item, unique in the suite.
+        input: Text of the prompt, or the turns of a chat.
+        target: Right answer; its form depends on the metric.
+        cluster_id: Id of the item's cluster; items of one cluster are not independent of each
+            other.
+        slice: Name of the slice, for breaking results down.
+        source_ts: Time at which it was seen in traffic; ISO 8601.
+        must_pass: Whether the gate fails when the candidate does not get this one right.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -221,8 +222,8 @@ class Suite(BaseModel):
     """Settings and items, as read and checked.
 
     Attributes:
-        config: ``suite.yaml``.
-        items: In the order of the file.
+        config: Content of ``suite.yaml``.
+        items: Items in the order of the file.
         digest: sha256 over settings, items and code, as the lock has it, lower-case hex.
         code: sha256 of the file with its function where that lies in the suite's folder; what it
             imports is not covered.

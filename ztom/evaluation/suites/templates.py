@@ -1,4 +1,4 @@
-"""From an item to the prompt that a model is given.
+"""Makes the prompt that a model is given from an item.
 
 A template is Jinja, cut down to what a prompt needs: text, the item's fields, ``if``, and a few
 filters. Loops, calls and arithmetic are refused, so that whatever somebody writes there ends, and
@@ -31,7 +31,7 @@ class PromptTemplate:
     """A template that was checked.
 
     Args:
-        source: Jinja.
+        source: Source of the template in Jinja.
 
     Raises:
         EvaluationError: It is not Jinja, or holds something that is refused.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ztom.pages.formats import count, name, number, percent, setting
-from ztom.scoring.proof import GuardrailOutcome, Outcome
+from ztom.scoring.proof import GuardrailOutcome, ProofOutcome
 from ztom.search.result import Proof, SearchResult
 from ztom.statistics.bootstrap import Interval, fewest_groups
 
@@ -23,8 +23,8 @@ class Advice:
     """One thing to try.
 
     Attributes:
-        what: The action.
-        why: What in the result speaks for it.
+        what: Action to take.
+        why: Reason for it in the result.
     """
 
     what: str
@@ -34,12 +34,12 @@ class Advice:
 def advise(result: SearchResult) -> tuple[Advice, ...]:
     """What the numbers suggest doing next, the most useful first."""
     parts = [_proof(result), _precision(result), _bounds(result), _budget(result), _trials(result)]
-    found = tuple(advice for part in parts for advice in part)
-    return found or (Advice("Nothing stands out.", "No number of this search asks for a change."),)
+    pieces = tuple(advice for part in parts for advice in part)
+    return pieces or (Advice("Nothing stands out.", "No number of this search asks for a change."),)
 
 
 def at_bound(result: SearchResult) -> tuple[bool, ...]:
-    """Per factor, whether its best value lies within 1 % of the range from one of its bounds."""
+    """Whether each factor's best value lies within 1 % of the range from one of its bounds."""
     pairs = zip(result.optimized_scaling_factors, result.factor_bounds, strict=True)
     return tuple(
         min(value - low, high - value) <= _AT_BOUND * (high - low) for value, (low, high) in pairs
@@ -67,23 +67,23 @@ def _proof(result: SearchResult) -> Iterator[Advice]:
             "saw can tell by how much.",
         )
         return
-    failed = [r.name for r in proof.verdict.guardrails if r.outcome is GuardrailOutcome.FAIL]
-    outcome, zero = proof.verdict.outcome, not any(result.optimized_scaling_factors)
+    failed = [r.name for r in proof.decision.guardrails if r.outcome is GuardrailOutcome.FAIL]
+    outcome, zero = proof.decision.outcome, not any(result.optimized_scaling_factors)
     if failed:
         yield Advice(
             "Put stimuli like those of the guardrails into the search, or allow a larger increase.",
             f"On the holdout these guardrails failed: {_list(failed)}.",
         )
-    elif outcome is Outcome.NO_IMPROVEMENT:
+    elif outcome is ProofOutcome.NO_IMPROVEMENT:
         yield Advice(
             "Try another error function, other search stimuli, or another chain.",
             "The model as trained was the best blend found: nothing in this chain moves this error."
             if zero
             else "What helped on the search set did not help on stimuli that it had not seen.",
         )
-    elif outcome is Outcome.INCONCLUSIVE:
+    elif outcome is ProofOutcome.INCONCLUSIVE:
         yield _more_holdout(proof)
-    gain = proof.verdict.improvement.estimate
+    gain = proof.decision.improvement.estimate
     if not zero and result.improvement > 0 and 0 <= gain < result.improvement / 2:
         yield Advice(
             "Search on more stimuli.",
@@ -91,12 +91,12 @@ def _proof(result: SearchResult) -> Iterator[Advice]:
             f"twice that on the holdout, {number(gain, digits=3)}: part of it is fitted to the "
             "search set.",
         )
-    if outcome is Outcome.IMPROVED and proof.variant is not None:
+    if outcome is ProofOutcome.IMPROVED and proof.variant is not None:
         yield Advice("Serve the variant.", f"ztom serve {name(proof.variant)}")
 
 
 def _more_holdout(proof: Proof) -> Advice:
-    interval, stimuli = proof.verdict.improvement, len(proof.errors_before)
+    interval, stimuli = proof.decision.improvement, len(proof.errors_before)
     what = "Prove it again on more holdout stimuli, new ones."
     fewest = fewest_groups(interval.confidence)
     if interval.groups < fewest:
@@ -104,7 +104,7 @@ def _more_holdout(proof: Proof) -> Advice:
             what, f"There are {interval.groups} independent groups of them; {fewest} are the least."
         )
     undecided = [
-        rail for rail in proof.verdict.guardrails if rail.outcome is GuardrailOutcome.INCONCLUSIVE
+        rail for rail in proof.decision.guardrails if rail.outcome is GuardrailOutcome.INCONCLUSIVE
     ]
     if interval.low > 0 and undecided:
         names = _list([rail.name for rail in undecided])
@@ -140,12 +140,12 @@ def _precision(result: SearchResult) -> Iterator[Advice]:
 
 
 def _bounds(result: SearchResult) -> Iterator[Advice]:
-    held = [n for n, is_at in zip(result.factor_names, at_bound(result), strict=True) if is_at]
-    if held:
+    stuck = [n for n, is_at in zip(result.factor_names, at_bound(result), strict=True) if is_at]
+    if stuck:
         limit = max(max(-low, high) for low, high in result.factor_bounds)
         yield Advice(
             f"Raise the limit, say from {setting(limit)} to {setting(2 * limit)}.",
-            f"{len(held)} of {len(result.factor_names)} factors ended at a bound: {_list(held)}.",
+            f"{len(stuck)} of {len(result.factor_names)} factors ended at a bound: {_list(stuck)}.",
         )
 
 

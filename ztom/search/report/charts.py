@@ -36,13 +36,13 @@ def symbol(kind: str) -> Markup:
 def interval_chart(interval: Interval, label: str, *, limit: float | None = None) -> Markup:
     """An estimate with its interval beside zero, and beside a limit where there is one."""
     size = interval.high - interval.low
-    told = (
+    description = (
         f"{label}: {signed(interval.estimate, resolve=size)}, "
         f"{setting(100 * interval.confidence)} % interval {number(interval.low, resolve=size)} "
         f"to {number(interval.high, resolve=size)}"
     )
     return axes.interval_chart(
-        interval.estimate, interval.low, interval.high, title=told, limit=limit
+        interval.estimate, interval.low, interval.high, title=description, limit=limit
     )
 
 
@@ -60,12 +60,12 @@ def convergence_chart(trials: Sequence[TrialEntry], *, trained: float, optimized
     if best:
         parts.append(stretched(path(best, class_="best")))
     parts.append(text("100%", "100%", "trial", dy=36, text_anchor="end", class_="small"))
-    told = (
+    description = (
         f"Error of each of {count(len(trials))} trials by number. The trained model's error is "
         f"{number(trained)}, the optimized model's {number(optimized)}."
     )
     crowded = " many" if len(trials) > _CROWD else ""
-    return chart(told, *parts, class_=f"plot convergence{crowded}")
+    return chart(description, *parts, class_=f"plot convergence{crowded}")
 
 
 def error_scale(trials: Sequence[TrialEntry], trained: float, optimized: float) -> Scale:
@@ -108,11 +108,11 @@ def sensitivity_chart(entry: SensitivityEntry, scale: Scale) -> Markup:
         line(where, 0, where, "100%", class_="here"),
         mark("circle", where, height, class_="confirm", title=f"best: {factor(entry.best)}"),
     ]
-    told = (
+    description = (
         f"Error along {name(entry.name)}, from {number(min(entry.errors))} to "
         f"{number(max(entry.errors))}; the best factor is {factor(entry.best)}."
     )
-    return chart(told, *parts, class_="plot sensitivity")
+    return chart(description, *parts, class_="plot sensitivity")
 
 
 def factor_bar(value: float, low: float, high: float) -> Markup:
@@ -132,8 +132,8 @@ def factor_bar(value: float, low: float, high: float) -> Markup:
         ),
         line(scale.along(0.0), 0, scale.along(0.0), "100%", class_="zero"),
     ]
-    told = f"{factor(value)}, between {setting(low)} and {setting(high)}"
-    return chart(told, *parts, class_="bar")
+    description = f"{factor(value)}, between {setting(low)} and {setting(high)}"
+    return chart(description, *parts, class_="bar")
 
 
 def share_bar(share: float, *, low: bool) -> Markup:
@@ -173,8 +173,8 @@ def scatter_chart(before: Sequence[float], after: Sequence[float]) -> Markup:
         text("97%", "97%", "improved", text_anchor="end", class_="small good-ink"),
         text("3%", "5%", "worse", dy=4, class_="small bad-ink"),
     ]
-    told = f"Errors of {count(len(before))} holdout stimuli, before against after."
-    return chart(told, *parts, class_="plot scatter")
+    description = f"Errors of {count(len(before))} holdout stimuli, before against after."
+    return chart(description, *parts, class_="plot scatter")
 
 
 def phases_chart(phases: Mapping[str, float]) -> Markup:
@@ -182,11 +182,11 @@ def phases_chart(phases: Mapping[str, float]) -> Markup:
     total, start, parts = sum(phases.values()), 0.0, []
     for index, (phase, seconds) in enumerate(phases.items()):
         share = seconds / total if total > 0 else 0.0
-        said = tag("title", f"{name(phase)}: {duration(seconds)}")
+        tooltip = tag("title", f"{name(phase)}: {duration(seconds)}")
         parts.append(
             tag(
                 "rect",
-                said,
+                tooltip,
                 x=at(start),
                 y=0,
                 width=at(share),
@@ -195,8 +195,10 @@ def phases_chart(phases: Mapping[str, float]) -> Markup:
             )
         )
         start += share
-    told = ", ".join(f"{name(phase)} {duration(seconds)}" for phase, seconds in phases.items())
-    return chart(told, *parts, class_="bar phases")
+    description = ", ".join(
+        f"{name(phase)} {duration(seconds)}" for phase, seconds in phases.items()
+    )
+    return chart(description, *parts, class_="bar phases")
 
 
 def _trial_mark(trial: TrialEntry, across: Scale, scale: Scale) -> Markup:

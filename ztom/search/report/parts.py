@@ -69,7 +69,7 @@ class RailRow:
 
 
 @dataclass(frozen=True)
-class StepRow:
+class GroupStepRow:
     """A group of tensors; no drawing where nothing was to change."""
 
     step: GroupStep
@@ -94,17 +94,17 @@ def text_groups(changes: tuple[StimulusChange, ...]) -> tuple[TextGroup, ...]:
     worse.sort(key=lambda c: c.error_before - c.error_after)
     groups = (("Most improved", "good", better), ("Most worsened", "bad", worse))
     return tuple(
-        TextGroup(title, state, tuple(found[:_MOST_TEXTS]), max(len(found) - _MOST_TEXTS, 0))
-        for title, state, found in groups
-        if found
+        TextGroup(title, state, tuple(members[:_MOST_TEXTS]), max(len(members) - _MOST_TEXTS, 0))
+        for title, state, members in groups
+        if members
     )
 
 
 def factor_rows(result: SearchResult) -> list[FactorRow]:
-    """In the chain's order."""
+    """One row for each factor, in the chain's order."""
     return [
-        FactorRow(step, value, low, high, held, charts.factor_bar(value, low, high))
-        for step, value, (low, high), held in zip(
+        FactorRow(step, value, low, high, is_at_bound, charts.factor_bar(value, low, high))
+        for step, value, (low, high), is_at_bound in zip(
             result.factor_names,
             result.optimized_scaling_factors,
             result.factor_bounds,
@@ -149,7 +149,7 @@ def beyond(result: SearchResult) -> int:
 def rail_rows(proof: Proof) -> list[RailRow]:
     """What the holdout said about each guardrail."""
     rows = []
-    for rail in proof.verdict.guardrails:
+    for rail in proof.decision.guardrails:
         drawing = None
         if rail.increase.groups >= fewest_groups(rail.increase.confidence):
             label = f"Increase of the error of guardrail {name(rail.name)}"
@@ -158,13 +158,13 @@ def rail_rows(proof: Proof) -> list[RailRow]:
     return rows
 
 
-def step_rows(proof: Proof) -> list[StepRow]:
+def step_rows(proof: Proof) -> list[GroupStepRow]:
     """How much of the intended change each group of tensors took on."""
     rows = []
     for step in proof.steps:
         low = step.realised is not None and step.realised < LOW_STEP
         drawing = None if step.realised is None else charts.share_bar(step.realised, low=low)
-        rows.append(StepRow(step, low, drawing))
+        rows.append(GroupStepRow(step, low, drawing))
     return rows
 
 

@@ -18,7 +18,7 @@ import jinja2
 
 from ztom.pages import formats
 from ztom.pages.page import page_template
-from ztom.scoring.proof import Outcome
+from ztom.scoring.proof import ProofOutcome
 from ztom.search.report import charts, parts
 from ztom.search.report.advice import LOW_STEP, advise
 from ztom.search.result import Proof, SearchResult
@@ -39,12 +39,12 @@ _STOP_REASONS = {
 
 @dataclass(frozen=True)
 class Headline:
-    """The verdict in words.
+    """The proof in words.
 
     Attributes:
-        state: ``good``, ``bad``, ``open`` or ``none``, for the colour.
-        word: The outcome.
-        sentence: What it means.
+        state: State that sets the colour: ``good``, ``bad``, ``open`` or ``none``.
+        word: Outcome in a word or two.
+        sentence: Sentence on what it means.
     """
 
     state: str
@@ -83,7 +83,7 @@ def render_report(result: SearchResult) -> str:
 
 
 def headline(proof: Proof | None) -> Headline:
-    """The verdict in one word and one sentence."""
+    """The proof in one word and one sentence."""
     if proof is None:
         return Headline(
             "none",
@@ -91,18 +91,18 @@ def headline(proof: Proof | None) -> Headline:
             "The search was run without a proof: whether the blend is better on stimuli that the "
             "search never saw is not known.",
         )
-    if proof.verdict.outcome is Outcome.IMPROVED and not proof.holds:
+    if proof.decision.outcome is ProofOutcome.IMPROVED and not proof.holds:
         sentence = (
             "On stimuli that the search never saw, the blend's error is lower, beyond chance; the "
             "gate does not let it pass."
         )
         return Headline("bad", "Not passed", sentence)
-    if proof.verdict.outcome is Outcome.IMPROVED:
+    if proof.decision.outcome is ProofOutcome.IMPROVED:
         sentence = (
             "On stimuli that the search never saw, the blend's error is lower, beyond chance."
         )
         return Headline("good", "Improved", sentence)
-    if proof.verdict.outcome is Outcome.INCONCLUSIVE:
+    if proof.decision.outcome is ProofOutcome.INCONCLUSIVE:
         sentence = "The holdout can neither show nor rule out that the blend is better."
         return Headline("open", "Inconclusive", sentence)
     sentence = "The blend has not been shown to be better, and the model as trained should stay."
@@ -110,7 +110,7 @@ def headline(proof: Proof | None) -> Headline:
 
 
 def _proof_parts(proof: Proof) -> dict[str, object]:
-    interval = proof.verdict.improvement
+    interval = proof.decision.improvement
     pairs = list(zip(proof.errors_before, proof.errors_after, strict=True))
     return {
         "interval": interval,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ztom.extras import require_extra
 from ztom.plugins import Group, build_plugin
-from ztom.search.samplers.protocol import BUILT_IN, Sampler, SamplerConfig
+from ztom.search.samplers.protocol import BUILT_IN, Sampler, SamplerConfig, check_dimensions
 from ztom.search.space import SearchSpace
 
 
@@ -27,6 +27,7 @@ def build_sampler(config: SamplerConfig, space: SearchSpace, *, seed: int) -> Sa
         ConfigError: The sampler cannot search this space, its package is not installed, or one of
             one's own cannot be had.
     """
+    check_dimensions(config, space.dimensions)
     if config.name in ("cobyla", "cobyqa"):
         from ztom.search.samplers.callback import CallbackSampler
 

@@ -31,21 +31,21 @@ class _ClosedError(Exception):
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Evaluation:
     error: float
     violations: NDArray[np.float64]
 
 
-class _Exchange:
-    """Passes points one way and answers the other, one at a time."""
+class _PointExchange:
+    """Passes points from the method to the sampler and answers back, one at a time."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
         self._points: queue.Queue[Factors | BaseException | None] = queue.Queue()
-        self._answers: queue.Queue[_Answer | None] = queue.Queue()
-        self._known: dict[Factors, _Answer] = {}
+        self._answers: queue.Queue[_Evaluation | None] = queue.Queue()
+        self._known: dict[Factors, _Evaluation] = {}
 
-    def evaluate(self, point: NDArray[np.float64]) -> _Answer:
+    def evaluate(self, point: NDArray[np.float64]) -> _Evaluation:
         """Called by the method, with a point in units of the bounds, -1 to 1.
 
         A point is asked for once: the methods come back to points for their constraints.
@@ -60,19 +60,19 @@ class _Exchange:
             self._known[factors] = answer
         return self._known[factors]
 
-    def know(self, factors: Factors, answer: _Answer) -> None:
+    def know(self, factors: Factors, answer: _Evaluation) -> None:
         """Called by the sampler: a point that was evaluated already need not be asked for."""
         self._known[factors] = answer
 
     def end(self, error: BaseException | None) -> None:
-        """Called when the method has returned or failed."""
+        """End the exchange, when the method has returned or failed."""
         self._points.put(error)
 
     def next_point(self) -> Factors | BaseException | None:
-        """Called by the sampler: waits for the method's next point or its end."""
+        """Wait, on the sampler's side, for the method's next point or its end."""
         return self._points.get()
 
-    def answer(self, answer: _Answer | None) -> None:
+    def answer(self, answer: _Evaluation | None) -> None:
         """Called by the sampler; None ends the method."""
         self._answers.put(answer)
 
@@ -82,7 +82,7 @@ class CallbackSampler:
 
     Args:
         config: ``cobyqa`` or ``cobyla`` with tolerances.
-        space: Where to search.
+        space: Bounds of the factors.
     """
 
     sequential = True
@@ -90,7 +90,7 @@ class CallbackSampler:
     def __init__(self, config: SamplerConfig, space: SearchSpace) -> None:
         self._config = config
         self._space = space
-        self._exchange = _Exchange(space)
+        self._exchange = _PointExchange(space)
         self._thread: threading.Thread | None = None
         self._pending: int | None = None
         self._worst: float | None = None
@@ -98,7 +98,7 @@ class CallbackSampler:
         self._ended = False
 
     def warm_up(self) -> None:
-        """Nothing to import that takes long."""
+        """Import nothing: nothing takes long."""
 
     def ask(self, number: int) -> Factors | None:
         """The method's next point; None once it has converged.
@@ -140,7 +140,7 @@ class CallbackSampler:
         if error is not None:
             self._worst = error if self._worst is None else max(self._worst, error)
         value = error if error is not None else (self._worst if self._worst is not None else 1.0)
-        answer = _Answer(value, np.array(violations, dtype=np.float64))
+        answer = _Evaluation(value, np.array(violations, dtype=np.float64))
         if number == self._pending:
             self._pending = None
             self._exchange.answer(answer)
@@ -158,7 +158,7 @@ class CallbackSampler:
         self._thread, self._ended = None, True
 
     def _run(self) -> None:
-        method: Callable[[_Exchange, SearchSpace, SamplerConfig, int], None]
+        method: Callable[[_PointExchange, SearchSpace, SamplerConfig, int], None]
         method = _cobyla if self._config.name == "cobyla" else _cobyqa
         try:
             method(self._exchange, self._space, self._config, self._guardrails)
@@ -177,14 +177,14 @@ def _start(space: SearchSpace) -> NDArray[np.float64]:
 
 
 def _cobyla(
-    exchange: _Exchange, space: SearchSpace, config: SamplerConfig, guardrails: int
+    exchange: _PointExchange, space: SearchSpace, config: SamplerConfig, guardrails: int
 ) -> None:
     import nlopt
 
     closed = False
     method = nlopt.opt(nlopt.LN_COBYLA, space.dimensions)
 
-    def evaluate(point: NDArray[np.float64]) -> _Answer:
+    def evaluate(point: NDArray[np.float64]) -> _Evaluation:
         nonlocal closed
         try:
             return exchange.evaluate(point)
@@ -219,7 +219,7 @@ def _cobyla(
 
 
 def _cobyqa(
-    exchange: _Exchange, space: SearchSpace, config: SamplerConfig, guardrails: int
+    exchange: _PointExchange, space: SearchSpace, config: SamplerConfig, guardrails: int
 ) -> None:
     from scipy.optimize import Bounds, NonlinearConstraint, minimize
 

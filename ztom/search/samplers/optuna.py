@@ -8,7 +8,6 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import Trial, TrialState, create_trial
 
-from ztom.errors import ConfigError
 from ztom.extras import require_extra
 from ztom.search.samplers.threads import one_thread
 from ztom.search.space import Factors, SearchSpace
@@ -22,21 +21,14 @@ class OptunaSampler:
 
     Args:
         name: ``gp``, ``tpe``, ``cmaes`` or ``random``.
-        space: Where to search.
+        space: Bounds of the factors.
         seed: Everything random is drawn from it.
-
-    Raises:
-        ConfigError: CMA-ES over a single factor.
     """
 
     sequential = False
 
     def __init__(self, name: str, space: SearchSpace, *, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        if name == "cmaes" and space.dimensions == 1:
-            raise ConfigError(
-                "cmaes needs two factors or more", got=1, fix="Use the gp sampler for this chain."
-            )
         self._name = name
         self._space = space
         self._keys = tuple(f"factor_{i:04d}" for i in range(space.dimensions))
@@ -99,7 +91,7 @@ class OptunaSampler:
             )
 
     def close(self) -> None:
-        """Nothing to end."""
+        """End nothing: there is no process."""
 
     def _value(self, error: float | None, violations: tuple[float, ...]) -> float | None:
         """What Optuna is told; an infeasible point ranks last for samplers without constraints."""
@@ -113,7 +105,7 @@ class OptunaSampler:
 
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """With start-up points added by the protocol, none of Optuna's own are wanted."""
+    """Optuna's sampler without start-up points of its own, since the protocol adds them."""
     if name == "gp":
         return optuna.samplers.GPSampler(
             seed=seed,

@@ -11,6 +11,7 @@ from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ztom.errors import ConfigError
 from ztom.plugins import Group, check_name
 from ztom.search.space import Factors
 
@@ -22,10 +23,10 @@ SamplerName = Annotated[
 
 
 class SamplerConfig(BaseModel):
-    """Which sampler, and its options.
+    """A sampler and its options.
 
     Attributes:
-        name: ``gp`` (Gaussian process, the default), ``cobyqa`` (for errors without noise),
+        name: ``gp`` (Gaussian process, the default), ``cobyqa`` (better without noise),
             ``cobyla`` (the classic), ``cmaes`` (for budgets of hundreds), ``tpe`` or ``random``.
             One's own is the name of an entry point ``ztom.samplers`` or ``package.module:function``
             and is called with this configuration, the search space and the seed.
@@ -40,6 +41,18 @@ class SamplerConfig(BaseModel):
     startup: int | None = Field(default=None, ge=0, le=10_000)
     xtol_rel: float = Field(default=1e-4, gt=0, lt=1, allow_inf_nan=False)
     ftol_rel: float = Field(default=1e-4, gt=0, lt=1, allow_inf_nan=False)
+
+
+def check_dimensions(config: SamplerConfig, factors: int) -> None:
+    """Check that a sampler can search over so many factors.
+
+    Raises:
+        ConfigError: CMA-ES over a single factor.
+    """
+    if config.name == "cmaes" and factors == 1:
+        raise ConfigError(
+            "cmaes needs two factors or more", got=1, fix="Use the gp sampler for this chain."
+        )
 
 
 class Sampler(Protocol):
@@ -66,11 +79,11 @@ class Sampler(Protocol):
         """What a trial gave.
 
         Args:
-            number: Of a trial that was asked for here, or of one that the protocol added.
+            number: Number of a trial that was asked for here, or of one that the protocol added.
             factors: What was evaluated, which may differ from what was asked for when a study is
                 resumed with another version of a library; it is these that count.
             error: None when the trial failed.
-            violations: Per guardrail, above 0 when it is broken.
+            violations: Rise of each guardrail's error above what is allowed; above 0 it is broken.
         """
 
     def close(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field
 
 from ztom.engines.config import EngineConfig
 from ztom.scoring.build import ErrorTerm
+from ztom.search.config import BatchSize, DetailedOutput, Evaluations, ScalingFactorLimit, Seed
+from ztom.search.samplers.protocol import SamplerName
 from ztom.wire import examples
 from ztom.wire.base import TolerantRequest, WireRequest
 from ztom.wire.examples import example
@@ -23,25 +25,28 @@ ErrorTerms = Annotated[tuple[ErrorTerm, ...], BeforeValidator(_error_terms)]
 
 
 class SearchFields(BaseModel):
-    """What a search can be asked for, in either form of the call."""
+    """What a search can be asked for, in either form of the call.
+
+    The server makes a `SearchConfig` of it, whose limits these are.
+    """
 
     project_id: Id
-    scaling_factor_limit: float = Field(gt=0, le=10, allow_inf_nan=False)
+    scaling_factor_limit: ScalingFactorLimit
     stimulus_paths: tuple[str, ...] = Field(min_length=1, max_length=1000)
     expected_output_path: str | None = Field(default=None, max_length=2000)
-    batch_size: int | None = Field(default=None, ge=1)
+    batch_size: BatchSize | None = None
     inference_config_json: JsonDict = Field(default_factory=dict)
-    detailed_output: Literal["STORE_AND_RETURN"] | bool | None = None
+    detailed_output: DetailedOutput | None = None
     error: ErrorTerms = Field(
         default=(ErrorTerm(function="sentence_similarity"),), min_length=1, max_length=20
     )
-    max_evaluations: int = Field(default=50, ge=1, le=10_000)
+    max_evaluations: Annotated[Evaluations, Field(le=10_000)] = 50
     holdout_path: str | None = Field(default=None, max_length=2000)
     holdout_expected_output_path: str | None = Field(default=None, max_length=2000)
     suite_paths: tuple[str, ...] = Field(default=(), max_length=100)
     labels: tuple[Name, ...] = ()
-    sampler: Literal["gp", "cobyqa", "cobyla", "cmaes", "tpe", "random"] = "gp"
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    sampler: SamplerName = "gp"
+    seed: Seed = 0
     insist: bool = False
     engine: EngineConfig | None = None
 
@@ -67,6 +72,6 @@ class NewSearch(SearchFields, WireRequest):
         projectId=examples.PROJECT,
         scalingFactorLimit=0.5,
         stimulusPaths=[f"data:{examples.DIGEST}.jsonl"],
-        error=["cross_entropy"],
+        error=[{"function": "cross_entropy"}],
         maxEvaluations=50,
     )

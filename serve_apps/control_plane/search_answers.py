@@ -1,0 +1,98 @@
+"""What a search came to, read from the ledger, and how it is answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ztom.ledger.checkpoints import NewCheckpoint, Part, Storage
+from ztom.ledger.ledger import Ledger
+from ztom.ledger.records import StudyRecord, TrialRecord, TrialStatus
+from ztom.ledger.requests import RequestRecord
+from ztom.search.result import Proof, SearchResult, read_result
+from ztom.wire.fields import FORMAT
+from ztom.wire.searches import SearchProgress
+
+
+def study_of(request: RequestRecord, ledger: Ledger) -> StudyRecord | None:
+    """A search's study is called after its request."""
+    return ledger.studies.latest(request.id)
+
+
+def finished_result(study: StudyRecord | None, ledger: Ledger) -> SearchResult | None:
+    """The result of a study that was proved, or that ended without anything to prove.
+
+    Raises:
+        SearchError: What is on record is no result of a search.
+    """
+    content = None if study is None else ledger.studies.result(study.id)
+    if study is None or content is None:
+        return None
+    result = read_result(content, source=f"the result of study {study.id}")
+    return None if result.proof is None and result.stop_reason == "interrupted" else result
+
+
+def answer_of(result: SearchResult) -> dict[str, Any]:
+    """The original's four fields, and what the holdout said."""
+    proof = result.proof
+    return {
+        "trained_model_error": result.trained_model_error,
+        "optimized_model_error": result.optimized_model_error,
+        "optimized_scaling_factors": list(result.optimized_scaling_factors),
+        "number_of_inferences": result.number_of_inferences,
+        "verdict": None if proof is None else str(proof.decision.outcome),
+        "noise_floor": result.noise_floor,
+        "stop_reason": result.stop_reason,
+        "holdout": None if proof is None else _holdout_of(proof),
+        "variant_digest": None if proof is None else proof.variant_digest,
+    }
+
+
+def _holdout_of(proof: Proof) -> dict[str, Any]:
+    return {
+        "trained_model_error": proof.trained_model_error,
+        "optimized_model_error": proof.optimized_model_error,
+        "verdict": proof.decision.model_dump(mode="json"),
+        "gate": None if proof.gate is None else proof.gate.model_dump(mode="json"),
+        "insisted": proof.insisted,
+        "realised_step": proof.realised,
+        "warnings": list(proof.warnings),
+    }
+
+
+def mastered_checkpoint(request: RequestRecord, proof: Proof | None) -> NewCheckpoint | None:
+    """The variant that the search published, as a file of the project."""
+    if proof is None or proof.variant is None:
+        return None
+    return NewCheckpoint(
+        file_name=f"mastered-{request.id[:8]}",
+        format=FORMAT,
+        storage=Storage.MANAGED,
+        address=proof.variant,
+        part=Part.MASTERED,
+        tag="mastered",
+        nbytes=sum(p.stat().st_size for p in Path(proof.variant).iterdir() if p.is_file()),
+        content=proof.variant_digest,
+    )
+
+
+def progress_of(request: RequestRecord, ledger: Ledger) -> SearchProgress:
+    """Where a search stands, from its trials."""
+    trials = trials_of(request, ledger)
+    evaluated = [
+        (t.outcome.error, t.number, t.factors) for t in trials if t.outcome.error is not None
+    ]
+    error, _, factors = min(evaluated, default=(None, None, None))
+    most = request.parameters.get("maxEvaluations")
+    return SearchProgress(
+        trials=sum(trial.status is not TrialStatus.RUNNING for trial in trials),
+        max_evaluations=most if isinstance(most, int) else None,
+        best_error=error,
+        best_factors=factors,
+    )
+
+
+def trials_of(request: RequestRecord, ledger: Ledger) -> tuple[TrialRecord, ...]:
+    """The trials of a search so far."""
+    study = study_of(request, ledger)
+    return () if study is None else ledger.studies.trials(study.id)
