@@ -266,7 +266,7 @@ def test_the_front_door_deploys(server, admin, monkeypatch) -> None:
     deployed = ztom.deploy(
         folder, "support", server=server.url, key=admin.key, verdict=verdict, options=None
     )
-    assert deployed["digest"] == digest
+    assert deployed.digest == digest
     ready(admin, digest)
     assert admin.verdicts.all(candidate=digest)[0].outcome == "pass"
     monkeypatch.setenv("ZTOM_SERVER", server.url)

@@ -1,6 +1,6 @@
 """A chain of seconds for examples and for trying things out.
 
-The base is a Llama of some 30,000 parameters that is taught a few sentences. The first iteration is
+The base is a Llama of some 90,000 parameters that is taught a few sentences. The first iteration is
 a small random step away from it, the second a large one, which makes answers worse: a search that
 lowers the cross-entropy takes most of the second step back. It shows how things are used, not what
 they are worth; `ztom.demo.chains` trains every step of a chain.
@@ -19,7 +19,8 @@ import yaml
 from ztom.demo.model import ModelSize, build_model, save_checkpoint, train_tokenizer
 from ztom.demo.train import Pair, Stage, TrainSettings, encode, train_stage
 
-_SIZE = ModelSize(vocabulary=400, hidden=32, intermediate=64, layers=2, heads=2, max_positions=256)
+#: Heads of 32, the smallest that vLLM's CPU build knows.
+_SIZE = ModelSize(vocabulary=400, hidden=64, intermediate=96, layers=2, heads=2, max_positions=256)
 _SETTINGS = TrainSettings(max_tokens=64, threads=1)
 #: Name of each checkpoint, and the size of the step to it, relative to the weights' spread.
 _STEPS = (("base", 0.0), ("first", 0.1), ("second", 0.8))
