@@ -31,11 +31,11 @@ demo: $(READY)
 	$(BIN)/ztom demo
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations 20
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --no-loadscope-reorder --durations 20
 
 # Without sockets, Ray and databases: while one works.
 test-fast: $(READY)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup tests/unit
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/unit
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -99,11 +99,8 @@ def run() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
         yield runner.run
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests come in groups, dear ones first; those marked ``gpu`` skip without one."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item.path)))
+    """Dear tests first; those marked ``gpu`` skip without one."""
     places = {group: place for place, group in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(group_of(item.path), len(places)))
     if not any(item.get_closest_marker("gpu") for item in items):
@@ -116,9 +113,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Count what is started; the marker is pytest-xdist's, which need not be installed."""
-    config.addinivalue_line("markers", "xdist_group(name): tests that run in one process")
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist need not be installed
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out tests by group, whatever ``--dist`` says.
+
+    pytest-xdist's own groups are told by the ids of the tests, which pytest 9.2 no longer lets it
+    write: ``--dist loadgroup`` hands out single tests there, and each process starts engines.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(config.rootpath / nodeid.partition("::")[0])
+
+    return GroupScheduling(config, log)
+
+
+def pytest_configure() -> None:
+    """Count what is started."""
     starts.watch()
 
 
