@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     for name, factor in zip(result.factor_names, result.optimized_scaling_factors, strict=True):
         print(f"{factor:+.3f}  {name}")
     assert result.proof is not None
-    print(f"holdout: {result.proof.verdict.outcome}; report: {folder / 'search' / 'report.html'}")
+    print(f"holdout: {result.proof.decision.outcome}; report: {folder / 'search' / 'report.html'}")
     if result.proof.variant is not None:
         print(f"variant {ztom.load_variant(result.proof.variant).digest[:12]}")
 

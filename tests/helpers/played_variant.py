@@ -80,7 +80,7 @@ class PlayedByServe:
 
     @contextlib.asynccontextmanager
     async def crowded(self) -> AsyncIterator[None]:
-        await self.behave(delay_s=HANGS_S)
+        await self.behave(delay_s=4 * HANGS_S)
         waiting = [asyncio.ensure_future(self.backends.ask(PLACEMENT, call())) for _ in range(2)]
         await asyncio.sleep(HANGS_S / 6)
         yield
