@@ -14,7 +14,7 @@ from ray import serve
 from server_helpers import Stage
 
 from serve_apps.endpoints.specs import AppSpec
-from serve_apps.gateway.backends import Backends, ServeBackends, Unavailable
+from serve_apps.gateway.backends import Backends, Overloaded, ServeBackends, Unavailable
 from serve_apps.variants.args import VARIANT_DEPLOYMENT, VariantArgs
 from serve_apps.variants.calls import Answer, Call, StreamItem
 from ztom.rollout.routing import Placement
@@ -81,10 +81,16 @@ class PlayedByServe:
     @contextlib.asynccontextmanager
     async def crowded(self) -> AsyncIterator[None]:
         await self.behave(delay_s=4 * HANGS_S)
-        waiting = [asyncio.ensure_future(self.backends.ask(PLACEMENT, call())) for _ in range(2)]
-        await asyncio.sleep(HANGS_S / 6)
+        runs = asyncio.ensure_future(self.backends.ask(PLACEMENT, call()))
+        while True:
+            waits = asyncio.ensure_future(self.backends.ask(PLACEMENT, call()))
+            await asyncio.sleep(HANGS_S / 6)
+            if not waits.done():
+                break
+            with contextlib.suppress(Overloaded):  # the first one is still in the queue itself
+                await waits
         yield
-        await asyncio.gather(*waiting)
+        await asyncio.gather(runs, waits)
         await self.behave()
 
 

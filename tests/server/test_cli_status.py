@@ -37,6 +37,8 @@ def test_status_shows_endpoints_rules_deployments_and_releases(server, admin, zt
     deploy(server, admin, "acme", rule={"header": "x-customer", "value": "[acme]"})
     _, two = deploy(server, admin, "two", plan=STANDS_STILL)
     (release,) = admin.endpoints.releases()
+    step = f"{named('two', two)} 100 %"
+    wait_for(lambda: step in ztom("status").out, "the release's first step has its traffic")
     ran = ztom("status")
     assert ran.status == 0, ran.err
     lines = [line.split() for line in ran.out.splitlines()]
@@ -44,7 +46,7 @@ def test_status_shows_endpoints_rules_deployments_and_releases(server, admin, zt
     (support,) = (line for line in lines if line[:1] == ["support"])
     assert support[1] == named("one", one)
     assert support[-1] == release.id
-    assert f"{named('two', two)} 100 %" in ran.out
+    assert step in ran.out
     assert any(line[:2] == ["x-customer:", "[acme]"] for line in lines)
     assert [named("two", two), "ready"] in lines
     assert f"release {release.id} of support: running" in ran.out
