@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -59,6 +60,7 @@ def test_a_release_that_is_held_is_watched_on_and_can_be_told(admin, ztom, relea
     def resume_and_abort() -> None:
         for command in ("resume", "abort"):
             wait_for(lambda: admin.endpoints.release(release.id).status == "held", "the hold")
+            time.sleep(2)  # whoever watches looks now and then, and is to see it
             admin.endpoints.command(release.id, command)
             wait_for(lambda: admin.endpoints.release(release.id).command is None, "the command")
 
