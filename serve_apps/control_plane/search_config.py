@@ -109,8 +109,8 @@ def generation_options(options: Mapping[str, Any]) -> tuple[GenerationConfig, li
     try:
         return GenerationConfig.model_validate(known), warnings
     except ValidationError as error:
-        issues = [f"{'.'.join(map(str, i['loc']))}: {i['msg']}" for i in error.errors()]
-        raise HTTPException(422, f"inferenceConfigJson is wrong: {'; '.join(issues)}") from None
+        problems = problem_sentence(error, known, model=GenerationConfig, limit=len(known))
+        raise HTTPException(422, f"inferenceConfigJson is wrong: {problems}") from None
 
 
 def _if_any(path: str | None) -> tuple[str, ...]:

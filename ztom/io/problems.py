@@ -121,7 +121,7 @@ def problem_sentence(
             count from one.
         limit: Largest number of problems that are told; the rest is counted.
     """
-    problems = _distinct(error, data)
+    problems = _with_places(error, data)
     keys = sorted(set(_keys(model))) if model is not None else []
     parts = [
         _sentence(place, details, keys, whole=whole, quote=quote, first_index=first_index)
@@ -131,7 +131,7 @@ def problem_sentence(
     return "; ".join(parts) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _distinct(
+def _with_places(
     error: ValidationError, data: object
 ) -> list[tuple[tuple[int | str, ...], ErrorDetails]]:
     return [(_written_place(details, data), details) for details in error.errors(include_url=False)]
