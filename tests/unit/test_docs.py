@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import re
+import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -301,3 +302,9 @@ def test_versions_agree() -> None:
 def test_the_packages_are_typed() -> None:
     for package in ("ztom", "tune_search", "serve_apps", "cluster"):
         assert (REPOSITORY / package / "py.typed").is_file()
+
+
+def test_the_table_of_what_users_bring_is_what_the_tests_bring() -> None:
+    """Write it anew with ``python .ci/refresh-bring-table.py``."""
+    made = runpy.run_path(str(REPOSITORY / ".ci" / "refresh-bring-table.py"))
+    assert made["PAGE"].read_text() == made["page"]()
