@@ -44,7 +44,7 @@ def build_evidence(
         holdout_errors=(proof.trained_model_error, proof.optimized_model_error),
         verdict=proof.decision.model_dump(mode="json"),
         gate=None if proof.gate is None else proof.gate.model_dump(mode="json"),
-        insisted=not proof.holds,
+        insisted=config.insist and not proof.holds,
         versions=dict(ledger.studies.get(outcome.study_id).versions),
     )
 

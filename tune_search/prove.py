@@ -4,13 +4,15 @@ What is verified is what would be shipped: the blend is written at the deployed 
 engine loads the files, and its answers on data the search never saw are compared with the trained
 model's. Where the configuration names suites, the gate decides as well (`tune_search.gate`). Only
 what is improved, and passed where there is a gate, is published, unless the user insists, which is
-recorded.
+recorded. What is not published can be kept all the same, aside (``variant.keep_unproven``).
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +31,14 @@ from ztom.search.result import Proof
 from ztom.settings import Settings
 from ztom.variants.manifest import Manifest
 from ztom.variants.record import for_the_record
-from ztom.variants.write import WriteOptions, copy_variant, stage_variant
+from ztom.variants.write import (
+    UNPROVEN,
+    VARIANT,
+    StagedVariant,
+    WriteOptions,
+    copy_variant,
+    stage_variant,
+)
 
 if TYPE_CHECKING:
     from tune_search.gate import SuiteGate
@@ -65,7 +74,13 @@ def prove(
     with timer.phase("answer", "the trained model answers the holdout"):
         before = score_model(holdout, holdout.engine, no_step, config, timer, answer_suites)
     if not any(factors):
-        return build_proof(config, inputs, before, before, None, timer.seconds(started))
+        proof = build_proof(config, inputs, before, before, None, timer.seconds(started))
+        if config.variant.keep_unproven:
+            with stage_variant(
+                inputs.chain, factors, _unproven(config), options=_options(config)
+            ) as staged:
+                _keep(config, inputs, outcome, ledger, proof, staged)
+        return proof
     timer.begin("write", "the variant is written")
     with stage_variant(
         inputs.chain, factors, _destination(config), options=_options(config)
@@ -83,6 +98,8 @@ def prove(
         if gate is not None:
             proof = proof.model_copy(update={"gate": gate.decide(before.runs, after.runs)})
         if not proof.holds and not config.insist:
+            if config.variant.keep_unproven:
+                _keep(config, inputs, outcome, ledger, proof, staged)
             return proof
         evidence = build_evidence(config, inputs, outcome, ledger, proof)
         manifest = staged.seal(evidence)
@@ -111,6 +128,23 @@ def _suite_gate(
     return SuiteGate(config, inputs, settings, variant=name, timer=timer)
 
 
+def _keep(
+    config: SearchConfig,
+    inputs: RunInputs,
+    outcome: SearchOutcome,
+    ledger: Ledger,
+    proof: Proof,
+    staged: StagedVariant,
+) -> None:
+    """Keep what is not published beside where it would be; its papers say what the proof said."""
+    target = _unproven(config)
+    shutil.rmtree(target, ignore_errors=True)  # of a proof that was interrupted
+    staged = replace(staged, destination=target)
+    manifest = staged.seal(build_evidence(config, inputs, outcome, ledger, proof))
+    new = for_the_record(staged, manifest, action="variant.unproven")
+    ledger.variants.record(new, partial(staged.place, manifest))
+
+
 def _published(config: SearchConfig, proof: Proof, manifest: Manifest) -> Proof:
     folder = _destination(config)
     address = config.variant.copy_to
@@ -126,4 +160,8 @@ def _published(config: SearchConfig, proof: Proof, manifest: Manifest) -> Proof:
 
 
 def _destination(config: SearchConfig) -> Path:
-    return config.output.absolute() / "variant"
+    return config.output.absolute() / VARIANT
+
+
+def _unproven(config: SearchConfig) -> Path:
+    return config.output.absolute() / UNPROVEN

@@ -6,7 +6,8 @@ a standard exception type, and survives pickling (Ray sends errors between proce
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
 
 
 class ZtomError(Exception):
@@ -52,10 +53,25 @@ class ZtomError(Exception):
         return cls(what, got=got, expected=expected, fix=fix)
 
 
+ErrorType = TypeVar("ErrorType", bound=ZtomError)
+
+
 def _rebuild(
     kind: type[ZtomError], what: str, got: str | None, expected: str | None, fix: str | None
 ) -> ZtomError:
     return kind._from_parts(what, got, expected, fix)
+
+
+def with_text(error: ErrorType, change: Callable[[str], str]) -> ErrorType:
+    """The same error with its words changed: what a path is called for whoever reads it.
+
+    Args:
+        error: Error to be told in other words.
+        change: Function that gives the text to say instead of another one.
+    """
+    parts = (error.what, error.got, error.expected, error.fix)
+    what, got, expected, fix = (None if part is None else change(part) for part in parts)
+    return type(error)._from_parts(what or "", got, expected, fix)
 
 
 def _printable(value: object) -> str:

@@ -59,6 +59,10 @@ class Settings(BaseSettings):
         default=4, ge=0, le=20, description="times a failed call to a store is tried again"
     )
 
+    names_roots: bool = Field(
+        default=True, description="whether a refusal lists the allowed roots; a server's do not"
+    )
+
     _own_folders: tuple[str, ...] = PrivateAttr(default=())
 
     @property

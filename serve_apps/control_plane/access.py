@@ -111,6 +111,14 @@ class Caller:
         wanted = Scope.READ if self.permission is Permission.READ else Scope.WRITE
         return self.key.project_id is None and wanted in self.key.scopes
 
+    def projects_seen(self) -> frozenset[str] | None:
+        """Ids of the projects whose records are listed for them; None for all of them."""
+        seen = None if self.user.is_admin else self.services.ledger.projects.ids_of(self.user.id)
+        only = None if self.key is None else self.key.project_id
+        if only is None:
+            return seen
+        return frozenset({only}) if seen is None or only in seen else frozenset()
+
     def sees(self, project_id: str | None) -> bool:
         """Whether what is of the project, or of none, is listed for them."""
         if self.key is not None and self.key.project_id not in (None, project_id):

@@ -3,56 +3,138 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import ChainSpec
 from ztom.blending.chain_file import ChainConfig, Member
-from ztom.ledger.checkpoints import CheckpointRecord, FileStatus, Storage
+from ztom.checkpoints.bases import base_of_adapter
+from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ztom.ledger.checkpoints import CheckpointRecord, FileStatus, Part, Storage
 from ztom.ledger.projects import ProjectRecord
 
 
-def chain_of(project: ProjectRecord, services: Services) -> ChainSpec:
-    """The project's chain, base model first.
+@dataclass(frozen=True, slots=True)
+class ProjectChain:
+    """The checkpoints that a project's work is done on, in order.
+
+    Attributes:
+        files: Files of the project: base model and iterations.
+        base: Reference of the base model where it is no file of the project, because its files are
+            adapters that name it; None where it is the first file.
+    """
+
+    files: tuple[CheckpointRecord, ...]
+    base: str | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of checkpoints."""
+        return len(self.files) + (self.base is not None)
+
+    def position(self, file_id: str) -> int:
+        """Position of a file in the chain, from 0.
+
+        Raises:
+            HTTPException: 404, it is not in it.
+        """
+        for at, file in enumerate(self.files, start=self.length - len(self.files)):
+            if file.id == file_id:
+                return at
+        raise HTTPException(404, "the project's chain has no such file")
+
+    def factors(self, factors: Mapping[str, float]) -> tuple[float, ...]:
+        """One factor for each transition.
+
+        Args:
+            factors: Scaling factor by the id of the file that a step ends in.
+
+        Raises:
+            HTTPException: A file is not in the chain (404), or is its first (422).
+        """
+        values = [0.0] * (self.length - 1)
+        for file_id, factor in factors.items():
+            at = self.position(file_id)
+            if at == 0:
+                raise HTTPException(
+                    422, "The first checkpoint of a chain has no step to be scaled."
+                )
+            values[at - 1] = factor
+        return tuple(values)
+
+    def spec(self, services: Services) -> ChainSpec:
+        """The chain as work is done on it; content that was looked at is pinned.
+
+        Of the server's own files these alone may be read: a pointer that became a link leads
+        nowhere.
+        """
+        own = [file.address for file in self.files if file.storage is Storage.MANAGED]
+        before = () if self.base is None else (self.base,)
+        return ChainSpec(
+            references=(*before, *(file.address for file in self.files)),
+            roots=(*services.pointers.allowed_roots, *own),
+            cache=str(services.store.cache),
+            pins=(*(None for _ in before), *(file.digest for file in self.files)),
+        )
+
+    def config(self) -> ChainConfig:
+        """The chain as a search's configuration has it; two checkpoints at least."""
+        members = [
+            Member(reference=file.address, sha256=file.digest, tag=file.tag or file.file_name)
+            for file in self.files
+        ]
+        if self.base is not None:
+            members.insert(0, Member(reference=self.base, tag="base"))
+        return ChainConfig(checkpoints=tuple(members))
+
+
+def project_chain(project: ProjectRecord, services: Services) -> ProjectChain:
+    """The project's chain, base model first; adapters bring theirs.
 
     Raises:
         HTTPException: 422, it has no step, or a file of it cannot be used.
+        ChainError: Its files are adapters, and their base model is not to be had.
     """
-    files = project.chain
-    if len(files) < 2:
+    chain = with_base(project.chain, services)
+    if chain.length < 2:
         raise HTTPException(
             422,
-            f"The project has {len(files)} checkpoints; a chain takes at least two, a base model "
-            "or a first checkpoint and an iteration.",
+            f"The project has {len(project.chain)} checkpoints; a chain takes at least two, a base "
+            "model or a first checkpoint and an iteration.",
         )
-    for file in files:
+    for file in chain.files:
         if file.status is FileStatus.INVALID:
             raise HTTPException(422, f"{file.file_name} cannot be used: {file.message}")
-    return chain_spec(files, services)
+    return chain
 
 
-def chain_spec(files: Sequence[CheckpointRecord], services: Services) -> ChainSpec:
-    """So many files as a chain; content that was looked at is pinned.
+def with_base(files: Sequence[CheckpointRecord], services: Services) -> ProjectChain:
+    """So many files as a chain; where the first is an adapter, over the base that it names.
 
-    Of the server's own files these alone may be read: a pointer that became a link leads nowhere.
+    Raises:
+        ChainError: The base model is not to be had.
     """
-    own = [file.address for file in files if file.storage is Storage.MANAGED]
-    return ChainSpec(
-        references=tuple(file.address for file in files),
-        roots=(*services.pointers.allowed_roots, *own),
-        cache=str(services.store.cache),
-        pins=tuple(file.digest for file in files),
-    )
+    if not files or files[0].part is Part.BASE:
+        return ProjectChain(tuple(files))
+    first = open_file_of_project(files[0], services)
+    if first.kind == "full":
+        return ProjectChain(tuple(files))
+    return ProjectChain(tuple(files), base_of_adapter(first, settings=services.pointers))
 
 
-def chain_config(files: Sequence[CheckpointRecord]) -> ChainConfig:
-    """So many files, two at least, as a search's configuration has its chain."""
-    members = tuple(
-        Member(reference=file.address, sha256=file.digest, tag=file.tag or file.file_name)
-        for file in files
+def open_file_of_project(file: CheckpointRecord, services: Services) -> Checkpoint:
+    """A file of a project, opened: its configuration and the headers of its weights.
+
+    Raises:
+        CheckpointError: It cannot be used.
+        StorageError: It cannot be read.
+    """
+    managed = file.storage is Storage.MANAGED
+    return open_checkpoint(
+        file.address, settings=services.managed if managed else services.pointers
     )
-    return ChainConfig(checkpoints=members)
 
 
 def chain_of_references(references: Sequence[str], services: Services) -> ChainSpec:
@@ -64,37 +146,3 @@ def chain_of_references(references: Sequence[str], services: Services) -> ChainS
         denied=settings.denied_roots,
         cache=str(services.store.cache),
     )
-
-
-def factors_of(project: ProjectRecord, factors: Mapping[str, float]) -> tuple[float, ...]:
-    """One factor for each transition of the chain.
-
-    Args:
-        project: Project with its files.
-        factors: Scaling factor by the id of the file that a step ends in.
-
-    Raises:
-        HTTPException: A file is not in the chain (404), or is its first (422).
-    """
-    chain = project.chain
-    positions = {file.id: at for at, file in enumerate(chain)}
-    values = [0.0] * (len(chain) - 1)
-    for file_id, factor in factors.items():
-        if file_id not in positions:
-            raise HTTPException(404, "the project's chain has no such file")
-        if positions[file_id] == 0:
-            raise HTTPException(422, "The first checkpoint of a chain has no step to be scaled.")
-        values[positions[file_id] - 1] = factor
-    return tuple(values)
-
-
-def position_of(project: ProjectRecord, file_id: str) -> int:
-    """Where a file stands in the chain.
-
-    Raises:
-        HTTPException: 404, it is not in it.
-    """
-    for at, file in enumerate(project.chain):
-        if file.id == file_id:
-            return at
-    raise HTTPException(404, "the project's chain has no such file")

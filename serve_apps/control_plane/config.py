@@ -76,6 +76,21 @@ class ServerConfig(BaseSettings):
     engine: EngineConfig = Field(
         default=EngineConfig(), description="what runs models unless a search says otherwise"
     )
+    warm_engines: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="engines of inference and analyses that are loaded at once; the one that was "
+        "idle the longest makes way",
+    )
+    idle_s: float = Field(
+        default=300, gt=0, description="seconds without a question after which such an engine goes"
+    )
+    answer_timeout_s: float = Field(
+        default=600,
+        gt=0,
+        description="seconds for one inference or analysis, the loading of its engine included",
+    )
     gate_required: bool = Field(
         default=True,
         description="a variant without a verdict of the gate on record is not deployed unless "

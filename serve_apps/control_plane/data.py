@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
 from ztom.checkpoints.source import Source
@@ -20,15 +21,31 @@ from ztom.checkpoints.storage import open_file, open_source
 from ztom.errors import EvaluationError, StimuliError
 from ztom.evaluation.suites.lock import LOCK_FILE, load_locked
 from ztom.evaluation.suites.read import ITEMS_FILE, MAX_ITEMS_BYTES, SETTINGS_FILE
+from ztom.io.text import Place, renamed
 from ztom.settings import Settings
+from ztom.stimuli.documents import IMAGES, decoded, stimulus_lines, with_ids
 
 UPLOADED = "data:"
 
 _SUFFIXES = {".jsonl", ".ndjson", ".json", ".csv", ".txt"}
 _UPLOAD_NAME = re.compile(r"[0-9a-f]{64}\.[a-z]{2,6}")
+_LINES = {".jsonl", ".ndjson"}
 _CHUNK = 8 * 2**20
+#: Files with a stimulus each are small; they are read before the call is answered.
+_MOST_DOCUMENT_BYTES = 64 * 2**20
 #: The reader of stimuli has the same bound.
 _MOST_BYTES = 2 * 2**30
+
+
+class FileMeaning(StrEnum):
+    """What the files of a data set are: ``copy_data`` puts several together by it."""
+
+    #: Lines or a table that belong together; several files are JSON Lines.
+    LINES = "lines"
+    #: A stimulus each, where there are several; a lone file holds all of them.
+    STIMULI = "stimuli"
+    #: A stimulus each, a lone file too.
+    STIMULUS = "stimulus"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +56,19 @@ class DataCopy:
         path: File of the copy.
         digest: sha256 of the bytes.
         nbytes: Number of bytes.
+        name: Name under which errors speak of it.
+        names: Name of the file of each line, where every line came from a file of its own.
     """
 
     path: Path
     digest: str
     nbytes: int
+    name: str
+    names: tuple[str, ...] = ()
+
+    def renamed(self, error: StimuliError) -> StimuliError:
+        """An error about the copy, as one about what the caller named."""
+        return renamed(error, self.path, self.name, self.names)
 
 
 def copy_data(
@@ -53,8 +78,9 @@ def copy_data(
     *,
     settings: Settings,
     uploads: Path | None = None,
+    meaning: FileMeaning = FileMeaning.LINES,
 ) -> DataCopy:
-    """Copy one file, or several JSON Lines files one after the other.
+    """Copy one file, or put several together.
 
     Args:
         references: Local paths, or addresses; each must lie under a root of the settings.
@@ -62,20 +88,23 @@ def copy_data(
         name: Name of the copy, without a suffix.
         settings: Settings with the allowed roots.
         uploads: Folder of the data sets that were uploaded to the project.
+        meaning: Whether files are lines of one, or a stimulus each.
 
     Raises:
         ReferenceRefusedError: A reference is not allowed.
         StimuliError: They cannot be put together, or are too large.
         StorageError: One is not there, or the store failed.
     """
+    if not _is_lines(references, meaning):
+        return _copy_documents(references, folder, name, settings, uploads)
     suffixes = {PurePosixPath(reference).suffix.lower() for reference in references}
-    if len(references) > 1 and suffixes - {".jsonl", ".ndjson"}:
+    if len(references) > 1 and suffixes - _LINES:
         raise StimuliError(
             "several files can be put together as JSON Lines only",
             got=", ".join(sorted(suffixes)),
             expected=".jsonl",
         )
-    path = copy_path(references, folder, name)
+    path = folder / f"{name}{data_suffix(references[0])}"
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as out:
         for reference in references:
@@ -97,12 +126,78 @@ def copy_data(
                 size += 1
         out.flush()
         os.fsync(out.fileno())
-    return DataCopy(path, digest.hexdigest(), size)
+    shown = references[0] if len(references) == 1 else name
+    return DataCopy(path, digest.hexdigest(), size, shown)
 
 
-def copy_path(references: Sequence[str], folder: Path, name: str) -> Path:
-    """Where `copy_data` puts its copy."""
-    return folder / f"{name}{data_suffix(references[0])}"
+def copy_path(
+    references: Sequence[str],
+    folder: Path,
+    name: str,
+    *,
+    meaning: FileMeaning = FileMeaning.LINES,
+) -> Path:
+    """Where `copy_data` puts its copy of something that can be read."""
+    documents = not _is_lines(references, meaning)
+    return folder / f"{name}{'.jsonl' if documents else data_suffix(references[0])}"
+
+
+def _is_lines(references: Sequence[str], meaning: FileMeaning) -> bool:
+    """Whether files are read as they are, and not as documents with a stimulus each."""
+    suffixes = {PurePosixPath(reference).suffix.lower() for reference in references}
+    if meaning is FileMeaning.LINES or not suffixes - _LINES:
+        return True
+    if len(references) > 1 or suffixes & {".json", *IMAGES}:
+        return False
+    return meaning is FileMeaning.STIMULI
+
+
+def _copy_documents(
+    references: Sequence[str],
+    folder: Path,
+    name: str,
+    settings: Settings,
+    uploads: Path | None,
+) -> DataCopy:
+    """One stimulus a file, written as JSON Lines in the order of the files."""
+    lines: list[str] = []
+    names: list[str] = []
+    size, one_each = 0, True
+    for reference in references:
+        source, file = _open(reference, settings, uploads)
+        size += source.size(file)
+        if size > _MOST_DOCUMENT_BYTES:
+            raise StimuliError(
+                f"{name}: the files are too large",
+                expected=f"at most {_MOST_DOCUMENT_BYTES} bytes, or JSON Lines",
+            )
+        content = source.read(file)
+        documents = stimulus_lines(reference, content)
+        if documents is None and len(references) == 1:
+            return _as_it_is(reference, content, folder, name)
+        if documents is None:
+            text = decoded(content, Place(Path(reference), 1))
+            documents = [line for line in text.splitlines() if line.strip()]
+        one_each = one_each and len(documents) == 1
+        lines += documents
+        names += [reference] * len(documents)
+    lines = with_ids(lines, names) if one_each else lines
+    path = folder / f"{name}.jsonl"
+    return _written(path, ("\n".join(lines) + "\n").encode(), name, tuple(names))
+
+
+def _as_it_is(reference: str, content: bytes, folder: Path, name: str) -> DataCopy:
+    """A lone file that turned out to be lines, or a table."""
+    suffix = ".csv" if reference.lower().endswith(".csv") else ".jsonl"
+    return _written(folder / f"{name}{suffix}", content, reference, ())
+
+
+def _written(path: Path, content: bytes, name: str, names: tuple[str, ...]) -> DataCopy:
+    with path.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    return DataCopy(path, hashlib.sha256(content).hexdigest(), len(content), name, names)
 
 
 def copy_suite(reference: str, folder: Path, *, settings: Settings) -> Path:

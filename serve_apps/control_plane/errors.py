@@ -12,10 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_apps.variants.wire import refusal
+from ztom import errors
 from ztom.errors import (
     AlreadyOnRecordError,
     AuditError,
     BlendError,
+    CapabilityError,
     ChainError,
     CheckpointError,
     ConfigError,
@@ -51,6 +53,7 @@ _STATUS: tuple[tuple[type[ZtomError], int], ...] = (
     (SearchError, 422),
     (EvaluationError, 422),
     (StorageError, 503),
+    (CapabilityError, 422),
     (EngineError, 503),
 )
 #: Where the gateway speaks OpenAI's language.
@@ -62,6 +65,14 @@ BUSY = {"Retry-After": "2"}
 def status_of(error: ZtomError) -> int:
     """The HTTP status that says what kind of error it is."""
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def is_callers_fault(reason: str) -> bool:
+    """Whether a search failed because of what was sent: its reason begins with the error's name."""
+    kind = getattr(errors, reason.partition(":")[0].strip(), None)
+    if not (isinstance(kind, type) and issubclass(kind, ZtomError)):
+        return False
+    return next((status for known, status in _STATUS if issubclass(kind, known)), 500) == 422
 
 
 def problem(
@@ -94,6 +105,9 @@ def add_error_handlers(app: FastAPI) -> None:
         if status >= 500:
             logger.error("%s %s: %s", request.method, request.url.path, error)
         busy = BUSY if status == 503 else None
+        if status >= 500 and not isinstance(error, StorageError):
+            # advice on the installation is for whoever reads the log
+            error = type(error)._from_parts(error.what, error.got, error.expected, None)
         message = request.app.state.services.store.without_folders(str(error))
         return problem(status, message, busy, path=request.url.path)
 

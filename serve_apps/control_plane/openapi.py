@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 
 from ztom.wire.base import WireAnswer
@@ -49,6 +49,24 @@ SENDS_BYTES: dict[str, Any] = {
             "description": "The bytes.",
             "content": {
                 "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+            },
+        },
+        **REFUSED,
+    },
+}
+
+
+#: Options of a route that answers with an address, as a JSON string, or with JSON.
+SENDS_ADDRESS: dict[str, Any] = {
+    "response_class": JSONResponse,
+    "responses": {
+        200: {
+            "description": "An address, or the JSON that it gives.",
+            "content": {
+                "application/json": {
+                    "schema": {"anyOf": [{"type": "string"}, {"type": "object"}]},
+                    "example": "http://127.0.0.1:8000/v1/artifacts?token=eyJhbGciOi...",
+                }
             },
         },
         **REFUSED,

@@ -1,4 +1,4 @@
-"""Where work is done: on Ray, as tasks (edits, analyses) and as jobs (searches).
+"""Where work is done: on Ray, as tasks (edits, analyses), as jobs (searches), in warm engines.
 
 `Runner` is what the routes see. `RayRunner` is the real one; there is no other in the package.
 """
@@ -6,13 +6,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from cluster.jobs import Job, JobState, RayJobs
+from serve_apps.control_plane.config import ServerConfig
+from serve_apps.control_plane.engine_keeper import KeeperLimits
+from serve_apps.control_plane.questions import EngineQuestion, EngineSpec
+from serve_apps.control_plane.warm_engines import WarmEngines
 from ztom.errors import EngineError, ZtomError
 
 T = TypeVar("T")
@@ -45,6 +51,16 @@ class Runner(Protocol):
             ZtomError: What the function raised, or `EngineError` when its process died.
         """
 
+    async def ask(self, spec: EngineSpec, question: EngineQuestion) -> Any:
+        """Ask the engine of a model, which stays loaded for a while.
+
+        Raises:
+            ZtomError: The model cannot be loaded, or what the question raised.
+        """
+
+    def make_room(self) -> None:
+        """Have the engines that stay loaded go, as soon as they answer nobody; not waited for."""
+
     def submit(self, job: SearchJob) -> None:
         """Start a search.
 
@@ -60,25 +76,41 @@ class Runner(Protocol):
 
 
 class RayRunner:
-    """Tasks and jobs of the Ray cluster that the process is in.
+    """Tasks, jobs and engines of the Ray cluster that the process is in.
 
     Args:
         dashboard: Address of Ray's dashboard, which takes jobs.
+        server: Name of the server, whose processes share their engines.
+        limits: How many engines stay loaded, and how long.
     """
 
-    def __init__(self, dashboard: str) -> None:
+    def __init__(self, dashboard: str, *, server: str, limits: KeeperLimits) -> None:
         self._jobs = RayJobs(dashboard)
+        self._engines = WarmEngines(server, limits)
         self._at_once = asyncio.Semaphore(_TASKS_AT_ONCE)
         self._waiting = 0
 
     async def call(self, function: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """See `Runner.call`; a few run at once, some more wait, and others are refused."""
+        async with self._place(), self._at_once:
+            return await self._run(function, *args, **options)
+
+    async def ask(self, spec: EngineSpec, question: EngineQuestion) -> Any:
+        """See `Runner.ask`; so many wait, and others are refused."""
+        async with self._place():
+            return await self._engines.ask(spec, question)
+
+    def make_room(self) -> None:
+        """See `Runner.make_room`."""
+        self._engines.make_room()
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
         if self._waiting >= _TASKS_WAITING:
             raise EngineError("too much work waits already", fix="Send it again in a while.")
         self._waiting += 1
         try:
-            async with self._at_once:
-                return await self._run(function, *args, **options)
+            yield
         finally:
             self._waiting -= 1
 
@@ -87,8 +119,7 @@ class RayRunner:
         from ray.exceptions import RayError, RayTaskError
 
         # No CPU is reserved: an edit does not wait for a search that has them all to end.
-        gpus = 1 if function.__name__ == "answer" and ray.cluster_resources().get("GPU") else 0
-        task = ray.remote(num_cpus=0, num_gpus=gpus, max_retries=0, max_calls=1)(function)
+        task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(function)
         running = task.remote(*args, **options)
         try:
             answer: T = await running
@@ -115,3 +146,19 @@ class RayRunner:
     def stop(self, job_id: str) -> None:
         """See `Runner.stop`."""
         self._jobs.stop(job_id)
+
+
+def ray_runner(config: ServerConfig, dashboard: str) -> RayRunner:
+    """The runner of a server, the same for all of its processes.
+
+    Args:
+        config: Configuration of the server.
+        dashboard: Address of Ray's dashboard, which takes jobs.
+    """
+    name = hashlib.sha256(str(config.data).encode()).hexdigest()[:16]
+    return RayRunner(dashboard, server=name, limits=keeper_limits(config))
+
+
+def keeper_limits(config: ServerConfig) -> KeeperLimits:
+    """What the operator has set for engines that stay loaded."""
+    return KeeperLimits(config.warm_engines, config.idle_s, config.answer_timeout_s)

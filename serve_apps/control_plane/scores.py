@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 
-from serve_apps.control_plane.chains import chain_spec
+from serve_apps.control_plane.chains import ProjectChain, with_base
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import CheckpointScores, score_checkpoint
-from ztom.errors import EngineError, NotOnRecordError, StorageError, ZtomError
+from ztom.errors import ChainError, EngineError, NotOnRecordError, StorageError, ZtomError
 from ztom.ledger.checkpoints import CheckpointRecord, Part
 from ztom.ledger.projects import ProjectRecord
 
@@ -45,8 +46,10 @@ class Scorer:
         try:
             project = await asyncio.to_thread(services.ledger.projects.get, file.project_id)
             members, before = compared(project, file)
-            chain = chain_spec(members, services)
-            return await services.runner.call(score_checkpoint, chain, before=before)
+            chain = await asyncio.to_thread(_with_base_if_any, members, services)
+            if chain.base is not None:
+                before = 0 if before is None else before + 1
+            return await services.runner.call(score_checkpoint, chain.spec(services), before=before)
         except NotOnRecordError:
             return None  # its project was deleted
         except Exception as error:
@@ -56,6 +59,14 @@ class Scorer:
                 error, StorageError | EngineError
             )
             return None if passes and not last else CheckpointScores(None, message=message)
+
+
+def _with_base_if_any(members: Sequence[CheckpointRecord], services: Services) -> ProjectChain:
+    """A base model that adapters name may still be on its way."""
+    try:
+        return with_base(members, services)
+    except ChainError:
+        return ProjectChain(tuple(members))
 
 
 def _write_down(file: CheckpointRecord, scores: CheckpointScores, services: Services) -> None:

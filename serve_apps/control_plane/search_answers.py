@@ -10,6 +10,7 @@ from ztom.ledger.ledger import Ledger
 from ztom.ledger.records import StudyRecord, TrialRecord, TrialStatus
 from ztom.ledger.requests import RequestRecord
 from ztom.search.result import Proof, SearchResult, read_result
+from ztom.variants.write import UNPROVEN, VARIANT
 from ztom.wire.fields import FORMAT
 from ztom.wire.searches import SearchProgress
 
@@ -32,8 +33,8 @@ def finished_result(study: StudyRecord | None, ledger: Ledger) -> SearchResult |
     return None if result.proof is None and result.stop_reason == "interrupted" else result
 
 
-def answer_of(result: SearchResult) -> dict[str, Any]:
-    """The original's four fields, and what the holdout said."""
+def answer_of(request: RequestRecord, result: SearchResult) -> dict[str, Any]:
+    """The original's four fields, what the holdout said, and the path of the mastered model."""
     proof = result.proof
     return {
         "trained_model_error": result.trained_model_error,
@@ -45,6 +46,8 @@ def answer_of(result: SearchResult) -> dict[str, Any]:
         "stop_reason": result.stop_reason,
         "holdout": None if proof is None else _holdout_of(proof),
         "variant_digest": None if proof is None else proof.variant_digest,
+        "mastered_path": f"{request.project_id}/results/{request.id}.tar",
+        "unproven": is_unproven(proof),
     }
 
 
@@ -60,6 +63,20 @@ def _holdout_of(proof: Proof) -> dict[str, Any]:
     }
 
 
+def is_unproven(proof: Proof | None) -> bool:
+    """Whether a search's model is not proved to be better; insisting on it proves nothing."""
+    return proof is None or not proof.holds
+
+
+def mastered_folder(run: Path) -> Path | None:
+    """Where the model of a search is, published or not; None where it wrote none.
+
+    Args:
+        run: Output folder of the search.
+    """
+    return next((run / name for name in (VARIANT, UNPROVEN) if (run / name).is_dir()), None)
+
+
 def mastered_checkpoint(request: RequestRecord, proof: Proof | None) -> NewCheckpoint | None:
     """The variant that the search published, as a file of the project."""
     if proof is None or proof.variant is None:
@@ -73,6 +90,7 @@ def mastered_checkpoint(request: RequestRecord, proof: Proof | None) -> NewCheck
         tag="mastered",
         nbytes=sum(p.stat().st_size for p in Path(proof.variant).iterdir() if p.is_file()),
         content=proof.variant_digest,
+        unproven=is_unproven(proof),
     )
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from serve_apps.control_plane.data import copy_path
+from serve_apps.control_plane.data import FileMeaning, copy_path
 from ztom.blending.chain_file import ChainConfig
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
@@ -20,9 +20,24 @@ from ztom.errors import ConfigError
 from ztom.io.problems import problem_sentence
 from ztom.plugins import Group, installed, is_import_path
 from ztom.scoring.build import SOURCES
-from ztom.search.config import Budget, SearchConfig
+from ztom.search.config import Budget, SearchConfig, VariantOptions
 from ztom.search.samplers.protocol import SamplerConfig
 from ztom.wire.search_requests import SearchFields
+
+_SAMPLES, _TEMPLATE = "do_sample", "chat_template"
+_LONGEST_TEMPLATE = 65_536
+
+
+class NamedData(NamedTuple):
+    """Files that a request names as one data set.
+
+    Attributes:
+        references: Paths or addresses, in order.
+        meaning: Whether they are lines of one, or a stimulus each.
+    """
+
+    references: tuple[str, ...]
+    meaning: FileMeaning
 
 
 def search_config(
@@ -50,10 +65,10 @@ def search_config(
         ConfigError: The rest of what is wrong, every key of it.
     """
     _refuse_foreign_code(request)
-    generation, _ = generation_options(request.inference_config_json)
+    options = inference_options(request.inference_config_json)
     data = {
-        key: copy_path(references, folder, key)
-        for key, references in data_references(request).items()
+        key: copy_path(named.references, folder, key, meaning=named.meaning)
+        for key, named in data_references(request).items()
     }
     try:
         return SearchConfig(
@@ -64,15 +79,16 @@ def search_config(
             error=request.error,
             scaling_factor_limit=request.scaling_factor_limit,
             batch_size=request.batch_size,
-            inference_config=generation,
+            inference_config=options.generation,
             detailed_output=request.detailed_output or False,
             sampler=SamplerConfig(name=request.sampler),
             budget=Budget(evaluations=request.max_evaluations),
-            engine=request.engine or engine,
+            engine=options.engine(request.engine or engine),
             seed=request.seed,
             suites=tuple(folder / "suites" / str(i) for i in range(len(request.suite_paths))),
             insist=request.insist,
             output=folder / "run",
+            variant=VariantOptions(keep_unproven=True),
             ledger=ledger,
         )
     except ValidationError as error:
@@ -80,22 +96,45 @@ def search_config(
         raise ConfigError("the search is wrong", got=problems) from None
 
 
-def data_references(request: SearchFields) -> dict[str, tuple[str, ...]]:
+def data_references(request: SearchFields) -> dict[str, NamedData]:
     """What the request names as data, by the key of `SearchConfig` that it becomes."""
+    stimuli, lines = FileMeaning.STIMULI, FileMeaning.LINES
     references = {
-        "stimuli": request.stimulus_paths,
-        "expected_outputs": _if_any(request.expected_output_path),
-        "holdout": _if_any(request.holdout_path),
-        "holdout_expected_outputs": _if_any(request.holdout_expected_output_path),
+        "stimuli": NamedData(request.stimulus_paths, stimuli),
+        "expected_outputs": NamedData(_if_any(request.expected_output_path), lines),
+        "holdout": NamedData(_if_any(request.holdout_path), stimuli),
+        "holdout_expected_outputs": NamedData(_if_any(request.holdout_expected_output_path), lines),
     }
-    return {key: paths for key, paths in references.items() if paths}
+    return {key: data for key, data in references.items() if data.references}
 
 
-def generation_options(options: Mapping[str, Any]) -> tuple[GenerationConfig, list[str]]:
+class InferenceOptions(NamedTuple):
+    """What was understood of the original's ``inferenceConfigJson``.
+
+    Attributes:
+        generation: Options of generating text.
+        template: Chat template in Jinja that is used instead of the tokenizer's; None for that.
+        warnings: A warning for each option that is not known.
+    """
+
+    generation: GenerationConfig
+    template: str | None
+    warnings: list[str]
+
+    def engine(self, config: EngineConfig) -> EngineConfig:
+        """The engine's options with the chat template."""
+        return (
+            config
+            if self.template is None
+            else config.model_copy(update={"template": self.template})
+        )
+
+
+def inference_options(options: Mapping[str, Any]) -> InferenceOptions:
     """What the engine understands of the original's ``inferenceConfigJson``.
 
-    Returns:
-        The options, and a warning for each that is not known.
+    ``do_sample`` false is greedy decoding whatever the temperature; true without a temperature
+    takes 1, as transformers does.
 
     Raises:
         HTTPException: 422, a known option has a value that it cannot have.
@@ -104,13 +143,32 @@ def generation_options(options: Mapping[str, Any]) -> tuple[GenerationConfig, li
     warnings = [
         f"inferenceConfigJson: {key[:60]!r} is not known and was ignored"
         for key in options
-        if key not in known
+        if key not in known and key not in (_SAMPLES, _TEMPLATE)
     ]
+    samples, template = options.get(_SAMPLES), options.get(_TEMPLATE)
+    if not isinstance(samples, bool | None):
+        raise HTTPException(422, "inferenceConfigJson is wrong: do_sample is true or false.")
+    if template is not None and (not isinstance(template, str) or not template.strip()):
+        raise HTTPException(
+            422, "inferenceConfigJson is wrong: chat_template is the text of a template."
+        )
+    if template is not None and len(template) > _LONGEST_TEMPLATE:
+        raise HTTPException(
+            422,
+            f"inferenceConfigJson is wrong: chat_template has more than {_LONGEST_TEMPLATE} "
+            "characters.",
+        )
+    if samples is False:
+        known["temperature"] = 0.0
+    elif samples is True:
+        known.setdefault("temperature", 1.0)
+    known = {key: value for key, value in known.items() if value is not None}
     try:
-        return GenerationConfig.model_validate(known), warnings
+        generation = GenerationConfig.model_validate(known)
     except ValidationError as error:
         problems = problem_sentence(error, known, model=GenerationConfig, limit=len(known))
         raise HTTPException(422, f"inferenceConfigJson is wrong: {problems}") from None
+    return InferenceOptions(generation, template, warnings)
 
 
 def _if_any(path: str | None) -> tuple[str, ...]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from cluster.jobs import JobState
-from serve_apps.control_plane.chains import chain_config, chain_of, chain_spec
+from serve_apps.control_plane.chains import project_chain, with_base
 from serve_apps.control_plane.data import DataCopy, copy_data, copy_suite
 from serve_apps.control_plane.runner import SearchJob
 from serve_apps.control_plane.search_answers import (
@@ -26,13 +27,13 @@ from serve_apps.control_plane.search_answers import (
 )
 from serve_apps.control_plane.search_config import (
     data_references,
-    generation_options,
+    inference_options,
     search_config,
 )
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import disk
 from serve_apps.control_plane.work import ChainSpec
-from ztom.errors import SearchError, ZtomError
+from ztom.errors import SearchError, StimuliError, ZtomError
 from ztom.io.files import write_whole
 from ztom.ledger.projects import ProjectRecord
 from ztom.ledger.requests import (
@@ -113,13 +114,13 @@ def create_search(
         HTTPException: The project has no chain, or the call asks for what it may not.
         ZtomError: What is wrong with the search; a data set cannot be read or used.
     """
-    chain_of(project, services)
-    _, warnings = generation_options(fields.inference_config_json)
+    chain = project_chain(project, services)
+    warnings = inference_options(fields.inference_config_json).warnings
     request_id = new_request_id()
     config = search_config(
         fields,
         request_id=request_id,
-        chain=chain_config(project.chain),
+        chain=chain.config(),
         folder=services.store.requests / request_id,
         engine=services.config.engine,
         ledger=services.config.ledger_address,
@@ -148,10 +149,20 @@ def _write_folder(
     for reference, suite in zip(fields.suite_paths, config.suites, strict=True):
         copy_suite(reference, suite, settings=services.pointers)
     if sum(copy.nbytes for copy in data.values()) <= _READ_AT_ONCE_BYTES:
-        read_search_data(config)
+        try:
+            read_search_data(config)
+        except StimuliError as error:
+            raise _named_as_sent(error, data.values()) from None
     # the ledger's address may hold a password
     write_whole(folder / CONFIG, dump_config(config), private=True)
     return data
+
+
+def _named_as_sent(error: StimuliError, copies: Iterable[DataCopy]) -> StimuliError:
+    """An error about copies of data, as one about what the caller named."""
+    for copy in copies:
+        error = copy.renamed(error)
+    return error
 
 
 def _new_request(config: SearchConfig, user_id: str, project: ProjectRecord) -> NewRequest:
@@ -169,8 +180,15 @@ def _copy_all(
 ) -> dict[str, DataCopy]:
     uploads = services.store.data_folder(project_id)
     return {
-        name: copy_data(paths, folder, name, settings=services.pointers, uploads=uploads)
-        for name, paths in data_references(fields).items()
+        name: copy_data(
+            named.references,
+            folder,
+            name,
+            settings=services.pointers,
+            uploads=uploads,
+            meaning=named.meaning,
+        )
+        for name, named in data_references(fields).items()
     }
 
 
@@ -178,6 +196,8 @@ def advance(services: Services) -> None:
     """Do what is due for every open search; one that cannot be moved does not hold the others."""
     searches = [r for r in services.ledger.requests.open() if r.kind is RequestKind.SEARCH]
     running = sum(r.status is RequestStatus.RUNNING for r in searches)
+    if running:
+        services.runner.make_room()
     for request in searches:
         try:
             running += _advance(request, services, others_running=running > 0)
@@ -206,6 +226,7 @@ def _advance(request: RequestRecord, services: Services, *, others_running: bool
         )
     )
     if step is Step.START:
+        services.runner.make_room()
         _start(request, services)
         return int(request.status is RequestStatus.QUEUED)
     if step is Step.FINISH and result is not None:
@@ -213,6 +234,7 @@ def _advance(request: RequestRecord, services: Services, *, others_running: bool
     elif step is Step.FAIL:
         lost = f"ended without a result after {request.attempts} attempts. {message}"[:2000]
         reason = explanation or lost
+        logger.error("search %s failed: %s", request.id, reason)
         services.ledger.requests.end(request.id, RequestStatus.FAILED, reason=reason)
     return 0
 
@@ -239,7 +261,7 @@ def finish(request: RequestRecord, result: SearchResult, services: Services) -> 
     services.ledger.requests.set_study(request.id, result.study_id)
     return services.ledger.requests.finish(
         request.id,
-        result=answer_of(result),
+        result=answer_of(request, result),
         artifact=str(services.store.requests / request.id / "run" / "result.json"),
         checkpoint=mastered_checkpoint(request, result.proof),
         actor=f"user:{request.user_id}",
@@ -261,6 +283,7 @@ def _start(request: RequestRecord, services: Services) -> None:
                     "ZTOM_ALLOWED_ROOTS": json.dumps(chain.roots),
                     "ZTOM_DENIED_ROOTS": json.dumps(chain.denied),
                     "ZTOM_CACHE_DIR": str(services.store.cache),
+                    "ZTOM_NAMES_ROOTS": "false",
                 },
             )
         )
@@ -278,7 +301,7 @@ def _chain_of(request: RequestRecord, services: Services) -> ChainSpec:
     files its own chain.
     """
     project = services.ledger.projects.get(request.project_id or "")
-    return chain_spec(project.chain, services)
+    return with_base(project.chain, services).spec(services)
 
 
 def _explanation(request: RequestRecord, services: Services) -> str | None:

@@ -59,6 +59,7 @@ class Services:
             allowed_roots=config.pointer_roots,
             denied_roots=(str(config.data),),
             cache_dir=store.cache,
+            names_roots=False,
         )
         return cls(
             config=config,
@@ -67,6 +68,7 @@ class Services:
                 allowed_roots=(str(config.data),),
                 cache_dir=store.cache,
                 max_archive_bytes=config.max_upload_bytes,
+                names_roots=False,
             ),
             ledger=ledger,
             tokens=Tokens(keys),

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -23,6 +24,10 @@ from typing import IO, Self
 from ztom.errors import StorageError
 from ztom.io.files import sync_path
 
+#: Folders of the machine that are nobody's business, and what is said instead.
+_INSTALLATION = {str(Path(__file__).resolve().parents[2]): "(installation)"} | (
+    {sys.prefix: "(installation)"} if sys.prefix != sys.base_prefix else {}
+)
 _GZIP = b"\x1f\x8b"
 #: A file that was placed this long ago and is not on record was never committed.
 _ORPHAN_S = 600.0
@@ -143,7 +148,10 @@ class Store:
 
     def without_folders(self, message: str) -> str:
         """An error's message for users: where the server keeps its files is not told."""
-        return message.replace(f"{self.root}/", "").replace(str(self.root), "the server's data")
+        message = message.replace(f"{self.root}/", "").replace(str(self.root), "the server's data")
+        for folder, name in _INSTALLATION.items():
+            message = message.replace(folder, name)
+        return message
 
     @property
     def requests(self) -> Path:

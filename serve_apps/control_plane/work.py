@@ -39,11 +39,10 @@ class ChainSpec:
     @property
     def settings(self) -> Settings:
         """The installation's limits, and these roots."""
+        settings = Settings(allowed_roots=self.roots, denied_roots=self.denied, names_roots=False)
         if self.cache is None:
-            return Settings(allowed_roots=self.roots, denied_roots=self.denied)
-        return Settings(
-            allowed_roots=self.roots, denied_roots=self.denied, cache_dir=Path(self.cache)
-        )
+            return settings
+        return settings.model_copy(update={"cache_dir": Path(self.cache)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ def score_checkpoint(chain: ChainSpec, *, before: int | None) -> CheckpointScore
             if only.kind == "full":
                 check_finite(Chain((only,), (None,), "sequence", 0, ("",)), 0)
             return CheckpointScores(only.digest)
-        opened = _open(chain)
+        opened = open_chain(chain)
         digest = opened.members[last].digest
         if before is None:
             check_finite(opened, last)
@@ -115,23 +114,33 @@ def score_checkpoint(chain: ChainSpec, *, before: int | None) -> CheckpointScore
 def compare(
     chain: ChainSpec,
     *,
-    old: int,
-    new: int,
+    other: int,
+    chosen: int,
     weights: Sequence[str] | None,
     biases: Sequence[str] | None,
 ) -> dict[str, object]:
     """Two members of a chain, tensor by tensor: the answer of a static analysis."""
-    from ztom.blending.changes import change_scores, is_bias, row_changes
+    from ztom.blending.changes import is_bias
+    from ztom.blending.differences import summary_score, tensor_differences
 
-    opened = _open(chain)
-    scores = change_scores(opened, old, new)
-    names = None if weights is None and biases is None else {*(weights or ()), *(biases or ())}
-    rows = row_changes(opened, old, new, names)
+    differences = tensor_differences(
+        open_chain(chain), other, chosen, weights=weights, biases=biases
+    )
+    of_weights = {name: value for name, value in differences.items() if not is_bias(name)}
+    of_biases = {name: value for name, value in differences.items() if is_bias(name)}
     return {
-        "weight_summary_score": scores.weights,
-        "bias_summary_score": scores.biases,
-        "absolute_weight_difference": {n: v for n, v in rows.items() if not is_bias(n)},
-        "absolute_bias_difference": {n: v for n, v in rows.items() if is_bias(n)},
+        "weight_summary_score": summary_score(of_weights.values()),
+        "bias_summary_score": summary_score(of_biases.values()),
+        "absolute_weight_difference": {n: list(d.rows) for n, d in of_weights.items()},
+        "absolute_bias_difference": {n: list(d.rows) for n, d in of_biases.items()},
+        "parameter_scores": {name: value.score for name, value in differences.items()},
+        "parameter_histograms": {
+            name: {
+                "bin_edges": list(value.histogram.edges),
+                "bin_counts": list(value.histogram.counts),
+            }
+            for name, value in differences.items()
+        },
     }
 
 
@@ -145,7 +154,7 @@ def blend(
 
     with (
         Ledger.open(ledger) as book,
-        stage_variant(_open(chain), list(factors), Path(destination)) as staged,
+        stage_variant(open_chain(chain), list(factors), Path(destination)) as staged,
     ):
         manifest = staged.seal()
         new = for_the_record(staged, manifest, action="variant.blend")
@@ -155,46 +164,13 @@ def blend(
     return RecordedBlend(destination, manifest.digest, report.overall.realised, report.warnings)
 
 
-def answer(
-    chain: ChainSpec,
-    factor_sets: Sequence[Sequence[float]],
-    stimuli: str,
-    *,
-    engine: dict[str, object],
-    generation: dict[str, object],
-    batch_size: int | None,
-) -> list[list[str]]:
-    """The texts of a blend for each set of factors, one text per stimulus."""
-    from ztom.checkpoints.checkpoint import fetch_folder, open_checkpoint
-    from ztom.engines.build import build_engine, build_single
-    from ztom.engines.config import EngineConfig
-    from ztom.engines.protocol import GenerationConfig
-    from ztom.stimuli.batches import batches
-    from ztom.stimuli.files import read_prompts
+def open_chain(chain: ChainSpec) -> Chain:
+    """The chain, opened.
 
-    prompts = read_prompts(Path(stimuli))
-    config = EngineConfig.model_validate(engine)
-    how = GenerationConfig.model_validate(generation)
-    if len(chain.references) == 1:
-        only = open_checkpoint(chain.references[0], settings=chain.settings)
-        running = build_single(config, fetch_folder(only, None, chain.settings))
-    else:
-        running = build_engine(config, _open(chain), settings=chain.settings)
-    try:
-        texts = []
-        for factors in factor_sets:
-            if factors:
-                running.blend(factors)
-            size = batch_size or len(prompts)
-            texts.append(
-                [c.text for batch in batches(prompts, size) for c in running.generate(batch, how)]
-            )
-        return texts
-    finally:
-        running.close()
-
-
-def _open(chain: ChainSpec) -> Chain:
+    Raises:
+        ChainError: It has no step, or its members do not fit together.
+        CheckpointError: A member cannot be used.
+    """
     from ztom.blending.chain import load_chain
     from ztom.blending.chain_file import ChainConfig, Member
 

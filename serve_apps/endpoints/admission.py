@@ -6,7 +6,7 @@ the deployment down. Neither knows of HTTP: what is wrong is an error of `ztom.e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -38,11 +38,14 @@ class AdmissionRules:
         gate_required: The server takes no recipe's word for it that a variant is better.
         pointers: Roots that users may point to.
         managed: Roots of the server's own files.
+        own: Function that gives the address of what a path of the server's own names, such as a
+            search's model; None for an address of somebody's own.
     """
 
     gate_required: bool
     pointers: Settings
     managed: Settings
+    own: Callable[[str], str | None] = lambda path: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +235,8 @@ def _place(wanted: Deploy, ledger: Ledger, rules: AdmissionRules) -> tuple[str, 
     if (wanted.path is None) == (wanted.file_id is None):
         raise ConfigError("the variant is not named", expected="one of path and fileId")
     if wanted.path is not None:
-        return wanted.path, rules.pointers
+        own = rules.own(wanted.path)
+        return (wanted.path, rules.pointers) if own is None else (own, rules.managed)
     if wanted.project_id is None or wanted.file_id is None:
         raise ConfigError("a fileId is a project's", expected="a projectId beside it")
     file = ledger.files.get(wanted.project_id, wanted.file_id)

@@ -21,8 +21,11 @@ from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.errors import LastResort, add_error_handlers
 from serve_apps.control_plane.flow import BodyGuard, Ceiling
 from serve_apps.control_plane.openapi import TAGS, VERSION, describe, operation_id
+from serve_apps.control_plane.prefix import LaterPrefix
 from serve_apps.control_plane.routes import (
     accounts,
+    activations,
+    analyses,
     deployments,
     edits,
     endpoints,
@@ -33,7 +36,7 @@ from serve_apps.control_plane.routes import (
     verdicts,
 )
 from serve_apps.control_plane.routes import inference as gateway
-from serve_apps.control_plane.runner import RayRunner
+from serve_apps.control_plane.runner import ray_runner
 from serve_apps.control_plane.services import Services
 from serve_apps.gateway.backends import ServeBackends
 from serve_apps.server.background import tidy
@@ -75,6 +78,7 @@ def create_app(
 
     app = FastAPI(
         title="Z-TOM",
+        description="Every path can be called below `/api/v2` as well.",
         version=__version__,
         openapi_tags=TAGS,
         generate_unique_id_function=operation_id,
@@ -86,7 +90,18 @@ def create_app(
     app.openapi_version = VERSION
     app.state.services = services
     # files before projects: /project/file is not the project called "file"
-    rooms = (accounts, files, projects, edits, searches, deployments, endpoints, releases)
+    rooms = (
+        accounts,
+        files,
+        projects,
+        edits,
+        analyses,
+        activations,
+        searches,
+        deployments,
+        endpoints,
+        releases,
+    )
     for room in (*rooms, verdicts, gateway):
         app.include_router(room.router)
     app.include_router(health_router)
@@ -108,6 +123,7 @@ def create_app(
         )
     app.add_middleware(LastResort)
     app.add_middleware(Ceiling, most=config.max_requests)
+    app.add_middleware(LaterPrefix)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK, *config.allowed_hosts])
     return app
 
@@ -121,7 +137,7 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
     """
 
     def on_replica() -> FastAPI:
-        return create_app(Services.open(config, RayRunner(dashboard), ServeBackends()))
+        return create_app(Services.open(config, ray_runner(config, dashboard), ServeBackends()))
 
     ingress = serve.ingress(on_replica)
     # both wait and carry bytes; a search must not be short of a CPU because of them

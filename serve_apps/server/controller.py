@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from ray import serve
 
 from serve_apps.control_plane.config import ServerConfig
-from serve_apps.control_plane.runner import RayRunner
+from serve_apps.control_plane.runner import ray_runner
 from serve_apps.control_plane.services import Services
 from serve_apps.controller.apps import Apps, ServeApps
 from serve_apps.controller.metrics import ReplicaMetrics
@@ -20,6 +20,7 @@ from serve_apps.controller.reconcile import Reconciler
 from serve_apps.controller.releases import move_releases
 from serve_apps.gateway.backends import ServeBackends
 from serve_apps.server.background import again_and_again, background
+from ztom.ledger.deployments import DeploymentState
 
 _EVERY_S = 0.3
 _METRICS_EVERY_S = 5.0
@@ -37,8 +38,13 @@ async def controlling(
     metrics = ReplicaMetrics(endpoints, apps)
     last = time.monotonic()
 
+    def round_of_deployments() -> None:
+        if any(record.state is DeploymentState.STARTING for record in endpoints.deployments.all()):
+            services.runner.make_room()
+        reconciler.round()
+
     async def deployments() -> None:
-        await asyncio.to_thread(reconciler.round)
+        await asyncio.to_thread(round_of_deployments)
 
     async def swaps() -> None:
         await asyncio.to_thread(reconciler.keep_swapped)
@@ -67,7 +73,7 @@ class Controller:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, config: ServerConfig, dashboard: str
     ) -> None:
-        self._services = Services.open(config, RayRunner(dashboard), ServeBackends())
+        self._services = Services.open(config, ray_runner(config, dashboard), ServeBackends())
         self._stack = contextlib.AsyncExitStack()
         await self._stack.enter_async_context(controlling(self._services, ServeApps()))
 

@@ -30,7 +30,9 @@ from fastapi import FastAPI
 
 from cluster.jobs import JobState
 from serve_apps.control_plane.config import ServerConfig
+from serve_apps.control_plane.engine_keeper import EngineKeeper, KeeperLimits
 from serve_apps.control_plane.flow import Paced
+from serve_apps.control_plane.questions import EngineSpec
 from serve_apps.control_plane.runner import SearchJob
 from serve_apps.control_plane.services import Services
 from serve_apps.controller.apps import AppState, AppStatus
@@ -56,10 +58,30 @@ from ztom.variants.manifest import read_manifest
 PASSWORD = "correct horse battery"
 
 
+class InProcessEngine:
+    """Holds an engine in this process."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.spec = spec
+        self.killed = False
+        self.engine: Any = None
+
+    async def start(self) -> None:
+        self.engine = await asyncio.to_thread(self.spec.open)
+
+    async def ask(self, question: Any) -> Any:
+        return await asyncio.to_thread(question.answer, self.engine)
+
+    def kill(self) -> None:
+        self.killed = True
+
+
 @dataclass
 class InProcessRunner:
-    """Calls work in a thread; keeps what was submitted."""
+    """Calls work in a thread; keeps what was submitted, and the engines that it started."""
 
+    engines: list[InProcessEngine] = field(default_factory=list)
+    rooms: int = 0
     submitted: list[SearchJob] = field(default_factory=list)
     states: dict[str, JobState] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
@@ -67,6 +89,20 @@ class InProcessRunner:
 
     async def call(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
         return await asyncio.to_thread(function, *args, **options)
+
+    def launch(self, spec: EngineSpec) -> InProcessEngine:
+        self.engines.append(InProcessEngine(spec))
+        return self.engines[-1]
+
+    @functools.cached_property
+    def keeper(self) -> EngineKeeper:
+        return EngineKeeper(self.launch, KeeperLimits())
+
+    async def ask(self, spec: EngineSpec, question: Any) -> Any:
+        return await self.keeper.ask(spec, question)
+
+    def make_room(self) -> None:
+        self.rooms += 1
 
     def submit(self, job: SearchJob) -> None:
         self.submitted.append(job)

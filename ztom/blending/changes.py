@@ -3,13 +3,14 @@
 Two figures that users of checkpoint histories know: the *weight score* is the mean of
 ``|W_new - W_old|`` over every element of every floating-point tensor whose name does not end in
 ``bias``, the *bias score* the same over those whose name does. They are in the units of the weights
-themselves. For adapters, W is the base with the adapter merged in.
+themselves; where there is no tensor of a kind its score is 0. For adapters, W is the base with the
+adapter merged in. Tensor by tensor it is `ztom.blending.differences`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,21 +18,27 @@ import torch
 from ztom.blending.apply import TermSum, file_reader
 from ztom.blending.chain import Chain
 from ztom.blending.plan import TensorPlan, plan_blend
-from ztom.errors import CheckpointError, ConfigError
+from ztom.errors import CheckpointError
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeScores:
-    """Mean absolute change of weights and of biases; None where there are none of the kind."""
+    """Mean absolute change of weights and of biases; 0 where there are none of the kind."""
 
-    weights: float | None
-    biases: float | None
+    weights: float
+    biases: float
 
 
 def slice_pairs(
-    chain: Chain, old: int, new: int
+    chain: Chain, old: int, new: int, names: Collection[str] | None = None
 ) -> Iterator[tuple[TensorPlan, int, torch.Tensor, torch.Tensor]]:
     """Two members side by side.
+
+    Args:
+        chain: Chain that was opened and checked.
+        old: Position of the member to compare with, from 0.
+        new: Position of the member that is looked at, from 0.
+        names: Tensors to look at; None for all.
 
     Yields:
         The tensor, where the slice starts in it (elements), and the slice of both members as
@@ -39,7 +46,7 @@ def slice_pairs(
     """
     read = file_reader(chain)
     for before, after in zip(member_plan(chain, old), member_plan(chain, new), strict=True):
-        if not before.dtype.is_floating_point:
+        if not before.dtype.is_floating_point or (names is not None and before.name not in names):
             continue
         olds, news = TermSum(before, read), TermSum(after, read)
         size = min(olds.slice_size(torch.device("cpu")), news.slice_size(torch.device("cpu")))
@@ -59,11 +66,11 @@ def change_scores(chain: Chain, old: int, new: int) -> ChangeScores:
     """
     sums = {False: [0.0, 0], True: [0.0, 0]}
     for tensor, _, a, b in slice_pairs(chain, old, new):
-        _require_finite(tensor.name, b)
+        require_finite(tensor.name, b)
         kind = sums[is_bias(tensor.name)]
         kind[0] += float((b - a).abs_().sum(dtype=torch.float64))
         kind[1] += b.numel()
-    mean = {kind: total / count if count else None for kind, (total, count) in sums.items()}
+    mean = {kind: total / count if count else 0.0 for kind, (total, count) in sums.items()}
     return ChangeScores(weights=mean[False], biases=mean[True])
 
 
@@ -82,42 +89,7 @@ def check_finite(chain: Chain, member: int) -> None:
         for start in range(0, tensor.count, size):
             part = torch.empty(min(size, tensor.count - start))
             values.into(part, start)
-            _require_finite(tensor.name, part)
-
-
-def row_changes(
-    chain: Chain, old: int, new: int, names: Collection[str] | None = None
-) -> Mapping[str, list[float]]:
-    """Mean absolute change of each row of each tensor: its mean over all but the first dimension.
-
-    Args:
-        chain: Chain that was opened and checked.
-        old: Position of the member to compare with, from 0.
-        new: Position of the member that is looked at, from 0.
-        names: Tensors to look at; None for all.
-
-    Returns:
-        For each tensor as many numbers as its first dimension has; one for a scalar.
-
-    Raises:
-        ConfigError: The chain has no tensor of one of the names.
-    """
-    known = {tensor.name: tensor for tensor in member_plan(chain, new)}
-    if unknown := sorted(set(names or ()) - set(known)):
-        raise ConfigError("the checkpoint has no such tensor", got=", ".join(unknown[:5]))
-    sums: dict[str, torch.Tensor] = {}
-    for tensor, start, a, b in slice_pairs(chain, old, new):
-        if names is not None and tensor.name not in names:
-            continue
-        rows = tensor.shape[0] if tensor.shape else 1
-        columns = max(1, tensor.count // max(1, rows))
-        total = sums.setdefault(tensor.name, torch.zeros(rows, dtype=torch.float64))
-        at = torch.arange(start, start + b.numel()) // columns
-        total.index_add_(0, at, (b - a).abs_().double())
-    return {
-        name: (total / max(1, known[name].count // max(1, total.numel()))).tolist()
-        for name, total in sums.items()
-    }
+            require_finite(tensor.name, part)
 
 
 def is_bias(name: str) -> bool:
@@ -145,7 +117,12 @@ def factors_for(chain: Chain, coefficients: list[float]) -> list[float]:
     return factors[::-1]
 
 
-def _require_finite(name: str, values: torch.Tensor) -> None:
+def require_finite(name: str, values: torch.Tensor) -> None:
+    """Refuse a tensor with a value that is NaN or infinite.
+
+    Raises:
+        CheckpointError: It has one; names the tensor.
+    """
     if math.isfinite(float(values.sum(dtype=torch.float64))):
         return
     if not bool(torch.isfinite(values).all()):

@@ -68,11 +68,14 @@ def parse_reference(reference: str, *, settings: Settings) -> Reference:
     else:
         path = _object_path(reference, reference[match.end() :] if match else "", scheme)
     if not within_roots(scheme, path, settings=settings):
+        named = f"under one of {', '.join(settings.allowed_roots)}"
         raise _refused(
             reference,
             "a place outside the allowed roots",
-            expected=f"under one of {', '.join(settings.allowed_roots)}",
-            fix="The operator sets the roots with ZTOM_ALLOWED_ROOTS.",
+            expected=named if settings.names_roots else None,
+            fix="The operator sets the roots with ZTOM_ALLOWED_ROOTS."
+            if settings.names_roots
+            else "Ask the operator where checkpoints and data may lie.",
         )
     return Reference(reference, scheme, path, archive_kind(path))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from ztom.errors import EngineError
+from ztom.errors import CapabilityError, EngineError
 
 _DEADLINE_S = 10.0
 _MEMORY_BYTES = 2 * 2**30
@@ -61,7 +61,7 @@ def check_chat_template(template: str, *, deadline_s: float = _DEADLINE_S) -> No
 
 
 def _refused(got: str) -> EngineError:
-    return EngineError(
+    return CapabilityError(
         "the chat template does not come to an end",
         got=got,
         fix="Take the template from the checkpoint that the tokenizer came with.",

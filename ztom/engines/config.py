@@ -36,6 +36,7 @@ class EngineConfig(BaseModel):
             checkpoints of the chain.
         max_num_seqs: Sequences in one batch.
         chat_template: Whether the tokenizer's chat template is applied to plain-text prompts.
+        template: Chat template in Jinja that is used instead of the tokenizer's.
         module: Torch only: ``package.module:function`` that makes a plain `torch.nn.Module`.
     """
 
@@ -50,6 +51,7 @@ class EngineConfig(BaseModel):
     gpu_memory_utilization: float = Field(default=0.5, gt=0, lt=1)
     max_num_seqs: int = Field(default=64, ge=1, le=4096)
     chat_template: ChatTemplate = "auto"
+    template: str | None = Field(default=None, min_length=1)
     module: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
 
     @model_validator(mode="after")

@@ -29,9 +29,12 @@ class PromptEncoder:
         folder: Folder that holds the tokenizer; its code is never run.
         chat_template: ``auto`` applies the template to plain text too when there is one, ``always``
             demands one, ``never`` gives plain text to the model as it is.
+        template: Template in Jinja that is used instead of the tokenizer's.
     """
 
-    def __init__(self, folder: Path, *, chat_template: ChatTemplate = "auto") -> None:
+    def __init__(
+        self, folder: Path, *, chat_template: ChatTemplate = "auto", template: str | None = None
+    ) -> None:
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(
                 str(folder), trust_remote_code=False, local_files_only=True
@@ -41,15 +44,17 @@ class PromptEncoder:
                 f"the tokenizer in {folder} cannot be loaded",
                 got=f"{type(error).__name__}: {error}",
             ) from error
-        template = getattr(self.tokenizer, "chat_template", None)
-        has_template = bool(template)
+        if template is not None:
+            self.tokenizer.chat_template = template
+        templates = getattr(self.tokenizer, "chat_template", None)
+        has_template = bool(templates)
         if chat_template == "always" and not has_template:
             raise EngineError(
                 f"the tokenizer in {folder} has no chat template",
                 fix="Add chat_template.jinja to the checkpoint, or set chat_template: auto.",
             )
         # old tokenizers have several templates, by name
-        for source in template.values() if isinstance(template, dict) else [template]:
+        for source in templates.values() if isinstance(templates, dict) else [templates]:
             if source:
                 check_chat_template(source)
         self._has_template = has_template
@@ -59,8 +64,8 @@ class PromptEncoder:
         """The ids a model is given.
 
         Raises:
-            CapabilityError: The prompt is a row of numbers.
-            EngineError: The prompt is a chat and the tokenizer has no chat template.
+            CapabilityError: The prompt is a row of numbers, or a chat and the tokenizer has no chat
+                template.
         """
         if isinstance(prompt, str):
             if not self._for_text:
@@ -70,7 +75,7 @@ class PromptEncoder:
         if len(turns) != len(prompt):
             raise CapabilityError("a row of numbers is no prompt for a language model")
         if not self._has_template:
-            raise EngineError(
+            raise CapabilityError(
                 "the stimuli are chats and the tokenizer has no chat template",
                 fix="Give prompts as plain text, or add chat_template.jinja to the checkpoint.",
             )
@@ -85,11 +90,11 @@ class PromptEncoder:
         """The ids of an expected output, as they would follow a prompt.
 
         Raises:
-            EngineError: The text has no tokens.
+            CapabilityError: The text has no tokens.
         """
         ids = self._ids(text, special=False)
         if not ids:
-            raise EngineError("an expected output is empty: it has no token to score")
+            raise CapabilityError("an expected output is empty: it has no token to score")
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -106,11 +111,11 @@ def check_length(prompt: Sequence[int], continuation: Sequence[int], *, limit: i
     """Refuse what does not fit, before an engine fails half-way through a batch.
 
     Raises:
-        EngineError: Prompt and continuation are longer than the model's context.
+        CapabilityError: Prompt and continuation are longer than the model's context.
     """
     length = len(prompt) + len(continuation)
     if length > limit:
-        raise EngineError(
+        raise CapabilityError(
             "a stimulus does not fit into the model's context",
             got=f"{len(prompt)} prompt tokens and {len(continuation)} to follow",
             expected=f"at most {limit} together",

@@ -60,7 +60,9 @@ class TorchEngine:
             self._capabilities = _CLASSIFIES
         else:
             self._model, self._capabilities = _hugging_face(folder, self._dtype)
-            self._encoder = PromptEncoder(folder, chat_template=config.chat_template)
+            self._encoder = PromptEncoder(
+                folder, chat_template=config.chat_template, template=config.template
+            )
         self._model.to(self._device).eval().requires_grad_(False)
         if self._dtype is not None:
             self._model.to(self._dtype)

@@ -128,7 +128,9 @@ class VllmEngine:
         check_folder_fit(folder)
         if chain is not None:
             check_chain_fit(folder, chain)
-        self._encoder = PromptEncoder(folder, chat_template=config.chat_template)
+        self._encoder = PromptEncoder(
+            folder, chat_template=config.chat_template, template=config.template
+        )
         self._llm = _start(config, folder)
         self._config = config
         self._blends = 0
@@ -304,5 +306,7 @@ def _start(config: EngineConfig, folder: Path) -> Any:
         raise EngineError(
             "vLLM does not start on the model",
             got=f"{type(error).__name__}: {error}",
-            fix="Try a smaller max_model_len or kv_cache_gib, or engine.name: torch.",
+            fix="Try a smaller max_model_len or kv_cache_gib."
+            if "memory" in str(error).lower() or "kv cache" in str(error).lower()
+            else "Try engine.name: torch, which runs whatever transformers does.",
         ) from error

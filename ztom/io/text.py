@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ztom.errors import StimuliError
+from ztom.errors import StimuliError, with_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +29,25 @@ class Place:
         return StimuliError(
             f"{self.path}, line {self.line}: {what}", got=got, expected=expected, fix=fix
         )
+
+
+def renamed(error: StimuliError, path: Path, name: str, names: Sequence[str] = ()) -> StimuliError:
+    """The same error, speaking of a copy as whoever sent the original calls it.
+
+    Args:
+        error: Error that may speak of the copy.
+        path: Path of the copy.
+        name: Name to say instead.
+        names: Name of the file that each line of the copy came from, where it was put together
+            from files of one line each.
+    """
+
+    def line_named(match: re.Match[str]) -> str:
+        line = int(match[1])
+        return names[line - 1] if 0 < line <= len(names) else f"{name}, line {line}"
+
+    def change(text: str) -> str:
+        text = re.sub(re.escape(str(path)) + r", line (\d+)", line_named, text)
+        return text.replace(str(path), name)
+
+    return with_text(error, change)

@@ -74,6 +74,7 @@ class NewUser:
 class UserChange:
     """What is to be different; None leaves it."""
 
+    username: str | None = None
     email: str | None = None
     first_name: str | None = None
     last_name: str | None = None
@@ -177,11 +178,15 @@ class Accounts:
 
         Raises:
             NotOnRecordError: There is no such user.
-            AlreadyOnRecordError: The address is taken, or it was the last administrator.
+            AlreadyOnRecordError: The name or address is taken, or it was the last administrator.
         """
         with self._database.write("change a user in") as session:
             row = _user_row(session, user_id)
             changed = []
+            if change.username is not None and change.username.lower() != row.username:
+                _refuse_taken(session, username=change.username.lower(), besides=row.id)
+                row.username = change.username.lower()
+                changed.append("username")
             if change.email is not None and change.email.lower() != row.email:
                 _refuse_taken(session, email=change.email.lower())
                 row.email = change.email.lower()
@@ -293,10 +298,18 @@ def _user_row(session: Session, user_id: str) -> UserRow:
     return row
 
 
-def _refuse_taken(session: Session, *, email: str, username: str | None = None) -> None:
+def _refuse_taken(
+    session: Session,
+    *,
+    email: str | None = None,
+    username: str | None = None,
+    besides: str | None = None,
+) -> None:
     # a name that is somebody's address would let its owner in, or keep the other out, by it
     names = [name for name in (email, username) if name is not None]
     query = select(UserRow).where(or_(UserRow.email.in_(names), UserRow.username.in_(names)))
+    if besides is not None:
+        query = query.where(UserRow.id != besides)
     if session.scalars(query).first() is not None:
         raise AlreadyOnRecordError(
             "there is a user with this name or address", fix="Choose another one."

@@ -58,6 +58,7 @@ class NewCheckpoint:
         nbytes: Size of what was uploaded, bytes.
         digest: Digest of the checkpoint's content, where it is known.
         content: sha256 of what was uploaded, for the audit chain.
+        unproven: Whether a search wrote it and did not prove it to be better.
     """
 
     file_name: str
@@ -69,11 +70,15 @@ class NewCheckpoint:
     nbytes: int | None = None
     digest: str | None = None
     content: str | None = None
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointChange:
-    """What is to be different about a file; None leaves it. A new address is looked at anew."""
+    """What is to be different about a file; None leaves it. A new address is looked at anew.
+
+    With a new address comes whether that one is ``unproven``.
+    """
 
     file_name: str | None = None
     tag: str | None = None
@@ -81,6 +86,7 @@ class CheckpointChange:
     address: str | None = None
     nbytes: int | None = None
     content: str | None = None
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class CheckpointRecord:
             computed, and for the chain's first.
         bias_score: Mean absolute change of its biases, likewise.
         message: What is wrong with an invalid file.
+        unproven: Whether a search wrote it and did not prove it to be better.
     """
 
     id: str
@@ -111,6 +118,7 @@ class CheckpointRecord:
     status: FileStatus
     message: str | None
     created: str
+    unproven: bool = False
 
 
 def insert_checkpoint(
@@ -142,6 +150,7 @@ def insert_checkpoint(
         address=new.address,
         nbytes=new.nbytes,
         digest=new.digest,
+        unproven=new.unproven,
     )
     session.add(row)
     session.flush()
@@ -235,4 +244,5 @@ def checkpoint_record(row: CheckpointRow) -> CheckpointRecord:
         status=FileStatus(row.status),
         message=row.message,
         created=row.created,
+        unproven=row.unproven,
     )

@@ -8,7 +8,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, MetaData, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    MetaData,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 #: Constraints get predictable names, which later migrations need to find them.
@@ -202,6 +210,7 @@ class CheckpointRow(Base):
     bias_score: Mapped[float | None] = mapped_column(default=None)
     status: Mapped[str] = mapped_column(default="pending")
     message: Mapped[str | None] = mapped_column(default=None)
+    unproven: Mapped[bool] = mapped_column(default=False, server_default=false())
     created: Mapped[str] = mapped_column(default=now)
     deleted: Mapped[str | None] = mapped_column(default=None)
 

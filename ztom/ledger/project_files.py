@@ -113,6 +113,7 @@ class ProjectFiles:
             if change.address is not None:
                 row.address = change.address
                 row.storage = change.storage or row.storage
+                row.unproven = change.unproven
                 row.nbytes, row.digest, row.message = change.nbytes, None, None
                 row.weight_score = row.bias_score = None
                 row.status = FileStatus.PENDING

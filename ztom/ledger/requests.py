@@ -7,7 +7,7 @@ finds here what was under way when it died.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -124,11 +124,28 @@ class Requests:
             return _request(_row(session, request_id))
 
     def of_project(self, project_id: str) -> tuple[RequestRecord, ...]:
-        """A project's requests, newest first."""
+        """A project's requests, oldest first."""
         query = select(RequestRow).where(RequestRow.project_id == project_id)
         with self._database.read() as session:
-            order = (RequestRow.created.desc(), RequestRow.id)
+            order = (RequestRow.created, RequestRow.id)
             return tuple(map(_request, session.scalars(query.order_by(*order))))
+
+    def latest(
+        self, kind: RequestKind, *, projects: Collection[str] | None, most: int
+    ) -> tuple[RequestRecord, ...]:
+        """The latest requests of a kind, newest first.
+
+        Args:
+            kind: Kind of the requests.
+            projects: Ids of the projects whose requests they are; None for all of them.
+            most: Largest number of requests.
+        """
+        query = select(RequestRow).where(RequestRow.kind == kind)
+        if projects is not None:
+            query = query.where(RequestRow.project_id.in_(projects))
+        with self._database.read() as session:
+            order = (RequestRow.created.desc(), RequestRow.id)
+            return tuple(map(_request, session.scalars(query.order_by(*order).limit(most))))
 
     def open(self) -> tuple[RequestRecord, ...]:
         """Every request of which something is still to come, oldest first."""

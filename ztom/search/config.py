@@ -150,11 +150,14 @@ class VariantOptions(_Strict):
         form: Form of the weights: ``dense`` in full, or one ``adapter`` (chains of adapters only).
         max_shard_gib: Largest safetensors shard, GiB.
         copy_to: Address, ``gs://`` or ``s3://``, that it is copied to as well.
+        keep_unproven: Whether what the proof does not let out is kept as well, in ``unproven`` in
+            the output folder.
     """
 
     form: Literal["dense", "adapter"] = "dense"
     max_shard_gib: float = Field(default=2.0, gt=0, le=64, allow_inf_nan=False)
     copy_to: str | None = Field(default=None, pattern=r"^(gs|s3|memory)://")
+    keep_unproven: bool = False
 
 
 class SearchConfig(StimuliConfig):

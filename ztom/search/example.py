@@ -83,6 +83,7 @@ variant:
   form: dense                    # or adapter, for chains of adapters
   max_shard_gib: 2.0             # largest file of weights
   copy_to: null                  # also copy it to this gs:// or s3:// address
+  keep_unproven: false           # keep what the proof does not let out as well, in unproven
 insist: false                    # true publishes it whatever the proof says; that is recorded
 
 output: runs/my-search           # everything that the search writes

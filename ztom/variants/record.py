@@ -15,7 +15,7 @@ def for_the_record(
     staged: StagedVariant,
     manifest: Manifest,
     *,
-    action: Literal["variant.release", "variant.blend"],
+    action: Literal["variant.release", "variant.unproven", "variant.blend"],
     study_id: int | None = None,
 ) -> NewVariant:
     """A sealed variant and its row of the audit chain.
@@ -23,7 +23,8 @@ def for_the_record(
     Args:
         staged: Staged variant that was sealed.
         manifest: Manifest that sealing gave.
-        action: ``variant.release`` after a search, ``variant.blend`` for factors set by hand.
+        action: ``variant.release`` for what a search publishes, ``variant.unproven`` for what it
+            only keeps, ``variant.blend`` for factors set by hand.
         study_id: Id of the search; None for factors set by hand.
     """
     recipe = read_recipe(staged.folder)

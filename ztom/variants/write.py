@@ -56,6 +56,8 @@ from ztom.variants.shards import write_shards
 logger = logging.getLogger(__name__)
 
 DEFAULT_SHARD_BYTES = 2 * 2**30
+#: Folders in the output of a search: of what it published, and of what it kept all the same.
+VARIANT, UNPROVEN = "variant", "unproven"
 CARD = "README.md"
 #: What a variant has of its own.
 _OWN = (CARD, MANIFEST, RECIPE)

@@ -50,6 +50,7 @@ class UserPatch(WireRequest):
 
     model_config = example(firstName="Ada", lastName="King")
 
+    username: Username | None = None
     email_address: Email | None = None
     first_name: Text | None = None
     last_name: Text | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
@@ -113,63 +113,177 @@ class SensitivityBatch(Sensitivity):
 
 #: Answers of the original product spell their fields in snake case.
 _SNAKE_CASE = ConfigDict(alias_generator=None)
+_HISTOGRAM = {"bin_edges": [-0.001, 0.0, 0.001], "bin_counts": [61, 67]}
+_DIFFERENCES: dict[str, Any] = {
+    "weight_summary_score": 0.00051681,
+    "bias_summary_score": 0.0,
+    "absolute_weight_difference": {"model.layers.0.mlp.up_proj.weight": [0.00052, -0.00049]},
+    "absolute_bias_difference": {},
+    "parameter_scores": {"model.layers.0.mlp.up_proj.weight": 0.00051681},
+    "parameter_histograms": {"model.layers.0.mlp.up_proj.weight": _HISTOGRAM},
+}
+
+
+class Histogram(WireAnswer):
+    """How values are distributed.
+
+    Attributes:
+        bin_edges: Edges of the bins, one more than there are bins, ascending.
+        bin_counts: Number of values in each bin; the last one holds its upper edge too.
+    """
+
+    model_config = _SNAKE_CASE
+
+    bin_edges: tuple[float, ...]
+    bin_counts: tuple[int, ...]
 
 
 class ParameterDifferences(WireAnswer):
-    """How far a checkpoint is from another.
+    """How far a checkpoint is from another: the chosen one minus the other.
 
     Attributes:
-        weight_summary_score: Mean absolute difference over all weights; None where there are none.
+        weight_summary_score: Mean absolute difference over every element of the chosen weights; 0
+            where there are none.
         bias_summary_score: The same over biases.
-        absolute_weight_difference: Mean absolute difference of each row (over all but the first
+        absolute_weight_difference: Signed mean difference of each row (over all but the first
             dimension), by tensor.
-        absolute_bias_difference: The same of biases.
+        absolute_bias_difference: Signed difference of each element, by tensor.
+        parameter_scores: Mean absolute difference of each of these tensors.
+        parameter_histograms: Distribution of the signed differences of each of these tensors.
+    """
+
+    model_config = _SNAKE_CASE | example(**_DIFFERENCES)
+
+    weight_summary_score: float
+    bias_summary_score: float
+    absolute_weight_difference: dict[str, tuple[float, ...]]
+    absolute_bias_difference: dict[str, tuple[float, ...]]
+    parameter_scores: dict[str, float]
+    parameter_histograms: dict[str, Histogram]
+
+
+class StaticAnswer(ParameterDifferences):
+    """How far a checkpoint is from another, at the top and in ``result``.
+
+    Attributes:
+        request_id: Names the request in the project's results.
+        result: The same fields once more.
         warnings: What was left aside of the request.
     """
 
     model_config = _SNAKE_CASE | example(
-        weight_summary_score=0.00051681,
-        bias_summary_score=None,
-        absolute_weight_difference={"model.layers.0.mlp.up_proj.weight": [0.00052, 0.00049]},
-        absolute_bias_difference={},
+        **_DIFFERENCES, requestId=examples.REQUEST, result=_DIFFERENCES
     )
 
-    weight_summary_score: float | None
-    bias_summary_score: float | None
-    absolute_weight_difference: dict[str, tuple[float, ...]]
-    absolute_bias_difference: dict[str, tuple[float, ...]]
+    request_id: str = Field(alias="requestId")
+    result: ParameterDifferences
     warnings: Warnings = ()
 
 
-class InferenceAnswer(WireAnswer):
+class GeneratedTurn(WireAnswer):
+    """A turn of a conversation.
+
+    Attributes:
+        role: ``system``, ``user`` or ``assistant``.
+        content: The text of the turn.
+    """
+
+    role: str
+    content: str
+
+
+class Candidate(WireAnswer):
+    """One answer to a stimulus.
+
+    Attributes:
+        generated_text: All turns: those of the prompt, and the model's as the last.
+    """
+
+    model_config = _SNAKE_CASE
+
+    generated_text: tuple[GeneratedTurn, ...]
+
+
+#: What a model answers to one stimulus: its candidates, or a classifier's row of logits.
+ModelOutput = tuple[Candidate, ...] | tuple[float, ...]
+#: The same in short: the text alone, or the row.
+ShortOutput = str | tuple[float, ...]
+
+_QUESTION = {"role": "user", "content": "Where is my parcel?"}
+
+
+def _outputs_example(text: str) -> list[Any]:
+    return [[{"generated_text": [_QUESTION, {"role": "assistant", "content": text}]}]]
+
+
+_INFERENCE: dict[str, Any] = {
+    "output": _outputs_example("Your parcel arrives on Monday."),
+    "model_output": ["Your parcel arrives on Monday."],
+}
+_SENSITIVITY: dict[str, Any] = _INFERENCE | {
+    "attenuated_output": _outputs_example("The parcel is late."),
+    "attenuated_model_output": ["The parcel is late."],
+}
+
+
+class InferenceResult(WireAnswer):
     """What a model answers.
 
     Attributes:
-        model_output: A text per stimulus, in the order of the stimuli.
+        output: Answer to each stimulus, in the order of the stimuli: a list of candidates, or a
+            classifier's row of logits.
+        model_output: The same in short: the text of each, or the row.
+    """
+
+    model_config = _SNAKE_CASE | example(**_INFERENCE)
+
+    output: tuple[ModelOutput, ...]
+    model_output: tuple[ShortOutput, ...]
+
+
+class InferenceAnswer(InferenceResult):
+    """What a model answers, at the top and in ``result``.
+
+    Attributes:
         request_id: Names the request in the project's results.
+        result: The same fields once more.
         warnings: What was left aside of the request.
     """
 
     model_config = _SNAKE_CASE | example(
-        model_output=["Your parcel arrives on Monday."], requestId=examples.REQUEST
+        **_INFERENCE, requestId=examples.REQUEST, result=_INFERENCE
     )
 
-    model_output: tuple[str, ...]
     request_id: str = Field(alias="requestId")
+    result: InferenceResult
     warnings: Warnings = ()
 
 
-class SensitivityAnswer(InferenceAnswer):
+class SensitivityResult(InferenceResult):
     """What the latest checkpoint answers, and what it does with one step scaled.
 
     Attributes:
-        attenuated_model_output: A text per stimulus, with the step scaled.
+        attenuated_output: Answer to each stimulus with the step scaled.
+        attenuated_model_output: The same in short.
     """
 
-    model_config = example(
-        model_output=["Your parcel arrives on Monday."],
-        attenuated_model_output=["The parcel is late."],
-        requestId=examples.REQUEST,
-    )
+    model_config = example(**_SENSITIVITY)
 
-    attenuated_model_output: tuple[str, ...]
+    attenuated_output: tuple[ModelOutput, ...]
+    attenuated_model_output: tuple[ShortOutput, ...]
+
+
+class SensitivityAnswer(SensitivityResult):
+    """The same, at the top and in ``result``.
+
+    Attributes:
+        request_id: Names the request in the project's results.
+        result: The same fields once more.
+        warnings: What was left aside of the request.
+    """
+
+    model_config = example(**_SENSITIVITY, requestId=examples.REQUEST, result=_SENSITIVITY)
+
+    request_id: str = Field(alias="requestId")
+    result: SensitivityResult
+    warnings: Warnings = ()

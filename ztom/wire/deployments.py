@@ -127,18 +127,21 @@ class DeploymentStatus(WireAnswer):
         return options.model_dump(mode="json", exclude_defaults=True)
 
     @classmethod
-    def of(cls, record: DeploymentRecord, roles: Sequence[DeploymentRole]) -> DeploymentStatus:
+    def of(
+        cls, record: DeploymentRecord, path: str, roles: Sequence[DeploymentRole]
+    ) -> DeploymentStatus:
         """The deployment on record.
 
         Args:
             record: Deployment as the ledger has it.
+            path: Folder of the variant, as it is shown.
             roles: The traffic that it has, as far as the caller may know.
         """
         return cls(
             id=variant_id(record.name, record.digest),
             digest=record.digest,
             name=record.name,
-            path=record.address,
+            path=path,
             base=None if record.base is None else dict(record.base),
             options=record.options,
             intent=record.intent,

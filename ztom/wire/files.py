@@ -106,11 +106,12 @@ class PointerChange(TolerantRequest):
 
 
 class BaseModelDeletion(TolerantRequest):
-    """The project whose base model is to be deleted."""
+    """The project whose base model is to be deleted; ``fileId``, where it is given, is its own."""
 
     model_config = example(projectId=examples.PROJECT, hardDelete=False)
 
     project_id: Id
+    file_id: Id | None = None
     hard_delete: bool = False
 
 
@@ -127,20 +128,25 @@ class ProjectFile(WireAnswer):
     """A checkpoint of a project.
 
     Attributes:
+        file_path: Path that names it wherever a checkpoint's path is taken: the address that a
+            caller gave, or the project's id and the file's name.
         total_weight_contribution: Mean absolute change of the weights against the checkpoint before
             it; None until computed, and for the first.
-        total_bias_contribution: The same for biases.
+        total_bias_contribution: The same for biases; 0 where there are none.
         part: ``BASE``, ``ITERATION`` or ``MASTERED`` (which is no part of the chain).
         storage: ``MANAGED`` where the server keeps the bytes, ``POINTER`` where it does not.
         size: Bytes of what was uploaded, or of the files that a pointer uses.
         sha256: Digest of the checkpoint's content, once it was looked at.
         status: ``PENDING`` until it was looked at, then ``VALID`` or ``INVALID``.
         message: What is wrong with an invalid file.
+        unproven: Whether a search wrote it and did not prove it to be better: it is not served
+            unless somebody insists.
     """
 
     model_config = example(
         id=examples.FILE,
         fileName="epoch-2",
+        filePath=f"{examples.PROJECT}/epoch-2",
         tag="e2",
         format="HF_TEXT_GENERATION",
         totalWeightContribution=0.00051681,
@@ -151,11 +157,13 @@ class ProjectFile(WireAnswer):
         sha256=examples.DIGEST,
         status="VALID",
         message=None,
+        unproven=False,
         createdAt=examples.TIME,
     )
 
     id: str
     file_name: str
+    file_path: str
     tag: str | None
     format: FormatName
     total_weight_contribution: float | None
@@ -166,14 +174,22 @@ class ProjectFile(WireAnswer):
     sha256: str | None
     status: FileStatus
     message: str | None
+    unproven: bool
     created_at: str
 
     @classmethod
-    def of(cls, record: CheckpointRecord) -> ProjectFile:
-        """The file on record."""
+    def of(cls, record: CheckpointRecord, *, name: str | None = None) -> ProjectFile:
+        """The file on record.
+
+        Args:
+            record: File on record.
+            name: Name of it that no other file of the project has; its own when None.
+        """
+        own = f"{record.project_id}/{name or record.file_name}"
         return cls(
             id=record.id,
             file_name=record.file_name,
+            file_path=record.address if record.storage == "pointer" else own,
             tag=record.tag,
             format=cast(FormatName, record.format),
             total_weight_contribution=record.weight_score,
@@ -184,6 +200,7 @@ class ProjectFile(WireAnswer):
             sha256=record.digest,
             status=cast(FileStatus, record.status.upper()),
             message=record.message,
+            unproven=record.unproven,
             created_at=record.created,
         )
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field
 
 from ztom.wire import examples
-from ztom.wire.base import Warnings, WireAnswer, WireRequest
+from ztom.wire.base import TolerantRequest, Warnings, WireAnswer, WireRequest
 from ztom.wire.examples import example
 from ztom.wire.fields import Email, FormatName, Id, Name, Text
 from ztom.wire.files import ProjectFile
 
 if TYPE_CHECKING:
+    from ztom.ledger.checkpoints import CheckpointRecord
     from ztom.ledger.projects import MemberRecord, ProjectRecord
 
 MemberRole = Literal["OWNER", "EDITOR", "VIEWER"]
@@ -34,7 +37,7 @@ _ROLES: Mapping[str, MemberRole] = {
 }
 
 
-class NewProject(WireRequest):
+class NewProject(TolerantRequest):
     """A project to be made."""
 
     model_config = example(
@@ -46,7 +49,7 @@ class NewProject(WireRequest):
     format: FormatName = "HF_TEXT_GENERATION"
 
 
-class ProjectPatch(WireRequest):
+class ProjectPatch(TolerantRequest):
     """Another name or description of a project; its format cannot be changed."""
 
     model_config = example(projectId=examples.PROJECT, name="support, German")
@@ -169,14 +172,19 @@ class Project(WireAnswer):
             warnings: What was left aside of the request.
         """
         base = record.base
+        names = Counter(file.file_name for file in record.files)
+        files = {
+            file: ProjectFile.of(file, name=file.id if names[file.file_name] > 1 else None)
+            for file in record.files
+        }
         return cls(
             id=record.id,
             name=record.name,
             description=record.description,
             format=cast(FormatName, record.format),
             created_at=record.created,
-            base_model=None if base is None else ProjectFile.of(base),
-            files=tuple(ProjectFile.of(file) for file in record.files if file is not base),
+            base_model=None if base is None else files[base],
+            files=tuple(files[file] for file in record.files if file is not base),
             warnings=tuple(warnings or ()),
         )
 
@@ -189,6 +197,21 @@ class LatestCheckpoint(WireAnswer):
     sha256: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class ParameterNames:
+    """Names of a model's parameters.
+
+    Attributes:
+        layers: Names of the layers that have parameters.
+        weights: Names of the weights.
+        biases: Names of the biases.
+    """
+
+    layers: tuple[str, ...]
+    weights: tuple[str, ...]
+    biases: tuple[str, ...]
+
+
 class ProjectMetadata(WireAnswer):
     """What is known of a project's model.
 
@@ -196,6 +219,9 @@ class ProjectMetadata(WireAnswer):
         checkpoints: Number of checkpoints in the chain, with the base model.
         transitions: Number of steps between them, which is the number of scaling factors.
         latest: The last one that was looked at.
+        layer_names: Names of the layers that have parameters, as analyses take them.
+        weight_names: Names of the weights, as a static analysis takes them.
+        bias_names: Names of the biases.
     """
 
     model_config = example(
@@ -203,23 +229,37 @@ class ProjectMetadata(WireAnswer):
         checkpoints=3,
         transitions=2,
         latest={"id": examples.FILE, "fileName": "epoch-2", "sha256": examples.DIGEST},
+        layerNames=["model.layers.0.mlp.up_proj"],
+        weightNames=["model.layers.0.mlp.up_proj.weight"],
+        biasNames=[],
     )
 
     format: FormatName
     checkpoints: int
     transitions: int
     latest: LatestCheckpoint
+    layer_names: tuple[str, ...]
+    weight_names: tuple[str, ...]
+    bias_names: tuple[str, ...]
 
     @classmethod
-    def of(cls, record: ProjectRecord) -> ProjectMetadata | None:
-        """What is known of the project on record; None while no checkpoint was looked at."""
-        known = [file for file in record.chain if file.digest is not None]
-        if not known:
-            return None
-        last = known[-1]
+    def of(
+        cls, record: ProjectRecord, last: CheckpointRecord, *, length: int, names: ParameterNames
+    ) -> ProjectMetadata:
+        """What is known of the project on record.
+
+        Args:
+            record: Project on record.
+            last: Last file of its chain that was looked at.
+            length: Number of checkpoints in the chain.
+            names: Names of the parameters of the model.
+        """
         return cls(
             format=cast(FormatName, record.format),
-            checkpoints=len(record.chain),
-            transitions=max(0, len(record.chain) - 1),
+            checkpoints=length,
+            transitions=max(0, length - 1),
+            layer_names=names.layers,
+            weight_names=names.weights,
+            bias_names=names.biases,
             latest=LatestCheckpoint(id=last.id, file_name=last.file_name, sha256=last.digest),
         )

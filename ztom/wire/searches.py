@@ -37,6 +37,8 @@ _RESULT: dict[str, Any] = {
         "warnings": [],
     },
     "variant_digest": examples.DIGEST,
+    "mastered_path": f"{examples.PROJECT}/results/{examples.REQUEST}.tar",
+    "unproven": False,
 }
 _REQUEST: dict[str, Any] = {
     "requestId": examples.REQUEST,
@@ -215,7 +217,7 @@ class Holdout(WireAnswer):
     warnings: tuple[str, ...] = ()
 
 
-class SearchAnswer(WireAnswer):
+class SearchFindings(WireAnswer):
     """What a search came to.
 
     Attributes:
@@ -227,18 +229,14 @@ class SearchAnswer(WireAnswer):
         noise_floor: Difference between two evaluations of the same blend.
         stop_reason: Why the search ended.
         holdout: Errors and proof on data that the search never saw.
-        variant_digest: Digest of the variant that was written.
-        request_id: Names the request in the project's results.
-        checkpoint_id: The mastered checkpoint in the project; None where none was published.
-        warnings: What was left aside of the request.
+        variant_digest: Digest of the variant that was published.
+        mastered_path: Path that names the mastered model wherever a path is taken, published or
+            not.
+        unproven: Whether that model is not proved to be better: it is not served unless somebody
+            insists.
     """
 
-    model_config = _SNAKE_CASE | example(
-        **_RESULT,
-        request_id=examples.REQUEST,
-        checkpoint_id=examples.FILE,
-        requestId=examples.REQUEST,
-    )
+    model_config = _SNAKE_CASE | example(**_RESULT)
 
     trained_model_error: float
     optimized_model_error: float
@@ -249,8 +247,31 @@ class SearchAnswer(WireAnswer):
     stop_reason: str | None = None
     holdout: Holdout | None = None
     variant_digest: str | None = None
+    mastered_path: str | None = None
+    unproven: bool | None = None
+
+
+class SearchAnswer(SearchFindings):
+    """What a search came to, at the top and in ``result``.
+
+    Attributes:
+        request_id: Names the request in the project's results.
+        checkpoint_id: The mastered checkpoint in the project; None where none was published.
+        result: The same fields once more.
+        warnings: What was left aside of the request.
+    """
+
+    model_config = _SNAKE_CASE | example(
+        **_RESULT,
+        request_id=examples.REQUEST,
+        checkpoint_id=examples.FILE,
+        requestId=examples.REQUEST,
+        result=_RESULT,
+    )
+
     request_id: str
     checkpoint_id: str | None = None
+    result: SearchFindings
     warnings: Warnings = ()
 
     @computed_field(alias="requestId")  # type: ignore[prop-decorator]
@@ -270,8 +291,9 @@ class SearchAnswer(WireAnswer):
         Raises:
             pydantic.ValidationError: It has no result.
         """
+        result = answer.result or {}
         ids = {"request_id": answer.request_id, "checkpoint_id": answer.checkpoint_id}
-        return cls.model_validate({**(answer.result or {}), **ids, "warnings": warnings or ()})
+        return cls.model_validate({**result, **ids, "result": result, "warnings": warnings or ()})
 
 
 def _request_fields(record: RequestRecord) -> dict[str, object]:

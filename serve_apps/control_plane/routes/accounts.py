@@ -69,6 +69,7 @@ def change_me(body: UserPatch, caller: CallerOf, services: ServicesOf) -> User:
             raise HTTPException(403, "Give currentPassword, the one in use now.")
         services.limit.succeeded(caller.user.id)
     change = UserChange(
+        username=body.username,
         email=body.email_address,
         first_name=body.first_name,
         last_name=body.last_name,

@@ -6,11 +6,13 @@ Everything here is written to the ledger and answered at once; the controller ma
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.named_paths import named_checkpoint
 from serve_apps.control_plane.routes.endpoints import may_alias
 from serve_apps.control_plane.services import Services
 from serve_apps.endpoints import admission
@@ -18,6 +20,7 @@ from serve_apps.endpoints.declaration import Difference, differences
 from serve_apps.endpoints.traffic import remove, remove_rule, rollback, set_traffic
 from serve_apps.endpoints.variants import open_variant
 from ztom.errors import NotOnRecordError
+from ztom.ledger.checkpoints import Storage
 from ztom.ledger.deployments import DeploymentRecord
 from ztom.rollout.routing import RoutingTable
 from ztom.wire.apply import Apply, EndpointDifference, WantedEndpoint
@@ -31,7 +34,8 @@ router = APIRouter(tags=["deployments"])
 def deploy(body: Deploy, caller: CallerOf, services: ServicesOf) -> DeploymentStatus:
     """Have a variant served under an alias."""
     caller.project_or_operator(body.project_id)
-    record = admission.deploy(body, services.ledger, services.rules, actor=caller.actor)
+    rules = _rules(caller, services)
+    record = admission.deploy(body, services.ledger, rules, actor=caller.actor)
     return _status(record, services.gateway.table, caller)
 
 
@@ -70,7 +74,7 @@ def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[EndpointD
     Every variant and every right is checked before the first change is made; applying the file
     again goes on where something came between.
     """
-    ledger, rules = services.ledger, services.rules
+    ledger, rules = services.ledger, _rules(caller, services)
     for alias, endpoint in body.endpoints.items():
         caller.project_or_operator(endpoint.project)
         admission.refuse_foreign(alias, endpoint.project, ledger)
@@ -86,7 +90,7 @@ def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[EndpointD
         table=served.table,
         records=served.deployments,
         rollouts=served.rollouts,
-        digest_of=lambda path: open_variant(path, services.pointers).digest,
+        digest_of=lambda path: _digest_of(path, rules),
         prune=theirs if body.prune else [],
     )
     if not body.dry_run:
@@ -109,6 +113,7 @@ def _status(record: DeploymentRecord, table: RoutingTable, caller: Caller) -> De
     """A deployment, with those of its roles that the caller may know of."""
     return DeploymentStatus.of(
         record,
+        caller.services.store.without_folders(record.address),
         [
             DeploymentRole(alias=alias, role=role)
             for alias, route in table.routes.items()
@@ -121,6 +126,23 @@ def _status(record: DeploymentRecord, table: RoutingTable, caller: Caller) -> De
             if digest == record.digest and caller.sees(route.project)
         ],
     )
+
+
+def _rules(caller: Caller, services: Services) -> admission.AdmissionRules:
+    """The operator's rules, and what paths of the server's own name for the caller."""
+
+    def own(path: str) -> str | None:
+        named = named_checkpoint(path, caller, services)
+        return named.address if named is not None and named.storage is Storage.MANAGED else None
+
+    return replace(services.rules, own=own)
+
+
+def _digest_of(path: str, rules: admission.AdmissionRules) -> str:
+    own = rules.own(path)
+    if own is None:
+        return open_variant(path, rules.pointers).digest
+    return open_variant(own, rules.managed).digest
 
 
 def _deployment(digest: str, caller: Caller, services: Services) -> DeploymentRecord:

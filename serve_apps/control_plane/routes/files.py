@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +17,16 @@ from serve_apps.control_plane.access import Caller, CallerOf, Permission, Servic
 from serve_apps.control_plane.data import UPLOADED, data_suffix
 from serve_apps.control_plane.downloads import BYTES, Download, archive_name, send, unique_names
 from serve_apps.control_plane.forms import Form, FormReader
+from serve_apps.control_plane.named_paths import (
+    NamedCheckpoint,
+    named_checkpoint,
+    searched_project,
+)
 from serve_apps.control_plane.openapi import SENDS_BYTES
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import Staged
-from ztom.checkpoints.checkpoint import open_checkpoint
+from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.checkpoints.outgoing import (
     zip_chunks,
 )
@@ -128,9 +133,9 @@ def point(body: Pointer, caller: CallerOf, services: ServicesOf) -> Project:
     project_id = caller.project(body.project_id)
     ledger = services.ledger
     part = Part.BASE if body.base_model is True else Part.ITERATION
-    wanted = [_pointer(body.file_path, part, services, name=body.file_name, tag=body.tag)]
+    wanted = [_pointer(body.file_path, part, caller, services, name=body.file_name, tag=body.tag)]
     if isinstance(body.base_model, str) and ledger.projects.get(project_id).base is None:
-        wanted.insert(0, _pointer(body.base_model, Part.BASE, services))
+        wanted.insert(0, _pointer(body.base_model, Part.BASE, caller, services))
     for new in wanted:
         ledger.files.add(project_id, new, actor=caller.actor)
     project = ledger.projects.get(project_id)
@@ -140,15 +145,17 @@ def point(body: Pointer, caller: CallerOf, services: ServicesOf) -> Project:
 def _pointer(
     address: str,
     part: Part,
+    caller: Caller,
     services: Services,
     *,
     name: str | None = None,
     tag: str | None = None,
 ) -> NewCheckpoint:
-    """A checkpoint under the operator's roots, opened once to see that it is one."""
-    checkpoint = open_checkpoint(address, settings=services.pointers)
-    return NewCheckpoint(
-        file_name=name or Path(address.rstrip("/")).name,
+    """A checkpoint under the operator's roots, or the server's own; it is opened once to see."""
+    named = named_checkpoint(address, caller, services)
+    checkpoint = _opened(address, named, services)
+    new = NewCheckpoint(
+        file_name=name or (Path(address.rstrip("/")).name if named is None else named.name),
         format=FORMAT,
         storage=Storage.POINTER,
         address=address,
@@ -156,6 +163,14 @@ def _pointer(
         tag=tag,
         nbytes=sum(checkpoint.source.size(file) for file in checkpoint.used_files),
     )
+    return new if named is None else named.as_file(new)
+
+
+def _opened(address: str, named: NamedCheckpoint | None, services: Services) -> Checkpoint:
+    if named is None or named.storage is Storage.POINTER:
+        place = address if named is None else named.address
+        return open_checkpoint(place, settings=services.pointers)
+    return open_checkpoint(named.address, settings=services.managed)
 
 
 @route(router, "PATCH", "/project/file/external", Permission.WRITE)
@@ -165,12 +180,14 @@ def point_elsewhere(body: PointerChange, caller: CallerOf, services: ServicesOf)
     services.ledger.files.get(project_id, body.file_id)
     edit = CheckpointChange(file_name=body.file_name, tag=body.tag)
     if body.file_path is not None:
-        open_checkpoint(body.file_path, settings=services.pointers)
+        named = named_checkpoint(body.file_path, caller, services)
+        _opened(body.file_path, named, services)
         edit = CheckpointChange(
             file_name=body.file_name,
             tag=body.tag,
-            storage=Storage.POINTER,
-            address=body.file_path,
+            storage=Storage.POINTER if named is None else named.storage,
+            address=body.file_path if named is None else named.address,
+            unproven=named is not None and named.unproven,
         )
     return _changed(services, caller, project_id, body.file_id, edit, None, body)
 
@@ -224,6 +241,8 @@ def delete_base(body: BaseModelDeletion, caller: CallerOf, services: ServicesOf)
     """Take the base model out of the project."""
     project_id = caller.project(body.project_id)
     base = _base_of(services, project_id)
+    if body.file_id not in (None, base.id):
+        raise HTTPException(404, "the project has another base model")
     project = _deleted(services, caller, project_id, base.id, hard=body.hard_delete)
     return project.model_copy(update={"warnings": tuple(body.warnings)})
 
@@ -248,7 +267,7 @@ async def add_data(request: Request, caller: CallerOf, services: ServicesOf) -> 
         body = await asyncio.to_thread(check, form.fields)
         if form.file is None:
             raise HTTPException(422, "The form has no file.")
-        suffix = data_suffix(_display_name(form.file_name) or "")
+        suffix = data_suffix(display_name(form.file_name) or "")
         name = await asyncio.to_thread(
             services.store.place_data, form.file, body.project_id, suffix
         )
@@ -273,7 +292,7 @@ async def _receive_new(
             raise HTTPException(422, "The form has no file.")
         await asyncio.to_thread(_require_checkpoint, staged, services)
         new = NewCheckpoint(
-            file_name=body.file_name or _display_name(form.file_name) or "checkpoint.tar",
+            file_name=body.file_name or display_name(form.file_name) or "checkpoint.tar",
             format=body.format,
             storage=Storage.MANAGED,
             address=str(services.store.address(staged)),
@@ -301,7 +320,7 @@ def _replacement(
         return CheckpointChange(file_name=body.file_name, tag=body.tag), None
     _require_checkpoint(form.file, services)
     change = CheckpointChange(
-        file_name=body.file_name or _display_name(form.file_name),
+        file_name=body.file_name or display_name(form.file_name),
         tag=body.tag,
         storage=Storage.MANAGED,
         address=str(services.store.address(form.file)),
@@ -336,7 +355,7 @@ def _changed(
     _, orphans = services.ledger.files.change(
         project_id, file_id, edit, actor=caller.actor, place=place
     )
-    services.ledger.files.purge(orphans, services.store.remove)
+    services.ledger.files.purge(_own(orphans, project_id, services), services.store.remove)
     return Project.of(services.ledger.projects.get(project_id), warnings=body.warnings)
 
 
@@ -345,8 +364,13 @@ def _deleted(
 ) -> Project:
     ledger = services.ledger
     orphans = ledger.files.delete(project_id, file_id, hard=hard, actor=caller.actor)
-    ledger.files.purge(orphans, services.store.remove)
+    ledger.files.purge(_own(orphans, project_id, services), services.store.remove)
     return Project.of(ledger.projects.get(project_id))
+
+
+def _own(addresses: Sequence[str], project_id: str, services: Services) -> list[str]:
+    """The addresses without the models of other projects' searches, which stay with those."""
+    return [a for a in addresses if searched_project(a, services) in (None, project_id)]
 
 
 def _base_of(services: Services, project_id: str) -> CheckpointRecord:
@@ -368,7 +392,7 @@ def parsed_fields(model: type[_Fields], fields: Mapping[str, str]) -> _Fields:
         raise RequestValidationError(error.errors(include_url=False)) from None
 
 
-def _display_name(name: str | None) -> str | None:
+def display_name(name: str | None) -> str | None:
     """A client's name for its file, without folders, where it can be shown."""
     name = None if name is None else name.replace("\\", "/").rpartition("/")[2][:200].strip()
     return name if name and name.isprintable() else None

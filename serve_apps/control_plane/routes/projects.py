@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fastapi import APIRouter
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.chains import with_base
+from serve_apps.control_plane.parameters import parameter_names
+from serve_apps.control_plane.services import Services
 from ztom.ledger.projects import Role
 from ztom.wire.fields import FORMAT, Id
 from ztom.wire.projects import (
@@ -42,7 +47,7 @@ def create_project(body: NewProject, caller: CallerOf, services: ServicesOf) -> 
         owner=caller.user.id,
         actor=caller.actor,
     )
-    return Project.of(project)
+    return Project.of(project, warnings=body.warnings)
 
 
 @route(router, "PATCH", "/project", Permission.WRITE)
@@ -55,7 +60,7 @@ def change_project(body: ProjectPatch, caller: CallerOf, services: ServicesOf) -
     changed = services.ledger.projects.change(
         project_id, name=body.name, description=body.description, actor=caller.actor
     )
-    return Project.of(changed)
+    return Project.of(changed, warnings=body.warnings)
 
 
 @route(router, "DELETE", "/project", Permission.MANAGE, status_code=204)
@@ -71,8 +76,12 @@ def delete_projects(body: ProjectDeletion, caller: CallerOf, services: ServicesO
     if body.hard_delete:
         for project_id in wanted:
             services.store.remove(str(services.store.data_folder(project_id)))
+        served = {deployment.address for deployment in ledger.endpoints.deployments.all()}
+        kept = ledger.files.managed_addresses() | served
         for request in requests:
-            services.store.remove(str(services.store.requests / request.id))
+            folder = services.store.requests / request.id
+            if not any(Path(address).is_relative_to(folder) for address in kept):
+                services.store.remove(str(folder))
 
 
 @route(router, "GET", "/project/{project_id}", Permission.READ)
@@ -92,8 +101,13 @@ def project_metadata(
     project_id: Id, caller: CallerOf, services: ServicesOf
 ) -> ProjectMetadata | Response:
     """What is known of the project's model; an empty body while there is no checked checkpoint."""
-    known = ProjectMetadata.of(services.ledger.projects.get(caller.project(project_id)))
-    return Response(status_code=200) if known is None else known
+    project = services.ledger.projects.get(caller.project(project_id))
+    known = [file for file in project.chain if file.digest is not None]
+    if not known:
+        return Response(status_code=200)
+    chain = with_base(project.chain, services)
+    names = parameter_names(chain, known[-1], services)
+    return ProjectMetadata.of(project, known[-1], length=chain.length, names=names)
 
 
 @route(router, "GET", "/project/{project_id}/user", Permission.READ)
@@ -106,26 +120,26 @@ def members(project_id: Id, caller: CallerOf, services: ServicesOf) -> list[Proj
 @route(router, "POST", "/project/{project_id}/user", Permission.MANAGE, status_code=201)
 def add_member(
     project_id: Id, body: NewMember, caller: CallerOf, services: ServicesOf
-) -> list[ProjectMember]:
+) -> ProjectMember:
     """Let somebody in."""
     caller.project(project_id)
     user = services.ledger.accounts.by_email(body.email_address)
     role = Role(body.role.lower())
     services.ledger.projects.set_member(project_id, user.id, role, actor=caller.actor)
-    return members(project_id, caller, services)
+    return _member(project_id, user.id, services)
 
 
 @route(router, "PATCH", "/project/{project_id}/user/{user_id}", Permission.MANAGE)
 def change_member(
     project_id: Id, user_id: Id, body: MemberPatch, caller: CallerOf, services: ServicesOf
-) -> list[ProjectMember]:
+) -> ProjectMember:
     """Change what a member may do."""
     caller.project(project_id)
     if services.ledger.projects.role(project_id, user_id) is None:
         raise HTTPException(404, "there is no such member")
     role = Role(body.role.lower())
     services.ledger.projects.set_member(project_id, user_id, role, actor=caller.actor)
-    return members(project_id, caller, services)
+    return _member(project_id, user_id, services)
 
 
 @route(router, "DELETE", "/project/{project_id}/user/{user_id}", Permission.MANAGE, status_code=204)
@@ -133,6 +147,14 @@ def remove_member(project_id: Id, user_id: Id, caller: CallerOf, services: Servi
     """Take somebody out."""
     caller.project(project_id)
     services.ledger.projects.remove_member(project_id, user_id, actor=caller.actor)
+
+
+def _member(project_id: str, user_id: str, services: Services) -> ProjectMember:
+    records = services.ledger.projects.members(project_id)
+    for member in records:
+        if member.user_id == user_id:
+            return ProjectMember.of(member)
+    raise HTTPException(404, "there is no such member")  # taken out meanwhile
 
 
 def require_format(name: str) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.downloads import send_folder
-from serve_apps.control_plane.openapi import SENDS_BYTES, sends_events, sends_text
+from serve_apps.control_plane.errors import is_callers_fault
+from serve_apps.control_plane.openapi import SENDS_ADDRESS, SENDS_BYTES, sends_events
 from serve_apps.control_plane.search_answers import progress_of, trials_of
 from serve_apps.control_plane.searches import cancel, create_search
 from serve_apps.control_plane.services import Services
@@ -50,10 +51,7 @@ async def search_and_wait(body: Search, caller: CallerOf, services: ServicesOf) 
         await asyncio.sleep(services.config.poll_s)
         request = await asyncio.to_thread(services.ledger.requests.get, request.id)
     if request.status is not RequestStatus.FINISHED or request.result is None:
-        raise HTTPException(
-            422 if request.status is RequestStatus.FAILED else 409,
-            f"search {request.id} {request.status}: {request.reason}",
-        )
+        raise _failed(request)
     return SearchAnswer.of(RequestAnswer.of(request), warnings=[*body.warnings, *warnings])
 
 
@@ -62,6 +60,19 @@ async def start_search(body: NewSearch, caller: CallerOf, services: ServicesOf) 
     """Queue a search."""
     request, warnings = await _create(body, caller, services)
     return QueuedSearch.queued(request, warnings)
+
+
+@route(router, "GET", "/v1/searches", Permission.READ)
+def searches(
+    caller: CallerOf,
+    services: ServicesOf,
+    projectId: Id | None = None,
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100,
+) -> list[SearchStatus]:
+    """The latest searches of a project, or of all that the caller may see, newest first."""
+    projects = caller.projects_seen() if projectId is None else {caller.project(projectId)}
+    latest = services.ledger.requests.latest(RequestKind.SEARCH, projects=projects, most=limit)
+    return [SearchStatus.at(r, progress_of(r, services.ledger)) for r in latest]
 
 
 @route(router, "GET", "/v1/searches/{request_id}", Permission.READ)
@@ -108,11 +119,11 @@ def results(
     caller: CallerOf,
     services: ServicesOf,
     requestId: Id | None = None,
-) -> RequestAnswer | list[RequestAnswer]:
-    """What came of one request, or of all of a project, newest first."""
+) -> list[RequestAnswer]:
+    """What came of one request, or of all of a project, oldest first; always a list."""
     caller.project(project_id)
     if requestId is not None:
-        return RequestAnswer.of(_request_of(project_id, requestId, services))
+        return [RequestAnswer.of(_request_of(project_id, requestId, services))]
     return [
         RequestAnswer.of(request) for request in services.ledger.requests.of_project(project_id)
     ]
@@ -123,7 +134,7 @@ def results(
     "GET",
     "/project/{project_id}/analysis/result/artifact",
     Permission.READ,
-    **sends_text("http://127.0.0.1:8000/v1/artifacts?token=eyJhbGciOi..."),
+    **SENDS_ADDRESS,
 )
 def artifact(
     project_id: Id,
@@ -131,9 +142,12 @@ def artifact(
     http: Request,
     caller: CallerOf,
     services: ServicesOf,
-    mode: Literal["URL", "STREAM"] = "URL",
+    mode: Literal["URL", "SIGNED", "STREAM"] = "SIGNED",
 ) -> Response:
-    """The whole of a result: a signed address that holds for 15 minutes, or the bytes."""
+    """The whole of a result: a signed address that holds for 15 minutes, or the bytes.
+
+    The address is a JSON string. Until the request has ended there is nothing: status 404.
+    """
     caller.project(project_id)
     request = _request_of(project_id, requestId, services)
     if request.artifact is None:
@@ -142,7 +156,7 @@ def artifact(
         return _send(request, services)
     token = services.tokens.issue(request.id, audience=ARTIFACT, seconds=_ARTIFACT_S)
     address = http.url_for("signed_artifact").include_query_params(token=token)
-    return Response(str(address), media_type="text/plain")
+    return JSONResponse(str(address))
 
 
 @route(router, "GET", "/v1/artifacts", Permission.PUBLIC, **SENDS_BYTES)
@@ -152,6 +166,20 @@ def signed_artifact(token: Signature, services: ServicesOf) -> Response:
     if claims is None:
         raise HTTPException(401, "The address does not hold, or no more.")
     return _send(services.ledger.requests.get(claims.subject), services)
+
+
+def _failed(request: RequestRecord) -> HTTPException:
+    """Why there is no result: the caller's mistake says what it is, ours says which request."""
+    if request.status is not RequestStatus.FAILED:
+        return HTTPException(409, f"search {request.id} {request.status}: {request.reason}")
+    if is_callers_fault(request.reason or ""):
+        return HTTPException(422, f"search {request.id} failed: {request.reason}")
+    return HTTPException(
+        500,
+        f"Search {request.id} failed on the server's side; the server's log says why under this "
+        "request id.",
+        headers={"X-Ztom-Request-Id": request.id},
+    )
 
 
 async def _create(
