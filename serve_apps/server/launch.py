@@ -79,13 +79,29 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
 
 
 def run_server(
-    config: ServerConfig, *, host: str, port: int, on_ready: Callable[[Running], None]
+    config: ServerConfig,
+    *,
+    host: str,
+    port: int,
+    on_ready: Callable[[Running], None],
+    say: Callable[[str], None],
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM."""
+    """Serve until Ctrl-C or SIGTERM.
+
+    Args:
+        config: Configuration of the server.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        on_ready: Callback that gets the server once it answers.
+        say: Function that prints a line on how searches go.
+    """
+    from serve_apps.server.console import search_lines
+
     with server(config, host=host, port=port) as running:
         terminate_like_interrupt()
         on_ready(running)
-        wait_for_interrupt()
+        with search_lines(config.ledger_address, say):
+            wait_for_interrupt()
 
 
 def _require_fresh_process() -> None:

@@ -16,7 +16,11 @@ _STEP = {"projectId": examples.PROJECT, "fileId": examples.FILE}
 _LAYERS = {"layerNames": ["model.layers.1.mlp.down_proj"]}
 _BATCH = {"stimulusPaths": ["/data/prompt_00.json", "/data/prompt_01.json"], "batchSize": 2}
 #: Numbers that clients write as text.
-NumberText = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NumberText = Annotated[
+    float,
+    BeforeValidator(lambda value: value, json_schema_input_type=float | str),
+    Field(ge=0, allow_inf_nan=False),
+]
 Paths = Annotated[
     tuple[str, ...], BeforeValidator(from_comma_text), Field(min_length=1, max_length=1000)
 ]

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.search_config import (
     data_references,
-    generation_options,
+    inference_options,
     search_config,
 )
 from ztom.blending.chain_file import ChainConfig
@@ -63,6 +63,7 @@ def test_what_is_not_said_is_as_in_a_file(tmp_path: Path) -> None:
         scaling_factor_limit=0.3,
         engine={"replicas": 2},
         output=tmp_path / "run",
+        variant={"keep_unproven": True},
         ledger="postgresql://user:password@host/ledger",
     )
     assert config == expected
@@ -90,6 +91,7 @@ def test_everything_that_is_said_arrives(tmp_path: Path) -> None:
         insist=True,
         engine={"name": "torch", "dtype": "float32"},
         output=tmp_path / "run",
+        variant={"keep_unproven": True},
         ledger="postgresql://user:password@host/ledger",
     )
     assert config == expected
@@ -130,9 +132,12 @@ def test_the_file_of_a_search_that_was_queued_by_an_earlier_server_is_read(tmp_p
 
 
 def test_each_reference_becomes_a_key_of_the_configuration() -> None:
-    assert data_references(NewSearch.model_validate(MINIMAL)) == {"stimuli": ("/data/a.jsonl",)}
+    references = data_references(NewSearch.model_validate(MINIMAL))
+    assert {key: data.references for key, data in references.items()} == {
+        "stimuli": ("/data/a.jsonl",)
+    }
     references = data_references(NewSearch.model_validate(FULL))
-    assert references["stimuli"] == ("/data/a.jsonl", "/data/b.jsonl")
+    assert references["stimuli"].references == ("/data/a.jsonl", "/data/b.jsonl")
     assert references.keys() <= SearchConfig.model_fields.keys()
 
 
@@ -182,6 +187,69 @@ def test_the_callers_code_is_not_run(tmp_path: Path, changes: dict[str, object])
 
 
 def test_options_of_generation_that_are_not_known_are_named() -> None:
-    options, warnings = generation_options({"temperature": 0.5, "wings": 2})
-    assert options.temperature == 0.5
-    assert warnings == ["inferenceConfigJson: 'wings' is not known and was ignored"]
+    options = inference_options({"temperature": 0.5, "wings": 2})
+    assert options.generation.temperature == 0.5
+    assert options.warnings == ["inferenceConfigJson: 'wings' is not known and was ignored"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "temperature"),
+    [
+        ({"do_sample": False, "temperature": 0.7}, 0.0),
+        ({"do_sample": True}, 1.0),
+        ({"do_sample": True, "temperature": 0.7}, 0.7),
+        ({"do_sample": None, "temperature": None, "top_k": None}, 0.0),
+        ({"temperature": 0.7}, 0.7),
+    ],
+)
+def test_do_sample_is_understood_as_transformers_does(sent, temperature) -> None:
+    options = inference_options(sent)
+    assert options.generation.temperature == temperature
+    assert options.warnings == []
+
+
+def test_every_option_of_the_contract_counts() -> None:
+    sent = {
+        "chat_template": "{{ messages[0]['content'] }}",
+        "do_sample": True,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 5,
+        "max_new_tokens": 3,
+        "repetition_penalty": 1.1,
+        "seed": 7,
+    }
+    options = inference_options(sent)
+    given = options.generation.model_dump()
+    assert {name: given[name] for name in sent if name in given} == {
+        name: value for name, value in sent.items() if name not in ("chat_template", "do_sample")
+    }
+    assert options.engine(EngineConfig()).template == sent["chat_template"]
+    assert options.warnings == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"do_sample": "yes"},
+        {"chat_template": 3},
+        {"chat_template": " "},
+        {"chat_template": "x" * 65_537},
+        {"temperature": float("inf")},
+        {"temperature": 1e308},
+        {"top_p": 1e30},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(wrong) -> None:  # row 106
+    with pytest.raises(HTTPException) as caught:
+        inference_options(wrong)
+    assert caught.value.status_code == 422
+
+
+def test_several_files_are_a_stimulus_each(tmp_path: Path) -> None:
+    body = {**MINIMAL, "stimulusPaths": ["/data/prompt_00.json", "/data/prompt_01.json"]}
+    assert built(body, tmp_path).stimuli == tmp_path / "stimuli.jsonl"
+    one = {**MINIMAL, "stimulusPaths": ["/data/all.json"]}
+    assert built(one, tmp_path).stimuli == tmp_path / "stimuli.jsonl"
+    table = {**MINIMAL, "stimulusPaths": ["/data/all.csv"]}
+    assert built(table, tmp_path).stimuli == tmp_path / "stimuli.csv"

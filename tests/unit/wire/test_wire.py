@@ -29,7 +29,7 @@ from ztom.wire.base import WireAnswer
 from ztom.wire.deployments import Deploy, DeploymentRole, DeploymentStatus
 from ztom.wire.endpoints import Endpoint, TrafficShares
 from ztom.wire.files import Pointer, ProjectFile
-from ztom.wire.projects import MemberPatch, Project, ProjectMember, ProjectMetadata
+from ztom.wire.projects import MemberPatch, ParameterNames, Project, ProjectMember, ProjectMetadata
 from ztom.wire.releases import Release
 from ztom.wire.searches import (
     QueuedSearch,
@@ -118,6 +118,7 @@ def test_a_project_lists_its_files_without_the_base_model() -> None:
     assert sent(ProjectFile.of(first)) == {
         "id": "f",
         "fileName": "f",
+        "filePath": "p/f",
         "tag": "t",
         "format": "HF_TEXT_GENERATION",
         "totalWeightContribution": None,
@@ -128,21 +129,31 @@ def test_a_project_lists_its_files_without_the_base_model() -> None:
         "sha256": None,
         "status": "PENDING",
         "message": None,
+        "unproven": False,
         "createdAt": "now",
     }
 
 
-def test_metadata_is_there_once_a_checkpoint_was_looked_at() -> None:
+def test_a_file_has_a_path_that_no_other_has() -> None:
+    twins = [checkpoint(id, Part.ITERATION, file_name="same") for id in ("a", "b")]
+    elsewhere = checkpoint("c", Part.ITERATION, storage=Storage.POINTER, address="gs://b/c")
+    shown = sent(Project.of(project(*twins, elsewhere)))["fileList"]
+    assert [file["filePath"] for file in shown] == ["p/a", "p/b", "gs://b/c"]
+
+
+def test_metadata_names_the_parameters() -> None:
     base = checkpoint("b", Part.BASE)
-    assert ProjectMetadata.of(project(base)) is None
     known = checkpoint("f", Part.ITERATION, digest=ONE)
-    metadata = ProjectMetadata.of(project(base, known))
-    assert metadata is not None
+    names = ParameterNames(("m",), ("m.weight",), ("m.bias",))
+    metadata = ProjectMetadata.of(project(base, known), known, length=2, names=names)
     assert sent(metadata) == {
         "format": "HF_TEXT_GENERATION",
         "checkpoints": 2,
         "transitions": 1,
         "latest": {"id": "f", "fileName": "f", "sha256": ONE},
+        "layerNames": ["m"],
+        "weightNames": ["m.weight"],
+        "biasNames": ["m.bias"],
     }
 
 
@@ -185,13 +196,16 @@ def test_a_search_that_is_over_has_its_fields_at_the_top() -> None:
         "stop_reason": "budget",
         "holdout": None,
         "variant_digest": None,
+        "mastered_path": "p/results/r.tar",
+        "unproven": True,
         "added_later": {"by": "a newer search"},
     }
     answer = RequestAnswer.of(request(result=result, status=RequestStatus.FINISHED))
     ids = {"request_id": "r", "requestId": "r", "checkpoint_id": None}
-    assert json.loads(SearchAnswer.of(answer).to_json()) == {**result, **ids}
+    everything = {**result, **ids, "result": result}
+    assert json.loads(SearchAnswer.of(answer).to_json()) == everything
     warned = json.loads(SearchAnswer.of(answer, warnings=["w"]).to_json())
-    assert warned == {**result, **ids, "warnings": ["w"]}
+    assert warned == {**everything, "warnings": ["w"]}
     with pytest.raises(ValidationError):
         SearchAnswer.of(RequestAnswer.of(request()))
 
@@ -220,10 +234,13 @@ def test_a_trial() -> None:
 
 
 def test_texts_of_models() -> None:
-    one = InferenceAnswer(model_output=("a",), request_id="r")
-    assert sent(one) == {"model_output": ["a"], "requestId": "r"}
-    both = SensitivityAnswer(model_output=("a",), attenuated_model_output=("b",), request_id="r")
-    assert sent(both) == {**sent(one), "attenuated_model_output": ["b"]}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    result = {"output": [[{"generated_text": turns}]], "model_output": ["a"]}
+    one = InferenceAnswer.model_validate({**result, "result": result, "requestId": "r"})
+    assert sent(one) == {**result, "requestId": "r", "result": result}
+    both = {**result, "attenuated_output": [[0.5, 1.0]], "attenuated_model_output": [[0.5, 1.0]]}
+    answer = SensitivityAnswer.model_validate({**both, "result": both, "requestId": "r"})
+    assert sent(answer) == {**both, "requestId": "r", "result": both}
 
 
 def test_verdicts() -> None:
@@ -278,7 +295,9 @@ def test_a_deployment_shows_the_options_that_are_not_as_usual() -> None:
         actor="local:x",
         created="now",
     )
-    shown = sent(DeploymentStatus.of(record, [DeploymentRole(alias="support", role="stable")]))
+    shown = sent(
+        DeploymentStatus.of(record, "models/one", [DeploymentRole(alias="support", role="stable")])
+    )
     assert list(shown) == [
         *("id", "digest", "name", "path", "base", "options", "intent", "projectId", "state"),
         *("reason", "insisted", "roles", "actor", "createdAt"),

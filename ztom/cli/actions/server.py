@@ -42,7 +42,10 @@ def up_command(config: ServerConfig, *, host: str, port: int, as_json: bool = Fa
             )
         console.print("Ctrl-C stops it.")
 
-    run_server(config, host=host, port=port, on_ready=say)
+    def show(line: str) -> None:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    run_server(config, host=host, port=port, on_ready=say, say=show)
 
 
 def create_admin_command(
