@@ -25,6 +25,7 @@ from ztom.blending.fit import check_fit
 from ztom.blending.integers import check_integers
 from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.checkpoints.lora import Adapter, open_adapter
+from ztom.checkpoints.reference import name_of
 from ztom.errors import ChainError, FactorError
 from ztom.settings import Settings
 
@@ -176,7 +177,7 @@ def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
     check_integers(members)
     notes = (*(note for member in members for note in member.notes), *renamed, *derived)
     tags = tuple(
-        m.tag or Path(m.reference.rstrip("/")).name or str(position)
+        m.tag or name_of(m.reference) or str(position)
         for position, m in enumerate(config.checkpoints)
     )
     return Chain(members, adapters, config.topology, latest, tags, tuple(dict.fromkeys(notes)))
