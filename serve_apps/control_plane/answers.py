@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from serve_apps.control_plane.questions import Given, ModelReply, Turns
+from serve_apps.control_plane.questions import BlendReply, Given, Turns
 
 #: Names of the answers of the first and the second blend that was asked.
 _NAMES = (("output", "model_output"), ("attenuated_output", "attenuated_model_output"))
 
 
-def model_answers(reply: ModelReply) -> dict[str, Any]:
+def model_answers(reply: BlendReply) -> dict[str, Any]:
     """The fields of `ztom.wire.analyses.InferenceResult`, and of a second blend where there is one.
 
     A text becomes a list of one candidate, whose turns are the prompt's and then the model's; a row

@@ -27,8 +27,8 @@ from ztom.stimuli.documents import IMAGES, decoded, stimulus_lines, with_ids
 
 UPLOADED = "data:"
 
-_SUFFIXES = {".jsonl", ".ndjson", ".json", ".csv", ".txt"}
-_UPLOAD_NAME = re.compile(r"[0-9a-f]{64}\.[a-z]{2,6}")
+_SUFFIXES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt"}
+_UPLOAD_NAME = re.compile(r"[0-9a-f]{64}\.[a-z]{2,7}")
 _LINES = {".jsonl", ".ndjson"}
 _CHUNK = 8 * 2**20
 #: Files with a stimulus each are small; they are read before the call is answered.

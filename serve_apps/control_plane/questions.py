@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from serve_apps.control_plane.work import ChainSpec, open_chain
-from ztom.errors import StimuliError
+from ztom.errors import EngineError, StimuliError
 from ztom.io.text import renamed
 from ztom.stimuli.records import Message, Prompt
 
@@ -35,7 +35,7 @@ class EngineSpec:
     """A model that an engine is to hold.
 
     Attributes:
-        chain: Its chain; one reference is one fixed model.
+        chain: Chain of the model; one reference is one fixed model.
         engine: Options of the engine, see `ztom.engines.config.EngineConfig`.
         marks: What else tells its content from an earlier one at the same places.
     """
@@ -120,7 +120,7 @@ class StimulusFile:
 
 
 @dataclass(frozen=True)
-class ModelReply:
+class BlendReply:
     """What a model answered.
 
     Attributes:
@@ -148,7 +148,7 @@ class BlendAnswers:
     generation: Mapping[str, object]
     batch_size: int | None = None
 
-    def answer(self, engine: Engine) -> ModelReply:
+    def answer(self, engine: Engine) -> BlendReply:
         """See `EngineQuestion.answer`."""
         from ztom.engines.protocol import GenerationConfig
 
@@ -156,10 +156,18 @@ class BlendAnswers:
         how = GenerationConfig.model_validate(self.generation)
         given = []
         for factors in self.factor_sets:
-            if engine.factors != factors:
+            if factors and _loaded(engine) != factors:
                 engine.blend(factors)
             given.append(_given(engine, prompts, how, self.batch_size or len(prompts)))
-        return ModelReply(tuple(_turns(prompt) for prompt in prompts), tuple(given))
+        return BlendReply(tuple(_turns(prompt) for prompt in prompts), tuple(given))
+
+
+def _loaded(engine: Engine) -> tuple[float, ...] | None:
+    """The factors of the blend that is loaded; None where the last one failed."""
+    try:
+        return engine.factors
+    except EngineError:
+        return None
 
 
 def _given(
@@ -170,10 +178,10 @@ def _given(
 
     answers: list[Given] = []
     for batch in batches(prompts, size):
-        if Capability.VALUES in engine.info.capabilities:
-            answers += [tuple(row) for row in engine.values(batch).tolist()]
-        else:
+        if Capability.GENERATE in engine.info.capabilities:
             answers += [completion.text for completion in engine.generate(batch, how)]
+        else:
+            answers += [tuple(row) for row in engine.values(batch).tolist()]
     return tuple(answers)
 
 

@@ -277,7 +277,7 @@ def test_every_page_is_in_the_site_and_every_module_of_the_api_exists() -> None:
     nav = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     docs = REPOSITORY / "docs"
     pages = {page.relative_to(docs).as_posix() for page in docs.rglob("*.md")}
-    assert set(re.findall(r"[\w/]+\.md", json.dumps(nav))) == pages
+    assert set(re.findall(r"[\w/-]+\.md", json.dumps(nav))) == pages
     for page in (docs / "api").glob("*.md"):
         for name in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
             module, _, member = name.rpartition(".")

@@ -62,11 +62,11 @@ def change_scores(chain: Chain, old: int, new: int) -> ChangeScores:
     """How far member ``new`` is from member ``old``.
 
     Raises:
-        CheckpointError: A value of ``new`` is NaN or infinite; names the tensor.
+        CheckpointError: A value of ``new`` is NaN or infinite; names checkpoint and tensor.
     """
     sums = {False: [0.0, 0], True: [0.0, 0]}
     for tensor, _, a, b in slice_pairs(chain, old, new):
-        require_finite(tensor.name, b)
+        require_finite(chain, new, tensor.name, b)
         kind = sums[is_bias(tensor.name)]
         kind[0] += float((b - a).abs_().sum(dtype=torch.float64))
         kind[1] += b.numel()
@@ -78,7 +78,7 @@ def check_finite(chain: Chain, member: int) -> None:
     """Read one member whole.
 
     Raises:
-        CheckpointError: A value is NaN or infinite; names the tensor.
+        CheckpointError: A value is NaN or infinite; names checkpoint and tensor.
     """
     read = file_reader(chain)
     for tensor in member_plan(chain, member):
@@ -89,7 +89,7 @@ def check_finite(chain: Chain, member: int) -> None:
         for start in range(0, tensor.count, size):
             part = torch.empty(min(size, tensor.count - start))
             values.into(part, start)
-            require_finite(tensor.name, part)
+            require_finite(chain, member, tensor.name, part)
 
 
 def is_bias(name: str) -> bool:
@@ -117,16 +117,17 @@ def factors_for(chain: Chain, coefficients: list[float]) -> list[float]:
     return factors[::-1]
 
 
-def require_finite(name: str, values: torch.Tensor) -> None:
-    """Refuse a tensor with a value that is NaN or infinite.
+def require_finite(chain: Chain, member: int, name: str, values: torch.Tensor) -> None:
+    """Refuse a tensor of a member with a value that is NaN or infinite.
 
     Raises:
-        CheckpointError: It has one; names the tensor.
+        CheckpointError: It has one; names checkpoint and tensor.
     """
     if math.isfinite(float(values.sum(dtype=torch.float64))):
         return
     if not bool(torch.isfinite(values).all()):
         raise CheckpointError(
-            f"{name} holds values that are NaN or infinite",
+            f"{chain.tags[member] or chain.members[member].reference}: {name} holds values that "
+            "are NaN or infinite",
             fix="The training went wrong, or the file was damaged: upload another one.",
         )

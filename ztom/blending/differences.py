@@ -75,7 +75,7 @@ def tensor_differences(
     names = {name for name in plan if name in _chosen(plan, weights=weights, biases=biases)}
     sums: dict[str, _Sums] = {}
     for tensor, start, old, new in slice_pairs(chain, other, chosen, names):
-        require_finite(tensor.name, new)
+        require_finite(chain, chosen, tensor.name, new)
         if tensor.name not in sums:
             sums[tensor.name] = _Sums(tensor.shape, tensor.count)
         sums[tensor.name].add(start, new - old)

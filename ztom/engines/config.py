@@ -51,7 +51,8 @@ class EngineConfig(BaseModel):
     gpu_memory_utilization: float = Field(default=0.5, gt=0, lt=1)
     max_num_seqs: int = Field(default=64, ge=1, le=4096)
     chat_template: ChatTemplate = "auto"
-    template: str | None = Field(default=None, min_length=1)
+    # left out where there is none: digests of configurations stay what they were
+    template: str | None = Field(default=None, min_length=1, exclude_if=lambda value: value is None)
     module: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
 
     @model_validator(mode="after")

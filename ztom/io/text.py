@@ -16,18 +16,20 @@ class Place:
 
     Attributes:
         path: Path of the file.
-        line: Number of the line, from 1.
+        line: Number of the line, from 1; or of the record, where the file has no lines.
+        unit: Word for what is counted: ``line``, ``record`` or ``row``.
     """
 
     path: Path
     line: int
+    unit: str = "line"
 
     def error(
         self, what: str, *, got: object = None, expected: object = None, fix: str | None = None
     ) -> StimuliError:
         """An error that begins with the file and the line."""
         return StimuliError(
-            f"{self.path}, line {self.line}: {what}", got=got, expected=expected, fix=fix
+            f"{self.path}, {self.unit} {self.line}: {what}", got=got, expected=expected, fix=fix
         )
 
 
@@ -43,11 +45,11 @@ def renamed(error: StimuliError, path: Path, name: str, names: Sequence[str] = (
     """
 
     def line_named(match: re.Match[str]) -> str:
-        line = int(match[1])
-        return names[line - 1] if 0 < line <= len(names) else f"{name}, line {line}"
+        line = int(match[2])
+        return names[line - 1] if 0 < line <= len(names) else f"{name}, {match[1]} {line}"
 
     def change(text: str) -> str:
-        text = re.sub(re.escape(str(path)) + r", line (\d+)", line_named, text)
+        text = re.sub(re.escape(str(path)) + r", (line|record|row) (\d+)", line_named, text)
         return text.replace(str(path), name)
 
     return with_text(error, change)

@@ -22,8 +22,9 @@ from pathlib import Path, PurePosixPath
 
 from ztom.errors import StimuliError
 from ztom.io.text import Place
-from ztom.stimuli.fields import PROMPT_FIELDS, parse_number
+from ztom.stimuli.csv_files import parse_number
 from ztom.stimuli.json_values import parse_json
+from ztom.stimuli.turns import is_turn
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _LINES = (".jsonl", ".ndjson")
@@ -126,7 +127,7 @@ def _is_list_of_stimuli(value: object) -> bool:
     if all(isinstance(item, list) for item in value):
         return all(isinstance(turn, dict) for item in value for turn in item)
     if all(isinstance(item, dict) for item in value):
-        return all(set(item) & set(PROMPT_FIELDS) for item in value)
+        return not any(map(is_turn, value))
     return all(isinstance(item, str) for item in value)
 
 

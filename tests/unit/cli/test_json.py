@@ -238,7 +238,7 @@ def test_of_a_server_that_is_up(
     class Running:
         url, dashboard = "http://127.0.0.1:1", "http://127.0.0.1:2"
 
-    def run(config: ServerConfig, *, host: str, port: int, on_ready: Any) -> None:
+    def run(config: ServerConfig, *, host: str, port: int, on_ready: Any, say: Any) -> None:
         on_ready(Running)
 
     monkeypatch.setattr("serve_apps.server.launch.run_server", run)

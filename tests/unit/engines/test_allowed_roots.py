@@ -13,7 +13,8 @@ import pytest
 from server_helpers import tar_of
 from toys import make_adapter_chain, make_plain_chain
 
-from serve_apps.control_plane.work import ChainSpec, answer
+from serve_apps.control_plane.questions import BlendAnswers, EngineSpec, StimulusFile
+from serve_apps.control_plane.work import ChainSpec
 from tune_search.factories import EngineFactory, VariantEngineFactory
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig, Member
@@ -100,17 +101,11 @@ def test_the_server_answers_with_copies(
     references = tuple(member.reference for member in chain.checkpoints)[:members]
     data = tmp_path / "data"
     spec = ChainSpec(references, roots=references, denied=(str(data),), cache=str(data / "cache"))
-    stimuli = tmp_path / "stimuli.jsonl"
-    stimuli.write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
-    texts = answer(
-        spec,
-        [(0.1,) * (members - 1)],
-        str(stimuli),
-        engine=VLLM.model_dump(),
-        generation={},
-        batch_size=None,
-    )
-    assert [len(answers) for answers in texts] == [2]
+    stimuli = StimulusFile("s.jsonl", ".jsonl", b'{"prompt": "one"}\n{"prompt": "two"}\n')
+    question = BlendAnswers(((0.1,) * (members - 1),), stimuli, generation={})
+    reply = question.answer(EngineSpec(spec, VLLM.model_dump()).open())
+    assert [len(answers) for answers in reply.given] == [2]
+    assert reply.turns == ((("user", "one"),), (("user", "two"),))
     assert len(folders) == 1
 
 
