@@ -14,6 +14,7 @@ NAMES = (
     "samplers",
     "serve",
     "control_plane",
+    "warm_engine",
     "rollout",
     "gate_calibration",
     "faults",

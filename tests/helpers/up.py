@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,6 +40,8 @@ class Up:
         self.data = home / "data"
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
+        #: What the console showed since the server was up.
+        self.lines: list[str] = []
 
     def ztom(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [self.command, *arguments]
@@ -61,8 +64,16 @@ class Up:
             if line.startswith("Z-TOM serves at "):
                 self.url = line.split()[-1]
             if line.startswith("Ctrl-C"):
+                threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
                 return
         pytest.fail("the server did not start")
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        """Take note of what the console shows: a pipe that nobody reads fills up."""
+        assert process.stdout is not None
+        with contextlib.suppress(ValueError):  # it is closed
+            for line in process.stdout:
+                self.lines.append(line.rstrip())
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

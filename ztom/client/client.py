@@ -280,7 +280,7 @@ class Client:
         self._connection.call("POST", f"/v1/searches/{request_id}/resume")
 
     def results(self, project_id: str) -> list[RequestAnswer]:
-        """What came of every request of a project, newest first."""
+        """What came of every request of a project, oldest first."""
         address = f"/project/{project_id}/analysis/result"
         return self._connection.ask_all(RequestAnswer, "GET", address)
 
