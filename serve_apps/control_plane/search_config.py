@@ -5,7 +5,7 @@ Everything that is wrong in a request, and can be known without reading data, is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +19,10 @@ from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ConfigError
 from ztom.io.problems import problem_sentence
 from ztom.plugins import Group, installed, is_import_path
-from ztom.scoring.build import SOURCES
+from ztom.scoring.build import SOURCES, ErrorTerm
 from ztom.search.config import Budget, SearchConfig, VariantOptions
 from ztom.search.samplers.protocol import SamplerConfig
+from ztom.stimuli.csv_files import parse_number, read_rows
 from ztom.wire.search_requests import SearchFields
 
 _SAMPLES, _TEMPLATE = "do_sample", "chat_template"
@@ -94,6 +95,45 @@ def search_config(
     except ValidationError as error:
         problems = problem_sentence(error, {}, model=SearchConfig, whole="the search", quote=True)
         raise ConfigError("the search is wrong", got=problems) from None
+
+
+def with_classes(config: SearchConfig, request: SearchFields) -> SearchConfig:
+    """The search over classes, where its expected outputs are one-hot rows and no more is said.
+
+    The original's call for a classifier names neither labels nor an error function: classes are
+    called by their numbers then, and the error is the cross-entropy.
+
+    Args:
+        config: Configuration whose data was copied.
+        request: Request as it was sent.
+
+    Raises:
+        StimuliError: The expected outputs cannot be read.
+    """
+    path = config.expected_outputs
+    if {"error", "labels"} & request.model_fields_set:
+        return config
+    if not isinstance(path, Path) or path.suffix != ".csv":
+        return config
+    classes = one_hot_width([row for _, row in read_rows(path)])
+    if classes is None:
+        return config
+    return config.model_copy(
+        update={
+            "labels": tuple(str(number) for number in range(classes)),
+            "error": (ErrorTerm(function="cross_entropy", source="labels"),),
+        }
+    )
+
+
+def one_hot_width(rows: Sequence[Sequence[str]]) -> int | None:
+    """Number of columns of rows that have a 1 and else zeros, two columns at least; else None."""
+    for row in rows:
+        numbers = [parse_number(field) for field in row]
+        hot, cold = numbers.count(1.0), numbers.count(0.0)
+        if len(row) != len(rows[0]) or (hot, cold) != (1, len(row) - 1) or cold == 0:
+            return None
+    return len(rows[0]) if rows else None
 
 
 def data_references(request: SearchFields) -> dict[str, NamedData]:

@@ -29,6 +29,7 @@ from serve_apps.control_plane.search_config import (
     data_references,
     inference_options,
     search_config,
+    with_classes,
 )
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import disk
@@ -128,7 +129,7 @@ def create_search(
     folder = services.store.request_folder(request_id)
     try:
         with disk():
-            data = _write_folder(fields, config, folder, project.id, services)
+            data, config = _write_folder(fields, config, folder, project.id, services)
         for name, copy in data.items():
             services.ledger.projects.record_data(
                 project.id, name, digest=copy.digest, nbytes=copy.nbytes
@@ -143,19 +144,24 @@ def create_search(
 
 def _write_folder(
     fields: SearchFields, config: SearchConfig, folder: Path, project_id: str, services: Services
-) -> dict[str, DataCopy]:
-    """Copy data and suites to where the configuration says, check them, and write it down."""
+) -> tuple[dict[str, DataCopy], SearchConfig]:
+    """Copy data and suites to where the configuration says, check them, and write it down.
+
+    Returns:
+        The copies by name, and the configuration as it was written.
+    """
     data = _copy_all(fields, folder, project_id, services)
     for reference, suite in zip(fields.suite_paths, config.suites, strict=True):
         copy_suite(reference, suite, settings=services.pointers)
     if sum(copy.nbytes for copy in data.values()) <= _READ_AT_ONCE_BYTES:
         try:
+            config = with_classes(config, fields)
             read_search_data(config)
         except StimuliError as error:
             raise _named_as_sent(error, data.values()) from None
     # the ledger's address may hold a password
     write_whole(folder / CONFIG, dump_config(config), private=True)
-    return data
+    return data, config
 
 
 def _named_as_sent(error: StimuliError, copies: Iterable[DataCopy]) -> StimuliError:

@@ -30,6 +30,7 @@ from serve_apps.control_plane.routes import (
     edits,
     endpoints,
     files,
+    pointers,
     projects,
     releases,
     searches,
@@ -93,6 +94,7 @@ def create_app(
     rooms = (
         accounts,
         files,
+        pointers,
         projects,
         edits,
         analyses,

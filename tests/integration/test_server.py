@@ -141,7 +141,7 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
     files = session.get(f"{up.url}/project/{project}", timeout=120).json()["fileList"]
     assert [file["id"] for file in files[:3]] == ids
     assert [file["id"] for file in files[3:]] == [result["checkpoint_id"]]
-    stored = session.get(
+    (stored,) = session.get(
         f"{up.url}/project/{project}/analysis/result",
         params={"requestId": result["requestId"]},
         timeout=120,
@@ -151,7 +151,7 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
         f"{up.url}/project/{project}/analysis/result/artifact",
         params={"requestId": result["requestId"]},
         timeout=120,
-    ).text
+    ).json()
     artifact = requests.get(address, timeout=120)
     assert artifact.headers["content-type"].startswith("application/")
     assert artifact.json()["study_id"] == stored["studyId"]

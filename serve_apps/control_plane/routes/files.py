@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -18,15 +17,13 @@ from serve_apps.control_plane.data import UPLOADED, data_suffix
 from serve_apps.control_plane.downloads import BYTES, Download, archive_name, send, unique_names
 from serve_apps.control_plane.forms import Form, FormReader
 from serve_apps.control_plane.named_paths import (
-    NamedCheckpoint,
-    named_checkpoint,
     searched_project,
 )
 from serve_apps.control_plane.openapi import SENDS_BYTES
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import Staged
-from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.checkpoints.outgoing import (
     zip_chunks,
 )
@@ -39,15 +36,13 @@ from ztom.ledger.checkpoints import (
     Storage,
 )
 from ztom.wire.base import TolerantRequest
-from ztom.wire.fields import FORMAT, Id
+from ztom.wire.fields import Id
 from ztom.wire.files import (
     BaseModelDeletion,
     CheckpointUpload,
     DataUpload,
     FileDeletion,
     FileEvent,
-    Pointer,
-    PointerChange,
     UploadChange,
     UploadedData,
 )
@@ -94,7 +89,7 @@ async def change_file(request: Request, caller: CallerOf, services: ServicesOf) 
         body = await asyncio.to_thread(check, form.fields)
         edit, place = await asyncio.to_thread(_replacement, body, form, services)
         return await asyncio.to_thread(
-            _changed, services, caller, body.project_id, body.file_id, edit, place, body
+            changed_file, services, caller, body.project_id, body.file_id, edit, place, body
         )
 
 
@@ -124,72 +119,6 @@ def download(
     """One checkpoint: the archive that was uploaded, or a tar of its folder."""
     file = services.ledger.files.get(caller.project(projectId), file_id)
     return send(Download.of(file, services), archive_name(file))
-
-
-@route(router, "POST", "/project/file/external", Permission.WRITE, status_code=201)
-def point(body: Pointer, caller: CallerOf, services: ServicesOf) -> Project:
-    """Add a checkpoint that stays where it is, under a root that the operator allowed."""
-    require_format(body.format)
-    project_id = caller.project(body.project_id)
-    ledger = services.ledger
-    part = Part.BASE if body.base_model is True else Part.ITERATION
-    wanted = [_pointer(body.file_path, part, caller, services, name=body.file_name, tag=body.tag)]
-    if isinstance(body.base_model, str) and ledger.projects.get(project_id).base is None:
-        wanted.insert(0, _pointer(body.base_model, Part.BASE, caller, services))
-    for new in wanted:
-        ledger.files.add(project_id, new, actor=caller.actor)
-    project = ledger.projects.get(project_id)
-    return Project.of(project, warnings=body.warnings)
-
-
-def _pointer(
-    address: str,
-    part: Part,
-    caller: Caller,
-    services: Services,
-    *,
-    name: str | None = None,
-    tag: str | None = None,
-) -> NewCheckpoint:
-    """A checkpoint under the operator's roots, or the server's own; it is opened once to see."""
-    named = named_checkpoint(address, caller, services)
-    checkpoint = _opened(address, named, services)
-    new = NewCheckpoint(
-        file_name=name or (Path(address.rstrip("/")).name if named is None else named.name),
-        format=FORMAT,
-        storage=Storage.POINTER,
-        address=address,
-        part=part,
-        tag=tag,
-        nbytes=sum(checkpoint.source.size(file) for file in checkpoint.used_files),
-    )
-    return new if named is None else named.as_file(new)
-
-
-def _opened(address: str, named: NamedCheckpoint | None, services: Services) -> Checkpoint:
-    if named is None or named.storage is Storage.POINTER:
-        place = address if named is None else named.address
-        return open_checkpoint(place, settings=services.pointers)
-    return open_checkpoint(named.address, settings=services.managed)
-
-
-@route(router, "PATCH", "/project/file/external", Permission.WRITE)
-def point_elsewhere(body: PointerChange, caller: CallerOf, services: ServicesOf) -> Project:
-    """Rename a pointer, or let it point elsewhere."""
-    project_id = caller.project(body.project_id)
-    services.ledger.files.get(project_id, body.file_id)
-    edit = CheckpointChange(file_name=body.file_name, tag=body.tag)
-    if body.file_path is not None:
-        named = named_checkpoint(body.file_path, caller, services)
-        _opened(body.file_path, named, services)
-        edit = CheckpointChange(
-            file_name=body.file_name,
-            tag=body.tag,
-            storage=Storage.POINTER if named is None else named.storage,
-            address=body.file_path if named is None else named.address,
-            unproven=named is not None and named.unproven,
-        )
-    return _changed(services, caller, project_id, body.file_id, edit, None, body)
 
 
 @route(router, "POST", "/project/file_event", Permission.WRITE)
@@ -232,7 +161,7 @@ async def change_base(request: Request, caller: CallerOf, services: ServicesOf) 
         body, base = await asyncio.to_thread(check, form.fields)
         edit, place = await asyncio.to_thread(_replacement, body, form, services)
         return await asyncio.to_thread(
-            _changed, services, caller, body.project_id, base.id, edit, place, body
+            changed_file, services, caller, body.project_id, base.id, edit, place, body
         )
 
 
@@ -343,7 +272,7 @@ def _placing(services: Services, staged: Staged) -> Callable[[], None]:
     return lambda: services.store.place(staged)
 
 
-def _changed(
+def changed_file(
     services: Services,
     caller: Caller,
     project_id: str,

@@ -10,7 +10,9 @@ from starlette.exceptions import HTTPException
 from serve_apps.control_plane.search_config import (
     data_references,
     inference_options,
+    one_hot_width,
     search_config,
+    with_classes,
 )
 from ztom.blending.chain_file import ChainConfig
 from ztom.engines.config import EngineConfig
@@ -253,3 +255,31 @@ def test_several_files_are_a_stimulus_each(tmp_path: Path) -> None:
     assert built(one, tmp_path).stimuli == tmp_path / "stimuli.jsonl"
     table = {**MINIMAL, "stimulusPaths": ["/data/all.csv"]}
     assert built(table, tmp_path).stimuli == tmp_path / "stimuli.csv"
+
+
+def test_one_hot_rows_alone_are_classes(tmp_path: Path) -> None:
+    (tmp_path / "expected_outputs.csv").write_text("0,1,0\n1,0,0\n")
+    body = {**MINIMAL, "expectedOutputPath": "/data/e.csv"}
+    config = with_classes(built(body, tmp_path), NewSearch.model_validate(body))
+    assert config.labels == ("0", "1", "2")
+    assert [term.function for term in config.error] == ["cross_entropy"]
+    named = {**body, "error": "rouge_l"}
+    assert with_classes(built(named, tmp_path), NewSearch.model_validate(named)).labels == ()
+
+
+@pytest.mark.parametrize(
+    ("rows", "width"),
+    [
+        ([["0", "1"], ["1", "0"]], 2),
+        ([["1.0", "0.0", "0.0"]], 3),
+        ([["1"], ["1"]], None),
+        ([["0", "2"]], None),
+        ([["1", "1"]], None),
+        ([["0", "1"], ["0", "1", "0"]], None),
+        ([["the reply"]], None),
+        ([["x", "1"]], None),
+        ([], None),
+    ],
+)
+def test_which_rows_are_one_hot(rows: list[list[str]], width: int | None) -> None:
+    assert one_hot_width(rows) == width
