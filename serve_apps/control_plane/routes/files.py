@@ -281,6 +281,17 @@ def changed_file(
     place: Callable[[], None] | None,
     body: TolerantRequest,
 ) -> Project:
+    """Change a file and answer with its project.
+
+    Args:
+        services: Services of the process.
+        caller: Whoever changes it.
+        project_id: Id of the project.
+        file_id: Id of the file.
+        edit: Fields that are to be different.
+        place: Function that makes an upload appear at its address; None without one.
+        body: Request, whose unknown fields are named in the answer.
+    """
     _, orphans = services.ledger.files.change(
         project_id, file_id, edit, actor=caller.actor, place=place
     )

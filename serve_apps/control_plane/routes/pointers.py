@@ -1,4 +1,4 @@
-"""Checkpoints that stay where they are: addresses under the operator's roots, or the server's own."""
+"""Checkpoints that stay where they are: under the operator's roots, or the server's own."""
 
 from __future__ import annotations
 
