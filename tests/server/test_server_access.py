@@ -111,6 +111,7 @@ def routes(services: Services) -> list[tuple[str, str, dict[str, Any]]]:
     ]
 
 
+STEP: dict[str, Any] = {"fileId": UNKNOWN, "stimulusPaths": ["/nowhere.jsonl"]}
 #: Bodies that name the project, whatever else they hold: who may do it is asked before the rest.
 #: A dry run of a deletion is not possible, so deletions name a file that is not there.
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
@@ -126,6 +127,14 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
         "fileId": UNKNOWN,
         "scalingFactor": "0.5",
         "stimulusPaths": ["/nowhere.jsonl"],
+    },
+    ("POST", "/dynamic_analysis/comparative/batch"): STEP,
+    ("POST", "/dynamic_analysis/contribution/batch"): STEP,
+    ("POST", "/dynamic_analysis/correlation/batch"): STEP,
+    ("POST", "/dynamic_analysis/moe/batch"): {
+        **STEP,
+        "layerNames": ["a"],
+        "analysisType": "EXPERT",
     },
     ("POST", "/dynamic_analysis/zto/batch"): {
         "scalingFactorLimit": 0.1,
@@ -151,6 +160,13 @@ FORMS: dict[tuple[str, str], dict[str, str]] = {
     ("POST", "/v1/data"): {},
     ("PATCH", "/project/base-model"): {},
     ("POST", "/dynamic_analysis/sensitivity"): {"fileId": UNKNOWN, "scalingFactor": "0.5"},
+    ("POST", "/dynamic_analysis/comparative"): {"fileId": UNKNOWN},
+    ("POST", "/dynamic_analysis/contribution"): {"fileId": UNKNOWN},
+    ("POST", "/dynamic_analysis/moe"): {
+        "fileId": UNKNOWN,
+        "layerNames": "a",
+        "analysisType": "EXPERT",
+    },
 }
 
 
