@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ztom.blending.chain_file import ChainConfig, Topology, read_chain_file
+from ztom.blending.differences import find_differences
 from ztom.blending.fit import check_fit
 from ztom.blending.integers import check_integers
 from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -38,6 +39,8 @@ class Chain:
         topology: Definition of the steps.
         latest: Position of the checkpoint that steps are added to, from 0.
         tags: Name of each member.
+        notes: What was passed over or put right so that the members fit, a sentence each.
+        allow_config_differences: Keys of ``config.json`` in which members were allowed to differ.
     """
 
     members: tuple[Checkpoint, ...]
@@ -45,6 +48,8 @@ class Chain:
     topology: Topology
     latest: int
     tags: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    allow_config_differences: tuple[str, ...] = ()
 
     @property
     def transitions(self) -> int:
@@ -166,14 +171,25 @@ def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
         open_adapter(member, members[0]) if member.kind == "adapter" else None for member in members
     )
     latest = len(members) - 1 if config.latest is None else config.latest
+    model = latest if members[latest].kind == "full" else 0
     check_fit(
         members,
-        latest=members[latest] if adapters[latest] is None else members[0],
+        latest=members[model],
         allow_dtype_cast=config.allow_dtype_cast,
+        allow_config_differences=config.allow_config_differences,
     )
     check_integers(members)
     tags = tuple(
         m.tag or Path(m.reference.rstrip("/")).name or str(position)
         for position, m in enumerate(config.checkpoints)
     )
-    return Chain(members, adapters, config.topology, latest, tags)
+    notes = find_differences(members, tags, latest=latest, model=model)
+    return Chain(
+        members,
+        adapters,
+        config.topology,
+        latest,
+        tags,
+        tuple(dict.fromkeys(notes)),
+        allow_config_differences=config.allow_config_differences,
+    )

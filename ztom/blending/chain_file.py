@@ -44,6 +44,8 @@ class ChainConfig(BaseModel):
         latest: Siblings only: position of the sibling that the steps are added to, last by default.
         allow_dtype_cast: Accept members stored in different dtypes; the blend is computed in
             float32 either way, and the cast is recorded in the recipe.
+        allow_config_differences: Keys of ``config.json`` in which members may differ although that
+            changes what their weights compute; the blend has the latest one's values.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +54,7 @@ class ChainConfig(BaseModel):
     checkpoints: tuple[Member, ...] = Field(min_length=2)
     latest: int | None = Field(default=None, ge=1)
     allow_dtype_cast: bool = False
+    allow_config_differences: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
