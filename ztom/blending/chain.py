@@ -23,6 +23,7 @@ from ztom.blending.chain_file import ChainConfig, Topology, read_chain_file
 from ztom.blending.differences import find_differences
 from ztom.blending.fit import check_fit
 from ztom.blending.integers import check_integers
+from ztom.blending.vocabularies import check_tokenizers
 from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.checkpoints.lora import Adapter, open_adapter
 from ztom.errors import ChainError, FactorError
@@ -41,6 +42,7 @@ class Chain:
         tags: Name of each member.
         notes: What was passed over or put right so that the members fit, a sentence each.
         allow_config_differences: Keys of ``config.json`` in which members were allowed to differ.
+        allow_tokenizer_differences: Whether tokenizers were allowed to split texts differently.
     """
 
     members: tuple[Checkpoint, ...]
@@ -50,6 +52,7 @@ class Chain:
     tags: tuple[str, ...]
     notes: tuple[str, ...] = ()
     allow_config_differences: tuple[str, ...] = ()
+    allow_tokenizer_differences: bool = False
 
     @property
     def transitions(self) -> int:
@@ -183,7 +186,16 @@ def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
         m.tag or Path(m.reference.rstrip("/")).name or str(position)
         for position, m in enumerate(config.checkpoints)
     )
-    notes = find_differences(members, tags, latest=latest, model=model)
+    notes = (
+        *find_differences(members, tags, latest=latest, model=model),
+        *check_tokenizers(
+            members,
+            tags,
+            latest=latest,
+            model=model,
+            allow_differences=config.allow_tokenizer_differences,
+        ),
+    )
     return Chain(
         members,
         adapters,
@@ -192,4 +204,5 @@ def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
         tags,
         tuple(dict.fromkeys(notes)),
         allow_config_differences=config.allow_config_differences,
+        allow_tokenizer_differences=config.allow_tokenizer_differences,
     )

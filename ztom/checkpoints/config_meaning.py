@@ -64,6 +64,17 @@ def config_meanings(configs: Sequence[Mapping[str, Any]]) -> list[Meaning]:
     return [_flat(config) for config in plain]
 
 
+def family_of(config: Mapping[str, Any]) -> Any | None:
+    """The configuration class that transformers ships for this kind of model; None without one."""
+    from transformers import CONFIG_MAPPING
+
+    model_type = config.get("model_type")
+    try:
+        return CONFIG_MAPPING[model_type]  # it imports what is looked up, and has no get
+    except (KeyError, TypeError):
+        return None
+
+
 def labels_of(config: Mapping[str, Any]) -> Mapping[int, str]:
     """Names of a classifier's outputs by their index, without those that only count."""
     labels = config.get("id2label")
@@ -86,7 +97,7 @@ def is_read(config: Mapping[str, Any], key: str) -> bool:
         config: Content of ``config.json``.
         key: Dotted key of `config_meanings`.
     """
-    kind = _family(config)
+    kind = family_of(config)
     if kind is None:
         return True
     parts = key.split(".")
@@ -125,7 +136,7 @@ _NAN = math.nan
 
 def _read(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """The configuration as the family's class reads it; None where it cannot or should not."""
-    kind = _family(config)
+    kind = family_of(config)
     if kind is None or not _is_small(config):
         return None
     try:
@@ -134,17 +145,6 @@ def _read(config: Mapping[str, Any]) -> dict[str, Any] | None:
         logger.debug("a configuration cannot be read as %s: %s", config["model_type"], error)
         return None
     return read
-
-
-def _family(config: Mapping[str, Any]) -> Any | None:
-    """The class that transformers ships for this kind of model."""
-    from transformers import CONFIG_MAPPING
-
-    model_type = config.get("model_type")
-    try:
-        return CONFIG_MAPPING[model_type]  # it imports what is looked up, and has no get
-    except (KeyError, TypeError):
-        return None
 
 
 def _is_small(config: Mapping[str, Any]) -> bool:
