@@ -194,7 +194,7 @@ def test_texts_that_are_split_differently_are_refused_and_can_be_allowed(
     edit_tokenizer(pair[1], lambda content: content["model"]["merges"].reverse())
     with pytest.raises(IncompatibleChainError, match="the same text becomes other ids") as caught:
         open_members(*pair)
-    assert re.search(r"got '.+': \d+ '.+', .* / \d+ '", str(caught.value))
+    assert re.search(r"got .+: \d+ '.+ / \d+ '", str(caught.value))
     chain = open_members(*pair, allow_tokenizer_differences=True)
     assert chain.notes[0].startswith("tokenizer: base splits texts otherwise than tuned (used)")
     check_variant(chain, tmp_path / "variant", pair[1])
