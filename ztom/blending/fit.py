@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ztom.blending.differences import config_problems
+from ztom.blending.rows import differs_in_rows
 from ztom.checkpoints.checkpoint import Checkpoint
 from ztom.checkpoints.config_checks import is_head, says_tied
 from ztom.checkpoints.heads import repeats_embedding, stored_head, tensor_of, ties_head
@@ -91,7 +92,11 @@ def _tensor_differences(
             which = "it has" if holder is member else "it lacks"
             yield f"{which} {len(extra)} tensor(s): {_listed(sorted(extra))}"
     common = sorted(ours & theirs)
-    shapes = [n for n in common if base.tensors[n].shape != member.tensors[n].shape]
+    shapes = [
+        n
+        for n in common
+        if base.tensors[n].shape != member.tensors[n].shape and not differs_in_rows(base, member, n)
+    ]
     if shapes:
         yield "shapes differ: " + _listed(
             f"{n} {list(base.tensors[n].shape)} / {list(member.tensors[n].shape)}" for n in shapes
