@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ztom.blending.alignment import align, derived_notes
 from ztom.blending.chain_file import ChainConfig, Topology, read_chain_file
 from ztom.blending.differences import find_differences
 from ztom.blending.fit import check_fit
@@ -28,6 +29,7 @@ from ztom.blending.rows import refuse_adapted_rows, row_notes
 from ztom.blending.vocabularies import check_tokenizers
 from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.checkpoints.lora import Adapter, open_adapter
+from ztom.checkpoints.reference import name_of
 from ztom.errors import ChainError, FactorError
 from ztom.settings import Settings
 
@@ -182,11 +184,13 @@ def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
             got=f"an adapter ({members[0].reference})",
             fix="Put the adapters' base model first.",
         )
+    latest = len(members) - 1 if config.latest is None else config.latest
+    model = latest if members[latest].kind == "full" else 0
+    derived = derived_notes(members, model=model)
+    members, renamed = align(members, model=model)
     adapters = tuple(
         open_adapter(member, members[0]) if member.kind == "adapter" else None for member in members
     )
-    latest = len(members) - 1 if config.latest is None else config.latest
-    model = latest if members[latest].kind == "full" else 0
     check_fit(
         members,
         latest=members[model],
@@ -194,12 +198,14 @@ def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
         allow_config_differences=config.allow_config_differences,
     )
     check_integers(members)
+    notes = (*(note for member in members for note in member.notes), *renamed, *derived)
     tags = tuple(
-        m.tag or Path(m.reference.rstrip("/")).name or str(position)
+        m.tag or name_of(m.reference) or str(position)
         for position, m in enumerate(config.checkpoints)
     )
     refuse_adapted_rows(members, adapters, members[model].tensors)
     notes = (
+        *notes,
         *row_notes(members, tags, model=model),
         *find_differences(members, tags, latest=latest, model=model),
         *check_tokenizers(

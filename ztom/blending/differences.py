@@ -36,8 +36,8 @@ _LENGTH = re.compile(
 _STRETCHED = frozenset({"dynamic", "longrope", "su", "yarn"})
 #: What the tensors decide: their rows, and whether a head is stored and repeats the embedding.
 _BY_TENSORS = frozenset({"vocab_size", "tie_word_embeddings"})
-#: Keys of ``generation_config.json`` that say how it came about.
-_PROVENANCE = frozenset({"_from_model_config", "transformers_version"})
+#: Keys of ``generation_config.json`` that say how it came about, or change no answer.
+_PROVENANCE = frozenset({"_from_model_config", "transformers_version", "use_cache"})
 _LONGEST = 80
 
 
@@ -93,13 +93,22 @@ def find_differences(
     ]
     labels = [dict(labels_of(members[i].config)) or None for i in full]
     sentences += _differing("config id2label", labels, [tags[i] for i in full], tags[model])
-    user = latest if GENERATION_CONFIG in members[latest].files else model
-    generation = [_generation(members[i]) for i in full]
-    sentences += [
-        _sentence(f"generation_config {key}", values, tags[user])
-        for key, values in _by_key(generation, [tags[i] for i in full])
+    return (*sentences, *_generation_notes(members, tags, latest=latest, model=model))
+
+
+def _generation_notes(
+    members: Sequence[Checkpoint], tags: Sequence[str], *, latest: int, model: int
+) -> list[str]:
+    """What those that have a ``generation_config.json`` say differently."""
+    holders = [i for i, member in enumerate(members) if GENERATION_CONFIG in member.files]
+    used = latest if latest in holders else model
+    if holders and used not in holders:
+        return [f"generation_config: none in {tags[used]} (used)"]
+    contents = [_generation(members[i]) for i in holders]
+    return [
+        _sentence(f"generation_config {key}", values, tags[used])
+        for key, values in _by_key(contents, [tags[i] for i in holders])
     ]
-    return tuple(sentences)
 
 
 def _with_generation(configs: Sequence[Mapping[str, Any]]) -> list[Meaning]:
@@ -151,8 +160,6 @@ def _moved_label(ours: Mapping[int, str], theirs: Mapping[int, str]) -> str | No
 
 
 def _generation(member: Checkpoint) -> Meaning:
-    if GENERATION_CONFIG not in member.files:
-        return {}
     content = read_json(member.source, GENERATION_CONFIG)
     return {k: v for k, v in content.items() if v is not None and k not in _PROVENANCE}
 

@@ -14,6 +14,7 @@ from ztom.blending.differences import config_problems
 from ztom.blending.rows import differs_in_rows
 from ztom.checkpoints.checkpoint import Checkpoint
 from ztom.checkpoints.config_checks import is_head, says_tied
+from ztom.checkpoints.derived import is_derived
 from ztom.checkpoints.heads import repeats_embedding, stored_head, tensor_of, ties_head
 from ztom.errors import IncompatibleChainError
 
@@ -73,6 +74,11 @@ def _config_fix(keys: Iterable[str]) -> str:
     )
 
 
+def weight_names(member: Checkpoint) -> set[str]:
+    """Names of a full member's weights: buffers that models compute are left out."""
+    return {name for name, spec in member.tensors.items() if not is_derived(name, spec.shape)}
+
+
 def _differences(base: Checkpoint, member: Checkpoint, *, allow_dtype_cast: bool) -> Iterable[str]:
     if member.kind == "adapter":
         return
@@ -82,7 +88,7 @@ def _differences(base: Checkpoint, member: Checkpoint, *, allow_dtype_cast: bool
 def _tensor_differences(
     base: Checkpoint, member: Checkpoint, *, allow_dtype_cast: bool
 ) -> Iterable[str]:
-    ours, theirs = set(base.tensors), set(member.tensors)
+    ours, theirs = weight_names(base), weight_names(member)
     for holder, extra in ((member, theirs - ours), (base, ours - theirs)):
         other = base if holder is member else member
         heads = {name for name in extra if is_head(name)}

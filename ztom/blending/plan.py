@@ -14,6 +14,7 @@ import torch
 
 from ztom.blending.chain import Chain
 from ztom.blending.rows import rows_held
+from ztom.checkpoints.derived import is_derived
 from ztom.checkpoints.heads import tensor_of
 from ztom.checkpoints.lora import LoraFactors
 from ztom.checkpoints.tensors import TensorSpec
@@ -29,6 +30,7 @@ class DenseTerm:
     member: int
     spec: TensorSpec  # [shape of the tensor; rows that the blend lacks are not read]
     coefficient: float
+    reference: str = ""  # of the member, for messages
     rows: tuple[int, int] | None = None  # first, and one past the last; None for all of the blend's
 
 
@@ -39,6 +41,7 @@ class LowRankTerm:
     member: int
     factors: LoraFactors  # A [rank, in], B [out, rank]
     coefficient: float
+    reference: str = ""  # of the member, for messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +141,9 @@ def _plan_tensor(
 ) -> TensorPlan:
     kept = chain.model
     spec = chain.members[kept].tensors[name]
-    if not spec.dtype.is_floating_point:  # equal over the chain, or a counter
-        terms = [DenseTerm(kept, spec, 1.0)]
+    # equal over the chain, or a counter; or what the model computes itself
+    if not spec.dtype.is_floating_point or is_derived(name, spec.shape):
+        terms = [DenseTerm(kept, spec, 1.0, chain.members[kept].reference)]
         return TensorPlan(name, spec.shape, spec.dtype, tuple(terms))
     return TensorPlan(
         name,
@@ -155,7 +159,7 @@ def _low_rank(chain: Chain, name: str, coefficients: Sequence[float]) -> tuple[L
     for i, (adapter, coefficient) in enumerate(zip(chain.adapters, coefficients, strict=True)):
         factors = None if adapter is None else adapter.factors.get(name)
         if factors is not None and coefficient != 0.0:
-            terms.append(LowRankTerm(i, factors, coefficient))
+            terms.append(LowRankTerm(i, factors, coefficient, chain.members[i].reference))
     return tuple(terms)
 
 
@@ -184,7 +188,11 @@ def _terms(chain: Chain, name: str, coefficients: Sequence[float]) -> tuple[Dens
         dense[i if chain.adapters[i] is None else 0] += coefficient
     if chain.is_adapter_chain:
         dense[0] = 1.0  # they sum to 1; say so exactly, whatever the rounding of the sum
-    return tuple(DenseTerm(i, _spec(chain, i, name), c) for i, c in enumerate(dense) if c != 0.0)
+    return tuple(
+        DenseTerm(i, _spec(chain, i, name), c, chain.members[i].reference)
+        for i, c in enumerate(dense)
+        if c != 0.0
+    )
 
 
 def _spec(chain: Chain, member: int, name: str) -> TensorSpec:

@@ -130,6 +130,9 @@ def test_generation_settings_that_differ_are_named(pair: list[Path]) -> None:
     assert open_members(*pair).notes == (
         "generation_config eos_token_id: 2 in base, [2, 9] in tuned (used)",
     )
+    (pair[0] / "generation_config.json").unlink()  # then it follows from config.json
+    assert open_members(*pair).notes == ()
+    assert open_members(pair[1], pair[0]).notes == ("generation_config: none in base (used)",)
 
 
 def test_a_difference_is_named_once_for_all_members(pair: list[Path], tmp_path: Path) -> None:
