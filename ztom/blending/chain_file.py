@@ -48,6 +48,10 @@ class ChainConfig(BaseModel):
         latest: Siblings only: position of the sibling that the steps are added to, last by default.
         allow_dtype_cast: Accept members stored in different dtypes; the blend is computed in
             float32 either way, and the cast is recorded in the recipe.
+        allow_config_differences: Keys of ``config.json`` in which members may differ although that
+            changes what their weights compute; the blend has the latest one's values.
+        allow_tokenizer_differences: Accept tokenizers that split the same text differently, or in
+            which a few ids were given other tokens; the blend has the latest one's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,6 +60,8 @@ class ChainConfig(BaseModel):
     checkpoints: tuple[Member, ...] = Field(min_length=2)
     latest: int | None = Field(default=None, ge=1)
     allow_dtype_cast: bool = False
+    allow_config_differences: tuple[str, ...] = ()
+    allow_tokenizer_differences: bool = False
 
     @model_validator(mode="before")
     @classmethod
