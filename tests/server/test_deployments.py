@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_calls import Traffic, chat, said
+from gateway_calls import chat, chats, said
 from variant_folders import (
     FAST,
     controller_looks,
@@ -172,7 +172,7 @@ def test_what_should_run_is_started_again(server, admin, ask) -> None:  # rows 5
 
 def test_other_options_start_beside_what_runs(server, admin, ask) -> None:
     folder, digest = deploy(server, admin, "one")
-    with Traffic(ask) as traffic:
+    with chats(ask) as traffic:
         admin.endpoints.deploy(
             "support", path=folder, name="one", now=True, options={"dtype": "float32"}
         )

@@ -36,20 +36,39 @@ def open_source(reference: str, *, settings: Settings) -> Source:
         ArchiveError: The archive holds something that is never read.
         StorageError: There is nothing, or the store failed.
     """
-    parsed = parse_reference(reference, settings=settings)
+    parsed = require_checkpoint(reference, settings=settings)
     if parsed.scheme == "file" and Path(parsed.path).is_dir():
         return LocalSource(reference, Path(parsed.path), settings=settings)
     if parsed.archive != "none":
         return _open_archive(parsed, settings=settings)
-    if parsed.scheme == "file":
-        raise StorageError(
-            f"there is no checkpoint folder at {reference}",
-            got="a file" if Path(parsed.path).exists() else "nothing",
-            expected="a folder, or a .tar, .tar.gz or .tgz of one",
-        )
     from ztom.checkpoints.object_store import ObjectSource
 
     return ObjectSource(reference, parsed.scheme, parsed.path, settings=settings)
+
+
+def require_checkpoint(reference: str, *, settings: Settings) -> Reference:
+    """Look whether a reference is allowed and, if it is local, whether there is something.
+
+    A store is not asked, and nothing is opened: it needs no torch, so that a command refuses a
+    misspelt path before it imports any.
+
+    Raises:
+        ReferenceRefusedError: The reference is not allowed.
+        StorageError: There is nothing, or no folder and no archive.
+    """
+    parsed = parse_reference(reference, settings=settings)
+    path = Path(parsed.path)
+    if parsed.scheme != "file" or path.is_dir():
+        return parsed
+    if parsed.archive == "none":
+        raise StorageError(
+            f"there is no checkpoint folder at {reference}",
+            got="a file" if path.exists() else "nothing",
+            expected="a folder, or a .tar, .tar.gz or .tgz of one",
+        )
+    if not path.exists():
+        raise StorageError(f"there is no archive at {reference}")
+    return parsed
 
 
 def open_file(reference: str, *, settings: Settings) -> tuple[Source, str]:
@@ -80,8 +99,6 @@ def _folder_of(parsed: Reference, *, settings: Settings) -> tuple[Source, str]:
 def _open_archive(parsed: Reference, *, settings: Settings) -> Source:
     from ztom.checkpoints.archive import open_tar
 
-    if parsed.scheme == "file" and not Path(parsed.path).exists():
-        raise StorageError(f"there is no archive at {parsed.text}")
     parent, name = _folder_of(parsed, settings=settings)
     return open_tar(
         parsed.text, parent, name, compressed=parsed.archive == "tar.gz", settings=settings

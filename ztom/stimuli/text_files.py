@@ -109,11 +109,20 @@ def _parse_rows(path: Path, text: str) -> Iterator[tuple[Place, list[str]]]:
         yield place, row
 
 
+def require_file(path: Path) -> None:
+    """Look whether there is a file that can be read to its end.
+
+    Raises:
+        StimuliError: There is none, or it is a folder, a FIFO or a device.
+    """
+    if not path.is_file():
+        what = "is not a regular file" if path.exists() else "does not exist"
+        raise StimuliError(f"{path} {what}")
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
-        if not path.is_file():  # a FIFO or a device would never end
-            what = "is not a regular file" if path.exists() else "does not exist"
-            raise StimuliError(f"{path} {what}")
+        require_file(path)
         if path.stat().st_size > MAX_FILE_BYTES:
             raise StimuliError(
                 f"{path} is too large",
