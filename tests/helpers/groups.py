@@ -11,11 +11,13 @@ SHARED = {
     "conformance/engines": "vllm",
     "integration/test_eval_vllm.py": "vllm",
     "integration/test_models_on_engines.py": "vllm",
+    "outside": "outside",
 }
 #: What takes longest, longest first; everything else follows in the order of its name.
 FIRST = (
     "integration/test_gateway_ray.py",
     "integration/test_server.py",
+    "outside",
     "integration/test_variant_replica.py",
     "vllm",
     "integration/test_serve_openai.py",

@@ -25,9 +25,15 @@ class Up:
     """A server in a process of its own."""
 
     def __init__(
-        self, home: Path, *settings: str, environment: Mapping[str, str] | None = None
+        self,
+        home: Path,
+        *settings: str,
+        environment: Mapping[str, str] | None = None,
+        command: str | Path = ZTOM,
     ) -> None:
         self.home = home
+        self.roots = home / "roots"
+        self.command = str(command)
         self.environment = {**os.environ, **(environment or {})}
         self.settings = settings
         self.data = home / "data"
@@ -35,15 +41,15 @@ class Up:
         self.url = ""
 
     def ztom(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        command = [ZTOM, *arguments]
-        return subprocess.run(command, check=True, text=True, **options)
+        command = [self.command, *arguments]
+        return subprocess.run(command, check=True, text=True, env=self.environment, **options)
 
     def start(self) -> None:
-        options = ["--set", f'pointer_roots=["{self.home / "roots"}"]']
+        options = ["--set", f'pointer_roots=["{self.roots}"]']
         for setting in self.settings:
             options += ["--set", setting]
         self.process = subprocess.Popen(
-            [ZTOM, "up", "--data", str(self.data), "--port", "0"] + options,
+            [self.command, "up", "--data", str(self.data), "--port", "0"] + options,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,

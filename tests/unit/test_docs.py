@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import re
+import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -276,7 +277,7 @@ def test_every_page_is_in_the_site_and_every_module_of_the_api_exists() -> None:
     nav = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     docs = REPOSITORY / "docs"
     pages = {page.relative_to(docs).as_posix() for page in docs.rglob("*.md")}
-    assert set(re.findall(r"[\w/]+\.md", json.dumps(nav))) == pages
+    assert set(re.findall(r"[\w/-]+\.md", json.dumps(nav))) == pages
     for page in (docs / "api").glob("*.md"):
         for name in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
             module, _, member = name.rpartition(".")
@@ -301,3 +302,9 @@ def test_versions_agree() -> None:
 def test_the_packages_are_typed() -> None:
     for package in ("ztom", "tune_search", "serve_apps", "cluster"):
         assert (REPOSITORY / package / "py.typed").is_file()
+
+
+def test_the_table_of_what_users_bring_is_what_the_tests_bring() -> None:
+    """Write it anew with ``python .ci/refresh-bring-table.py``."""
+    made = runpy.run_path(str(REPOSITORY / ".ci" / "refresh-bring-table.py"))
+    assert made["PAGE"].read_text() == made["page"]()

@@ -1,0 +1,33 @@
+"""What users have: the installed wheel, and a server that was started from it, on its defaults.
+
+All of ``tests/outside`` runs in one process (`groups.SHARED`), so that there is one of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from installed import Installed, build_wheel, install
+from server_helpers import PASSWORD
+from up import Up
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The wheel of these sources, installed."""
+    folder = tmp_path_factory.mktemp("installed")
+    return install(build_wheel(folder / "wheel"), folder / "environment")
+
+
+@pytest.fixture(scope="session")
+def outside(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """``ztom up`` of the installed wheel, on the engine that it has by default; many use it."""
+    home = tmp_path_factory.mktemp("outside")
+    server = Up(home, "poll_s=0.1", environment=installed.environment(), command=installed.ztom)
+    server.roots.mkdir()
+    options = ["--data", str(server.data), "--password-stdin"]
+    server.ztom("admin", "create", "root", "root@example.org", *options, input=PASSWORD + "\n")
+    server.start()
+    yield server
+    server.stop()
