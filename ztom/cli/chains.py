@@ -1,4 +1,4 @@
-"""Commands on chains and variants: ``ztom blend``, ``inspect`` and ``verify``.
+"""Commands on chains and variants: ``ztom chain``, ``blend``, ``inspect`` and ``verify``.
 
 What was typed is read before anything heavy is imported.
 """
@@ -16,7 +16,51 @@ from ztom.errors import FactorError
 
 chain_commands = command_group(None, "Chains and variants.")
 
-ChainFile = Annotated[Path, typer.Argument(help="YAML file that lists the chain's checkpoints.")]
+ChainFile = Annotated[
+    Path,
+    typer.Argument(help="YAML file that lists the chain's checkpoints, or a Trainer's folder."),
+]
+
+
+@chain_commands.command(
+    "chain",
+    rich_help_panel=HelpPanel.MASTER,
+    epilog=examples("ztom chain outputs/run", "ztom chain outputs/run --base models/base"),
+)
+def write_chain(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a Trainer.")],
+    base: Annotated[
+        str | None,
+        typer.Option(help="Begin with this model; else with the one that adapters name."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(callback=local_only, help="Write the chain into this new file.")
+    ] = Path("chain.yaml"),
+    as_json: Json = False,
+) -> None:
+    """Write chain.yaml from the checkpoints of a training, in the order of their steps."""
+    from ztom.cli.actions.trainer import chain_command
+
+    chain_command(folder, base, output, as_json=as_json)
+
+
+@chain_commands.command(
+    rich_help_panel=HelpPanel.MASTER,
+    epilog=examples("ztom convert models/old models/new", "ztom convert hf://org/name models/name"),
+)
+def convert(
+    checkpoint: Annotated[
+        str, typer.Argument(help="Folder or address of a checkpoint with pickled weights.")
+    ],
+    output: Annotated[
+        Path, typer.Argument(callback=local_only, help="Write safetensors into this new folder.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Convert pytorch_model.bin or adapter_model.bin to safetensors, in a process of its own."""
+    from ztom.cli.actions.convert import convert_command
+
+    convert_command(checkpoint, output, as_json=as_json)
 
 
 @chain_commands.command(
