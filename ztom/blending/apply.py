@@ -13,8 +13,8 @@ import torch
 
 from ztom.blending.chain import Chain
 from ztom.blending.plan import LowRankTerm, TensorPlan
-from ztom.checkpoints.tensors import TensorSpec, read_slice
-from ztom.errors import BlendError
+from ztom.checkpoints.tensors import TensorSpec, check_finite, read_slice
+from ztom.errors import BlendError, ChainError, TensorFileError
 
 #: Reads elements [start, end) of a pristine tensor, flat: ``(member, spec, start, end) -> tensor``.
 Reader = Callable[[int, TensorSpec, int, int], torch.Tensor]
@@ -54,12 +54,12 @@ def blend_tensor(
 
     Raises:
         BlendError: A blended value is NaN or infinite at the deployed dtype.
+        ChainError: A value of a checkpoint is; names checkpoint and tensor.
     """
     device = device or torch.device("cpu")
     count = plan.count
-    if plan.is_copy and (observe is None or not plan.dtype.is_floating_point):
-        term = plan.dense[0]
-        return read(term.member, term.spec, 0, count).reshape(plan.shape)
+    if plan.is_copy:
+        return _copied(plan, read, observe)
     term_sum = TermSum(plan, read)
     out = torch.empty(count, dtype=plan.dtype, device=device)
     total = torch.zeros((), dtype=torch.float64, device=device)
@@ -78,12 +78,64 @@ def blend_tensor(
     # A NaN or infinity anywhere makes the sum so; a sum can also overflow on its own, so look
     # again.
     if not torch.isfinite(total) and not bool(torch.isfinite(out).all()):
+        refuse_sources(plan, read)
         raise BlendError(
             f"{plan.name}: the blend is not finite in {plan.dtype}",
             got=f"{int((~torch.isfinite(out)).sum())} of {count} values are NaN or infinite",
             fix="Use smaller factors, or deploy in float32 or bfloat16.",
         )
     return out.reshape(plan.shape)
+
+
+def _copied(plan: TensorPlan, read: Reader, observe: Observer | None) -> torch.Tensor:
+    """A pristine tensor as it is stored, whatever its dtype; what is observed is checked too."""
+    term = plan.dense[0]
+    out = read(term.member, term.spec, 0, plan.count)
+    if observe is None or not plan.dtype.is_floating_point:
+        return out.reshape(plan.shape)
+    for start in range(0, plan.count, SLICE["cpu"]):
+        part = out[start : start + SLICE["cpu"]]
+        exact = part.to(torch.float32)
+        if not torch.isfinite(exact.sum()):
+            refuse_sources(plan, read)
+        observe(plan, start, exact, part)
+    return out.reshape(plan.shape)
+
+
+def refuse_not_finite(tensor: torch.Tensor, name: str, reference: str) -> None:
+    """Refuse a pristine tensor that holds NaN or infinity.
+
+    Args:
+        tensor: The tensor, or a part of it.
+        name: Name of the tensor.
+        reference: Reference of its checkpoint.
+
+    Raises:
+        ChainError: Names both, and the first such value.
+    """
+    try:
+        check_finite(tensor, name)
+    except TensorFileError as error:
+        raise ChainError(
+            f"{reference} cannot be blended, {error.what}",
+            got=error.got,
+            expected=error.expected,
+            fix="Leave this checkpoint out, or save it again from a healthy run.",
+        ) from error
+
+
+def refuse_sources(plan: TensorPlan, read: Reader) -> None:
+    """Name the checkpoint and the tensor where what is blended holds NaN or infinity itself.
+
+    Raises:
+        ChainError: One of them does.
+    """
+    terms = [(t.member, t.spec, t.reference) for t in plan.dense]
+    for low_rank in plan.low_rank:
+        pair = (low_rank.factors.a, low_rank.factors.b)
+        terms += [(low_rank.member, spec, low_rank.reference) for spec in pair]
+    for member, spec, reference in terms:
+        refuse_not_finite(read(member, spec, 0, spec.count), spec.name, reference)
 
 
 class TermSum:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ztom.blending.alignment import align, derived_notes
 from ztom.blending.chain_file import ChainConfig, Topology, read_chain_file
 from ztom.blending.fit import check_fit
 from ztom.blending.integers import check_integers
@@ -39,6 +40,7 @@ class Chain:
         topology: Definition of the steps.
         latest: Position of the checkpoint that steps are added to, from 0.
         tags: Name of each member.
+        notes: What was passed over or put right so that the members fit, a sentence each.
     """
 
     members: tuple[Checkpoint, ...]
@@ -46,6 +48,7 @@ class Chain:
     topology: Topology
     latest: int
     tags: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def transitions(self) -> int:
@@ -163,18 +166,18 @@ def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
             got=f"an adapter ({members[0].reference})",
             fix="Put the adapters' base model first.",
         )
+    latest = len(members) - 1 if config.latest is None else config.latest
+    model = latest if members[latest].kind == "full" else 0
+    derived = derived_notes(members, model=model)
+    members, renamed = align(members, model=model)
     adapters = tuple(
         open_adapter(member, members[0]) if member.kind == "adapter" else None for member in members
     )
-    latest = len(members) - 1 if config.latest is None else config.latest
-    check_fit(
-        members,
-        latest=members[latest] if adapters[latest] is None else members[0],
-        allow_dtype_cast=config.allow_dtype_cast,
-    )
+    check_fit(members, latest=members[model], allow_dtype_cast=config.allow_dtype_cast)
     check_integers(members)
+    notes = (*(note for member in members for note in member.notes), *renamed, *derived)
     tags = tuple(
         m.tag or name_of(m.reference) or str(position)
         for position, m in enumerate(config.checkpoints)
     )
-    return Chain(members, adapters, config.topology, latest, tags)
+    return Chain(members, adapters, config.topology, latest, tags, tuple(dict.fromkeys(notes)))

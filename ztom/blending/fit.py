@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from ztom.checkpoints.checkpoint import Checkpoint
 from ztom.checkpoints.config_checks import is_head, says_tied
+from ztom.checkpoints.derived import is_derived
 from ztom.checkpoints.heads import repeats_embedding, stored_head, tensor_of, ties_head
 from ztom.errors import IncompatibleChainError
 
@@ -59,6 +60,11 @@ def check_fit(members: Sequence[Checkpoint], *, latest: Checkpoint, allow_dtype_
             )
 
 
+def weight_names(member: Checkpoint) -> set[str]:
+    """Names of a full member's weights: buffers that models compute are left out."""
+    return {name for name, spec in member.tensors.items() if not is_derived(name, spec.shape)}
+
+
 def _differences(base: Checkpoint, member: Checkpoint, *, allow_dtype_cast: bool) -> Iterable[str]:
     tokenizers = {base.tokenizer_digest, member.tokenizer_digest} - {None}
     if len(tokenizers) > 1:
@@ -81,7 +87,7 @@ def _config_differences(base: Checkpoint, member: Checkpoint) -> Iterable[str]:
 def _tensor_differences(
     base: Checkpoint, member: Checkpoint, *, allow_dtype_cast: bool
 ) -> Iterable[str]:
-    ours, theirs = set(base.tensors), set(member.tensors)
+    ours, theirs = weight_names(base), weight_names(member)
     for holder, extra in ((member, theirs - ours), (base, ours - theirs)):
         other = base if holder is member else member
         heads = {name for name in extra if is_head(name)}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from ztom.blending.chain import Chain
+from ztom.checkpoints.derived import is_derived
 from ztom.checkpoints.heads import tensor_of
 from ztom.checkpoints.lora import LoraFactors
 from ztom.checkpoints.tensors import TensorSpec
@@ -28,6 +29,7 @@ class DenseTerm:
     member: int
     spec: TensorSpec  # [shape of the tensor]
     coefficient: float
+    reference: str = ""  # of the member, for messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class LowRankTerm:
     member: int
     factors: LoraFactors  # A [rank, in], B [out, rank]
     coefficient: float
+    reference: str = ""  # of the member, for messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +146,20 @@ def _plan_tensor(
         dense[0] += coefficient
         factors = adapter.factors.get(name)
         if factors is not None and coefficient != 0.0:
-            low_rank.append(LowRankTerm(i, factors, coefficient))
+            low_rank.append(LowRankTerm(i, factors, coefficient, chain.members[i].reference))
     kept = chain.model
     spec = chain.members[kept].tensors[name]
-    if not spec.dtype.is_floating_point:  # equal over the chain, or a counter
-        terms = [DenseTerm(kept, spec, 1.0)]
+    # equal over the chain, or a counter; or what the model computes itself
+    if not spec.dtype.is_floating_point or is_derived(name, spec.shape):
+        terms = [DenseTerm(kept, spec, 1.0, chain.members[kept].reference)]
         return TensorPlan(name, spec.shape, spec.dtype, tuple(terms))
     if chain.is_adapter_chain:
         dense[0] = 1.0  # they sum to 1; say so exactly, whatever the rounding of the sum
-    terms = [DenseTerm(i, _spec(chain, i, name), c) for i, c in enumerate(dense) if c != 0.0]
+    terms = [
+        DenseTerm(i, _spec(chain, i, name), c, chain.members[i].reference)
+        for i, c in enumerate(dense)
+        if c != 0.0
+    ]
     return TensorPlan(name, spec.shape, dtype or spec.dtype, tuple(terms), tuple(low_rank))
 
 

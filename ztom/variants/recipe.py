@@ -100,6 +100,7 @@ class Recipe(BaseModel):
         kept: Files of the latest checkpoint that are neither weights nor configuration nor
             tokenizer: the sha256 of each by its path.
         left_out: Reason why other files of it are not here, by path.
+        notes: What was passed over or put right so that the chain fits, a sentence each.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -119,14 +120,13 @@ class Recipe(BaseModel):
     evidence: SearchEvidence | None = None
     kept: dict[str, str] = Field(default_factory=dict)
     left_out: dict[str, str] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """The document, the same bytes for the same content."""
         content = self.model_dump(mode="json")
-        for name in (
-            "kept",
-            "left_out",
-        ):  # without any, the bytes are those of older versions
+        # without any, the bytes are those of older versions
+        for name in ("kept", "left_out", "notes"):
             if not content[name]:
                 del content[name]
         return (json.dumps(content, sort_keys=True, indent=1) + "\n").encode()

@@ -184,6 +184,7 @@ def stage_variant(
             versions=dict(writer_versions()),
             kept=kept,
             left_out={path: why for _, files in others for path, why in files.left_out.items()},
+            notes=chain.notes,
         )
         yield StagedVariant(folder, destination.absolute(), recipe, precision)
 
