@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from ztom.checkpoints.cache import publish_folder, staging_folder, write_new_file
 from ztom.checkpoints.checkpoint import copy_file, open_folder
@@ -158,7 +159,7 @@ def _convert(source: Source, name: str, target: Path, staging: Path) -> list[str
     return [str(item) for item in names]
 
 
-def _run_worker(path: Path, target: Path, nbytes: int, *, what: str) -> Mapping[str, object]:
+def _run_worker(path: Path, target: Path, nbytes: int, *, what: str) -> Mapping[str, Any]:
     memory = _BASE_MEMORY_BYTES + 4 * nbytes
     deadline_s = _BASE_TIMEOUT_S + _TIMEOUT_S_PER_GIB * nbytes / 2**30
     command = [sys.executable, "-I", str(_WORKER), str(path), str(target), str(memory)]

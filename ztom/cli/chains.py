@@ -131,7 +131,9 @@ def inspect(
     epilog=examples("ztom verify runs/search/variant", "ztom verify variants/first --share 1"),
 )
 def verify(
-    variant: Annotated[Path, typer.Argument(help="Folder of the variant.")],
+    variant: Annotated[
+        str, typer.Argument(help="Folder of the variant, or hf://org/name on the Hub.")
+    ],
     share: Annotated[
         float, typer.Option(min=0, max=1, help="Derive this share of the tensors again, 0 to 1.")
     ] = 0.1,
@@ -144,12 +146,45 @@ def verify(
     """Check a variant's manifest and derive a share of its tensors again."""
     from ztom.blending.chain_file import read_chain_file
     from ztom.variants.manifest import read_manifest
+    from ztom.variants.place import local_variant
 
-    read_manifest(variant)
+    folder = local_variant(variant)
+    read_manifest(folder)
     config = None if chain is None else read_chain_file(chain)
     from ztom.cli.actions.chains import verify_command
 
-    verify_command(variant, share=share, chain=config, as_json=as_json)
+    verify_command(folder, share=share, chain=config, as_json=as_json)
+
+
+@chain_commands.command(
+    rich_help_panel=HelpPanel.MASTER,
+    epilog=examples("ztom push runs/search/variant acme/support --private"),
+)
+def push(
+    variant: Annotated[Path, typer.Argument(help="Folder of the variant.")],
+    repo: Annotated[str, typer.Argument(help="Repository on the Hub, org/name.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository that is private.")
+    ] = False,
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="Name this model of the Hub as the base; else what the recipe says."),
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(help="State this licence, such as apache-2.0; else what the files say."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a variant to the Hugging Face Hub, with a model card, as one commit."""
+    from ztom.variants.manifest import read_manifest
+
+    read_manifest(variant)
+    from ztom.cli.actions.push import push_command
+
+    push_command(
+        variant, repo, private=private, base_model=base_model, license=license, as_json=as_json
+    )
 
 
 def parse_factors(text: str) -> list[float]:

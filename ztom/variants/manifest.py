@@ -79,7 +79,8 @@ class Manifest(BaseModel):
 
 def build_manifest(folder: Path) -> Manifest:
     """Hash every file of a folder."""
-    return Manifest(files=_entries(folder, _names(folder)))
+    names = [name for name in _names(folder) if name not in _OF_THE_HUB]
+    return Manifest(files=_entries(folder, names))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -115,9 +116,9 @@ def verify_manifest(folder: Path) -> Manifest:
 def check_files(folder: Path) -> FileCheck:
     """Check every file of a variant against its manifest.
 
-    A way over the Hub leaves traces: ``.gitattributes``, the downloader's ``.cache``, a card that was
-    edited there, and in the Hub's cache files are links to its blobs. None of them is read when the
-    variant is served, so they are named and let be.
+    A way over the Hub leaves traces: ``.gitattributes``, the downloader's ``.cache``, a card that
+    was edited there, and in the Hub's cache files are links to its blobs. None of them is read when
+    the variant is served, so they are named and let be.
 
     Raises:
         VariantError: A file is missing, extra, or not what it was; names them.
