@@ -14,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ztom.blending.trainer_folder import TrainerRun, is_trainer_folder, read_trainer_folder
 from ztom.checkpoints.reference import is_address
+from ztom.checkpoints.storage import require_checkpoint
 from ztom.errors import ChainError
 from ztom.io.hub_address import is_bare_repo
 from ztom.io.problems import check_model
 from ztom.io.yaml import read_yaml
+from ztom.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,10 @@ class ChainConfig(BaseModel):
         latest: Siblings only: position of the sibling that the steps are added to, last by default.
         allow_dtype_cast: Accept members stored in different dtypes; the blend is computed in
             float32 either way, and the cast is recorded in the recipe.
+        allow_config_differences: Keys of ``config.json`` in which members may differ although that
+            changes what their weights compute; the blend has the latest one's values.
+        allow_tokenizer_differences: Accept tokenizers that split the same text differently, or in
+            which a few ids were given other tokens; the blend has the latest one's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,6 +66,8 @@ class ChainConfig(BaseModel):
     checkpoints: tuple[Member, ...] = Field(min_length=2)
     latest: int | None = Field(default=None, ge=1)
     allow_dtype_cast: bool = False
+    allow_config_differences: tuple[str, ...] = ()
+    allow_tokenizer_differences: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -114,6 +122,17 @@ def trainer_chain(run: TrainerRun) -> ChainConfig:
     """The chain of a Trainer's folder."""
     members = tuple(Member(reference=reference, tag=tag) for reference, tag in run.members)
     return ChainConfig(checkpoints=members)
+
+
+def require_members(config: ChainConfig, *, settings: Settings) -> None:
+    """Look whether the checkpoints of a chain are there, before torch is imported to open them.
+
+    Raises:
+        ReferenceRefusedError: A reference is not allowed.
+        StorageError: There is nothing at a local one.
+    """
+    for member in config.checkpoints:
+        require_checkpoint(member.reference, settings=settings)
 
 
 def anchored(config: ChainConfig, folder: Path) -> ChainConfig:

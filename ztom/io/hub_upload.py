@@ -115,7 +115,7 @@ def _check_repository(place: HubAddress, present: Any, names: set[str], upload: 
 def _operations(names: set[str], upload: HubUpload) -> list[Any]:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    added = {**upload.files, "README.md": upload.card.encode()}
+    added: dict[str, Path | bytes] = {**upload.files, "README.md": upload.card.encode()}
     return [
         *(CommitOperationDelete(path) for path in sorted(names - set(added) - _ITS_OWN)),
         *(CommitOperationAdd(path, source) for path, source in sorted(added.items())),
