@@ -72,7 +72,10 @@ def _open_registered(parsed: Reference, *, settings: Settings) -> Source:
         )
     if place.scheme == HUB:
         return _open_on_the_hub(place.text, place, settings=settings)
-    return _open_place(replace(place, text=model.address), settings=settings)
+    from ztom.checkpoints.registries.mlflow_layout import checkpoint_in
+
+    source = _open_place(replace(place, text=model.address), settings=settings)
+    return checkpoint_in(source, settings=settings)
 
 
 def _open_place(parsed: Reference, *, settings: Settings) -> Source:

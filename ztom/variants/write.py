@@ -37,6 +37,7 @@ from ztom.io.places import require_local
 from ztom.settings import Settings
 from ztom.variants.card import render_card
 from ztom.variants.manifest import (
+    CARD,
     MANIFEST,
     Manifest,
     build_manifest,
@@ -56,7 +57,6 @@ from ztom.variants.shards import write_shards
 logger = logging.getLogger(__name__)
 
 DEFAULT_SHARD_BYTES = 2 * 2**30
-CARD = "README.md"
 #: What a variant has of its own.
 _OWN = (CARD, MANIFEST, RECIPE)
 

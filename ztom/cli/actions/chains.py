@@ -115,6 +115,7 @@ def verify_command(
                 "files": len(check.manifest.files),
                 "tensors": check.tensors,
                 "rederived": check.rederived,
+                "tolerated": list(check.tolerated),
             }
         )
         return
@@ -124,6 +125,10 @@ def verify_command(
         f"digest {check.manifest.digest[:12]}",
         soft_wrap=True,
     )
+    if check.tolerated:
+        plain_console().print(
+            f"not of the variant, and let be: {', '.join(check.tolerated)}", soft_wrap=True
+        )
 
 
 def _other_files(recipe: Recipe) -> list[str]:
