@@ -37,13 +37,6 @@ def check_full_config(
     Raises:
         CheckpointError: Says which field and which tensor.
     """
-    if config.get("quantization_config"):
-        raise CheckpointError(
-            f"{reference} is quantised",
-            got="quantization_config in config.json",
-            expected="weights in floating point",
-            fix="Blend the weights it was quantised from.",
-        )
     text = text_config(config)
     embedding = find_embedding(tensors)
     if embedding is not None:
