@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from ztom.errors import ZtomError
 from ztom.io.files import write_whole
+from ztom.search.inputs import require_inputs
+from ztom.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,12 +39,13 @@ def run_command(config: SearchConfig, *, resume: bool, console: Console) -> Sear
     Raises:
         ZtomError: Whatever went wrong, with what to do about it.
     """
-    from tune_search.display import progress_display
-    from tune_search.run import result_path, search_and_prove
-
     error_file = config.output / "error.txt"
     error_file.unlink(missing_ok=True)
     try:
+        require_inputs(config, settings=Settings())
+        from tune_search.display import progress_display
+        from tune_search.run import result_path, search_and_prove
+
         with progress_display(console) as on_event:
             result = search_and_prove(config, resume=resume, on_event=on_event)
     except ZtomError as error:
@@ -73,4 +76,10 @@ def summary(result: SearchResult) -> list[str]:
         f"number_of_inferences       {result.number_of_inferences}"
         f"   ({result.generated_tokens} generated tokens, ended by: {result.stop_reason})",
         f"seconds                    {phases}",
+        *(
+            f"left out of {file.name}: "
+            + ", ".join(f"{what} ({count})" for what, count in file.left_out.items())
+            for file in result.data_files
+            if file.left_out
+        ),
     ]

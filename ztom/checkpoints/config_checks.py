@@ -17,6 +17,9 @@ from ztom.errors import CheckpointError
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|layer|blocks)\.(\d+)\.")
+#: Counts that configuration classes make lists of.
+_COUNTS = re.compile(r"_?num_labels|(.*_)?layers?|depth|(.*_)?blocks?")
+_MOST = 1_000_000
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _LAYERS = ("num_hidden_layers", "n_layer")
 #: Families whose embedding is narrower than the model.
@@ -37,12 +40,37 @@ def check_full_config(
     Raises:
         CheckpointError: Says which field and which tensor.
     """
+    check_counts(reference, config)
     text = text_config(config)
     embedding = find_embedding(tensors)
     if embedding is not None:
         _check_embedding(reference, text, embedding)
     _check_layers(reference, text, tensors)
     _check_head(reference, config, tensors)
+
+
+def check_counts(reference: str, config: Mapping[str, Any], *, layers: int = _MOST) -> None:
+    """Refuse counts by which whatever reads the configuration would make lists for minutes.
+
+    Args:
+        reference: Names the checkpoint in errors.
+        config: Content of ``config.json``, or a part of it.
+        layers: Largest number of layers; whoever makes the model makes each of them.
+
+    Raises:
+        CheckpointError: Names the field.
+    """
+    for key, value in config.items():
+        if isinstance(value, dict):
+            check_counts(reference, value, layers=layers)
+        elif _COUNTS.fullmatch(str(key)) and isinstance(value, int):
+            most = _MOST if key.endswith("labels") else layers
+            if value > most:
+                raise CheckpointError(
+                    f"{reference}: {key} is larger than of any model",
+                    got=f"{value} in config.json",
+                    expected=f"at most {most}",
+                )
 
 
 def has_tied_head(config: Mapping[str, Any], tensors: Mapping[str, TensorSpec]) -> bool:

@@ -230,12 +230,13 @@ def is_shipped(config: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
         config: Content of ``config.json``, which names family and classes of the model.
         content: Content of the file that asks for code; it may name a class of its own.
     """
-    from ztom.checkpoints.own_names import class_named, is_family
+    from ztom.checkpoints.config_meaning import family_of
+    from ztom.checkpoints.own_names import class_named
 
     named = config.get("architectures") or []
     classes = [*named] if isinstance(named, list) else [named]
     classes += [content[key] for key in _CLASS_KEYS if content.get(key)]
-    return is_family(config.get("model_type")) and all(class_named(name) for name in classes)
+    return family_of(config) is not None and all(class_named(name) for name in classes)
 
 
 def _require(where: str, names: Collection[str], required: tuple[str, ...]) -> None:

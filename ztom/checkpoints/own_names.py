@@ -25,11 +25,13 @@ from transformers.core_model_loading import (
     rename_source_key,
 )
 
+from ztom.checkpoints.config_checks import check_counts
+from ztom.checkpoints.config_meaning import family_of
 from ztom.checkpoints.derived import is_derived
 from ztom.checkpoints.tensors import TensorSpec
 from ztom.errors import CheckpointError
 
-#: More layers than any model has: a configuration that asks for more is not built.
+#: More layers than any model has: each would be made.
 _MOST_LAYERS = 4096
 _IGNORED = "_keys_to_ignore_on_load_unexpected"
 
@@ -155,11 +157,12 @@ def model_of(config: Mapping[str, Any]) -> Any | None:
     Raises:
         CheckpointError: It asks for more layers than any model has, or cannot be read.
     """
-    if not is_family(config.get("model_type")):
+    family = family_of(config)
+    if family is None:
         return None
-    _check_layers(config)
+    check_counts("the model", config, layers=_MOST_LAYERS)
     try:
-        parsed = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+        parsed = family.from_dict(dict(config))
         model_class = model_class_of(parsed)
         if model_class is None:
             return None
@@ -183,11 +186,6 @@ def model_class_of(config: Any) -> Any | None:
     return class_named(names[0])
 
 
-def is_family(model_type: object) -> bool:
-    """Whether transformers ships the family that ``model_type`` names."""
-    return isinstance(model_type, str) and model_type in transformers.CONFIG_MAPPING
-
-
 def class_named(name: object) -> Any | None:
     """The class of transformers with a name; None without one, or where it cannot be had here."""
     try:
@@ -195,13 +193,3 @@ def class_named(name: object) -> Any | None:
     except (ImportError, RuntimeError):  # a library that the class needs is not installed
         return None
     return shipped if isinstance(shipped, type) else None
-
-
-def _check_layers(config: Mapping[str, Any]) -> None:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            _check_layers(value)
-        elif "layer" in str(key) and type(value) is int and value > _MOST_LAYERS:
-            raise CheckpointError(
-                f"config.json says {key} {value}", expected=f"at most {_MOST_LAYERS}"
-            )
