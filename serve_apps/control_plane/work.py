@@ -165,7 +165,8 @@ def answer(
     batch_size: int | None,
 ) -> list[list[str]]:
     """The texts of a blend for each set of factors, one text per stimulus."""
-    from ztom.checkpoints.checkpoint import fetch_folder, open_checkpoint
+    from ztom.checkpoints.checkpoint import open_checkpoint
+    from ztom.checkpoints.fetch import fetch_folder
     from ztom.engines.build import build_engine, build_single
     from ztom.engines.config import EngineConfig
     from ztom.engines.protocol import GenerationConfig

@@ -35,7 +35,8 @@ from serve_apps.variants.events import EventStream, joined
 from serve_apps.variants.identity import SHORT_DIGEST_LENGTH, ModelIdentity, identify
 from serve_apps.variants.swap import LiveSwap, read_blended
 from serve_apps.variants.wire import Reply, check_request, engine_body, refusal
-from ztom.checkpoints.checkpoint import fetch_folder, open_checkpoint
+from ztom.checkpoints.checkpoint import open_checkpoint
+from ztom.checkpoints.fetch import fetch_folder
 from ztom.errors import ConfigError, EngineError, ZtomError
 from ztom.settings import Settings
 from ztom.stack import require_stack

@@ -40,14 +40,7 @@ def check_full_config(
     Raises:
         CheckpointError: Says which field and which tensor.
     """
-    if config.get("quantization_config"):
-        raise CheckpointError(
-            f"{reference} is quantised",
-            got="quantization_config in config.json",
-            expected="weights in floating point",
-            fix="Blend the weights it was quantised from.",
-        )
-    _check_counts(reference, config)
+    check_counts(reference, config)
     text = text_config(config)
     embedding = find_embedding(tensors)
     if embedding is not None:
@@ -56,17 +49,28 @@ def check_full_config(
     _check_head(reference, config, tensors)
 
 
-def _check_counts(reference: str, config: Mapping[str, Any]) -> None:
-    """Refuse counts by which whatever reads the configuration would make lists for minutes."""
+def check_counts(reference: str, config: Mapping[str, Any], *, layers: int = _MOST) -> None:
+    """Refuse counts by which whatever reads the configuration would make lists for minutes.
+
+    Args:
+        reference: Names the checkpoint in errors.
+        config: Content of ``config.json``, or a part of it.
+        layers: Largest number of layers; whoever makes the model makes each of them.
+
+    Raises:
+        CheckpointError: Names the field.
+    """
     for key, value in config.items():
         if isinstance(value, dict):
-            _check_counts(reference, value)
-        elif _COUNTS.fullmatch(key) and isinstance(value, int) and value > _MOST:
-            raise CheckpointError(
-                f"{reference}: {key} is larger than of any model",
-                got=f"{value} in config.json",
-                expected=f"at most {_MOST}",
-            )
+            check_counts(reference, value, layers=layers)
+        elif _COUNTS.fullmatch(str(key)) and isinstance(value, int):
+            most = _MOST if key.endswith("labels") else layers
+            if value > most:
+                raise CheckpointError(
+                    f"{reference}: {key} is larger than of any model",
+                    got=f"{value} in config.json",
+                    expected=f"at most {most}",
+                )
 
 
 def has_tied_head(config: Mapping[str, Any], tensors: Mapping[str, TensorSpec]) -> bool:

@@ -19,7 +19,6 @@ from typing import Any
 
 import fsspec
 import torch
-from safetensors.torch import save_file
 
 from ztom.blending.adapter import blend_adapter
 from ztom.blending.apply import file_reader
@@ -52,7 +51,7 @@ from ztom.variants.recipe import (
     recipe_members,
     writer_versions,
 )
-from ztom.variants.shards import write_shards
+from ztom.variants.shards import save_tensors, write_shards
 
 logger = logging.getLogger(__name__)
 
@@ -254,7 +253,7 @@ def _write_adapter(
 ) -> PrecisionReport:
     read = file_reader(chain)
     adapter = blend_adapter(chain, factors, read)
-    save_file(adapter.tensors, folder / ADAPTER, metadata={"format": "pt"})
+    save_tensors(adapter.tensors, folder / ADAPTER)
     _copy_files(chain.reference, folder)
     (folder / "adapter_config.json").write_bytes(_json(adapter.config))
     if progress is not None:

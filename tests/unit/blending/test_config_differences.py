@@ -262,6 +262,8 @@ def test_counts_that_no_model_has_are_refused_when_it_is_opened(pair: list[Path]
 
 def test_code_is_never_asked_for(pair: list[Path]) -> None:
     edit_config(pair[1], auto_map={"AutoConfig": "config.Own"})
+    assert "the class that transformers ships is used" in "".join(open_members(*pair).notes)
+    edit_config(pair[1], model_type="own")
     with pytest.raises(CheckpointError, match="code of its own"):
         open_members(*pair)
 
