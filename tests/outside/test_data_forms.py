@@ -54,98 +54,236 @@ TOOL_TURNS = (
     ASSISTANT,
 )
 
-#: Name of the file, its bytes, what people call it, number of stimuli, what is left out.
-READ: list[tuple[str, bytes, str, int, dict[str, int]]] = [
-    ("bom.jsonl", b"\xef\xbb\xbf" + _lines(GOOD), "JSON Lines with a byte-order mark", 1, {}),
-    ("crlf.jsonl", _lines(GOOD, GOOD, end="\r\n"), "JSON Lines with CRLF", 2, {}),
-    ("blank.jsonl", _lines(GOOD, GOOD, end="\n\n"), "blank lines between", 2, {"blank line": 1}),
-    ("extra.jsonl", _lines({**GOOD, "source": "web"}), "extra fields", 1, {'field "source"': 1}),
-    ("utf16.csv", "prompt\texpected\nÄ?\tÖ\n".encode("utf-16"), 'Excel\'s "Unicode text"', 1, {}),
-    ("chat.jsonl", _lines(CHAT), "OpenAI chat lines", 1, {}),
-    (
+
+def _file(name: str, content: bytes, *more: object, marks: pytest.MarkDecorator) -> Any:
+    return pytest.param(name, content, *more, marks=marks, id=name)
+
+
+#: Name of the file, its bytes, number of stimuli, what is left out.
+READ = [
+    _file(
+        "bom.jsonl",
+        b"\xef\xbb\xbf" + _lines(GOOD),
+        1,
+        {},
+        marks=pytest.mark.brings("data", "JSON Lines with a byte-order mark", "read"),
+    ),
+    _file(
+        "crlf.jsonl",
+        _lines(GOOD, GOOD, end="\r\n"),
+        2,
+        {},
+        marks=pytest.mark.brings("data", "JSON Lines with CRLF", "read"),
+    ),
+    _file(
+        "blank.jsonl",
+        _lines(GOOD, GOOD, end="\n\n"),
+        2,
+        {"blank line": 1},
+        marks=pytest.mark.brings(
+            "data", "blank lines between", "read; left out and counted: blank line"
+        ),
+    ),
+    _file(
+        "extra.jsonl",
+        _lines({**GOOD, "source": "web"}),
+        1,
+        {'field "source"': 1},
+        marks=pytest.mark.brings(
+            "data", "extra fields", 'read; left out and counted: field "source"'
+        ),
+    ),
+    _file(
+        "utf16.csv",
+        "prompt\texpected\nÄ?\tÖ\n".encode("utf-16"),
+        1,
+        {},
+        marks=pytest.mark.brings("data", 'Excel\'s "Unicode text"', "read"),
+    ),
+    _file(
+        "chat.jsonl",
+        _lines(CHAT),
+        1,
+        {},
+        marks=pytest.mark.brings("data", "OpenAI chat lines", "read"),
+    ),
+    _file(
         "weights.jsonl",
         _lines(_chat({**USER, "name": "ann"}, {**ASSISTANT, "weight": 1})),
-        "chat lines with `name` and `weight`",
         1,
         {'field "name" of a turn': 1},
+        marks=pytest.mark.brings(
+            "data",
+            "chat lines with `name` and `weight`",
+            'read; left out and counted: field "name" of a turn',
+        ),
     ),
-    (
+    _file(
         "tools.jsonl",
         _lines(_chat(*TOOL_TURNS, tools=[CALL]), _chat(*TOOL_TURNS[:2]), CHAT),
-        "chat lines with tools and calls",
         2,
         {"stimulus with an answer that calls a tool": 1},
+        marks=pytest.mark.brings(
+            "data",
+            "chat lines with tools and calls",
+            "read; left out and counted: stimulus with an answer that calls a tool",
+        ),
     ),
-    (
+    _file(
         "parts.jsonl",
         _lines(
             _chat({**USER, "content": [{"type": "text", "text": "Is it?"}]}, ASSISTANT),
             _chat({**USER, "content": [IMAGE]}, ASSISTANT),
         ),
-        "chat lines with content parts, images too",
         1,
         {"stimulus with a part of type image_url": 1},
+        marks=pytest.mark.brings(
+            "data",
+            "chat lines with content parts, images too",
+            "read; left out and counted: stimulus with a part of type image_url",
+        ),
     ),
-    (
+    _file(
         "developer.jsonl",
         _lines(_chat({"role": "developer", "content": "Be brief."}, USER, ASSISTANT)),
-        "chat lines with `developer`",
         1,
         {},
+        marks=pytest.mark.brings("data", "chat lines with `developer`", "read"),
     ),
-    ("pairs.jsonl", _lines({"prompt": "a", "completion": "b"}), "prompt and completion", 1, {}),
-    ("alpaca.json", json.dumps([ALPACA, ALPACA], indent=2).encode(), "alpaca, one list", 2, {}),
-    ("sharegpt.json", json.dumps([SHAREGPT]).encode(), "ShareGPT, one list", 1, {}),
-    (
+    _file(
+        "pairs.jsonl",
+        _lines({"prompt": "a", "completion": "b"}),
+        1,
+        {},
+        marks=pytest.mark.brings("data", "prompt and completion", "read"),
+    ),
+    _file(
+        "alpaca.json",
+        json.dumps([ALPACA, ALPACA], indent=2).encode(),
+        2,
+        {},
+        marks=pytest.mark.brings("data", "alpaca, one list", "read"),
+    ),
+    _file(
+        "sharegpt.json",
+        json.dumps([SHAREGPT]).encode(),
+        1,
+        {},
+        marks=pytest.mark.brings("data", "ShareGPT, one list", "read"),
+    ),
+    _file(
         "preferences.jsonl",
         _lines({"prompt": "a", "chosen": "b", "rejected": "c"}),
-        "preference pairs",
         1,
         {'field "rejected"': 1},
+        marks=pytest.mark.brings(
+            "data", "preference pairs", 'read; left out and counted: field "rejected"'
+        ),
     ),
-    (
+    _file(
         "turns.parquet",
         _parquet({**CHAT, "score": 1.0}, {"messages": None, "prompt": "a", "expected": "b"}),
-        "Parquet",
         2,
         {'field "score"': 2},
+        marks=pytest.mark.brings("data", "Parquet", 'read; left out and counted: field "score"'),
     ),
-    ("semicolons.csv", b"\xef\xbb\xbfprompt;expected\r\n1,5?;b\r\n;\r\n", "a spreadsheet's CSV "
-     "with `;`", 1, {"blank line": 1}),
-    ("tabs.tsv", b"question\tanswer\na\tb\n", "tabs", 1, {}),
-    ("commas.csv", b'Index,Text,Label\n1,"a, b",c\n', "CSV with further columns", 1,
-     {'field "Index"': 1}),
-    ("bare.csv", b"Why?;b\nWhere?;d\n", "CSV without a header", 2, {}),
-]  # fmt: skip
+    _file(
+        "semicolons.csv",
+        b"\xef\xbb\xbfprompt;expected\r\n1,5?;b\r\n;\r\n",
+        1,
+        {"blank line": 1},
+        marks=pytest.mark.brings(
+            "data", "a spreadsheet's CSV with `;`", "read; left out and counted: blank line"
+        ),
+    ),
+    _file(
+        "tabs.tsv",
+        b"question\tanswer\na\tb\n",
+        1,
+        {},
+        marks=pytest.mark.brings("data", "tabs", "read"),
+    ),
+    _file(
+        "commas.csv",
+        b'Index,Text,Label\n1,"a, b",c\n',
+        1,
+        {'field "Index"': 1},
+        marks=pytest.mark.brings(
+            "data", "CSV with further columns", 'read; left out and counted: field "Index"'
+        ),
+    ),
+    _file(
+        "bare.csv",
+        b"Why?;b\nWhere?;d\n",
+        2,
+        {},
+        marks=pytest.mark.brings("data", "CSV without a header", "read"),
+    ),
+]
 
-#: Name of the file, its bytes, what people call it, and the reason that they read.
+#: Name of the file, its bytes, and the reason that they read.
 REFUSED = [
-    ("nul.jsonl", b'{"prompt": "\x00"}', "a NUL character", "line 1: a NUL character"),
-    ("latin.csv", "prompt;expected\nÄ;b\n".encode("latin-1"), "Latin-1", "line 2: not UTF-8"),
-    ("utf16-bare.csv", "prompt;expected\na;b\n".encode("utf-16-le"), "UTF-16 without its mark",
-     "line 1: a NUL character"),
-    ("half.jsonl", b'{"prompt": "\\ud800", "expected": "b"}', "half a surrogate pair",
-     "line 1: a text holds half of a surrogate pair"),
-    ("ragged.csv", b"prompt;expected\na;b\nc\n", "a ragged CSV",
-     "line 3: the row has the wrong number of columns: got 1, expected 2"),
-    ("decimal.csv", b"0,5;1,5\n2,5;3,5\n", "decimal commas", "line 1: numbers with decimal commas"),
-    ("deep.json", b"[" * 100_000, "endless nesting", "line 1: JSON is nested too deeply"),
-    ("images.jsonl", _lines(_chat({**USER, "content": [IMAGE]}, ASSISTANT)), "images alone",
-     "nothing is left that a text model can be asked: got stimulus with a part of type"),
-    ("twice.jsonl", _lines(GOOD, {**GOOD, "target": "5"}), "two expected outputs",
-     "line 2: the same thing is given twice"),
-    ("no-prompt.jsonl", _lines(GOOD, {"expected": "x"}), "a line without a prompt",
-     "line 2: there is no prompt"),
-]  # fmt: skip
-
-
-def _case(area: str, *values: Any, outcome: str) -> Any:
-    marks = pytest.mark.brings(area, values[2], outcome)
-    return pytest.param(*values, id=values[0], marks=marks)
-
-
-def _outcome(left_out: dict[str, int]) -> str:
-    return f"read; left out and counted: {', '.join(left_out)}" if left_out else "read"
+    _file(
+        "nul.jsonl",
+        b'{"prompt": "\x00"}',
+        "line 1: a NUL character",
+        marks=pytest.mark.brings("data", "a NUL character", "refused by file and line"),
+    ),
+    _file(
+        "latin.csv",
+        "prompt;expected\nÄ;b\n".encode("latin-1"),
+        "line 2: not UTF-8",
+        marks=pytest.mark.brings("data", "Latin-1", "refused by file and line"),
+    ),
+    _file(
+        "utf16-bare.csv",
+        "prompt;expected\na;b\n".encode("utf-16-le"),
+        "line 1: a NUL character",
+        marks=pytest.mark.brings("data", "UTF-16 without its mark", "refused by file and line"),
+    ),
+    _file(
+        "half.jsonl",
+        b'{"prompt": "\\ud800", "expected": "b"}',
+        "line 1: a text holds half of a surrogate pair",
+        marks=pytest.mark.brings("data", "half a surrogate pair", "refused by file and line"),
+    ),
+    _file(
+        "ragged.csv",
+        b"prompt;expected\na;b\nc\n",
+        "line 3: the row has the wrong number of columns: got 1, expected 2",
+        marks=pytest.mark.brings("data", "a ragged CSV", "refused by file and line"),
+    ),
+    _file(
+        "decimal.csv",
+        b"0,5;1,5\n2,5;3,5\n",
+        "line 1: numbers with decimal commas",
+        marks=pytest.mark.brings("data", "decimal commas", "refused by file and line"),
+    ),
+    _file(
+        "deep.json",
+        b"[" * 100_000,
+        "line 1: JSON is nested too deeply",
+        marks=pytest.mark.brings("data", "endless nesting", "refused by file and line"),
+    ),
+    _file(
+        "images.jsonl",
+        _lines(_chat({**USER, "content": [IMAGE]}, ASSISTANT)),
+        "nothing is left that a text model can be asked: got stimulus with a part of type",
+        marks=pytest.mark.brings("data", "images alone", "refused by file and line"),
+    ),
+    _file(
+        "twice.jsonl",
+        _lines(GOOD, {**GOOD, "target": "5"}),
+        "line 2: the same thing is given twice",
+        marks=pytest.mark.brings("data", "two expected outputs", "refused by file and line"),
+    ),
+    _file(
+        "no-prompt.jsonl",
+        _lines(GOOD, {"expected": "x"}),
+        "line 2: there is no prompt",
+        marks=pytest.mark.brings("data", "a line without a prompt", "refused by file and line"),
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +293,7 @@ def checked(
     """What one call of ``ztom data check`` says of a file: its entry, or its error."""
     folder = tmp_path_factory.mktemp("data")
     names = []
-    for name, content, *_ in [*READ, *REFUSED]:
+    for name, content, *_ in (case.values for case in [*READ, *REFUSED]):
         folder.joinpath(name).write_bytes(content)
         names.append(name)
     with hub_server() as hub:
@@ -176,12 +314,9 @@ def checked(
     return entry
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "what", "stimuli", "left_out"),
-    [_case("data", *case, outcome=_outcome(case[4])) for case in READ],
-)
+@pytest.mark.parametrize(("name", "content", "stimuli", "left_out"), READ)
 def test_a_form_is_read(
-    checked: Any, name: str, content: bytes, what: str, stimuli: int, left_out: dict[str, int]
+    checked: Any, name: str, content: bytes, stimuli: int, left_out: dict[str, int]
 ) -> None:
     entry = checked(name)
     assert entry["stimuli"] == entry["with_expected"] == stimuli, entry
@@ -193,12 +328,9 @@ def test_a_data_set_of_the_hub_is_read(checked: Any) -> None:
     assert checked("hf://datasets/org/name/train.jsonl")["stimuli"] == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "what", "reason"),
-    [_case("data", *case, outcome="refused by file and line") for case in REFUSED],
-)
+@pytest.mark.parametrize(("name", "content", "reason"), REFUSED)
 def test_what_cannot_be_meant_is_refused(
-    checked: Any, name: str, content: bytes, what: str, reason: str
+    checked: Any, name: str, content: bytes, reason: str
 ) -> None:
     error = checked(name)["error"]
     assert error.startswith(name)
