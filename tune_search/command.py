@@ -76,4 +76,10 @@ def summary(result: SearchResult) -> list[str]:
         f"number_of_inferences       {result.number_of_inferences}"
         f"   ({result.generated_tokens} generated tokens, ended by: {result.stop_reason})",
         f"seconds                    {phases}",
+        *(
+            f"left out of {file.name}: "
+            + ", ".join(f"{what} ({count})" for what, count in file.left_out.items())
+            for file in result.data_files
+            if file.left_out
+        ),
     ]

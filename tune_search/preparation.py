@@ -24,6 +24,7 @@ from ztom.search.data import read_search_data, read_split
 from ztom.search.inputs import chain_config
 from ztom.search.space import SearchSpace
 from ztom.settings import Settings
+from ztom.stimuli.files import StimuliFile
 from ztom.stimuli.prompts import prompt_digest
 from ztom.stimuli.records import Message, Prompt, Stimulus
 from ztom.stimuli.splits import data_digest
@@ -40,6 +41,7 @@ class RunInputs:
         holdout: Stimuli that the proof is made on; disjoint from the search set.
         guardrail_holdouts: Holdout of each guardrail, by its name.
         suites: Suites of the gate; the search sees none of their items, guardrails' sets included.
+        data_files: The files of data as they were read, and what was left out of them.
     """
 
     study: StudyInputs
@@ -48,6 +50,7 @@ class RunInputs:
     holdout: tuple[Stimulus, ...]
     guardrail_holdouts: Mapping[str, tuple[Stimulus, ...]]
     suites: tuple[FoundSuite, ...] = ()
+    data_files: tuple[StimuliFile, ...] = ()
 
 
 def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInputs:
@@ -65,7 +68,7 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
         require_store(config.variant.copy_to)
     members = chain_config(config)
     chain = load_chain(members, settings=settings)
-    search, holdout = read_search_data(config)
+    search, holdout, files = read_search_data(config)
     guarded = {g.name: read_split(g, seed=config.seed) for g in config.guardrails}
     sets = [_data_set(SEARCH, search, config.error, config.labels)]
     for guardrail in config.guardrails:
@@ -85,7 +88,8 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     suites = read_suites(config.suites, read=load_locked)
     for entry in suites:
         _check_suite(entry, sets)
-    return RunInputs(study, chain, members, holdout, holdouts, suites)
+    read = (*files, *(file for data in guarded.values() for file in data.files))
+    return RunInputs(study, chain, members, holdout, holdouts, suites, read)
 
 
 def _check_suite(entry: FoundSuite, sets: Sequence[DataSet]) -> None:

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "pages": set(),
         "io": {"errors"},
         "statistics": {"errors"},
-        "checkpoints": _GROUND,
+        "checkpoints": {*_GROUND, "plugins"},
         "blending": {*_GROUND, "pages", "checkpoints"},
         "stimuli": _GROUND,
         "scoring": {*_GROUND, "plugins", "statistics", "stimuli"},
@@ -51,6 +51,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "client": {*_GROUND, "checkpoints", "wire"},
         "demo": {*_GROUND, "stimuli"},
         "testing": {
+            "checkpoints",
             *("errors", "statistics", "blending", "stimuli", "scoring", "engines", "evaluation"),
             "search",
         },

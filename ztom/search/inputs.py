@@ -30,9 +30,7 @@ def require_inputs(config: SearchConfig, *, settings: Settings) -> None:
     """
     require_members(chain_config(config), settings=settings)
     for data in (config, *config.guardrails):
-        for path in (data.stimuli, data.expected_outputs):
-            if path is not None:
-                require_file(path)
-        for path in (data.holdout, data.holdout_expected_outputs):
-            if path is not None:
-                require_file(path)
+        places = (data.stimuli, data.expected_outputs, data.holdout, data.holdout_expected_outputs)
+        for place in places:
+            if isinstance(place, Path):  # what lies on the Hub is fetched when it is read
+                require_file(place)
