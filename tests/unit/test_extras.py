@@ -75,7 +75,7 @@ def test_every_package_is_imported_without_the_extras() -> None:
 import sys
 for name in ("nlopt", "cmaes", "lm_eval", "datasets", "s3fs", "psycopg", "vllm"):
     sys.modules[name] = None
-import serve_apps.server.app
+import serve_apps.server.app, serve_apps.variants.launch
 heavy = {"torch", "transformers", "sklearn"} & {name.partition(".")[0] for name in sys.modules}
 assert not heavy, heavy
 import tune_search.__main__, tune_search.prove, tune_search.run
