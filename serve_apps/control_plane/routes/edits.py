@@ -24,7 +24,6 @@ from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.search_config import generation_options
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import ChainSpec, answer, blend, compare
-from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.errors import ZtomError
 from ztom.ledger.requests import NewRequest, RequestKind, RequestRecord, RequestStatus
 from ztom.wire.analyses import (
@@ -226,6 +225,8 @@ def _lone_chain(
     body: Inference, services: Services
 ) -> tuple[ChainSpec, tuple[tuple[float, ...], ...]]:
     """The model that is named, or the adapter over the base model that is."""
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+
     require_format(body.format)
     references = [body.model_path]
     if body.base_model_path:
