@@ -53,6 +53,7 @@ from serve_apps.variants.wire import (
 from ztom.blending.chain import Chain
 from ztom.engines.model_fit import check_adapter_fit, check_chain_fit, check_folder_fit
 from ztom.errors import BlendError, EngineError, EngineTimeoutError
+from ztom.io.problem_words import words_for
 from ztom.rollout.options import ServingArgs
 
 logger = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ class VariantEngine:
         except Exception as error:
             raise EngineError(
                 "the engine does not start on this variant",
-                got=f"{type(error).__name__}: {' '.join(str(error).split())}",
+                reason=f"{type(error).__name__}: {' '.join(str(error).split())}",
                 fix="The log of the replica has the engine's own messages. Too little memory is a "
                 "usual cause: try a smaller kv_cache_gib or max_model_len.",
             ) from error
@@ -313,7 +314,7 @@ class VariantEngine:
         except Exception as error:
             raise EngineError(
                 f"the engine does not load the adapter {face.identity.pinned}",
-                got=f"{type(error).__name__}: {' '.join(str(error).split())}",
+                reason=f"{type(error).__name__}: {' '.join(str(error).split())}",
             ) from error
 
     async def remove_adapter(self, face: Face) -> None:
@@ -329,7 +330,7 @@ class VariantEngine:
         except Exception as error:
             raise EngineError(
                 f"the engine does not remove the adapter {face.identity.pinned}",
-                got=f"{type(error).__name__}: {error}",
+                reason=f"{type(error).__name__}: {error}",
             ) from error
 
     async def memory_bytes(self) -> int:
@@ -363,7 +364,7 @@ class VariantEngine:
         except Exception as error:
             raise EngineError(
                 f"the engine's workers fail in {task}",
-                got=f"{type(error).__name__}: {' '.join(str(error).split())}",
+                reason=f"{type(error).__name__}: {' '.join(str(error).split())}",
             ) from error
         return results
 
@@ -392,7 +393,7 @@ class VariantEngine:
                 "the engine makes no progress", got=f"no token within {limit_s:g} s"
             ) from error
         if isinstance(reply, Reply) and reply.status != 200:
-            raise EngineError("the engine does not answer", got=reply.body["error"]["message"])
+            raise EngineError("the engine does not answer", reason=reply.body["error"]["message"])
 
 
 def _load_keeper(load: EngineLoad) -> type[StatLoggerBase]:
@@ -499,10 +500,10 @@ async def _open_stream(
 def _error_reply(error: Exception) -> Reply:
     """The reply to a request that raised. Logs say what kind of error, never what was asked."""
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         # Below the field's name, the location names branches of unions that no client knows.
         field = str(first["loc"][0]) if first["loc"] else None
-        return refusal(400, f"{field or 'The request'}: {first['msg']}", param=field)
+        return refusal(400, f"{field or 'The request'}: {words_for(first)}", param=field)
     if isinstance(error, EngineDeadError):
         return refusal(503, "The engine is being restarted; try again.", code="engine_restarting")
     reply = openai_error(create_error_response(error).error.model_dump())

@@ -64,7 +64,7 @@ def with_retries(call: Callable[[], T], *, what: str, retries: int) -> T:
             if not is_transient(error) or attempt == retries:
                 raise StorageError(
                     f"{what} cannot be read",
-                    got=f"{type(error).__name__}: {error}",
+                    reason=f"{type(error).__name__}: {error}",
                     fix=f"Gave up after {attempt + 1} attempt(s).",
                 ) from error
             wait_s = min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S) * random.uniform(0.5, 1.0)

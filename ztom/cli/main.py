@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ztom.cli.chains import chain_commands
-from ztom.cli.console import print_error
 from ztom.cli.demo import demo_commands
 from ztom.cli.endpoints import endpoint_commands, release
 from ztom.cli.evaluation import evaluation_commands
+from ztom.cli.failures import leave_unread, report
 from ztom.cli.gate.options import gate
 from ztom.cli.options import HelpPanel, examples
 from ztom.cli.records import audit, record_commands
@@ -22,12 +23,22 @@ from ztom.cli.search import search_commands
 from ztom.cli.server import admin, server_commands
 from ztom.cli.serving import serving_commands
 from ztom.cli.suites import suite
-from ztom.cli.usage import OPTION_ERROR, is_help_request, usage_error
-from ztom.errors import ZtomError
 from ztom.version import __version__
+
+
+class _Root(TyperGroup):
+    """Nobody who reads the output is no error; typer would end with a status that means another."""
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().invoke(*args, **kwargs)
+        except BrokenPipeError as error:
+            raise typer.Exit(leave_unread()) from error
+
 
 app = typer.Typer(
     name="ztom",
+    cls=_Root,
     help="Find, prove, write and serve the best blend of a chain of checkpoints.",
     epilog=examples("ztom demo", "ztom search --example > search.yaml", "ztom search search.yaml"),
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -76,16 +87,7 @@ def main() -> None:
     )
     try:
         status = app(prog_name="ztom", standalone_mode=False)
-    except ZtomError as error:
-        print_error(f"{type(error).__name__}: {error}")
-        sys.exit(2)
-    except OPTION_ERROR as error:
-        if not is_help_request(error):
-            wrong = usage_error(error)
-            print_error(f"{type(wrong).__name__}: {wrong}")
-        sys.exit(getattr(error, "exit_code", 2))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except typer.Abort:
-        sys.exit(1)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        sys.exit(report(error))
     sys.exit(status if isinstance(status, int) else 0)

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ztom.client.connection import Connection
-from ztom.client.transfer import Sending, bar, unpack
+from ztom.client.transfer import Sending, unpack
 from ztom.errors import ConfigError, ServerError
 from ztom.io.places import require_local
+from ztom.io.progress import work_display
 from ztom.wire.accounts import Login, User
 from ztom.wire.analyses import Edit, Metatune
 from ztom.wire.fields import FORMAT
@@ -213,9 +214,9 @@ class Client:
             **options,
         )
         total = int(options.get("maxEvaluations", 50)) + 5
-        with bar("searching", total, show=progress) as advance:
-            for trial in self.follow_search(request_id):
-                advance(1)
+        with work_display("searching", show=progress) as display:
+            for ended, trial in enumerate(self.follow_search(request_id), start=1):
+                display.show("trials", ended, max(total, ended))
                 if on_trial is not None:
                     on_trial(trial)
         return self.answer(request_id)
@@ -268,7 +269,7 @@ class Client:
         """
         search = self._connection.ask(SearchStatus, "GET", f"/v1/searches/{request_id}")
         if search.status != "finished":
-            raise ServerError(f"the search is {search.status}", got=search.reason)
+            raise ServerError(f"the search is {search.status}", reason=search.reason)
         return SearchAnswer.of(search)
 
     def cancel_search(self, request_id: str) -> None:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ztom.errors import ServerError
 from ztom.io.places import require_local
+from ztom.io.problems import problem_sentence
 from ztom.wire.base import WireAnswer, WireRequest
 from ztom.wire.problems import Problem
 
@@ -204,7 +205,7 @@ def _require_success(answer: httpx.Response) -> None:
         return
     raise ServerError(
         f"the server refused, status {answer.status_code}",
-        got=_reason(answer),
+        reason=_reason(answer),
         status=answer.status_code,
     )
 
@@ -223,15 +224,13 @@ def _parsed(answer: type[_Answer], content: object) -> _Answer:
     try:
         return answer.parse(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise _strange(f"{where}: {first['msg']}") from error
+        raise _strange(problem_sentence(error, content, model=answer)) from error
 
 
-def _strange(got: object) -> ServerError:
+def _strange(reason: object) -> ServerError:
     return ServerError(
         "the server's answer is not one that this client knows",
-        got=got,
+        reason=reason,
         fix="Is this the address of a Z-TOM server, and of about the client's version?",
     )
 
@@ -239,6 +238,6 @@ def _strange(got: object) -> ServerError:
 def _unreachable(server: httpx.URL, error: Exception) -> ServerError:
     return ServerError(
         f"the server {server} cannot be reached",
-        got=type(error).__name__,
+        reason=type(error).__name__,
         fix="Is it running (`ztom up`), and is this its address?",
     )

@@ -76,7 +76,7 @@ def read_verdict(verdict: Document | str | Path) -> Document:
     try:
         content = json.loads(Path(verdict).read_bytes(), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"the verdict {verdict} cannot be read", got=error) from error
+        raise ConfigError(f"the verdict {verdict} cannot be read", reason=error) from error
     if not isinstance(content, dict):
         raise ConfigError(
             f"{verdict} is no verdict",

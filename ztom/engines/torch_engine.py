@@ -329,7 +329,7 @@ def _hugging_face(folder: Path, dtype: torch.dtype | None) -> tuple[Any, frozens
         )
     except Exception as error:  # transformers raises whatever its parsers raise
         raise EngineError(
-            f"the model in {folder} cannot be loaded", got=f"{type(error).__name__}: {error}"
+            f"the model in {folder} cannot be loaded", reason=f"{type(error).__name__}: {error}"
         ) from error
     refuse_misfit(f"the model in {folder}", info)
     if classifies and model.config.pad_token_id is None:
@@ -351,7 +351,7 @@ def _plain_module(factory: str, folder: Path) -> torch.nn.Module:
     except Exception as error:  # the user's code can raise anything
         raise EngineError(
             f"{factory} does not make the module of {folder}",
-            got=f"{type(error).__name__}: {error}",
+            reason=f"{type(error).__name__}: {error}",
             fix="The function takes nothing and returns a torch.nn.Module whose state dict has the "
             "checkpoint's tensors.",
         ) from error

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ztom.errors import ConfigError, ZtomError
+from ztom.io.problem_words import words_for
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -61,7 +62,7 @@ def check_model(
         problems = problem_sentence(
             error, data, model=model, whole=whole, quote=quote, first_index=first_index
         )
-        raise kind(wrong, got=problems, expected=expected, fix=fix) from error
+        raise kind(wrong, reason=problems, expected=expected, fix=fix) from error
 
 
 def check_json(
@@ -89,7 +90,7 @@ def check_json(
         return model.model_validate_json(raw)
     except ValidationError as error:
         problems = problem_sentence(error, _json_or_none(raw), model=model)
-        raise kind(wrong, got=problems, fix=fix) from error
+        raise kind(wrong, reason=problems, fix=fix) from error
 
 
 def _json_or_none(raw: bytes | str) -> object:
@@ -173,12 +174,12 @@ def _sentence(
     key = ".".join(shown) or whole
     if details["type"] == "extra_forbidden":
         return f"{key}: no such key{_suggestion(str(place[-1]) if place else '', keys)}"
-    if details["type"] == "missing":
-        return f"{key}: missing"
     value = details.get("input")
     is_short = not isinstance(value, dict | list | tuple)
     quoted = f", got {str(value)[:_MAX_QUOTED]!r}" if quote and is_short else ""
-    return f"{key}: {details['msg'].removeprefix('Value error, ')}{quoted}"
+    if details["type"] == "missing":
+        quoted = ""
+    return f"{key}: {words_for(details)}{quoted}"
 
 
 def _suggestion(key: str, keys: Sequence[str]) -> str:

@@ -21,9 +21,19 @@ class Place:
     line: int
 
     def error(
-        self, what: str, *, got: object = None, expected: object = None, fix: str | None = None
+        self,
+        what: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        fix: str | None = None,
+        reason: object = None,
     ) -> StimuliError:
         """An error that begins with the file and the line."""
         return StimuliError(
-            f"{self.path}, line {self.line}: {what}", got=got, expected=expected, fix=fix
+            f"{self.path}, line {self.line}: {what}",
+            got=got,
+            expected=expected,
+            fix=fix,
+            reason=reason,
         )

@@ -122,7 +122,7 @@ def _read_bytes(path: Path) -> bytes:
             )
         data = path.read_bytes()
     except OSError as error:
-        raise StimuliError(f"{path} cannot be read", got=error.strerror) from error
+        raise StimuliError(f"{path} cannot be read", reason=error.strerror) from error
     if not data.strip():
         raise Place(path, 1).error("the file is empty", expected="at least one line")
     return data

@@ -37,7 +37,7 @@ def test_blend_inspect_and_verify(chain_file: Path, tmp_path: Path) -> None:
     assert len(as_json["steps"]) == 2
     (tmp_path / "v" / "config.json").write_text("{}")
     refused = ztom("verify", tmp_path / "v")
-    assert refused.returncode == 2
+    assert refused.returncode == 3
     assert "changed config.json" in refused.stderr
 
 
@@ -69,7 +69,7 @@ def test_a_blend_is_on_record(chain_file: Path, tmp_path: Path) -> None:
 
 def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     done = ztom("log", tmp_path / "ledger.db")
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "there is no ledger" in done.stderr
     assert not (tmp_path / "ledger.db").exists()
 
@@ -86,7 +86,7 @@ def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 )
 def test_wrong_blends_end_with_a_message(chain_file, tmp_path, arguments, message) -> None:
     done = ztom("blend", chain_file, "--output", tmp_path / "v", *arguments)
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "v").exists()
@@ -94,7 +94,7 @@ def test_wrong_blends_end_with_a_message(chain_file, tmp_path, arguments, messag
 
 def test_a_missing_chain_says_so(tmp_path: Path) -> None:
     done = ztom("inspect", tmp_path / "nothing.yaml")
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "cannot be read" in done.stderr
 
 
@@ -108,5 +108,5 @@ def test_the_example_configuration_is_printed() -> None:
 
 def test_serving_what_is_no_variant_is_refused(tmp_path: Path) -> None:
     done = ztom("serve", tmp_path)
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "not a variant" in done.stderr

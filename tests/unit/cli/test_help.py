@@ -122,7 +122,7 @@ def test_commands_stand_under_headings() -> None:
 def test_a_group_alone_prints_its_help() -> None:
     for name in ("", "suite", "audit", "release", "project", "admin"):
         alone = ztom(*name.split())
-        assert (alone.returncode, alone.stderr) == (2, "")
+        assert (alone.returncode, alone.stderr) == (3, "")
         assert alone.stdout.strip() == ztom(*name.split(), "-h").stdout.strip()
 
 

@@ -55,7 +55,8 @@ def watch_command(release: str, server: str | None, *, as_json: bool = False) ->
         if not matches:
             raise ConfigError("there is no such release", got=release)
         looks = client.endpoints.watch(matches[0].id)
-        console = plain_console()
+        # a picture that is drawn anew keeps to the terminal's width
+        console = Console(markup=False, emoji=False, highlight=False)
         if as_json:
             last = _print_rows(looks)
         else:

@@ -12,6 +12,7 @@ from rich.table import Table
 from ztom.cli.console import moment, plain_console, print_document, print_row
 from ztom.errors import ConfigError
 from ztom.io.files import write_whole
+from ztom.io.progress import work_display
 
 if TYPE_CHECKING:
     from ztom.client import Client
@@ -103,7 +104,7 @@ def download_command(
     project: str, file: str, output: Path, server: str | None, *, as_json: bool = False
 ) -> None:
     """Save a checkpoint."""
-    with connect(server) as client:
+    with connect(server) as client, work_display(f"downloading {file}"):
         path = client.download(project, file, output)
     if as_json:
         print_document({"path": path.absolute()})

@@ -70,7 +70,7 @@ def _remove_documents(folder: Path) -> None:
         for name in DOCUMENTS:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written", got=error.strerror) from error
+        raise StorageError(f"{folder} cannot be written", reason=error.strerror) from error
 
 
 def _on_github() -> bool:
