@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ztom.errors import ZtomError
+from ztom.io.disk import require_writable
 from ztom.io.files import write_whole
 from ztom.search.events import Preparing
 
@@ -45,6 +46,7 @@ def run_command(config: SearchConfig, *, resume: bool, console: Console) -> Sear
     """
     from tune_search.display import progress_display
 
+    require_writable(config.output, what="the search's output")
     error_file = config.output / "error.txt"
     error_file.unlink(missing_ok=True)
     try:

@@ -36,6 +36,9 @@ class _Root(TyperGroup):
             raise typer.Exit(leave_unread()) from error
 
 
+#: Clients of stores that log tracebacks of what they then raise.
+_NOISY = ("gcsfs", "s3fs", "aiobotocore", "botocore")
+
 app = typer.Typer(
     name="ztom",
     cls=_Root,
@@ -85,6 +88,8 @@ def main() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    for name in _NOISY:  # what they say comes as an error, with what to do
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         status = app(prog_name="ztom", standalone_mode=False)
         sys.stdout.flush()

@@ -19,6 +19,7 @@ from ztom.io.problem_words import words_for
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_WHOLE = "the whole"
 #: Longest value that is quoted, in characters.
 _MAX_QUOTED = 80
 #: What pydantic calls the branches of unions that have plain types.
@@ -34,7 +35,7 @@ def check_model(
     expected: str | None = None,
     fix: str | None = None,
     context: Mapping[str, Any] | None = None,
-    whole: str = "the whole",
+    whole: str = _WHOLE,
     quote: bool = False,
     first_index: int = 0,
 ) -> Model:
@@ -105,7 +106,7 @@ def problem_sentence(
     data: object,
     *,
     model: type[BaseModel] | None = None,
-    whole: str = "the whole",
+    whole: str = _WHOLE,
     quote: bool = False,
     first_index: int = 0,
     limit: int = 5,
@@ -172,6 +173,8 @@ def _sentence(
 ) -> str:
     shown = [str(part + first_index) if isinstance(part, int) else part for part in place]
     key = ".".join(shown) or whole
+    if not shown and whole == _WHOLE and details["type"] == "value_error":
+        return words_for(details)  # a sentence about all of it, by a validator of ours
     if details["type"] == "extra_forbidden":
         return f"{key}: no such key{_suggestion(str(place[-1]) if place else '', keys)}"
     value = details.get("input")

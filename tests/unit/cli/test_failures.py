@@ -30,7 +30,7 @@ class SafetensorError(Exception):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ConfigError("it is wrong", got="x"), "ConfigError: it is wrong: x"),
+        (ConfigError("it is wrong", got="x"), "ConfigError: it is wrong: got x"),
         (EngineTimeoutError("no progress"), "EngineTimeoutError: no progress"),
         (
             OSError(errno.ENOSPC, "No space left on device", "/out/a"),

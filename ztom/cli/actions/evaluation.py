@@ -24,6 +24,7 @@ from ztom.evaluation.runs.results import ModelRef, SuiteRun
 from ztom.evaluation.suites.discover import FoundSuite, read_suites
 from ztom.evaluation.suites.read import load_suite
 from ztom.evaluation.suites.suite import Suite
+from ztom.io.disk import require_writable
 from ztom.io.files import write_document
 from ztom.io.problems import check_model
 from ztom.io.progress import WorkDisplay, work_display
@@ -78,6 +79,7 @@ def eval_command(request: EvalRequest, *, as_json: bool = False) -> int:
     if request.tasks:
         require_lm_eval()
     config = engine_config(request.engine)
+    require_writable(request.out, what="--out")
     for suite_files in suites:  # what is wrong with a metric shows before a model is loaded
         build_metric(suite_files.suite, import_paths=suite_files.import_paths).close()
     # Here and not at the top: it imports torch, which takes seconds.

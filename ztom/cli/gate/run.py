@@ -19,6 +19,7 @@ from ztom.evaluation.runs.files import read_run, read_runs, write_run
 from ztom.evaluation.runs.results import SuiteRun
 from ztom.evaluation.suites.discover import FoundSuite, read_suites
 from ztom.evaluation.suites.lock import load_locked
+from ztom.io.disk import require_writable
 
 
 def gate_command(request: GateRequest) -> int:
@@ -48,6 +49,7 @@ def _all_runs(request: GateRequest, suites: Sequence[FoundSuite]) -> Runs:
     """Results of each side that there is."""
     runs: Runs = {who: _read(request.runs[who]) for who in WHO if request.runs[who]}
     if any(request.models.values()):
+        require_writable(request.out, what="--out")
         # Here and not at the top: it imports torch, which takes seconds.
         from ztom.cli.gate.models import run_models
 
