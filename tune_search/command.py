@@ -13,6 +13,8 @@ from ztom.errors import ZtomError
 from ztom.io.disk import require_writable
 from ztom.io.files import write_whole
 from ztom.search.events import Preparing
+from ztom.search.inputs import require_inputs
+from ztom.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,12 +46,13 @@ def run_command(config: SearchConfig, *, resume: bool, console: Console) -> Sear
     Raises:
         ZtomError: Whatever went wrong, with what to do about it.
     """
-    from tune_search.display import progress_display
-
     require_writable(config.output, what="the search's output")
     error_file = config.output / "error.txt"
     error_file.unlink(missing_ok=True)
     try:
+        require_inputs(config, settings=Settings())
+        from tune_search.display import progress_display
+
         with progress_display(console) as on_event:
             on_event(Preparing("loading the libraries"))
             from tune_search.run import search_and_prove
@@ -95,6 +98,12 @@ def summary(result: SearchResult) -> list[str]:
         f"number_of_inferences       {result.number_of_inferences}"
         f"   ({result.generated_tokens} generated tokens, ended by: {result.stop_reason})",
         f"seconds                    {phases}",
+        *(
+            f"left out of {file.name}: "
+            + ", ".join(f"{what} ({count})" for what, count in file.left_out.items())
+            for file in result.data_files
+            if file.left_out
+        ),
     ]
 
 

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tune_search.factories import EngineFactory, ErrorFactory
 from tune_search.payload import SEARCH, DataSet, StudyInputs
 from ztom.blending.chain import Chain, load_chain
-from ztom.blending.chain_file import ChainConfig, read_chain_file
+from ztom.blending.chain_file import ChainConfig
 from ztom.checkpoints.object_store import require_reachable_store
 from ztom.errors import LeakageError
 from ztom.evaluation.metrics.build import build_metric
@@ -23,8 +22,10 @@ from ztom.io.disk import require_room, require_writable
 from ztom.scoring.build import ErrorTerm, check_own_functions
 from ztom.search.config import SearchConfig
 from ztom.search.data import read_search_data, read_split
+from ztom.search.inputs import chain_config
 from ztom.search.space import SearchSpace
 from ztom.settings import Settings
+from ztom.stimuli.files import StimuliFile
 from ztom.stimuli.prompts import prompt_digest
 from ztom.stimuli.records import Message, Prompt, Stimulus
 from ztom.stimuli.splits import data_digest
@@ -42,6 +43,7 @@ class RunInputs:
         holdout: Stimuli that the proof is made on; disjoint from the search set.
         guardrail_holdouts: Holdout of each guardrail, by its name.
         suites: Suites of the gate; the search sees none of their items, guardrails' sets included.
+        data_files: The files of data as they were read, and what was left out of them.
     """
 
     study: StudyInputs
@@ -50,6 +52,7 @@ class RunInputs:
     holdout: tuple[Stimulus, ...]
     guardrail_holdouts: Mapping[str, tuple[Stimulus, ...]]
     suites: tuple[FoundSuite, ...] = ()
+    data_files: tuple[StimuliFile, ...] = ()
 
 
 def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInputs:
@@ -68,11 +71,11 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
         require_reachable_store(config.variant.copy_to)
     for data in (config, *config.guardrails):
         check_own_functions(data.error)
-    chain_config = read_chain_file(config.chain) if isinstance(config.chain, Path) else config.chain
-    chain = load_chain(chain_config, settings=settings)
+    members = chain_config(config)
+    chain = load_chain(members, settings=settings)
     written = needed_bytes(chain, write_options(config))
     require_room(config.output, written, what="the variant that the search writes")
-    search, holdout = read_search_data(config)
+    search, holdout, files = read_search_data(config)
     guarded = {g.name: read_split(g, seed=config.seed) for g in config.guardrails}
     sets = [_data_set(SEARCH, search, config.error, config.labels)]
     for guardrail in config.guardrails:
@@ -81,7 +84,7 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     study = StudyInputs(
         space=make_space(config, chain.names),
         data=tuple(sets),
-        engine=EngineFactory(config.engine, chain_config, settings),
+        engine=EngineFactory(config.engine, members, settings),
         generation=config.inference_config,
         batch_size=config.batch_size,
         gpus=config.engine.tensor_parallel_size,
@@ -92,7 +95,8 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     suites = read_suites(config.suites, read=load_locked)
     for entry in suites:
         _check_suite(entry, sets)
-    return RunInputs(study, chain, chain_config, holdout, holdouts, suites)
+    read = (*files, *(file for data in guarded.values() for file in data.files))
+    return RunInputs(study, chain, members, holdout, holdouts, suites, read)
 
 
 def _check_suite(entry: FoundSuite, sets: Sequence[DataSet]) -> None:

@@ -14,7 +14,7 @@ from ztom.search.config import SearchConfig
 from ztom.search.events import Event, Preparing
 from ztom.search.outcome import SearchOutcome
 from ztom.search.report.render import render_report
-from ztom.search.result import SearchResult, search_fields
+from ztom.search.result import SearchResult, data_file_entry, search_fields
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ def build_result(
         versions=dict(study.versions),
         chain_digest=study.chain_digest,
         data_digests=dict(study.data_digests),
+        data_files=tuple(map(data_file_entry, inputs.data_files)),
         **search_fields(outcome),
     )
 

@@ -1,6 +1,6 @@
-"""What people add without changing this package: error functions, metrics, samplers and engines.
+"""What people add without changing this package: error functions, samplers, registries and more.
 
-A configuration names one of these, and all four are found the same way, in this order:
+A configuration names one of a `Group`, and all are found the same way, in this order:
 
 1. what is built in (``gp``, ``vllm``),
 2. what an installed package offers as an entry point of the group (`Group`), by its name,
@@ -8,9 +8,10 @@ A configuration names one of these, and all four are found the same way, in this
 
 An entry point is a factory that runs in our process; so is ``package.module:name`` for samplers and
 engines. For error functions and metrics ``package.module:name`` is a plain function instead, which
-runs in a process of its own (`ztom.scoring.user_function`) and is not loaded here. Whoever takes
-names from strangers refuses those that `is_import_path` knows: an entry point was installed by the
-operator, a module to import is the caller's choice.
+runs in a process of its own (`ztom.scoring.user_function`) and is not loaded here. A registry is
+named by the scheme of an address, so it is always an entry point. Whoever takes names from
+strangers refuses those that `is_import_path` knows: an entry point was installed by the operator, a
+module to import is the caller's choice.
 """
 
 from __future__ import annotations
@@ -35,10 +36,13 @@ class Group(StrEnum):
     METRICS = "ztom.metrics"
     SAMPLERS = "ztom.samplers"
     ENGINES = "ztom.engines"
+    REGISTRIES = "ztom.registries"
 
     @property
     def noun(self) -> str:
         """One of them, in a sentence."""
+        if self is Group.REGISTRIES:
+            return "registry"
         return self.value.partition(".")[2].removesuffix("s").replace("_", " ")
 
 

@@ -26,10 +26,11 @@ class Settings(EnvironmentSettings):
     model_config = SettingsConfigDict(env_prefix="ZTOM_", frozen=True, extra="forbid")
 
     allowed_schemes: tuple[str, ...] = Field(
-        default=("file", "gs", "s3", "memory"), description="schemes a reference may have"
+        default=("file", "gs", "s3", "memory", "hf", "models", "vertex"),
+        description="schemes a reference may have",
     )
     allowed_roots: tuple[str, ...] = Field(
-        default=("/", "gs://", "s3://", "memory://"),
+        default=("/", "gs://", "s3://", "memory://", "hf://", "models:/", "vertex://"),
         description="a reference must lie under one of these folders or address prefixes",
     )
     denied_roots: tuple[str, ...] = Field(

@@ -24,8 +24,8 @@ from ztom.settings import Settings
 
 UPLOADED = "data:"
 
-_SUFFIXES = {".jsonl", ".ndjson", ".json", ".csv", ".txt"}
-_UPLOAD_NAME = re.compile(r"[0-9a-f]{64}\.[a-z]{2,6}")
+_SUFFIXES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt"}
+_UPLOAD_NAME = re.compile(r"[0-9a-f]{64}\.[a-z]{2,7}")
 _CHUNK = 8 * 2**20
 #: The reader of stimuli has the same bound.
 _MOST_BYTES = 2 * 2**30

@@ -1,4 +1,4 @@
-"""What is added by entry point or by module: found, refused and told alike for all four."""
+"""What is added by entry point or by module: found, refused and told alike for all of them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from toys import make_plain_chain
 
 from ztom.blending.chain import load_chain
 from ztom.blending.chain_file import ChainConfig
+from ztom.checkpoints.registries.resolve import build_registry
 from ztom.engines.build import build_engine, build_single
 from ztom.engines.config import EngineConfig
 from ztom.errors import ConfigError
@@ -78,6 +79,11 @@ class Sampler:
         pass
 
 
+class Registry:
+    def resolve(self, address, cache):
+        return None
+
+
 def make_engine(config, folder, chain):
     engine = FakeEngine(0 if chain is None else chain.transitions)
     engine.given = (config, folder)
@@ -99,6 +105,7 @@ GROUPS = {
     Group.METRICS: "Metric",
     Group.SAMPLERS: "Sampler",
     Group.ENGINES: "make_engine",
+    Group.REGISTRIES: "Registry",
 }
 #: Of a search with nothing but defaults, from before samplers and engines could be added.
 GOLDEN_DIGEST = "c03f389f080d4d9d8469ba0849d28a51d85ee1c3e1e4770031335f899ea7a4ce"
@@ -142,13 +149,20 @@ BUILD: dict[Group, Callable[[str], Any]] = {
     Group.METRICS: lambda name: build_metric(suite_of(name)),
     Group.SAMPLERS: sampler,
     Group.ENGINES: engine,
+    Group.REGISTRIES: build_registry,
 }
 
 
 @pytest.mark.parametrize("group", Group)
 def test_an_installed_package_offers_names(group: Group) -> None:
     assert {"mine", "broken", "absent", "number"} <= set(installed(group))
-    assert type(BUILD[group]("mine")).__name__ in {"Wrong", "Metric", "Sampler", "FakeEngine"}
+    assert type(BUILD[group]("mine")).__name__ in {
+        "Wrong",
+        "Metric",
+        "Sampler",
+        "FakeEngine",
+        "Registry",
+    }
 
 
 def test_factories_are_given_what_they_need(tmp_path: Path) -> None:

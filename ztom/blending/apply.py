@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ztom.blending.chain import Chain
-from ztom.blending.plan import LowRankTerm, TensorPlan
-from ztom.checkpoints.tensors import TensorSpec, read_slice
-from ztom.errors import BlendError
+from ztom.blending.plan import DenseTerm, LowRankTerm, TensorPlan
+from ztom.checkpoints.tensors import TensorSpec, check_finite, read_slice
+from ztom.errors import BlendError, ChainError, TensorFileError
 
 #: Reads elements [start, end) of a pristine tensor, flat: ``(member, spec, start, end) -> tensor``.
 Reader = Callable[[int, TensorSpec, int, int], torch.Tensor]
@@ -54,12 +54,12 @@ def blend_tensor(
 
     Raises:
         BlendError: A blended value is NaN or infinite at the deployed dtype.
+        ChainError: A value of a checkpoint is; names checkpoint and tensor.
     """
     device = device or torch.device("cpu")
     count = plan.count
-    if plan.is_copy and (observe is None or not plan.dtype.is_floating_point):
-        term = plan.dense[0]
-        return read(term.member, term.spec, 0, count).reshape(plan.shape)
+    if plan.is_copy:
+        return _copied(plan, read, observe)
     term_sum = TermSum(plan, read)
     out = torch.empty(count, dtype=plan.dtype, device=device)
     total = torch.zeros((), dtype=torch.float64, device=device)
@@ -78,6 +78,7 @@ def blend_tensor(
     # A NaN or infinity anywhere makes the sum so; a sum can also overflow on its own, so look
     # again.
     if not torch.isfinite(total) and not bool(torch.isfinite(out).all()):
+        refuse_sources(plan, read)
         raise BlendError(
             f"{plan.name}: the blend is not finite in {plan.dtype}",
             got=f"{int((~torch.isfinite(out)).sum())} of {count} values are NaN or infinite",
@@ -86,12 +87,64 @@ def blend_tensor(
     return out.reshape(plan.shape)
 
 
+def _copied(plan: TensorPlan, read: Reader, observe: Observer | None) -> torch.Tensor:
+    """A pristine tensor as it is stored, whatever its dtype; what is observed is checked too."""
+    term = plan.dense[0]
+    out = read(term.member, term.spec, 0, plan.count)
+    if observe is None or not plan.dtype.is_floating_point:
+        return out.reshape(plan.shape)
+    for start in range(0, plan.count, SLICE["cpu"]):
+        part = out[start : start + SLICE["cpu"]]
+        exact = part.to(torch.float32)
+        if not torch.isfinite(exact.sum()):
+            refuse_sources(plan, read)
+        observe(plan, start, exact, part)
+    return out.reshape(plan.shape)
+
+
+def refuse_not_finite(tensor: torch.Tensor, name: str, reference: str) -> None:
+    """Refuse a pristine tensor that holds NaN or infinity.
+
+    Args:
+        tensor: The tensor, or a part of it.
+        name: Name of the tensor.
+        reference: Reference of its checkpoint.
+
+    Raises:
+        ChainError: Names both, and the first such value.
+    """
+    try:
+        check_finite(tensor, name)
+    except TensorFileError as error:
+        raise ChainError(
+            f"{reference} cannot be blended, {error.what}",
+            got=error.got,
+            expected=error.expected,
+            fix="Leave this checkpoint out, or save it again from a healthy run.",
+        ) from error
+
+
+def refuse_sources(plan: TensorPlan, read: Reader) -> None:
+    """Name the checkpoint and the tensor where what is blended holds NaN or infinity itself.
+
+    Raises:
+        ChainError: One of them does.
+    """
+    terms = [(t.member, t.spec, t.reference) for t in plan.dense]
+    for low_rank in plan.low_rank:
+        pair = (low_rank.factors.a, low_rank.factors.b)
+        terms += [(low_rank.member, spec, low_rank.reference) for spec in pair]
+    for member, spec, reference in terms:
+        refuse_not_finite(read(member, spec, 0, spec.count), spec.name, reference)
+
+
 class TermSum:
     """Adds up the terms of one tensor, any slice of it, in float32."""
 
     def __init__(self, plan: TensorPlan, read: Reader) -> None:
         self._plan = plan
         self._read = read
+        self._ranges = _ranges(plan)
         self._rows = 1
         self._factors: tuple[torch.Tensor, torch.Tensor] | None = None
         if plan.low_rank:
@@ -111,14 +164,10 @@ class TermSum:
     def into(self, out: torch.Tensor, start: int) -> None:
         """Write elements [start, start + len(out)) of the sum into ``out``, float32 [n]."""
         end = start + out.numel()
-        for position, term in enumerate(self._plan.dense):
-            source = self._read(term.member, term.spec, start, end)
-            if position:
-                out.add_(source, alpha=term.coefficient)
-            elif source.dtype == torch.float32:
-                torch.mul(source, term.coefficient, out=out)
-            else:
-                out.copy_(source).mul_(term.coefficient)
+        for (first, last), terms in self._ranges.items():
+            low, high = max(start, first), min(end, last)
+            if low < high:
+                self._add(terms, out[low - start : high - start], low)
         if not self._plan.dense:
             out.zero_()
         if self._factors is not None:
@@ -127,6 +176,30 @@ class TermSum:
             first, last = start // columns, -(-end // columns)
             rows = (left[first:last] @ right).reshape(-1)
             out.add_(rows[start - first * columns : end - first * columns])
+
+    def _add(self, terms: Sequence[DenseTerm], out: torch.Tensor, start: int) -> None:
+        """Write the sum of some terms, from element ``start`` on, into ``out``, float32 [n]."""
+        end = start + out.numel()
+        for position, term in enumerate(terms):
+            source = self._read(term.member, term.spec, start, end)
+            if position:
+                out.add_(source, alpha=term.coefficient)
+            elif source.dtype == torch.float32:
+                torch.mul(source, term.coefficient, out=out)
+            else:
+                out.copy_(source).mul_(term.coefficient)
+
+
+def _ranges(plan: TensorPlan) -> dict[tuple[int, int], list[DenseTerm]]:
+    """Full weights to add up by the elements, first and one past the last, that they are of."""
+    columns = plan.count // plan.shape[0] if plan.shape and plan.shape[0] else 0
+    ranges: dict[tuple[int, int], list[DenseTerm]] = {}
+    for term in plan.dense:
+        place = (0, plan.count)
+        if term.rows is not None:
+            place = (term.rows[0] * columns, term.rows[1] * columns)
+        ranges.setdefault(place, []).append(term)
+    return ranges
 
 
 def concatenate(terms: Sequence[LowRankTerm], read: Reader) -> tuple[torch.Tensor, torch.Tensor]:

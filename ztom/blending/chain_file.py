@@ -11,9 +11,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ztom.checkpoints.reference import is_address
+from ztom.checkpoints.storage import require_checkpoint
 from ztom.errors import ChainError
+from ztom.io.hub_address import is_bare_repo
 from ztom.io.problems import check_model
 from ztom.io.yaml import read_yaml
+from ztom.settings import Settings
 
 Topology = Literal["sequence", "siblings"]
 
@@ -22,7 +26,9 @@ class Member(BaseModel):
     """One checkpoint of a chain file.
 
     Attributes:
-        reference: A folder, a tar of one, or a ``gs://``, ``s3://`` or ``memory://`` address.
+        reference: A folder, a tar of one, a ``gs://``, ``s3://`` or ``memory://`` address, a
+            repository of the Hub (``org/name``, ``hf://org/name@revision/folder``), or a model of a
+            registry.
         sha256: The digest that the checkpoint must have (``ztom inspect`` prints it).
         tag: A name for reports.
     """
@@ -44,6 +50,10 @@ class ChainConfig(BaseModel):
         latest: Siblings only: position of the sibling that the steps are added to, last by default.
         allow_dtype_cast: Accept members stored in different dtypes; the blend is computed in
             float32 either way, and the cast is recorded in the recipe.
+        allow_config_differences: Keys of ``config.json`` in which members may differ although that
+            changes what their weights compute; the blend has the latest one's values.
+        allow_tokenizer_differences: Accept tokenizers that split the same text differently, or in
+            which a few ids were given other tokens; the blend has the latest one's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +62,8 @@ class ChainConfig(BaseModel):
     checkpoints: tuple[Member, ...] = Field(min_length=2)
     latest: int | None = Field(default=None, ge=1)
     allow_dtype_cast: bool = False
+    allow_config_differences: tuple[str, ...] = ()
+    allow_tokenizer_differences: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -85,12 +97,30 @@ def read_chain_file(path: Path) -> ChainConfig:
     return anchored(config, path.parent)
 
 
+def require_members(config: ChainConfig, *, settings: Settings) -> None:
+    """Look whether the checkpoints of a chain are there, before torch is imported to open them.
+
+    Raises:
+        ReferenceRefusedError: A reference is not allowed.
+        StorageError: There is nothing at a local one.
+    """
+    for member in config.checkpoints:
+        require_checkpoint(member.reference, settings=settings)
+
+
 def anchored(config: ChainConfig, folder: Path) -> ChainConfig:
     """The same chain with relative local references resolved against ``folder``."""
     members = [
-        m
-        if "://" in m.reference or Path(m.reference).expanduser().is_absolute()
-        else m.model_copy(update={"reference": str((folder / m.reference).absolute())})
+        m.model_copy(update={"reference": _anchored(m.reference, folder)})
         for m in config.checkpoints
     ]
     return config.model_copy(update={"checkpoints": tuple(members)})
+
+
+def _anchored(reference: str, folder: Path) -> str:
+    if is_address(reference) or Path(reference).expanduser().is_absolute():
+        return reference
+    beside = (folder / reference).absolute()
+    if is_bare_repo(reference) and not beside.exists() and not Path(reference).exists():
+        return reference  # a name on the Hub
+    return str(beside)

@@ -55,11 +55,11 @@ def change_scores(chain: Chain, old: int, new: int) -> ChangeScores:
     """How far member ``new`` is from member ``old``.
 
     Raises:
-        CheckpointError: A value of ``new`` is NaN or infinite; names the tensor.
+        CheckpointError: A value of ``new`` is NaN or infinite; names checkpoint and tensor.
     """
     sums = {False: [0.0, 0], True: [0.0, 0]}
     for tensor, _, a, b in slice_pairs(chain, old, new):
-        _require_finite(tensor.name, b)
+        _require_finite(chain, new, tensor.name, b)
         kind = sums[is_bias(tensor.name)]
         kind[0] += float((b - a).abs_().sum(dtype=torch.float64))
         kind[1] += b.numel()
@@ -71,7 +71,7 @@ def check_finite(chain: Chain, member: int) -> None:
     """Read one member whole.
 
     Raises:
-        CheckpointError: A value is NaN or infinite; names the tensor.
+        CheckpointError: A value is NaN or infinite; names checkpoint and tensor.
     """
     read = file_reader(chain)
     for tensor in member_plan(chain, member):
@@ -82,7 +82,7 @@ def check_finite(chain: Chain, member: int) -> None:
         for start in range(0, tensor.count, size):
             part = torch.empty(min(size, tensor.count - start))
             values.into(part, start)
-            _require_finite(tensor.name, part)
+            _require_finite(chain, member, tensor.name, part)
 
 
 def row_changes(
@@ -145,11 +145,12 @@ def factors_for(chain: Chain, coefficients: list[float]) -> list[float]:
     return factors[::-1]
 
 
-def _require_finite(name: str, values: torch.Tensor) -> None:
+def _require_finite(chain: Chain, member: int, name: str, values: torch.Tensor) -> None:
     if math.isfinite(float(values.sum(dtype=torch.float64))):
         return
     if not bool(torch.isfinite(values).all()):
         raise CheckpointError(
-            f"{name} holds values that are NaN or infinite",
+            f"{chain.tags[member] or chain.members[member].reference}: {name} holds values that "
+            "are NaN or infinite",
             fix="The training went wrong, or the file was damaged: upload another one.",
         )

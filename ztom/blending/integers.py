@@ -14,11 +14,12 @@ from collections.abc import Sequence
 import torch
 
 from ztom.checkpoints.checkpoint import Checkpoint
+from ztom.checkpoints.derived import is_derived
 from ztom.checkpoints.tensors import TensorSpec, read_slice
 from ztom.errors import IncompatibleChainError
 
-#: Last parts of the names of integers that say how a model was trained or where tokens stand.
-COUNTERS = frozenset({"num_batches_tracked", "position_ids"})
+#: Last parts of the names of integers that say how a model was trained.
+COUNTERS = frozenset({"num_batches_tracked"})
 #: Bytes of one member that are compared at a time.
 SLICE_BYTES = 16 * 2**20
 
@@ -46,7 +47,8 @@ def check_integers(members: Sequence[Checkpoint]) -> None:
         holders = [member for member in full if name in member.tensors]
         specs = [member.tensors[name] for member in holders]
         blended = all(spec.dtype.is_floating_point for spec in specs)
-        if not blended and name.rpartition(".")[2] not in COUNTERS:
+        counts = name.rpartition(".")[2] in COUNTERS or is_derived(name, specs[0].shape)
+        if not blended and not counts:
             _check_dtypes(name, holders)
             _check_equal(name, holders)
 

@@ -51,6 +51,7 @@ class Checkpoint:
         files: Names of the other files that belong to it (configuration, tokenizer), sorted.
         tied: Whether the output head is the embedding and has no tensor of its own.
         pin: The digest it must have, lower-case hex, if one was given.
+        notes: What was passed over or put right when it was opened, a sentence each.
     """
 
     reference: str
@@ -62,6 +63,7 @@ class Checkpoint:
     files: tuple[str, ...]
     tied: bool
     pin: str | None = None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:

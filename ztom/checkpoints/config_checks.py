@@ -17,6 +17,9 @@ from ztom.errors import CheckpointError
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|layer|blocks)\.(\d+)\.")
+#: Counts that configuration classes make lists of.
+_COUNTS = re.compile(r"_?num_labels|(.*_)?layers?|depth|(.*_)?blocks?")
+_MOST = 1_000_000
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _LAYERS = ("num_hidden_layers", "n_layer")
 #: Families whose embedding is narrower than the model.
@@ -44,12 +47,26 @@ def check_full_config(
             expected="weights in floating point",
             fix="Blend the weights it was quantised from.",
         )
+    _check_counts(reference, config)
     text = text_config(config)
     embedding = find_embedding(tensors)
     if embedding is not None:
         _check_embedding(reference, text, embedding)
     _check_layers(reference, text, tensors)
     _check_head(reference, config, tensors)
+
+
+def _check_counts(reference: str, config: Mapping[str, Any]) -> None:
+    """Refuse counts by which whatever reads the configuration would make lists for minutes."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_counts(reference, value)
+        elif _COUNTS.fullmatch(key) and isinstance(value, int) and value > _MOST:
+            raise CheckpointError(
+                f"{reference}: {key} is larger than of any model",
+                got=f"{value} in config.json",
+                expected=f"at most {_MOST}",
+            )
 
 
 def has_tied_head(config: Mapping[str, Any], tensors: Mapping[str, TensorSpec]) -> bool:

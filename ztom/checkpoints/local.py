@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ztom.checkpoints.hub_cache import cache_of
 from ztom.checkpoints.reference import (
     is_plain_name,
     within_roots,
 )
-from ztom.checkpoints.source import short_read, stream_sha256, too_many_files
+from ztom.checkpoints.source import read_bytes, short_read, stream_sha256, too_many_files
 from ztom.errors import (
     CheckpointError,
     ContentChangedError,
@@ -27,8 +28,8 @@ _READ_LIMIT = 2**30  # one system call reads at most 2^31 - 4096 bytes on Linux
 class LocalSource:
     """A local folder.
 
-    Links are followed only within the folder, or into the ``blobs`` folder beside it when the
-    folder is a snapshot in a Hugging Face cache; the target must lie under an allowed root.
+    Links are followed only within the folder, or into the ``blobs`` of its repository when the
+    folder lies in a Hugging Face cache; the target must lie under an allowed root.
 
     Args:
         reference: Reference as it was written.
@@ -67,12 +68,7 @@ class LocalSource:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Source.read`."""
-        available = max(self.size(name) - offset, 0)
-        if length is not None and length > available:
-            raise short_read(self.reference, name, offset, length, available)
-        buffer = bytearray(available if length is None else length)
-        self.read_into(name, offset, memoryview(buffer))
-        return bytes(buffer)
+        return read_bytes(self, name, offset, length)
 
     def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
         """See `Source.read_into`."""
@@ -143,8 +139,9 @@ class LocalSource:
             return path
         target = path.resolve()
         homes = [self._folder]
-        if self._folder.parent.name == "snapshots":
-            homes.append(self._folder.parent.parent / "blobs")
+        cache = cache_of(self._folder)
+        if cache is not None:
+            homes.append(cache / "blobs")
         if not any(target.is_relative_to(home) for home in homes) or not within_roots(
             "file", str(target), settings=self._settings
         ):

@@ -1,9 +1,11 @@
 """What a reference may say, decided before any store is touched.
 
-A reference is text that a person or a request wrote: a local folder, a tar of one, or a ``gs://``,
-``s3://`` or ``memory://`` address of either. fsspec would resolve far more than that (dozens of
-protocols, chained ones, percent-encoded paths), so what is not plainly allowed is refused here.
-This module opens nothing; it only resolves links of local paths, to compare them with the roots.
+A reference is text that a person or a request wrote: a local folder, a tar of one, a ``gs://``,
+``s3://`` or ``memory://`` address of either, a repository of the Hugging Face Hub
+(``hf://org/name``, or ``org/name`` where there is no such local path), or a model of a registry
+(``models:/name/3``). fsspec would resolve far more than that (dozens of protocols, chained ones,
+percent-encoded paths), so what is not plainly allowed is refused here. This module opens nothing;
+it only resolves links of local paths, to compare them with the roots.
 """
 
 from __future__ import annotations
@@ -14,10 +16,14 @@ from pathlib import Path
 from typing import Literal
 
 from ztom.errors import ReferenceRefusedError
+from ztom.io.hub_address import HUB, is_bare_repo, read_hub_address
+from ztom.plugins import Group, installed
 from ztom.settings import Settings
 
+#: Registries that are built in; `ztom.checkpoints.registries` asks them.
+BUILT_IN_REGISTRIES = ("models", "vertex")
 #: The schemes this package can read; `Settings.allowed_schemes` can only narrow them.
-SUPPORTED_SCHEMES = ("file", "gs", "s3", "memory")
+SUPPORTED_SCHEMES = ("file", "gs", "s3", "memory", HUB, *BUILT_IN_REGISTRIES)
 
 Archive = Literal["none", "tar", "tar.gz"]
 
@@ -39,7 +45,8 @@ class Reference:
     Attributes:
         text: Reference as it was written.
         scheme: Scheme, one of `SUPPORTED_SCHEMES`.
-        path: Absolute local path with links resolved, or ``bucket/key`` without a trailing slash.
+        path: Absolute local path with links resolved, or ``bucket/key`` without a trailing slash;
+            of the Hub without the revision.
         archive: The kind of archive that the name promises.
     """
 
@@ -56,17 +63,24 @@ def parse_reference(reference: str, *, settings: Settings) -> Reference:
         ReferenceRefusedError: Anything that is not plainly an allowed address.
     """
     _check_characters(reference)
+    if _is_on_the_hub(reference, settings=settings):
+        reference = f"{HUB}://{reference}"
     match = _SCHEME.match(reference)
     scheme = match.group(1).lower() if match else "file"
-    if match and not match.group(2):
+    if match and not match.group(2) and not is_registry(scheme):
         raise _refused(reference, "a scheme without //", fix="Write a path, or scheme://path.")
-    if scheme not in SUPPORTED_SCHEMES or scheme not in settings.allowed_schemes:
+    if not _is_allowed(scheme, settings=settings):
         allowed = [s for s in settings.allowed_schemes if s in SUPPORTED_SCHEMES]
         raise _refused(reference, f"scheme {scheme}", expected=f"one of {', '.join(allowed)}")
+    rest = reference[match.end() :] if match else ""
     if scheme == "file":
         path = _local_path(reference, has_scheme=match is not None)
+    elif scheme == HUB:
+        path = _hub_path(reference)
+    elif is_registry(scheme):
+        path = _registry_path(reference, rest, scheme)
     else:
-        path = _object_path(reference, reference[match.end() :] if match else "", scheme)
+        path = _object_path(reference, rest, scheme)
     if not within_roots(scheme, path, settings=settings):
         raise _refused(
             reference,
@@ -74,7 +88,33 @@ def parse_reference(reference: str, *, settings: Settings) -> Reference:
             expected=f"under one of {', '.join(settings.allowed_roots)}",
             fix="The operator sets the roots with ZTOM_ALLOWED_ROOTS.",
         )
-    return Reference(reference, scheme, path, archive_kind(path))
+    archive = "none" if is_remote_name(scheme) else archive_kind(path)
+    return Reference(reference, scheme, path, archive)
+
+
+def is_registry(scheme: str) -> bool:
+    """Whether a registry of models answers to this scheme."""
+    if scheme in SUPPORTED_SCHEMES:
+        return scheme in BUILT_IN_REGISTRIES
+    return scheme in installed(Group.REGISTRIES)
+
+
+def is_remote_name(scheme: str) -> bool:
+    """Whether a reference names a model rather than the place of its files."""
+    return scheme == HUB or is_registry(scheme)
+
+
+def is_address(reference: str) -> bool:
+    """Whether a reference has a scheme, so that no folder comes before it."""
+    match = _SCHEME.match(reference)
+    return match is not None and (bool(match.group(2)) or is_registry(match.group(1).lower()))
+
+
+def name_of(reference: str) -> str:
+    """What people call a checkpoint: the last part of its reference, without a revision."""
+    address = read_hub_address(reference)
+    name = reference if address is None else address.place
+    return Path(name.rstrip("/")).name.partition("@")[0] if is_bare_repo(name) else Path(name).name
 
 
 def within_roots(scheme: str, path: str, *, settings: Settings) -> bool:
@@ -91,12 +131,16 @@ def within_roots(scheme: str, path: str, *, settings: Settings) -> bool:
         for root in settings.denied_roots
     ):
         return False
+    if is_registry(scheme):
+        path = path.replace("@", "/")
+        if "allowed_roots" not in settings.model_fields_set:
+            return True  # whoever installed a registry of their own set no root against it
     for root in settings.allowed_roots:
-        match = _SCHEME.match(root)
-        root_scheme = match.group(1).lower() if match and match.group(2) else "file"
+        match = _SCHEME.match(root) if is_address(root) else None
+        root_scheme = match.group(1).lower() if match else "file"
         if root_scheme != scheme:
             continue
-        rest = root[match.end() :] if match and match.group(2) else root
+        rest = root[match.end() :] if match else root
         if scheme == "file":
             if Path(path).is_relative_to(Path(rest).expanduser().resolve()):
                 return True
@@ -151,6 +195,43 @@ def _local_path(reference: str, *, has_scheme: bool) -> str:
     if any(part in ("..", ".") for part in rest.split("/")):
         raise _refused(reference, "a relative step in an address", expected="a normalised path")
     return str(Path(rest).resolve())
+
+
+def _is_allowed(scheme: str, *, settings: Settings) -> bool:
+    if scheme in settings.allowed_schemes:
+        return scheme in SUPPORTED_SCHEMES or is_registry(scheme)
+    # what the operator installed is allowed until they list what is
+    return "allowed_schemes" not in settings.model_fields_set and is_registry(scheme)
+
+
+def _is_on_the_hub(reference: str, *, settings: Settings) -> bool:
+    """Whether ``org/name`` means the Hub: no path that may be pointed to is called so."""
+    if HUB not in settings.allowed_schemes or not is_bare_repo(reference):
+        return False
+    local = Path(reference).resolve()
+    return not (within_roots("file", str(local), settings=settings) and local.exists())
+
+
+def _hub_path(reference: str) -> str:
+    address = read_hub_address(reference)
+    if address is None:
+        raise _refused(
+            reference,
+            "no address of the Hub",
+            expected="hf://org/name, with @revision and /folder where they are meant",
+        )
+    if not _OBJECT_PATH.fullmatch(address.place):
+        raise _refused(reference, "characters that are not allowed in an address")
+    return address.place
+
+
+def _registry_path(reference: str, rest: str, scheme: str) -> str:
+    path = rest.strip("/")
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise _refused(reference, "an empty or relative step", expected=f"{scheme}:/name/version")
+    if not _OBJECT_PATH.fullmatch(path):
+        raise _refused(reference, "characters that are not allowed in an address")
+    return path
 
 
 def _object_path(reference: str, rest: str, scheme: str) -> str:

@@ -55,6 +55,7 @@ class TensorSpec:
         file: Name of the file within its source.
         offset: Offset of its first byte from the start of the file, bytes.
         nbytes: Size of the tensor, bytes.
+        parts: Tensors that it consists of, one after the other; none where it lies in one piece.
     """
 
     name: str
@@ -63,6 +64,12 @@ class TensorSpec:
     file: str
     offset: int
     nbytes: int
+    parts: tuple[TensorSpec, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
 
 
 def read_header(source: Source, file: str, *, settings: Settings) -> dict[str, TensorSpec]:
@@ -121,6 +128,8 @@ def read_tensor(
             got=f"{out.dtype} {tuple(out.shape)} on {out.device}, contiguous {out.is_contiguous()}",
             expected=f"contiguous {spec.dtype} {spec.shape} on cpu",
         )
+    if spec.parts:
+        return out.copy_(read_slice(source, spec, 0, spec.count).reshape(spec.shape))
     if spec.nbytes:
         flat = out.detach().reshape(-1).view(torch.uint8)
         source.read_into(spec.file, spec.offset, flat.numpy().data)
@@ -134,6 +143,16 @@ def read_tensor(
 
 def read_slice(source: Source, spec: TensorSpec, start: int, end: int) -> torch.Tensor:
     """Read elements [start, end) of a tensor, flat; see `read_tensor`."""
+    if spec.parts:
+        out = torch.empty(end - start, dtype=spec.dtype)
+        first = 0
+        for part in spec.parts:
+            begin, stop = max(start, first), min(end, first + part.count)
+            if begin < stop:
+                piece = read_slice(source, part, begin - first, stop - first)
+                out[begin - start : stop - start] = piece
+            first += part.count
+        return out
     size = spec.dtype.itemsize
     part = replace(
         spec, shape=(end - start,), offset=spec.offset + start * size, nbytes=(end - start) * size

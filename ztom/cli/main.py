@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from ztom.cli.chains import chain_commands
+from ztom.cli.data import data
 from ztom.cli.demo import demo_commands
 from ztom.cli.endpoints import endpoint_commands, release
 from ztom.cli.evaluation import evaluation_commands
@@ -51,6 +52,7 @@ app = typer.Typer(
 app.add_typer(search_commands)
 app.add_typer(demo_commands)
 app.add_typer(chain_commands)
+app.add_typer(data, rich_help_panel=HelpPanel.MASTER)
 app.add_typer(evaluation_commands)
 app.add_typer(gate, rich_help_panel=HelpPanel.JUDGE)
 app.add_typer(suite, rich_help_panel=HelpPanel.JUDGE)

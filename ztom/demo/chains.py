@@ -218,7 +218,7 @@ def _write_stimuli(path: Path, stimuli: Sequence[Stimulus]) -> None:
 def _prompt(stimulus: Stimulus) -> object:
     if isinstance(stimulus.prompt, str):
         return stimulus.prompt
-    return [asdict(part) if isinstance(part, Message) else part for part in stimulus.prompt]
+    return [part.fields() if isinstance(part, Message) else part for part in stimulus.prompt]
 
 
 def _fingerprint(scenario: Scenario) -> str:

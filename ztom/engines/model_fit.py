@@ -9,7 +9,6 @@ weights, renamed and fused tensors, keys that a class ignores).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,14 @@ import transformers
 from ztom.blending.chain import Chain
 from ztom.blending.plan import plan_blend
 from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ztom.checkpoints.derived import is_derived
 from ztom.checkpoints.layout import INDEX
 from ztom.checkpoints.lora import open_adapter
+from ztom.checkpoints.own_names import model_class_of
+from ztom.checkpoints.tensors import TensorSpec
 from ztom.errors import AdapterUnsupportedError, EngineError
 from ztom.settings import Settings
 
-#: Buffers that older checkpoints store and that every model computes from its config.
-DERIVED = re.compile(r"rotary_(pos_)?emb\.(inv_freq|cos_cached|sin_cached)$|(^|\.)position_ids$")
 _SHOWN = 5
 _FIX = (
     "Give the config.json that belongs to these weights, or save the model again with transformers."
@@ -90,17 +90,25 @@ def check_adapter_fit(folder: Path, base: Path) -> None:
             )
 
 
-def refuse_misfit(what: str, info: Mapping[str, Collection[Any]]) -> None:
+def refuse_misfit(
+    what: str, info: Mapping[str, Collection[Any]], stored: Mapping[str, TensorSpec | torch.Tensor]
+) -> None:
     """Refuse what transformers only logs.
 
     Args:
         what: Name of what was loaded, for the message.
         info: Report of ``from_pretrained(..., output_loading_info=True)``.
+        stored: Tensors that were to be loaded, by name.
 
     Raises:
         EngineError: Names the first tensors that are missing, unexpected or of another shape.
     """
-    unexpected = [key for key in info["unexpected_keys"] if not DERIVED.search(key)]
+    derived = [name for name, tensor in stored.items() if is_derived(name, tensor.shape)]
+    unexpected = [  # reported under the name that it would have in the model
+        key
+        for key in info["unexpected_keys"]
+        if not any(key.endswith(name) or name.endswith(key) for name in derived)
+    ]
     shapes = [
         f"{key} {list(stored)} (the model has {list(wanted)})"
         for key, stored, wanted in info["mismatched_keys"]
@@ -153,20 +161,17 @@ def _load_on_meta(what: str, folder: Path, tensors: dict[str, torch.Tensor]) -> 
             reason=f"{type(error).__name__}: {error}",
             fix=_FIX,
         ) from error
-    refuse_misfit(what, info)
+    refuse_misfit(what, info, tensors)
     return model
 
 
 def _model_class(config: Any) -> Any:
     """The class that ``architectures`` names."""
-    names = list(config.architectures or ())
-    if not names:
-        return transformers.AutoModelForCausalLM
-    model_class = getattr(transformers, str(names[0]), None)
+    model_class = model_class_of(config)
     if model_class is None:
         raise EngineError(
             "which tensors the model needs is not known",
-            got=f"architectures {', '.join(names)} in config.json",
+            got=f"architectures {', '.join(config.architectures)} in config.json",
             expected="a class of transformers",
             fix="Save the model with the class that transformers ships.",
         )

@@ -15,11 +15,10 @@ from typing import Literal
 
 import torch
 
-from ztom.blending.apply import blend_tensor, file_reader
+from ztom.blending.apply import blend_tensor, file_reader, refuse_not_finite
 from ztom.blending.chain import Chain
 from ztom.blending.plan import BlendPlan, TensorPlan, plan_blend
-from ztom.checkpoints.tensors import TensorSpec, check_finite
-from ztom.errors import BlendError, ChainError
+from ztom.checkpoints.tensors import TensorSpec
 
 Placement = Literal["device", "host", "file"]
 
@@ -82,7 +81,7 @@ class HeldChain:
         self._held: dict[tuple[int, str], torch.Tensor] = {}
         for member, spec in specs:
             tensor = chain.members[member].read(spec.name)
-            _check(chain, member, tensor, spec.name)
+            refuse_not_finite(tensor, spec.name, chain.members[member].reference)
             if self.placement == "device":
                 self._held[member, spec.name] = tensor.to(device).reshape(-1)
             elif self.placement == "host":
@@ -143,16 +142,6 @@ def _pristine(chain: Chain) -> list[tuple[int, TensorSpec]]:
             for spec in (low_rank.factors.a, low_rank.factors.b):
                 specs[low_rank.member, spec.name] = spec
     return [(member, spec) for (member, _), spec in sorted(specs.items(), key=lambda kv: kv[0])]
-
-
-def _check(chain: Chain, member: int, tensor: torch.Tensor, name: str) -> None:
-    try:
-        check_finite(tensor, name)
-    except (ValueError, BlendError) as error:
-        raise ChainError(
-            f"{chain.members[member].reference} cannot be blended: {error}",
-            fix="Leave this checkpoint out, or save it again from a healthy run.",
-        ) from error
 
 
 def _host_free() -> int:

@@ -7,6 +7,7 @@ every engine.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,12 +75,27 @@ class PromptEncoder:
                 "the stimuli are chats and the tokenizer has no chat template",
                 fix="Give prompts as plain text, or add chat_template.jinja to the checkpoint.",
             )
-        text = self.tokenizer.apply_chat_template(
-            [{"role": turn.role, "content": turn.content} for turn in turns],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        return self._ids(text, special=False)  # the template writes its own special tokens
+        return self._ids(self._rendered(turns), special=False)  # special tokens are the template's
+
+    def _rendered(self, turns: Sequence[Message]) -> str:
+        tools = [
+            tool for turn in turns if turn.role == "tools" for tool in json.loads(turn.content)
+        ]
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                [_template_turn(turn) for turn in turns if turn.role != "tools"],
+                tools=tools or None,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        except Exception as error:  # whatever the template does, it comes with the checkpoint
+            roles = ", ".join(turn.role for turn in turns)
+            raise EngineError(
+                "the chat template refuses a conversation",
+                got=f"the turns {roles[:200]}: {type(error).__name__}: {error}"[:400],
+                fix="Leave such conversations out of the stimuli, or mend the template.",
+            ) from error
+        return text
 
     def continuation_ids(self, text: str) -> list[int]:
         """The ids of an expected output, as they would follow a prompt.
@@ -100,6 +116,14 @@ class PromptEncoder:
     def _ids(self, text: str, *, special: bool) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=special)["input_ids"]
         return ids
+
+
+def _template_turn(turn: Message) -> dict[str, Any]:
+    """A turn as templates take it: calls as objects, and their arguments too."""
+    fields: dict[str, Any] = dict(turn.fields())
+    if turn.tool_calls:
+        fields["tool_calls"] = json.loads(turn.tool_calls)
+    return fields
 
 
 def check_length(prompt: Sequence[int], continuation: Sequence[int], *, limit: int) -> None:

@@ -6,8 +6,6 @@ compared with. Which head a Hugging Face model gets is read from ``architectures
 
 from __future__ import annotations
 
-import importlib
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
 
 from ztom.blending.chain import Chain
 from ztom.blending.plan import parse_dtype
 from ztom.engines.config import EngineConfig
-from ztom.engines.model_fit import DERIVED, refuse_misfit
 from ztom.engines.pristine import HeldChain
 from ztom.engines.prompts import PromptEncoder, check_length
 from ztom.engines.protocol import (
@@ -31,13 +27,18 @@ from ztom.engines.protocol import (
     EngineInfo,
     GenerationConfig,
 )
+from ztom.engines.targets import Targets
+from ztom.engines.torch_models import (
+    CLASSIFIES,
+    is_image_model,
+    load_model,
+    load_module,
+    pixels,
+    rows_of_numbers,
+)
 from ztom.errors import CapabilityError, EngineError, FactorError
 from ztom.stimuli.batches import batches
 from ztom.stimuli.records import Prompt
-
-_GENERATES = frozenset({Capability.GENERATE, Capability.LOG_PROBS})
-_CLASSIFIES = frozenset({Capability.VALUES})
-_IGNORED = "_keys_to_ignore_on_load_unexpected"
 
 
 class TorchEngine:
@@ -56,10 +57,11 @@ class TorchEngine:
         self._dtype = parse_dtype(config.dtype)
         self._encoder: PromptEncoder | None = None
         if config.module is not None:
-            self._model = _plain_module(config.module, folder)
-            self._capabilities = _CLASSIFIES
+            self._model = load_module(config.module, folder)
+            self._capabilities = CLASSIFIES
         else:
-            self._model, self._capabilities = _hugging_face(folder, self._dtype)
+            self._model, self._capabilities = load_model(folder, self._dtype)
+        if config.module is None and not is_image_model(self._model):
             self._encoder = PromptEncoder(folder, chat_template=config.chat_template)
         self._model.to(self._device).eval().requires_grad_(False)
         if self._dtype is not None:
@@ -101,10 +103,9 @@ class TorchEngine:
         started = time.perf_counter()
         plan = self._held.plan(factors)
         self._factors = None
-        targets = _Targets(self._model)
+        targets = Targets(self._model, [tensor.name for tensor in plan.tensors])
         for name, tensor in self._held.blend(plan):
-            if not targets.computes(name):
-                targets.copy(name, tensor)
+            targets.copy(name, tensor)
         targets.check_complete()
         self._factors = plan.factors
         return BlendStats(
@@ -168,7 +169,8 @@ class TorchEngine:
         return self._encoder
 
     def _max_length(self) -> int:
-        own = getattr(self._model.config, "max_position_embeddings", None)
+        text = self._model.config.get_text_config()
+        own = getattr(text, "max_position_embeddings", None)
         limits = [limit for limit in (own, self._config.max_model_len) if limit]
         return int(min(limits)) if limits else 1_000_000
 
@@ -248,8 +250,12 @@ class TorchEngine:
                 check_length(row, [], limit=self._max_length())
             tokens, mask = self._padded(ids, left=False)
             out = self._model(input_ids=tokens, attention_mask=mask).logits
+        elif is_image_model(self._model):
+            images = pixels(prompts, self._model.config).to(self._device, self._model.dtype)
+            out = self._model(pixel_values=images).logits
         else:
-            out = self._model(_numbers(prompts).to(self._device, self._dtype or torch.float32))
+            numbers = rows_of_numbers(prompts)
+            out = self._model(numbers.to(self._device, self._dtype or torch.float32))
         if not isinstance(out, torch.Tensor) or out.ndim != 2 or out.shape[0] != len(prompts):
             raise EngineError(
                 "the module's output is not one row per stimulus",
@@ -258,114 +264,3 @@ class TorchEngine:
             )
         result: NDArray[np.float64] = out.double().cpu().numpy()
         return result
-
-
-class _Targets:
-    """The parameters and buffers that a blend is copied into, by checkpoint name."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._state = model.state_dict()
-        self._prefix = getattr(model, "base_model_prefix", "")
-        # as transformers does when it loads: what the class names, and what every model computes
-        ignored = [DERIVED.pattern, *(getattr(model, _IGNORED, None) or ())]
-        self._ignored = re.compile("|".join(f"(?:{pattern})" for pattern in ignored))
-        storages = {name: tensor.data_ptr() for name, tensor in self._state.items()}
-        self._missing = set(self._state)
-        self._twins: dict[int, list[str]] = {}  # tied parameters share their storage
-        for name, pointer in storages.items():
-            self._twins.setdefault(pointer, []).append(name)
-
-    def computes(self, name: str) -> bool:
-        """Whether the model computes this tensor itself, so that a stored one is not needed."""
-        return name not in self._state and self._ignored.search(name) is not None
-
-    def copy(self, name: str, tensor: torch.Tensor) -> None:
-        """Copy one blended tensor, shape as in the model."""
-        target = self._state.get(name)
-        if target is None and self._prefix:
-            name = f"{self._prefix}.{name}"
-            target = self._state.get(name)
-        if target is None or target.shape != tensor.shape:
-            raise EngineError(
-                f"the model has no place for {name}",
-                got=list(tensor.shape),
-                expected="a name that is known" if target is None else list(target.shape),
-            )
-        target.copy_(tensor)
-        self._missing.difference_update(self._twins[target.data_ptr()])
-
-    def check_complete(self) -> None:
-        """Raise when a parameter was left as it was."""
-        if self._missing:
-            raise EngineError(
-                "the blend does not cover the whole model", got=", ".join(sorted(self._missing)[:5])
-            )
-
-
-def _hugging_face(folder: Path, dtype: torch.dtype | None) -> tuple[Any, frozenset[Capability]]:
-    """The model and what it can do; code in the folder is never run."""
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            str(folder), trust_remote_code=False, local_files_only=True
-        )
-        classifies = any("Classification" in name for name in config.architectures or ())
-        auto = (
-            transformers.AutoModelForSequenceClassification
-            if classifies
-            else transformers.AutoModelForCausalLM
-        )
-        options: dict[str, Any] = {}
-        if getattr(config, "attn_logit_softcapping", None):
-            options["attn_implementation"] = "eager"  # the fused kernels leave the soft cap out
-        model, info = auto.from_pretrained(
-            str(folder),
-            dtype=dtype or "auto",
-            **options,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-        )
-    except Exception as error:  # transformers raises whatever its parsers raise
-        raise EngineError(
-            f"the model in {folder} cannot be loaded", reason=f"{type(error).__name__}: {error}"
-        ) from error
-    refuse_misfit(f"the model in {folder}", info)
-    if classifies and model.config.pad_token_id is None:
-        model.config.pad_token_id = 0  # only tells padding apart; rows are masked
-    return model, _CLASSIFIES if classifies else _GENERATES
-
-
-def _plain_module(factory: str, folder: Path) -> torch.nn.Module:
-    """Call the user's factory and load the checkpoint's own weights."""
-    from safetensors.torch import load_file
-
-    module_name, _, function = factory.partition(":")
-    try:
-        model = getattr(importlib.import_module(module_name), function)()
-        state: dict[str, torch.Tensor] = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            state |= load_file(file)
-        model.load_state_dict(state)
-    except Exception as error:  # the user's code can raise anything
-        raise EngineError(
-            f"{factory} does not make the module of {folder}",
-            reason=f"{type(error).__name__}: {error}",
-            fix="The function takes nothing and returns a torch.nn.Module whose state dict has the "
-            "checkpoint's tensors.",
-        ) from error
-    if not isinstance(model, torch.nn.Module):
-        raise EngineError(f"{factory} returned no module", got=type(model).__name__)
-    return model
-
-
-def _numbers(prompts: Sequence[Prompt]) -> torch.Tensor:
-    """Rows of numbers, float32 [rows, columns]."""
-    rows = [p for p in prompts if isinstance(p, tuple) and all(isinstance(x, float) for x in p)]
-    if len(rows) != len(prompts) or len({len(row) for row in rows}) != 1:
-        raise CapabilityError(
-            "a plain module takes rows of numbers, all of one length",
-            fix='Give stimuli as {"input": [0.1, 0.2], "expected": "..."}.',
-        )
-    return torch.tensor(rows, dtype=torch.float32)

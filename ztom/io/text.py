@@ -14,11 +14,13 @@ class Place:
 
     Attributes:
         path: Path of the file.
-        line: Number of the line, from 1.
+        line: Number of the line, from 1; or of the record, where the file has no lines.
+        unit: Word for what is counted: ``line``, ``record`` or ``row``.
     """
 
     path: Path
     line: int
+    unit: str = "line"
 
     def error(
         self,
@@ -31,7 +33,7 @@ class Place:
     ) -> StimuliError:
         """An error that begins with the file and the line."""
         return StimuliError(
-            f"{self.path}, line {self.line}: {what}",
+            f"{self.path}, {self.unit} {self.line}: {what}",
             got=got,
             expected=expected,
             fix=fix,

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -26,6 +27,7 @@ from ztom.engines.protocol import GenerationConfig
 from ztom.io.places import require_local
 from ztom.scoring.build import ErrorTerm, check_error
 from ztom.search.samplers.protocol import SamplerConfig, check_dimensions
+from ztom.stimuli.hub_files import SCHEME as HUB_SCHEME
 
 #: Keys that may differ between a study and its resume: they do not decide which factors are tried.
 _FREE_ON_RESUME = (
@@ -49,6 +51,17 @@ def _from_file_folder(path: Path, info: ValidationInfo) -> Path:
 
 
 ConfigPath = Annotated[Path, AfterValidator(_from_file_folder)]
+
+
+def _data_place(value: Any, info: ValidationInfo) -> Any:
+    """An address of the Hub as it is, a path from the file's folder."""
+    if not isinstance(value, str | Path) or str(value).startswith(HUB_SCHEME):
+        return value
+    return _from_file_folder(Path(value), info)
+
+
+#: A file of data: a path, or ``hf://datasets/org/name/file``.
+DataPlace = Annotated[Path | str, BeforeValidator(_data_place)]
 #: Limits of single keys, for whoever takes a search in another form (over HTTP).
 ScalingFactorLimit = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 BatchSize = Annotated[int, Field(ge=1)]
@@ -89,7 +102,7 @@ class StimuliConfig(_Strict):
     """A data set: what is asked, what is right, and what is kept aside for the proof.
 
     Attributes:
-        stimuli: File of what the model is asked during the search.
+        stimuli: File of what the model is asked during the search, here or on the Hub.
         expected_outputs: File of the expected outputs, when they are not in the same one.
         labels: Class labels, for error functions over classes.
         holdout: Stimuli for the proof, which the search never sees; None splits them off.
@@ -98,11 +111,11 @@ class StimuliConfig(_Strict):
         error: The error function, lower is better.
     """
 
-    stimuli: ConfigPath
-    expected_outputs: ConfigPath | None = None
+    stimuli: DataPlace
+    expected_outputs: DataPlace | None = None
     labels: tuple[str, ...] = ()
-    holdout: ConfigPath | None = None
-    holdout_expected_outputs: ConfigPath | None = None
+    holdout: DataPlace | None = None
+    holdout_expected_outputs: DataPlace | None = None
     holdout_fraction: Fraction = 0.25
     error: ErrorList
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ztom.errors import ConfigError
 from ztom.search.config import SearchConfig, StimuliConfig
-from ztom.stimuli.files import read_stimuli
+from ztom.stimuli.files import StimuliFile, read_stimuli_file
 from ztom.stimuli.records import Stimulus
 from ztom.stimuli.splits import check_disjoint, split, without_leaks
 
@@ -22,10 +22,12 @@ class SplitStimuli(NamedTuple):
     Attributes:
         search: Stimuli of the search, in the order of the file.
         holdout: Stimuli of the proof, in the order of the file.
+        files: The files as they were read: the search's, and the holdout's if it has its own.
     """
 
     search: tuple[Stimulus, ...]
     holdout: tuple[Stimulus, ...]
+    files: tuple[StimuliFile, ...]
 
 
 def read_search_data(config: SearchConfig) -> SplitStimuli:
@@ -36,11 +38,11 @@ def read_search_data(config: SearchConfig) -> SplitStimuli:
         LeakageError: A holdout file shares stimuli with the search's.
         ConfigError: Nothing is left to search on.
     """
-    search, holdout = read_split(config, seed=config.seed)
+    search, holdout, files = read_split(config, seed=config.seed)
     most = config.max_search_stimuli
     if most is not None and most < len(search):
         search = _sample(search, most, seed=config.seed)
-    return SplitStimuli(search, holdout)
+    return SplitStimuli(search, holdout, files)
 
 
 def read_split(config: StimuliConfig, *, seed: int) -> SplitStimuli:
@@ -58,14 +60,15 @@ def read_split(config: StimuliConfig, *, seed: int) -> SplitStimuli:
         LeakageError: A holdout file shares stimuli with the search's.
         ConfigError: Nothing is left to search on.
     """
-    stimuli = read_stimuli(
+    file = read_stimuli_file(
         config.stimuli, expected_outputs=config.expected_outputs, labels=config.labels
     )
+    stimuli = file.stimuli
     if config.holdout is not None:
         expected = config.holdout_expected_outputs
-        holdout = read_stimuli(config.holdout, expected_outputs=expected, labels=config.labels)
-        check_disjoint(stimuli, holdout)
-        return SplitStimuli(tuple(stimuli), tuple(holdout))
+        other = read_stimuli_file(config.holdout, expected_outputs=expected, labels=config.labels)
+        check_disjoint(stimuli, other.stimuli)
+        return SplitStimuli(stimuli, other.stimuli, (file, other))
     search, holdout = split(stimuli, holdout_fraction=config.holdout_fraction, seed=seed)
     kept = without_leaks(search, holdout)
     if len(kept) < len(search):
@@ -80,7 +83,7 @@ def read_split(config: StimuliConfig, *, seed: int) -> SplitStimuli:
             f"every stimulus of {config.stimuli} has a near-duplicate in the holdout",
             fix="Give a holdout file, or stimuli that differ more.",
         )
-    return SplitStimuli(tuple(kept), tuple(holdout))
+    return SplitStimuli(tuple(kept), tuple(holdout), (file,))
 
 
 def _sample(stimuli: Sequence[Stimulus], count: int, *, seed: int) -> tuple[Stimulus, ...]:

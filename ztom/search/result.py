@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,9 +14,32 @@ from ztom.ledger import TrialRecord
 from ztom.scoring.build import ErrorTerm
 from ztom.scoring.proof import ProofDecision, ProofOutcome
 from ztom.search.outcome import SearchOutcome
+from ztom.stimuli.files import StimuliFile
 
 #: What results that were written before a field existed have in it.
 UNKNOWN = "unknown"
+
+
+class DataFileEntry(BaseModel):
+    """A file of data as it was read.
+
+    Attributes:
+        name: Name of the file without its folders, or its address.
+        container: Kind of file, such as ``JSON Lines``.
+        stimuli: Number of stimuli that were read.
+        forms: Number of stimuli by their form.
+        left_out: Number of times that something was left out, by what it was.
+        left_out_stimuli: Number of whole stimuli that were left out.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    container: str
+    stimuli: int
+    forms: dict[str, int]
+    left_out: dict[str, int]
+    left_out_stimuli: int
 
 
 class TrialEntry(BaseModel):
@@ -205,6 +229,7 @@ class SearchResult(BaseModel):
         versions: Versions of the libraries that took part.
         chain_digest: Identifies the chain.
         data_digests: sha256 of each data set, by its name.
+        data_files: The files of data as they were read; the first results did not name them.
         proof: Proof on the holdout; None when the search was run without one.
     """
 
@@ -234,6 +259,7 @@ class SearchResult(BaseModel):
     versions: dict[str, str]
     chain_digest: str
     data_digests: dict[str, str]
+    data_files: tuple[DataFileEntry, ...] = ()
     proof: Proof | None = None
 
     def _repr_html_(self) -> str:
@@ -278,6 +304,18 @@ def read_result(content: Mapping[str, object], *, source: str) -> SearchResult:
             expected="what this version of ztom writes, or an earlier one",
             fix="It may be from a later version: read it with that one.",
         ) from None
+
+
+def data_file_entry(file: StimuliFile) -> DataFileEntry:
+    """What a result says of a file of data."""
+    return DataFileEntry(
+        name=file.path if "://" in file.path else Path(file.path).name,
+        container=file.container,
+        stimuli=len(file.stimuli),
+        forms=dict(file.forms),
+        left_out={entry.what: entry.count for entry in file.left_out},
+        left_out_stimuli=sum(entry.count for entry in file.left_out if entry.is_stimulus),
+    )
 
 
 def search_fields(outcome: SearchOutcome) -> dict[str, Any]:

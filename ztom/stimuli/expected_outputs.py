@@ -13,12 +13,12 @@ from pathlib import Path
 
 from ztom.errors import StimuliError
 from ztom.io.text import Place
-from ztom.stimuli.fields import EXPECTED_FIELDS, parse_expected, parse_number, the_one_field
+from ztom.stimuli.csv_files import Row, parse_number, read_rows
+from ztom.stimuli.fields import EXPECTED_FIELDS, parse_expected, the_one_field
 from ztom.stimuli.json_values import parse_json
-from ztom.stimuli.text_files import check_length, read_lines, read_rows
+from ztom.stimuli.text_files import check_length, read_lines
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-_Row = tuple[Place, list[str]]
 
 
 def read_expected_outputs(path: Path, *, ids: Sequence[str], labels: Sequence[str]) -> list[str]:
@@ -33,7 +33,7 @@ def read_expected_outputs(path: Path, *, ids: Sequence[str], labels: Sequence[st
         StimuliError: The file is malformed, or has another number of entries than there are
             stimuli.
     """
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in (".csv", ".tsv"):
         return _from_rows(path, ids=ids, labels=labels)
     lines = read_lines(path)
     _check_count(path, len(lines), len(ids))
@@ -66,7 +66,7 @@ def _from_json(line: str, stimulus_id: str, labels: Sequence[str], *, place: Pla
 
 
 def _from_rows(path: Path, *, ids: Sequence[str], labels: Sequence[str]) -> list[str]:
-    rows = read_rows(path)
+    rows = read_rows(path, names=(*EXPECTED_FIELDS, *(label.lower() for label in labels)))
     header = [name.strip().lower() for name in rows[0][1]]
     named = [i for i, name in enumerate(header) if name in EXPECTED_FIELDS]
     # One column that begins "target" has a header only if that leaves the right number.
@@ -85,7 +85,7 @@ def _from_rows(path: Path, *, ids: Sequence[str], labels: Sequence[str]) -> list
 
 
 def _texts(
-    path: Path, rows: Sequence[_Row], column: int, *, ids: Sequence[str], labels: Sequence[str]
+    path: Path, rows: Sequence[Row], column: int, *, ids: Sequence[str], labels: Sequence[str]
 ) -> list[str]:
     _check_count(path, len(rows), len(ids))
     return [

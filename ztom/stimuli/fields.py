@@ -3,82 +3,60 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 
 from ztom.io.text import Place
-from ztom.stimuli.records import Message, Prompt
+from ztom.stimuli.csv_files import parse_number
+from ztom.stimuli.turns import kind
 
-ROLES = ("system", "user", "assistant")
-#: Names a prompt may have, with what each may hold.
-PROMPT_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "prompt": ("text", "messages"),
-    "text": ("text",),
-    "messages": ("messages",),
-    "input": ("text", "numbers"),
-    "features": ("numbers",),
-}
-#: Names an expected output may have.
-EXPECTED_FIELDS = ("expected", "expected_output", "target", "response", "label", "category")
+#: Names of a prompt that is text, rows of numbers and turns besides where `parse_prompt` says so.
+PLAIN_FIELDS = ("prompt", "text", "input", "features", "question", "query")
+#: Names of what follows an instruction or a question, after a blank line.
+CONTEXT_FIELDS = ("input", "context")
+#: Names of a conversation.
+TURN_FIELDS = ("messages", "conversations", "conversation")
+PROMPT_FIELDS = (*PLAIN_FIELDS, "instruction", *TURN_FIELDS)
+#: Names an expected output may have; one that is a class is taken where the task has labels.
+CLASS_FIELDS = ("label", "category")
+TEXT_FIELDS = (
+    *("expected", "expected_output", "target", "response"),
+    *("completion", "output", "answer", "chosen"),
+)
+EXPECTED_FIELDS = (*TEXT_FIELDS, *CLASS_FIELDS)
 
 
 def the_one_field(
     record: Mapping[str, object], names: Sequence[str], *, place: Place
 ) -> str | None:
-    """The one of ``names`` that the record has, or None.
+    """The one of ``names`` that the record has, or None; of several that are equal the first.
 
     Raises:
-        StimuliError: It has more than one.
+        StimuliError: It has several that differ.
     """
-    present = [name for name in names if name in record]
-    if len(present) > 1:
+    present = [name for name in names if record.get(name) is not None]
+    if any(record[name] != record[present[0]] for name in present):
         raise place.error("the same thing is given twice", got=", ".join(present), expected="one")
     return present[0] if present else None
 
 
-def parse_prompt(value: object, *, field: str, place: Place) -> Prompt:
-    """A prompt: text, chat turns, or a row of numbers, as far as ``field`` may hold them.
+def parse_text(value: object, *, field: str, place: Place) -> str:
+    """A text that is not empty.
 
     Raises:
         StimuliError: The value is something else.
     """
-    kinds = PROMPT_FIELDS[field]
-    if isinstance(value, str) and "text" in kinds:
-        if not value.strip():
-            raise place.error(f"{field} is empty")
-        return value
-    if isinstance(value, list) and value:
-        if "numbers" in kinds and all(_is_number(item) for item in value):
-            return tuple(float(item) for item in value)
-        if "messages" in kinds:
-            return parse_messages(value, place=place)
-    raise place.error(f"{field} is not usable", got=_kind(value), expected=" or ".join(kinds))
+    if not isinstance(value, str):
+        raise place.error(f"{field} is not usable", got=kind(value), expected="text")
+    if not value.strip():
+        raise place.error(f"{field} is empty")
+    return value
 
 
-def parse_messages(value: object, *, place: Place) -> tuple[Message, ...]:
-    """Chat turns from a list of ``{role, content}``.
-
-    Raises:
-        StimuliError: It is empty or something else, or a role is unknown.
-    """
-    if not isinstance(value, list) or not value:
-        raise place.error("messages are not usable", got=_kind(value), expected="a list of turns")
-    return tuple(_parse_turn(turn, i, place=place) for i, turn in enumerate(value))
-
-
-def _parse_turn(turn: object, number: int, *, place: Place) -> Message:
-    if not isinstance(turn, dict) or set(turn) != {"role", "content"}:
-        got = ", ".join(sorted(turn))[:100] if isinstance(turn, dict) else _kind(turn)
-        raise place.error(
-            f"messages[{number}]", got=got, expected="an object with role and content"
-        )
-    role, content = turn["role"], turn["content"]
-    if role not in ROLES:
-        shown = role if isinstance(role, str) and len(role) <= 20 else _kind(role)
-        raise place.error(f"messages[{number}].role", got=shown, expected=", ".join(ROLES))
-    if not isinstance(content, str):
-        raise place.error(f"messages[{number}].content", got=_kind(content), expected="text")
-    return Message(role, content)
+def parse_numbers(value: object) -> tuple[float, ...] | None:
+    """A row of numbers, or None where the value is none."""
+    if isinstance(value, list) and value and all(_is_number(item) for item in value):
+        return tuple(float(item) for item in value)
+    return None
 
 
 def parse_expected(value: object, labels: Sequence[str], *, field: str, place: Place) -> str:
@@ -100,7 +78,7 @@ def parse_expected(value: object, labels: Sequence[str], *, field: str, place: P
         return json.dumps(value)
     if isinstance(value, list) and value and all(_is_number(item) for item in value):
         return json.dumps(value)
-    raise place.error(f"{field} is not usable", got=_kind(value), expected="text or numbers")
+    raise place.error(f"{field} is not usable", got=kind(value), expected="text or numbers")
 
 
 def _label_index(value: object, labels: Sequence[str], *, field: str, place: Place) -> int:
@@ -122,22 +100,5 @@ def _label_index(value: object, labels: Sequence[str], *, field: str, place: Pla
     )
 
 
-def parse_number(text: str) -> float | None:
-    """The finite number that ``text`` is, or None."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _kind(value: object) -> str:
-    """What ``value`` is, without saying what it holds."""
-    if value is None:
-        return "null"
-    names = {bool: "true or false", str: "text", list: "a list", dict: "an object"}
-    return names.get(type(value), "a number")

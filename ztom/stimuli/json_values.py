@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import NoReturn
 
 from ztom.errors import StimuliError
@@ -40,11 +41,22 @@ def parse_json(text: str, *, place: Place) -> object:
     except RecursionError:
         raise place.error("JSON is nested too deeply", expected=f"at most {MAX_DEPTH}") from None
     except json.JSONDecodeError as error:
-        raise place.error(f"not JSON: {error.msg} at column {error.colno}") from None
+        where = replace(place, line=place.line + error.lineno - 1)
+        raise where.error(f"not JSON: {error.msg} at column {error.colno}") from None
     except ValueError:  # an integer of thousands of digits
         raise place.error("a number has too many digits") from None
-    _check(value, place=place, depth=1)
+    check_value(value, place=place)
     return value
+
+
+def check_value(value: object, *, place: Place) -> None:
+    """Refuse a value, however it was read, that holds what is refused in JSON.
+
+    Raises:
+        StimuliError: It is nested too deeply, or holds a number that is not finite, a text that is
+            too long, or half of a surrogate pair.
+    """
+    _check(value, place=place, depth=1)
 
 
 def _check(value: object, *, place: Place, depth: int) -> None:

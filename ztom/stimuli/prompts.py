@@ -45,21 +45,27 @@ def prompt_text(prompt: Prompt) -> str:
         return ", ".join(repr(part) for part in prompt)
     if len(turns) == 1 and turns[0].role == "user":
         return turns[0].content
-    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+    return "\n".join(f"{turn.role}: {_spoken(turn)}" for turn in turns)
+
+
+def _spoken(turn: Message) -> str:
+    """What a turn says, and what it calls."""
+    return " ".join(part for part in (turn.content, turn.tool_calls) if part)
 
 
 def asked_text(prompt: Prompt) -> str | None:
     """What tells this prompt from others: its turns without the system's; None for numbers.
 
-    A system turn is usually the same for every stimulus and says nothing about which is which.
+    A system turn is usually the same for every stimulus and says nothing about which is which; nor
+    do the tools that may be called.
     """
     if isinstance(prompt, str):
         return prompt
     turns = [part for part in prompt if isinstance(part, Message)]
     if not turns:
         return None
-    questions = [turn for turn in turns if turn.role != "system"] or turns
-    return "\n".join(turn.content for turn in questions)
+    questions = [turn for turn in turns if turn.role not in ("system", "tools")] or turns
+    return "\n".join(_spoken(turn) for turn in questions)
 
 
 def prompt_digest(prompt: Prompt) -> str:

@@ -15,12 +15,30 @@ class Message:
     """One turn of a chat.
 
     Attributes:
-        role: ``system``, ``user`` or ``assistant``.
-        content: The text of the turn.
+        role: ``system``, ``user``, ``assistant`` or ``tool``; ``tools`` for a first turn that holds
+            the definitions of what may be called.
+        content: The text of the turn; for ``tools`` their JSON schemas, a list.
+        tool_calls: The calls that an assistant's turn makes, a JSON list in OpenAI's form; empty
+            for a turn without.
+        tool_call_id: Id of the call that a tool's turn answers; empty where it has none.
+        name: Name of the tool that a tool's turn comes from; empty where it has none.
     """
 
     role: str
     content: str
+    tool_calls: str = ""
+    tool_call_id: str = ""
+    name: str = ""
+
+    def fields(self) -> dict[str, str]:
+        """The role, the content, and of the other fields those that are not empty."""
+        more = {
+            "tool_calls": self.tool_calls,
+            "tool_call_id": self.tool_call_id,
+            "name": self.name,
+        }
+        given = {key: value for key, value in more.items() if value}
+        return {"role": self.role, "content": self.content, **given}
 
 
 #: What a model is given: plain text, the turns of a chat, or a row of numbers for a plain module.
@@ -36,7 +54,7 @@ class Stimulus:
         prompt: Text, chat turns, or a row of numbers.
         expected: The expected output: reference text, or a class label.
         group: Stimuli of one group stay on one side of a split and are resampled together.
-        metadata: Further fields of the file's record; never interpreted.
+        metadata: The object ``metadata`` of the file's record; never interpreted.
     """
 
     id: str

@@ -218,7 +218,7 @@ def data_digest(stimuli: Sequence[Stimulus]) -> str:
     digest = hashlib.sha256()
     for stimulus in stimuli:
         prompt = [
-            [part.role, part.content] if isinstance(part, Message) else part
+            [*part.fields().values()] if isinstance(part, Message) else part
             for part in stimulus.prompt
         ]
         content = stimulus.prompt if isinstance(stimulus.prompt, str) else prompt

@@ -37,6 +37,7 @@ def render_card(recipe: Recipe, precision: PrecisionReport) -> str:
         ]
         lines += [f"**Warning:** {warning}." for warning in precision.warnings]
     lines += _left_out(recipe)
+    lines += [f"- {_cell(note)}" for note in recipe.notes] + [""] * bool(recipe.notes)
     lines += _evidence(recipe.evidence)
     return "\n".join(lines) + "\n"
 

@@ -25,6 +25,13 @@ Form = Literal["dense", "adapter"]
 _LIBRARIES = ("ztom", "torch", "safetensors", "numpy")
 
 
+#: Fields that older versions did not write.
+_OPTIONAL = (
+    *("kept", "left_out", "notes"),
+    *("allow_config_differences", "allow_tokenizer_differences"),
+)
+
+
 class RecipeMember(BaseModel):
     """One checkpoint of the chain.
 
@@ -100,6 +107,9 @@ class Recipe(BaseModel):
         kept: Files of the latest checkpoint that are neither weights nor configuration nor
             tokenizer: the sha256 of each by its path.
         left_out: Reason why other files of it are not here, by path.
+        notes: What was passed over or put right so that the chain fits, a sentence each.
+        allow_config_differences: Keys of ``config.json`` in which members were allowed to differ.
+        allow_tokenizer_differences: Whether tokenizers were allowed to split texts differently.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -119,14 +129,15 @@ class Recipe(BaseModel):
     evidence: SearchEvidence | None = None
     kept: dict[str, str] = Field(default_factory=dict)
     left_out: dict[str, str] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    allow_config_differences: tuple[str, ...] = ()
+    allow_tokenizer_differences: bool = False
 
     def to_bytes(self) -> bytes:
         """The document, the same bytes for the same content."""
         content = self.model_dump(mode="json")
-        for name in (
-            "kept",
-            "left_out",
-        ):  # without any, the bytes are those of older versions
+        # without any, the bytes are those of older versions
+        for name in _OPTIONAL:
             if not content[name]:
                 del content[name]
         return (json.dumps(content, sort_keys=True, indent=1) + "\n").encode()

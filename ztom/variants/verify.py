@@ -102,7 +102,12 @@ def open_recipe_chain(
         ),
         allow_dtype_cast=True,
     )
-    opened = load_chain(config, settings=settings)
+    # what was accepted when it was written is accepted again: its content is pinned
+    allowed = {
+        "allow_config_differences": recipe.allow_config_differences,
+        "allow_tokenizer_differences": recipe.allow_tokenizer_differences,
+    }
+    opened = load_chain(config.model_copy(update=allowed), settings=settings)
     if opened.digest != recipe.chain_digest:
         raise VariantError(
             "the chain is not the one of the recipe",

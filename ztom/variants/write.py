@@ -191,6 +191,9 @@ def stage_variant(
             versions=dict(writer_versions()),
             kept=kept,
             left_out={path: why for _, files in others for path, why in files.left_out.items()},
+            notes=chain.notes,
+            allow_config_differences=chain.allow_config_differences,
+            allow_tokenizer_differences=chain.allow_tokenizer_differences,
         )
         yield StagedVariant(folder, destination.absolute(), recipe, precision)
 

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from fastapi import APIRouter, Request
@@ -16,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.chains import chain_of, chain_of_references, factors_of, position_of
-from serve_apps.control_plane.data import copy_data
+from serve_apps.control_plane.data import copy_data, data_suffix
 from serve_apps.control_plane.downloads import send_folder
 from serve_apps.control_plane.forms import FormReader
 from serve_apps.control_plane.openapi import SENDS_BYTES
@@ -267,8 +266,7 @@ async def _from_form(
         body, chain, factor_sets = await asyncio.to_thread(check, form.fields)
         if form.file is None:
             raise HTTPException(422, "The form has no file with stimuli.")
-        suffix = Path(form.file_name or "").suffix.lower()
-        named = form.file.path.with_suffix(suffix if suffix in (".jsonl", ".csv") else ".jsonl")
+        named = form.file.path.with_suffix(data_suffix(form.file_name or ""))
         await asyncio.to_thread(form.file.path.rename, named)
         try:
             return await _answer(

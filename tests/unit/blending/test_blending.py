@@ -18,12 +18,14 @@ from ztom.blending.adapter import blend_adapter
 from ztom.blending.apply import blend_tensor, file_reader
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig, read_chain_file
+from ztom.blending.changes import check_finite
 from ztom.blending.inspection import inspect_chain
 from ztom.blending.plan import plan_blend
 from ztom.blending.precision import measure_precision
 from ztom.errors import (
     BlendError,
     ChainError,
+    CheckpointError,
     ConfigError,
     FactorError,
     IncompatibleChainError,
@@ -178,7 +180,8 @@ def test_a_full_chain_does_not_become_an_adapter(chain) -> None:
 
 
 def test_float16_overflow_fails_and_says_where(tmp_path: Path) -> None:  # row 17
-    paths = make_plain_chain(tmp_path, members=2, dtype=torch.float16, scale=3e4)
+    states = [{"model.norm.weight": torch.full((4,), value)} for value in (1e3, 6e4)]
+    paths = make_plain_chain(tmp_path, states=states, dtype=torch.float16)
     with pytest.raises(BlendError, match=r"weight: the blend is not finite in torch.float16"):
         blended(open_chain(paths), [10.0])
 
@@ -324,3 +327,31 @@ def test_tensors_that_are_not_numbers_to_blend_are_taken_from_the_latest(tmp_pat
     chain = open_chain(make_plain_chain(tmp_path, states=states_))
     plan = {t.name: t for t in plan_blend(chain, [0.5], dtype=torch.bfloat16).tensors}
     assert blend_tensor(plan["bn.num_batches_tracked"], file_reader(chain)).tolist() == [1]
+
+
+@pytest.mark.parametrize("place", [0, 2])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_what_is_not_finite_is_named_with_its_checkpoint(
+    tmp_path: Path, place: int, value: float
+) -> None:
+    paths = make_plain_chain(tmp_path, members=3)
+    state = load_file(paths[place] / "model.safetensors")
+    state["model.norm.weight"][3] = value
+    save_file(state, paths[place] / "model.safetensors", metadata={"format": "pt"})
+    chain = open_chain(paths)
+    named = rf"0{place} cannot be blended, model\.norm\.weight holds values that are not finite"
+    with pytest.raises(ChainError, match=named):
+        measure_precision(chain, [0.5, 0.2], file_reader(chain), dtype=None)
+    with pytest.raises(CheckpointError, match=rf"0{place}: model\.norm\.weight holds values"):
+        check_finite(chain, place)
+
+
+def test_double_precision_is_copied_bit_for_bit_where_it_is_measured_too(tmp_path: Path) -> None:
+    values = torch.tensor([0.1, 1 / 3, -0.0], dtype=torch.float64)
+    states = [{"model.norm.weight": values + 1}, {"model.norm.weight": values}]
+    paths = make_plain_chain(tmp_path, states=states, dtype=torch.float64)
+    chain, slices = open_chain(paths), []
+    (plan,) = plan_blend(chain, [0.0]).tensors
+    out = blend_tensor(plan, file_reader(chain), observe=lambda *args: slices.append(args))
+    assert out.view(torch.int64).tolist() == values.view(torch.int64).tolist()
+    assert len(slices) == 1

@@ -134,7 +134,8 @@ def test_items_that_are_refused(tmp_path: Path, items: list[dict[str, Any]], mes
     [
         (b"", "the file is empty"),
         (b"\n\n", "the file is empty"),
-        (b"\xef\xbb\xbf{}", "byte-order mark"),
+        (b"\xef\xbb\xbf{}", "line 1: the line is not an item: got id: missing"),
+        (b"\xff\xfe{", "line 1: not UTF-16"),
         (b'{"id": "\0"}', "a NUL character"),
         (b'{"id": "a"}\n\xff', "line 2: not UTF-8"),
         (b'{"id": "a", "input": "\\ud800", "target": "cat"}', "half of a surrogate pair"),
@@ -143,7 +144,7 @@ def test_items_that_are_refused(tmp_path: Path, items: list[dict[str, Any]], mes
         (b'{"id": "a", "input": "x", "target": 1e999}', "not finite"),
         (b'{"id": "a", "input": "x", "target": ' + b"9" * 5000 + b"}", "too many digits"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'{"id": "a"}\n\n{"id": "b"}', "line 2: the line is blank"),
+        (b'{"id": "a", "input": "x", "target": "cat"}\n\n{}', "line 3: the line is not an item"),
         (b'{"id": "a", "input": "' + b"x" * 200_000 + b'"}', "a text is too long"),
         (b'{"id": "a", "input": "' + b"x" * 10_000_000 + b'"}', "line 1: the line is too long"),
         (b'["a"]', "the line is not an item"),

@@ -22,7 +22,7 @@ def test_every_block_is_python_or_toml() -> None:
 
 
 def test_the_suites_of_the_page_are_run() -> None:
-    assert {"TestWorstToken", "TestHalton"} <= set(globals())
+    assert {"TestWorstToken", "TestHalton", "TestShelf"} <= set(globals())
 
 
 def test_groups_of_entry_points_exist() -> None:

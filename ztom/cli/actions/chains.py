@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ztom.blending.chain import load_chain
+from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig
 from ztom.blending.inspection import ChainReport, inspect_chain
 from ztom.blending.plan import parse_dtype
@@ -60,6 +60,7 @@ def blend_command(
                 "warnings": variant.warnings,
                 "kept": variant.recipe.kept,
                 "left_out": variant.recipe.left_out,
+                "notes": variant.recipe.notes,
                 "ledger": address,
                 "row": variant.row,
             }
@@ -70,7 +71,7 @@ def blend_command(
         console.print(f"{factor:+.6g}  {name}", soft_wrap=True)
     for line in _precision(precision):
         console.print(line, soft_wrap=True)
-    for line in _other_files(variant.recipe):
+    for line in [*_other_files(variant.recipe), *_notes(chain)]:
         console.print(line, soft_wrap=True)
     console.print(
         f"variant {variant.digest[:12]} in {output}, row {variant.row} of {address}",
@@ -95,6 +96,8 @@ def inspect_command(
     console.print(_members(report))
     console.print(_steps(report))
     console.print(_layers(report))
+    for line in _notes(chain):
+        console.print(line, soft_wrap=True)
 
 
 def verify_command(
@@ -129,6 +132,10 @@ def _other_files(recipe: Recipe) -> list[str]:
         reasons = ", ".join(f"{path} ({why})" for path, why in recipe.left_out.items())
         lines.append(f"left out: {reasons}")
     return lines
+
+
+def _notes(chain: Chain) -> list[str]:
+    return [f"note: {note}" for note in chain.notes]
 
 
 def _precision(report: PrecisionReport) -> list[str]:

@@ -89,10 +89,7 @@ class AnswerOrigin:
 def _plain(prompt: Prompt) -> object:
     if isinstance(prompt, str):
         return prompt
-    return [
-        {"role": part.role, "content": part.content} if isinstance(part, Message) else part
-        for part in prompt
-    ]
+    return [part.fields() if isinstance(part, Message) else part for part in prompt]
 
 
 def usual_cache(settings: Settings) -> AnswerCache:

@@ -29,7 +29,7 @@ from ztom.evaluation.suites.suite import Layer, MetricName, Suite, SuiteConfig
 from ztom.evaluation.suites.targets import CLASS_METRICS
 from ztom.io.problems import check_model
 from ztom.io.text import Place
-from ztom.stimuli.text_files import read_rows
+from ztom.stimuli.csv_files import read_rows
 
 _METRICS = (
     *CLASS_METRICS,
@@ -137,7 +137,8 @@ def draw(rows: Sequence[tuple[str, str]], table: Table) -> list[tuple[str, str]]
 def _read(table: Table, *, one_target: bool) -> list[tuple[str, str]]:
     """Different (text, target) pairs, in the order of the file."""
     with evaluation_errors():
-        rows = read_rows(table.path)
+        names = (table.text.lower(), table.target.lower())
+        rows = read_rows(table.path, names=names, on_blank=lambda place: None)
         place, header = rows[0]
         for column in (table.text, table.target):
             if header.count(column) != 1:

@@ -1,6 +1,6 @@
 """Reading suites: a folder with ``suite.yaml`` (settings) and ``items.jsonl`` (an item a line).
 
-Files are read strictly: UTF-8 without a byte-order mark, no key twice, no field that nobody knows,
+Files are read strictly: UTF-8, or UTF-16 with its mark, no key twice, no field that nobody knows,
 numbers that are finite, ids that are unique and printable, targets that fit the metric
 (`ztom.evaluation.suites.targets`), a template that ends (`ztom.evaluation.suites.templates`). An
 error names the file and the line, never the content: items may come from private traffic.
@@ -126,7 +126,7 @@ def _read_settings(path: Path) -> SuiteConfig:
 
 def _read_items(path: Path) -> list[tuple[Place, Item]]:
     require_size(path, MAX_ITEMS_BYTES)
-    lines = read_lines(path)
+    lines = read_lines(path, on_blank=lambda place: None)
     if len(lines) > MAX_ITEMS:
         raise EvaluationError(
             f"{path} has too many items", got=len(lines), expected=f"at most {MAX_ITEMS}"
