@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ztom.cli.accounts import key, member, user
 from ztom.cli.chains import chain_commands
 from ztom.cli.data import data
 from ztom.cli.demo import demo_commands
@@ -21,9 +22,11 @@ from ztom.cli.options import HelpPanel, examples
 from ztom.cli.records import audit, record_commands
 from ztom.cli.remote import project, remote_commands
 from ztom.cli.search import search_commands
+from ztom.cli.searches import searches
 from ztom.cli.server import admin, server_commands
 from ztom.cli.serving import serving_commands
 from ztom.cli.suites import suite
+from ztom.cli.traffic import deployment, endpoint, feedback_commands, verdict
 from ztom.version import __version__
 
 
@@ -58,13 +61,16 @@ app.add_typer(gate, rich_help_panel=HelpPanel.JUDGE)
 app.add_typer(suite, rich_help_panel=HelpPanel.JUDGE)
 app.add_typer(serving_commands)
 app.add_typer(endpoint_commands)
-app.add_typer(release, rich_help_panel=HelpPanel.SERVE)
+for group in (release, endpoint, deployment, verdict):
+    app.add_typer(group, rich_help_panel=HelpPanel.SERVE)
+app.add_typer(feedback_commands)
 app.add_typer(record_commands)
 app.add_typer(audit, rich_help_panel=HelpPanel.RECORD)
 app.add_typer(server_commands)
 app.add_typer(admin, rich_help_panel=HelpPanel.SERVER)
 app.add_typer(remote_commands)
-app.add_typer(project, rich_help_panel=HelpPanel.SERVER)
+for group in (project, searches, member, key, user):
+    app.add_typer(group, rich_help_panel=HelpPanel.SERVER)
 
 
 def _print_version(wanted: bool) -> None:

@@ -48,7 +48,8 @@ def search(
         typer.Option(help=f"{LEDGER_HELP} Without it, what the search's file says."),
     ] = None,
     project: Annotated[
-        str | None, typer.Option(help="Search the chain of this project of a server, by its id.")
+        str | None,
+        typer.Option(help="Search the chain of this project, by id or name, at a server."),
     ] = None,
     server: Server = None,
     exit_status: ExitStatus = False,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import ValidationError
 
-from ztom.errors import ServerError
+from ztom.errors import ConfigError, ServerError
 from ztom.io.places import require_local
 from ztom.io.problems import problem_sentence
 from ztom.wire.base import WireAnswer, WireRequest
@@ -46,15 +46,26 @@ class Connection:
         server: Base address, as in ``http://127.0.0.1:8000``.
         key: API key or token; None for an anonymous caller.
 
+    Raises:
+        ConfigError: The address is none.
+
     Every method raises `ServerError` when the server refuses or cannot be reached.
     """
 
     def __init__(self, server: str, key: str | None) -> None:
-        self._http = httpx.Client(
-            base_url=server.rstrip("/"),
-            timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
-            verify=_certificates(),
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=server.rstrip("/"),
+                timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
+                verify=_certificates(),
+            )
+        except httpx.InvalidURL as error:
+            raise ConfigError(
+                "the server's address is none",
+                reason=error,
+                got=server,
+                expected="http://HOST:PORT",
+            ) from error
         if key:
             self.key = key
 

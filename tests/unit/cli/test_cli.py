@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -55,7 +56,19 @@ def test_a_blend_is_on_record(chain_file: Path, tmp_path: Path) -> None:
     assert signed.returncode == 0, signed.stderr
     checked = ztom("audit", "verify", ledger, "--head", head)
     assert checked.returncode == 0, checked.stderr
-    assert "2 rows follow from each other, row 2 is the one that was signed" in checked.stdout
+    first, *rest = checked.stdout.splitlines()
+    assert first == "OK: 2 rows follow from each other, row 2 is the one that was signed"
+    assert rest == ["not seen: whether the head was signed with your key (give --public-key)"]
+    assert "not seen: whether rows were cut off" in ztom("audit", "verify", ledger).stdout
+    by_name = json.loads(ztom("audit", "show", "w", "--ledger", ledger).stdout)
+    assert by_name["factors"] == [0.2, 0.0]
+    page = ztom("audit", "show", "v", "--ledger", ledger, "--html").stdout
+    assert page.startswith("<!DOCTYPE html>")
+    for text in (by_name["checkpoints"][0]["digest"], "variant.blend", "+0.1", "-0.05"):
+        assert text in page
+    assert re.search(r"variant:[0-9a-f]{12} w\b", ztom("log", ledger).stdout), (
+        "names, not ids alone"
+    )
     shown = json.loads(ztom("audit", "show", out / "v", "--ledger", ledger).stdout)
     assert shown["factors"] == [0.1, -0.05]
     assert len(shown["checkpoints"]) == 3
@@ -64,6 +77,7 @@ def test_a_blend_is_on_record(chain_file: Path, tmp_path: Path) -> None:
     shutil.copytree(out / "v", out / "smuggled")
     checked = ztom("audit", "verify", ledger)
     assert checked.returncode == 1
+    assert checked.stdout.startswith("BAD: 2 of what was checked does not hold\n")
     assert "smuggled is a variant that is not on record" in " ".join(checked.stdout.split())
 
 

@@ -42,6 +42,16 @@ def test_the_commands_are_what_they_were() -> None:
         *("project list", "project create", "project add", "project download"),
         *("suite new", "suite examples", "suite from-csv", "suite lock", "suite check"),
         *("suite diff", "data check"),
+        *("logout", "whoami", "feedback", "release show"),
+        *("project change", "project delete", "project remove", "project data"),
+        *("user list", "user add", "user change", "user remove"),
+        *("member list", "member add", "member change", "member remove"),
+        *("key list", "key create", "key revoke"),
+        *("searches list", "searches show", "searches events", "searches cancel"),
+        *("searches resume", "searches result"),
+        *("endpoint list", "endpoint show", "endpoint traffic", "endpoint remove"),
+        *("endpoint remove-rule", "deployment list", "deployment show", "deployment cancel"),
+        *("verdict record", "verdict list", "verdict show"),
     }
 
 
