@@ -15,6 +15,7 @@ from ztom.io.files import write_whole
 from ztom.search.events import Preparing
 from ztom.search.inputs import require_inputs
 from ztom.settings import Settings
+from ztom.stack import require_stack
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +52,7 @@ def run_command(config: SearchConfig, *, resume: bool, console: Console) -> Sear
     error_file.unlink(missing_ok=True)
     try:
         require_inputs(config, settings=Settings())
+        require_stack()
         from tune_search.display import progress_display
 
         with progress_display(console) as on_event:

@@ -14,6 +14,7 @@ from ztom.cli.accounts import key, member, user
 from ztom.cli.chains import chain_commands
 from ztom.cli.data import data
 from ztom.cli.demo import demo_commands
+from ztom.cli.doctor import doctor_commands
 from ztom.cli.endpoints import endpoint_commands, release
 from ztom.cli.evaluation import evaluation_commands
 from ztom.cli.failures import leave_unread, report
@@ -67,6 +68,7 @@ app.add_typer(feedback_commands)
 app.add_typer(record_commands)
 app.add_typer(audit, rich_help_panel=HelpPanel.RECORD)
 app.add_typer(server_commands)
+app.add_typer(doctor_commands)
 app.add_typer(admin, rich_help_panel=HelpPanel.SERVER)
 app.add_typer(remote_commands)
 for group in (project, searches, member, key, user):

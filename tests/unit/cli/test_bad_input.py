@@ -32,6 +32,7 @@ FILES = {
     "suite check": ("nothing", "nothing"),
     "suite diff": ("nothing", "nothing"),
     "data check": ("binary", "binary"),
+    "doctor": ("--no-such-option", "no such option: --no-such-option"),
 }
 #: Of a server: an address that is none, which is seen before anything is sent.
 REMOTE = {
