@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ztom.checkpoints.reference import is_address
-from ztom.checkpoints.storage import require_checkpoint
+from ztom.checkpoints.storage import require_reachable
 from ztom.errors import ChainError
 from ztom.io.hub_address import is_bare_repo
 from ztom.io.problems import check_model
@@ -102,10 +102,10 @@ def require_members(config: ChainConfig, *, settings: Settings) -> None:
 
     Raises:
         ReferenceRefusedError: A reference is not allowed.
-        StorageError: There is nothing at a local one.
+        StorageError: There is nothing at a local one, or a store does not answer.
     """
     for member in config.checkpoints:
-        require_checkpoint(member.reference, settings=settings)
+        require_reachable(member.reference, settings=settings)
 
 
 def anchored(config: ChainConfig, folder: Path) -> ChainConfig:

@@ -8,6 +8,7 @@ version is compared after each read, which catches the same.
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import time
@@ -109,9 +110,8 @@ def require_reachable_store(address: str) -> None:
     require_store(address)
     scheme, _, path = address.partition("://")
     store: Any = fsspec.filesystem(scheme, use_listings_cache=False)
-    require_answer(
-        scheme, path, lambda: store.ls(path.partition("/")[0]), is_transient=is_transient
-    )
+    look = functools.partial(store.ls, path, detail=False)
+    require_answer(scheme, path, look, is_transient=is_transient)
 
 
 class ObjectSource:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
+from typing import NoReturn
 
 import typer
 
@@ -20,6 +22,8 @@ from ztom.errors import ConfigError, StorageError, ZtomError
 from ztom.io.disk import is_safetensors_error, system_error, weights_error
 
 FAILED, INTERRUPTED, UNREAD = 3, 130, 141
+#: Name of the thread in which `ztom.checkpoints.store_access` waits for a store.
+GIVEN_UP = "store-access"
 
 
 def report(error: BaseException) -> int:
@@ -61,6 +65,15 @@ def _known(error: BaseException) -> ZtomError | None:
     if isinstance(error, MemoryError):
         return StorageError("there is not enough memory", fix="End something else, or use less.")
     return None
+
+
+def leave(status: int) -> NoReturn:
+    """End the process; at once, where a store that was given up would be waited for."""
+    if any(thread.name == GIVEN_UP for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def leave_unread() -> int:

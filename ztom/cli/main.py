@@ -17,7 +17,7 @@ from ztom.cli.demo import demo_commands
 from ztom.cli.doctor import doctor_commands
 from ztom.cli.endpoints import endpoint_commands, release
 from ztom.cli.evaluation import evaluation_commands
-from ztom.cli.failures import leave_unread, report
+from ztom.cli.failures import leave, leave_unread, report
 from ztom.cli.gate.options import gate
 from ztom.cli.options import HelpPanel, examples
 from ztom.cli.records import audit, record_commands
@@ -104,5 +104,5 @@ def main() -> None:
         status = app(prog_name="ztom", standalone_mode=False)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        sys.exit(report(error))
-    sys.exit(status if isinstance(status, int) else 0)
+        status = report(error)
+    leave(status if isinstance(status, int) else 0)

@@ -6,6 +6,7 @@ A full disk, a folder that cannot be written, a limit on files: who meets them g
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -90,6 +91,30 @@ def require_writable(folder: Path, *, what: str) -> None:
         ) from error
 
 
+def require_place(folder: Path, *, what: str) -> None:
+    """Look whether a folder could be made and written, without making it.
+
+    Args:
+        folder: Folder that may not be there yet.
+        what: Name of the option or the thing in the error.
+
+    Raises:
+        StorageError: The nearest folder above it that is there is none, or cannot be written.
+    """
+    there = _nearest(folder)
+    reason = "not a directory" if not there.is_dir() else "permission denied"
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(f"{what} cannot be written", reason=f"{there}: {reason}", fix=_RIGHTS)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    return there
+
+
 def require_room(folder: Path, nbytes: int, *, what: str) -> None:
     """Look whether there is space for something before it is made.
 
@@ -101,10 +126,7 @@ def require_room(folder: Path, nbytes: int, *, what: str) -> None:
     Raises:
         StorageError: The disk has fewer bytes free.
     """
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(_nearest(folder)).free
     if nbytes > free:
         raise StorageError(
             f"there is not enough space for {what} in {folder}",

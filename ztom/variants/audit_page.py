@@ -42,8 +42,9 @@ def _checkpoints(answer: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     for position, member in enumerate(answer["checkpoints"]):
         factor = "" if position == 0 else f"{next(factors):+.6g}"
         yield {
-            "tag": member.get("tag") or member.get("reference"),
-            "digest": member.get("digest", ""),
+            "tag": member["tag"],
+            "reference": member["reference"],
+            "sha256": member["sha256"],
             "factor": factor,
         }
 

@@ -33,6 +33,9 @@ def hanging() -> Iterator[Callable[[], None]]:
     ended = threading.Event()
     yield lambda: ended.wait(60) and None
     ended.set()
+    for thread in threading.enumerate():  # a command of a later test would not wait for it
+        if thread.name == "store-access":
+            thread.join(10)
 
 
 def ask(scheme: str, look: Callable[[], Any], deadline_s: float = DEADLINE_S) -> None:

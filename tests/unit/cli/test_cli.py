@@ -64,7 +64,7 @@ def test_a_blend_is_on_record(chain_file: Path, tmp_path: Path) -> None:
     assert by_name["factors"] == [0.2, 0.0]
     page = ztom("audit", "show", "v", "--ledger", ledger, "--html").stdout
     assert page.startswith("<!DOCTYPE html>")
-    for text in (by_name["checkpoints"][0]["digest"], "variant.blend", "+0.1", "-0.05"):
+    for text in (by_name["checkpoints"][0]["sha256"], "variant.blend", "+0.1", "-0.05"):
         assert text in page
     assert re.search(r"variant:[0-9a-f]{12} w\b", ztom("log", ledger).stdout), (
         "names, not ids alone"

@@ -9,7 +9,7 @@ import pytest
 
 from ztom.errors import ConfigError, StorageError
 from ztom.io import disk
-from ztom.io.disk import disk_errors, require_room, require_writable
+from ztom.io.disk import disk_errors, require_place, require_room, require_writable
 
 
 def test_a_refusal_is_a_sentence_with_the_place(tmp_path: Path) -> None:
@@ -31,6 +31,14 @@ def test_a_folder_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"--out cannot be written: .*not a directory"):
         require_writable(tmp_path / "file" / "folder", what="--out")
+
+
+def test_a_folder_to_be_is_looked_at_without_being_made(tmp_path: Path) -> None:
+    require_place(tmp_path / "new" / "folder", what="--data")
+    assert not (tmp_path / "new").exists(), "who makes it says who may read it"
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"--data cannot be written: .*/file: not a directory"):
+        require_place(tmp_path / "file" / "folder", what="--data")
 
 
 def test_room_is_looked_for_before_it_is_needed(

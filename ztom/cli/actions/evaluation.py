@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.table import Table
 
-from ztom.checkpoints.storage import require_checkpoint
+from ztom.checkpoints.storage import require_reachable
 from ztom.cli.console import plain_console, print_document
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
@@ -83,7 +83,7 @@ def eval_command(request: EvalRequest, *, as_json: bool = False) -> int:
     require_writable(request.out, what="--out")
     for reference in (request.model, request.base):
         if reference is not None:
-            require_checkpoint(reference, settings=settings)
+            require_reachable(reference, settings=settings)
     for suite_files in suites:  # what is wrong with a metric shows before a model is loaded
         build_metric(suite_files.suite, import_paths=suite_files.import_paths).close()
     # Here and not at the top: it imports torch, which takes seconds.

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ztom.checkpoints.storage import require_checkpoint
+from ztom.checkpoints.storage import require_reachable
 from ztom.cli.actions.evaluation import engine_config
 from ztom.cli.gate.request import DOCUMENTS, WHO, GateRequest, Runs
 from ztom.errors import StorageError
@@ -56,7 +56,7 @@ def _all_runs(request: GateRequest, suites: Sequence[FoundSuite]) -> Runs:
         engine_config(request.engine)
         require_writable(request.out, what="--out")
         for reference in named:
-            require_checkpoint(reference, settings=Settings())
+            require_reachable(reference, settings=Settings())
         # Here and not at the top: it imports torch, which takes seconds.
         from ztom.cli.gate.models import run_models
 
