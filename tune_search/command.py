@@ -51,8 +51,8 @@ def run_command(config: SearchConfig, *, resume: bool, console: Console) -> Sear
     error_file = config.output / "error.txt"
     error_file.unlink(missing_ok=True)
     try:
-        require_inputs(config, settings=Settings())
         require_stack()
+        require_inputs(config, settings=Settings())
         from tune_search.display import progress_display
 
         with progress_display(console) as on_event:
