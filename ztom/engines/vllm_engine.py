@@ -254,7 +254,7 @@ class VllmEngine:
         try:
             results: list[Any] = self._llm.generate(prompts, params, use_tqdm=False)
         except Exception as error:  # vLLM raises whatever its layers raise
-            raise EngineError("vLLM failed", got=f"{type(error).__name__}: {error}") from error
+            raise EngineError("vLLM failed", reason=f"{type(error).__name__}: {error}") from error
         return results
 
     def _rpc(self, method: str, argument: object) -> list[Any]:
@@ -264,7 +264,7 @@ class VllmEngine:
             raise
         except Exception as error:  # vLLM raises whatever its layers raise
             raise EngineError(
-                "vLLM could not blend", got=f"{type(error).__name__}: {error}"
+                "vLLM could not blend", reason=f"{type(error).__name__}: {error}"
             ) from error
         for result in results:
             if isinstance(result, ZtomError):
@@ -303,6 +303,6 @@ def _start(config: EngineConfig, folder: Path) -> Any:
         logger.error("vLLM does not start on %s", folder)
         raise EngineError(
             "vLLM does not start on the model",
-            got=f"{type(error).__name__}: {error}",
+            reason=f"{type(error).__name__}: {error}",
             fix="Try a smaller max_model_len or kv_cache_gib, or engine.name: torch.",
         ) from error

@@ -31,6 +31,7 @@ from ztom.checkpoints.layout import ADAPTER
 from ztom.checkpoints.object_store import require_store, with_retries
 from ztom.checkpoints.other_files import OtherFiles, find_other_files
 from ztom.errors import StorageError, VariantError
+from ztom.io.disk import disk_errors, require_room
 from ztom.io.files import sync_path
 from ztom.io.places import require_local
 from ztom.settings import Settings
@@ -97,6 +98,10 @@ class StagedVariant:
         Raises:
             StorageError: The disk refused.
         """
+        with disk_errors(self.folder):
+            return self._seal(evidence)
+
+    def _seal(self, evidence: SearchEvidence | None) -> Manifest:
         recipe = self.recipe.model_copy(update={"evidence": evidence})
         (self.folder / RECIPE).write_bytes(recipe.to_bytes())
         (self.folder / CARD).write_text(render_card(recipe, self.precision), encoding="utf-8")
@@ -163,12 +168,14 @@ def stage_variant(
     for member in chain.members:
         member.verify_pin()
     others = _other_files(chain, options.form)
+    require_room(destination.parent, needed_bytes(chain, options), what="the variant")
     with staging_folder(destination.absolute().parent) as outer:
         folder = outer / destination.name
         folder.mkdir()
         write = _write_adapter if options.form == "adapter" else _write_dense
-        precision = write(chain, factors, folder, options, progress)
-        kept = _keep(others, folder)
+        with disk_errors(folder):
+            precision = write(chain, factors, folder, options, progress)
+            kept = _keep(others, folder)
         recipe = Recipe(
             topology=chain.topology,
             latest=chain.latest,
@@ -188,6 +195,24 @@ def stage_variant(
             allow_tokenizer_differences=chain.allow_tokenizer_differences,
         )
         yield StagedVariant(folder, destination.absolute(), recipe, precision)
+
+
+def needed_bytes(chain: Chain, options: WriteOptions) -> int:
+    """Bytes that the weights of a variant take on a disk, known before anything is blended.
+
+    Args:
+        chain: Chain that was opened and checked.
+        options: Options of writing.
+    """
+    if options.form == "adapter":  # the factors of all of them, one after the other
+        adapters = [
+            member
+            for member, adapter in zip(chain.members, chain.adapters, strict=True)
+            if adapter is not None
+        ]
+        return sum(spec.nbytes for member in adapters for spec in member.tensors.values())
+    no_step = (0.0,) * len(chain.names)
+    return plan_blend(chain, no_step, dtype=parse_dtype(options.dtype)).nbytes
 
 
 def copy_variant(folder: Path, address: str, *, retries: int = 4) -> None:
