@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from saved_models import DROP, edit_config, edit_json, open_members, save_model
+from saved_models import DROP, OLD_LLAMA, TRAINERS, edit_config, edit_json, open_members, save_model
 from transformers import AutoConfig, AutoModelForCausalLM, Mamba2Config
 
 from ztom.blending.apply import blend_tensor, file_reader
@@ -23,18 +23,9 @@ from ztom.variants.variant import read_variant
 from ztom.variants.verify import verify_variant
 from ztom.variants.write import stage_variant
 
-#: A Llama's configuration as transformers 4.31 wrote it: fewer keys, rotary theta at the top.
-OLD_LLAMA: dict[str, Any] = {
-    "transformers_version": "4.31.0", "torch_dtype": "float32", "dtype": DROP,
-    "rope_parameters": DROP, "rope_theta": 10000.0, "rope_scaling": None, "head_dim": DROP,
-    "attention_bias": DROP, "mlp_bias": DROP, "attention_dropout": DROP, "pretraining_tp": 1,
-}  # fmt: skip
 HARMLESS: dict[str, dict[str, Any]] = {
     "an older transformers": OLD_LLAMA,
-    "unsloth": {
-        "unsloth_version": "2025.9.1", "unsloth_fixed": True, "use_cache": False,
-        "_attn_implementation_autoset": True, "_name_or_path": "unsloth/llama",
-    },
+    "unsloth": TRAINERS,
     "dropout": {"attention_dropout": 0.1, "initializer_range": 0.01},
     "gradient checkpointing": {"gradient_checkpointing": True, "pretraining_tp": 2},
 }  # fmt: skip
