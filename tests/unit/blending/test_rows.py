@@ -209,3 +209,15 @@ def test_a_config_that_says_other_rows_than_there_are_is_refused(tmp_path: Path)
     edit_config(paths[1], vocab_size=8)
     with pytest.raises(ValueError, match="vocab_size 8, .* disagrees"):
         open_members(*paths)
+
+
+def test_a_bare_model_with_fewer_rows_is_matched_too(tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base")
+    last = grow(tmp_path / "last", base, 387, 1)
+    state = load_file(base / "model.safetensors")
+    bare = {name.removeprefix("model."): t for name, t in state.items() if name != HEAD}
+    save_file({**bare, HEAD: state[HEAD]}, base / "model.safetensors", metadata={"format": "pt"})
+    chain = open_members(base, last)
+    after = load_file(last / "model.safetensors")
+    want = expected([state[EMBEDDING], after[EMBEDDING]], [0.5], siblings=False)
+    assert torch.allclose(blended(chain, [0.5])[EMBEDDING].double(), want, atol=1e-6)
