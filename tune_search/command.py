@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from ztom.errors import ZtomError
 from ztom.io.files import write_whole
+from ztom.search.inputs import require_inputs
+from ztom.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,12 +39,13 @@ def run_command(config: SearchConfig, *, resume: bool, console: Console) -> Sear
     Raises:
         ZtomError: Whatever went wrong, with what to do about it.
     """
-    from tune_search.display import progress_display
-    from tune_search.run import result_path, search_and_prove
-
     error_file = config.output / "error.txt"
     error_file.unlink(missing_ok=True)
     try:
+        require_inputs(config, settings=Settings())
+        from tune_search.display import progress_display
+        from tune_search.run import result_path, search_and_prove
+
         with progress_display(console) as on_event:
             result = search_and_prove(config, resume=resume, on_event=on_event)
     except ZtomError as error:

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tune_search.factories import EngineFactory, ErrorFactory
 from tune_search.payload import SEARCH, DataSet, StudyInputs
 from ztom.blending.chain import Chain, load_chain
-from ztom.blending.chain_file import ChainConfig, read_chain_file
+from ztom.blending.chain_file import ChainConfig
 from ztom.checkpoints.object_store import require_store
 from ztom.errors import LeakageError
 from ztom.evaluation.metrics.build import build_metric
@@ -22,6 +21,7 @@ from ztom.evaluation.suites.templates import PromptTemplate
 from ztom.scoring.build import ErrorTerm
 from ztom.search.config import SearchConfig
 from ztom.search.data import read_search_data, read_split
+from ztom.search.inputs import chain_config
 from ztom.search.space import SearchSpace
 from ztom.settings import Settings
 from ztom.stimuli.files import StimuliFile
@@ -66,8 +66,8 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     settings = settings or Settings()
     if config.variant.copy_to is not None:
         require_store(config.variant.copy_to)
-    chain_config = read_chain_file(config.chain) if isinstance(config.chain, Path) else config.chain
-    chain = load_chain(chain_config, settings=settings)
+    members = chain_config(config)
+    chain = load_chain(members, settings=settings)
     search, holdout, files = read_search_data(config)
     guarded = {g.name: read_split(g, seed=config.seed) for g in config.guardrails}
     sets = [_data_set(SEARCH, search, config.error, config.labels)]
@@ -77,7 +77,7 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     study = StudyInputs(
         space=make_space(config, chain.names),
         data=tuple(sets),
-        engine=EngineFactory(config.engine, chain_config, settings),
+        engine=EngineFactory(config.engine, members, settings),
         generation=config.inference_config,
         batch_size=config.batch_size,
         gpus=config.engine.tensor_parallel_size,
@@ -89,7 +89,7 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     for entry in suites:
         _check_suite(entry, sets)
     read = (*files, *(file for data in guarded.values() for file in data.files))
-    return RunInputs(study, chain, chain_config, holdout, holdouts, suites, read)
+    return RunInputs(study, chain, members, holdout, holdouts, suites, read)
 
 
 def _check_suite(entry: FoundSuite, sets: Sequence[DataSet]) -> None:

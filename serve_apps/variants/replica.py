@@ -40,7 +40,8 @@ from ztom.errors import ConfigError, EngineError, ZtomError
 from ztom.settings import Settings
 
 if TYPE_CHECKING:
-    from serve_apps.variants.engine import Face, VariantEngine
+    from serve_apps.variants.engine import VariantEngine
+    from serve_apps.variants.vllm_server import Face
 
 logger = logging.getLogger(__name__)
 

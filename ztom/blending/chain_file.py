@@ -12,10 +12,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ztom.checkpoints.reference import is_address
+from ztom.checkpoints.storage import require_checkpoint
 from ztom.errors import ChainError
 from ztom.io.hub_address import is_bare_repo
 from ztom.io.problems import check_model
 from ztom.io.yaml import read_yaml
+from ztom.settings import Settings
 
 Topology = Literal["sequence", "siblings"]
 
@@ -93,6 +95,17 @@ def read_chain_file(path: Path) -> ChainConfig:
         ChainConfig, content, wrong=f"chain file {path} is not a chain", kind=ChainError
     )
     return anchored(config, path.parent)
+
+
+def require_members(config: ChainConfig, *, settings: Settings) -> None:
+    """Look whether the checkpoints of a chain are there, before torch is imported to open them.
+
+    Raises:
+        ReferenceRefusedError: A reference is not allowed.
+        StorageError: There is nothing at a local one.
+    """
+    for member in config.checkpoints:
+        require_checkpoint(member.reference, settings=settings)
 
 
 def anchored(config: ChainConfig, folder: Path) -> ChainConfig:

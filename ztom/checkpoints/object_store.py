@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from ztom.checkpoints.reference import is_plain_name
-from ztom.checkpoints.source import short_read, stream_sha256, too_many_files
+from ztom.checkpoints.source import read_bytes, short_read, stream_sha256, too_many_files
 from ztom.errors import ContentChangedError, StorageError, ZtomError
 from ztom.extras import require_extra
 from ztom.settings import Settings
@@ -147,12 +147,7 @@ class ObjectSource:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `ztom.checkpoints.storage.Source.read`."""
-        available = max(self.size(name) - offset, 0)
-        if length is not None and length > available:
-            raise short_read(self.reference, name, offset, length, available)
-        buffer = bytearray(available if length is None else length)
-        self.read_into(name, offset, memoryview(buffer))
-        return bytes(buffer)
+        return read_bytes(self, name, offset, length)
 
     def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
         """See `ztom.checkpoints.storage.Source.read_into`."""

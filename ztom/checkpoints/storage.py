@@ -76,21 +76,45 @@ def _open_registered(parsed: Reference, *, settings: Settings) -> Source:
 
 
 def _open_place(parsed: Reference, *, settings: Settings) -> Source:
+    _require_place(parsed)
     reference = parsed.text
     if parsed.scheme == "file" and Path(parsed.path).is_dir():
         folder = snapshot_in(Path(parsed.path))
         return LocalSource(reference, folder, settings=settings)
     if parsed.archive != "none":
         return _open_archive(parsed, settings=settings)
-    if parsed.scheme == "file":
-        raise StorageError(
-            f"there is no checkpoint folder at {reference}",
-            got="a file" if Path(parsed.path).exists() else "nothing",
-            expected="a folder, or a .tar, .tar.gz or .tgz of one",
-        )
     from ztom.checkpoints.object_store import ObjectSource
 
     return ObjectSource(reference, parsed.scheme, parsed.path, settings=settings)
+
+
+def require_checkpoint(reference: str, *, settings: Settings) -> Reference:
+    """Look whether a reference is allowed and, if it is local, whether there is something.
+
+    A store is not asked, and nothing is opened: it needs no torch, so that a command refuses a
+    misspelt path before it imports any.
+
+    Raises:
+        ReferenceRefusedError: The reference is not allowed.
+        StorageError: There is nothing, or no folder and no archive.
+    """
+    parsed = parse_reference(reference, settings=settings)
+    _require_place(parsed)
+    return parsed
+
+
+def _require_place(parsed: Reference) -> None:
+    path = Path(parsed.path)
+    if parsed.scheme != "file" or path.is_dir():
+        return
+    if parsed.archive == "none":
+        raise StorageError(
+            f"there is no checkpoint folder at {parsed.text}",
+            got="a file" if path.exists() else "nothing",
+            expected="a folder, or a .tar, .tar.gz or .tgz of one",
+        )
+    if not path.exists():
+        raise StorageError(f"there is no archive at {parsed.text}")
 
 
 def open_file(reference: str, *, settings: Settings) -> tuple[Source, str]:
@@ -125,8 +149,6 @@ def _folder_of(parsed: Reference, *, settings: Settings) -> tuple[Source, str]:
 def _open_archive(parsed: Reference, *, settings: Settings) -> Source:
     from ztom.checkpoints.archive import open_tar
 
-    if parsed.scheme == "file" and not Path(parsed.path).exists():
-        raise StorageError(f"there is no archive at {parsed.text}")
     parent, name = _folder_of(parsed, settings=settings)
     return open_tar(
         parsed.text, parent, name, compressed=parsed.archive == "tar.gz", settings=settings

@@ -6,13 +6,16 @@ What was typed is read before anything heavy is imported.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ztom.cli.options import LEDGER_HELP, Dtype, HelpPanel, Json, command_group, examples
 from ztom.cli.places import local_only
 from ztom.errors import FactorError
+
+if TYPE_CHECKING:
+    from ztom.blending.chain_file import ChainConfig
 
 chain_commands = command_group(None, "Chains and variants.")
 
@@ -45,9 +48,7 @@ def blend(
     as_json: Json = False,
 ) -> None:
     """Set factors by hand and write the blend as a variant."""
-    from ztom.blending.chain_file import read_chain_file
-
-    config, numbers = read_chain_file(chain), parse_factors(factors)
+    numbers, config = parse_factors(factors), _chain_on_disk(chain)
     from ztom.cli.actions.chains import blend_command
 
     blend_command(
@@ -74,9 +75,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """List a chain: sizes, digests, how far each step moved, what a bound can do."""
-    from ztom.blending.chain_file import read_chain_file
-
-    config = read_chain_file(chain)
+    config = _chain_on_disk(chain)
     from ztom.cli.actions.chains import inspect_command
 
     inspect_command(config, limit=limit, dtype=dtype, as_json=as_json)
@@ -98,14 +97,23 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check a variant's manifest and derive a share of its tensors again."""
-    from ztom.blending.chain_file import read_chain_file
     from ztom.variants.manifest import read_manifest
 
     read_manifest(variant)
-    config = None if chain is None else read_chain_file(chain)
+    config = None if chain is None else _chain_on_disk(chain)
     from ztom.cli.actions.chains import verify_command
 
     verify_command(variant, share=share, chain=config, as_json=as_json)
+
+
+def _chain_on_disk(file: Path) -> ChainConfig:
+    """A chain as its file has it, of checkpoints that are there."""
+    from ztom.blending.chain_file import read_chain_file, require_members
+    from ztom.settings import Settings
+
+    config = read_chain_file(file)
+    require_members(config, settings=Settings())
+    return config
 
 
 def parse_factors(text: str) -> list[float]:

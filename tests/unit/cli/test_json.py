@@ -160,6 +160,7 @@ def test_of_a_suite_from_a_table(tmp_path: Path) -> None:
 def test_of_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_locked(tmp_path)
+    (tmp_path / "good").mkdir()
     played = ScriptedModel("good", "answer", [])
     monkeypatch.setattr("ztom.evaluation.runs.models.open_model", lambda *_, **__: played)
     evaluation = ("eval", "good", "--suite", "suites", "--engine", "torch", "--no-cache")

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from command_line import every_command
 
+import ztom.evaluation
+
 #: Not one of these is needed to print help.
 HEAVY_FOR_HELP = {
     *("torch", "transformers", "ray", "vllm", "numpy", "scipy", "sklearn", "optuna", "pydantic"),
@@ -20,6 +22,8 @@ HEAVY_FOR_HELP = {
 HEAVY_TO_REFUSE = HEAVY_FOR_HELP - {"numpy", "pydantic", "yaml", "jinja2"}
 #: Modules that are there after a command, of those that it could have had before: as a bound.
 MOST_FOR_HELP, MOST_TO_REFUSE = 550, 800
+
+SUITES = Path(ztom.evaluation.__file__).with_name("examples")
 
 _RUN = """
 import sys
@@ -53,7 +57,11 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "typo.yaml").write_text(
         "chain: c.yaml\nstimuli: s.jsonl\nerror: rouge_l\nbudgte: {evaluations: 3}\n"
     )
+    (tmp_path / "missing.yaml").write_text(
+        "chain: chain.yaml\nstimuli: s.jsonl\nerror: rouge_l\nbudget: {evaluations: 3}\n"
+    )
     (tmp_path / "chain.yaml").write_text("checkpoints: [a, b]\n")
+    (tmp_path / "there.yaml").write_text("checkpoints: [., .]\n")
     (tmp_path / "typo-chain.yaml").write_text("checkpoint: [a, b]\n")
     return tmp_path
 
@@ -92,7 +100,11 @@ def test_the_application_imports_nothing_heavy_for_any_command() -> None:
         ("blend typo-chain.yaml --factors 0 --output v", 2, "checkpoint"),
         ("blend chain.yaml --factors x --output v", 2, "the factors are not numbers"),
         ("blend chain.yaml --factors 0 --output gs://bucket/v", 2, "--output is an address"),
+        ("search missing.yaml", 2, "there is no checkpoint folder at"),
+        ("search missing.yaml --set chain=there.yaml", 2, "s.jsonl does not exist"),
+        ("blend chain.yaml --factors 0 --output v", 2, "there is no checkpoint folder at"),
         ("inspect nothing.yaml", 2, "nothing.yaml cannot be read"),
+        ("inspect chain.yaml", 2, "there is no checkpoint folder at"),
         ("verify nothing", 2, "nothing is not a variant"),
         ("serve nothing", 2, "nothing is not a variant"),
         ("log nothing.db", 2, "there is no ledger"),
@@ -100,9 +112,15 @@ def test_the_application_imports_nothing_heavy_for_any_command() -> None:
         ("eval model", 3, "there is nothing to run"),
         ("eval model --suite nothing", 3, "nothing"),
         ("eval model --suite nothing --out s3://bucket/x", 2, "--out is an address"),
+        (f"eval nothing --suite {SUITES}", 3, "there is no checkpoint folder at nothing"),
+        (f"eval . --base no.tar --suite {SUITES}", 3, "there is no archive at no.tar"),
+        (f"eval . --suite {SUITES} --dtype int3", 3, "dtype"),
         ("gate", 3, "there is no candidate"),
         ("gate --candidate a --candidate-run b", 3, "there are --candidate and --candidate-run"),
         ("gate --candidate-run nothing --suites nothing", 3, "nothing"),
+        (f"gate --candidate nothing --first --suites {SUITES}", 3, "there is no checkpoint folder"),
+        (f"gate --candidate . --champion no.tar --suites {SUITES}", 3, "there is no archive"),
+        (f"gate --candidate . --first --suites {SUITES} --dtype int3", 3, "dtype"),
         ("suite check nothing", 3, "nothing"),
         ("deploy v --alias a --set x", 2, "an option is not KEY=VALUE"),
         ("status", 2, "no server is named"),

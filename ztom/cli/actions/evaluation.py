@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from ztom.checkpoints.storage import require_checkpoint
 from ztom.cli.console import plain_console, print_document, print_error
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
@@ -84,6 +85,9 @@ def _evaluate(request: EvalRequest, *, as_json: bool = False) -> int:
     if request.tasks:
         require_lm_eval()
     config = engine_config(request.engine)
+    for reference in (request.model, request.base):
+        if reference is not None:
+            require_checkpoint(reference, settings=settings)
     for suite_files in suites:  # what is wrong with a metric shows before a model is loaded
         build_metric(suite_files.suite, import_paths=suite_files.import_paths).close()
     # Here and not at the top: it imports torch, which takes seconds.
