@@ -127,9 +127,7 @@ def test_other_ids_are_refused_with_the_first_ten(
     assert "Traceback" not in answer.stderr
 
 
-@pytest.mark.brings(
-    "checkpoint", "a vocabulary that has grown", "is searched, proved and served by vLLM"
-)
+@pytest.mark.brings("checkpoint", "a vocabulary that has grown", "is searched and proved by vLLM")
 def test_the_default_engine_searches_and_proves_a_grown_chain(
     installed: Installed, chain: Path, tmp_path: Path
 ) -> None:
