@@ -20,6 +20,7 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h|layer|blocks)\.(\d+)\.")
 #: Counts that configuration classes make lists of.
 _COUNTS = re.compile(r"_?num_labels|(.*_)?layers?|depth|(.*_)?blocks?")
 _MOST = 1_000_000
+_DEEPEST = 32
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _LAYERS = ("num_hidden_layers", "n_layer")
 #: Families whose embedding is narrower than the model.
@@ -57,10 +58,16 @@ def check_full_config(
 
 
 def _check_counts(reference: str, config: Mapping[str, Any]) -> None:
-    """Refuse counts by which whatever reads the configuration would make lists for minutes."""
-    for key, value in config.items():
+    """Refuse what would keep whatever reads the configuration busy: huge counts, deep nesting."""
+    stack: list[tuple[str, Any, int]] = [("", config, 0)]
+    while stack:
+        key, value, depth = stack.pop()
+        if depth > _DEEPEST:
+            raise CheckpointError(f"{reference}: config.json is nested too deeply", got=key)
         if isinstance(value, dict):
-            _check_counts(reference, value)
+            stack += [(str(name), item, depth + 1) for name, item in value.items()]
+        elif isinstance(value, list):
+            stack += [(key, item, depth + 1) for item in value if isinstance(item, dict | list)]
         elif _COUNTS.fullmatch(key) and isinstance(value, int) and value > _MOST:
             raise CheckpointError(
                 f"{reference}: {key} is larger than of any model",
