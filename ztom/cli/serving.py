@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ztom.cli.options import Dtype, HelpPanel, Json, command_group, examples
+from ztom.stack import require_stack
 
 serving_commands = command_group(None, "Serving.")
 
@@ -46,6 +47,7 @@ def serve(
     from ztom.variants.manifest import read_manifest
 
     read_manifest(variant)
+    require_stack("vllm")
     from ztom.cli.actions.serving import serve_command
 
     options = {
