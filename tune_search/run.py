@@ -77,6 +77,7 @@ def build_result(
         chain_digest=study.chain_digest,
         data_digests=dict(study.data_digests),
         data_files=tuple(map(data_file_entry, inputs.data_files)),
+        notes=inputs.chain.notes,
         **search_fields(outcome),
     )
 

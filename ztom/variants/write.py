@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ import torch
 from ztom.blending.adapter import blend_adapter
 from ztom.blending.apply import file_reader
 from ztom.blending.chain import Chain
+from ztom.blending.files import files_of_blend
 from ztom.blending.plan import parse_dtype, plan_blend
 from ztom.blending.precision import PrecisionMeter, PrecisionReport, measure_precision
 from ztom.checkpoints.cache import publish_folder, staging_folder
@@ -260,12 +261,8 @@ def _write_dense(
     ):
         if progress is not None:
             progress(done, plan.nbytes)
-    _copy_files(chain.reference, folder)
-    model = chain.members[chain.model]
-    if model is not chain.reference:
-        _copy_files(model, folder, only_missing=True)
-        (folder / "adapter_config.json").unlink(missing_ok=True)
-    _write_config(model, folder, dtype)
+    _copy_files(files_of_blend(chain), folder)
+    _write_config(chain.members[chain.model], folder, dtype)
     return meter.report()
 
 
@@ -279,7 +276,7 @@ def _write_adapter(
     read = file_reader(chain)
     adapter = blend_adapter(chain, factors, read)
     save_tensors(adapter.tensors, folder / ADAPTER)
-    _copy_files(chain.reference, folder)
+    _copy_files(dict.fromkeys(chain.reference.files, chain.reference), folder)
     (folder / "adapter_config.json").write_bytes(_json(adapter.config))
     if progress is not None:
         size = (folder / ADAPTER).stat().st_size
@@ -287,14 +284,11 @@ def _write_adapter(
     return measure_precision(chain, factors, read, dtype=parse_dtype(options.dtype))
 
 
-def _copy_files(checkpoint: Checkpoint, folder: Path, *, only_missing: bool = False) -> None:
+def _copy_files(files: Mapping[str, Checkpoint], folder: Path) -> None:
     """Tokenizer and configuration, as they are."""
-    for name in checkpoint.files:
-        if name in _OWN or name.endswith(".index.json"):
-            continue
-        if only_missing and (folder / name).exists():
-            continue
-        (folder / name).write_bytes(checkpoint.source.read(name))
+    for name, checkpoint in files.items():
+        if name not in _OWN and not name.endswith(".index.json"):
+            (folder / name).write_bytes(checkpoint.source.read(name))
 
 
 def _other_files(chain: Chain, form: Form) -> list[tuple[Checkpoint, OtherFiles]]:
