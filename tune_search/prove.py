@@ -21,7 +21,7 @@ from tune_search.evidence import build_evidence
 from tune_search.factories import EngineFactory, VariantEngineFactory
 from tune_search.holdout import holdout_inputs, score_model
 from tune_search.phases import PhaseTimer
-from tune_search.preparation import RunInputs
+from tune_search.preparation import RunInputs, write_options
 from tune_search.proof import build_proof
 from ztom.ledger import Ledger
 from ztom.search.config import SearchConfig
@@ -29,16 +29,9 @@ from ztom.search.events import Event
 from ztom.search.outcome import SearchOutcome
 from ztom.search.result import Proof
 from ztom.settings import Settings
-from ztom.variants.manifest import Manifest
+from ztom.variants.manifest import UNPROVEN, VARIANT, Manifest
 from ztom.variants.record import for_the_record
-from ztom.variants.write import (
-    UNPROVEN,
-    VARIANT,
-    StagedVariant,
-    WriteOptions,
-    copy_variant,
-    stage_variant,
-)
+from ztom.variants.write import StagedVariant, copy_variant, stage_variant
 
 if TYPE_CHECKING:
     from tune_search.gate import SuiteGate
@@ -77,13 +70,13 @@ def prove(
         proof = build_proof(config, inputs, before, before, None, timer.seconds(started))
         if config.variant.keep_unproven:
             with stage_variant(
-                inputs.chain, factors, _unproven(config), options=_options(config)
+                inputs.chain, factors, _unproven(config), options=write_options(config)
             ) as staged:
                 _keep(config, inputs, outcome, ledger, proof, staged)
         return proof
     timer.begin("write", "the variant is written")
     with stage_variant(
-        inputs.chain, factors, _destination(config), options=_options(config)
+        inputs.chain, factors, _destination(config), options=write_options(config)
     ) as staged:
         timer.end("write")
         make_engine = VariantEngineFactory(
@@ -108,14 +101,6 @@ def prove(
     if gate is not None:
         gate.record(ledger, before.runs, after.runs, manifest.digest)
     return _published(config, proof, manifest)
-
-
-def _options(config: SearchConfig) -> WriteOptions:
-    return WriteOptions(
-        dtype=config.engine.dtype,
-        form=config.variant.form,
-        max_shard_bytes=int(config.variant.max_shard_gib * 2**30),
-    )
 
 
 def _suite_gate(

@@ -13,24 +13,36 @@ from typing import Any, Self, TypeVar
 class ZtomError(Exception):
     """Base of every error that Z-TOM raises on purpose.
 
+    The message is ``what: reason, got ..., expected .... fix``, without what is None.
+
     Args:
         what: What is wrong, with the name of the thing (file, tensor, option).
-        got: What was found; rendered with ``str`` and cut at 500 characters.
+        got: Value that was found; rendered with ``str`` and cut at 500 characters.
         expected: What would have been right.
         fix: What the reader can do about it, a full sentence.
+        reason: Why, in words, such as another error's; rendered like ``got``.
     """
 
     def __init__(
-        self, what: str, *, got: object = None, expected: object = None, fix: str | None = None
+        self,
+        what: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        fix: str | None = None,
+        reason: object = None,
     ) -> None:
         self.what = what
         self.got = None if got is None else _printable(got)
         self.expected = None if expected is None else _printable(expected)
         self.fix = fix
+        self.reason = None if reason is None else _printable(reason)
         super().__init__(self._message())
 
     def _message(self) -> str:
         details = []
+        if self.reason:
+            details.append(self.reason.rstrip(". "))
         if self.got is not None:
             details.append(f"got {self.got}")
         if self.expected is not None:
@@ -46,20 +58,37 @@ class ZtomError(Exception):
         return self._message()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), self.what, self.got, self.expected, self.fix))
+        return (_rebuild, (type(self), *self.parts))
+
+    @property
+    def parts(self) -> tuple[str, str | None, str | None, str | None, str | None]:
+        """What, got, expected, fix and reason."""
+        return (self.what, self.got, self.expected, self.fix, self.reason)
 
     @classmethod
-    def _from_parts(cls, what: str, got: str | None, expected: str | None, fix: str | None) -> Self:
-        return cls(what, got=got, expected=expected, fix=fix)
+    def _from_parts(
+        cls,
+        what: str,
+        got: str | None,
+        expected: str | None,
+        fix: str | None,
+        reason: str | None,
+    ) -> Self:
+        return cls(what, got=got, expected=expected, fix=fix, reason=reason)
 
 
 ErrorType = TypeVar("ErrorType", bound=ZtomError)
 
 
 def _rebuild(
-    kind: type[ZtomError], what: str, got: str | None, expected: str | None, fix: str | None
+    kind: type[ZtomError],
+    what: str,
+    got: str | None,
+    expected: str | None,
+    fix: str | None,
+    reason: str | None = None,
 ) -> ZtomError:
-    return kind._from_parts(what, got, expected, fix)
+    return kind._from_parts(what, got, expected, fix, reason)
 
 
 def with_text(error: ErrorType, change: Callable[[str], str]) -> ErrorType:
@@ -69,9 +98,9 @@ def with_text(error: ErrorType, change: Callable[[str], str]) -> ErrorType:
         error: Error to be told in other words.
         change: Function that gives the text to say instead of another one.
     """
-    parts = (error.what, error.got, error.expected, error.fix)
-    what, got, expected, fix = (None if part is None else change(part) for part in parts)
-    return type(error)._from_parts(what or "", got, expected, fix)
+    what, *others = error.parts
+    got, expected, fix, reason = (None if part is None else change(part) for part in others)
+    return type(error)._from_parts(change(what), got, expected, fix, reason)
 
 
 def _printable(value: object) -> str:
@@ -188,9 +217,10 @@ class ServerError(ZtomError, RuntimeError):
         got: object = None,
         expected: object = None,
         fix: str | None = None,
+        reason: object = None,
         status: int | None = None,
     ) -> None:
-        super().__init__(what, got=got, expected=expected, fix=fix)
+        super().__init__(what, got=got, expected=expected, fix=fix, reason=reason)
         self.status = status
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serve_apps.control_plane.access import Caller
 from serve_apps.control_plane.chains import (
@@ -24,12 +25,13 @@ from serve_apps.control_plane.named_paths import NamedCheckpoint, named_checkpoi
 from serve_apps.control_plane.questions import EngineSpec
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import ChainSpec
-from ztom.checkpoints.bases import base_of_adapter
-from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.engines.config import EngineConfig
 from ztom.errors import ZtomError
 from ztom.ledger.checkpoints import CheckpointRecord, FileStatus, Part, Storage
 from ztom.settings import Settings
+
+if TYPE_CHECKING:
+    from ztom.checkpoints.checkpoint import Checkpoint
 
 #: Configurations are compared by what they say, but for keys on how a checkpoint was saved.
 _CONFIGS = ("config.json", "adapter_config.json", "README.md")
@@ -71,6 +73,8 @@ def asked_path(
         HTTPException: There is no such file or search.
         ZtomError: The checkpoint cannot be used, or the caller may not point there.
     """
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+
     named = named_checkpoint(path, caller, services)
     if named is not None and named.file is not None and base_path is None:
         in_chain = _in_its_chain(named, named.file, services, engine)
@@ -101,6 +105,8 @@ def asked_chain(
         services: Services of the process.
         engine: Options of the engine.
     """
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+
     pointers = [file for file in chain.files if file.storage is Storage.POINTER]
     marks = [
         file.digest or _mark(open_file_of_project(file, services), file.address)
@@ -136,6 +142,8 @@ def _base(
     services: Services,
 ) -> _Place:
     """The base model: the one that is given, the project's, or the one that the adapter names."""
+    from ztom.checkpoints.bases import base_of_adapter  # it imports torch
+
     if base_path is not None:
         return _place(base_path, named_checkpoint(base_path, caller, services), services)
     base = None if named is None else named.project.base
@@ -195,6 +203,8 @@ def _papers(file: CheckpointRecord, services: Services) -> Mapping[str, object]:
 
 def _marks(members: list[_Place]) -> tuple[str, ...]:
     """What tells content at somebody's own address from what was there before."""
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+
     return tuple(
         _mark(open_checkpoint(place.address, settings=place.settings), place.address)
         for place in members

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import ChainSpec
 from ztom.blending.chain_file import ChainConfig, Member
-from ztom.checkpoints.bases import base_of_adapter
-from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.ledger.checkpoints import CheckpointRecord, FileStatus, Part, Storage
 from ztom.ledger.projects import ProjectRecord
+
+if TYPE_CHECKING:
+    from ztom.checkpoints.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ def with_base(files: Sequence[CheckpointRecord], services: Services) -> ProjectC
     first = open_file_of_project(files[0], services)
     if first.kind == "full":
         return ProjectChain(tuple(files))
+    from ztom.checkpoints.bases import base_of_adapter  # it imports torch
+
     return ProjectChain(tuple(files), base_of_adapter(first, settings=services.pointers))
 
 
@@ -131,6 +135,8 @@ def open_file_of_project(file: CheckpointRecord, services: Services) -> Checkpoi
         CheckpointError: It cannot be used.
         StorageError: It cannot be read.
     """
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+
     managed = file.storage is Storage.MANAGED
     return open_checkpoint(
         file.address, settings=services.managed if managed else services.pointers

@@ -33,6 +33,7 @@ from ztom.errors import (
     VariantError,
     ZtomError,
 )
+from ztom.io.problem_words import words_for
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,9 @@ def add_error_handlers(app: FastAPI) -> None:
         busy = BUSY if status == 503 else None
         if status >= 500 and not isinstance(error, StorageError):
             # advice on the installation is for whoever reads the log
-            error = type(error)._from_parts(error.what, error.got, error.expected, None)
+            error = type(error)._from_parts(
+                error.what, error.got, error.expected, None, error.reason
+            )
         message = request.app.state.services.store.without_folders(str(error))
         return problem(status, message, busy, path=request.url.path)
 
@@ -151,5 +154,5 @@ def _issue(issue: Mapping[str, object]) -> dict[str, object]:
     where = issue.get("loc", ())
     return {
         "loc": [str(part) for part in where] if isinstance(where, tuple | list) else [],
-        "msg": str(issue.get("msg", "")).removeprefix("Value error, "),
+        "msg": words_for(issue),
     }

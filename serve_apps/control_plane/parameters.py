@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from serve_apps.control_plane.chains import ProjectChain, open_file_of_project
 from serve_apps.control_plane.services import Services
-from ztom.blending.changes import is_bias
-from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.ledger.checkpoints import CheckpointRecord
 from ztom.wire.projects import ParameterNames
+
+if TYPE_CHECKING:
+    from ztom.checkpoints.checkpoint import Checkpoint
 
 #: PEFT's names: what it puts before a module's, and what its factors end in.
 _PEFT_PREFIX = "base_model.model."
@@ -33,6 +35,8 @@ def parameter_names(
         CheckpointError: The file, or its base model, cannot be used.
         StorageError: It cannot be read.
     """
+    from ztom.blending.changes import is_bias  # it imports torch
+
     checkpoint = open_file_of_project(last, services)
     model, own = checkpoint, list[str]()
     if checkpoint.kind == "adapter":
@@ -47,6 +51,8 @@ def parameter_names(
 
 
 def _base(chain: ProjectChain, services: Services) -> Checkpoint:
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+
     if chain.base is not None:
         return open_checkpoint(chain.base, settings=services.pointers)
     return open_file_of_project(chain.files[0], services)

@@ -63,7 +63,8 @@ class EngineSpec:
         Raises:
             ZtomError: A checkpoint cannot be used, or the engine does not start.
         """
-        from ztom.checkpoints.checkpoint import fetch_folder, open_checkpoint
+        from ztom.checkpoints.checkpoint import open_checkpoint
+        from ztom.checkpoints.fetch import fetch_folder
         from ztom.engines.build import build_engine, build_single
         from ztom.engines.config import EngineConfig
 

@@ -24,6 +24,7 @@ from ztom.errors import EngineError, ZtomError
 T = TypeVar("T")
 
 _TASKS_AT_ONCE, _TASKS_WAITING = 4, 64
+_TASKS_PER_PROCESS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,10 @@ class RayRunner:
         from ray.exceptions import RayError, RayTaskError
 
         # No CPU is reserved: an edit does not wait for a search that has them all to end.
-        task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(function)
+        # A process serves a while: a new one takes five seconds of a core before it begins, which
+        # every upload would wait for.
+        options_of = {"num_cpus": 0, "max_retries": 0, "max_calls": _TASKS_PER_PROCESS}
+        task = ray.remote(**options_of)(function)
         running = task.remote(*args, **options)
         try:
             answer: T = await running

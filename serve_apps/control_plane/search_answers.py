@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ztom.ledger.ledger import Ledger
 from ztom.ledger.records import StudyRecord, TrialRecord, TrialStatus
 from ztom.ledger.requests import RequestRecord
 from ztom.search.result import Proof, SearchResult, read_result
-from ztom.variants.write import UNPROVEN, VARIANT
+from ztom.variants.manifest import UNPROVEN, VARIANT
 from ztom.wire.fields import FORMAT
 from ztom.wire.searches import SearchProgress
 
@@ -44,14 +45,14 @@ def answer_of(request: RequestRecord, result: SearchResult) -> dict[str, Any]:
         "verdict": None if proof is None else str(proof.decision.outcome),
         "noise_floor": result.noise_floor,
         "stop_reason": result.stop_reason,
-        "holdout": None if proof is None else _holdout_of(proof),
+        "holdout": None if proof is None else _holdout_of(proof, result.notes),
         "variant_digest": None if proof is None else proof.variant_digest,
         "mastered_path": f"{request.project_id}/results/{request.id}.tar",
         "unproven": is_unproven(proof),
     }
 
 
-def _holdout_of(proof: Proof) -> dict[str, Any]:
+def _holdout_of(proof: Proof, notes: Sequence[str]) -> dict[str, Any]:
     return {
         "trained_model_error": proof.trained_model_error,
         "optimized_model_error": proof.optimized_model_error,
@@ -59,7 +60,7 @@ def _holdout_of(proof: Proof) -> dict[str, Any]:
         "gate": None if proof.gate is None else proof.gate.model_dump(mode="json"),
         "insisted": proof.insisted,
         "realised_step": proof.realised,
-        "warnings": list(proof.warnings),
+        "warnings": [*proof.warnings, *notes],
     }
 
 

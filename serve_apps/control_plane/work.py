@@ -70,7 +70,7 @@ class RecordedBlend:
         folder: Folder of the variant.
         digest: Digest of the variant's manifest.
         realised: Realised over intended step, None where nothing was to change.
-        warnings: Warnings about precision.
+        warnings: Warnings about precision, and what differs between the checkpoints.
     """
 
     folder: str
@@ -121,7 +121,7 @@ def compare(
 ) -> dict[str, object]:
     """Two members of a chain, tensor by tensor: the answer of a static analysis."""
     from ztom.blending.changes import is_bias
-    from ztom.blending.differences import summary_score, tensor_differences
+    from ztom.blending.tensor_differences import summary_score, tensor_differences
 
     differences = tensor_differences(
         open_chain(chain), other, chosen, weights=weights, biases=biases
@@ -161,7 +161,8 @@ def blend(
         new = replace(new, event=replace(new.event, actor=actor))
         book.variants.record(new, partial(staged.place, manifest))
     report = staged.precision
-    return RecordedBlend(destination, manifest.digest, report.overall.realised, report.warnings)
+    warnings = (*report.warnings, *staged.recipe.notes)
+    return RecordedBlend(destination, manifest.digest, report.overall.realised, warnings)
 
 
 def open_chain(chain: ChainSpec) -> Chain:

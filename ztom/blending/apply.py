@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ztom.blending.chain import Chain
-from ztom.blending.plan import LowRankTerm, TensorPlan
+from ztom.blending.plan import DenseTerm, LowRankTerm, TensorPlan
 from ztom.checkpoints.tensors import TensorSpec, check_finite, read_slice
 from ztom.errors import BlendError, ChainError, TensorFileError
 
@@ -144,6 +144,7 @@ class TermSum:
     def __init__(self, plan: TensorPlan, read: Reader) -> None:
         self._plan = plan
         self._read = read
+        self._ranges = _ranges(plan)
         self._rows = 1
         self._factors: tuple[torch.Tensor, torch.Tensor] | None = None
         if plan.low_rank:
@@ -163,14 +164,10 @@ class TermSum:
     def into(self, out: torch.Tensor, start: int) -> None:
         """Write elements [start, start + len(out)) of the sum into ``out``, float32 [n]."""
         end = start + out.numel()
-        for position, term in enumerate(self._plan.dense):
-            source = self._read(term.member, term.spec, start, end)
-            if position:
-                out.add_(source, alpha=term.coefficient)
-            elif source.dtype == torch.float32:
-                torch.mul(source, term.coefficient, out=out)
-            else:
-                out.copy_(source).mul_(term.coefficient)
+        for (first, last), terms in self._ranges.items():
+            low, high = max(start, first), min(end, last)
+            if low < high:
+                self._add(terms, out[low - start : high - start], low)
         if not self._plan.dense:
             out.zero_()
         if self._factors is not None:
@@ -179,6 +176,30 @@ class TermSum:
             first, last = start // columns, -(-end // columns)
             rows = (left[first:last] @ right).reshape(-1)
             out.add_(rows[start - first * columns : end - first * columns])
+
+    def _add(self, terms: Sequence[DenseTerm], out: torch.Tensor, start: int) -> None:
+        """Write the sum of some terms, from element ``start`` on, into ``out``, float32 [n]."""
+        end = start + out.numel()
+        for position, term in enumerate(terms):
+            source = self._read(term.member, term.spec, start, end)
+            if position:
+                out.add_(source, alpha=term.coefficient)
+            elif source.dtype == torch.float32:
+                torch.mul(source, term.coefficient, out=out)
+            else:
+                out.copy_(source).mul_(term.coefficient)
+
+
+def _ranges(plan: TensorPlan) -> dict[tuple[int, int], list[DenseTerm]]:
+    """Full weights to add up by the elements, first and one past the last, that they are of."""
+    columns = plan.count // plan.shape[0] if plan.shape and plan.shape[0] else 0
+    ranges: dict[tuple[int, int], list[DenseTerm]] = {}
+    for term in plan.dense:
+        place = (0, plan.count)
+        if term.rows is not None:
+            place = (term.rows[0] * columns, term.rows[1] * columns)
+        ranges.setdefault(place, []).append(term)
+    return ranges
 
 
 def concatenate(terms: Sequence[LowRankTerm], read: Reader) -> tuple[torch.Tensor, torch.Tensor]:

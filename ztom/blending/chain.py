@@ -5,7 +5,8 @@ With ``delta_i = W_i - W_(i-1)`` a *sequence* W_0 ... W_n is blended as
 are blended as ``W(alpha) = W_latest + sum_i alpha_i * delta_i`` (task arithmetic, Ilharco et al.
 2023). Both are sums over members, ``W(alpha) = sum_j c_j * W_j`` with ``sum_j c_j = 1``, and it is
 these coefficients that are applied: a factor of 0 or -1 then gives a coefficient of exactly 1 or 0,
-so nothing is rounded where nothing changes. Comparing the members is `ztom.blending.fit`,
+so nothing is rounded where nothing changes. Where a member lacks rows that others have, steps from
+and to it have no delta there (`ztom.blending.rows`). Comparing the members is `ztom.blending.fit`,
 and how a chain is written in a file `ztom.blending.chain_file`.
 """
 
@@ -14,15 +15,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from ztom.blending.alignment import align, derived_notes
 from ztom.blending.chain_file import ChainConfig, Topology, read_chain_file
+from ztom.blending.differences import find_differences
 from ztom.blending.fit import check_fit
 from ztom.blending.integers import check_integers
+from ztom.blending.rows import refuse_adapted_rows, row_notes
+from ztom.blending.vocabularies import check_tokenizers
 from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.checkpoints.lora import Adapter, open_adapter
 from ztom.checkpoints.reference import name_of
@@ -41,6 +45,8 @@ class Chain:
         latest: Position of the checkpoint that steps are added to, from 0.
         tags: Name of each member.
         notes: What was passed over or put right so that the members fit, a sentence each.
+        allow_config_differences: Keys of ``config.json`` in which members were allowed to differ.
+        allow_tokenizer_differences: Whether tokenizers were allowed to split texts differently.
     """
 
     members: tuple[Checkpoint, ...]
@@ -49,6 +55,8 @@ class Chain:
     latest: int
     tags: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    allow_config_differences: tuple[str, ...] = ()
+    allow_tokenizer_differences: bool = False
 
     @property
     def transitions(self) -> int:
@@ -133,8 +141,15 @@ class Chain:
                 )
         return checked
 
-    def coefficients(self, factors: Sequence[float]) -> tuple[float, ...]:
+    def coefficients(
+        self, factors: Sequence[float], *, holders: Collection[int] | None = None
+    ) -> tuple[float, ...]:
         """The coefficient of each member in the blend; they sum to 1.
+
+        Args:
+            factors: Scaling factors, one per transition.
+            holders: Positions of the members that have what is blended, the latest among them; a
+                step from or to another one changes nothing. All of them when None.
 
         Raises:
             FactorError: Not one finite number per transition.
@@ -143,8 +158,11 @@ class Chain:
         coefficients = [0.0] * len(self.members)
         coefficients[self.latest] = 1.0
         for step, factor in enumerate(alpha, start=1):
+            before = step - 1 if self.topology == "sequence" else 0
+            if holders is not None and not {before, step} <= set(holders):
+                continue
             coefficients[step] += factor
-            coefficients[step - 1 if self.topology == "sequence" else 0] -= factor
+            coefficients[before] -= factor
         return tuple(coefficients)
 
 
@@ -173,11 +191,38 @@ def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:
     adapters = tuple(
         open_adapter(member, members[0]) if member.kind == "adapter" else None for member in members
     )
-    check_fit(members, latest=members[model], allow_dtype_cast=config.allow_dtype_cast)
+    check_fit(
+        members,
+        latest=members[model],
+        allow_dtype_cast=config.allow_dtype_cast,
+        allow_config_differences=config.allow_config_differences,
+    )
     check_integers(members)
     notes = (*(note for member in members for note in member.notes), *renamed, *derived)
     tags = tuple(
         m.tag or name_of(m.reference) or str(position)
         for position, m in enumerate(config.checkpoints)
     )
-    return Chain(members, adapters, config.topology, latest, tags, tuple(dict.fromkeys(notes)))
+    refuse_adapted_rows(members, adapters, members[model].tensors)
+    notes = (
+        *notes,
+        *row_notes(members, tags, model=model),
+        *find_differences(members, tags, latest=latest, model=model),
+        *check_tokenizers(
+            members,
+            tags,
+            latest=latest,
+            model=model,
+            allow_differences=config.allow_tokenizer_differences,
+        ),
+    )
+    return Chain(
+        members,
+        adapters,
+        config.topology,
+        latest,
+        tags,
+        tuple(dict.fromkeys(notes)),
+        allow_config_differences=config.allow_config_differences,
+        allow_tokenizer_differences=config.allow_tokenizer_differences,
+    )

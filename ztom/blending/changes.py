@@ -4,7 +4,7 @@ Two figures that users of checkpoint histories know: the *weight score* is the m
 ``|W_new - W_old|`` over every element of every floating-point tensor whose name does not end in
 ``bias``, the *bias score* the same over those whose name does. They are in the units of the weights
 themselves; where there is no tensor of a kind its score is 0. For adapters, W is the base with the
-adapter merged in. Tensor by tensor it is `ztom.blending.differences`.
+adapter merged in. Tensor by tensor it is `ztom.blending.tensor_differences`.
 """
 
 from __future__ import annotations

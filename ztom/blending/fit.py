@@ -1,41 +1,43 @@
 """Do the members of a chain fit together? Names precisely what differs.
 
-Full checkpoints must agree in tensor names, shapes, dtypes, architecture and vocabulary; adapters
-were checked against the base when they were opened. It compares headers and configs, not weights,
-but for one case: an output head that a member stores although it is tied to the embedding.
+Full checkpoints must agree in tensor names, shapes, dtypes and in what their configurations mean;
+adapters were checked against the base when they were opened. It compares headers and configs, not
+weights, but for one case: an output head that a member stores although it is tied to the embedding.
+Tokenizers are compared in `ztom.blending.vocabularies`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from ztom.blending.differences import config_problems
+from ztom.blending.rows import differs_in_rows
 from ztom.checkpoints.checkpoint import Checkpoint
 from ztom.checkpoints.config_checks import is_head, says_tied
 from ztom.checkpoints.derived import is_derived
 from ztom.checkpoints.heads import repeats_embedding, stored_head, tensor_of, ties_head
 from ztom.errors import IncompatibleChainError
 
-#: Config keys that say how a checkpoint was made or is run, not what its weights mean.
-_IRRELEVANT = frozenset(
-    {
-        "_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache",
-        "architectures", "attn_implementation", "auto_map", "tie_word_embeddings",
-        "attention_dropout", "hidden_dropout", "embd_pdrop", "attn_pdrop", "resid_pdrop",
-        "pad_token_id", "output_attentions", "output_hidden_states", "return_dict",
-        "keys_to_ignore_at_inference",
-    }
-)  # fmt: skip
-
 _SHOWN = 5
+_FIX = (
+    "A chain is one model and its fine-tuned iterations; leave this one out, or convert it first."
+)
 
 
-def check_fit(members: Sequence[Checkpoint], *, latest: Checkpoint, allow_dtype_cast: bool) -> None:
+def check_fit(
+    members: Sequence[Checkpoint],
+    *,
+    latest: Checkpoint,
+    allow_dtype_cast: bool,
+    allow_config_differences: Sequence[str] = (),
+) -> None:
     """Compare every full member with the first one, and its head with that of the latest.
 
     Args:
         members: Checkpoints to compare, base first.
         latest: The member that a blend without any step is; of adapters, their base.
         allow_dtype_cast: Whether to accept tensors that are stored in different dtypes.
+        allow_config_differences: Keys of ``config.json`` in which members may differ.
 
     Raises:
         IncompatibleChainError: A member does not fit; names every kind of difference of the first
@@ -44,11 +46,16 @@ def check_fit(members: Sequence[Checkpoint], *, latest: Checkpoint, allow_dtype_
     base = members[0]
     for member in members[1:]:
         differences = list(_differences(base, member, allow_dtype_cast=allow_dtype_cast))
+        problems: Mapping[str, str] = {}
+        if member.kind == "full":
+            problems = config_problems(base, member, allowed=allow_config_differences)
+        if problems:
+            listed = _listed(f"{key} ({values})" for key, values in problems.items())
+            differences.append(f"config differs in {listed}")
         if differences:
             raise IncompatibleChainError(
                 f"{member.reference} does not fit {base.reference}: " + "; ".join(differences),
-                fix="A chain is one model and its fine-tuned iterations; leave this one out, or "
-                "convert it first.",
+                fix=_FIX if len(differences) > bool(problems) else _config_fix(problems),
             )
     for member in members:
         problem = _head_problem(latest, member) if member.kind == "full" else None
@@ -60,28 +67,22 @@ def check_fit(members: Sequence[Checkpoint], *, latest: Checkpoint, allow_dtype_
             )
 
 
+def _config_fix(keys: Iterable[str]) -> str:
+    return (
+        "Give each the config.json that it was trained with; where the latest one's values are "
+        f"right for all, say allow_config_differences: [{', '.join(keys)}] in the chain."
+    )
+
+
 def weight_names(member: Checkpoint) -> set[str]:
     """Names of a full member's weights: buffers that models compute are left out."""
     return {name for name, spec in member.tensors.items() if not is_derived(name, spec.shape)}
 
 
 def _differences(base: Checkpoint, member: Checkpoint, *, allow_dtype_cast: bool) -> Iterable[str]:
-    tokenizers = {base.tokenizer_digest, member.tokenizer_digest} - {None}
-    if len(tokenizers) > 1:
-        yield "the tokenizers differ"
     if member.kind == "adapter":
         return
-    yield from _config_differences(base, member)
     yield from _tensor_differences(base, member, allow_dtype_cast=allow_dtype_cast)
-
-
-def _config_differences(base: Checkpoint, member: Checkpoint) -> Iterable[str]:
-    keys = sorted((set(base.config) | set(member.config)) - _IRRELEVANT)
-    changed = [key for key in keys if base.config.get(key) != member.config.get(key)]
-    if changed:
-        yield "config differs in " + _listed(
-            f"{key} ({base.config.get(key)!r} / {member.config.get(key)!r})" for key in changed
-        )
 
 
 def _tensor_differences(
@@ -97,7 +98,11 @@ def _tensor_differences(
             which = "it has" if holder is member else "it lacks"
             yield f"{which} {len(extra)} tensor(s): {_listed(sorted(extra))}"
     common = sorted(ours & theirs)
-    shapes = [n for n in common if base.tensors[n].shape != member.tensors[n].shape]
+    shapes = [
+        n
+        for n in common
+        if base.tensors[n].shape != member.tensors[n].shape and not differs_in_rows(base, member, n)
+    ]
     if shapes:
         yield "shapes differ: " + _listed(
             f"{n} {list(base.tensors[n].shape)} / {list(member.tensors[n].shape)}" for n in shapes

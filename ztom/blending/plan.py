@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ztom.blending.chain import Chain
+from ztom.blending.rows import rows_held
 from ztom.checkpoints.derived import is_derived
 from ztom.checkpoints.heads import tensor_of
 from ztom.checkpoints.lora import LoraFactors
@@ -24,12 +25,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True, slots=True)
 class DenseTerm:
-    """``coefficient * W`` of one member."""
+    """``coefficient * W`` of one member, or of some rows of it."""
 
     member: int
-    spec: TensorSpec  # [shape of the tensor]
+    spec: TensorSpec  # [shape of the tensor; rows that the blend lacks are not read]
     coefficient: float
     reference: str = ""  # of the member, for messages
+    rows: tuple[int, int] | None = None  # first, and one past the last; None for all of the blend's
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class TensorPlan:
             not self.low_rank
             and len(self.dense) == 1
             and self.dense[0].coefficient == 1.0
+            and self.dense[0].rows is None
             and self.dense[0].spec.dtype == self.dtype
         )
 
@@ -129,38 +132,67 @@ def plan_blend(
     return BlendPlan(
         factors=alpha,
         coefficients=coefficients,
-        tensors=tuple(_plan_tensor(chain, name, coefficients, dtype) for name in names),
+        tensors=tuple(_plan_tensor(chain, name, alpha, dtype) for name in names),
     )
 
 
 def _plan_tensor(
-    chain: Chain, name: str, coefficients: Sequence[float], dtype: torch.dtype | None
+    chain: Chain, name: str, alpha: Sequence[float], dtype: torch.dtype | None
 ) -> TensorPlan:
-    dense = [0.0] * len(chain.members)
-    low_rank = []
-    for i, coefficient in enumerate(coefficients):
-        adapter = chain.adapters[i]
-        if adapter is None:
-            dense[i] += coefficient
-            continue
-        dense[0] += coefficient
-        factors = adapter.factors.get(name)
-        if factors is not None and coefficient != 0.0:
-            low_rank.append(LowRankTerm(i, factors, coefficient, chain.members[i].reference))
     kept = chain.model
     spec = chain.members[kept].tensors[name]
     # equal over the chain, or a counter; or what the model computes itself
     if not spec.dtype.is_floating_point or is_derived(name, spec.shape):
         terms = [DenseTerm(kept, spec, 1.0, chain.members[kept].reference)]
         return TensorPlan(name, spec.shape, spec.dtype, tuple(terms))
+    return TensorPlan(
+        name,
+        spec.shape,
+        dtype or spec.dtype,
+        _dense(chain, name, spec, alpha),
+        _low_rank(chain, name, chain.coefficients(alpha)),
+    )
+
+
+def _low_rank(chain: Chain, name: str, coefficients: Sequence[float]) -> tuple[LowRankTerm, ...]:
+    terms = []
+    for i, (adapter, coefficient) in enumerate(zip(chain.adapters, coefficients, strict=True)):
+        factors = None if adapter is None else adapter.factors.get(name)
+        if factors is not None and coefficient != 0.0:
+            terms.append(LowRankTerm(i, factors, coefficient, chain.members[i].reference))
+    return tuple(terms)
+
+
+def _dense(
+    chain: Chain, name: str, kept: TensorSpec, alpha: Sequence[float]
+) -> tuple[DenseTerm, ...]:
+    """Terms of the whole tensor, or of each range of rows that the same members have."""
+    held = rows_held(chain.members, name, kept)
+    if held is None:
+        return _terms(chain, name, chain.coefficients(alpha))
+    ends = sorted({min(rows, kept.shape[0]) for rows in (*held, kept.shape[0])})
+    ranges = []
+    for start, end in zip((0, *ends), ends, strict=False):
+        holders = [i for i, rows in enumerate(held) if rows >= end]
+        terms = _terms(chain, name, chain.coefficients(alpha, holders=holders))
+        ranges.append((start, end, terms))
+    if all(terms == ranges[0][2] for _, _, terms in ranges):
+        return ranges[0][2]
+    return tuple(replace(t, rows=(start, end)) for start, end, terms in ranges for t in terms)
+
+
+def _terms(chain: Chain, name: str, coefficients: Sequence[float]) -> tuple[DenseTerm, ...]:
+    """What full weights contribute; an adapter stands for the base and its factors."""
+    dense = [0.0] * len(chain.members)
+    for i, coefficient in enumerate(coefficients):
+        dense[i if chain.adapters[i] is None else 0] += coefficient
     if chain.is_adapter_chain:
         dense[0] = 1.0  # they sum to 1; say so exactly, whatever the rounding of the sum
-    terms = [
+    return tuple(
         DenseTerm(i, _spec(chain, i, name), c, chain.members[i].reference)
         for i, c in enumerate(dense)
         if c != 0.0
-    ]
-    return TensorPlan(name, spec.shape, dtype or spec.dtype, tuple(terms), tuple(low_rank))
+    )
 
 
 def _spec(chain: Chain, member: int, name: str) -> TensorSpec:

@@ -99,7 +99,7 @@ def _pairs(checkpoint: Checkpoint, base: Checkpoint) -> dict[str, dict[str, Tens
         match = _FACTOR.fullmatch(name.removeprefix(_PREFIX))
         if match is None or not spec.dtype.is_floating_point:
             if not _is_copy_of_base(checkpoint, base, name):
-                raise _not_a_factor(checkpoint.reference, name, spec)
+                raise _not_a_factor(checkpoint.reference, name, spec, base)
             continue
         sides = pairs.setdefault(match["module"], {})
         if match["side"] in sides:
@@ -118,10 +118,7 @@ def _pairs(checkpoint: Checkpoint, base: Checkpoint) -> dict[str, dict[str, Tens
 
 def _is_copy_of_base(checkpoint: Checkpoint, base: Checkpoint, name: str) -> bool:
     """Whether a whole tensor is the base's, unchanged: PEFT saves the head when it is adapted."""
-    if ".lora_" in name or not name.endswith(".weight"):
-        return False
-    module = name.removeprefix(_PREFIX).removesuffix(".weight").removesuffix(".base_layer")
-    weight = _find_weight(module, base)
+    weight = _copied_weight(name, base)
     if weight is None or weight.shape != checkpoint.tensors[name].shape:
         return False
     copy, original = checkpoint.read(name), base.read(weight.name)
@@ -130,7 +127,26 @@ def _is_copy_of_base(checkpoint: Checkpoint, base: Checkpoint, name: str) -> boo
     return torch.equal(copy, original)
 
 
-def _not_a_factor(reference: str, name: str, spec: TensorSpec) -> AdapterUnsupportedError:
+def _copied_weight(name: str, base: Checkpoint) -> TensorSpec | None:
+    """The base's tensor that a whole one of an adapter stands for."""
+    if ".lora_" in name or not name.endswith(".weight"):
+        return None
+    module = name.removeprefix(_PREFIX).removesuffix(".weight").removesuffix(".base_layer")
+    return _find_weight(module, base)
+
+
+def _not_a_factor(
+    reference: str, name: str, spec: TensorSpec, base: Checkpoint
+) -> AdapterUnsupportedError:
+    weight = _copied_weight(name, base)
+    if weight is not None and weight.shape[:1] != spec.shape[:1]:
+        return AdapterUnsupportedError(
+            f"{reference}: {name} is whole, over a vocabulary of another size than the base's",
+            got=f"{spec.shape[0]} rows, {weight.shape[0]} in {base.reference}",
+            expected="an adapter over a base that has all its rows",
+            fix="Merge it into its base with PEFT, after resize_token_embeddings, and give the "
+            "merged checkpoint instead: its new rows have no delta.",
+        )
     return AdapterUnsupportedError(
         f"{reference}: {name} is {_describe(name)}",
         got=f"{spec.dtype} {list(spec.shape)}",

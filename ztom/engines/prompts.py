@@ -43,7 +43,7 @@ class PromptEncoder:
         except Exception as error:  # transformers raises whatever its parsers raise
             raise EngineError(
                 f"the tokenizer in {folder} cannot be loaded",
-                got=f"{type(error).__name__}: {error}",
+                reason=f"{type(error).__name__}: {error}",
             ) from error
         if template is not None:
             self.tokenizer.chat_template = template

@@ -11,18 +11,27 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ztom.blending.chain import Chain
 from ztom.blending.chain_file import Topology
 from ztom.errors import VariantError
 from ztom.io.problems import check_json
 
+if TYPE_CHECKING:
+    from ztom.blending.chain import Chain
+
 RECIPE = "recipe.json"
 Form = Literal["dense", "adapter"]
 _LIBRARIES = ("ztom", "torch", "safetensors", "numpy")
+
+
+#: Fields that older versions did not write.
+_OPTIONAL = (
+    *("kept", "left_out", "notes"),
+    *("allow_config_differences", "allow_tokenizer_differences"),
+)
 
 
 class RecipeMember(BaseModel):
@@ -101,6 +110,8 @@ class Recipe(BaseModel):
             tokenizer: the sha256 of each by its path.
         left_out: Reason why other files of it are not here, by path.
         notes: What was passed over or put right so that the chain fits, a sentence each.
+        allow_config_differences: Keys of ``config.json`` in which members were allowed to differ.
+        allow_tokenizer_differences: Whether tokenizers were allowed to split texts differently.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -121,12 +132,14 @@ class Recipe(BaseModel):
     kept: dict[str, str] = Field(default_factory=dict)
     left_out: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    allow_config_differences: tuple[str, ...] = ()
+    allow_tokenizer_differences: bool = False
 
     def to_bytes(self) -> bytes:
         """The document, the same bytes for the same content."""
         content = self.model_dump(mode="json")
         # without any, the bytes are those of older versions
-        for name in ("kept", "left_out", "notes"):
+        for name in _OPTIONAL:
             if not content[name]:
                 del content[name]
         return (json.dumps(content, sort_keys=True, indent=1) + "\n").encode()
@@ -154,5 +167,5 @@ def read_recipe(folder: Path) -> Recipe:
     try:
         raw = (folder / RECIPE).read_bytes()
     except OSError as error:
-        raise VariantError(f"{folder} has no readable {RECIPE}", got=error.strerror) from error
+        raise VariantError(f"{folder} has no readable {RECIPE}", reason=error.strerror) from error
     return check_json(Recipe, raw, wrong=f"{folder / RECIPE} is not a recipe", kind=VariantError)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
@@ -17,8 +18,8 @@ from serve_apps.control_plane.routes.endpoints import may_alias
 from serve_apps.control_plane.services import Services
 from serve_apps.endpoints import admission
 from serve_apps.endpoints.declaration import Difference, differences
+from serve_apps.endpoints.evidence import AdmissionRules, Served, open_variant, refuse_foreign
 from serve_apps.endpoints.traffic import remove, remove_rule, rollback, set_traffic
-from serve_apps.endpoints.variants import open_variant
 from ztom.errors import NotOnRecordError
 from ztom.ledger.checkpoints import Storage
 from ztom.ledger.deployments import DeploymentRecord
@@ -30,10 +31,17 @@ from ztom.wire.fields import DigestStart
 router = APIRouter(tags=["deployments"])
 
 
-@route(router, "POST", "/v1/deployments", Permission.WRITE, status_code=202)
-def deploy(body: Deploy, caller: CallerOf, services: ServicesOf) -> DeploymentStatus:
-    """Have a variant served under an alias."""
+def _in_their_project(body: Deploy, caller: CallerOf) -> Caller:
+    """The caller, who may deploy in the project of the request."""
     caller.project_or_operator(body.project_id)
+    return caller
+
+
+@route(router, "POST", "/v1/deployments", Permission.WRITE, status_code=202)
+def deploy(
+    body: Deploy, caller: Annotated[Caller, Depends(_in_their_project)], services: ServicesOf
+) -> DeploymentStatus:
+    """Have a variant served under an alias."""
     rules = _rules(caller, services)
     record = admission.deploy(body, services.ledger, rules, actor=caller.actor)
     return _status(record, services.gateway.table, caller)
@@ -77,8 +85,8 @@ def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[EndpointD
     ledger, rules = services.ledger, _rules(caller, services)
     for alias, endpoint in body.endpoints.items():
         caller.project_or_operator(endpoint.project)
-        admission.refuse_foreign(alias, endpoint.project, ledger)
-    served = admission.Served.of(ledger)
+        refuse_foreign(alias, endpoint.project, ledger)
+    served = Served.of(ledger)
     projects = {endpoint.project for endpoint in body.endpoints.values()} or {None}
     theirs = [
         alias
@@ -128,7 +136,7 @@ def _status(record: DeploymentRecord, table: RoutingTable, caller: Caller) -> De
     )
 
 
-def _rules(caller: Caller, services: Services) -> admission.AdmissionRules:
+def _rules(caller: Caller, services: Services) -> AdmissionRules:
     """The operator's rules, and what paths of the server's own name for the caller."""
 
     def own(path: str) -> str | None:
@@ -138,7 +146,7 @@ def _rules(caller: Caller, services: Services) -> admission.AdmissionRules:
     return replace(services.rules, own=own)
 
 
-def _digest_of(path: str, rules: admission.AdmissionRules) -> str:
+def _digest_of(path: str, rules: AdmissionRules) -> str:
     own = rules.own(path)
     if own is None:
         return open_variant(path, rules.pointers).digest

@@ -23,7 +23,6 @@ from serve_apps.control_plane.openapi import SENDS_BYTES
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import Staged
-from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.checkpoints.outgoing import (
     zip_chunks,
 )
@@ -261,6 +260,8 @@ def _replacement(
 
 def _require_checkpoint(staged: Staged, services: Services) -> None:
     """Read what can be read without reading the weights: the archive, headers, configuration."""
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+
     try:
         open_checkpoint(str(staged.path), settings=services.managed)
     except ZtomError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
@@ -11,11 +12,13 @@ from serve_apps.control_plane.named_paths import NamedCheckpoint, named_checkpoi
 from serve_apps.control_plane.routes.files import changed_file
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.services import Services
-from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.ledger.checkpoints import CheckpointChange, NewCheckpoint, Part, Storage
 from ztom.wire.fields import FORMAT
 from ztom.wire.files import Pointer, PointerChange
 from ztom.wire.projects import Project
+
+if TYPE_CHECKING:
+    from ztom.checkpoints.checkpoint import Checkpoint
 
 router = APIRouter(tags=["files"])
 
@@ -61,6 +64,8 @@ def _pointer(
 
 
 def _opened(address: str, named: NamedCheckpoint | None, services: Services) -> Checkpoint:
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+
     if named is None or named.storage is Storage.POINTER:
         place = address if named is None else named.address
         return open_checkpoint(place, settings=services.pointers)

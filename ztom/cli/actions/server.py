@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ztom.cli.actions.password import read_password
 from ztom.cli.console import plain_console, print_document
+from ztom.io.progress import shown_until
 from ztom.ledger.accounts import NewUser, UserRecord
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.passwords import hash_password
@@ -45,7 +46,8 @@ def up_command(config: ServerConfig, *, host: str, port: int, as_json: bool = Fa
     def show(line: str) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    run_server(config, host=host, port=port, on_ready=say, say=show)
+    with shown_until("starting the server", say) as on_ready:
+        run_server(config, host=host, port=port, on_ready=on_ready, say=show)
 
 
 def create_admin_command(
