@@ -17,9 +17,10 @@ from toys import make_tokenizer
 
 from ztom.blending.apply import blend_tensor, file_reader
 from ztom.blending.chain import Chain
-from ztom.blending.changes import change_scores, row_changes
+from ztom.blending.changes import change_scores
 from ztom.blending.inspection import inspect_chain
 from ztom.blending.plan import plan_blend
+from ztom.blending.tensor_differences import tensor_differences
 from ztom.engines.config import EngineConfig
 from ztom.engines.torch_engine import TorchEngine
 from ztom.errors import AdapterUnsupportedError, IncompatibleChainError
@@ -150,9 +151,9 @@ def test_every_measure_takes_such_a_chain(tmp_path: Path) -> None:
     report = inspect_chain(chain, limit=0.1, dtype=None)
     assert len(report.steps) == 2
     scores = change_scores(chain, 0, 2)
-    assert scores.weights is not None
-    rows = row_changes(chain, 0, 2, [EMBEDDING])[EMBEDDING]
-    assert [value > 0 for value in rows] == [True] * 7 + [False] * 3  # from where a row appeared
+    assert scores.weights > 0
+    rows = tensor_differences(chain, 0, 2, weights=[EMBEDDING])[EMBEDDING].rows
+    assert [value != 0 for value in rows] == [True] * 7 + [False] * 3  # from where a row appeared
 
 
 def test_other_shapes_are_refused_still(tmp_path: Path) -> None:
