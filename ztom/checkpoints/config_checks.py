@@ -20,6 +20,7 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h|layer|blocks)\.(\d+)\.")
 #: Counts that configuration classes make lists of.
 _COUNTS = re.compile(r"_?num_labels|(.*_)?layers?|depth|(.*_)?blocks?")
 _MOST = 1_000_000
+_DEEPEST = 32
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _LAYERS = ("num_hidden_layers", "n_layer")
 #: Families whose embedding is narrower than the model.
@@ -50,7 +51,7 @@ def check_full_config(
 
 
 def check_counts(reference: str, config: Mapping[str, Any], *, layers: int = _MOST) -> None:
-    """Refuse counts by which whatever reads the configuration would make lists for minutes.
+    """Refuse what would keep whatever reads the configuration busy: huge counts, deep nesting.
 
     Args:
         reference: Names the checkpoint in errors.
@@ -60,17 +61,22 @@ def check_counts(reference: str, config: Mapping[str, Any], *, layers: int = _MO
     Raises:
         CheckpointError: Names the field.
     """
-    for key, value in config.items():
+    stack: list[tuple[str, Any, int]] = [("", config, 0)]
+    while stack:
+        key, value, depth = stack.pop()
+        if depth > _DEEPEST:
+            raise CheckpointError(f"{reference}: config.json is nested too deeply", got=key)
+        most = _MOST if key.endswith("labels") else layers
         if isinstance(value, dict):
-            check_counts(reference, value, layers=layers)
-        elif _COUNTS.fullmatch(str(key)) and isinstance(value, int):
-            most = _MOST if key.endswith("labels") else layers
-            if value > most:
-                raise CheckpointError(
-                    f"{reference}: {key} is larger than of any model",
-                    got=f"{value} in config.json",
-                    expected=f"at most {most}",
-                )
+            stack += [(str(name), item, depth + 1) for name, item in value.items()]
+        elif isinstance(value, list):
+            stack += [(key, item, depth + 1) for item in value if isinstance(item, dict | list)]
+        elif _COUNTS.fullmatch(key) and isinstance(value, int) and value > most:
+            raise CheckpointError(
+                f"{reference}: {key} is larger than of any model",
+                got=f"{value} in config.json",
+                expected=f"at most {most}",
+            )
 
 
 def has_tied_head(config: Mapping[str, Any], tensors: Mapping[str, TensorSpec]) -> bool:

@@ -27,6 +27,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
+PICKLED_ADAPTER = "adapter_model.bin"
 
 #: Largest JSON file that is parsed, in bytes (an index of 100,000 tensors has about 10 MB).
 MAX_JSON_BYTES = 64 * 2**20
@@ -90,6 +91,8 @@ def find_layout(source: Source) -> Layout:
     files = tuple(name for name in names if any(fnmatchcase(name, kept) for kept in _KEPT))
     full = SINGLE in names or INDEX in names
     if ADAPTER in names or (ADAPTER_CONFIG in names and not full):
+        if PICKLED_ADAPTER in names and ADAPTER not in names:
+            raise _no_weights(where, names, ADAPTER)
         if full:
             raise CheckpointError(
                 f"{where} is ambiguous",
@@ -99,7 +102,7 @@ def find_layout(source: Source) -> Layout:
         _require(where, names, (ADAPTER_CONFIG, ADAPTER))
         return Layout("adapter", (ADAPTER,), None, files)
     if not full:
-        raise _no_weights(where, names)
+        raise _no_weights(where, [path for path in source.paths() if "/" not in path])
     _require(where, names, (CONFIG,))
     # Left behind by training; kept, it would make transformers look for an adapter.
     files = tuple(name for name in files if name != ADAPTER_CONFIG)
@@ -245,7 +248,9 @@ def _require(where: str, names: Collection[str], required: tuple[str, ...]) -> N
             raise CheckpointError(f"{where}: {name} is missing")
 
 
-def _no_weights(where: str, names: list[str]) -> CheckpointError:
+def _no_weights(
+    where: str, names: list[str], expected: str = f"{SINGLE} or {INDEX}"
+) -> CheckpointError:
     pickles = [name for name in names if any(fnmatchcase(name, kind) for kind in PICKLES)]
     shards = [name for name in names if _SHARD.fullmatch(name)]
     if shards:
@@ -254,8 +259,8 @@ def _no_weights(where: str, names: list[str]) -> CheckpointError:
         return CheckpointError(
             f"{where} holds pickled weights only",
             got=", ".join(pickles[:5]),
-            expected=f"{SINGLE} or {INDEX}",
-            fix="Pickles are never loaded; save the model again as safetensors.",
+            expected=expected,
+            fix=f"They are not loaded here. Convert them once: ztom convert {where} NEW_FOLDER",
         )
     return CheckpointError(
         f"{where} holds no weights",
