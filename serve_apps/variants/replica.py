@@ -298,7 +298,8 @@ def open_base(args: BaseArgs) -> ModelIdentity:
         CheckpointError: It cannot be opened, or has another digest.
         ConfigError: It is an adapter itself.
     """
-    from ztom.checkpoints.checkpoint import fetch_folder, open_checkpoint  # it imports torch
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+    from ztom.checkpoints.fetch import fetch_folder
 
     settings = Settings()
     checkpoint = open_checkpoint(args.base, settings=settings, sha256=args.digest)

@@ -226,7 +226,7 @@ class LiveSwap:
         except BaseException as error:
             self._break("a swap failed, and so did the way back", error)
             raise EngineError(
-                self.broken, got=error, fix="The replica is unhealthy and is started again."
+                self.broken, reason=error, fix="The replica is unhealthy and is started again."
             ) from error
 
     def _break(self, how: str, error: BaseException) -> None:

@@ -167,5 +167,5 @@ def read_recipe(folder: Path) -> Recipe:
     try:
         raw = (folder / RECIPE).read_bytes()
     except OSError as error:
-        raise VariantError(f"{folder} has no readable {RECIPE}", got=error.strerror) from error
+        raise VariantError(f"{folder} has no readable {RECIPE}", reason=error.strerror) from error
     return check_json(Recipe, raw, wrong=f"{folder / RECIPE} is not a recipe", kind=VariantError)

@@ -206,16 +206,17 @@ async def _edit(
             ledger=services.config.ledger_address,
             actor=caller.actor,
         )
+        warnings = [services.store.without_folders(text) for text in written.warnings]
         pending.result = {
             "factors": list(alpha),
             "variantDigest": written.digest,
             "realisedStep": written.realised,
-            "warnings": list(written.warnings),
+            "warnings": warnings,
         }
         pending.artifact = target
     headers = {"X-Ztom-Request-Id": pending.record.id, "X-Ztom-Variant": written.digest}
-    if body.warnings or written.warnings:
-        notes = " | ".join([*body.warnings, *written.warnings])
+    if body.warnings or warnings:
+        notes = " | ".join(" ".join(text.split()) for text in (*body.warnings, *warnings))
         headers["X-Ztom-Warnings"] = notes.encode("ascii", "replace").decode()[:2000]
     name = f"{kind}-{pending.record.id[:8]}.tar"
     return await asyncio.to_thread(lambda: send_folder(target, name, services, headers))
