@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -25,6 +24,7 @@ from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.checkpoints.outgoing import (
     zip_chunks,
 )
+from ztom.checkpoints.reference import name_of
 from ztom.errors import ZtomError
 from ztom.ledger.checkpoints import (
     CheckpointChange,
@@ -148,10 +148,10 @@ def _pointer(
     """A checkpoint under the operator's roots, opened once to see that it is one."""
     checkpoint = open_checkpoint(address, settings=services.pointers)
     return NewCheckpoint(
-        file_name=name or Path(address.rstrip("/")).name,
+        file_name=name or name_of(address),
         format=FORMAT,
         storage=Storage.POINTER,
-        address=address,
+        address=checkpoint.reference,  # of the Hub and of registries, the commit or the version
         part=part,
         tag=tag,
         nbytes=sum(checkpoint.source.size(file) for file in checkpoint.used_files),
@@ -165,12 +165,12 @@ def point_elsewhere(body: PointerChange, caller: CallerOf, services: ServicesOf)
     services.ledger.files.get(project_id, body.file_id)
     edit = CheckpointChange(file_name=body.file_name, tag=body.tag)
     if body.file_path is not None:
-        open_checkpoint(body.file_path, settings=services.pointers)
+        checkpoint = open_checkpoint(body.file_path, settings=services.pointers)
         edit = CheckpointChange(
             file_name=body.file_name,
             tag=body.tag,
             storage=Storage.POINTER,
-            address=body.file_path,
+            address=checkpoint.reference,
         )
     return _changed(services, caller, project_id, body.file_id, edit, None, body)
 
