@@ -12,6 +12,7 @@ from ztom.errors import ZtomError
 from ztom.io.files import write_whole
 from ztom.search.inputs import require_inputs
 from ztom.settings import Settings
+from ztom.stack import require_stack
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +43,7 @@ def run_command(config: SearchConfig, *, resume: bool, console: Console) -> Sear
     error_file = config.output / "error.txt"
     error_file.unlink(missing_ok=True)
     try:
+        require_stack()
         require_inputs(config, settings=Settings())
         from tune_search.display import progress_display
         from tune_search.run import result_path, search_and_prove

@@ -129,6 +129,9 @@ def run_search(
         ConfigError: Names every key that is wrong.
         ZtomError: Whatever else went wrong, with what to do about it.
     """
+    from ztom.stack import require_stack
+
+    require_stack()
     from tune_search.display import progress_display
     from tune_search.run import search_and_prove
 

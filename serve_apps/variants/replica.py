@@ -38,6 +38,7 @@ from serve_apps.variants.wire import Reply, check_request, engine_body, refusal
 from ztom.checkpoints.checkpoint import fetch_folder, open_checkpoint
 from ztom.errors import ConfigError, EngineError, ZtomError
 from ztom.settings import Settings
+from ztom.stack import require_stack
 
 if TYPE_CHECKING:
     from serve_apps.variants.engine import VariantEngine
@@ -309,6 +310,7 @@ def open_base(args: BaseArgs) -> ModelIdentity:
 def _start_engine(
     args: VariantArgs | BaseArgs, identity: ModelIdentity, *, on_gpu: bool
 ) -> VariantEngine:
+    require_stack("vllm")
     prepare_environment(args, on_gpu=on_gpu)
     from serve_apps.variants.engine import VariantEngine
 

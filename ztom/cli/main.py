@@ -13,6 +13,7 @@ from ztom.cli.chains import chain_commands
 from ztom.cli.console import print_error
 from ztom.cli.data import data
 from ztom.cli.demo import demo_commands
+from ztom.cli.doctor import doctor_commands
 from ztom.cli.endpoints import endpoint_commands, release
 from ztom.cli.evaluation import evaluation_commands
 from ztom.cli.gate.options import gate
@@ -48,6 +49,7 @@ app.add_typer(release, rich_help_panel=HelpPanel.SERVE)
 app.add_typer(record_commands)
 app.add_typer(audit, rich_help_panel=HelpPanel.RECORD)
 app.add_typer(server_commands)
+app.add_typer(doctor_commands)
 app.add_typer(admin, rich_help_panel=HelpPanel.SERVER)
 app.add_typer(remote_commands)
 app.add_typer(project, rich_help_panel=HelpPanel.SERVER)

@@ -17,6 +17,7 @@ from ztom.cli.options import (
     examples,
 )
 from ztom.cli.places import local_only
+from ztom.stack import require_stack
 
 server_commands = command_group(None, "The server.")
 admin = command_group(
@@ -51,6 +52,7 @@ def up(
     from ztom.cli.actions.server_options import server_config
 
     config = server_config(data, ledger, set or [])
+    require_stack()
     from ztom.cli.actions.server import up_command
 
     up_command(config, host=host, port=port, as_json=as_json)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ztom.cli.options import Dtype, HelpPanel, Json, command_group, examples
+from ztom.stack import require_stack
 
 serving_commands = command_group(None, "Serving.")
 
@@ -49,6 +50,7 @@ def serve(
 
     folder = local_variant(variant)
     read_manifest(folder)
+    require_stack("vllm")
     from ztom.cli.actions.serving import serve_command
 
     options = {

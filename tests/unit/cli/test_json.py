@@ -195,6 +195,7 @@ def test_of_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_github:
     assert verdict["outcome"] == "fail"
     workflow = document("gate", "--ci", "github", "--candidate", "m")
     assert Path(workflow["path"]) == tmp_path / ".github/workflows/ztom-gate.yml"
+    assert Path(workflow["constraints"]) == tmp_path / ".github/ztom-constraints.txt"
     done = ztom("gate", "--candidate-run", "nowhere", "--json")
     assert done.returncode == 3
     assert "no verdict" in done.stderr
