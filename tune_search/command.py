@@ -6,11 +6,12 @@ Importing this imports neither Ray nor torch; running a search does.
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ztom.errors import ZtomError
-from ztom.io.disk import require_writable
+from ztom.io.disk import disk_errors, require_writable
 from ztom.io.files import write_whole
 from ztom.search.events import Preparing
 from ztom.search.inputs import require_inputs
@@ -55,13 +56,14 @@ def run_command(config: SearchConfig, *, resume: bool, console: Console) -> Sear
         require_inputs(config, settings=Settings())
         from tune_search.display import progress_display
 
-        with progress_display(console) as on_event:
+        with disk_errors(config.output), progress_display(console) as on_event:
             on_event(Preparing("loading the libraries"))
             from tune_search.run import search_and_prove
 
             return search_and_prove(config, resume=resume, on_event=on_event)
     except ZtomError as error:
-        write_whole(error_file, f"{type(error).__name__}: {error}\n")
+        with suppress(OSError):  # the disk may be what failed
+            write_whole(error_file, f"{type(error).__name__}: {error}\n")
         raise
 
 
@@ -88,15 +90,14 @@ def exit_status(result: SearchResult, *, by_outcome: bool = False) -> int:
 
 def summary(result: SearchResult) -> list[str]:
     """The result in a few lines."""
-    from tune_search.display import format_factors
-
+    factors = ",".join(f"{factor:+.6g}" for factor in result.optimized_scaling_factors)
     noise = "unknown" if result.noise_floor is None else f"{result.noise_floor:.5f}"
     phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())
     return [
         f"trained_model_error        {result.trained_model_error:.5f}   (noise floor {noise})",
         f"optimized_model_error      {result.optimized_model_error:.5f}",
         f"improvement                {result.improvement:.5f}",
-        f"optimized_scaling_factors  {format_factors(result.optimized_scaling_factors)}",
+        f"optimized_scaling_factors  {factors}",
         f"number_of_inferences       {result.number_of_inferences}"
         f"   ({result.generated_tokens} generated tokens, ended by: {result.stop_reason})",
         f"seconds                    {phases}",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tune_search.factories import EngineFactory, ErrorFactory
 from tune_search.payload import SEARCH, DataSet, StudyInputs
-from ztom.blending.chain import Chain, load_chain
+from ztom.blending.chain import Chain, load_chain, pinned
 from ztom.blending.chain_file import ChainConfig
 from ztom.checkpoints.object_store import require_reachable_store
 from ztom.errors import LeakageError
@@ -75,6 +75,7 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     chain = load_chain(members, settings=settings)
     written = needed_bytes(chain, write_options(config))
     require_room(config.output, written, what="the variant that the search writes")
+    members = pinned(members, chain)
     search, holdout, files = read_search_data(config)
     guarded = {g.name: read_split(g, seed=config.seed) for g in config.guardrails}
     sets = [_data_set(SEARCH, search, config.error, config.labels)]

@@ -75,6 +75,7 @@ def build_result(
         seed=study.seed,
         versions=dict(study.versions),
         chain_digest=study.chain_digest,
+        checkpoints=inputs.chain.places,
         data_digests=dict(study.data_digests),
         data_files=tuple(map(data_file_entry, inputs.data_files)),
         notes=inputs.chain.notes,

@@ -137,7 +137,7 @@ def test_a_plan_that_is_wrong_is_said_and_deploys_nothing(
         (("--canary", "nan"), "--canary"),
         (("--canary", "101"), "--canary"),
         (("--alias", "a b"), "alias"),
-        (("--project", "nothing"), "status 4"),
+        (("--project", "nothing"), "there is no project nothing"),
     ],
 )
 def test_wishes_that_make_no_sense_are_refused(server, admin, ztom, arguments, message) -> None:

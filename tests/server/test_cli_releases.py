@@ -156,7 +156,7 @@ def test_a_release_is_told_what_to_do(admin, ztom, releasing) -> None:
     assert admin.endpoints.get("support").stable == named("two", two)
     late = ztom("release", "tell", release.id, "rollback")
     assert (late.status, late.out) == (3, "")
-    assert_said(late.err, "status 409: got the release has ended")
+    assert_said(late.err, "status 409: the release has ended")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from ztom.blending.rows import refuse_adapted_rows, row_notes
 from ztom.blending.vocabularies import check_tokenizers
 from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.checkpoints.lora import Adapter, open_adapter
-from ztom.checkpoints.reference import name_of
+from ztom.checkpoints.reference import is_address, name_of
 from ztom.errors import ChainError, FactorError
 from ztom.settings import Settings
 
@@ -93,6 +93,14 @@ class Chain:
             self.tags[:-1] if self.topology == "sequence" else (self.tags[0],) * self.transitions
         )
         return tuple(f"{a} -> {b}" for a, b in zip(before, self.tags[1:], strict=True))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Address of each member, pinned; the name alone of what lies on this machine."""
+        return tuple(
+            member.reference if is_address(member.reference) else tag
+            for member, tag in zip(self.members, self.tags, strict=True)
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -164,6 +172,20 @@ class Chain:
             coefficients[step] += factor
             coefficients[before] -= factor
         return tuple(coefficients)
+
+
+def pinned(config: ChainConfig, chain: Chain) -> ChainConfig:
+    """The chain for another process: at the commits and versions that were opened here.
+
+    Args:
+        config: Chain as it was written, with absolute references.
+        chain: The chain, opened.
+    """
+    members = [
+        member.model_copy(update={"reference": opened.reference})
+        for member, opened in zip(config.checkpoints, chain.members, strict=True)
+    ]
+    return config.model_copy(update={"checkpoints": tuple(members)})
 
 
 def load_chain(config: ChainConfig | Path, *, settings: Settings) -> Chain:

@@ -12,9 +12,7 @@ from typing import TypeVar
 from ztom.client.connection import Connection
 from ztom.errors import ConfigError
 from ztom.wire.accounts import User
-from ztom.wire.deployments import DeploymentStatus
 from ztom.wire.projects import Project
-from ztom.wire.releases import Release
 
 Thing = TypeVar("Thing")
 
@@ -106,6 +104,8 @@ class Names:
         """Id of a release, by its id or its endpoint's alias, which stands for the newest one."""
         if _RELEASE_ID.fullmatch(name):
             return name
+        from ztom.wire.releases import Release  # numpy, which a client of projects does without
+
         releases = self._connection.ask_all(Release, "GET", "/v1/releases")
         newest = {release.alias: release for release in reversed(releases)}
         return pick(
@@ -120,6 +120,8 @@ class Names:
         """Digest of a deployed variant, by it, by its start, by its id or its model's name."""
         if _DIGEST.fullmatch(name):
             return name
+        from ztom.wire.deployments import DeploymentStatus  # numpy
+
         deployments = self._connection.ask_all(DeploymentStatus, "GET", "/v1/deployments")
         digest: str = pick(
             name,

@@ -24,7 +24,7 @@ from ztom.checkpoints.layout import INDEX
 from ztom.checkpoints.lora import open_adapter
 from ztom.checkpoints.own_names import model_class_of
 from ztom.checkpoints.tensors import TensorSpec
-from ztom.errors import AdapterUnsupportedError, EngineError
+from ztom.errors import AdapterUnsupportedError, CapabilityError, EngineError
 from ztom.settings import Settings
 
 _SHOWN = 5
@@ -37,11 +37,13 @@ def check_folder_fit(folder: Path) -> None:
     """Check a model's files before vLLM loads them.
 
     Raises:
+        CapabilityError: The model is a classifier; names the engine that runs it.
         CheckpointError: The folder holds no model.
         EngineError: Names the first tensors that are missing, unexpected or of another shape, or
             the files that would be loaded besides the model's.
     """
     checkpoint = _open(folder)
+    _refuse_classifier(checkpoint)
     _check_files(folder, checkpoint)
     tensors = {
         name: torch.empty(spec.shape, dtype=spec.dtype, device="meta")
@@ -176,6 +178,18 @@ def _model_class(config: Any) -> Any:
             fix="Save the model with the class that transformers ships.",
         )
     return model_class
+
+
+def _refuse_classifier(checkpoint: Checkpoint) -> None:
+    """Refuse what has rows of outputs instead of text, before an engine starts for it."""
+    named = checkpoint.config.get("architectures")
+    names = [str(name) for name in named] if isinstance(named, list) else []
+    if any("Classification" in name for name in names):
+        raise CapabilityError(
+            "the vllm engine generates text, and the model is a classifier",
+            got=", ".join(names),
+            fix="Set engine.name: torch.",
+        )
 
 
 def _check_files(folder: Path, checkpoint: Checkpoint) -> None:

@@ -228,6 +228,8 @@ class SearchResult(BaseModel):
         seed: Everything random was drawn from it.
         versions: Versions of the libraries that took part.
         chain_digest: Identifies the chain.
+        checkpoints: Addresses of the chain's checkpoints, with the commit or the version that was
+            read, and the names of local ones; the first results did not name them.
         data_digests: sha256 of each data set, by its name.
         data_files: The files of data as they were read; the first results did not name them.
         notes: What differs between the checkpoints of the chain, and what was passed over so that
@@ -260,6 +262,7 @@ class SearchResult(BaseModel):
     seed: int
     versions: dict[str, str]
     chain_digest: str
+    checkpoints: tuple[str, ...] = ()
     data_digests: dict[str, str]
     data_files: tuple[DataFileEntry, ...] = ()
     notes: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ztom.blending.precision import PrecisionReport
+from ztom.checkpoints.reference import is_address
 from ztom.variants.recipe import Recipe, SearchEvidence
 
 
@@ -25,7 +26,10 @@ def render_card(recipe: Recipe, precision: PrecisionReport) -> str:
         "| --- | --- | ---: |",
     ]
     for member, coefficient in zip(recipe.members, recipe.coefficients, strict=True):
-        lines.append(f"| {_cell(member.tag)} | `{member.sha256[:16]}` | {coefficient:+.6g} |")
+        place = f" `{member.reference}`" if is_address(member.reference) else ""
+        lines.append(
+            f"| {_cell(member.tag)}{place} | `{member.sha256[:16]}` | {coefficient:+.6g} |"
+        )
     factors = ", ".join(f"{factor:+.6g}" for factor in recipe.factors)
     lines += ["", f"Scaling factors, one per transition: {factors}.", ""]
     if precision.overall.realised is not None:

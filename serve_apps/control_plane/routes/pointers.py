@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
@@ -12,6 +11,7 @@ from serve_apps.control_plane.named_paths import NamedCheckpoint, named_checkpoi
 from serve_apps.control_plane.routes.files import changed_file
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.services import Services
+from ztom.checkpoints.reference import name_of
 from ztom.ledger.checkpoints import CheckpointChange, NewCheckpoint, Part, Storage
 from ztom.wire.fields import FORMAT
 from ztom.wire.files import Pointer, PointerChange
@@ -52,10 +52,10 @@ def _pointer(
     named = named_checkpoint(address, caller, services)
     checkpoint = _opened(address, named, services)
     new = NewCheckpoint(
-        file_name=name or (Path(address.rstrip("/")).name if named is None else named.name),
+        file_name=name or (name_of(address) if named is None else named.name),
         format=FORMAT,
         storage=Storage.POINTER,
-        address=address,
+        address=checkpoint.reference,  # of the Hub and of registries, the commit or the version
         part=part,
         tag=tag,
         nbytes=sum(checkpoint.source.size(file) for file in checkpoint.used_files),
@@ -80,12 +80,12 @@ def point_elsewhere(body: PointerChange, caller: CallerOf, services: ServicesOf)
     edit = CheckpointChange(file_name=body.file_name, tag=body.tag)
     if body.file_path is not None:
         named = named_checkpoint(body.file_path, caller, services)
-        _opened(body.file_path, named, services)
+        checkpoint = _opened(body.file_path, named, services)
         edit = CheckpointChange(
             file_name=body.file_name,
             tag=body.tag,
             storage=Storage.POINTER if named is None else named.storage,
-            address=body.file_path if named is None else named.address,
+            address=checkpoint.reference if named is None else named.address,
             unproven=named is not None and named.unproven,
         )
     return changed_file(services, caller, project_id, body.file_id, edit, None, body)

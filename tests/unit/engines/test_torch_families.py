@@ -17,6 +17,7 @@ from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig
 from ztom.engines.build import build_engine, build_single
 from ztom.engines.config import EngineConfig
+from ztom.engines.model_fit import check_folder_fit
 from ztom.engines.protocol import Capability, GenerationConfig
 from ztom.engines.torch_engine import TorchEngine
 from ztom.errors import CapabilityError, EngineError
@@ -124,6 +125,8 @@ def test_an_image_classifier_is_loaded_as_one(tmp_path: Path, family: str) -> No
         nudge(model, position)
         paths.append(tmp_path / str(position))
         model.save_pretrained(paths[-1])
+    with pytest.raises(CapabilityError, match=r"is a classifier.*Set engine\.name: torch"):
+        check_folder_fit(paths[0])  # what the vLLM engine does first
     chain = open_chain(paths)
     engine = build_engine(TORCH, chain)
     assert engine.info.capabilities == {Capability.VALUES}

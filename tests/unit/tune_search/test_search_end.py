@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_search import make_config
+from rich.console import Console
 from search_results import make_proof, make_result
 
 from tune_search.__main__ import argument_parser, main
-from tune_search.command import closing_lines, exit_status
+from tune_search.command import closing_lines, exit_status, run_command
+from ztom.errors import StorageError
 from ztom.evaluation.gate.verdict import Outcome
 from ztom.scoring.proof import ProofOutcome
 from ztom.search.result import GateSummary, SearchResult
@@ -120,3 +124,19 @@ def test_a_job_that_cannot_begin_ends_with_3(
 def test_a_job_does_not_fail_for_what_it_found_unless_it_is_told_to() -> None:
     assert not argument_parser().parse_args(["s.yaml"]).exit_status
     assert argument_parser().parse_args(["s.yaml", "--exit-status"]).exit_status
+
+
+def test_a_full_disk_ends_a_search_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "out" / "ledger.db"))
+
+    monkeypatch.setattr("tune_search.command.require_stack", lambda: None)
+    monkeypatch.setattr("tune_search.command.require_inputs", lambda *_, **__: None)
+    monkeypatch.setattr("tune_search.run.search_and_prove", fill)
+    config = make_config(tmp_path, 3)
+    with pytest.raises(StorageError, match=r"ledger.db: no space left on device\. Free some"):
+        run_command(config, resume=False, console=Console(file=io.StringIO()))
+    error = (config.output / "error.txt").read_text()
+    assert error.startswith("StorageError: ")

@@ -10,8 +10,9 @@ import pytest
 from hub_client import go_offline, use_hub
 from hub_server import TOKEN, Hub, hub_server
 from toy_checkpoints import llama_tensors, write_checkpoint
+from toy_variant import write_blend
 
-from ztom.blending.chain import load_chain
+from ztom.blending.chain import load_chain, pinned
 from ztom.blending.chain_file import ChainConfig, Member
 from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.checkpoints.storage import open_file
@@ -103,6 +104,12 @@ def test_a_chain_on_the_hub_has_short_tags_and_blends_like_local_ones(
     chain = load_chain(remote, settings=SETTINGS)
     assert chain.tags == ("base", "week-1")
     assert chain.digest == load_chain(local, settings=SETTINGS).digest
+    assert load_chain(local, settings=SETTINGS).places == ("base", "week-1")
+    hub.add("acme/week-1", {"config.json": b"{}"})  # another process opens what was opened here
+    again = load_chain(pinned(remote, chain), settings=SETTINGS)
+    assert (again.digest, again.places) == (chain.digest, chain.places)
+    card = (write_blend(chain, (0.5,), tmp_path / "v") / "README.md").read_text()
+    assert all(place in card for place in chain.places)
 
 
 def test_a_file_of_a_data_set(hub: Hub, tmp_path: Path) -> None:
