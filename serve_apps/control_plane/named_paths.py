@@ -25,7 +25,8 @@ from ztom.ledger.checkpoints import CheckpointRecord, NewCheckpoint, Storage
 from ztom.ledger.projects import ProjectRecord
 from ztom.ledger.requests import RequestKind, RequestRecord, RequestStatus
 
-_OWN = re.compile(r"(?P<project>[0-9a-f]{32})/(?P<rest>.+)", re.DOTALL)
+#: How a path of the server's own begins.
+OWN_PATH = re.compile(r"(?P<project>[0-9a-f]{32})/(?P<rest>.+)", re.DOTALL)
 _RESULT = re.compile(r"results/(?P<request>[0-9a-f]{32})\.tar")
 
 
@@ -63,7 +64,7 @@ def named_checkpoint(path: str, caller: Caller, services: Services) -> NamedChec
         NotOnRecordError: There is no such project for the caller, or no such file in it.
         HTTPException: 404, the search has not ended, or its model is gone.
     """
-    match = _OWN.fullmatch(path)
+    match = OWN_PATH.fullmatch(path)
     if match is None:
         return None
     project = services.ledger.projects.get(readable(match["project"], caller))

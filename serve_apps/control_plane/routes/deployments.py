@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
-from serve_apps.control_plane.named_paths import named_checkpoint
+from serve_apps.control_plane.named_paths import OWN_PATH, named_checkpoint
 from serve_apps.control_plane.routes.endpoints import may_alias
 from serve_apps.control_plane.services import Services
 from serve_apps.endpoints import admission
@@ -42,7 +42,9 @@ def deploy(
     body: Deploy, caller: Annotated[Caller, Depends(_in_their_project)], services: ServicesOf
 ) -> DeploymentStatus:
     """Have a variant served under an alias."""
-    rules = _rules(caller, services)
+    rules = services.rules
+    if body.path is not None and OWN_PATH.fullmatch(body.path):
+        rules = _rules(caller, services)
     record = admission.deploy(body, services.ledger, rules, actor=caller.actor)
     return _status(record, services.gateway.table, caller)
 
