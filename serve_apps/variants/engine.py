@@ -20,6 +20,7 @@ from http import HTTPStatus
 from typing import Any
 
 from pydantic import ValidationError
+from starlette.requests import Request
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.generate.base.protocol import StreamOptions
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -182,6 +183,7 @@ class VariantEngine:
         *,
         face: Face | None = None,
         request_id: str | None = None,
+        trace: Mapping[str, str] | None = None,
     ) -> Reply | EventStream:
         """Answer one request: a reply, or a stream of server-sent events when it asked for one.
 
@@ -193,6 +195,7 @@ class VariantEngine:
             body: Body that `check_request` has checked; its ``model`` does not matter.
             face: Face that answers; `home` when not given.
             request_id: Tail of the answer's id; random when not given.
+            trace: Headers of the trace that the request belongs to, for vLLM's own spans.
         """
         face = face or self.home
         try:
@@ -203,7 +206,7 @@ class VariantEngine:
                 if kind == "chat"
                 else face.completion.create_completion
             )
-            result = await serve(request)
+            result = await serve(request, _raw_request(trace))
             if isinstance(result, AsyncGenerator):
                 prompts = count_prompts(body) if kind == "completion" else 1
                 choices = (request.n or 1) * prompts
@@ -468,6 +471,14 @@ def _prepare(request: Any, face: Face, request_id: str | None) -> bool:
     if request.stream and not shows_usage:
         request.stream_options = StreamOptions(include_usage=True)
     return shows_usage
+
+
+def _raw_request(trace: Mapping[str, str] | None) -> Request | None:
+    """What vLLM reads trace headers from: an HTTP request with nothing else in it."""
+    if not trace:
+        return None
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in trace.items()]
+    return Request({"type": "http", "headers": headers})
 
 
 def _stay_cancelled() -> None:
