@@ -95,14 +95,15 @@ def load_variant(folder: PathLike) -> WrittenVariant:
     """Open a variant; every byte of it is compared with its manifest.
 
     Args:
-        folder: The variant's folder.
+        folder: The variant's folder, or its address on the Hub, ``hf://org/name[@revision]``.
 
     Raises:
         VariantError: It is no variant, or a file is not what the manifest says.
     """
+    from ztom.variants.place import local_variant
     from ztom.variants.variant import read_variant
 
-    return read_variant(Path(folder))
+    return read_variant(local_variant(os.fspath(folder)))
 
 
 def run_search(

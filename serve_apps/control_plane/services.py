@@ -11,7 +11,7 @@ from serve_apps.control_plane.limits import LoginLimit
 from serve_apps.control_plane.runner import Runner
 from serve_apps.control_plane.store import Store
 from serve_apps.control_plane.tokens import Tokens, load_keys
-from serve_apps.endpoints.admission import AdmissionRules
+from serve_apps.endpoints.evidence import AdmissionRules
 from serve_apps.gateway.backends import Backends
 from serve_apps.gateway.gateway import Gateway
 from serve_apps.gateway.response_ids import ResponseIds

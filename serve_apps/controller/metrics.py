@@ -33,23 +33,33 @@ class ReplicaMetrics:
         self._endpoints = endpoints
         self._apps = apps
         tags = ("app",)
-        self._replicas = Gauge("ztom_replicas", description="Replicas that run.", tag_keys=tags)
+        self._replicas = Gauge(
+            "ztom_replicas", description="Number of replicas that run.", tag_keys=tags
+        )
         self._running = Gauge(
-            "ztom_running_sequences", description="Sequences being generated.", tag_keys=tags
+            "ztom_running_sequences",
+            description="Number of sequences that are being generated.",
+            tag_keys=tags,
         )
         self._waiting = Gauge(
-            "ztom_waiting_sequences", description="Sequences that wait to be.", tag_keys=tags
+            "ztom_waiting_sequences",
+            description="Number of sequences that wait to be generated.",
+            tag_keys=tags,
         )
         self._memory = Gauge(
-            "ztom_memory_bytes", description="Of all replicas: device, or host.", tag_keys=tags
+            "ztom_memory_bytes",
+            description="Bytes of memory that all replicas take: the device's, or else the host's.",
+            tag_keys=tags,
         )
         self._cost = Gauge(
             "ztom_cost_per_1000_tokens",
-            description="Price of the replicas for a thousand generated tokens.",
+            description="Price of the replicas per 1,000 generated tokens, in the price's unit.",
             tag_keys=tags,
         )
         self._ready = Gauge(
-            "ztom_variant_ready", description="1 for each variant that runs.", tag_keys=("variant",)
+            "ztom_variant_ready",
+            description="1 for a variant that runs, 0 for one that has just left.",
+            tag_keys=("variant",),
         )
         self._tokens: dict[str, tuple[float, int]] = {}
         self._ready_before: set[str] = set()

@@ -1,106 +1,59 @@
 """Whether a variant may be deployed as somebody wants it, and the record that is made of it.
 
 `check` refuses what can be refused whatever else happens meanwhile, `deploy` does that and writes
-the deployment down. Neither knows of HTTP: what is wrong is an error of `ztom.errors`.
+the deployment down. What they decide on is `serve_apps.endpoints.evidence`. Neither knows of HTTP:
+what is wrong is an error of `ztom.errors`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-from serve_apps.endpoints.clearance import Clearance, clear, record_verdict, verdict_text
+from serve_apps.endpoints.clearance import Clearance, clear
+from serve_apps.endpoints.evidence import (
+    AdmissionRules,
+    Evidence,
+    Served,
+    StoredVariant,
+    gather_evidence,
+)
 from serve_apps.endpoints.traffic import answered_from
-from serve_apps.endpoints.variants import StoredVariant, open_variant
 from ztom.errors import (
     AlreadyOnRecordError,
     ConfigError,
     NotOnRecordError,
 )
-from ztom.ledger.checkpoints import Storage
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState, NewDeployment
 from ztom.ledger.ledger import Ledger
-from ztom.ledger.rollouts import RolloutRecord
 from ztom.rollout.intent import Intent
 from ztom.rollout.options import DeployOptions
 from ztom.rollout.plan import parse_plan
-from ztom.rollout.routing import SHORT, RoutingTable, variant_id
-from ztom.settings import Settings
+from ztom.rollout.routing import SHORT, variant_id
 from ztom.wire.deployments import Deploy
-
-
-@dataclass(frozen=True, slots=True)
-class AdmissionRules:
-    """What the operator has set.
-
-    Attributes:
-        gate_required: The server takes no recipe's word for it that a variant is better.
-        pointers: Roots that users may point to.
-        managed: Roots of the server's own files.
-    """
-
-    gate_required: bool
-    pointers: Settings
-    managed: Settings
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What is served at the moment that a request is looked at.
-
-    Attributes:
-        table: The routing table.
-        deployments: Deployments that are not retired, oldest first.
-        rollouts: Releases that are under way.
-    """
-
-    table: RoutingTable
-    deployments: Sequence[DeploymentRecord]
-    rollouts: Sequence[RolloutRecord]
-
-    @classmethod
-    def of(cls, ledger: Ledger) -> Self:
-        """What is served now, according to the ledger."""
-        endpoints = ledger.endpoints
-        return cls(endpoints.table(), endpoints.deployments.all(), endpoints.rollouts.open())
-
-    def deployment(self, digest: str) -> DeploymentRecord | None:
-        """The deployment of a variant, or None where it has none."""
-        return next((record for record in self.deployments if record.digest == digest), None)
-
-    def host(self, digest: str) -> DeploymentRecord:
-        """The deployment in whose application a variant answers: its own, or one it took over.
-
-        Raises:
-            NotOnRecordError: There is none.
-        """
-        record = self.deployment(digest)
-        if record is not None and record.options.swap_into is not None:
-            record = self.deployment(record.options.swap_into)
-        if record is None:
-            raise NotOnRecordError("there is no such deployment", got=digest[:SHORT])
-        return record
 
 
 class Checked(NamedTuple):
     """A variant that may be deployed, and what decided on it.
 
     Attributes:
-        variant: The variant on disk.
+        evidence: The variant, what is served, and the verdicts.
         intent: The traffic that it is wanted for.
         clearance: Clearance by the gate, or by the variant's search.
+        name: Name of the deployment.
+        options: Options that it is to run with.
     """
 
-    variant: StoredVariant
+    evidence: Evidence
     intent: Intent
     clearance: Clearance
+    name: str
+    options: DeployOptions
 
 
 def deploy(
     wanted: Deploy, ledger: Ledger, rules: AdmissionRules, *, actor: str
 ) -> DeploymentRecord:
-    """Write down that a variant is to be served.
+    """Write down that a variant is to be served: read, decide, write.
 
     Args:
         wanted: The deployment that somebody asks for who may write in its project.
@@ -116,8 +69,7 @@ def deploy(
         ReferenceRefusedError: The variant is outside the allowed roots.
         VariantError: It is none.
     """
-    checked = check(wanted, ledger, rules, actor=actor)
-    new = new_deployment(wanted, checked, Served.of(ledger))
+    new = new_deployment(wanted, check(wanted, ledger, rules, actor=actor))
     ledger.endpoints.claim(wanted.alias, wanted.project_id)
     return ledger.endpoints.deployments.deploy(new, actor=actor)
 
@@ -128,35 +80,21 @@ def check(wanted: Deploy, ledger: Ledger, rules: AdmissionRules, *, actor: str) 
     A verdict that comes with the request is put on record, whatever it says.
     """
     intent = intent_of(wanted)
-    refuse_foreign(wanted.alias, wanted.project_id, ledger)
-    address, roots = _place(wanted, ledger, rules)
-    variant = open_variant(address, roots, readable=(rules.managed, rules.pointers))
     if "swap_into" in wanted.options.model_fields_set:
         raise ConfigError("swap_into is not an option", fix="Deploy with live instead.")
-    if wanted.verdict is not None:
-        record_verdict(
-            ledger.verdicts,
-            wanted.verdict,
-            project_id=wanted.project_id,
-            actor=actor,
-            candidate=variant.digest,
-        )
-    served = Served.of(ledger)
-    route = served.table.routes.get(wanted.alias)
+    evidence = gather_evidence(wanted, ledger, rules, actor=actor)
     clearance = clear(
-        variant,
-        ledger.verdicts,
-        project_id=wanted.project_id,
+        evidence,
         gate=intent.gate,
-        stable=None if route is None else route.stable,
         gate_required=rules.gate_required,
         insist=wanted.insist,
     )
-    _check_places(variant, _name_and_options(wanted, variant.digest, served)[1])
-    return Checked(variant, intent, clearance)
+    name, options = _name_and_options(wanted, evidence.deployment)
+    _check_places(evidence.variant, options)
+    return Checked(evidence, intent, clearance, name, options)
 
 
-def new_deployment(wanted: Deploy, checked: Checked, served: Served) -> NewDeployment:
+def new_deployment(wanted: Deploy, checked: Checked) -> NewDeployment:
     """The record of a deployment, if it goes with what is served: a function of values alone.
 
     Raises:
@@ -164,8 +102,8 @@ def new_deployment(wanted: Deploy, checked: Checked, served: Served) -> NewDeplo
             nothing.
         AlreadyOnRecordError: Something else is on its way to the same traffic.
     """
-    variant, intent, clearance = checked
-    name, options = _name_and_options(wanted, variant.digest, served)
+    evidence, intent, clearance, name, options = checked
+    variant, served = evidence.variant, evidence.served
     if wanted.live:
         options = _swapped_in(variant, wanted.alias, options, served)
     else:
@@ -185,8 +123,8 @@ def new_deployment(wanted: Deploy, checked: Checked, served: Served) -> NewDeplo
 
 
 def _note(wanted: Deploy, variant: StoredVariant, clearance: Clearance) -> str:
-    said_of_it = f"verdict: {variant.verdict or 'none'}; gate: {verdict_text(clearance.verdict)}"
-    return f"for {wanted.alias}; {said_of_it}" + ("; insisted on" if wanted.insist else "")
+    outcomes = f"verdict: {variant.verdict or 'none'}; gate: {clearance.gate_text}"
+    return f"for {wanted.alias}; {outcomes}" + ("; insisted on" if wanted.insist else "")
 
 
 def intent_of(wanted: Deploy) -> Intent:
@@ -213,32 +151,6 @@ def intent_of(wanted: Deploy) -> Intent:
         ) from error
 
 
-def refuse_foreign(alias: str, project_id: str | None, ledger: Ledger) -> None:
-    """What there is under another project's alias is nothing to learn from what is refused.
-
-    Raises:
-        NotOnRecordError: The alias is another project's.
-    """
-    try:
-        owner = ledger.endpoints.project_of(alias)
-    except NotOnRecordError:
-        return
-    if owner != project_id:
-        raise NotOnRecordError("there is no such endpoint", got=alias)
-
-
-def _place(wanted: Deploy, ledger: Ledger, rules: AdmissionRules) -> tuple[str, Settings]:
-    """Where the variant is said to be, and the roots under which it has to be."""
-    if (wanted.path is None) == (wanted.file_id is None):
-        raise ConfigError("the variant is not named", expected="one of path and fileId")
-    if wanted.path is not None:
-        return wanted.path, rules.pointers
-    if wanted.project_id is None or wanted.file_id is None:
-        raise ConfigError("a fileId is a project's", expected="a projectId beside it")
-    file = ledger.files.get(wanted.project_id, wanted.file_id)
-    return file.address, rules.pointers if file.storage is Storage.POINTER else rules.managed
-
-
 def _check_places(variant: StoredVariant, options: DeployOptions) -> None:
     """What an engine reads besides the variant is named by the variant's own papers.
 
@@ -251,9 +163,8 @@ def _check_places(variant: StoredVariant, options: DeployOptions) -> None:
             raise variant.refused[reference]
 
 
-def _name_and_options(wanted: Deploy, digest: str, served: Served) -> tuple[str, DeployOptions]:
+def _name_and_options(wanted: Deploy, record: DeploymentRecord | None) -> tuple[str, DeployOptions]:
     """Name and options: those of the deployment that runs already, where nothing else is said."""
-    record = served.deployment(digest)
     if record is None or record.project_id != wanted.project_id:
         return wanted.name or wanted.alias, wanted.options
     options = wanted.options if wanted.options.model_fields_set else record.options

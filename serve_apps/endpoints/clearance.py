@@ -10,48 +10,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from serve_apps.endpoints.variants import StoredVariant
-from ztom.errors import ConfigError, GateRefusedError
-from ztom.evaluation.gate.verdict import Outcome, Verdict
-from ztom.ledger.verdicts import NewVerdict, VerdictRecord, Verdicts
+from serve_apps.endpoints.evidence import Evidence
+from ztom.errors import GateRefusedError
+from ztom.evaluation.gate.verdict import Outcome
+from ztom.ledger.verdicts import VerdictRecord, Verdicts
 from ztom.rollout.plan import ReleaseGate
 from ztom.rollout.routing import SHORT
 
 IMPROVED = "improved"
-
-
-def record_verdict(
-    verdicts: Verdicts,
-    verdict: Verdict,
-    *,
-    project_id: str | None,
-    actor: str,
-    candidate: str | None = None,
-) -> VerdictRecord:
-    """Put a verdict of the gate on record.
-
-    Args:
-        verdicts: Verdicts that are on record.
-        verdict: Verdict of the gate.
-        project_id: Id of the project that the verdict belongs to; the actor may write there.
-        actor: Name of whoever records it in the audit chain.
-        candidate: Digest of the variant that the verdict has to be of; None where that is not
-            known.
-
-    Raises:
-        ConfigError: It is of another variant.
-    """
-    judged, champion = verdict.candidate.digest, verdict.champion
-    if candidate not in (None, judged):
-        raise ConfigError("the verdict is of another variant", got=judged, expected=candidate)
-    new = NewVerdict(
-        document=verdict.to_bytes(),
-        candidate=judged,
-        champion=None if champion is None else champion.digest,
-        outcome=verdict.outcome.value,
-        project_id=project_id,
-    )
-    return verdicts.record(new, actor=actor)
 
 
 class Clearance(NamedTuple):
@@ -65,41 +31,39 @@ class Clearance(NamedTuple):
     verdict: VerdictRecord | None
     refused: str | None
 
+    @property
+    def gate_text(self) -> str:
+        """The gate's verdict in a line."""
+        return verdict_text(self.verdict)
+
 
 def clear(
-    variant: StoredVariant,
-    verdicts: Verdicts,
+    evidence: Evidence,
     *,
-    project_id: str | None,
     gate: ReleaseGate,
-    stable: str | None,
     gate_required: bool,
     insist: bool,
 ) -> Clearance:
-    """Let a variant pass, or not.
+    """Let a variant pass, or not: a function of values alone.
 
     Args:
-        variant: Variant with what its own papers say.
-        verdicts: Verdicts that are on record.
-        project_id: Id of the project that it is deployed for.
+        evidence: The variant with what its own papers say, and the verdicts on it.
         gate: Gate that its release's plan asks for.
-        stable: Digest of the variant that is stable now; None where there is none yet.
         gate_required: Whether the server takes no recipe's word for it.
         insist: Whether somebody wants it although neither the gate nor a search lets it pass.
 
     Raises:
         GateRefusedError: It is not green, and nobody insists or the release's plan asks for it.
     """
-    verdict = deciding = verdicts.latest(variant.digest, project_id=project_id)
-    if gate is ReleaseGate.CHAMPION and stable is not None:
-        deciding = verdicts.latest(variant.digest, project_id=project_id, champion=stable)
+    variant, verdict = evidence.variant, evidence.verdict
     refused = refusal(
         verdict, proof=variant.verdict, gate=variant.gate, gate_required=gate_required
     )
     if refused is not None and not insist:
         fix = "Have `ztom gate` decide; or deploy it with insist, which is recorded, all the same."
         raise GateRefusedError(refused, fix=fix)
-    _require_pass(gate, deciding, candidate=variant.digest, stable=stable)
+    deciding = evidence.against_stable if gate is ReleaseGate.CHAMPION else verdict
+    _require_pass(gate, deciding, candidate=variant.digest, stable=evidence.stable)
     return Clearance(verdict, refused)
 
 

@@ -29,43 +29,49 @@ class GatewayMetrics:
     def __init__(self) -> None:
         who = _WHO
         self._requests = Counter(
-            "ztom_requests", description="Requests answered.", tag_keys=(*who, "status")
+            "ztom_requests",
+            description="Number of requests answered; a client that left is status 499.",
+            tag_keys=(*who, "status"),
         )
         self._tokens = Counter(
-            "ztom_tokens", description="Tokens of prompts and of answers.", tag_keys=(*who, "kind")
+            "ztom_tokens",
+            description="Number of tokens in prompts and in answers.",
+            tag_keys=(*who, "kind"),
         )
         self._first = Histogram(
             "ztom_time_to_first_token_seconds",
-            description="From the request to the first piece of a stream.",
+            description="Seconds from the request to the first piece of a stream.",
             boundaries=_SECONDS,
             tag_keys=who,
         )
         self._between = Histogram(
             "ztom_inter_token_seconds",
-            description="Mean time between the tokens of a stream.",
+            description="Mean seconds between two tokens of a stream.",
             boundaries=[0.001, 0.0025, *_SECONDS],
             tag_keys=who,
         )
         self._latency = Histogram(
             "ztom_request_seconds",
-            description="From the request to the end of its answer.",
+            description="Seconds from the request to the end of its answer.",
             boundaries=_SECONDS,
             tag_keys=who,
         )
         self._ongoing = Gauge(
-            "ztom_ongoing_requests", description="Requests being answered.", tag_keys=who
+            "ztom_ongoing_requests", description="Number of requests being answered.", tag_keys=who
         )
         self._refused = Counter(
             "ztom_refused_requests",
-            description="Requests that reached no variant.",
+            description="Number of requests that reached no variant.",
             tag_keys=("status",),
         )
         self._mirrored = Counter(
             "ztom_mirrored_requests",
-            description="Copies for shadows: answered, failed, or dropped because of too many.",
+            description="Number of copies for shadows: answered, failed, or dropped as too many.",
             tag_keys=("variant", "outcome"),
         )
-        self._table = Gauge("ztom_routing_version", description="The routing table in use.")
+        self._table = Gauge(
+            "ztom_routing_version", description="Version number of the routing table in use."
+        )
         #: Of those who have requests in work.
         self._counts: dict[tuple[str, ...], int] = {}
         self._version = 0

@@ -35,13 +35,13 @@ from serve_apps.variants.events import EventStream, joined
 from serve_apps.variants.identity import SHORT_DIGEST_LENGTH, ModelIdentity, identify
 from serve_apps.variants.swap import LiveSwap, read_blended
 from serve_apps.variants.wire import Reply, check_request, engine_body, refusal
-from ztom.checkpoints.checkpoint import fetch_folder, open_checkpoint
 from ztom.errors import ConfigError, EngineError, ZtomError
 from ztom.settings import Settings
 from ztom.stack import require_stack
 
 if TYPE_CHECKING:
-    from serve_apps.variants.engine import Face, VariantEngine
+    from serve_apps.variants.engine import VariantEngine
+    from serve_apps.variants.vllm_server import Face
 
 logger = logging.getLogger(__name__)
 
@@ -298,6 +298,9 @@ def open_base(args: BaseArgs) -> ModelIdentity:
         CheckpointError: It cannot be opened, or has another digest.
         ConfigError: It is an adapter itself.
     """
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+    from ztom.checkpoints.fetch import fetch_folder
+
     settings = Settings()
     checkpoint = open_checkpoint(args.base, settings=settings, sha256=args.digest)
     if checkpoint.kind != "full":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 from server_helpers import PASSWORD
 from toy_variant import open_toy_adapters, open_toy_chain, write_blend
+from traffic import Traffic
 from up import Up, wait_for
 
 from ztom.client import Client
@@ -128,46 +128,20 @@ def adapter(up: Up, admin: Client, name: str, alias: str) -> None:
         deploy(up, admin, name, alias=alias, options=FLEETING)
 
 
-class Traffic:
-    """Users who ask, whole and streaming, until told to stop; every answer is kept."""
+def completions(
+    ask: openai.OpenAI, *, model: str = "support"
+) -> Traffic[tuple[str, str, str, float]]:
+    """Users who have prompts completed, whole and streaming in turn; see `one` for an answer."""
 
-    def __init__(self, ask: openai.OpenAI, *, threads: int = 4, model: str = "support") -> None:
-        self.answers: list[tuple[str, str, str, float]] = []
-        self.failures: list[str] = []
-        self._ask, self._model = ask, model
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(threads)]
+    def complete(number: int, turn: int) -> tuple[str, str, str, float]:
+        prompt = PROMPTS[(number + turn) % len(PROMPTS)]
+        return one(ask, model, prompt, turn % 2 == 0, {"x-ztom-sticky": f"{number}-{turn}"})
 
-    def __enter__(self) -> Traffic:
-        for thread in self._threads:
-            thread.start()
-        return self
+    return Traffic(complete, pause_s=0.03)
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(300)
 
-    def count(self, variant: str) -> int:
-        return sum(name == variant for name, *_ in self.answers)
-
-    def after(self, count: int) -> None:
-        """Wait for so many more answers."""
-        goal = len(self.answers) + count
-        wait_for(lambda: len(self.answers) >= goal or self.failures, 600)
-
-    def _run(self, number: int) -> None:
-        turn = 0
-        while not self._stop.is_set():
-            turn += 1
-            prompt = PROMPTS[(number + turn) % len(PROMPTS)]
-            sticky = {"x-ztom-sticky": f"{number}-{turn}"}
-            try:
-                self.answers.append(one(self._ask, self._model, prompt, turn % 2 == 0, sticky))
-            except openai.APIError as error:
-                self.failures.append(f"{type(error).__name__}: {error}")
-                time.sleep(0.1)
-            time.sleep(0.03)  # who asks without a pause takes the cores that engines start on
+def count_of(traffic: Traffic[tuple[str, str, str, float]], variant: str) -> int:
+    return sum(name == variant for name, *_ in traffic.answers)
 
 
 def one(
@@ -225,10 +199,10 @@ def test_a_variant_answers_whole_streaming_sync_and_async(up, admin, ask) -> Non
 def test_canary_rollback_and_live_swap_lose_no_request(up, admin, ask) -> None:
     a, b, c = (named(up, name) for name in "abc")
     support(up, admin, ask)
-    with Traffic(ask) as traffic:
+    with completions(ask) as traffic:
         deploy(up, admin, "b", canary=50)
         traffic.after(40)
-        assert traffic.count(b) > 5
+        assert count_of(traffic, b) > 5
         admin.endpoints.rollback("support")
         told = time.monotonic()
         traffic.after(40)
@@ -275,7 +249,7 @@ def test_a_broken_variant_leaves_everything_as_it_was(up, admin, ask) -> None:  
 def test_killed_controller_costs_nothing_and_comes_back(up, admin, ask) -> None:
     support(up, admin, ask, "c")
     pid = up.replica("ztom:controller").pid
-    with Traffic(ask) as traffic:
+    with completions(ask) as traffic:
         psutil.Process(pid).kill()
         traffic.after(60)
         admin.endpoints.rollback("support")  # needs no controller
@@ -325,7 +299,7 @@ def test_a_release_goes_on_where_its_killed_controller_stopped(up, admin, ask) -
         "checks": {"error_rate": 0.5, "empty": 0.5, "latency": None, "disagreement": None},
     }
     killed = None
-    with Traffic(ask, model="released") as traffic:
+    with completions(ask, model="released") as traffic:
         traffic.after(4)
         deploy(up, admin, "l2", alias="released", options=FLEETING, plan=plan)
         (release,) = admin.endpoints.releases("released")

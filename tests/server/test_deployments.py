@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_calls import Traffic, chat, said
+from gateway_calls import chat, chats, said
+from stops import stops
 from variant_folders import (
     FAST,
     controller_looks,
@@ -23,10 +24,28 @@ from variant_folders import (
 )
 
 import ztom
+from serve_apps.control_plane.access import Caller, Permission
+from serve_apps.control_plane.routes import deployments
 from serve_apps.endpoints.specs import app_spec
 from ztom.errors import ServerError
 from ztom.evaluation.gate.verdict import Verdict
 from ztom.rollout.options import DeployOptions
+from ztom.wire.deployments import Deploy
+
+
+def test_a_deploy_request_makes_at_most_twelve_stops(server, admin) -> None:
+    """From its route to the ledger and to the answer; see `stops`."""
+    user, _ = server.services.ledger.accounts.for_login("chief")
+    caller = Caller(user, None, Permission.WRITE, server.services)
+    folder, digest = variant(server, "one")
+    wanted = Deploy(alias="support", path=str(folder), verdict=verdict_of(digest))
+    path = stops(lambda: deployments.deploy(wanted, caller, server.services))
+    assert (path[0], path[-1]) == (
+        "serve_apps/control_plane/routes/deployments.py",
+        "ztom/wire/deployments.py",
+    )
+    assert path.count("ztom/ledger") == 2  # what is there is read, the decision is written
+    assert len(path) <= 12, path
 
 
 def test_a_variant_that_is_not_proved_takes_insistence(server, admin, ask) -> None:
@@ -172,7 +191,7 @@ def test_what_should_run_is_started_again(server, admin, ask) -> None:  # rows 5
 
 def test_other_options_start_beside_what_runs(server, admin, ask) -> None:
     folder, digest = deploy(server, admin, "one")
-    with Traffic(ask) as traffic:
+    with chats(ask) as traffic:
         admin.endpoints.deploy(
             "support", path=folder, name="one", now=True, options={"dtype": "float32"}
         )

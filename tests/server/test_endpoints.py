@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 import requests
-from gateway_calls import Traffic, chat, make_key, said
+from gateway_calls import chat, chats, make_key, said
 from variant_folders import FAST, deploy, gateway_looks, ready, variant, wait_for
 
 from ztom.errors import ServerError
@@ -122,7 +122,7 @@ def test_a_file_with_one_variant_that_is_refused_changes_nothing(server, admin) 
 
 def test_a_variant_under_a_second_alias_goes_on_under_the_first(server, admin, ask) -> None:
     folder, digest = deploy(server, admin, "one", alias="a")
-    with Traffic(ask, model="a") as traffic:
+    with chats(ask, model="a") as traffic:
         admin.endpoints.deploy("b", path=folder)
         ready(admin, digest, server)
         traffic.after(20)

@@ -10,7 +10,7 @@ import asyncio
 import openai
 import pytest
 import requests
-from gateway_calls import CHAT, Traffic, chat, make_key, said
+from gateway_calls import CHAT, chat, chats, make_key, said
 from server_helpers import Actor
 from variant_folders import deploy, gateway_looks, wait_for
 
@@ -143,7 +143,7 @@ def test_a_revoked_key_is_let_in_no_more(server, admin, ask) -> None:
 def test_changes_of_the_table_lose_no_request(server, admin, ask) -> None:
     deploy(server, admin, "one")
     deploy(server, admin, "two", canary=50)
-    with Traffic(ask, threads=8) as traffic:
+    with chats(ask, threads=8) as traffic:
         for percent in (10, 90, 50, 0, 100) * 4:
             admin.endpoints.traffic("support", canary=percent)
             gateway_looks(server)

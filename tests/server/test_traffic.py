@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import requests
-from gateway_calls import CHAT, Traffic, chat, said
+from gateway_calls import CHAT, chat, chats, said
 from server_helpers import Actor
 from variant_folders import (
     FAST,
@@ -63,7 +63,7 @@ def test_a_release_goes_step_by_step_to_its_promotion(server, admin, ask) -> Non
     _, one = deploy(server, admin, "one")
     _, two = deploy(server, admin, "two", plan=FAST)
     (release,) = admin.endpoints.releases("support")
-    with Traffic(ask) as traffic:
+    with chats(ask) as traffic:
         seen = list(admin.endpoints.watch(release.id))
     assert not traffic.failures
     assert seen[-1].status == "promoted"
@@ -92,7 +92,7 @@ def test_a_canary_that_fails_is_rolled_back_by_itself(server, admin, ask) -> Non
     ready(admin, two, server)
     server.stage.actor(two).fails = 10**6
     (release,) = admin.endpoints.releases("support")
-    with Traffic(ask) as traffic:
+    with chats(ask) as traffic:
         end = list(admin.endpoints.watch(release.id))[-1]
         wait_for(
             lambda: traffic.answers[-40:] == [f"one@{one[:12]}"] * 40, "an end of the failures"

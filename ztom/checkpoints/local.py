@@ -13,7 +13,7 @@ from ztom.checkpoints.reference import (
     is_plain_name,
     within_roots,
 )
-from ztom.checkpoints.source import short_read, stream_sha256, too_many_files
+from ztom.checkpoints.source import read_bytes, short_read, stream_sha256, too_many_files
 from ztom.errors import (
     CheckpointError,
     ContentChangedError,
@@ -68,12 +68,7 @@ class LocalSource:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Source.read`."""
-        available = max(self.size(name) - offset, 0)
-        if length is not None and length > available:
-            raise short_read(self.reference, name, offset, length, available)
-        buffer = bytearray(available if length is None else length)
-        self.read_into(name, offset, memoryview(buffer))
-        return bytes(buffer)
+        return read_bytes(self, name, offset, length)
 
     def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
         """See `Source.read_into`."""
@@ -191,4 +186,4 @@ class LocalSource:
 
 
 def _failed(what: str, error: OSError) -> StorageError:
-    return StorageError(f"{what} cannot be read", got=error.strerror or error)
+    return StorageError(f"{what} cannot be read", reason=error.strerror or error)

@@ -58,6 +58,20 @@ class Source(Protocol):
         """The folder, where the reference is a plain local one."""
 
 
+def read_bytes(source: Source, name: str, offset: int, length: int | None) -> bytes:
+    """`Source.read`, of what fills a buffer.
+
+    Raises:
+        StorageError: The file is shorter than asked, or the store failed.
+    """
+    available = max(source.size(name) - offset, 0)
+    if length is not None and length > available:
+        raise short_read(source.reference, name, offset, length, available)
+    buffer = bytearray(available if length is None else length)
+    source.read_into(name, offset, memoryview(buffer))
+    return bytes(buffer)
+
+
 def stream_sha256(source: Source, name: str) -> str:
     """Hash a file in chunks through one buffer."""
     digest = hashlib.sha256()

@@ -72,25 +72,67 @@ def _open_registered(parsed: Reference, *, settings: Settings) -> Source:
         )
     if place.scheme == HUB:
         return _open_on_the_hub(place.text, place, settings=settings)
-    return _open_place(replace(place, text=model.address), settings=settings)
+    from ztom.checkpoints.registries.mlflow_layout import checkpoint_in
+
+    source = _open_place(replace(place, text=model.address), settings=settings)
+    return checkpoint_in(source, settings=settings)
 
 
 def _open_place(parsed: Reference, *, settings: Settings) -> Source:
+    _require_place(parsed)
     reference = parsed.text
     if parsed.scheme == "file" and Path(parsed.path).is_dir():
         folder = snapshot_in(Path(parsed.path))
         return LocalSource(reference, folder, settings=settings)
     if parsed.archive != "none":
         return _open_archive(parsed, settings=settings)
-    if parsed.scheme == "file":
-        raise StorageError(
-            f"there is no checkpoint folder at {reference}",
-            got="a file" if Path(parsed.path).exists() else "nothing",
-            expected="a folder, or a .tar, .tar.gz or .tgz of one",
-        )
     from ztom.checkpoints.object_store import ObjectSource
 
     return ObjectSource(reference, parsed.scheme, parsed.path, settings=settings)
+
+
+def require_checkpoint(reference: str, *, settings: Settings) -> Reference:
+    """Look whether a reference is allowed and, if it is local, whether there is something.
+
+    A store is not asked, and nothing is opened: it needs no torch, so that a command refuses a
+    misspelt path before it imports any.
+
+    Raises:
+        ReferenceRefusedError: The reference is not allowed.
+        StorageError: There is nothing, or no folder and no archive.
+    """
+    parsed = parse_reference(reference, settings=settings)
+    _require_place(parsed)
+    return parsed
+
+
+def require_reachable(reference: str, *, settings: Settings) -> Reference:
+    """The same, and whether the store of an address answers, and knows who asks.
+
+    Raises:
+        ReferenceRefusedError: The reference is not allowed.
+        StorageError: There is nothing, or the store does not answer in time, or refuses.
+    """
+    parsed = require_checkpoint(reference, settings=settings)
+    if parsed.scheme in ("gs", "s3"):
+        from ztom.checkpoints.object_store import require_reachable_store
+
+        require_reachable_store(parsed.text)
+    return parsed
+
+
+def _require_place(parsed: Reference) -> None:
+    path = Path(parsed.path)
+    if parsed.scheme != "file" or path.is_dir():
+        return
+    if parsed.archive == "none":
+        raise StorageError(
+            f"there is no checkpoint folder at {parsed.text}",
+            got="a file" if path.exists() else "nothing",
+            expected="a folder, or a .tar, .tar.gz or .tgz of one",
+        )
+    if not path.exists():
+        raise StorageError(f"there is no archive at {parsed.text}")
 
 
 def open_file(reference: str, *, settings: Settings) -> tuple[Source, str]:
@@ -125,8 +167,6 @@ def _folder_of(parsed: Reference, *, settings: Settings) -> tuple[Source, str]:
 def _open_archive(parsed: Reference, *, settings: Settings) -> Source:
     from ztom.checkpoints.archive import open_tar
 
-    if parsed.scheme == "file" and not Path(parsed.path).exists():
-        raise StorageError(f"there is no archive at {parsed.text}")
     parent, name = _folder_of(parsed, settings=settings)
     return open_tar(
         parsed.text, parent, name, compressed=parsed.archive == "tar.gz", settings=settings

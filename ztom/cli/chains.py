@@ -1,4 +1,4 @@
-"""Commands on chains and variants: ``ztom blend``, ``inspect`` and ``verify``.
+"""Commands on chains and variants: ``ztom chain``, ``blend``, ``inspect`` and ``verify``.
 
 What was typed is read before anything heavy is imported.
 """
@@ -6,7 +6,7 @@ What was typed is read before anything heavy is imported.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +14,56 @@ from ztom.cli.options import LEDGER_HELP, Dtype, HelpPanel, Json, command_group,
 from ztom.cli.places import local_only
 from ztom.errors import FactorError
 
+if TYPE_CHECKING:
+    from ztom.blending.chain_file import ChainConfig
+
 chain_commands = command_group(None, "Chains and variants.")
 
-ChainFile = Annotated[Path, typer.Argument(help="YAML file that lists the chain's checkpoints.")]
+ChainFile = Annotated[
+    Path,
+    typer.Argument(help="YAML file that lists the chain's checkpoints, or a Trainer's folder."),
+]
+
+
+@chain_commands.command(
+    "chain",
+    rich_help_panel=HelpPanel.MASTER,
+    epilog=examples("ztom chain outputs/run", "ztom chain outputs/run --base models/base"),
+)
+def write_chain(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a Trainer.")],
+    base: Annotated[
+        str | None,
+        typer.Option(help="Begin with this model; else with the one that adapters name."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(callback=local_only, help="Write the chain into this new file.")
+    ] = Path("chain.yaml"),
+    as_json: Json = False,
+) -> None:
+    """Write chain.yaml from the checkpoints of a training, in the order of their steps."""
+    from ztom.cli.actions.trainer import chain_command
+
+    chain_command(folder, base, output, as_json=as_json)
+
+
+@chain_commands.command(
+    rich_help_panel=HelpPanel.MASTER,
+    epilog=examples("ztom convert models/old models/new", "ztom convert hf://org/name models/name"),
+)
+def convert(
+    checkpoint: Annotated[
+        str, typer.Argument(help="Folder or address of a checkpoint with pickled weights.")
+    ],
+    output: Annotated[
+        Path, typer.Argument(callback=local_only, help="Write safetensors into this new folder.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Convert pytorch_model.bin or adapter_model.bin to safetensors, in a process of its own."""
+    from ztom.cli.actions.convert import convert_command
+
+    convert_command(checkpoint, output, as_json=as_json)
 
 
 @chain_commands.command(
@@ -45,9 +92,7 @@ def blend(
     as_json: Json = False,
 ) -> None:
     """Set factors by hand and write the blend as a variant."""
-    from ztom.blending.chain_file import read_chain_file
-
-    config, numbers = read_chain_file(chain), parse_factors(factors)
+    numbers, config = parse_factors(factors), _chain_on_disk(chain)
     from ztom.cli.actions.chains import blend_command
 
     blend_command(
@@ -74,9 +119,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """List a chain: sizes, digests, how far each step moved, what a bound can do."""
-    from ztom.blending.chain_file import read_chain_file
-
-    config = read_chain_file(chain)
+    config = _chain_on_disk(chain)
     from ztom.cli.actions.chains import inspect_command
 
     inspect_command(config, limit=limit, dtype=dtype, as_json=as_json)
@@ -87,7 +130,9 @@ def inspect(
     epilog=examples("ztom verify runs/search/variant", "ztom verify variants/first --share 1"),
 )
 def verify(
-    variant: Annotated[Path, typer.Argument(help="Folder of the variant.")],
+    variant: Annotated[
+        str, typer.Argument(help="Folder of the variant, or hf://org/name on the Hub.")
+    ],
     share: Annotated[
         float, typer.Option(min=0, max=1, help="Derive this share of the tensors again, 0 to 1.")
     ] = 0.1,
@@ -98,14 +143,56 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check a variant's manifest and derive a share of its tensors again."""
-    from ztom.blending.chain_file import read_chain_file
+    from ztom.variants.manifest import read_manifest
+    from ztom.variants.place import local_variant
+
+    folder = local_variant(variant)
+    read_manifest(folder)
+    config = None if chain is None else _chain_on_disk(chain)
+    from ztom.cli.actions.chains import verify_command
+
+    verify_command(folder, share=share, chain=config, as_json=as_json)
+
+
+@chain_commands.command(
+    rich_help_panel=HelpPanel.MASTER,
+    epilog=examples("ztom push runs/search/variant acme/support --private"),
+)
+def push(
+    variant: Annotated[Path, typer.Argument(help="Folder of the variant.")],
+    repo: Annotated[str, typer.Argument(help="Repository on the Hub, org/name.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository that is private.")
+    ] = False,
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="Name this model of the Hub as the base; else what the recipe says."),
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(help="State this licence, such as apache-2.0; else what the files say."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a variant to the Hugging Face Hub, with a model card, as one commit."""
     from ztom.variants.manifest import read_manifest
 
     read_manifest(variant)
-    config = None if chain is None else read_chain_file(chain)
-    from ztom.cli.actions.chains import verify_command
+    from ztom.cli.actions.push import push_command
 
-    verify_command(variant, share=share, chain=config, as_json=as_json)
+    push_command(
+        variant, repo, private=private, base_model=base_model, license=license, as_json=as_json
+    )
+
+
+def _chain_on_disk(file: Path) -> ChainConfig:
+    """A chain as its file has it, of checkpoints that are there."""
+    from ztom.blending.chain_file import read_chain_file, require_members
+    from ztom.settings import Settings
+
+    config = read_chain_file(file)
+    require_members(config, settings=Settings())
+    return config
 
 
 def parse_factors(text: str) -> list[float]:

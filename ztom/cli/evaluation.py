@@ -7,17 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ztom.cli.options import (
-    ChatTemplateChoice,
-    Dtype,
-    EngineName,
-    HelpPanel,
-    Json,
-    MaxModelLen,
-    NoCache,
-    command_group,
-    examples,
-)
+from ztom.cli.engine_options import EngineFields, takes_engine
+from ztom.cli.options import HelpPanel, Json, NoCache, command_group, examples
 from ztom.cli.places import local_only
 
 evaluation_commands = command_group(None, "Evaluation.")
@@ -31,7 +22,9 @@ evaluation_commands = command_group(None, "Evaluation.")
         "ztom eval models/base --tasks hellaswag,arc_easy --limit 100",
     ),
 )
+@takes_engine
 def evaluate(
+    *,
     model: Annotated[
         str, typer.Argument(help="Folder of a variant or checkpoint, or a checkpoint's address.")
     ],
@@ -46,10 +39,7 @@ def evaluate(
     base: Annotated[
         str | None, typer.Option(help="Run an adapter on this model, which it belongs to.")
     ] = None,
-    engine: EngineName = "vllm",
-    dtype: Dtype = "auto",
-    max_model_len: MaxModelLen = None,
-    chat_template: ChatTemplateChoice = "auto",
+    engine: EngineFields,
     out: Annotated[
         Path, typer.Option(callback=local_only, help="Write results into this folder.")
     ] = Path("evaluation"),
@@ -67,12 +57,7 @@ def evaluate(
         base=base,
         suites=suite or [],
         tasks=[name.strip() for name in (tasks or "").split(",") if name.strip()],
-        engine={
-            "name": engine,
-            "dtype": dtype,
-            "max_model_len": max_model_len,
-            "chat_template": chat_template,
-        },
+        engine=engine,
         out=out,
         use_cache=not no_cache,
         limit=limit,

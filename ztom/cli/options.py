@@ -54,16 +54,6 @@ JsonRows = Annotated[
 Dtype = Annotated[
     str, typer.Option(help="Compute with these weights: auto, float32, bfloat16 or float16.")
 ]
-EngineName = Annotated[
-    str, typer.Option(help="Run models with this engine: vllm, torch or one that you added.")
-]
-MaxModelLen = Annotated[
-    int | None, typer.Option(min=8, help="Tokens of prompt and answer together; else the model's.")
-]
-ChatTemplateChoice = Annotated[
-    str,
-    typer.Option(help="Apply the tokenizer's chat template to plain prompts: auto, always, never."),
-]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Ask the model again for answers that are known.")
 ]
@@ -77,3 +67,4 @@ Server = Annotated[
 PasswordStdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input.")
 ]
+ProjectName = Annotated[str, typer.Argument(help="Id or name of the project.")]

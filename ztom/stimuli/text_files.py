@@ -109,6 +109,17 @@ def check_length(text: str, *, place: Place, field: str) -> None:
         )
 
 
+def require_file(path: Path) -> None:
+    """Look whether there is a file that can be read to its end.
+
+    Raises:
+        StimuliError: There is none, or it is a folder, a FIFO or a device.
+    """
+    if not path.is_file():
+        what = "is not a regular file" if path.exists() else "does not exist"
+        raise StimuliError(f"{path} {what}")
+
+
 def check_file(path: Path) -> None:
     """Refuse what is no regular file, such as a pipe, which would never end, or is too large.
 
@@ -116,9 +127,7 @@ def check_file(path: Path) -> None:
         StimuliError: It is.
     """
     try:
-        if not path.is_file():
-            what = "is not a regular file" if path.exists() else "does not exist"
-            raise StimuliError(f"{path} {what}")
+        require_file(path)
         if path.stat().st_size > MAX_FILE_BYTES:
             raise StimuliError(
                 f"{path} is too large",
@@ -139,7 +148,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise StimuliError(f"{path} cannot be read", got=error.strerror) from error
+        raise StimuliError(f"{path} cannot be read", reason=error.strerror) from error
     if not data.strip():
         raise _empty(path)
     return data

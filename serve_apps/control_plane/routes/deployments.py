@@ -6,8 +6,9 @@ Everything here is written to the ledger and answered at once; the controller ma
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
@@ -15,8 +16,8 @@ from serve_apps.control_plane.routes.endpoints import may_alias
 from serve_apps.control_plane.services import Services
 from serve_apps.endpoints import admission
 from serve_apps.endpoints.declaration import Difference, differences
+from serve_apps.endpoints.evidence import Served, open_variant, refuse_foreign
 from serve_apps.endpoints.traffic import remove, remove_rule, rollback, set_traffic
-from serve_apps.endpoints.variants import open_variant
 from ztom.errors import NotOnRecordError
 from ztom.ledger.deployments import DeploymentRecord
 from ztom.rollout.routing import RoutingTable
@@ -27,10 +28,17 @@ from ztom.wire.fields import DigestStart
 router = APIRouter(tags=["deployments"])
 
 
-@route(router, "POST", "/v1/deployments", Permission.WRITE, status_code=202)
-def deploy(body: Deploy, caller: CallerOf, services: ServicesOf) -> DeploymentStatus:
-    """Have a variant served under an alias."""
+def _in_their_project(body: Deploy, caller: CallerOf) -> Caller:
+    """The caller, who may deploy in the project of the request."""
     caller.project_or_operator(body.project_id)
+    return caller
+
+
+@route(router, "POST", "/v1/deployments", Permission.WRITE, status_code=202)
+def deploy(
+    body: Deploy, caller: Annotated[Caller, Depends(_in_their_project)], services: ServicesOf
+) -> DeploymentStatus:
+    """Have a variant served under an alias."""
     record = admission.deploy(body, services.ledger, services.rules, actor=caller.actor)
     return _status(record, services.gateway.table, caller)
 
@@ -73,8 +81,8 @@ def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[EndpointD
     ledger, rules = services.ledger, services.rules
     for alias, endpoint in body.endpoints.items():
         caller.project_or_operator(endpoint.project)
-        admission.refuse_foreign(alias, endpoint.project, ledger)
-    served = admission.Served.of(ledger)
+        refuse_foreign(alias, endpoint.project, ledger)
+    served = Served.of(ledger)
     projects = {endpoint.project for endpoint in body.endpoints.values()} or {None}
     theirs = [
         alias

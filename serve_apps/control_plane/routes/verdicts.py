@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from serve_apps.control_plane.access import CallerOf, Permission, ServicesOf, route
-from serve_apps.endpoints.clearance import record_verdict
+from serve_apps.endpoints.evidence import record_verdict
 from ztom.errors import NotOnRecordError
 from ztom.wire.fields import Digest, DigestStart
 from ztom.wire.verdicts import VerdictOnRecord, VerdictSubmission, VerdictSummary

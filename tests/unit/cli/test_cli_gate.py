@@ -216,6 +216,8 @@ def test_each_model_is_run_and_closed_before_the_next(
 ) -> None:
     events: list[str] = []
     answers = {"good": "answer", "bad": "nonsense", "alike": "answer"}
+    for name in answers:
+        (repository / name).mkdir()
 
     def find(reference: str, **_: object) -> ScriptedModel:
         events.append(f"find {reference}")
@@ -241,8 +243,10 @@ def test_each_model_is_run_and_closed_before_the_next(
     assert gate("--candidate", "bad", "--engine", "abacus").exit_code == 3
 
 
-def test_an_adapter_runs_on_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_runs_on_the_base(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
+    for name in ("adapter", "whole"):
+        (repository / name).mkdir()
 
     def find(reference: str, *, base: str | None = None, **_: object) -> SimpleNamespace:
         asked.append((reference, base))

@@ -10,14 +10,8 @@ import pytest
 from pydantic import ValidationError
 from variant_folders import FAST, verdict_of, write_folder
 
-from serve_apps.endpoints.admission import (
-    AdmissionRules,
-    Served,
-    check,
-    deploy,
-    intent_of,
-    new_deployment,
-)
+from serve_apps.endpoints.admission import check, deploy, intent_of, new_deployment
+from serve_apps.endpoints.evidence import AdmissionRules
 from ztom.errors import (
     AlreadyOnRecordError,
     ConfigError,
@@ -336,7 +330,6 @@ def test_a_check_writes_nothing_and_what_is_made_of_it_is_a_value(desk: Desk) ->
     wanted = Deploy(alias="support", path=path)
     checked = check(wanted, desk.ledger, desk.rules, actor="t")
     assert list(desk.ledger.audit.entries()) == []
-    served = Served.of(desk.ledger)
-    new = new_deployment(wanted, checked, served)
+    new = new_deployment(wanted, checked)
     assert (new.digest, new.intent, new.insisted) == (digest, intent_of(wanted), False)
     assert desk.ledger.endpoints.deployments.all() == ()

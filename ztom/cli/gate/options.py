@@ -18,16 +18,9 @@ import typer
 from typer.core import TyperGroup
 
 from ztom.cli.console import print_error
+from ztom.cli.engine_options import EngineFields, takes_engine
 from ztom.cli.gate.request import System
-from ztom.cli.options import (
-    ChatTemplateChoice,
-    Dtype,
-    EngineName,
-    Json,
-    MaxModelLen,
-    NoCache,
-    examples,
-)
+from ztom.cli.options import Json, NoCache, examples
 from ztom.cli.places import local_only
 from ztom.cli.usage import OPTION_ERROR, usage_error
 from ztom.evaluation.render.commands import workflow_command
@@ -97,7 +90,9 @@ RunPaths = list[Path] | None
 
 
 @gate.callback()
+@takes_engine
 def decide(
+    *,
     context: typer.Context,
     candidate: Annotated[
         str | None, typer.Option(help="Judge this variant's folder, or this checkpoint.")
@@ -123,10 +118,7 @@ def decide(
     first: Annotated[
         bool, typer.Option("--first", help="Compare with nothing: there is no champion yet.")
     ] = False,
-    engine: EngineName = "vllm",
-    dtype: Dtype = "auto",
-    max_model_len: MaxModelLen = None,
-    chat_template: ChatTemplateChoice = "auto",
+    engine: EngineFields,
     out: Annotated[
         Path, typer.Option(callback=local_only, help="Write verdict and results into this folder.")
     ] = Path("gate"),
@@ -154,12 +146,7 @@ def decide(
         },
         suites=suites or [Path("suites")],
         first=first,
-        engine={
-            "name": engine,
-            "dtype": dtype,
-            "max_model_len": max_model_len,
-            "chat_template": chat_template,
-        },
+        engine=engine,
         out=out,
         seed=seed,
         use_cache=not no_cache,

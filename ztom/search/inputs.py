@@ -1,0 +1,36 @@
+"""Whether there is what a search's configuration names, before anything heavy is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ztom.blending.chain_file import ChainConfig, read_chain_file, require_members
+from ztom.search.config import SearchConfig
+from ztom.settings import Settings
+from ztom.stimuli.text_files import require_file
+
+
+def chain_config(config: SearchConfig) -> ChainConfig:
+    """The chain of a search, from its own file where it has one.
+
+    Raises:
+        ChainError: The file cannot be read, or is no chain.
+    """
+    return read_chain_file(config.chain) if isinstance(config.chain, Path) else config.chain
+
+
+def require_inputs(config: SearchConfig, *, settings: Settings) -> None:
+    """Look whether the checkpoints and the files of data are there; they are not read.
+
+    Raises:
+        ChainError: The chain's file cannot be read, or is no chain.
+        ReferenceRefusedError: A checkpoint's reference is not allowed.
+        StorageError: There is no such checkpoint on this machine.
+        StimuliError: There is no such file of data.
+    """
+    require_members(chain_config(config), settings=settings)
+    for data in (config, *config.guardrails):
+        places = (data.stimuli, data.expected_outputs, data.holdout, data.holdout_expected_outputs)
+        for place in places:
+            if isinstance(place, Path):  # what lies on the Hub is fetched when it is read
+                require_file(place)
