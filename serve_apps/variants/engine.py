@@ -73,7 +73,7 @@ class VariantEngine:
         except Exception as error:
             raise EngineError(
                 "the engine does not start on this variant",
-                got=_in_a_line(error),
+                reason=_in_a_line(error),
                 fix="The log of the replica has the engine's own messages. Too little memory is a "
                 "usual cause: try a smaller kv_cache_gib or max_model_len.",
             ) from error
@@ -216,7 +216,7 @@ class VariantEngine:
         except Exception as error:
             raise EngineError(
                 f"the engine does not load the adapter {face.identity.pinned}",
-                got=_in_a_line(error),
+                reason=_in_a_line(error),
             ) from error
 
     async def remove_adapter(self, face: Face) -> None:
@@ -230,7 +230,7 @@ class VariantEngine:
         except Exception as error:
             raise EngineError(
                 f"the engine does not remove the adapter {face.identity.pinned}",
-                got=_in_a_line(error),
+                reason=_in_a_line(error),
             ) from error
 
     async def memory_bytes(self) -> int:
@@ -264,7 +264,7 @@ class VariantEngine:
         except Exception as error:
             raise EngineError(
                 f"the engine's workers fail in {task}",
-                got=_in_a_line(error),
+                reason=_in_a_line(error),
             ) from error
 
     def _asking(self, face: Face | None) -> Ask:
@@ -292,7 +292,7 @@ class VariantEngine:
                 "the engine makes no progress", got=f"no token within {limit_s:g} s"
             ) from error
         if isinstance(reply, Reply) and reply.status != 200:
-            raise EngineError("the engine does not answer", got=reply.body["error"]["message"])
+            raise EngineError("the engine does not answer", reason=reply.body["error"]["message"])
 
 
 def _in_a_line(error: Exception) -> str:

@@ -37,6 +37,7 @@ from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.load import EngineLoad
 from serve_apps.variants.wire import Kind, Reply, count_prompts, event_error, openai_error, refusal
+from ztom.io.problem_words import words_for
 
 logger = logging.getLogger(__name__)
 
@@ -283,10 +284,10 @@ async def _open_stream(
 def _error_reply(error: Exception) -> Reply:
     """The reply to a request that raised. Logs say what kind of error, never what was asked."""
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         # Below the field's name, the location names branches of unions that no client knows.
         field = str(first["loc"][0]) if first["loc"] else None
-        return refusal(400, f"{field or 'The request'}: {first['msg']}", param=field)
+        return refusal(400, f"{field or 'The request'}: {words_for(first)}", param=field)
     if isinstance(error, EngineDeadError):
         return refusal(503, "The engine is being restarted; try again.", code="engine_restarting")
     reply = openai_error(create_error_response(error).error.model_dump())

@@ -184,7 +184,7 @@ def test_doctor_says_what_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(doctor, "_STACK", ("json", "no_such_module"))
     done = ztom("doctor")
     assert done.returncode != 0
-    assert "no_such_module cannot be imported: got ModuleNotFoundError" in done.stderr
+    assert "no_such_module cannot be imported: ModuleNotFoundError" in done.stderr
 
 
 def test_doctor_prints_one_document(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ztom.blending.trainer_folder import TrainerRun, is_trainer_folder, read_trainer_folder
 from ztom.checkpoints.reference import is_address
-from ztom.checkpoints.storage import require_checkpoint
+from ztom.checkpoints.storage import require_reachable
 from ztom.errors import ChainError
 from ztom.io.hub_address import is_bare_repo
 from ztom.io.problems import check_model
@@ -129,10 +129,10 @@ def require_members(config: ChainConfig, *, settings: Settings) -> None:
 
     Raises:
         ReferenceRefusedError: A reference is not allowed.
-        StorageError: There is nothing at a local one.
+        StorageError: There is nothing at a local one, or a store does not answer.
     """
     for member in config.checkpoints:
-        require_checkpoint(member.reference, settings=settings)
+        require_reachable(member.reference, settings=settings)
 
 
 def anchored(config: ChainConfig, folder: Path) -> ChainConfig:

@@ -106,6 +106,21 @@ def require_checkpoint(reference: str, *, settings: Settings) -> Reference:
     return parsed
 
 
+def require_reachable(reference: str, *, settings: Settings) -> Reference:
+    """The same, and whether the store of an address answers, and knows who asks.
+
+    Raises:
+        ReferenceRefusedError: The reference is not allowed.
+        StorageError: There is nothing, or the store does not answer in time, or refuses.
+    """
+    parsed = require_checkpoint(reference, settings=settings)
+    if parsed.scheme in ("gs", "s3"):
+        from ztom.checkpoints.object_store import require_reachable_store
+
+        require_reachable_store(parsed.text)
+    return parsed
+
+
 def _require_place(parsed: Reference) -> None:
     path = Path(parsed.path)
     if parsed.scheme != "file" or path.is_dir():

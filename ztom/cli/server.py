@@ -17,6 +17,7 @@ from ztom.cli.options import (
     examples,
 )
 from ztom.cli.places import local_only
+from ztom.io.disk import require_place
 from ztom.stack import require_stack
 
 server_commands = command_group(None, "The server.")
@@ -52,6 +53,7 @@ def up(
     from ztom.cli.actions.server_options import server_config
 
     config = server_config(data, ledger, set or [])
+    require_place(config.data, what="--data")
     require_stack()
     from ztom.cli.actions.server import up_command
 

@@ -48,9 +48,9 @@ def serve(
     from ztom.variants.manifest import read_manifest
     from ztom.variants.place import hub_name, local_variant
 
+    require_stack("vllm")
     folder = local_variant(variant)
     read_manifest(folder)
-    require_stack("vllm")
     from ztom.cli.actions.serving import serve_command
 
     options = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ztom.blending.chain import Chain
-from ztom.checkpoints.checkpoint import fetch_folder
+from ztom.checkpoints.fetch import fetch_folder
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
 from ztom.extras import require_extra

@@ -27,7 +27,7 @@ from ztom.engines.protocol import GenerationConfig
 from ztom.io.places import require_local
 from ztom.scoring.build import ErrorTerm, check_error
 from ztom.search.samplers.protocol import SamplerConfig, check_dimensions
-from ztom.stimuli.hub_files import SCHEME as HUB_SCHEME
+from ztom.stimuli.hub_files import HUB_PREFIX
 
 #: Keys that may differ between a study and its resume: they do not decide which factors are tried.
 _FREE_ON_RESUME = (
@@ -55,7 +55,7 @@ ConfigPath = Annotated[Path, AfterValidator(_from_file_folder)]
 
 def _data_place(value: Any, info: ValidationInfo) -> Any:
     """An address of the Hub as it is, a path from the file's folder."""
-    if not isinstance(value, str | Path) or str(value).startswith(HUB_SCHEME):
+    if not isinstance(value, str | Path) or str(value).startswith(HUB_PREFIX):
         return value
     return _from_file_folder(Path(value), info)
 

@@ -53,12 +53,12 @@ class LeftOutCounter:
 
     @property
     def entries(self) -> tuple[LeftOut, ...]:
-        """What was left out: whole stimuli first, each kind in the order of the file."""
+        """What was left out: whole stimuli first, then by where it occurs first."""
         entries = [
             LeftOut(what, count, first, is_stimulus)
             for (what, is_stimulus), (count, first) in self._entries.items()
         ]
-        return tuple(sorted(entries, key=lambda entry: not entry.is_stimulus))
+        return tuple(sorted(entries, key=lambda entry: (not entry.is_stimulus, entry.first)))
 
 
 def left_out_sentence(entries: Sequence[LeftOut], *, limit: int = 5) -> str:

@@ -6,13 +6,14 @@ import pytest
 from html_page import Page
 from search_results import make_change, make_proof, make_result, make_trials
 
+from tune_search.command import summary
 from ztom.pages import formats
 from ztom.pages.svg import Scale, padded, tag
 from ztom.scoring.proof import GuardrailResult, ProofOutcome, decide_proof
 from ztom.search.report import charts
 from ztom.search.report.advice import advise, at_bound, stimuli_needed
 from ztom.search.report.render import render_report
-from ztom.search.result import GroupStep, Proof, SearchResult
+from ztom.search.result import DataFileEntry, GroupStep, Proof, SearchResult
 from ztom.statistics.bootstrap import Interval
 
 SECTIONS = {
@@ -57,6 +58,22 @@ def test_a_proved_result_says_what_was_found(whole):
         assert digest in page.text
     for trial in whole.trials:
         assert f"trial {trial.number}, {trial.kind}" in page.text
+
+
+def test_what_was_left_out_of_the_data_stands_in_the_report_and_the_summary(whole):
+    file = DataFileEntry(
+        name="a.jsonl",
+        container="JSON Lines",
+        stimuli=40,
+        forms={"chat turns": 40},
+        left_out={"stimulus with a part of type image_url": 3},
+        left_out_stimuli=3,
+    )
+    result = whole.model_copy(update={"data_files": (file,)})
+    text = " ".join(_page(result).text.split())
+    assert "JSON Lines, 40 stimuli: chat turns 40. Left out: stimulus with a part of" in text
+    assert summary(result)[-1] == "left out of a.jsonl: stimulus with a part of type image_url (3)"
+    assert "left out of" not in "\n".join(summary(whole))
 
 
 def test_the_file_asks_for_nothing(whole):
@@ -401,3 +418,9 @@ def test_numbers_have_sensible_digits(value, resolve, shown):
 )
 def test_durations(seconds, shown):
     assert formats.duration(seconds) == shown
+
+
+def test_what_differs_in_the_chain_is_in_the_report() -> None:
+    note = "config eos_token_id: 2 in base, 7 in <b>tuned</b> (used)"
+    page = render_report(make_result().model_copy(update={"notes": (note,)}))
+    assert "config eos_token_id: 2 in base, 7 in &lt;b&gt;tuned&lt;/b&gt; (used)" in page

@@ -9,9 +9,19 @@ import yaml
 from toy_checkpoints import llama_tensors, write_checkpoint
 
 from tune_search.preparation import prepare
-from ztom.errors import ConfigError, EvaluationError, FactorError, LeakageError, ZtomError
+from ztom.errors import (
+    ConfigError,
+    EvaluationError,
+    FactorError,
+    LeakageError,
+    StimuliError,
+    ZtomError,
+)
 from ztom.evaluation.suites.lock import lock_suite
+from ztom.io.hub import HubFile
+from ztom.io.hub_address import HubAddress
 from ztom.search.config_files import load_config
+from ztom.search.result import data_file_entry
 from ztom.settings import Settings
 
 
@@ -152,3 +162,36 @@ def test_bounds_have_to_fit_the_chain(folder):
 def test_what_is_missing_is_said(folder, more):
     with pytest.raises(ZtomError):
         make(folder, **more)
+
+
+def test_what_was_left_out_of_the_data_is_kept_for_the_result(folder):
+    records = [json.loads(line) for line in (folder / "search.jsonl").read_text().splitlines()]
+    records[0]["source"] = "web"
+    text = "\n\n".join(json.dumps(record) for record in records)
+    (folder / "search.jsonl").write_text("\ufeff" + text)
+    rail = {"name": "rail", "stimuli": "other.jsonl", "error": "cross_entropy"}
+    read = make(folder, holdout="holdout.jsonl", guardrails=[rail]).data_files
+    entries = [data_file_entry(file) for file in read]
+    assert [(e.name, e.stimuli, e.left_out) for e in entries] == [
+        ("search.jsonl", 40, {'field "source"': 1, "blank line": 39}),
+        ("holdout.jsonl", 10, {}),
+        ("other.jsonl", 20, {}),
+    ]
+
+
+def test_an_address_of_the_hub_is_no_path_of_the_folder(folder, monkeypatch):
+    address = "hf://datasets/org/name@v1/data/train.jsonl"
+
+    def fetch(place: HubAddress) -> HubFile:
+        assert str(place) == address
+        return HubFile(folder / "search.jsonl", place)
+
+    monkeypatch.setattr("ztom.io.hub.fetch_hub_file", fetch)
+    ready = make(folder, stimuli=address)
+    assert data_file_entry(ready.data_files[0]).name == address
+
+
+@pytest.mark.parametrize("address", ["hf://org/name/train.jsonl", "hf://datasets/org"])
+def test_other_addresses_of_the_hub_are_refused(folder, address):
+    with pytest.raises(StimuliError, match=f"none of a data set on the Hub: got {address}"):
+        make(folder, stimuli=address)

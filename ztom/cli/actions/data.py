@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ztom.cli.console import plain_console, print_document, print_error
-from ztom.errors import ConfigError, StimuliError
+from ztom.errors import ConfigError, ZtomError
 from ztom.pages.formats import excerpt
 from ztom.stimuli.files import StimuliFile, read_stimuli_file
 from ztom.stimuli.records import Stimulus
@@ -27,7 +27,7 @@ def check_command(
 
     Raises:
         ConfigError: One file of expected outputs is given for several files.
-        StimuliError: A file cannot be read.
+        ZtomError: A file cannot be read.
     """
     if expected_outputs is not None and len(files) > 1:
         raise ConfigError(
@@ -42,7 +42,7 @@ def check_command(
                     name, expected_outputs=expected_outputs, labels=labels, need_expected=False
                 )
             )
-        except StimuliError as error:
+        except ZtomError as error:
             errors.append(error)
     summaries = [summarize(file, count_tokens=count_tokens) for file in read]
     if as_json:
@@ -73,7 +73,7 @@ def _token_counter(folder: Path) -> Callable[[Stimulus], int]:
 def _document(
     read: Sequence[StimuliFile],
     summaries: Sequence[StimuliSummary],
-    errors: Sequence[StimuliError],
+    errors: Sequence[ZtomError],
 ) -> dict[str, object]:
     shared = shared_prompts(read).items()
     return {
@@ -84,8 +84,9 @@ def _document(
 
 
 def _print_summary(summary: StimuliSummary) -> None:
-    forms = ", ".join(f"{form} {count}" for form, count in summary.forms.items())
-    _print(f"{summary.path}: {summary.container}, {summary.stimuli} stimuli ({forms})")
+    forms = ", ".join(f"{form} {number}" for form, number in summary.forms.items())
+    count = _counted(summary.stimuli, "stimulus", "stimuli")
+    _print(f"{summary.path}: {summary.container}, {count} ({forms})")
     _print_fact("expected outputs", f"{summary.with_expected} of {summary.stimuli}")
     prompt, expected = summary.longest_prompt, summary.longest_expected
     _print_fact("longest prompt", f"{_counted(prompt.length, 'character')} ({prompt.id})")

@@ -107,11 +107,11 @@ def _require_imports() -> None:
     lines = done.stdout.splitlines()
     if done.returncode != 0 or not lines:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise EngineError("the stack cannot be imported", got=last)
+        raise EngineError("the stack cannot be imported", reason=last)
     failure = json.loads(lines[-1])
     if failure:
         raise EngineError(
             f"{failure[0]} cannot be imported",
-            got=failure[1],
+            reason=failure[1],
             fix="Make a new environment, as docs/setup.md says.",
         )
