@@ -128,6 +128,9 @@ def test_projects_by_name_and_what_several_are_called_is_refused(ztom) -> None:
 
 
 def test_a_search_that_is_not_there(ztom) -> None:
+    assert ztom("project", "create", "empty").status == 0
+    listed = ztom("searches", "list", "empty", "--json")
+    assert (listed.status, listed.out) == (0, "[]\n"), listed.err
     unknown = ztom("searches", "show", "0" * 32)
     assert (unknown.status, "status 404" in unknown.err) == (3, True)
 

@@ -32,6 +32,9 @@ FILES = {
     "suite check": ("nothing", "nothing"),
     "suite diff": ("nothing", "nothing"),
     "data check": ("binary", "binary"),
+    "chain": ("nothing", "nothing"),
+    "convert": ("nothing c", "nothing"),
+    "push": ("folder org/name", "folder"),
     "doctor": ("--no-such-option", "no such option: --no-such-option"),
 }
 #: Of a server: an address that is none, which is seen before anything is sent.
