@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ray import tune
+from ray.tune import Callback
 
 from tune_search.engine_client import EngineClient
 from tune_search.payload import DataSet
@@ -26,6 +27,7 @@ def run_trials(
     data: Sequence[DataSet],
     detailed: bool,
     limit_s: float | None,
+    trackers: Sequence[Callback] = (),
 ) -> None:
     """Let Tune run trials until the searcher has no more, or the time is up.
 
@@ -35,6 +37,7 @@ def run_trials(
         data: The search set first, then the guardrails.
         detailed: Whether reports carry the outputs.
         limit_s: Seconds after which Tune ends even a trial that hangs; None for no limit.
+        trackers: Callbacks that show the trials elsewhere.
     """
     trial = tune.with_parameters(SearchTrial, data=data, engines=engines, detailed=detailed)
     with _short_folder() as folder:
@@ -45,16 +48,21 @@ def run_trials(
                 num_samples=-1,
                 reuse_actors=True,
                 time_budget_s=limit_s,
+                trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_folder,
             ),
             run_config=tune.RunConfig(
                 name="s",
                 storage_path=folder,
                 verbose=0,
-                callbacks=[ReportCarrier(searcher)],
+                callbacks=[ReportCarrier(searcher), *trackers],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()
+
+
+def _trial_name(trial: Any) -> str:
+    return f"trial-{trial.config['number']:05d}"
 
 
 def _trial_folder(trial: Any) -> str:

@@ -73,9 +73,9 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
         check_own_functions(data.error)
     members = chain_config(config)
     chain = load_chain(members, settings=settings)
+    members = pinned(members, chain)
     written = needed_bytes(chain, write_options(config))
     require_room(config.output, written, what="the variant that the search writes")
-    members = pinned(members, chain)
     search, holdout, files = read_search_data(config)
     guarded = {g.name: read_split(g, seed=config.seed) for g in config.guardrails}
     sets = [_data_set(SEARCH, search, config.error, config.labels)]

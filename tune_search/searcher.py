@@ -18,6 +18,7 @@ from tune_search.payload import TrialReport
 from tune_search.trial import REPORT
 from ztom.ledger import TrialOutcome
 from ztom.search.conductor import Assignment, Conductor
+from ztom.search.trackers.protocol import metrics_of
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,8 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "number": assignment.number,
             "factors": list(assignment.factors),
             "slot": slot,
+            # by name, for trackers that show single values
+            **{f"alpha_{i}": value for i, value in enumerate(assignment.factors, start=1)},
         }
 
     def receive(self, trial_id: str, report: TrialReport) -> None:
@@ -123,7 +126,10 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
 
 class ReportCarrier(Callback):  # type: ignore[misc]  # Ray is not typed
-    """Takes the reports out of Tune's results before Tune writes them into its state."""
+    """Takes the reports out of Tune's results before Tune writes them into its state.
+
+    Their numbers stay, for the trackers that come after it.
+    """
 
     def __init__(self, searcher: ProtocolSearcher) -> None:
         self._searcher = searcher
@@ -139,3 +145,4 @@ class ReportCarrier(Callback):  # type: ignore[misc]  # Ray is not typed
         report = result.pop(REPORT, None)
         if report is not None:
             self._searcher.receive(trial.trial_id, report)
+            result.update(metrics_of(report.outcome))

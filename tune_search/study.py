@@ -27,6 +27,7 @@ from ztom.search.protocol import Plan
 from ztom.search.samplers.build import build_sampler, startup_count
 from ztom.search.samplers.protocol import Sampler
 from ztom.search.signals import interruptible
+from ztom.search.trackers.config import require_trackers
 
 if TYPE_CHECKING:
     from tune_search.engine_client import EngineClient
@@ -99,6 +100,7 @@ def run_search(
     """
     from tune_search.preparation import prepare
 
+    require_trackers(config.trackers)
     notify = on_event or (lambda event: None)
     with Ledger.open(config.ledger_address) as ledger, ledger.studies.lock(config.name):
         inputs = inputs or prepare(config).study
@@ -187,6 +189,7 @@ class StudyRun:
         from tune_search.experiment import run_trials
         from tune_search.searcher import ProtocolSearcher
         from tune_search.session import ray_for_search
+        from tune_search.trackers import make_callbacks
 
         replicas = 1 if self._sampler.sequential else self._config.engine.replicas
         searcher = ProtocolSearcher(
@@ -197,6 +200,7 @@ class StudyRun:
         )
         # Ray's own handling of signals comes with its start, so ours has to come after it.
         with ray_for_search(replicas), interruptible(conductor):
+            trackers = make_callbacks(self._config, self._study.id, self._plan.space)
             clients = make_clients(
                 self._inputs,
                 replicas=replicas,
@@ -212,6 +216,7 @@ class StudyRun:
                         data=self._inputs.data,
                         detailed=self._config.wants_outputs,
                         limit_s=self._time_left(searcher.elapsed_s),
+                        trackers=trackers,
                     )
             except KeyboardInterrupt:
                 logger.warning("the trial under way was abandoned; a resume runs it again")

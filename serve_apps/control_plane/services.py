@@ -15,6 +15,7 @@ from serve_apps.endpoints.evidence import AdmissionRules
 from serve_apps.gateway.backends import Backends
 from serve_apps.gateway.gateway import Gateway
 from serve_apps.gateway.response_ids import ResponseIds
+from serve_apps.tracing import Tracing
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
 
@@ -76,7 +77,11 @@ class Services:
             store=store,
             runner=runner,
             gateway=Gateway(
-                ledger.endpoints, backends, ResponseIds(keys[-1]), share=1 / config.http_replicas
+                ledger.endpoints,
+                backends,
+                ResponseIds(keys[-1]),
+                share=1 / config.http_replicas,
+                tracing=Tracing.from_environment(),
             ),
             callers=RecentCallers(),
         )

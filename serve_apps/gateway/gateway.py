@@ -26,6 +26,7 @@ from serve_apps.gateway.response_ids import ResponseIds, ResponseOrigin
 from serve_apps.gateway.shadow import Mirror, Mirrored, text_of, text_of_events
 from serve_apps.gateway.table import TableKeeper
 from serve_apps.tasks import meanwhile
+from serve_apps.tracing import RequestSpan, Tracing
 from serve_apps.variants.calls import Answer, Call, Opened, StreamEnd, StreamItem
 from serve_apps.variants.wire import DONE_EVENT, Kind, Reply, event, no_such_model, refusal
 from ztom.ledger.endpoints import Endpoints
@@ -75,6 +76,7 @@ class _Exchange:
     choice: Choice
     call: Call
     began: float
+    span: RequestSpan
     first_s: float | None = None
     events: list[str] | None = None
     pieces: int = 0
@@ -88,11 +90,19 @@ class Gateway:
         backends: Back ends through which variants are called.
         ids: Maker of the answers' ids.
         share: This process's share of every key's quota, in (0, 1].
+        tracing: Maker of spans; None makes none.
     """
 
     def __init__(
-        self, endpoints: Endpoints, backends: Backends, ids: ResponseIds, *, share: float = 1.0
+        self,
+        endpoints: Endpoints,
+        backends: Backends,
+        ids: ResponseIds,
+        *,
+        share: float = 1.0,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing or Tracing()
         self._backends = backends
         self._metrics = GatewayMetrics()
         self._quotas = Quotas(share)
@@ -121,6 +131,7 @@ class Gateway:
                 yield
         finally:
             await asyncio.to_thread(self._observer.write)
+            await asyncio.to_thread(self._tracing.close)
 
     async def answer(
         self,
@@ -185,6 +196,7 @@ class Gateway:
         )
         if choice is None or not asker.may_call(choice.project):
             return None
+        span = self._tracing.begin(kind, model, headers)
         origin = ResponseOrigin(choice.digest, choice.role, choice.release, choice.step)
         call = Call(
             kind=kind,
@@ -195,8 +207,9 @@ class Gateway:
             name=choice.placement.name,
             # an application into which variants are swapped may hold another one for a moment
             exact=choice.placement.current is not None,
+            trace=span.context,
         )
-        exchange = _Exchange(kind, asker, choice, call, began)
+        exchange = _Exchange(kind, asker, choice, call, began, span)
         if choice.shadow is not None and nbytes <= _LARGEST_COPY_BYTES:
             exchange.events = []
         return exchange
@@ -341,6 +354,18 @@ class Gateway:
             first_s=exchange.first_s,
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
+        )
+        exchange.span.end(
+            status,
+            {
+                "gen_ai.response.id": _OPENAI_PREFIX[exchange.kind] + exchange.call.request_id,
+                "gen_ai.response.model": _name(choice),
+                "gen_ai.usage.input_tokens": prompt_tokens,
+                "gen_ai.usage.output_tokens": completion_tokens,
+                "gen_ai.response.time_to_first_chunk": exchange.first_s,
+                "ztom.alias": choice.alias,
+                "ztom.role": str(choice.role),
+            },
         )
         self._observer.answered(choice, status=status, seconds=seconds, empty=empty)
         access_log.info(

@@ -6,7 +6,8 @@ vLLM or of Ray, so a gateway can be tested with replicas that are a few lines lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from serve_apps.variants.wire import Kind
@@ -26,6 +27,7 @@ class Call:
         exact: Whether to refuse (503, code ``other_version``) rather than answer with another
             variant. A replica with one full-weight variant answers with that one otherwise, and
             says so; adapters are always the ones that were asked for.
+        trace: Headers of the trace that the request belongs to; empty where it belongs to none.
     """
 
     kind: Kind
@@ -35,6 +37,7 @@ class Call:
     folder: str | None = None
     name: str | None = None
     exact: bool = False
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,7 @@ class VariantEngine:
         *,
         face: Face | None = None,
         request_id: str | None = None,
+        trace: Mapping[str, str] | None = None,
     ) -> Reply | EventStream:
         """Answer one request: a reply, or a stream of server-sent events when it asked for one.
 
@@ -116,8 +117,11 @@ class VariantEngine:
             body: Body that `check_request` has checked; its ``model`` does not matter.
             face: Face that answers; `home` when not given.
             request_id: Tail of the answer's id; random when not given.
+            trace: Headers of the trace that the request belongs to, for vLLM's own spans.
         """
-        return await self._server.answer(kind, body, face=face or self.home, request_id=request_id)
+        return await self._server.answer(
+            kind, body, face=face or self.home, request_id=request_id, trace=trace
+        )
 
     async def prove(self, face: Face | None = None) -> None:
         """Generate for real, once plainly and once through the chat template.

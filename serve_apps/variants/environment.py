@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from serve_apps.tracing import engine_variables
 from ztom.rollout.options import ServingArgs
 
 
@@ -24,6 +25,7 @@ def prepare_environment(args: ServingArgs, *, on_gpu: bool) -> None:
         # Forking a process that runs gRPC threads, as Ray's workers do, can deadlock the child.
         VLLM_WORKER_MULTIPROC_METHOD="spawn",
     )
+    os.environ.update(engine_variables())
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     if on_gpu:
         return

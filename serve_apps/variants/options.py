@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from serve_apps.tracing import traces_endpoint, wants_traces
 from serve_apps.variants.args import BaseArgs, VariantArgs
 from serve_apps.variants.identity import ModelIdentity
 from ztom.engines.vllm_dtype import vllm_dtype
@@ -33,6 +34,7 @@ def engine_options(args: ServingArgs, identity: ModelIdentity, *, on_gpu: bool) 
         **_memory_options(args, on_gpu=on_gpu),
         **_worker_options(args, on_gpu=on_gpu),
         **_adapter_options(args),
+        **({"otlp_traces_endpoint": traces_endpoint()} if wants_traces() else {}),
     }
 
 

@@ -129,7 +129,7 @@ class Replica(ABC):
         try:
             async with self._admit(call) as face:
                 result = await self.engine.answer(
-                    call.kind, body, face=face, request_id=call.request_id
+                    call.kind, body, face=face, request_id=call.request_id, trace=call.trace
                 )
                 if isinstance(result, Reply):
                     yield _answer(result, face.identity)

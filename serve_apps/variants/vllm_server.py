@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 from pydantic import ValidationError
+from starlette.requests import Request
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.generate.base.protocol import StreamOptions
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -124,6 +125,7 @@ class VllmServer:
         *,
         face: Face,
         request_id: str | None = None,
+        trace: Mapping[str, str] | None = None,
     ) -> Reply | EventStream:
         """Answer one request: a reply, or a stream of server-sent events when it asked for one.
 
@@ -135,6 +137,7 @@ class VllmServer:
             body: Body that `check_request` has checked; its ``model`` does not matter.
             face: Face that answers.
             request_id: Tail of the answer's id; random when not given.
+            trace: Headers of the trace that the request belongs to, for vLLM's own spans.
         """
         try:
             request: Any = _REQUEST_TYPES[kind].model_validate(body)
@@ -144,7 +147,7 @@ class VllmServer:
                 if kind == "chat"
                 else face.completion.create_completion
             )
-            result = await serve(request)
+            result = await serve(request, _raw_request(trace))
             if isinstance(result, AsyncGenerator):
                 prompts = count_prompts(body) if kind == "completion" else 1
                 choices = (request.n or 1) * prompts
@@ -253,6 +256,14 @@ def _prepare(request: Any, face: Face, request_id: str | None) -> bool:
     if request.stream and not shows_usage:
         request.stream_options = StreamOptions(include_usage=True)
     return shows_usage
+
+
+def _raw_request(trace: Mapping[str, str] | None) -> Request | None:
+    """What vLLM reads trace headers from: an HTTP request with nothing else in it."""
+    if not trace:
+        return None
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in trace.items()]
+    return Request({"type": "http", "headers": headers})
 
 
 def _stay_cancelled() -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from serve_apps.tracing import Tracing
 from ztom.checkpoints.object_store import ObjectSource
 from ztom.engines.build import build_single
 from ztom.engines.config import EngineConfig
@@ -21,6 +22,7 @@ from ztom.ledger import Ledger
 from ztom.search.samplers.build import build_sampler
 from ztom.search.samplers.protocol import SamplerConfig
 from ztom.search.space import SearchSpace
+from ztom.search.trackers.config import TrackerConfig, require_trackers
 from ztom.settings import Settings
 from ztom.variants.write import copy_variant
 
@@ -36,6 +38,12 @@ def tasks() -> None:
     run_tasks(SimpleNamespace(), ["arc_easy"], ModelRef(name="m", digest="0" * 64))
 
 
+def traces() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+        Tracing.from_environment()
+
+
 #: Module that is hidden, extra that brings it, and what needs it.
 NEEDS: list[tuple[str, str, Callable[[], object]]] = [
     ("nlopt", "cobyla", lambda: sampler("cobyla")),
@@ -44,6 +52,10 @@ NEEDS: list[tuple[str, str, Callable[[], object]]] = [
     ("s3fs", "s3", lambda: ObjectSource("s3://b/m", "s3", "b/m", settings=Settings())),
     ("s3fs", "s3", lambda: copy_variant(Path("no-variant"), "s3://bucket/variant")),
     ("psycopg", "postgresql", lambda: Ledger.open("postgresql+psycopg://u@127.0.0.1:9/db")),
+    ("mlflow", "mlflow", lambda: require_trackers([TrackerConfig(name="mlflow")])),
+    ("wandb", "wandb", lambda: require_trackers([TrackerConfig(name="wandb")])),
+    ("tensorboardX", "tensorboard", lambda: require_trackers([TrackerConfig(name="tensorboard")])),
+    ("opentelemetry", "opentelemetry", traces),
     ("vllm", "gpu", lambda: build_single(EngineConfig(name="vllm"), Path("no-model"))),
 ]
 
@@ -61,7 +73,7 @@ def test_what_is_missing_is_named_with_its_extra(
 
 def test_every_extra_of_a_command_is_tried_and_part_of_all() -> None:
     extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
-    of_commands = set(extras) - {"all", "cpu", "dev", "docs", "gpu", "load"}
+    of_commands = set(extras) - {"all", "cpu", "dev", "docs", "gpu", "load", "optuna-dashboard"}
     assert of_commands == {extra for _, extra, _ in NEEDS} - {"gpu"}
     assert extras["all"] == [f"ztom[{','.join(sorted(of_commands))}]"]
 
@@ -73,7 +85,8 @@ def test_every_package_is_imported_without_the_extras() -> None:
     """
     code = """
 import sys
-for name in ("nlopt", "cmaes", "lm_eval", "datasets", "s3fs", "psycopg", "vllm"):
+for name in ("nlopt", "cmaes", "lm_eval", "datasets", "s3fs", "psycopg", "vllm", "mlflow",
+             "wandb", "tensorboardX"):
     sys.modules[name] = None
 import serve_apps.server.app, serve_apps.variants.launch
 heavy = {"torch", "transformers", "sklearn"} & {name.partition(".")[0] for name in sys.modules}

@@ -73,6 +73,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "session": set(),
         "preparation": {"factories", "payload"},
         "study_record": {"payload"},
+        "trackers": set(),
         "engine_actor": {"payload"},
         "engine_client": {"engine_actor", "payload"},
         "engine_pool": {"engine_actor", "engine_client", "payload"},
@@ -81,7 +82,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "experiment": {"engine_client", "payload", "searcher", "trial"},
         "study": {
             *("engine_client", "engine_pool", "experiment", "payload", "preparation"),
-            *("searcher", "session", "study_record"),
+            *("searcher", "session", "study_record", "trackers"),
         },
         "gate": {"engine_client", "phases", "preparation"},
         "holdout": {"engine_pool", "gate", "payload", "phases", "preparation"},
@@ -94,11 +95,14 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
     "serve_apps": {
         "event_stream": set(),
         "tasks": set(),
-        "variants": {"event_stream"},
-        "gateway": {"event_stream", "tasks", "variants"},
+        "tracing": set(),
+        "variants": {"event_stream", "tracing"},
+        "gateway": {"event_stream", "tasks", "tracing", "variants"},
         "endpoints": {"variants"},
         "controller": {"endpoints", "gateway", "variants"},
-        "control_plane": {"endpoints", "event_stream", "gateway", "tasks", "variants"},
+        "control_plane": {
+            *("endpoints", "event_stream", "gateway", "tasks", "tracing", "variants"),
+        },
         "server": {"control_plane", "controller", "gateway", "tasks"},
     },
 }

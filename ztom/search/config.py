@@ -27,6 +27,7 @@ from ztom.engines.protocol import GenerationConfig
 from ztom.io.places import require_local
 from ztom.scoring.build import ErrorTerm, check_error
 from ztom.search.samplers.protocol import SamplerConfig, check_dimensions
+from ztom.search.trackers.config import TrackerConfig
 from ztom.stimuli.hub_files import HUB_PREFIX
 
 #: Keys that may differ between a study and its resume: they do not decide which factors are tried.
@@ -41,6 +42,7 @@ _FREE_ON_RESUME = (
     "variant",
     "insist",
     "suites",
+    "trackers",
 )
 
 
@@ -202,6 +204,7 @@ class SearchConfig(StimuliConfig):
         variant: Options of writing the mastered variant.
         insist: Whether to publish the variant whatever the proof says; that is recorded with it.
         ledger: File or SQLAlchemy address of the ledger; None puts it into the output folder.
+        trackers: Trackers that show the trials as well: mlflow, wandb, tensorboard, optuna.
     """
 
     name: str = Field(default="search", min_length=1, max_length=200)
@@ -226,6 +229,7 @@ class SearchConfig(StimuliConfig):
     variant: VariantOptions = VariantOptions()
     insist: bool = False
     ledger: str | None = None
+    trackers: tuple[TrackerConfig, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -88,6 +88,10 @@ insist: false                    # true publishes it whatever the proof says; th
 
 output: runs/my-search           # everything that the search writes
 ledger: null                     # null puts ledger.db into the output folder
+
+# Where the trials are shown as well: mlflow, wandb, tensorboard, optuna. None by default.
+# trackers: [tensorboard, {name: mlflow, address: http://127.0.0.1:5000}]
+trackers: []
 """
 
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def up_command(config: ServerConfig, *, host: str, port: int, as_json: bool = False) -> None:
     """Run a server until it is stopped."""
     from serve_apps.server.launch import run_server
+    from serve_apps.tracing import require_tracing
 
+    require_tracing()
     console = plain_console(stderr=as_json)
 
     def say(running: Running) -> None:
