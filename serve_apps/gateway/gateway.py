@@ -27,7 +27,8 @@ from serve_apps.gateway.shadow import Mirror, Mirrored, text_of, text_of_events
 from serve_apps.gateway.table import TableKeeper
 from serve_apps.tasks import meanwhile
 from serve_apps.variants.calls import Answer, Call, Opened, StreamEnd, StreamItem
-from serve_apps.variants.wire import DONE_EVENT, Kind, Reply, event, no_such_model, refusal
+from serve_apps.variants.request_fields import Kind
+from serve_apps.variants.wire import DONE_EVENT, Reply, event, no_such_model, refusal
 from ztom.ledger.endpoints import Endpoints
 from ztom.rollout.routing import Choice, RoutingTable, TrafficRole, choose, variant_id
 

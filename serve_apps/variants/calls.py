@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from serve_apps.variants.wire import Kind
+from serve_apps.variants.request_fields import Kind
 
 
 @dataclass(frozen=True, slots=True)
