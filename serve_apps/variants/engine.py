@@ -15,6 +15,7 @@ import pickle
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from serve_apps.variants.child_output import watched_stderr
 from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.load import EngineLoad
@@ -70,11 +71,13 @@ class VariantEngine:
 
         options = engine_options(args, identity, on_gpu=on_gpu)
         try:
-            server = VllmServer(options, tool_parser=args.tool_parser)
+            with watched_stderr() as output:
+                server = VllmServer(options, tool_parser=args.tool_parser)
         except Exception as error:
+            cause = output.root_cause() if "root cause" in str(error) else None
             raise EngineError(
                 "the engine does not start on this variant",
-                got=_in_a_line(error),
+                got=cause or _in_a_line(error),
                 fix="The log of the replica has the engine's own messages. Too little memory is a "
                 "usual cause: try a smaller kv_cache_gib or max_model_len.",
             ) from error
