@@ -15,6 +15,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 setup: $(READY)
 
 $(READY): $(LOCK) pyproject.toml
+	$(PYTHON) -W ignore -m ztom.version
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifeq ($(HAS_GPU),yes)
 	$(BIN)/python -m pip install --quiet --no-compile --requirement $(LOCK)
@@ -24,7 +25,7 @@ endif
 	# pip would compile on one core; some packages carry files that no Python can compile
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > $(VENV)/compile.log 2>&1 || true
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	$(BIN)/python .ci/check-stack.py
+	$(BIN)/ztom doctor
 	touch $@
 
 demo: $(READY)
@@ -65,6 +66,8 @@ lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --upgrade pip
 	.venv-lock/bin/python .ci/refresh-lock.py requirements/cpu.txt --extras cpu,dev,all torch==2.13.0
+	.venv-lock/bin/python .ci/refresh-lock.py ztom/cli/gate/workflows/constraints.txt \
+		--extras cpu,all --under requirements/cpu.txt
 	.venv-lock/bin/python .ci/refresh-lock.py requirements/docs.txt --only-extra docs
 	rm -rf .venv-lock
 

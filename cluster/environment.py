@@ -9,6 +9,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from ztom.errors import ConfigError
+
+#: Bytes that the path of a socket may have, and what Ray puts behind the temporary folder.
+_LONGEST_SOCKET = 107
+_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 _NEVER_A_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
@@ -21,6 +26,23 @@ def keep_on_loopback() -> None:
     """
     if not os.environ.get("RAY_ADDRESS"):
         os.environ.setdefault(_NEVER_A_CLUSTER, "0")
+
+
+def require_short_folder() -> None:
+    """Refuse a temporary folder in which Ray could not make its sockets.
+
+    Raises:
+        ConfigError: Its path is too long; Linux allows sockets 107 bytes.
+    """
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    longest = _LONGEST_SOCKET - len(_SOCKET)
+    if len(os.fsencode(folder)) > longest:
+        raise ConfigError(
+            "the path of the temporary folder is too long for Ray",
+            got=folder,
+            expected=f"at most {longest} bytes",
+            fix="Set RAY_TMPDIR to a shorter one, such as /tmp.",
+        )
 
 
 def worker_environment() -> dict[str, str]:

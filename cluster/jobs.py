@@ -144,7 +144,7 @@ def _ray_errors(message: str) -> Iterator[None]:
     except (RuntimeError, OSError, RayError) as error:  # OSError: those of requests, too
         raise EngineError(
             message,
-            got=f"{type(error).__name__}: {str(error)[-_SHOWN:]}",
+            reason=f"{type(error).__name__}: {str(error)[-_SHOWN:]}",
             fix="Is Ray's dashboard running? Its log is dashboard.log in Ray's session folder.",
         ) from error
 

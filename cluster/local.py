@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import ray
 
-from cluster.environment import environment, worker_environment
+from cluster.environment import environment, require_short_folder, worker_environment
 from cluster.ports import free_port
 
 _LOOPBACK = "127.0.0.1"
@@ -58,6 +58,7 @@ def ray_connection(
 
 
 def _start(*, dashboard: bool, variables: Mapping[str, str]) -> ray.RayContext:
+    require_short_folder()
     options: dict[str, object] = {"include_dashboard": dashboard}
     if dashboard:
         options |= {"dashboard_host": _LOOPBACK, "dashboard_port": free_port(_LOOPBACK, 0)}

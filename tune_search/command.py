@@ -5,22 +5,30 @@ Importing this imports neither Ray nor torch; running a search does.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ztom.errors import ZtomError
+from ztom.io.disk import require_writable
 from ztom.io.files import write_whole
+from ztom.search.events import Preparing
 from ztom.search.inputs import require_inputs
 from ztom.settings import Settings
+from ztom.stack import require_stack
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ztom.search.config import SearchConfig
-    from ztom.search.result import SearchResult
+    from ztom.search.result import Proof, SearchResult
 
 #: The exit status of a search that was interrupted; `--resume` goes on with it.
 INTERRUPTED = 130
+#: The exit status of an error, and of options that are wrong.
+FAILED = 3
+#: What ``--exit-status`` gives for the two outcomes that are not ``improved``.
+NOT_IMPROVED, INCONCLUSIVE = 1, 2
 
 
 def ledger_override(address: str) -> str:
@@ -32,34 +40,50 @@ def ledger_override(address: str) -> str:
 
 
 def run_command(config: SearchConfig, *, resume: bool, console: Console) -> SearchResult:
-    """Search and prove, show how it goes, and say what it came to.
+    """Search and prove, and show how it goes.
 
     A failure is written into ``error.txt`` in the output folder, for whoever started the job.
 
     Raises:
         ZtomError: Whatever went wrong, with what to do about it.
     """
+    require_writable(config.output, what="the search's output")
     error_file = config.output / "error.txt"
     error_file.unlink(missing_ok=True)
     try:
+        require_stack()
         require_inputs(config, settings=Settings())
         from tune_search.display import progress_display
-        from tune_search.run import result_path, search_and_prove
 
         with progress_display(console) as on_event:
-            result = search_and_prove(config, resume=resume, on_event=on_event)
+            on_event(Preparing("loading the libraries"))
+            from tune_search.run import search_and_prove
+
+            return search_and_prove(config, resume=resume, on_event=on_event)
     except ZtomError as error:
         write_whole(error_file, f"{type(error).__name__}: {error}\n")
         raise
-    for line in summary(result):
-        console.print(line, markup=False, highlight=False)
-    console.print(f"result: {result_path(config)}", markup=False, highlight=False)
-    return result
 
 
-def exit_status(result: SearchResult) -> int:
-    """The status of the process: 0 when there is a result, 130 when it was interrupted."""
-    return INTERRUPTED if result.stop_reason == "interrupted" else 0
+def exit_status(result: SearchResult, *, by_outcome: bool = False) -> int:
+    """The status of the process: 0 when there is a result, 130 when it was interrupted.
+
+    Args:
+        result: Result of the search.
+        by_outcome: Whether the status says what came out instead: 0 improved, 1 not, 2
+            inconclusive.
+    """
+    if result.stop_reason == "interrupted":
+        return INTERRUPTED
+    if not by_outcome:
+        return 0
+    proof = result.proof
+    if proof is None:
+        return INCONCLUSIVE
+    outcomes = {str(proof.decision.outcome), "" if proof.gate is None else str(proof.gate.outcome)}
+    if outcomes & {"no improvement", "fail"}:
+        return NOT_IMPROVED
+    return 0 if proof.holds else INCONCLUSIVE
 
 
 def summary(result: SearchResult) -> list[str]:
@@ -83,3 +107,49 @@ def summary(result: SearchResult) -> list[str]:
             if file.left_out
         ),
     ]
+
+
+def closing_lines(result: SearchResult, config: SearchConfig, file: Path) -> list[str]:
+    """What a search came to, where everything is, and what to type next.
+
+    Args:
+        result: Result of the search.
+        config: Configuration of the search.
+        file: YAML file that it was read from.
+    """
+    output = config.output.absolute()
+    again = f"ztom search {shlex.quote(str(file))} --resume"
+    proof = result.proof
+    places = [f"result   {output / 'result.json'}", f"report   {output / 'report.html'}"]
+    if proof is None:
+        interrupted = result.stop_reason == "interrupted"
+        why = "it was interrupted" if interrupted else "there is no holdout"
+        following = again if interrupted else "ztom search --example   # says what a holdout is"
+        return [f"proof    none: {why}", *places, "variant  none", f"next     {following}"]
+    variant = proof.variant or "none was published"
+    if proof.variant is not None:
+        following = f"ztom serve {shlex.quote(proof.variant)}"
+    else:
+        following = f"{again} --set insist=true   # publishes it all the same, on record"
+    return [
+        *proof_lines(proof),
+        *places,
+        f"variant  {variant}{' (insisted)' if proof.insisted else ''}",
+        f"next     {following}",
+    ]
+
+
+def proof_lines(proof: Proof) -> list[str]:
+    """What the holdout says: the outcome, the interval, why; and the gate's part."""
+    interval = proof.decision.improvement
+    lines = [
+        f"proof    {proof.decision.outcome}: the error on the holdout goes from "
+        f"{proof.trained_model_error:.5f} to {proof.optimized_model_error:.5f}, better by "
+        f"{interval.estimate:.5f} ({interval.confidence:.0%} interval {interval.low:.5f} to "
+        f"{interval.high:.5f}, {interval.groups} groups)"
+    ]
+    lines += [f"         {reason}" for reason in proof.decision.reasons]
+    if proof.gate is not None:
+        reasons = "; ".join(proof.gate.reasons)
+        lines.append(f"gate     {proof.gate.outcome}{f': {reasons}' if reasons else ''}")
+    return lines + [f"warning  {warning}" for warning in proof.warnings]

@@ -1,12 +1,12 @@
-"""Showing a study while it runs: live on a terminal or in a notebook, log lines anywhere else."""
+"""Showing a study while it runs: live on a terminal or in a notebook, lines anywhere else."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,10 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ztom.io.heartbeat import Heartbeat, beating
 from ztom.pages.notebook import notebook_progress
 from ztom.search.events import (
     EnginesReady,
     Event,
+    Preparing,
     Proving,
     Stopping,
     StudyEnded,
@@ -26,8 +28,6 @@ from ztom.search.events import (
     TrialStarted,
 )
 from ztom.search.space import Factors
-
-logger = logging.getLogger(__name__)
 
 _RECENT = 10
 _SHOWN_FACTORS = 12
@@ -48,6 +48,7 @@ class StudyProgress:
         best_factors: Scaling factors of that blend.
         failed: Number of trials without an error.
         now: Sentence that says what is going on.
+        is_over: Whether no more trials are given out.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -60,11 +61,14 @@ class StudyProgress:
     best_factors: Factors | None = None
     failed: int = 0
     now: str = "starting"
+    is_over: bool = False
     _ends: list[float] = field(default_factory=list)
 
     def take(self, event: Event) -> None:
         """Note an event."""
-        if isinstance(event, StudyStarted):
+        if isinstance(event, Preparing):
+            self.now = event.what
+        elif isinstance(event, StudyStarted):
             self.name, self.total, self.ended = event.name, event.total, event.done
             self.factor_names = event.factor_names
             self.now = "loading the model"
@@ -76,10 +80,12 @@ class StudyProgress:
         elif isinstance(event, TrialEnded):
             self._take_trial(event)
         elif isinstance(event, Stopping):
+            self.is_over = True
             self.now = _STOPPING.get(event.reason, f"ending: {event.reason}")
         elif isinstance(event, Proving):
             self.now = f"proof: {event.what}"
         else:
+            self.is_over = True
             self.now = f"ended: {event.stop_reason}"
 
     def _take_trial(self, event: TrialEnded) -> None:
@@ -114,54 +120,68 @@ def format_factors(factors: Factors | None) -> str:
     return " ".join(parts) + (" ..." if len(factors) > _SHOWN_FACTORS else "")
 
 
-def log_event(event: Event) -> None:
-    """One log line for each event worth one."""
+def event_line(event: Event) -> str | None:
+    """An event as one line for a log; None for those that are told with the next one."""
+    if isinstance(event, Preparing):
+        return event.what
     if isinstance(event, StudyStarted):
-        logger.info(
-            "study %s (%d): %d trials at most, %d done",
-            event.name,
-            event.study_id,
-            event.total,
-            event.done,
-        )
-    elif isinstance(event, EnginesReady):
-        logger.info(
-            "engine ready after %.1f s: %s, %d replicas",
-            event.seconds,
-            event.engine,
-            event.replicas,
-        )
-    elif isinstance(event, TrialEnded):
-        _log_trial(event)
-    elif isinstance(event, Stopping):
-        logger.info("%s", _STOPPING.get(event.reason, event.reason))
-    elif isinstance(event, Proving):
-        logger.info("proof: %s", event.what)
-    elif isinstance(event, StudyEnded):
-        logger.info(
-            "trained model %.5f, best blend %.5f at %s",
-            event.trained_error,
-            event.optimized_error,
-            format_factors(event.factors),
-        )
+        trials = f"{event.total} trials at most, {event.done} done"
+        return f"study {event.name} ({event.study_id}): {trials}; loading the model"
+    if isinstance(event, EnginesReady):
+        engine = f"{event.engine}, {event.replicas} replicas"
+        return f"engine ready after {event.seconds:.1f} s: {engine}"
+    if isinstance(event, TrialEnded):
+        return _trial_line(event)
+    if isinstance(event, Stopping):
+        return _STOPPING.get(event.reason, event.reason)
+    if isinstance(event, Proving):
+        return f"proof: {event.what}"
+    if isinstance(event, StudyEnded):
+        errors = f"trained model {event.trained_error:.5f}, best blend {event.optimized_error:.5f}"
+        return f"{errors} at {format_factors(event.factors)}"
+    return None
 
 
-def _log_trial(event: TrialEnded) -> None:
+def _trial_line(event: TrialEnded) -> str:
     if event.error is None:
-        logger.warning("trial %d (%s) failed: %s", event.number, event.kind, event.reason)
-        return
+        return f"trial {event.number} ({event.kind}) failed: {event.reason}"
     best = "-" if event.best_error is None else f"{event.best_error:.5f}"
     broken = "" if event.feasible else ", breaks a guardrail"
-    logger.info(
-        "trial %d (%s) %.5f%s, best so far %s, %.2f s at %s",
-        event.number,
-        event.kind,
-        event.error,
-        broken,
-        best,
-        event.seconds,
-        format_factors(event.factors),
+    return (
+        f"trial {event.number} ({event.kind}) {event.error:.5f}{broken}, best so far {best}, "
+        f"{event.seconds:.2f} s at {format_factors(event.factors)}"
     )
+
+
+class LogDisplay:
+    """A line for each event worth one, and a heartbeat while nothing happens.
+
+    Args:
+        say: Callback that prints a line.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._state = StudyProgress(clock=clock)
+        self.heartbeat = Heartbeat(say, clock=clock)
+        self.heartbeat.doing(self._now)
+
+    def take(self, event: Event) -> None:
+        """Note an event and say it."""
+        self._state.take(event)
+        self.heartbeat.doing(self._now)
+        line = event_line(event)
+        if line is not None:
+            self.heartbeat.line(line)
+
+    def _now(self) -> str:
+        state = self._state
+        left = state.seconds_left
+        parts = [f"{state.ended} of at most {state.total} trials"] if state.total else []
+        parts += [] if left is None or state.is_over else [f"about {_duration(left)} left"]
+        return state.now + (f"; {', '.join(parts)}" if parts else "")
 
 
 @contextmanager
@@ -176,11 +196,17 @@ def progress_display(console: Console | None = None) -> Iterator[Callable[[Event
         yield NotebookDisplay(_notebook_output()).take
         return
     if not console.is_terminal:
-        yield log_event
+        log = LogDisplay(lambda line: print(_timed(line), file=console.file, flush=True))
+        with beating(log.heartbeat):
+            yield log.take
         return
     display = _Display(console)
     with display.live:
         yield display.take
+
+
+def _timed(line: str) -> str:
+    return f"{datetime.now():%H:%M:%S} {line}"
 
 
 class NotebookDisplay:

@@ -74,7 +74,7 @@ def _engine_errors() -> Iterator[None]:
     except ZtomError:
         raise
     except Exception as error:
-        raise EngineError(f"the engine raised {type(error).__name__}", got=error) from error
+        raise EngineError(f"the engine raised {type(error).__name__}", reason=error) from error
 
 
 def _evaluate(engine: Engine, questions: Questions, factors: Factors, needs: Needs) -> Answers:

@@ -159,10 +159,10 @@ def _wait(call: ObjectRef, what: str, deadline_s: float) -> Any:
     except RayTaskError as error:
         if isinstance(error.cause, ZtomError):
             raise error.cause from None
-        raise EngineError("the engine failed", got=error.cause) from error
+        raise EngineError("the engine failed", reason=error.cause) from error
     except RayActorError as error:
         reason = str(error).partition("\n")[0]
-        raise ProcessGoneError("the engine's process died", got=reason) from error
+        raise ProcessGoneError("the engine's process died", reason=reason) from error
 
 
 def _late(what: str, deadline_s: float) -> EngineTimeoutError:

@@ -68,7 +68,9 @@ class VariantEngineFactory:
             return build_single(self.engine, self.folder)
         members = (self.chain.checkpoints[0], Member(reference=str(self.folder)))
         settings = self.settings.also_allowing(self.folder)
-        adapted = load_chain(ChainConfig(checkpoints=members), settings=settings)
+        allowed = self.chain.allow_tokenizer_differences
+        config = ChainConfig(checkpoints=members, allow_tokenizer_differences=allowed)
+        adapted = load_chain(config, settings=settings)
         return build_engine(self.engine, adapted, settings=settings)
 
 

@@ -11,14 +11,15 @@ from tune_search.factories import EngineFactory, ErrorFactory
 from tune_search.payload import SEARCH, DataSet, StudyInputs
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig
-from ztom.checkpoints.object_store import require_store
+from ztom.checkpoints.object_store import require_reachable_store
 from ztom.errors import LeakageError
 from ztom.evaluation.metrics.build import build_metric
 from ztom.evaluation.suites.discover import FoundSuite, read_suites
 from ztom.evaluation.suites.lock import load_locked
 from ztom.evaluation.suites.suite import Item
 from ztom.evaluation.suites.templates import PromptTemplate
-from ztom.scoring.build import ErrorTerm
+from ztom.io.disk import require_room, require_writable
+from ztom.scoring.build import ErrorTerm, check_own_functions
 from ztom.search.config import SearchConfig
 from ztom.search.data import read_search_data, read_split
 from ztom.search.inputs import chain_config
@@ -28,6 +29,7 @@ from ztom.stimuli.files import StimuliFile
 from ztom.stimuli.prompts import prompt_digest
 from ztom.stimuli.records import Message, Prompt, Stimulus
 from ztom.stimuli.splits import data_digest
+from ztom.variants.write import WriteOptions, needed_bytes
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,15 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
         ZtomError: A chain, a file of data or an error function cannot be used.
     """
     settings = settings or Settings()
+    require_writable(config.output, what="the search's output")
     if config.variant.copy_to is not None:
-        require_store(config.variant.copy_to)
+        require_reachable_store(config.variant.copy_to)
+    for data in (config, *config.guardrails):
+        check_own_functions(data.error)
     members = chain_config(config)
     chain = load_chain(members, settings=settings)
+    written = needed_bytes(chain, write_options(config))
+    require_room(config.output, written, what="the variant that the search writes")
     search, holdout, files = read_search_data(config)
     guarded = {g.name: read_split(g, seed=config.seed) for g in config.guardrails}
     sets = [_data_set(SEARCH, search, config.error, config.labels)]
@@ -123,6 +130,15 @@ def _as_given(item: Item) -> Prompt:
     if isinstance(item.input, str):
         return item.input
     return tuple(Message(turn.role, turn.content) for turn in item.input)
+
+
+def write_options(config: SearchConfig) -> WriteOptions:
+    """How the search's variant is written."""
+    return WriteOptions(
+        dtype=config.engine.dtype,
+        form=config.variant.form,
+        max_shard_bytes=int(config.variant.max_shard_gib * 2**30),
+    )
 
 
 def make_space(config: SearchConfig, names: Sequence[str]) -> SearchSpace:

@@ -19,7 +19,7 @@ from tune_search.evidence import build_evidence
 from tune_search.factories import EngineFactory, VariantEngineFactory
 from tune_search.holdout import holdout_inputs, score_model
 from tune_search.phases import PhaseTimer
-from tune_search.preparation import RunInputs
+from tune_search.preparation import RunInputs, write_options
 from tune_search.proof import build_proof
 from ztom.ledger import Ledger
 from ztom.search.config import SearchConfig
@@ -29,7 +29,7 @@ from ztom.search.result import Proof
 from ztom.settings import Settings
 from ztom.variants.manifest import Manifest
 from ztom.variants.record import for_the_record
-from ztom.variants.write import WriteOptions, copy_variant, stage_variant
+from ztom.variants.write import copy_variant, stage_variant
 
 if TYPE_CHECKING:
     from tune_search.gate import SuiteGate
@@ -68,7 +68,7 @@ def prove(
         return build_proof(config, inputs, before, before, None, timer.seconds(started))
     timer.begin("write", "the variant is written")
     with stage_variant(
-        inputs.chain, factors, _destination(config), options=_options(config)
+        inputs.chain, factors, _destination(config), options=write_options(config)
     ) as staged:
         timer.end("write")
         make_engine = VariantEngineFactory(
@@ -91,14 +91,6 @@ def prove(
     if gate is not None:
         gate.record(ledger, before.runs, after.runs, manifest.digest)
     return _published(config, proof, manifest)
-
-
-def _options(config: SearchConfig) -> WriteOptions:
-    return WriteOptions(
-        dtype=config.engine.dtype,
-        form=config.variant.form,
-        max_shard_bytes=int(config.variant.max_shard_gib * 2**30),
-    )
 
 
 def _suite_gate(

@@ -11,7 +11,7 @@ from tune_search.study import run_search
 from ztom.io.files import write_whole
 from ztom.ledger import Ledger
 from ztom.search.config import SearchConfig
-from ztom.search.events import Event
+from ztom.search.events import Event, Preparing
 from ztom.search.outcome import SearchOutcome
 from ztom.search.report.render import render_report
 from ztom.search.result import SearchResult, data_file_entry, search_fields
@@ -40,13 +40,15 @@ def search_and_prove(
     from tune_search.prove import prove
     from tune_search.session import ray_for_search
 
+    notify = on_event or (lambda event: None)
+    notify(Preparing("reading the chain and the data"))
     inputs = inputs or prepare(config)
+    notify(Preparing("starting Ray"))
     with ray_for_search(config.engine.replicas):
         outcome = run_search(config, resume=resume, on_event=on_event, inputs=inputs.study)
         with Ledger.open(config.ledger_address) as ledger:
             result = build_result(config, inputs, outcome, ledger)
             if inputs.holdout and outcome.stop_reason != "interrupted":
-                notify = on_event or (lambda event: None)
                 proof = prove(config, inputs, outcome, ledger, on_event=notify)
                 result = result.model_copy(update={"proof": proof})
                 decision = proof.decision
@@ -75,6 +77,7 @@ def build_result(
         chain_digest=study.chain_digest,
         data_digests=dict(study.data_digests),
         data_files=tuple(map(data_file_entry, inputs.data_files)),
+        notes=inputs.chain.notes,
         **search_fields(outcome),
     )
 

@@ -25,10 +25,18 @@ What is named here is imported when it is used, so that ``import ztom`` costs no
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ztom.version import __version__
+from ztom.version import __version__, python_refusal
+
+_refusal = python_refusal(*sys.version_info[:2])
+if _refusal is not None:
+    if sys.argv[:1] == ["-m"]:  # python -m ztom: for a person, who needs no traceback
+        sys.stderr.write(f"{_refusal}\n")
+        raise SystemExit(3)
+    raise ImportError(_refusal)
 
 if TYPE_CHECKING:
     from ztom.api import (

@@ -95,14 +95,15 @@ def load_variant(folder: PathLike) -> WrittenVariant:
     """Open a variant; every byte of it is compared with its manifest.
 
     Args:
-        folder: The variant's folder.
+        folder: The variant's folder, or its address on the Hub, ``hf://org/name[@revision]``.
 
     Raises:
         VariantError: It is no variant, or a file is not what the manifest says.
     """
+    from ztom.variants.place import local_variant
     from ztom.variants.variant import read_variant
 
-    return read_variant(Path(folder))
+    return read_variant(local_variant(os.fspath(folder)))
 
 
 def run_search(
@@ -128,6 +129,9 @@ def run_search(
         ConfigError: Names every key that is wrong.
         ZtomError: Whatever else went wrong, with what to do about it.
     """
+    from ztom.stack import require_stack
+
+    require_stack()
     from tune_search.display import progress_display
     from tune_search.run import search_and_prove
 

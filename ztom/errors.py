@@ -12,24 +12,36 @@ from typing import Any, Self
 class ZtomError(Exception):
     """Base of every error that Z-TOM raises on purpose.
 
+    The message is ``what: reason, got ..., expected .... fix``, without what is None.
+
     Args:
         what: What is wrong, with the name of the thing (file, tensor, option).
-        got: What was found; rendered with ``str`` and cut at 500 characters.
+        got: Value that was found; rendered with ``str`` and cut at 500 characters.
         expected: What would have been right.
         fix: What the reader can do about it, a full sentence.
+        reason: Why, in words, such as another error's; rendered like ``got``.
     """
 
     def __init__(
-        self, what: str, *, got: object = None, expected: object = None, fix: str | None = None
+        self,
+        what: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        fix: str | None = None,
+        reason: object = None,
     ) -> None:
         self.what = what
         self.got = None if got is None else _printable(got)
         self.expected = None if expected is None else _printable(expected)
         self.fix = fix
+        self.reason = None if reason is None else _printable(reason)
         super().__init__(self._message())
 
     def _message(self) -> str:
         details = []
+        if self.reason:
+            details.append(self.reason.rstrip(". "))
         if self.got is not None:
             details.append(f"got {self.got}")
         if self.expected is not None:
@@ -45,17 +57,34 @@ class ZtomError(Exception):
         return self._message()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), self.what, self.got, self.expected, self.fix))
+        return (_rebuild, (type(self), *self.parts))
+
+    @property
+    def parts(self) -> tuple[str, str | None, str | None, str | None, str | None]:
+        """What, got, expected, fix and reason."""
+        return (self.what, self.got, self.expected, self.fix, self.reason)
 
     @classmethod
-    def _from_parts(cls, what: str, got: str | None, expected: str | None, fix: str | None) -> Self:
-        return cls(what, got=got, expected=expected, fix=fix)
+    def _from_parts(
+        cls,
+        what: str,
+        got: str | None,
+        expected: str | None,
+        fix: str | None,
+        reason: str | None,
+    ) -> Self:
+        return cls(what, got=got, expected=expected, fix=fix, reason=reason)
 
 
 def _rebuild(
-    kind: type[ZtomError], what: str, got: str | None, expected: str | None, fix: str | None
+    kind: type[ZtomError],
+    what: str,
+    got: str | None,
+    expected: str | None,
+    fix: str | None,
+    reason: str | None = None,
 ) -> ZtomError:
-    return kind._from_parts(what, got, expected, fix)
+    return kind._from_parts(what, got, expected, fix, reason)
 
 
 def _printable(value: object) -> str:
@@ -172,9 +201,10 @@ class ServerError(ZtomError, RuntimeError):
         got: object = None,
         expected: object = None,
         fix: str | None = None,
+        reason: object = None,
         status: int | None = None,
     ) -> None:
-        super().__init__(what, got=got, expected=expected, fix=fix)
+        super().__init__(what, got=got, expected=expected, fix=fix, reason=reason)
         self.status = status
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -110,7 +110,7 @@ def build_plugin(group: Group, name: str, *arguments: object, protocol: type) ->
         raise
     except Exception as error:  # somebody else's code raises anything
         raise ConfigError(
-            f"{group.noun} {name} could not be made", got=f"{type(error).__name__}: {error}"
+            f"{group.noun} {name} could not be made", reason=f"{type(error).__name__}: {error}"
         ) from error
     missing = sorted(set(_members(protocol)).difference(dir(made)))
     if missing:
@@ -136,7 +136,7 @@ def _load(group: Group, name: str) -> Any:
     except Exception as error:  # importing runs somebody else's code
         raise ConfigError(
             f"{group.noun} {name} cannot be imported",
-            got=f"{type(error).__name__}: {error}",
+            reason=f"{type(error).__name__}: {error}",
             fix="It is imported as Python does: install its package, or name its folder in "
             "PYTHONPATH.",
         ) from error

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import Field, PrivateAttr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from ztom.io.environment import EnvironmentSettings
 from ztom.io.places import require_local
 
 
-class Settings(BaseSettings):
+class Settings(EnvironmentSettings):
     """Limits and places of one installation.
 
     ``ZTOM_ALLOWED_ROOTS='["/models", "gs://team-models"]'`` narrows what references may point to;

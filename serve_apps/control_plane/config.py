@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from ztom.engines.config import EngineConfig
+from ztom.io.environment import EnvironmentSettings
 from ztom.io.places import require_local
 
 
-class ServerConfig(BaseSettings):
+class ServerConfig(EnvironmentSettings):
     """How one server works."""
 
     model_config = SettingsConfigDict(

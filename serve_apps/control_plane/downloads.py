@@ -10,7 +10,6 @@ from urllib.parse import quote
 from fastapi.responses import StreamingResponse
 
 from serve_apps.control_plane.services import Services
-from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.checkpoints.kept_paths import paths_to_send
 from ztom.checkpoints.outgoing import (
     local_piece,
@@ -53,6 +52,8 @@ class Download:
     @classmethod
     def of_folder(cls, reference: str, settings: Settings) -> Download:
         """A tar of what a reference names."""
+        from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+
         checkpoint = open_checkpoint(reference, settings=settings)
         pieces = pieces_of(checkpoint.source, paths_to_send(checkpoint.source))
         return cls(lambda: tar_chunks(pieces), tar_size(pieces))

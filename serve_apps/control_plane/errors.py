@@ -31,6 +31,7 @@ from ztom.errors import (
     VariantError,
     ZtomError,
 )
+from ztom.io.problem_words import words_for
 
 logger = logging.getLogger(__name__)
 
@@ -137,5 +138,5 @@ def _issue(issue: Mapping[str, object]) -> dict[str, object]:
     where = issue.get("loc", ())
     return {
         "loc": [str(part) for part in where] if isinstance(where, tuple | list) else [],
-        "msg": str(issue.get("msg", "")).removeprefix("Value error, "),
+        "msg": words_for(issue),
     }

@@ -18,6 +18,7 @@ from ztom.errors import EngineError, ZtomError
 T = TypeVar("T")
 
 _TASKS_AT_ONCE, _TASKS_WAITING = 4, 64
+_TASKS_PER_PROCESS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,12 @@ class RayRunner:
         from ray.exceptions import RayError, RayTaskError
 
         # No CPU is reserved: an edit does not wait for a search that has them all to end.
-        gpus = 1 if function.__name__ == "answer" and ray.cluster_resources().get("GPU") else 0
-        task = ray.remote(num_cpus=0, num_gpus=gpus, max_retries=0, max_calls=1)(function)
+        runs_engine = function.__name__ == "answer"
+        gpus = 1 if runs_engine and ray.cluster_resources().get("GPU") else 0
+        # An engine's process ends with it. Others serve a while: a new one takes five seconds of a
+        # core before it begins, which every upload would wait for.
+        calls = 1 if runs_engine else _TASKS_PER_PROCESS
+        task = ray.remote(num_cpus=0, num_gpus=gpus, max_retries=0, max_calls=calls)(function)
         running = task.remote(*args, **options)
         try:
             answer: T = await running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,12 @@ def answer_of(result: SearchResult) -> dict[str, Any]:
         "verdict": None if proof is None else str(proof.decision.outcome),
         "noise_floor": result.noise_floor,
         "stop_reason": result.stop_reason,
-        "holdout": None if proof is None else _holdout_of(proof),
+        "holdout": None if proof is None else _holdout_of(proof, result.notes),
         "variant_digest": None if proof is None else proof.variant_digest,
     }
 
 
-def _holdout_of(proof: Proof) -> dict[str, Any]:
+def _holdout_of(proof: Proof, notes: Sequence[str]) -> dict[str, Any]:
     return {
         "trained_model_error": proof.trained_model_error,
         "optimized_model_error": proof.optimized_model_error,
@@ -56,7 +57,7 @@ def _holdout_of(proof: Proof) -> dict[str, Any]:
         "gate": None if proof.gate is None else proof.gate.model_dump(mode="json"),
         "insisted": proof.insisted,
         "realised_step": proof.realised,
-        "warnings": list(proof.warnings),
+        "warnings": [*proof.warnings, *notes],
     }
 
 

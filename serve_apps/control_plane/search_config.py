@@ -77,7 +77,7 @@ def search_config(
         )
     except ValidationError as error:
         problems = problem_sentence(error, {}, model=SearchConfig, whole="the search", quote=True)
-        raise ConfigError("the search is wrong", got=problems) from None
+        raise ConfigError("the search is wrong", reason=problems) from None
 
 
 def data_references(request: SearchFields) -> dict[str, tuple[str, ...]]:

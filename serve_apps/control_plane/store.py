@@ -278,6 +278,6 @@ def disk() -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise StorageError(
             "the server's disk is full" if full else "the server's disk refused",
-            got=error.strerror,
+            reason=error.strerror,
             fix="Nothing was kept. Make room, then send it again.",
         ) from error

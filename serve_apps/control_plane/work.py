@@ -71,7 +71,7 @@ class RecordedBlend:
         folder: Folder of the variant.
         digest: Digest of the variant's manifest.
         realised: Realised over intended step, None where nothing was to change.
-        warnings: Warnings about precision.
+        warnings: Warnings about precision, and what differs between the checkpoints.
     """
 
     folder: str
@@ -152,7 +152,8 @@ def blend(
         new = replace(new, event=replace(new.event, actor=actor))
         book.variants.record(new, partial(staged.place, manifest))
     report = staged.precision
-    return RecordedBlend(destination, manifest.digest, report.overall.realised, report.warnings)
+    warnings = (*report.warnings, *staged.recipe.notes)
+    return RecordedBlend(destination, manifest.digest, report.overall.realised, warnings)
 
 
 def answer(
@@ -165,7 +166,8 @@ def answer(
     batch_size: int | None,
 ) -> list[list[str]]:
     """The texts of a blend for each set of factors, one text per stimulus."""
-    from ztom.checkpoints.checkpoint import fetch_folder, open_checkpoint
+    from ztom.checkpoints.checkpoint import open_checkpoint
+    from ztom.checkpoints.fetch import fetch_folder
     from ztom.engines.build import build_engine, build_single
     from ztom.engines.config import EngineConfig
     from ztom.engines.protocol import GenerationConfig

@@ -23,6 +23,7 @@ from serve_apps.variants.args import (
     VariantArgs,
 )
 from ztom.errors import ConfigError
+from ztom.io.problems import problem_sentence
 from ztom.ledger.deployments import DeploymentRecord
 from ztom.rollout.routing import SHORT, Placement
 
@@ -63,8 +64,8 @@ def app_spec(record: DeploymentRecord) -> AppSpec:
             return AppSpec(f"{name}-{_short(given)}" if given else name, VARIANT_DEPLOYMENT, args)
         args = BaseArgs(base=record.base["reference"], digest=record.base["digest"], **given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ConfigError("the deployment cannot be served", got=first["msg"]) from error
+        problems = problem_sentence(error, given, model=fields, whole="the deployment")
+        raise ConfigError("the deployment cannot be served", reason=problems) from error
     name = f"base-{args.digest[:SHORT]}"
     return AppSpec(f"{name}-{_short(given)}" if given else name, SHARED_DEPLOYMENT, args)
 

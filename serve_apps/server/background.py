@@ -95,7 +95,7 @@ def _head_at(address: str) -> SignedHead | None:
     except ValidationError as error:
         raise AuditError(f"{address} holds something else than a head") from error
     except OSError as error:
-        raise StorageError(f"{address} cannot be read", got=error) from error
+        raise StorageError(f"{address} cannot be read", reason=error) from error
 
 
 def _write_head(address: str, head: SignedHead) -> None:
@@ -109,7 +109,7 @@ def _write_head(address: str, head: SignedHead) -> None:
         write_whole(Path(address).expanduser(), text)
     except OSError as error:
         raise StorageError(
-            f"the end of the audit chain cannot be written to {address}", got=error
+            f"the end of the audit chain cannot be written to {address}", reason=error
         ) from error
 
 

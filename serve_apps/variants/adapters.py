@@ -245,4 +245,4 @@ def _highest_rank(folder: Path) -> int:
         config = json.loads((folder / "adapter_config.json").read_bytes())
         return max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VariantError(f"{folder} has no readable adapter_config.json", got=error) from error
+        raise VariantError(f"{folder} has no readable adapter_config.json", reason=error) from error

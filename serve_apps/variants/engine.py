@@ -77,7 +77,7 @@ class VariantEngine:
             cause = output.root_cause() if "root cause" in str(error) else None
             raise EngineError(
                 "the engine does not start on this variant",
-                got=cause or _in_a_line(error),
+                reason=cause or _in_a_line(error),
                 fix="The log of the replica has the engine's own messages. Too little memory is a "
                 "usual cause: try a smaller kv_cache_gib or max_model_len.",
             ) from error
@@ -225,7 +225,7 @@ class VariantEngine:
         except Exception as error:
             raise EngineError(
                 f"the engine does not load the adapter {face.identity.pinned}",
-                got=_in_a_line(error),
+                reason=_in_a_line(error),
             ) from error
 
     async def remove_adapter(self, face: Face) -> None:
@@ -239,7 +239,7 @@ class VariantEngine:
         except Exception as error:
             raise EngineError(
                 f"the engine does not remove the adapter {face.identity.pinned}",
-                got=_in_a_line(error),
+                reason=_in_a_line(error),
             ) from error
 
     async def memory_bytes(self) -> int:
@@ -273,7 +273,7 @@ class VariantEngine:
         except Exception as error:
             raise EngineError(
                 f"the engine's workers fail in {task}",
-                got=_in_a_line(error),
+                reason=_in_a_line(error),
             ) from error
 
     def _asking(self, face: Face | None) -> Ask:
@@ -301,7 +301,7 @@ class VariantEngine:
                 "the engine makes no progress", got=f"no token within {limit_s:g} s"
             ) from error
         if isinstance(reply, Reply) and reply.status != 200:
-            raise EngineError("the engine does not answer", got=reply.body["error"]["message"])
+            raise EngineError("the engine does not answer", reason=reply.body["error"]["message"])
 
 
 def _in_a_line(error: Exception) -> str:

@@ -176,7 +176,7 @@ def _wait_until_running(app_name: str, deadline: float) -> None:
         if application.status == "RUNNING":
             return
         if application.status in _FAILED:
-            raise EngineError("the variant cannot be served", got=reason_of(application))
+            raise EngineError("the variant cannot be served", reason=reason_of(application))
 
 
 def _query(url: str, model: str, deadline: float) -> None:

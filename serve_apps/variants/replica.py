@@ -35,9 +35,9 @@ from serve_apps.variants.events import EventStream, joined
 from serve_apps.variants.identity import SHORT_DIGEST_LENGTH, ModelIdentity, identify
 from serve_apps.variants.swap import LiveSwap, read_blended
 from serve_apps.variants.wire import Reply, check_request, engine_body, refusal
-from ztom.checkpoints.checkpoint import fetch_folder, open_checkpoint
 from ztom.errors import ConfigError, EngineError, ZtomError
 from ztom.settings import Settings
+from ztom.stack import require_stack
 
 if TYPE_CHECKING:
     from serve_apps.variants.engine import VariantEngine
@@ -303,6 +303,9 @@ def open_base(args: BaseArgs) -> ModelIdentity:
         CheckpointError: It cannot be opened, or has another digest.
         ConfigError: It is an adapter itself.
     """
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+    from ztom.checkpoints.fetch import fetch_folder
+
     settings = Settings()
     checkpoint = open_checkpoint(args.base, settings=settings, sha256=args.digest)
     if checkpoint.kind != "full":
@@ -314,6 +317,7 @@ def open_base(args: BaseArgs) -> ModelIdentity:
 def _start_engine(
     args: VariantArgs | BaseArgs, identity: ModelIdentity, *, on_gpu: bool
 ) -> VariantEngine:
+    require_stack("vllm")
     prepare_environment(args, on_gpu=on_gpu)
     from serve_apps.variants.engine import VariantEngine
 

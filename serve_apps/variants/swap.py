@@ -13,18 +13,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from serve_apps.variants.calls import SwapReport
 from serve_apps.variants.drain import Gate
 from serve_apps.variants.identity import ModelIdentity, name_content
-from ztom.blending.chain import Chain
 from ztom.errors import BlendError, EngineError, EngineTimeoutError, VariantError, ZtomError
 from ztom.settings import Settings
 from ztom.variants import Manifest, verify_manifest
 from ztom.variants.manifest import read_manifest
 from ztom.variants.recipe import RECIPE, Recipe, read_recipe
-from ztom.variants.verify import open_recipe_chain
+
+if TYPE_CHECKING:
+    from ztom.blending.chain import Chain
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +138,8 @@ class LiveSwap:
             ZtomError: The chain is not where the recipe says, or not what it was, or cannot be
                 held.
         """
+        from ztom.variants.verify import open_recipe_chain  # it imports torch
+
         chain = await asyncio.to_thread(
             open_recipe_chain, current.recipe, settings=Settings(), chain=None
         )
@@ -223,7 +226,7 @@ class LiveSwap:
         except BaseException as error:
             self._break("a swap failed, and so did the way back", error)
             raise EngineError(
-                self.broken, got=error, fix="The replica is unhealthy and is started again."
+                self.broken, reason=error, fix="The replica is unhealthy and is started again."
             ) from error
 
     def _break(self, how: str, error: BaseException) -> None:

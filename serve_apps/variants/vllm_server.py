@@ -40,6 +40,7 @@ from serve_apps.variants.load import EngineLoad
 from serve_apps.variants.request_fields import Kind
 from serve_apps.variants.tool_parsers import named_parser
 from serve_apps.variants.wire import Reply, count_prompts, event_error, openai_error, refusal
+from ztom.io.problem_words import words_for
 
 logger = logging.getLogger(__name__)
 
@@ -313,10 +314,10 @@ def _for_the_format(reply: Reply, body: Mapping[str, Any]) -> Reply:
 def _error_reply(error: Exception) -> Reply:
     """The reply to a request that raised. Logs say what kind of error, never what was asked."""
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         # Below the field's name, the location names branches of unions that no client knows.
         field = str(first["loc"][0]) if first["loc"] else None
-        return refusal(400, f"{field or 'The request'}: {first['msg']}", param=field)
+        return refusal(400, f"{field or 'The request'}: {words_for(first)}", param=field)
     if isinstance(error, EngineDeadError):
         return refusal(503, "The engine is being restarted; try again.", code="engine_restarting")
     reply = openai_error(create_error_response(error).error.model_dump())

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-#: Files, or folders of them, that share an engine or a database server of the session.
+#: Files, or folders of them, that share an engine or a database server of the session, or what an
+#: engine in the process of the tests imports: half of what it costs to start one.
 SHARED = {
     "conformance/ledgers": "postgresql",
     "conformance/engines": "vllm",
     "integration/test_eval_vllm.py": "vllm",
     "integration/test_models_on_engines.py": "vllm",
+    "integration/test_adapter_replica.py": "replicas",
+    "integration/test_variant_replica.py": "replicas",
     "outside": "outside",
 }
 #: What takes longest, longest first; everything else follows in the order of its name.
@@ -18,7 +21,7 @@ FIRST = (
     "integration/test_gateway_ray.py",
     "integration/test_server.py",
     "outside",
-    "integration/test_variant_replica.py",
+    "replicas",
     "vllm",
     "integration/test_serve_openai.py",
     "integration/test_search_ray.py",

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,8 +33,11 @@ class Repo:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
-    def commit(self, files: Mapping[str, bytes], ref: str = "main") -> str:
+    def commit(
+        self, files: Mapping[str, bytes], ref: str = "main", deleted: Collection[str] = ()
+    ) -> str:
         content = {**self.commits.get(self.refs.get(ref, ""), {}), **files}
+        content = {path: data for path, data in content.items() if path not in deleted}
         digest = hashlib.sha1(f"{len(self.commits)}".encode())
         for path, data in sorted(content.items()):
             digest.update(path.encode() + hashlib.sha1(data).digest())
@@ -270,7 +273,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts == ["api", "validate-yaml"]:
             self._json({"errors": [], "warnings": []})
         elif parts[:2] == ["api", "models"] and parts[4] == "preupload":
-            files = [_mode(file) for file in json.loads(body)["files"]]
+            repo = self.hub.repos["models", "/".join(parts[2:4])]
+            known = repo.commits[repo.refs[parts[5]]]
+            files = [_mode(file, known) for file in json.loads(body)["files"]]
             self._json({"files": files})
         elif parts[:2] == ["api", "models"] and parts[4] == "commit":
             self._commit("/".join(parts[2:4]), parts[5], body)
@@ -315,6 +320,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _commit(self, name: str, revision: str, body: bytes) -> None:
         repo = self.hub.repos[("models", name)]
         files: dict[str, bytes] = {}
+        deleted: set[str] = set()
         for line in body.splitlines():
             item = json.loads(line)
             value = item["value"]
@@ -333,15 +339,22 @@ class _Handler(BaseHTTPRequestHandler):
                     self._json({"error": f"{value['path']} was never uploaded"}, 422)
                     return
                 files[value["path"]] = self.hub.uploads[value["oid"]]
-        sha = repo.commit(files, revision)
+            elif item["key"] == "deletedFile":
+                deleted.add(value["path"])
+        sha = repo.commit(files, revision, deleted)
         self._json(
             {"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha, "success": True}
         )
 
 
-def _mode(file: dict[str, Any]) -> dict[str, Any]:
-    mode = "lfs" if is_large(file["path"]) else "regular"
-    return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": None}
+def _mode(file: dict[str, Any], known: Mapping[str, bytes]) -> dict[str, Any]:
+    path = file["path"]
+    oid = None
+    if path in known:
+        data = known[path]
+        oid = hashlib.sha256(data).hexdigest() if is_large(path) else git_oid(data)
+    mode = "lfs" if is_large(path) else "regular"
+    return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
 
 
 def _sibling(path: str, data: bytes, blobs: bool) -> dict[str, Any]:

@@ -18,6 +18,17 @@ from ztom.settings import Settings
 
 #: Says that a key is taken out of a configuration.
 DROP = object()
+#: A Llama's configuration as transformers 4.31 wrote it: fewer keys, rotary theta at the top.
+OLD_LLAMA: dict[str, Any] = {
+    "transformers_version": "4.31.0", "torch_dtype": "float32", "dtype": DROP,
+    "rope_parameters": DROP, "rope_theta": 10000.0, "rope_scaling": None, "head_dim": DROP,
+    "attention_bias": DROP, "mlp_bias": DROP, "attention_dropout": DROP, "pretraining_tp": 1,
+}  # fmt: skip
+#: What unsloth and other trainers leave in a configuration.
+TRAINERS: dict[str, Any] = {
+    "unsloth_version": "2025.9.1", "unsloth_fixed": True, "use_cache": False,
+    "_attn_implementation_autoset": True, "_name_or_path": "unsloth/llama",
+}  # fmt: skip
 
 
 def save_model(folder: Path, family: str = "llama", *, seed: int = 0, rows: int = 384) -> Path:
@@ -48,6 +59,37 @@ def edit_config(folder: Path, **changes: Any) -> None:
 def open_members(*folders: Path, **options: object) -> Chain:
     config = ChainConfig.model_validate({"checkpoints": [str(f) for f in folders], **options})
     return load_chain(config, settings=Settings())
+
+
+def grow(folder: Path, source: Path, rows: int, seed: int) -> Path:
+    """An iteration as training writes one: tokens were added, then every weight moved."""
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_pretrained(source)
+    model.resize_token_embeddings(rows)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape))
+    model.save_pretrained(folder)
+    return folder
+
+
+def keep_slow_files(folder: Path) -> None:
+    """As GPT-2's tokenizer was saved before ``tokenizer.json`` existed."""
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = "\n".join(" ".join(pair) for pair in model["merges"])
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+    slow = {"tokenizer_class": "GPT2Tokenizer", "unk_token": "</s>"}
+    edit_json(folder / "tokenizer_config.json", slow)
+
+
+def add_tokens(folder: Path, *tokens: str, **special: str) -> None:
+    """Save a folder's tokenizer again with more tokens."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(list(tokens))
+    tokenizer.add_special_tokens(special)
+    tokenizer.save_pretrained(folder)
 
 
 def sentencepiece_model(size: int = 300) -> bytes:

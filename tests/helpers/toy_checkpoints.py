@@ -66,3 +66,18 @@ def write_checkpoint(
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return folder
+
+
+def write_lora(folder: Path, *, seed: int = 0, rank: int = 2) -> Path:
+    """Write an adapter of one module over what `write_checkpoint` writes, as PEFT does."""
+    generator = torch.Generator().manual_seed(seed)
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    tensors = {
+        f"{module}.lora_A.weight": torch.randn(rank, HIDDEN, generator=generator),
+        f"{module}.lora_B.weight": torch.randn(HIDDEN, rank, generator=generator),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_model.safetensors").write_bytes(save(tensors))
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder

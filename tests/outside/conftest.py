@@ -6,6 +6,7 @@ All of ``tests/outside`` runs in one process (`groups.SHARED`), so that there is
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from installed import Installed, build_wheel, install
@@ -14,10 +15,15 @@ from up import Up
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of these sources."""
+    return build_wheel(tmp_path_factory.mktemp("wheel") / "wheel")
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """The wheel of these sources, installed."""
-    folder = tmp_path_factory.mktemp("installed")
-    return install(build_wheel(folder / "wheel"), folder / "environment")
+    return install(wheel, tmp_path_factory.mktemp("installed") / "environment")
 
 
 @pytest.fixture(scope="session")

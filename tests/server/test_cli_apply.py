@@ -97,8 +97,8 @@ def test_verdicts_are_beside_the_file(server, admin, ztom) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "cannot be read: got .*No such file"),
-        ("endpoints: [", "line 1: not usable YAML: got expected"),
+        (None, "cannot be read: .*No such file"),
+        ("endpoints: [", "line 1: not usable YAML: expected"),
         ("", "is not a mapping: got NoneType"),
         ("endpoints: []", "not a file of endpoints: expected one key, endpoints"),
         ("endpoints: {}\nprune: true", "not a file of endpoints"),
@@ -114,7 +114,7 @@ def test_files_that_are_wrong_change_nothing(server, admin, ztom, file, text, me
     else:
         file.write_text(text)
     ran = ztom("apply", file, "--yes")
-    assert (ran.status, ran.out) == (2, "")
+    assert (ran.status, ran.out) == (3, "")
     assert_said(ran.err, message)
     assert admin.endpoints.deployments() == []
 

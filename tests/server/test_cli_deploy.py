@@ -10,11 +10,14 @@ from variant_folders import deploy, ready, variant, verdict_of, write_folder
 
 from ztom.errors import GateRefusedError
 
+#: Printed while a variant starts, where there is no terminal.
+STARTING = "verifying, loading and asking the variant ...\n"
+
 
 def test_the_first_variant_of_an_alias_gets_everything(server, ztom) -> None:
     folder, digest = variant(server, "one")
     ran = ztom("deploy", folder, "--alias", "support", "--name", "one")
-    assert (ran.status, ran.err) == (0, "")
+    assert (ran.status, ran.err) == (0, STARTING)
     assert ran.out == f"{named('one', digest)}\nsupport: stable {named('one', digest)}\n"
 
 
@@ -83,7 +86,7 @@ def test_live_takes_an_engine_that_holds_the_chain(server, admin, ztom) -> None:
     deploy(server, admin, "one")
     folder, _ = variant(server, "two")
     ran = ztom("deploy", folder, "--alias", "support", "--live")
-    assert (ran.status, "live_swap" in ran.err) == (2, True)
+    assert (ran.status, "live_swap" in ran.err) == (3, True)
 
 
 def test_a_plan_of_ones_own(server, admin, ztom, tmp_path) -> None:
@@ -100,12 +103,12 @@ def test_a_plan_of_ones_own(server, admin, ztom, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "cannot be read: got .*No such file"),
-        ("steps: [", "line 1: not usable YAML: got expected"),
+        (None, "cannot be read: .*No such file"),
+        ("steps: [", "line 1: not usable YAML: expected"),
         ("", "is not a mapping: got NoneType"),
         ("[{canary: 5}]", "is not a mapping: got list"),
         ("steps: [{canary: 50}, {canary: 5}]", "the release plan is wrong: .*have to rise"),
-        ("stpes: []", "the release plan is wrong: got stpes"),
+        ("stpes: []", "the release plan is wrong: stpes"),
         ("min_seconds: .nan", "has a value that cannot be sent"),
         ("checks: {2026-11-21: 1}", "has a value that cannot be sent"),
     ],
@@ -118,7 +121,7 @@ def test_a_plan_that_is_wrong_is_said_and_deploys_nothing(
     if text is not None:
         plan.write_text(text)
     ran = ztom("deploy", folder, "--alias", "support", "--plan", plan)
-    assert (ran.status, ran.out) == (2, "")
+    assert (ran.status, ran.out) == (3, "")
     assert_said(ran.err, message)
     assert admin.endpoints.deployments() == []
 
@@ -140,7 +143,7 @@ def test_a_plan_that_is_wrong_is_said_and_deploys_nothing(
 def test_wishes_that_make_no_sense_are_refused(server, admin, ztom, arguments, message) -> None:
     folder, _ = variant(server, "one")
     ran = ztom("deploy", folder, "--alias", "support", *arguments)
-    assert (ran.status, ran.out) == (2, "")
+    assert (ran.status, ran.out) == (3, "")
     assert_said(ran.err, message)
     assert admin.endpoints.deployments() == []
 
@@ -151,8 +154,8 @@ def test_a_variant_that_fails_is_said_with_its_reason(server, admin, ztom) -> No
     reason = "VariantError: changed [/model].safetensors :cat:"
     server.stage.broken[f"variant-bad-{bad[:SHORT]}"] = reason
     ran = ztom("deploy", folder, "--alias", "support", "--name", "bad", "--now")
-    assert (ran.status, ran.out) == (2, f"{named('bad', bad)}\n")
-    assert ran.err == f"EngineError: the variant does not run: got {reason}\n"
+    assert (ran.status, ran.out) == (3, f"{named('bad', bad)}\n")
+    assert ran.err == f"{STARTING}EngineError: the variant does not run: {reason}\n"
     assert admin.endpoints.get("support").stable == named("one", one)
     shown = ztom("status")
     assert shown.status == 0, shown.err
@@ -162,7 +165,7 @@ def test_a_variant_that_fails_is_said_with_its_reason(server, admin, ztom) -> No
 def test_a_variant_that_is_not_proved_takes_insistence(server, admin, ztom) -> None:
     folder, digest = variant(server, "hand", verdict=None)
     ran = ztom("deploy", folder, "--alias", "support")
-    assert (ran.status, ran.out) == (2, "")
+    assert (ran.status, ran.out) == (3, "")
     assert_said(ran.err, "ServerError: .* not proved to be better")
     assert admin.endpoints.deployments() == []
     assert ztom("deploy", folder, "--alias", "support", "--insist").status == 0
@@ -177,7 +180,7 @@ def test_a_verdict_of_the_gate_comes_along(server, admin, ztom, tmp_path) -> Non
     assert_said(ztom("deploy", folder, "--alias", "a", "--verdict", file).err, "cannot be read")
     file.write_text(json.dumps(verdict_of(digest, "fail")))
     ran = ztom("deploy", folder, "--alias", "support", "--verdict", file)
-    assert (ran.status, ran.out) == (2, "")
+    assert (ran.status, ran.out) == (3, "")
     assert_said(ran.err, "the gate says fail")
     file.write_text(json.dumps(verdict_of(digest)))
     assert ztom("deploy", folder, "--alias", "support", "--verdict", file).status == 0
@@ -192,7 +195,7 @@ def test_one_that_runs_and_got_no_traffic_is_said(server, admin, ztom, monkeypat
 
     monkeypatch.setattr("serve_apps.controller.reconcile.apply_intent", refuse)
     ran = ztom("deploy", folder, "--alias", "support", "--name", "one")
-    assert ran.status == 2
+    assert ran.status == 3
     assert_said(ran.err, "not for the traffic .* another variant became stable")
     assert admin.endpoints.deployment(digest).state == "ready"
 
@@ -208,16 +211,16 @@ def test_waiting_ends(server, admin, ztom, monkeypatch) -> None:
     monkeypatch.setattr(server.stage, "status", dict)
     folder, digest = variant(server, "one")
     ran = ztom("deploy", folder, "--alias", "support", "--wait", "0.2")
-    assert (ran.status, ran.out) == (2, f"{named('support', digest)}\n")
+    assert (ran.status, ran.out) == (3, f"{named('support', digest)}\n")
     assert_said(ran.err, "EngineTimeoutError: the variant is not ready yet.*ztom status")
 
 
 def test_folders_outside_the_roots_are_refused(ztom, tmp_path) -> None:
     folder, _ = write_folder(tmp_path / "elsewhere")
     ran = ztom("deploy", folder, "--alias", "support")
-    assert (ran.status, "outside the allowed roots" in ran.err) == (2, True)
+    assert (ran.status, "outside the allowed roots" in ran.err) == (3, True)
     ran = ztom("deploy", "no-such-folder", "--alias", "support")
-    assert (ran.status, ran.err.startswith("ServerError: ")) == (2, True)
+    assert (ran.status, ran.err.startswith("ServerError: ")) == (3, True)
 
 
 def test_a_member_deploys_for_a_project(server, ztom, monkeypatch) -> None:
@@ -225,7 +228,7 @@ def test_a_member_deploys_for_a_project(server, ztom, monkeypatch) -> None:
     project = server.project(session)
     monkeypatch.setenv("ZTOM_API_KEY", server.token("ada"))
     folder, digest = variant(server, "one")
-    assert ztom("deploy", folder, "--alias", "support").status == 2
+    assert ztom("deploy", folder, "--alias", "support").status == 3
     ran = ztom("deploy", folder, "--alias", "support", "--project", project)
     assert ran.status == 0, ran.err
     assert ran.out.endswith(f"support: stable {named('support', digest)}\n")
@@ -234,10 +237,10 @@ def test_a_member_deploys_for_a_project(server, ztom, monkeypatch) -> None:
 
 def test_a_server_has_to_be_named_and_to_be_there(ztom, monkeypatch) -> None:
     away = ztom("status", "--server", "http://127.0.0.1:9")
-    assert (away.status, "cannot be reached" in away.err) == (2, True)
+    assert (away.status, "cannot be reached" in away.err) == (3, True)
     monkeypatch.delenv("ZTOM_SERVER")
     nowhere = ztom("status")
-    assert (nowhere.status, "no server is named" in nowhere.err) == (2, True)
+    assert (nowhere.status, "no server is named" in nowhere.err) == (3, True)
 
 
 def test_as_json_it_is_one_document(server, admin, ztom) -> None:
@@ -253,4 +256,4 @@ def test_as_json_it_is_one_document(server, admin, ztom) -> None:
     assert answer["deployment"]["state"] == "ready"
     assert answer["endpoint"]["stable"] == named("support", digest)
     refused = ztom("deploy", "no-such-folder", "--alias", "support", "--json")
-    assert (refused.status, refused.out) == (2, "")
+    assert (refused.status, refused.out) == (3, "")

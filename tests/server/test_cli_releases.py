@@ -137,7 +137,7 @@ def test_watch_gives_up_on_a_server_that_stays_away(
     monkeypatch.setattr(Connection, "_events", away)
     monkeypatch.setattr("ztom.client.connection._RECONNECTS", 2)
     ran = ztom("release", "watch", "support")
-    assert (ran.status, len(ran.out.splitlines())) == (2, int(says_something))
+    assert (ran.status, len(ran.out.splitlines())) == (3, int(says_something))
     assert_said(ran.err, "ServerError: .*release")
 
 
@@ -145,7 +145,7 @@ def test_there_has_to_be_a_release_to_watch(server, admin, ztom) -> None:
     deploy(server, admin, "one")
     for name in ("support", "0" * 8):
         ran = ztom("release", "watch", name)
-        assert (ran.status, ran.out) == (2, "")
+        assert (ran.status, ran.out) == (3, "")
         assert ran.err == f"ConfigError: there is no such release: got {name}\n"
 
 
@@ -155,7 +155,7 @@ def test_a_release_is_told_what_to_do(admin, ztom, releasing) -> None:
     assert ztom("release", "watch", release.id).status == 0
     assert admin.endpoints.get("support").stable == named("two", two)
     late = ztom("release", "tell", release.id, "rollback")
-    assert (late.status, late.out) == (2, "")
+    assert (late.status, late.out) == (3, "")
     assert_said(late.err, "status 409: got the release has ended")
 
 
@@ -165,7 +165,7 @@ def test_a_release_is_told_what_to_do(admin, ztom, releasing) -> None:
 def test_a_release_is_told_nothing_unheard_of(admin, ztom, releasing, release, command) -> None:
     found, _, _ = releasing()
     ran = ztom("release", "tell", release or found.id, command)
-    assert (ran.status, ran.out) == (2, "")
+    assert (ran.status, ran.out) == (3, "")
     assert admin.endpoints.release(found.id).command is None
 
 

@@ -21,12 +21,12 @@ def test_promote_and_rollback_say_where_the_traffic_is(server, admin, ztom) -> N
 def test_there_has_to_be_something_to_promote_or_to_go_back_to(server, admin, ztom) -> None:
     for command in ("promote", "rollback"):
         ran = ztom(command, "nothing")
-        assert (ran.status, ran.out) == (2, "")
+        assert (ran.status, ran.out) == (3, "")
         assert_said(ran.err, "status 404: got .*nothing")
     deploy(server, admin, "one")
     for command in ("promote", "rollback"):
         ran = ztom(command, "support")
-        assert (ran.status, ran.out) == (2, "")
+        assert (ran.status, ran.out) == (3, "")
         assert_said(ran.err, "ServerError: ")
 
 

@@ -67,12 +67,17 @@ def test_every_extra_of_a_command_is_tried_and_part_of_all() -> None:
 
 
 def test_every_package_is_imported_without_the_extras() -> None:
-    """In a process of its own, in which none of the modules can be imported."""
+    """In a process of its own, in which none of the modules can be imported.
+
+    The server's own processes, which start again when one dies, import nothing of models either.
+    """
     code = """
 import sys
 for name in ("nlopt", "cmaes", "lm_eval", "datasets", "s3fs", "psycopg", "vllm"):
     sys.modules[name] = None
-import serve_apps.server.app
+import serve_apps.server.app, serve_apps.variants.launch
+heavy = {"torch", "transformers", "sklearn"} & {name.partition(".")[0] for name in sys.modules}
+assert not heavy, heavy
 import tune_search.__main__, tune_search.prove, tune_search.run
 import ztom.api, ztom.cli.main, ztom.evaluation.runs.harness, ztom.evaluation.runs.lm_tasks
 import ztom.ledger, ztom.search.report.render, ztom.search.samplers.callback

@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "extras": {"errors"},
         "settings": {"io"},
         "plugins": {"errors"},
+        "stack": {"errors"},
         "version": set(),
         "pages": set(),
         "io": {"errors"},
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "blending": {*_GROUND, "pages", "checkpoints"},
         "stimuli": _GROUND,
         "scoring": {*_GROUND, "plugins", "statistics", "stimuli"},
-        "engines": {*_GROUND, "plugins", "checkpoints", "blending", "stimuli", "scoring"},
+        "engines": {*_GROUND, "plugins", "stack", "checkpoints", "blending", "stimuli", "scoring"},
         "rollout": {"errors", "io", "statistics"},
         # it keeps the values of rollout, and hands them out as what they are
         "ledger": {*_GROUND, "rollout"},

@@ -6,18 +6,22 @@ names is `ztom.blending.chain`.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ztom.blending.trainer_folder import TrainerRun, is_trainer_folder, read_trainer_folder
 from ztom.checkpoints.reference import is_address
-from ztom.checkpoints.storage import require_checkpoint
+from ztom.checkpoints.storage import require_reachable
 from ztom.errors import ChainError
 from ztom.io.hub_address import is_bare_repo
 from ztom.io.problems import check_model
 from ztom.io.yaml import read_yaml
 from ztom.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 Topology = Literal["sequence", "siblings"]
 
@@ -87,9 +91,13 @@ class ChainConfig(BaseModel):
 def read_chain_file(path: Path) -> ChainConfig:
     """Read a chain's YAML; relative references are taken from the file's own folder.
 
+    A Trainer's output folder is read as the chain that ``ztom chain`` writes of it.
+
     Raises:
         ChainError: The file is not there, not YAML, says a key twice, or is not a chain.
     """
+    if path.is_dir():
+        return _read_folder(path)
     content = read_yaml(path, kind=ChainError)
     config = check_model(
         ChainConfig, content, wrong=f"chain file {path} is not a chain", kind=ChainError
@@ -97,15 +105,34 @@ def read_chain_file(path: Path) -> ChainConfig:
     return anchored(config, path.parent)
 
 
+def _read_folder(folder: Path) -> ChainConfig:
+    if not is_trainer_folder(folder):
+        raise ChainError(
+            f"{folder} is not a chain",
+            got="a folder without checkpoint-N in it",
+            expected="a YAML file that lists checkpoints, or the output folder of a Trainer",
+        )
+    run = read_trainer_folder(folder)
+    for name, reason in run.left_out.items():
+        logger.warning("%s: %s is not in the chain, %s", folder, name, reason)
+    return trainer_chain(run)
+
+
+def trainer_chain(run: TrainerRun) -> ChainConfig:
+    """The chain of a Trainer's folder."""
+    members = tuple(Member(reference=reference, tag=tag) for reference, tag in run.members)
+    return ChainConfig(checkpoints=members)
+
+
 def require_members(config: ChainConfig, *, settings: Settings) -> None:
     """Look whether the checkpoints of a chain are there, before torch is imported to open them.
 
     Raises:
         ReferenceRefusedError: A reference is not allowed.
-        StorageError: There is nothing at a local one.
+        StorageError: There is nothing at a local one, or a store does not answer.
     """
     for member in config.checkpoints:
-        require_checkpoint(member.reference, settings=settings)
+        require_reachable(member.reference, settings=settings)
 
 
 def anchored(config: ChainConfig, folder: Path) -> ChainConfig:

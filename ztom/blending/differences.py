@@ -10,7 +10,7 @@ difference is named, once, in reports and recipes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,17 +169,24 @@ def _by_key(
 ) -> Iterator[tuple[str, tuple[ValueOf, ...]]]:
     """Each key that is not the same everywhere, with its values."""
     for key in sorted({key for content in contents for key in content}):
-        values = _values([content.get(key) for content in contents], tags)
+        values = _values([_one_id(key, content.get(key)) for content in contents], tags)
         if len(values) > 1:
             yield key, values
 
 
-def _values(
-    values: Sequence[Any], tags: Sequence[str], show: Callable[[Any], str] | None = None
-) -> tuple[ValueOf, ...]:
-    texts = [(show or _text)(value) for value in values]
+def _one_id(key: str, value: Any) -> Any:
+    """A list of one id is that id."""
+    is_list = isinstance(value, list) and len(value) == 1
+    return value[0] if is_list and key.endswith("_token_id") else value
+
+
+def _values(values: Sequence[Any], tags: Sequence[str]) -> tuple[ValueOf, ...]:
+    """Each value once, cut to a length that can be read, and who says so."""
+    texts = [_whole(value) for value in values]
     return tuple(
-        ValueOf(text, tuple(tag for tag, other in zip(tags, texts, strict=True) if other == text))
+        ValueOf(
+            _cut(text), tuple(tag for tag, other in zip(tags, texts, strict=True) if other == text)
+        )
         for text in dict.fromkeys(texts)
     )
 
@@ -199,7 +206,17 @@ def _sentence(what: str, values: Sequence[ValueOf], used: str) -> str:
 
 
 def _text(value: Any) -> str:
+    return _cut(_whole(value))
+
+
+def _whole(value: Any) -> str:
     if value is None:
         return "nothing"
-    text = repr(value)
+    try:
+        return repr(value)
+    except RecursionError:  # nobody reads it, and the file is read as it was written
+        return "something that is nested too deeply"
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -1,9 +1,9 @@
 """Integers of a chain: they cannot be blended, so all members have to hold the same ones.
 
-Packed weights (``qweight``, ``qzeros``, the bytes of 4-bit formats) are codes whose meaning their
-floating-point scales give. Blending the scales over codes that differ yields the weights of no
-model, and no error. Known counters and indices are no weights: the latest's are taken. Floats of
-eight bits are such codes too, of 256 values and with scales beside them, and are refused.
+Integers beside floating-point weights are codes or tables whose meaning the weights share. Blending
+floats over codes that differ yields the weights of no model, and no error. Known counters and
+indices are no weights: the latest's are taken. Packed weights of methods that are known by name,
+and floats of eight bits, are refused when a checkpoint is opened (`ztom.checkpoints.quantised`).
 """
 
 from __future__ import annotations
@@ -36,12 +36,9 @@ def check_integers(members: Sequence[Checkpoint]) -> None:
         members: Base first, their tensors alike in name and shape; adapters are passed over.
 
     Raises:
-        IncompatibleChainError: Names the tensor and the two checkpoints that differ, or the
-            checkpoint that stores floats of eight bits.
+        IncompatibleChainError: Names the tensor and the two checkpoints that differ.
     """
     full = [member for member in members if member.kind == "full"]
-    for member in full:
-        _refuse_eight_bits(member)
     base = full[0]
     for name in base.tensors:
         holders = [member for member in full if name in member.tensors]
@@ -51,17 +48,6 @@ def check_integers(members: Sequence[Checkpoint]) -> None:
         if not blended and not counts:
             _check_dtypes(name, holders)
             _check_equal(name, holders)
-
-
-def _refuse_eight_bits(member: Checkpoint) -> None:
-    for name, spec in member.tensors.items():
-        if spec.dtype.is_floating_point and spec.dtype.itemsize == 1:
-            raise IncompatibleChainError(
-                f"{member.reference} cannot be blended",
-                got=f"{name} in {spec.dtype}",
-                expected="weights in 16 bits or more",
-                fix=_FIX,
-            )
 
 
 def _check_dtypes(name: str, holders: Sequence[Checkpoint]) -> None:

@@ -235,7 +235,7 @@ class _GzipStream:
         except ZtomError:
             raise
         except (OSError, EOFError, zlib.error) as error:
-            raise ArchiveError(f"{self._reference} is not intact gzip", got=error) from error
+            raise ArchiveError(f"{self._reference} is not intact gzip", reason=error) from error
         self.position += len(data)
         if self.position > self._quota:
             raise ArchiveError(

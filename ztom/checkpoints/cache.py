@@ -89,6 +89,6 @@ def _sweep(shelf: Path) -> None:
 def _disk_error(shelf: Path, error: OSError) -> StorageError:
     return StorageError(
         f"{shelf} cannot be written",
-        got=error.strerror or error,
+        reason=error.strerror or error,
         fix="Free some space there, or use another disk (ZTOM_CACHE_DIR moves the cache).",
     )

@@ -21,15 +21,17 @@ from typing import Any, Literal
 
 import torch
 
-from ztom.checkpoints.cache import publish_folder, staging_folder, write_new_file
+from ztom.checkpoints.cache import write_new_file
 from ztom.checkpoints.config_checks import check_full_config, has_tied_head
 from ztom.checkpoints.layout import find_layout, read_config, read_tensors
 from ztom.checkpoints.local import LocalSource
+from ztom.checkpoints.quantised import refuse_packed, stated_method, without_stale
 from ztom.checkpoints.source import Source
 from ztom.checkpoints.storage import open_source
 from ztom.checkpoints.tensors import TensorSpec, read_tensor
 from ztom.checkpoints.tokenizer import tokenizer_digest
-from ztom.errors import CheckpointError, ContentChangedError, StorageError
+from ztom.checkpoints.wrappers import unwrap
+from ztom.errors import CheckpointError, ContentChangedError
 from ztom.settings import Settings
 
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
@@ -52,6 +54,7 @@ class Checkpoint:
         tied: Whether the output head is the embedding and has no tensor of its own.
         pin: The digest it must have, lower-case hex, if one was given.
         notes: What was passed over or put right when it was opened, a sentence each.
+        mended: Whether names or configuration are not those of its files.
     """
 
     reference: str
@@ -64,6 +67,7 @@ class Checkpoint:
     tied: bool
     pin: str | None = None
     notes: tuple[str, ...] = ()
+    mended: bool = False
 
     @cached_property
     def digest(self) -> str:
@@ -171,10 +175,22 @@ def open_folder(folder: Path, *, settings: Settings) -> Checkpoint:
 
 def _open(source: Source, settings: Settings, *, pin: str | None = None) -> Checkpoint:
     layout = find_layout(source)
-    config = read_config(source, layout)
-    tensors = read_tensors(source, layout, settings=settings)
-    tied = False
+    config, notes = read_config(source, layout)
+    tensors, more = read_tensors(source, layout, settings=settings)
+    notes += more
+    tied = mended = False
     if layout.kind == "full":
+        refuse_packed(source.reference, config, tensors)
+        if (method := stated_method(config)) is not None:
+            config = without_stale(config)
+            notes.append(
+                f"{source.reference}: the quantization_config ({method or 'no method'}) in "
+                "config.json is stale, the weights are plain ones; it is passed over"
+            )
+        tensors, prefix = unwrap(source.reference, config, tensors)
+        if prefix:
+            notes.append(f"{source.reference}: {prefix} is taken away before every tensor's name")
+        mended = method is not None or bool(prefix)
         check_full_config(source.reference, config, tensors)
         tied = has_tied_head(config, tensors)
     checkpoint = Checkpoint(
@@ -187,6 +203,8 @@ def _open(source: Source, settings: Settings, *, pin: str | None = None) -> Chec
         files=layout.files,
         tied=tied,
         pin=pin,
+        notes=tuple(notes),
+        mended=mended,
     )
     if pin is not None:
         checkpoint.verify_pin()
@@ -203,46 +221,6 @@ def digest_of(files: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def fetch_folder(checkpoint: Checkpoint, folder: Path | None, settings: Settings) -> Path:
-    """A local folder with the checkpoint's files, for engines that need one.
-
-    Args:
-        checkpoint: Checkpoint whose files are wanted, full or adapter.
-        folder: Folder of the copies, each in a folder named by its digest; the cache if None.
-        settings: Settings with the cache.
-
-    Returns:
-        The checkpoint's own folder where it is a local one, else a copy that was checked.
-
-    Raises:
-        ContentChangedError: The content changed while it was copied.
-        StorageError: The store failed, or the disk is full.
-    """
-    local = checkpoint.source.local_folder()
-    if local is not None:
-        return local
-    shelf = folder or settings.cache / "checkpoints"
-    target = shelf / checkpoint.digest
-    if target.is_dir() and _is_whole(checkpoint, target, settings):
-        return target
-    with staging_folder(shelf) as staging:
-        if target.is_dir():  # damaged since it was written
-            target.rename(staging / "damaged")
-        fresh = staging / "checkpoint"
-        fresh.mkdir(mode=0o755)
-        copied = {
-            name: copy_file(checkpoint.source, name, fresh / name) for name in checkpoint.used_files
-        }
-        if digest_of(copied) != checkpoint.digest:
-            raise ContentChangedError(
-                f"{checkpoint.reference} changed while it was copied",
-                got=f"sha256 {digest_of(copied)}",
-                expected=f"sha256 {checkpoint.digest}",
-            )
-        publish_folder(fresh, target)
-    return target
-
-
 def _parse_pin(sha256: str | None) -> str | None:
     if sha256 is None:
         return None
@@ -252,14 +230,6 @@ def _parse_pin(sha256: str | None) -> str | None:
             "the pinned sha256 is malformed", got=sha256, expected="64 hex digits"
         )
     return match.group(1).lower()
-
-
-def _is_whole(checkpoint: Checkpoint, folder: Path, settings: Settings) -> bool:
-    copy = LocalSource(str(folder), folder, settings=settings)
-    try:
-        return digest_of({n: copy.sha256(n) for n in checkpoint.used_files}) == checkpoint.digest
-    except StorageError:
-        return False
 
 
 def copy_file(source: Source, name: str, path: Path) -> str:

@@ -20,6 +20,7 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h|layer|blocks)\.(\d+)\.")
 #: Counts that configuration classes make lists of.
 _COUNTS = re.compile(r"_?num_labels|(.*_)?layers?|depth|(.*_)?blocks?")
 _MOST = 1_000_000
+_DEEPEST = 32
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _LAYERS = ("num_hidden_layers", "n_layer")
 #: Families whose embedding is narrower than the model.
@@ -40,14 +41,7 @@ def check_full_config(
     Raises:
         CheckpointError: Says which field and which tensor.
     """
-    if config.get("quantization_config"):
-        raise CheckpointError(
-            f"{reference} is quantised",
-            got="quantization_config in config.json",
-            expected="weights in floating point",
-            fix="Blend the weights it was quantised from.",
-        )
-    _check_counts(reference, config)
+    check_counts(reference, config)
     text = text_config(config)
     embedding = find_embedding(tensors)
     if embedding is not None:
@@ -56,16 +50,32 @@ def check_full_config(
     _check_head(reference, config, tensors)
 
 
-def _check_counts(reference: str, config: Mapping[str, Any]) -> None:
-    """Refuse counts by which whatever reads the configuration would make lists for minutes."""
-    for key, value in config.items():
+def check_counts(reference: str, config: Mapping[str, Any], *, layers: int = _MOST) -> None:
+    """Refuse what would keep whatever reads the configuration busy: huge counts, deep nesting.
+
+    Args:
+        reference: Names the checkpoint in errors.
+        config: Content of ``config.json``, or a part of it.
+        layers: Largest number of layers; whoever makes the model makes each of them.
+
+    Raises:
+        CheckpointError: Names the field.
+    """
+    stack: list[tuple[str, Any, int]] = [("", config, 0)]
+    while stack:
+        key, value, depth = stack.pop()
+        if depth > _DEEPEST:
+            raise CheckpointError(f"{reference}: config.json is nested too deeply", got=key)
+        most = _MOST if key.endswith("labels") else layers
         if isinstance(value, dict):
-            _check_counts(reference, value)
-        elif _COUNTS.fullmatch(key) and isinstance(value, int) and value > _MOST:
+            stack += [(str(name), item, depth + 1) for name, item in value.items()]
+        elif isinstance(value, list):
+            stack += [(key, item, depth + 1) for item in value if isinstance(item, dict | list)]
+        elif _COUNTS.fullmatch(key) and isinstance(value, int) and value > most:
             raise CheckpointError(
                 f"{reference}: {key} is larger than of any model",
                 got=f"{value} in config.json",
-                expected=f"at most {_MOST}",
+                expected=f"at most {most}",
             )
 
 

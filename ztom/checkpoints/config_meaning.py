@@ -37,6 +37,7 @@ _IRRELEVANT = re.compile(
 _LABELS = re.compile(r"num_labels|id2label|label2id")
 #: Keys whose numbers may be large; of any other a class may make a list as long as it says.
 _LARGE = re.compile(r".*(vocab|position|theta|token|len|seq|context|ctx|window|factor|scale).*")
+_ROTARY = ("rope_scaling", "rope_parameters")
 _MOST_ENTRIES = 100_000
 _MOST_VALUES = 100_000
 _NOT_FINITE = {
@@ -108,10 +109,17 @@ def is_read(config: Mapping[str, Any], key: str) -> bool:
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """Without what says nothing about the function, and with one notation of each number."""
     return {
-        key: _value(value)
+        key: _rotary(value) if key in _ROTARY and isinstance(value, dict) else _value(value)
         for key, value in config.items()
         if not _IRRELEVANT.fullmatch(key) and not _LABELS.fullmatch(key)
     }
+
+
+def _rotary(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary positions, whose kind was called ``type`` before it was ``rope_type``."""
+    plain = _plain(value)
+    kind = plain.pop("type", None)
+    return plain if kind is None else {"rope_type": kind, **plain}
 
 
 def _value(value: Any) -> Any:
@@ -151,10 +159,7 @@ def _is_small(config: Mapping[str, Any]) -> bool:
     """Whether a class can read it in a moment: no count that it would make a long list of."""
     values = list(_leaves(config))
     return len(values) <= _MOST_VALUES and not any(
-        isinstance(value, int | float)
-        and math.isfinite(value)
-        and abs(value) > _MOST_ENTRIES
-        and not _LARGE.fullmatch(key)
+        isinstance(value, int) and abs(value) > _MOST_ENTRIES and not _LARGE.fullmatch(key)
         for key, value in values
     )
 

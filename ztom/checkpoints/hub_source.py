@@ -6,7 +6,7 @@ never reads (pickles, other formats, code) is not fetched, and named like any fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 from ztom.checkpoints.hub_cache import cache_of
@@ -17,6 +17,8 @@ from ztom.errors import CheckpointError
 from ztom.io.hub import HubFolder, fetch_hub_file, fetch_hub_folder
 from ztom.io.hub_address import HubAddress, read_hub_address
 from ztom.settings import Settings
+
+Wanted = Callable[[str, tuple[str, ...]], bool]
 
 _MODEL_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors")
 _BESIDE_WEIGHTS = ("model*.index.json", "adapter_config.json")
@@ -41,12 +43,13 @@ class HubSource(LocalSource):
         return sorted({*super().paths(), *self._passed_over})
 
 
-def open_hub(text: str, *, settings: Settings) -> Source:
+def open_hub(text: str, *, settings: Settings, wanted: Wanted | None = None) -> Source:
     """Fetch a model, or a folder of it, and open it.
 
     Args:
         text: Address that was checked, ``hf://org/name[@revision][/folder]``.
         settings: Limits on what is fetched.
+        wanted: Function that says which files are fetched; `is_wanted` when None.
 
     Raises:
         CheckpointError: It is a data set's address.
@@ -55,7 +58,9 @@ def open_hub(text: str, *, settings: Settings) -> Source:
     address = _address(text)
     if address.kind != "model":
         raise CheckpointError(f"{text} is a data set", expected="a model, hf://org/name")
-    fetched = fetch_hub_folder(address, wanted=is_wanted, max_bytes=settings.max_archive_bytes)
+    fetched = fetch_hub_folder(
+        address, wanted=wanted or is_wanted, max_bytes=settings.max_archive_bytes
+    )
     return HubSource(fetched, settings=settings)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from ztom.checkpoints.config_checks import is_head
 from ztom.checkpoints.kept_paths import PICKLES
 from ztom.checkpoints.reference import is_plain_name
 from ztom.checkpoints.source import Source
@@ -26,6 +27,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
+PICKLED_ADAPTER = "adapter_model.bin"
 
 #: Largest JSON file that is parsed, in bytes (an index of 100,000 tensors has about 10 MB).
 MAX_JSON_BYTES = 64 * 2**20
@@ -33,6 +35,13 @@ MAX_JSON_BYTES = 64 * 2**20
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 #: Keys by which a configuration names code of its own.
 CODE_KEYS = ("auto_map", "custom_pipelines")
+#: Keys by which other files of a checkpoint name a class.
+_CLASS_KEYS = (
+    "tokenizer_class",
+    "processor_class",
+    "image_processor_type",
+    "feature_extractor_type",
+)
 _KEPT = (
     CONFIG,
     ADAPTER_CONFIG,
@@ -82,6 +91,8 @@ def find_layout(source: Source) -> Layout:
     files = tuple(name for name in names if any(fnmatchcase(name, kept) for kept in _KEPT))
     full = SINGLE in names or INDEX in names
     if ADAPTER in names or (ADAPTER_CONFIG in names and not full):
+        if PICKLED_ADAPTER in names and ADAPTER not in names:
+            raise _no_weights(where, names, ADAPTER)
         if full:
             raise CheckpointError(
                 f"{where} is ambiguous",
@@ -91,7 +102,7 @@ def find_layout(source: Source) -> Layout:
         _require(where, names, (ADAPTER_CONFIG, ADAPTER))
         return Layout("adapter", (ADAPTER,), None, files)
     if not full:
-        raise _no_weights(where, names)
+        raise _no_weights(where, [path for path in source.paths() if "/" not in path])
     _require(where, names, (CONFIG,))
     # Left behind by training; kept, it would make transformers look for an adapter.
     files = tuple(name for name in files if name != ADAPTER_CONFIG)
@@ -116,34 +127,48 @@ def find_layout(source: Source) -> Layout:
     return Layout("full", tuple(listed), weight_map, files)
 
 
-def read_config(source: Source, layout: Layout) -> Mapping[str, Any]:
-    """Read the configuration, refusing every file of it that asks for code of its own.
+def read_config(source: Source, layout: Layout) -> tuple[Mapping[str, Any], list[str]]:
+    """Read the configuration, refusing every file of it that cannot do without code of its own.
+
+    Returns:
+        The configuration without what names code, and a sentence for each file that does although
+        transformers ships the class.
 
     Raises:
-        CheckpointError: Not valid JSON, or it names code.
+        CheckpointError: Not valid JSON, or it names code of a class that transformers lacks.
     """
     main = CONFIG if layout.kind == "full" else ADAPTER_CONFIG
     config = read_json(source, main)
+    notes = []
     for name in layout.files:
         if not name.endswith("config.json"):
             continue
         content = config if name == main else read_json(source, name)
         for key in CODE_KEYS:
-            if content.get(key):
+            if not content.get(key):
+                continue
+            if not is_shipped(config, content):
                 raise CheckpointError(
                     f"{source.reference}: {name} asks for code of its own ({key})",
                     got=content[key],
-                    expected="a model that transformers knows",
+                    expected="a model that transformers ships",
                     fix="Save it with the class that transformers ships; code is never run.",
                 )
-    return config
+            notes.append(
+                f"{source.reference}: {name} asks for code of its own ({key}); the class that "
+                "transformers ships is used"
+            )
+    return {key: value for key, value in config.items() if key not in CODE_KEYS}, notes
 
 
-def read_tensors(source: Source, layout: Layout, *, settings: Settings) -> Mapping[str, TensorSpec]:
+def read_tensors(
+    source: Source, layout: Layout, *, settings: Settings
+) -> tuple[Mapping[str, TensorSpec], list[str]]:
     """Read all headers and compare them with the index.
 
     Returns:
-        Where each tensor lies, sorted by name.
+        Where each tensor lies, sorted by name; and a sentence where the index lists an output head
+        that no file has.
 
     Raises:
         TensorFileError: A file is malformed.
@@ -160,9 +185,10 @@ def read_tensors(source: Source, layout: Layout, *, settings: Settings) -> Mappi
             tensors[name] = spec
     if not tensors:
         raise CheckpointError(f"{source.reference} holds no tensors")
+    notes = []
     if layout.weight_map is not None:
-        _compare_with_index(source.reference, tensors, layout.weight_map)
-    return dict(sorted(tensors.items()))
+        notes = _compare_with_index(source.reference, tensors, layout.weight_map)
+    return dict(sorted(tensors.items())), notes
 
 
 def read_json(source: Source, name: str) -> Mapping[str, Any]:
@@ -189,7 +215,8 @@ def difference(present: Collection[str], expected: Collection[str]) -> str:
 
 
 def _refuse_code(where: str, names: Collection[str]) -> None:
-    code = [name for name in names if name.endswith((".py", ".pyc", ".so"))]
+    # a trainer leaves scripts behind; nobody opens them, and who writes the model anew names them
+    code = [name for name in names if name.endswith((".pyc", ".so"))]
     if code:
         raise CheckpointError(
             f"{where} holds code",
@@ -199,13 +226,31 @@ def _refuse_code(where: str, names: Collection[str]) -> None:
         )
 
 
+def is_shipped(config: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
+    """Whether transformers ships what a configuration would load from code of its own.
+
+    Args:
+        config: Content of ``config.json``, which names family and classes of the model.
+        content: Content of the file that asks for code; it may name a class of its own.
+    """
+    from ztom.checkpoints.config_meaning import family_of
+    from ztom.checkpoints.own_names import class_named
+
+    named = config.get("architectures") or []
+    classes = [*named] if isinstance(named, list) else [named]
+    classes += [content[key] for key in _CLASS_KEYS if content.get(key)]
+    return family_of(config) is not None and all(class_named(name) for name in classes)
+
+
 def _require(where: str, names: Collection[str], required: tuple[str, ...]) -> None:
     for name in required:
         if name not in names:
             raise CheckpointError(f"{where}: {name} is missing")
 
 
-def _no_weights(where: str, names: list[str]) -> CheckpointError:
+def _no_weights(
+    where: str, names: list[str], expected: str = f"{SINGLE} or {INDEX}"
+) -> CheckpointError:
     pickles = [name for name in names if any(fnmatchcase(name, kind) for kind in PICKLES)]
     shards = [name for name in names if _SHARD.fullmatch(name)]
     if shards:
@@ -214,8 +259,8 @@ def _no_weights(where: str, names: list[str]) -> CheckpointError:
         return CheckpointError(
             f"{where} holds pickled weights only",
             got=", ".join(pickles[:5]),
-            expected=f"{SINGLE} or {INDEX}",
-            fix="Pickles are never loaded; save the model again as safetensors.",
+            expected=expected,
+            fix=f"They are not loaded here. Convert them once: ztom convert {where} NEW_FOLDER",
         )
     return CheckpointError(
         f"{where} holds no weights",
@@ -242,11 +287,14 @@ def _read_index(source: Source) -> dict[str, str]:
 
 def _compare_with_index(
     where: str, tensors: Mapping[str, TensorSpec], weight_map: Mapping[str, str]
-) -> None:
-    if tensors.keys() != weight_map.keys():
+) -> list[str]:
+    # a tied head that was not stored; whether there has to be one is the configuration's to say
+    heads = sorted(name for name in weight_map.keys() - tensors.keys() if is_head(name))
+    listed = weight_map.keys() - set(heads)
+    if tensors.keys() != listed:
         raise CheckpointError(
             f"{where}: the shards hold other tensors than {INDEX} says",
-            got=difference(tensors.keys(), weight_map.keys()),
+            got=difference(tensors.keys(), listed),
         )
     for name, spec in tensors.items():
         if weight_map[name] != spec.file:
@@ -255,3 +303,4 @@ def _compare_with_index(
                 got=spec.file,
                 expected=weight_map[name],
             )
+    return [f"{where}: {INDEX} lists {name}, which no file holds" for name in heads]

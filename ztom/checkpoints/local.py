@@ -186,4 +186,4 @@ class LocalSource:
 
 
 def _failed(what: str, error: OSError) -> StorageError:
-    return StorageError(f"{what} cannot be read", got=error.strerror or error)
+    return StorageError(f"{what} cannot be read", reason=error.strerror or error)

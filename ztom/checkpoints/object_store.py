@@ -8,6 +8,7 @@ version is compared after each read, which catches the same.
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import time
@@ -19,6 +20,7 @@ import fsspec
 
 from ztom.checkpoints.reference import is_plain_name
 from ztom.checkpoints.source import read_bytes, short_read, stream_sha256, too_many_files
+from ztom.checkpoints.store_access import require_answer
 from ztom.errors import ContentChangedError, StorageError, ZtomError
 from ztom.extras import require_extra
 from ztom.settings import Settings
@@ -64,7 +66,7 @@ def with_retries(call: Callable[[], T], *, what: str, retries: int) -> T:
             if not is_transient(error) or attempt == retries:
                 raise StorageError(
                     f"{what} cannot be read",
-                    got=f"{type(error).__name__}: {error}",
+                    reason=f"{type(error).__name__}: {error}",
                     fix=f"Gave up after {attempt + 1} attempt(s).",
                 ) from error
             wait_s = min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
@@ -98,6 +100,20 @@ def require_store(address: str) -> None:
         require_extra("s3fs", extra="s3", purpose=f"the address {address}")
 
 
+def require_reachable_store(address: str) -> None:
+    """Look whether an address's store is installed and answers, before there is work to lose.
+
+    Raises:
+        ConfigError: Its package is not installed.
+        StorageError: It does not answer in time, or refuses.
+    """
+    require_store(address)
+    scheme, _, path = address.partition("://")
+    store: Any = fsspec.filesystem(scheme, use_listings_cache=False)
+    look = functools.partial(store.ls, path, detail=False)
+    require_answer(scheme, path, look, is_transient=is_transient)
+
+
 class ObjectSource:
     """A folder of an object store.
 
@@ -119,6 +135,10 @@ class ObjectSource:
         self._fs: Any = fsspec.filesystem(scheme, use_listings_cache=False)
         self._pins: dict[str, tuple[int, str]] = {}
         self._digests: dict[str, str] = {}
+        require_answer(scheme, path, self._look_around, is_transient=is_transient)
+
+    def _look_around(self) -> None:
+        self._fs.ls(self._key(""), detail=False)
 
     def names(self) -> list[str]:
         """See `ztom.checkpoints.storage.Source.names`."""

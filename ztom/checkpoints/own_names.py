@@ -9,6 +9,7 @@ they are given. Nothing is loaded from a folder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -24,10 +25,15 @@ from transformers.core_model_loading import (
     rename_source_key,
 )
 
+from ztom.checkpoints.config_checks import check_counts
+from ztom.checkpoints.config_meaning import family_of
+from ztom.checkpoints.derived import is_derived
+from ztom.checkpoints.tensors import TensorSpec
 from ztom.errors import CheckpointError
 
-#: More layers than any model has: a configuration that asks for more is not built.
+#: More layers than any model has: each would be made.
 _MOST_LAYERS = 4096
+_IGNORED = "_keys_to_ignore_on_load_unexpected"
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,9 @@ class OwnNames:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.state: dict[str, torch.Tensor] = model.state_dict()
+        patterns = getattr(model, _IGNORED, None) or ()
+        #: Names that the model's class leaves out when it loads.
+        self.ignored = re.compile("|".join(f"(?:{p})" for p in sorted(patterns)) or r"(?!)")
 
     def arrange(self, names: Iterable[str]) -> Arrangement:
         """Sort the names of stored tensors by what they become.
@@ -110,6 +119,15 @@ class OwnNames:
         ]
         return Arrangement(tuple(groups), tuple(unexpected))
 
+    def fits(self, tensors: Mapping[str, TensorSpec]) -> bool:
+        """Whether every tensor has a place, those apart that the model computes or leaves out."""
+        unexpected = [
+            name
+            for name in self.arrange(tensors).unexpected
+            if not is_derived(name, tensors[name].shape) and not self.ignored.search(name)
+        ]
+        return not unexpected
+
     def convert(
         self, group: TensorGroup, tensors: Mapping[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
@@ -139,12 +157,12 @@ def model_of(config: Mapping[str, Any]) -> Any | None:
     Raises:
         CheckpointError: It asks for more layers than any model has, or cannot be read.
     """
-    known = transformers.CONFIG_MAPPING
-    if config.get("model_type") not in known:
+    family = family_of(config)
+    if family is None:
         return None
-    _check_layers(config)
+    check_counts("the model", config, layers=_MOST_LAYERS)
     try:
-        parsed = known[config["model_type"]].from_dict(dict(config))
+        parsed = family.from_dict(dict(config))
         model_class = model_class_of(parsed)
         if model_class is None:
             return None
@@ -165,14 +183,13 @@ def model_class_of(config: Any) -> Any | None:
     names = list(config.architectures or ())
     if not names:
         return transformers.AutoModelForCausalLM
-    return getattr(transformers, str(names[0]), None)
+    return class_named(names[0])
 
 
-def _check_layers(config: Mapping[str, Any]) -> None:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            _check_layers(value)
-        elif "layer" in str(key) and type(value) is int and value > _MOST_LAYERS:
-            raise CheckpointError(
-                f"config.json says {key} {value}", expected=f"at most {_MOST_LAYERS}"
-            )
+def class_named(name: object) -> Any | None:
+    """The class of transformers with a name; None without one, or where it cannot be had here."""
+    try:
+        shipped = getattr(transformers, name, None) if isinstance(name, str) else None
+    except (ImportError, RuntimeError):  # a library that the class needs is not installed
+        return None
+    return shipped if isinstance(shipped, type) else None

@@ -72,7 +72,10 @@ def _open_registered(parsed: Reference, *, settings: Settings) -> Source:
         )
     if place.scheme == HUB:
         return _open_on_the_hub(place.text, place, settings=settings)
-    return _open_place(replace(place, text=model.address), settings=settings)
+    from ztom.checkpoints.registries.mlflow_layout import checkpoint_in
+
+    source = _open_place(replace(place, text=model.address), settings=settings)
+    return checkpoint_in(source, settings=settings)
 
 
 def _open_place(parsed: Reference, *, settings: Settings) -> Source:
@@ -100,6 +103,21 @@ def require_checkpoint(reference: str, *, settings: Settings) -> Reference:
     """
     parsed = parse_reference(reference, settings=settings)
     _require_place(parsed)
+    return parsed
+
+
+def require_reachable(reference: str, *, settings: Settings) -> Reference:
+    """The same, and whether the store of an address answers, and knows who asks.
+
+    Raises:
+        ReferenceRefusedError: The reference is not allowed.
+        StorageError: There is nothing, or the store does not answer in time, or refuses.
+    """
+    parsed = require_checkpoint(reference, settings=settings)
+    if parsed.scheme in ("gs", "s3"):
+        from ztom.checkpoints.object_store import require_reachable_store
+
+        require_reachable_store(parsed.text)
     return parsed
 
 

@@ -213,7 +213,7 @@ def _parse(file: str, raw: bytes, max_tensors: int) -> dict[str, Any]:
             expected="each key once",
         ) from None
     except ValueError as error:
-        raise TensorFileError(f"{file}: the header is not valid JSON", got=str(error)) from None
+        raise TensorFileError(f"{file}: the header is not valid JSON", reason=str(error)) from None
     if not isinstance(header, dict):
         raise TensorFileError(f"{file}: the header is not a JSON object")
     metadata = header.get("__metadata__", {})

@@ -23,7 +23,8 @@ from ztom.checkpoints.source import Source
 from ztom.errors import CheckpointError
 
 _CONFIG = "tokenizer_config.json"
-_FILES = (
+#: Names of the files that a tokenizer consists of.
+TOKENIZER_FILES = (
     "tokenizer*.json", "*.model", "*.tiktoken", "special_tokens_map.json", "added_tokens.json",
     "vocab.*", "merges.txt",
 )  # fmt: skip
@@ -106,7 +107,7 @@ def _templates(value: object) -> dict[str, str]:
 
 def _copy(source: Source, files: Collection[str], folder: Path) -> None:
     for name in files:
-        if not any(fnmatchcase(name, pattern) for pattern in _FILES):
+        if not any(fnmatchcase(name, pattern) for pattern in TOKENIZER_FILES):
             continue
         if source.size(name) > MAX_JSON_BYTES:
             raise CheckpointError(

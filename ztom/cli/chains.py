@@ -1,4 +1,4 @@
-"""Commands on chains and variants: ``ztom blend``, ``inspect`` and ``verify``.
+"""Commands on chains and variants: ``ztom chain``, ``blend``, ``inspect`` and ``verify``.
 
 What was typed is read before anything heavy is imported.
 """
@@ -19,7 +19,51 @@ if TYPE_CHECKING:
 
 chain_commands = command_group(None, "Chains and variants.")
 
-ChainFile = Annotated[Path, typer.Argument(help="YAML file that lists the chain's checkpoints.")]
+ChainFile = Annotated[
+    Path,
+    typer.Argument(help="YAML file that lists the chain's checkpoints, or a Trainer's folder."),
+]
+
+
+@chain_commands.command(
+    "chain",
+    rich_help_panel=HelpPanel.MASTER,
+    epilog=examples("ztom chain outputs/run", "ztom chain outputs/run --base models/base"),
+)
+def write_chain(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a Trainer.")],
+    base: Annotated[
+        str | None,
+        typer.Option(help="Begin with this model; else with the one that adapters name."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(callback=local_only, help="Write the chain into this new file.")
+    ] = Path("chain.yaml"),
+    as_json: Json = False,
+) -> None:
+    """Write chain.yaml from the checkpoints of a training, in the order of their steps."""
+    from ztom.cli.actions.trainer import chain_command
+
+    chain_command(folder, base, output, as_json=as_json)
+
+
+@chain_commands.command(
+    rich_help_panel=HelpPanel.MASTER,
+    epilog=examples("ztom convert models/old models/new", "ztom convert hf://org/name models/name"),
+)
+def convert(
+    checkpoint: Annotated[
+        str, typer.Argument(help="Folder or address of a checkpoint with pickled weights.")
+    ],
+    output: Annotated[
+        Path, typer.Argument(callback=local_only, help="Write safetensors into this new folder.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Convert pytorch_model.bin or adapter_model.bin to safetensors, in a process of its own."""
+    from ztom.cli.actions.convert import convert_command
+
+    convert_command(checkpoint, output, as_json=as_json)
 
 
 @chain_commands.command(
@@ -86,7 +130,9 @@ def inspect(
     epilog=examples("ztom verify runs/search/variant", "ztom verify variants/first --share 1"),
 )
 def verify(
-    variant: Annotated[Path, typer.Argument(help="Folder of the variant.")],
+    variant: Annotated[
+        str, typer.Argument(help="Folder of the variant, or hf://org/name on the Hub.")
+    ],
     share: Annotated[
         float, typer.Option(min=0, max=1, help="Derive this share of the tensors again, 0 to 1.")
     ] = 0.1,
@@ -98,12 +144,45 @@ def verify(
 ) -> None:
     """Check a variant's manifest and derive a share of its tensors again."""
     from ztom.variants.manifest import read_manifest
+    from ztom.variants.place import local_variant
 
-    read_manifest(variant)
+    folder = local_variant(variant)
+    read_manifest(folder)
     config = None if chain is None else _chain_on_disk(chain)
     from ztom.cli.actions.chains import verify_command
 
-    verify_command(variant, share=share, chain=config, as_json=as_json)
+    verify_command(folder, share=share, chain=config, as_json=as_json)
+
+
+@chain_commands.command(
+    rich_help_panel=HelpPanel.MASTER,
+    epilog=examples("ztom push runs/search/variant acme/support --private"),
+)
+def push(
+    variant: Annotated[Path, typer.Argument(help="Folder of the variant.")],
+    repo: Annotated[str, typer.Argument(help="Repository on the Hub, org/name.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository that is private.")
+    ] = False,
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="Name this model of the Hub as the base; else what the recipe says."),
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(help="State this licence, such as apache-2.0; else what the files say."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a variant to the Hugging Face Hub, with a model card, as one commit."""
+    from ztom.variants.manifest import read_manifest
+
+    read_manifest(variant)
+    from ztom.cli.actions.push import push_command
+
+    push_command(
+        variant, repo, private=private, base_model=base_model, license=license, as_json=as_json
+    )
 
 
 def _chain_on_disk(file: Path) -> ChainConfig:

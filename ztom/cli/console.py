@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,20 +10,37 @@ from typing import Any
 
 from rich.console import Console
 
+#: Columns; wider than any table.
+_WIDEST = 10_000
+
 
 def moment(time: str) -> str:
     """A time of the ledger, in ISO 8601, to the second."""
     return datetime.fromisoformat(time).isoformat(timespec="seconds")
 
 
-def plain_console(*, stderr: bool = False) -> Console:
+class PlainConsole(Console):
     """A console to which names and reasons are text: brackets and colons in them mean nothing.
 
-    Piped output is not cut to the width of a terminal that is not there.
+    Nothing is cut or broken to a width, on a terminal or in a pipe: an id that is copied is whole.
+    A terminal goes on in its next line with what it has no room for.
     """
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else 200
-    return Console(width=width, markup=False, emoji=False, highlight=False, stderr=stderr)
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(width=_WIDEST, markup=False, emoji=False, highlight=False, stderr=stderr)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print without the blanks that fill a table's last column up."""
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        lines = captured.get().split("\n")
+        self.file.write("\n".join(line.rstrip(" ") for line in lines))
+        self.file.flush()
+
+
+def plain_console(*, stderr: bool = False) -> PlainConsole:
+    """A console for names, reasons and tables of them."""
+    return PlainConsole(stderr=stderr)
 
 
 def print_error(message: str) -> None:

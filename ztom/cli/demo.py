@@ -9,6 +9,7 @@ import typer
 
 from ztom.cli.options import HelpPanel, command_group, examples
 from ztom.cli.places import local_only
+from ztom.stack import require_stack
 
 demo_commands = command_group(None, "The demo.")
 
@@ -29,6 +30,7 @@ def demo(
     stay: Annotated[bool, typer.Option("--stay", help="Keep serving until Ctrl-C.")] = False,
 ) -> None:
     """Train a small chain on this machine, master it, and ask it something."""
+    require_stack()
     from ztom.cli.actions.demo import run_demo
 
     raise typer.Exit(

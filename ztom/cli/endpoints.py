@@ -61,7 +61,8 @@ def deploy(
     project_id: Annotated[
         str | None,
         typer.Option(
-            "--project", help="Deploy for this project, by its id; administrators need none."
+            "--project",
+            help="Deploy for this project, by its id or name; administrators need none.",
         ),
     ] = None,
     verdict: Annotated[
@@ -167,6 +168,18 @@ def release_list(
     releases_command(alias, server, as_json=as_json)
 
 
+@release.command("show", epilog=examples("ztom release show support"))
+def release_show(
+    release: Annotated[str, typer.Argument(help="Id of the release, or an endpoint's alias.")],
+    server: Server = None,
+    as_json: Json = False,
+) -> None:
+    """Show where a release stands, step by step."""
+    from ztom.cli.actions.releases import show_command
+
+    show_command(release, server, as_json=as_json)
+
+
 @release.command("watch", epilog=examples("ztom release watch support"))
 def release_watch(
     release: Annotated[str, typer.Argument(help="Id of the release, or an endpoint's alias.")],
@@ -181,7 +194,7 @@ def release_watch(
 
 @release.command("tell", epilog=examples("ztom release tell RELEASE promote"))
 def release_tell(
-    release: Annotated[str, typer.Argument(help="Id of the release.")],
+    release: Annotated[str, typer.Argument(help="Id of the release, or an endpoint's alias.")],
     command: Annotated[str, typer.Argument(help="One of promote, rollback, resume and abort.")],
     server: Server = None,
     as_json: Json = False,

@@ -5,30 +5,48 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from ztom.cli.accounts import key, member, user
 from ztom.cli.chains import chain_commands
-from ztom.cli.console import print_error
 from ztom.cli.data import data
 from ztom.cli.demo import demo_commands
+from ztom.cli.doctor import doctor_commands
 from ztom.cli.endpoints import endpoint_commands, release
 from ztom.cli.evaluation import evaluation_commands
+from ztom.cli.failures import leave, leave_unread, report
 from ztom.cli.gate.options import gate
 from ztom.cli.options import HelpPanel, examples
 from ztom.cli.records import audit, record_commands
 from ztom.cli.remote import project, remote_commands
 from ztom.cli.search import search_commands
+from ztom.cli.searches import searches
 from ztom.cli.server import admin, server_commands
 from ztom.cli.serving import serving_commands
 from ztom.cli.suites import suite
-from ztom.cli.usage import OPTION_ERROR, is_help_request, usage_error
-from ztom.errors import ZtomError
+from ztom.cli.traffic import deployment, endpoint, feedback_commands, verdict
 from ztom.version import __version__
+
+
+class _Root(TyperGroup):
+    """Nobody who reads the output is no error; typer would end with a status that means another."""
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().invoke(*args, **kwargs)
+        except BrokenPipeError as error:
+            raise typer.Exit(leave_unread()) from error
+
+
+#: Clients of stores that log tracebacks of what they then raise.
+_NOISY = ("gcsfs", "s3fs", "aiobotocore", "botocore")
 
 app = typer.Typer(
     name="ztom",
+    cls=_Root,
     help="Find, prove, write and serve the best blend of a chain of checkpoints.",
     epilog=examples("ztom demo", "ztom search --example > search.yaml", "ztom search search.yaml"),
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -44,13 +62,17 @@ app.add_typer(gate, rich_help_panel=HelpPanel.JUDGE)
 app.add_typer(suite, rich_help_panel=HelpPanel.JUDGE)
 app.add_typer(serving_commands)
 app.add_typer(endpoint_commands)
-app.add_typer(release, rich_help_panel=HelpPanel.SERVE)
+for group in (release, endpoint, deployment, verdict):
+    app.add_typer(group, rich_help_panel=HelpPanel.SERVE)
+app.add_typer(feedback_commands)
 app.add_typer(record_commands)
 app.add_typer(audit, rich_help_panel=HelpPanel.RECORD)
 app.add_typer(server_commands)
+app.add_typer(doctor_commands)
 app.add_typer(admin, rich_help_panel=HelpPanel.SERVER)
 app.add_typer(remote_commands)
-app.add_typer(project, rich_help_panel=HelpPanel.SERVER)
+for group in (project, searches, member, key, user):
+    app.add_typer(group, rich_help_panel=HelpPanel.SERVER)
 
 
 def _print_version(wanted: bool) -> None:
@@ -76,18 +98,11 @@ def main() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    for name in _NOISY:  # what they say comes as an error, with what to do
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         status = app(prog_name="ztom", standalone_mode=False)
-    except ZtomError as error:
-        print_error(f"{type(error).__name__}: {error}")
-        sys.exit(2)
-    except OPTION_ERROR as error:
-        if not is_help_request(error):
-            wrong = usage_error(error)
-            print_error(f"{type(wrong).__name__}: {wrong}")
-        sys.exit(getattr(error, "exit_code", 2))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except typer.Abort:
-        sys.exit(1)
-    sys.exit(status if isinstance(status, int) else 0)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        status = report(error)
+    leave(status if isinstance(status, int) else 0)

@@ -67,3 +67,4 @@ Server = Annotated[
 PasswordStdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input.")
 ]
+ProjectName = Annotated[str, typer.Argument(help="Id or name of the project.")]

@@ -9,7 +9,7 @@ import typer
 
 from ztom.cli.options import LEDGER_HELP, HelpPanel, Json, JsonRows, command_group, examples
 from ztom.cli.places import local_only
-from ztom.errors import LedgerError
+from ztom.errors import ConfigError, LedgerError
 
 record_commands = command_group(None, "Records.")
 audit = command_group(
@@ -59,7 +59,7 @@ def audit_verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check the audit chain row by row, and the variants on disk against it."""
+    """Check the audit chain and what is on disk against it; exit status 0: OK, 1: BAD."""
     require_ledger(ledger)
     from ztom.cli.actions.records import verify_command
 
@@ -99,25 +99,31 @@ def audit_sign(
     epilog=examples(
         "ztom audit show runs/search/variant --ledger runs/search/ledger.db",
         "ztom audit show 3f2a --ledger runs/search/ledger.db --bom",
+        "ztom audit show variant --ledger runs/search/ledger.db --html > variant.html",
     ),
 )
 def audit_show(
     variant: Annotated[
-        str, typer.Argument(help="Folder of the variant, or the start of its digest.")
+        str, typer.Argument(help="Folder of the variant, its name, or the start of its digest.")
     ],
     ledger: Annotated[str, typer.Option(help=LEDGER_HELP)],
     bom: Annotated[
         bool, typer.Option("--bom", help="Print a CycloneDX bill of materials (ML-BOM) instead.")
     ] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Print a page that can be printed on paper instead.")
+    ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON; this command prints nothing else anyway.")
+        bool, typer.Option("--json", help="Print JSON, which is what is printed anyway.")
     ] = False,
 ) -> None:
     """Answer an auditor: what a variant was made from, who made it, and how to derive it again."""
     require_ledger(ledger)
     from ztom.cli.actions.records import show_command
 
-    show_command(variant, ledger, bom=bom)
+    if bom + html + as_json > 1:
+        raise ConfigError("the forms exclude each other", expected="one of --bom, --html, --json")
+    show_command(variant, ledger, form="bom" if bom else "html" if html else "json")
 
 
 def require_ledger(address: str) -> None:

@@ -7,15 +7,21 @@ from typing import Annotated
 
 import typer
 
-from ztom.cli.options import HelpPanel, Json, PasswordStdin, Server, command_group, examples
+from ztom.cli.options import (
+    HelpPanel,
+    Json,
+    PasswordStdin,
+    ProjectName,
+    Server,
+    command_group,
+    examples,
+)
 from ztom.cli.places import local_only
 
 remote_commands = command_group(None, "Working with a server.")
 project = command_group(
     "project", "Projects of a server.", "ztom project list --server http://127.0.0.1:8000"
 )
-
-ProjectId = Annotated[str, typer.Argument(help="Id of the project.")]
 
 
 @remote_commands.command(
@@ -30,6 +36,29 @@ def login(
     from ztom.cli.actions.remote import login_command
 
     login_command(server, username, stdin=password_stdin)
+
+
+@remote_commands.command(
+    rich_help_panel=HelpPanel.SERVER, epilog=examples("ztom logout http://127.0.0.1:8000")
+)
+def logout(
+    server: Annotated[
+        str | None, typer.Argument(help="Address of the server; else of ZTOM_SERVER.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Forget the token of a server that was kept on this machine."""
+    from ztom.cli.actions.remote import logout_command
+
+    logout_command(server, as_json=as_json)
+
+
+@remote_commands.command(rich_help_panel=HelpPanel.SERVER, epilog=examples("ztom whoami"))
+def whoami(server: Server = None, as_json: Json = False) -> None:
+    """Say as whom commands speak to a server."""
+    from ztom.cli.actions.remote import whoami_command
+
+    whoami_command(server, as_json=as_json)
 
 
 @project.command("list", epilog=examples("ztom project list"))
@@ -63,7 +92,7 @@ def project_create(
     ),
 )
 def project_add(
-    project: ProjectId,
+    project: ProjectName,
     paths: Annotated[
         list[str], typer.Argument(help="Folders or tars of checkpoints, in training order.")
     ],
@@ -81,11 +110,67 @@ def project_add(
 
 
 @project.command(
+    "change", epilog=examples('ztom project change support --description "Answers to tickets"')
+)
+def project_change(
+    project: ProjectName,
+    name: Annotated[str | None, typer.Option(help="Call it like this from now on.")] = None,
+    description: Annotated[str | None, typer.Option(help="Describe it for people.")] = None,
+    server: Server = None,
+    as_json: Json = False,
+) -> None:
+    """Change what a project is called, or how it is described."""
+    from ztom.cli.actions.remote import change_project_command
+
+    change_project_command(project, name, description, server, as_json=as_json)
+
+
+@project.command("delete", epilog=examples("ztom project delete support --hard"))
+def project_delete(
+    project: ProjectName,
+    hard: Annotated[bool, typer.Option("--hard", help="Delete the bytes as well.")] = False,
+    server: Server = None,
+    as_json: Json = False,
+) -> None:
+    """Delete a project."""
+    from ztom.cli.actions.remote import delete_project_command
+
+    delete_project_command(project, server, hard=hard, as_json=as_json)
+
+
+@project.command("remove", epilog=examples("ztom project remove support week-2"))
+def project_remove(
+    project: ProjectName,
+    file: Annotated[str, typer.Argument(help="Id, tag or name of the checkpoint.")],
+    hard: Annotated[bool, typer.Option("--hard", help="Delete the bytes as well.")] = False,
+    server: Server = None,
+    as_json: Json = False,
+) -> None:
+    """Take a checkpoint out of a project."""
+    from ztom.cli.actions.remote import remove_file_command
+
+    remove_file_command(project, file, server, hard=hard, as_json=as_json)
+
+
+@project.command("data", epilog=examples("ztom project data support stimuli.jsonl"))
+def project_data(
+    project: ProjectName,
+    file: Annotated[Path, typer.Argument(help="File of stimuli or expected outputs.")],
+    server: Server = None,
+    as_json: Json = False,
+) -> None:
+    """Upload a data set and print the reference that searches take."""
+    from ztom.cli.actions.remote import add_data_command
+
+    add_data_command(project, file, server, as_json=as_json)
+
+
+@project.command(
     "download", epilog=examples("ztom project download PROJECT FILE --output models/mastered")
 )
 def project_download(
-    project: ProjectId,
-    file: Annotated[str, typer.Argument(help="Id of the file; `ztom project list` shows it.")],
+    project: ProjectName,
+    file: Annotated[str, typer.Argument(help="Id, tag or name of the checkpoint.")],
     output: Annotated[
         Path,
         typer.Option(

@@ -10,6 +10,13 @@ import typer
 from ztom.cli.options import LEDGER_HELP, HelpPanel, Json, Server, command_group, examples
 from ztom.errors import ConfigError
 
+ExitStatus = Annotated[
+    bool,
+    typer.Option(
+        "--exit-status", help="End with 0 if it improved, 1 if not, 2 if that is inconclusive."
+    ),
+]
+
 search_commands = command_group(None, "Searching.")
 
 
@@ -41,9 +48,11 @@ def search(
         typer.Option(help=f"{LEDGER_HELP} Without it, what the search's file says."),
     ] = None,
     project: Annotated[
-        str | None, typer.Option(help="Search the chain of this project of a server, by its id.")
+        str | None,
+        typer.Option(help="Search the chain of this project, by id or name, at a server."),
     ] = None,
     server: Server = None,
+    exit_status: ExitStatus = False,
     as_json: Json = False,
 ) -> None:
     """Search the factors of a chain, prove them, write the variant."""
@@ -60,7 +69,14 @@ def search(
         from ztom.cli.actions.search import search_command
 
         raise typer.Exit(
-            search_command(config, set or [], ledger=ledger, resume=resume, as_json=as_json)
+            search_command(
+                config,
+                set or [],
+                ledger=ledger,
+                resume=resume,
+                by_outcome=exit_status,
+                as_json=as_json,
+            )
         )
     if resume or ledger is not None:
         raise ConfigError(
@@ -68,4 +84,8 @@ def search(
         )
     from ztom.cli.actions.remote_search import remote_search_command
 
-    raise typer.Exit(remote_search_command(config, set or [], project, server, as_json=as_json))
+    raise typer.Exit(
+        remote_search_command(
+            config, set or [], project, server, by_outcome=exit_status, as_json=as_json
+        )
+    )

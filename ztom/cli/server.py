@@ -17,6 +17,8 @@ from ztom.cli.options import (
     examples,
 )
 from ztom.cli.places import local_only
+from ztom.io.disk import require_place
+from ztom.stack import require_stack
 
 server_commands = command_group(None, "The server.")
 admin = command_group(
@@ -51,6 +53,8 @@ def up(
     from ztom.cli.actions.server_options import server_config
 
     config = server_config(data, ledger, set or [])
+    require_place(config.data, what="--data")
+    require_stack()
     from ztom.cli.actions.server import up_command
 
     up_command(config, host=host, port=port, as_json=as_json)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ztom.cli.options import Dtype, HelpPanel, Json, command_group, examples
+from ztom.stack import require_stack
 
 serving_commands = command_group(None, "Serving.")
 
@@ -17,7 +17,9 @@ serving_commands = command_group(None, "Serving.")
     epilog=examples("ztom serve runs/search/variant --port 8001"),
 )
 def serve(
-    variant: Annotated[Path, typer.Argument(help="Folder of the variant.")],
+    variant: Annotated[
+        str, typer.Argument(help="Folder of the variant, or hf://org/name on the Hub.")
+    ],
     host: Annotated[str, typer.Option(help="Listen on this address.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")
@@ -54,13 +56,16 @@ def serve(
 ) -> None:
     """Serve a variant with an OpenAI-compatible API until Ctrl-C."""
     from ztom.variants.manifest import read_manifest
+    from ztom.variants.place import hub_name, local_variant
 
-    read_manifest(variant)
+    require_stack("vllm")
+    folder = local_variant(variant)
+    read_manifest(folder)
     from ztom.cli.actions.serving import serve_command
 
     options = {
-        "variant": variant,
-        "name": name,
+        "variant": folder,
+        "name": name or hub_name(variant),
         "min_replicas": min_replicas,
         "max_replicas": max_replicas,
         "target_ongoing_requests": target_ongoing_requests,

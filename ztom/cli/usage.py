@@ -8,6 +8,7 @@ from typing import Any, cast
 import typer
 
 from ztom.errors import ConfigError
+from ztom.io.problem_words import words_for
 
 #: What wrong options raise: ClickException, wherever this version of typer keeps it.
 OPTION_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
@@ -26,11 +27,11 @@ def usage_error(error: Any) -> ConfigError:
     values = getattr(error.__cause__, "errors", None)
     if callable(values) and getattr(error, "param", None) is not None:
         first = values()[0]  # pydantic's, which typer reads values with
-        expected = re.sub(r"^Input should be |^Value error, .* is not (?=one of)", "", first["msg"])
+        reason = re.sub(r"^.* is not (?=one of)", "has to be ", words_for(first))
         return ConfigError(
             f"invalid value for {error.param.get_error_hint()}",
+            reason=reason,
             got=first["input"],
-            expected=expected.rstrip("."),
             fix=fix,
         )
     message = " ".join(error.format_message().split()).rstrip(".")

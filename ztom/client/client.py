@@ -17,32 +17,40 @@ from __future__ import annotations
 import functools
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from ztom.client.connection import Connection
-from ztom.client.transfer import Sending, bar, unpack
-from ztom.errors import ConfigError, ServerError
+from ztom.client.searches import SearchCalls
+from ztom.client.transfer import Sending, unpack
+from ztom.errors import ConfigError
 from ztom.io.places import require_local
 from ztom.wire.accounts import Login, User
 from ztom.wire.analyses import Edit, Metatune
 from ztom.wire.fields import FORMAT
-from ztom.wire.files import CheckpointUpload, DataUpload, Pointer, UploadedData
-from ztom.wire.projects import NewProject, Project, ProjectDeletion
-from ztom.wire.searches import QueuedSearch, RequestAnswer, SearchAnswer, SearchStatus, Trial
+from ztom.wire.files import (
+    CheckpointUpload,
+    FileDeletion,
+    Pointer,
+)
+from ztom.wire.projects import NewProject, Project, ProjectDeletion, ProjectPatch
 
 if TYPE_CHECKING:
+    from ztom.client.accounts import AccountCalls
     from ztom.client.endpoints import EndpointCalls
     from ztom.client.verdicts import VerdictCalls
 
 
-class Client:
+class Client(SearchCalls):
     """Speaks to one server as one user; use as a context manager, or call `close`.
 
     Args:
         server: Base address, as in ``http://127.0.0.1:8000``; ``ZTOM_SERVER`` when None.
         key: API key or token; ``ZTOM_API_KEY`` when None.
+
+    A project is named by its id or its name, a checkpoint by its id, its tag or its file's name;
+    what several are called is refused (`ConfigError`), with their ids.
 
     Every method raises `ServerError` when the server refuses or cannot be reached. What a method
     sends is not judged here: a newer server may take more.
@@ -54,6 +62,13 @@ class Client:
         if not server:
             raise ConfigError("no server is named", fix="Give its address, or set ZTOM_SERVER.")
         self._connection = Connection(server, key)
+
+    @functools.cached_property
+    def accounts(self) -> AccountCalls:
+        """Users, members of projects, API keys."""
+        from ztom.client.accounts import AccountCalls
+
+        return AccountCalls(self._connection)
 
     @functools.cached_property
     def endpoints(self) -> EndpointCalls:
@@ -103,6 +118,7 @@ class Client:
 
     def project(self, project_id: str) -> Project:
         """One project with its files."""
+        project_id = self.names.project_id(project_id)
         return self._connection.ask(Project, "GET", f"/project/{project_id}")
 
     def create_project(self, name: str, description: str = "") -> Project:
@@ -112,8 +128,28 @@ class Client:
 
     def delete_project(self, project_id: str, *, hard: bool = False) -> None:
         """Delete a project; ``hard`` takes its files as well."""
+        project_id = self.names.project_id(project_id)
         deletion = ProjectDeletion.model_construct(project_ids=(project_id,), hard_delete=hard)
         self._connection.call("DELETE", "/project", json=deletion.body())
+
+    def change_project(
+        self, project_id: str, *, name: str | None = None, description: str | None = None
+    ) -> Project:
+        """Change what a project is called, or how it is described."""
+        patch = ProjectPatch.model_construct(
+            project_id=self.names.project_id(project_id), name=name, description=description
+        )
+        return self._connection.ask(Project, "PATCH", "/project", patch)
+
+    def remove_file(self, project_id: str, file_id: str, *, hard: bool = False) -> None:
+        """Take a checkpoint out of a project; ``hard`` takes its bytes as well."""
+        project_id = self.names.project_id(project_id)
+        deletion = FileDeletion.model_construct(
+            project_id=project_id,
+            file_id=self.names.file_id(project_id, file_id),
+            hard_delete=hard,
+        )
+        self._connection.call("DELETE", "/project/file", json=deletion.body())
 
     def add_checkpoint(
         self,
@@ -128,7 +164,7 @@ class Client:
         """Upload a checkpoint: a folder, which is sent as one tar, or a tar.
 
         Args:
-            project_id: Id of the project.
+            project_id: Id or name of the project.
             path: Folder or archive.
             name: Name of the checkpoint in the project; the folder's when None.
             tag: A short name.
@@ -136,6 +172,7 @@ class Client:
             progress: Whether to show a progress bar.
         """
         path = Path(path)
+        project_id = self.names.project_id(project_id)
         upload = CheckpointUpload.model_construct(
             project_id=project_id, format=FORMAT, file_name=name or path.name, tag=tag
         )
@@ -156,7 +193,7 @@ class Client:
     ) -> Project:
         """Add a checkpoint that stays where it is, under a root that the operator allowed."""
         pointer = Pointer.model_construct(
-            project_id=project_id,
+            project_id=self.names.project_id(project_id),
             file_path=address,
             format=FORMAT,
             file_name=name or address.rstrip("/").rpartition("/")[2],
@@ -165,149 +202,27 @@ class Client:
         )
         return self._connection.ask(Project, "POST", "/project/file/external", pointer)
 
-    def add_data(self, project_id: str, path: str | Path) -> str:
-        """Upload a data set; the answer names it in `search`."""
-        path = Path(path)
-        upload = DataUpload.model_construct(project_id=project_id)
-        with Sending(upload.body(), path, show=False) as sending:
-            stored = self._connection.ask(
-                UploadedData,
-                "POST",
-                "/v1/data",
-                content=sending.chunks(),
-                headers=sending.headers,
-            )
-        return stored.reference
-
-    def search(
-        self,
-        project_id: str,
-        *,
-        stimuli: str | Path | Sequence[str | Path],
-        limit: float,
-        expected_outputs: str | Path | None = None,
-        progress: bool = False,
-        on_trial: Callable[[Trial], None] | None = None,
-        **options: Any,
-    ) -> SearchAnswer:
-        """Search the factors of a project's chain, and wait for the answer.
-
-        Args:
-            project_id: Id of the project whose chain is searched.
-            stimuli: Data sets: files of this machine are uploaded; anything else is for the server.
-            limit: The bound on each factor.
-            expected_outputs: File of the expected outputs, where they are in one of their own.
-            progress: Whether to show a progress bar.
-            on_trial: Callback that gets each trial that ends.
-            options: Further fields of the search, by name: ``error``, ``maxEvaluations``, ``seed``,
-                ``insist``, ...
-
-        Raises:
-            ServerError: The search failed or was cancelled, besides what every method raises.
-        """
-        request_id = self.start_search(
-            project_id,
-            stimuli=stimuli,
-            limit=limit,
-            expected_outputs=expected_outputs,
-            **options,
-        )
-        total = int(options.get("maxEvaluations", 50)) + 5
-        with bar("searching", total, show=progress) as advance:
-            for trial in self.follow_search(request_id):
-                advance(1)
-                if on_trial is not None:
-                    on_trial(trial)
-        return self.answer(request_id)
-
-    def start_search(
-        self,
-        project_id: str,
-        *,
-        stimuli: str | Path | Sequence[str | Path],
-        limit: float,
-        expected_outputs: str | Path | None = None,
-        **options: Any,
-    ) -> str:
-        """Start a search and return the id of its request; see `search`."""
-        files = [stimuli] if isinstance(stimuli, str | Path) else list(stimuli)
-        body: dict[str, Any] = {
-            "projectId": project_id,
-            "scalingFactorLimit": limit,
-            "stimulusPaths": [self._for_server(project_id, file) for file in files],
-            **options,
-        }
-        if expected_outputs is not None:
-            body["expectedOutputPath"] = self._for_server(project_id, expected_outputs)
-        for name in ("holdoutPath", "holdoutExpectedOutputPath"):
-            if name in body:
-                body[name] = self._for_server(project_id, body[name])
-        return self._connection.ask(QueuedSearch, "POST", "/v1/searches", json=body).request_id
-
-    def follow_search(self, request_id: str) -> Iterator[Trial]:
-        """The trials of a search as they end, those so far first; until it is over.
-
-        A connection that is lost is made again, and nothing is given twice.
-        """
-        seen: set[int] = set()
-
-        def is_new(trial: Trial) -> bool:
-            if trial.number in seen:
-                return False
-            seen.add(trial.number)
-            return True
-
-        address = f"/v1/searches/{request_id}/events"
-        yield from self._connection.follow(Trial, address, "trial", is_new)
-
-    def answer(self, request_id: str) -> SearchAnswer:
-        """What a search came to.
-
-        Raises:
-            ServerError: It is not over, or it failed.
-        """
-        search = self._connection.ask(SearchStatus, "GET", f"/v1/searches/{request_id}")
-        if search.status != "finished":
-            raise ServerError(f"the search is {search.status}", got=search.reason)
-        return SearchAnswer.of(search)
-
-    def cancel_search(self, request_id: str) -> None:
-        """End a search; its trials stay."""
-        self._connection.call("POST", f"/v1/searches/{request_id}/cancel")
-
-    def resume_search(self, request_id: str) -> None:
-        """Go on with a search that was cancelled or failed."""
-        self._connection.call("POST", f"/v1/searches/{request_id}/resume")
-
-    def results(self, project_id: str) -> list[RequestAnswer]:
-        """What came of every request of a project, newest first."""
-        address = f"/project/{project_id}/analysis/result"
-        return self._connection.ask_all(RequestAnswer, "GET", address)
-
-    def artifact(self, project_id: str, request_id: str, path: str | Path) -> Path:
-        """Save the whole of a result."""
-        address = f"/project/{project_id}/analysis/result/artifact"
-        parameters = {"requestId": request_id, "mode": "STREAM"}
-        return self._connection.save("GET", address, Path(path), params=parameters)
-
     def metatune(self, project_id: str, factors: Mapping[str, float], path: str | Path) -> Path:
         """Scale steps by hand and save the blend as a tar.
 
         Args:
             project_id: Id of the project whose chain is blended.
-            factors: Scaling factor by the id of the file that a step ends in.
+            factors: Scaling factor by the id or the tag of the file that a step ends in.
             path: Path of the tar to be.
         """
+        project_id = self.names.project_id(project_id)
         edit = Metatune.model_construct(
             project_id=project_id,
-            file_ids=tuple(factors),
+            file_ids=tuple(self.names.file_id(project_id, name) for name in factors),
             scaling_factors=tuple(factors.values()),
         )
         return self._connection.save("POST", "/metatune", Path(path), json=edit.body())
 
     def remove_training(self, project_id: str, file_ids: Sequence[str], path: str | Path) -> Path:
         """Remove what was trained in these steps and save what is left as a tar."""
-        edit = Edit.model_construct(project_id=project_id, file_ids=tuple(file_ids))
+        project_id = self.names.project_id(project_id)
+        names = tuple(self.names.file_id(project_id, name) for name in file_ids)
+        edit = Edit.model_construct(project_id=project_id, file_ids=names)
         return self._connection.save("POST", "/edit", Path(path), json=edit.body())
 
     def download(self, project_id: str, file_id: str, path: str | Path) -> Path:
@@ -317,8 +232,9 @@ class Client:
             ArchiveError: What came is no checkpoint.
         """
         path = require_local(Path(path), what="where the checkpoint goes")
+        project_id = self.names.project_id(project_id)
         parameters = {"projectId": project_id}
-        address = f"/project/file/{file_id}"
+        address = f"/project/file/{self.names.file_id(project_id, file_id)}"
         if path.name.endswith((".tar", ".tar.gz")):
             return self._connection.save("GET", address, path, params=parameters)
         archive = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tar")
@@ -332,9 +248,3 @@ class Client:
         finally:
             archive.unlink(missing_ok=True)
         return path
-
-    def _for_server(self, project_id: str, file: str | Path) -> str:
-        """A file of this machine is uploaded."""
-        if isinstance(file, Path) or ("://" not in file and Path(file).is_file()):
-            return self.add_data(project_id, file)
-        return file

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import ValidationError
 
-from ztom.errors import ServerError
+from ztom.errors import ConfigError, ServerError
 from ztom.io.places import require_local
+from ztom.io.problems import problem_sentence
 from ztom.wire.base import WireAnswer, WireRequest
 from ztom.wire.problems import Problem
 
@@ -45,15 +46,26 @@ class Connection:
         server: Base address, as in ``http://127.0.0.1:8000``.
         key: API key or token; None for an anonymous caller.
 
+    Raises:
+        ConfigError: The address is none.
+
     Every method raises `ServerError` when the server refuses or cannot be reached.
     """
 
     def __init__(self, server: str, key: str | None) -> None:
-        self._http = httpx.Client(
-            base_url=server.rstrip("/"),
-            timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
-            verify=_certificates(),
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=server.rstrip("/"),
+                timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
+                verify=_certificates(),
+            )
+        except httpx.InvalidURL as error:
+            raise ConfigError(
+                "the server's address is none",
+                reason=error,
+                got=server,
+                expected="http://HOST:PORT",
+            ) from error
         if key:
             self.key = key
 
@@ -204,7 +216,7 @@ def _require_success(answer: httpx.Response) -> None:
         return
     raise ServerError(
         f"the server refused, status {answer.status_code}",
-        got=_reason(answer),
+        reason=_reason(answer),
         status=answer.status_code,
     )
 
@@ -223,15 +235,13 @@ def _parsed(answer: type[_Answer], content: object) -> _Answer:
     try:
         return answer.parse(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise _strange(f"{where}: {first['msg']}") from error
+        raise _strange(problem_sentence(error, content, model=answer)) from error
 
 
-def _strange(got: object) -> ServerError:
+def _strange(reason: object) -> ServerError:
     return ServerError(
         "the server's answer is not one that this client knows",
-        got=got,
+        reason=reason,
         fix="Is this the address of a Z-TOM server, and of about the client's version?",
     )
 
@@ -239,6 +249,6 @@ def _strange(got: object) -> ServerError:
 def _unreachable(server: httpx.URL, error: Exception) -> ServerError:
     return ServerError(
         f"the server {server} cannot be reached",
-        got=type(error).__name__,
+        reason=type(error).__name__,
         fix="Is it running (`ztom up`), and is this its address?",
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ztom.client.connection import Connection
+from ztom.client.names import Names
 from ztom.client.verdicts import read_verdict
 from ztom.wire.apply import Apply, EndpointDifference
 from ztom.wire.deployments import Deploy, DeploymentStatus
@@ -36,6 +37,7 @@ class EndpointCalls:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._names = Names(connection)
 
     def deploy(
         self,
@@ -60,8 +62,9 @@ class EndpointCalls:
         Args:
             alias: What clients write in ``model``.
             path: The variant's folder, where the server can read it.
-            project_id: The project that the endpoint belongs to; administrators need none.
-            file_id: Id of a mastered checkpoint of the project, instead of the path.
+            project_id: Id or name of the project that the endpoint belongs to; administrators need
+                none.
+            file_id: Id or tag of a mastered checkpoint of the project, instead of the path.
             name: Name of the model; the alias when None.
             options: How it is served, such as ``{"max_replicas": 2}``.
             now: Whether it gets all traffic at once, without a release.
@@ -74,6 +77,9 @@ class EndpointCalls:
             verdict: Verdict of the gate on it, or its file; it is put on record first.
             insist: Whether to deploy it although neither the gate nor a search let it pass.
         """
+        if project_id is not None:
+            project_id = self._names.project_id(project_id)
+            file_id = None if file_id is None else self._names.file_id(project_id, file_id)
         wanted = Deploy.model_construct(
             alias=alias,
             path=None if path is None else str(path),
@@ -98,12 +104,13 @@ class EndpointCalls:
         return self._connection.ask(DeploymentStatus, "POST", "/v1/deployments", json=body)
 
     def deployment(self, digest: str) -> DeploymentStatus:
-        """One deployment, by its variant's digest or the start of it."""
+        """One deployment, by its variant's digest or the start of it, its id or its name."""
+        digest = self._names.digest(digest)
         return self._connection.ask(DeploymentStatus, "GET", f"/v1/deployments/{digest}")
 
     def cancel(self, digest: str) -> None:
         """Have a deployment that waits for its traffic, or for a place, wait no more."""
-        self._connection.call("DELETE", f"/v1/deployments/{digest}")
+        self._connection.call("DELETE", f"/v1/deployments/{self._names.digest(digest)}")
 
     def deployments(self) -> list[DeploymentStatus]:
         """Every deployment."""
@@ -139,6 +146,19 @@ class EndpointCalls:
         """Take an endpoint away."""
         self._connection.call("DELETE", f"/v1/endpoints/{alias}")
 
+    def remove_rule(
+        self,
+        alias: str,
+        *,
+        header: str | None = None,
+        value: str | None = None,
+        key: str | None = None,
+    ) -> Endpoint:
+        """Take a rule away: the one for requests with this header and value, or of this key."""
+        match = {"header": header, "value": value, "key": key}
+        body = {name: text for name, text in match.items() if text is not None}
+        return self._connection.ask(Endpoint, "DELETE", f"/v1/endpoints/{alias}/rules", json=body)
+
     def apply(
         self, endpoints: Document, *, prune: bool = False, dry_run: bool = False
     ) -> list[EndpointDifference]:
@@ -159,7 +179,8 @@ class EndpointCalls:
         return self._connection.ask_all(Release, "GET", "/v1/releases", params=parameters)
 
     def release(self, release_id: str) -> Release:
-        """Where a release stands."""
+        """Where a release stands, by its id, or the newest one of an alias."""
+        release_id = self._names.release_id(release_id)
         return self._connection.ask(Release, "GET", f"/v1/releases/{release_id}")
 
     def watch(self, release_id: str) -> Iterator[Release]:
@@ -167,6 +188,7 @@ class EndpointCalls:
 
         A connection that is lost is made again.
         """
+        release_id = self._names.release_id(release_id)
         last: Release | None = None
 
         def is_new(look: Release) -> bool:
@@ -181,6 +203,7 @@ class EndpointCalls:
 
     def command(self, release_id: str, command: str) -> Release:
         """Tell a release: ``promote``, ``rollback``, ``resume`` or ``abort``."""
+        release_id = self._names.release_id(release_id)
         return self._connection.ask(Release, "POST", f"/v1/releases/{release_id}/{command}")
 
     def feedback(

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ztom.checkpoints.kept_paths import paths_to_send
 from ztom.checkpoints.outgoing import Piece, local_piece, pieces_of, tar_chunks, tar_size
 from ztom.checkpoints.storage import open_source
+from ztom.io.progress import WorkDisplay, work_display
 from ztom.settings import Settings
 
 
 class Sending:
-    """A form with a file, made up while it is sent."""
+    """A form with a file, made up while it is sent; a context, in which its progress is shown.
+
+    Args:
+        fields: Names and values that go before the file.
+        path: File, or folder, which is sent as one tar.
+        show: Whether progress is shown on standard error.
+    """
 
     def __init__(self, fields: Mapping[str, str], path: Path, *, show: bool) -> None:
         self._pieces, self._is_folder = _pieces(path)
         self._size = tar_size(self._pieces) if self._is_folder else self._pieces[0].nbytes
         name = f"{path.name}.tar" if self._is_folder else path.name
+        self._name = name
         self._show = show
+        self._stack = ExitStack()
+        self._display: WorkDisplay
         boundary = secrets.token_hex(16)
         parts = [
             f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
@@ -43,20 +50,24 @@ class Sending:
         }
 
     def __enter__(self) -> Self:
+        what = f"reading {self._name}"
+        self._display = self._stack.enter_context(work_display(what, unit="bytes", show=self._show))
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self._stack.close()
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes of the form."""
         yield self._head
         content = tar_chunks(self._pieces) if self._is_folder else self._pieces[0].chunks()
-        with bar("sending", self._size, show=self._show) as advance:
-            for chunk in content:
-                yield chunk
-                advance(len(chunk))
+        sent = 0
+        for chunk in content:
+            yield chunk
+            sent += len(chunk)
+            self._display.show(f"sending {self._name}", sent, self._size)
         yield self._tail
+        self._display.doing(f"the server checks {self._name}")
 
 
 def _pieces(path: Path) -> tuple[list[Piece], bool]:
@@ -82,13 +93,3 @@ def unpack(archive: Path, folder: Path) -> None:
         with (folder / piece.name).open("wb") as file:
             for chunk in piece.chunks():
                 file.write(chunk)
-
-
-@contextmanager
-def bar(what: str, total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar; gives what moves it on by a count."""
-    title = TextColumn("{task.description}", markup=False)
-    columns = (title, BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)

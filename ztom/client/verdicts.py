@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ztom.client.connection import Connection
+from ztom.client.names import Names
 from ztom.errors import ConfigError
 from ztom.wire.verdicts import VerdictOnRecord, VerdictSummary
 
@@ -38,7 +39,8 @@ class VerdictCalls:
 
         Args:
             verdict: Verdict as ``ztom gate`` writes it, or its file.
-            project_id: Id of the project whose deployments it counts for; administrators need none.
+            project_id: Id or name of the project whose deployments it counts for; administrators
+                need none.
 
         Raises:
             ConfigError: The file is no JSON document, besides what every method raises.
@@ -46,7 +48,7 @@ class VerdictCalls:
         # as it is: whether it is a verdict is the server's to say
         body: dict[str, Any] = {"verdict": read_verdict(verdict)}
         if project_id is not None:
-            body["projectId"] = project_id
+            body["projectId"] = Names(self._connection).project_id(project_id)
         return self._connection.ask(VerdictSummary, "POST", "/v1/verdicts", json=body)
 
     def all(self, candidate: str | None = None) -> list[VerdictSummary]:
@@ -76,7 +78,7 @@ def read_verdict(verdict: Document | str | Path) -> Document:
     try:
         content = json.loads(Path(verdict).read_bytes(), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"the verdict {verdict} cannot be read", got=error) from error
+        raise ConfigError(f"the verdict {verdict} cannot be read", reason=error) from error
     if not isinstance(content, dict):
         raise ConfigError(
             f"{verdict} is no verdict",

@@ -140,4 +140,6 @@ def publish(staged: Path, folder: Path) -> None:
             folder.rename(staged.parent / "replaced")
         staged.rename(folder)
     except OSError as error:
-        raise StorageError(f"the chain cannot be put into {folder}", got=error.strerror) from error
+        raise StorageError(
+            f"the chain cannot be put into {folder}", reason=error.strerror
+        ) from error

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from ztom.blending.chain import Chain
-from ztom.checkpoints.checkpoint import fetch_folder
+from ztom.checkpoints.fetch import fetch_folder
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
 from ztom.extras import require_extra
 from ztom.plugins import Group, build_plugin
 from ztom.settings import Settings
+from ztom.stack import require_stack
 
 
 def build_engine(config: EngineConfig, chain: Chain, *, settings: Settings | None = None) -> Engine:
@@ -37,12 +38,14 @@ def build_single(config: EngineConfig, folder: Path) -> Engine:
 
 
 def _build(config: EngineConfig, folder: Path, chain: Chain | None) -> Engine:
+    require_stack()
     if config.name == "torch":
         from ztom.engines.torch_engine import TorchEngine
 
         return TorchEngine(config, folder, chain)
     if config.name == "vllm":
         require_extra("vllm", extra="gpu", purpose="the engine vllm")
+        require_stack("vllm")
         from ztom.engines.vllm_engine import VllmEngine
 
         return VllmEngine(config, folder, chain)

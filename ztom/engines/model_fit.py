@@ -158,7 +158,7 @@ def _load_on_meta(what: str, folder: Path, tensors: dict[str, torch.Tensor]) -> 
     except Exception as error:  # transformers raises whatever its parsers raise
         raise EngineError(
             f"the tensors of {what} do not make the model that its config.json describes",
-            got=f"{type(error).__name__}: {error}",
+            reason=f"{type(error).__name__}: {error}",
             fix=_FIX,
         ) from error
     refuse_misfit(what, info, tensors)

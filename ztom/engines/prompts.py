@@ -40,7 +40,7 @@ class PromptEncoder:
         except Exception as error:  # transformers raises whatever its parsers raise
             raise EngineError(
                 f"the tokenizer in {folder} cannot be loaded",
-                got=f"{type(error).__name__}: {error}",
+                reason=f"{type(error).__name__}: {error}",
             ) from error
         template = getattr(self.tokenizer, "chat_template", None)
         has_template = bool(template)

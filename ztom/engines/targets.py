@@ -7,7 +7,6 @@ one of the model, such as the experts of a layer, are kept until the last of the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,8 +15,6 @@ import torch
 from ztom.checkpoints.derived import is_derived
 from ztom.checkpoints.own_names import OwnNames, TensorGroup
 from ztom.errors import EngineError
-
-_IGNORED = "_keys_to_ignore_on_load_unexpected"
 
 
 class Targets:
@@ -35,9 +32,6 @@ class Targets:
         if self._own is not None:
             for group in self._own.arrange(names).groups:
                 self._groups |= dict.fromkeys(group.stored, group)
-        # as transformers does when it loads: what the class names, and what every model computes
-        patterns = getattr(model, _IGNORED, None) or ()
-        self._ignored = re.compile("|".join(f"(?:{p})" for p in sorted(patterns)) or r"(?!)")
         self._waiting: dict[str, dict[str, torch.Tensor]] = {}
         self._missing = set(self._state)
         self._twins: dict[int, list[str]] = {}  # tied parameters share their storage
@@ -56,8 +50,9 @@ class Targets:
         """
         group = self._groups.get(name)
         if group is None and self._own is not None:
-            if is_derived(name, tensor.shape) or self._ignored.search(name):
-                return  # the model computes it itself
+            # as when transformers loads: what every model computes, and what the class names
+            if is_derived(name, tensor.shape) or self._own.ignored.search(name):
+                return
             raise _no_place(name, tensor, None)
         if self._own is None or group is None:
             self._put(name, tensor)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ztom.blending.chain import Chain
+from ztom.blending.files import tokenizer_folder
 from ztom.blending.plan import parse_dtype
 from ztom.engines.config import EngineConfig
 from ztom.engines.pristine import HeldChain
@@ -62,7 +63,8 @@ class TorchEngine:
         else:
             self._model, self._capabilities = load_model(folder, self._dtype)
         if config.module is None and not is_image_model(self._model):
-            self._encoder = PromptEncoder(folder, chat_template=config.chat_template)
+            with tokenizer_folder(chain, folder) as place:
+                self._encoder = PromptEncoder(place, chat_template=config.chat_template)
         self._model.to(self._device).eval().requires_grad_(False)
         if self._dtype is not None:
             self._model.to(self._dtype)

@@ -37,6 +37,7 @@ from vllm.inputs import TokensPrompt
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
 from ztom.blending.chain import Chain
+from ztom.blending.files import tokenizer_folder
 from ztom.blending.plan import BlendPlan
 from ztom.engines.config import EngineConfig
 from ztom.engines.model_fit import check_chain_fit, check_folder_fit
@@ -128,8 +129,9 @@ class VllmEngine:
         check_folder_fit(folder)
         if chain is not None:
             check_chain_fit(folder, chain)
-        self._encoder = PromptEncoder(folder, chat_template=config.chat_template)
-        self._llm = _start(config, folder)
+        with tokenizer_folder(chain, folder) as place:
+            self._encoder = PromptEncoder(place, chat_template=config.chat_template)
+            self._llm = _start(config, folder, tokenizer=place)
         self._config = config
         self._blends = 0
         self._placement = "host"
@@ -254,7 +256,7 @@ class VllmEngine:
         try:
             results: list[Any] = self._llm.generate(prompts, params, use_tqdm=False)
         except Exception as error:  # vLLM raises whatever its layers raise
-            raise EngineError("vLLM failed", got=f"{type(error).__name__}: {error}") from error
+            raise EngineError("vLLM failed", reason=f"{type(error).__name__}: {error}") from error
         return results
 
     def _rpc(self, method: str, argument: object) -> list[Any]:
@@ -264,7 +266,7 @@ class VllmEngine:
             raise
         except Exception as error:  # vLLM raises whatever its layers raise
             raise EngineError(
-                "vLLM could not blend", got=f"{type(error).__name__}: {error}"
+                "vLLM could not blend", reason=f"{type(error).__name__}: {error}"
             ) from error
         for result in results:
             if isinstance(result, ZtomError):
@@ -275,7 +277,7 @@ class VllmEngine:
         return int(self._llm.llm_engine.model_config.max_model_len)
 
 
-def _start(config: EngineConfig, folder: Path) -> Any:
+def _start(config: EngineConfig, folder: Path, *, tokenizer: Path) -> Any:
     on_gpu = torch.cuda.is_available()
     memory: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
     if not on_gpu:  # otherwise vLLM asks for most of the machine's memory
@@ -287,6 +289,7 @@ def _start(config: EngineConfig, folder: Path) -> Any:
     try:
         return vllm.LLM(
             model=str(folder),
+            tokenizer=str(tokenizer),
             load_format="safetensors",  # "auto" would prefer a consolidated.safetensors
             dtype=dtype,
             tensor_parallel_size=config.tensor_parallel_size,
@@ -303,6 +306,6 @@ def _start(config: EngineConfig, folder: Path) -> Any:
         logger.error("vLLM does not start on %s", folder)
         raise EngineError(
             "vLLM does not start on the model",
-            got=f"{type(error).__name__}: {error}",
+            reason=f"{type(error).__name__}: {error}",
             fix="Try a smaller max_model_len or kv_cache_gib, or engine.name: torch.",
         ) from error

@@ -50,5 +50,5 @@ def write_document(path: Path, text: str) -> Path:
     try:
         write_whole(path, text)
     except OSError as error:
-        raise StorageError(f"{path} cannot be written", got=error.strerror) from error
+        raise StorageError(f"{path} cannot be written", reason=error.strerror) from error
     return path

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ztom.errors import StorageError
+from ztom.errors import StorageError, ZtomError
 from ztom.io.files import write_whole
 from ztom.io.hub_address import HubAddress, read_hub_address
 from ztom.io.hub_errors import OFFLINE_HINT, hub_error, is_unreachable, no_entry
@@ -85,7 +85,7 @@ def fetch_hub_file(address: str | HubAddress) -> HubFile:
     place = _read(address)
     if not place.path:
         raise StorageError(f"{place} names no file", expected=f"{place}/path/of/the/file")
-    with _hub_errors(place):
+    with hub_errors(place):
         listing = _list_files(place)
         if listing is None:
             path = _cached_file(place)
@@ -116,7 +116,7 @@ def fetch_hub_folder(
             cannot be reached and the folder is not in its cache.
     """
     place = _read(address)
-    with _hub_errors(place):
+    with hub_errors(place):
         listing = _list_files(place)
         if listing is None:
             return _cached_folder(place)
@@ -144,17 +144,23 @@ def _read(address: str | HubAddress) -> HubAddress:
     return place
 
 
-def _api() -> HfApi:
+def hub_client() -> HfApi:
+    """The Hub's client, which says who calls."""
     from huggingface_hub import HfApi
 
     return HfApi(library_name="ztom")
 
 
 @contextmanager
-def _hub_errors(place: HubAddress) -> Iterator[None]:
+def hub_errors(place: HubAddress) -> Iterator[None]:
+    """Whatever the Hub's client raises becomes an error that says what to do.
+
+    Raises:
+        StorageError: It raised something.
+    """
     try:
         yield
-    except StorageError:
+    except ZtomError:
         raise
     except Exception as error:  # the Hub's own errors, and those of whatever carries it
         raise hub_error(place, error) from error
@@ -163,7 +169,7 @@ def _hub_errors(place: HubAddress) -> Iterator[None]:
 def _list_files(place: HubAddress) -> _Listing | None:
     """What the Hub says; None where it cannot be reached."""
     try:
-        info: Any = _api().repo_info(
+        info: Any = hub_client().repo_info(
             place.repo,
             repo_type=place.kind,
             revision=place.revision,

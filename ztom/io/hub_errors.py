@@ -13,7 +13,7 @@ OFFLINE_HINT = (
     "Where there is a network, fetch it with `hf download`, or unset HF_HUB_OFFLINE; HF_ENDPOINT "
     "names another Hub."
 )
-_LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may read it"
+_LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may do this"
 _LOOK_TIMEOUT_S = 5.0
 _SHOWN = 3
 _LONGEST = 200
@@ -46,7 +46,9 @@ def hub_error(place: HubAddress, error: Exception) -> StorageError:
         return _no_revision(place)
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
-        fix = f"{_LOG_IN}." if status in (401, 403) else "Try again later."
+        fix = "Somebody else wrote to it just now: look, and try again."
+        if status != 412:
+            fix = f"{_LOG_IN}." if status in (401, 403) else "Try again later."
         return StorageError(f"the Hub refused {place}", got=f"status {status}", fix=fix)
     if is_unreachable(error) or isinstance(error, errors.EntryNotFoundError):
         return StorageError(

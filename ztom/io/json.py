@@ -54,7 +54,7 @@ def read_json_object(raw: bytes, *, what: str, limit: int) -> Mapping[str, Any]:
     try:
         value = parse_json(raw)
     except ValueError as error:
-        raise CheckpointError(f"{what} is not valid JSON", got=str(error)) from None
+        raise CheckpointError(f"{what} is not valid JSON", reason=str(error)) from None
     if not isinstance(value, dict):
         raise CheckpointError(
             f"{what} has the wrong shape", got=type(value).__name__, expected="an object"

@@ -6,7 +6,9 @@ without this check what was meant for a bucket lands in the working folder, and 
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,3 +43,25 @@ def require_local(place: P, *, what: str) -> P:
             "takes an address.",
         )
     return place
+
+
+def require_listable(roots: Iterable[str]) -> None:
+    """Refuse folders that cannot be listed as roots: users could point to nothing under them.
+
+    Args:
+        roots: Folders of this machine, and addresses, which are not looked at here.
+
+    Raises:
+        ConfigError: One is not there, is no folder, or may not be listed by this user.
+    """
+    for root in roots:
+        if _ADDRESS.match(root):
+            continue
+        try:
+            next(os.scandir(Path(root).expanduser()), None)
+        except OSError as error:
+            raise ConfigError(
+                "a root cannot be listed",
+                reason=f"{root}: {(error.strerror or str(error)).lower()}",
+                fix="Name a folder that is there and that this user may read.",
+            ) from error

@@ -15,9 +15,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ztom.errors import ConfigError, ZtomError
+from ztom.io.problem_words import words_for
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_WHOLE = "the whole"
 #: Longest value that is quoted, in characters.
 _MAX_QUOTED = 80
 #: What pydantic calls the branches of unions that have plain types.
@@ -33,7 +35,7 @@ def check_model(
     expected: str | None = None,
     fix: str | None = None,
     context: Mapping[str, Any] | None = None,
-    whole: str = "the whole",
+    whole: str = _WHOLE,
     quote: bool = False,
     first_index: int = 0,
 ) -> Model:
@@ -61,7 +63,7 @@ def check_model(
         problems = problem_sentence(
             error, data, model=model, whole=whole, quote=quote, first_index=first_index
         )
-        raise kind(wrong, got=problems, expected=expected, fix=fix) from error
+        raise kind(wrong, reason=problems, expected=expected, fix=fix) from error
 
 
 def check_json(
@@ -89,7 +91,7 @@ def check_json(
         return model.model_validate_json(raw)
     except ValidationError as error:
         problems = problem_sentence(error, _json_or_none(raw), model=model)
-        raise kind(wrong, got=problems, fix=fix) from error
+        raise kind(wrong, reason=problems, fix=fix) from error
 
 
 def _json_or_none(raw: bytes | str) -> object:
@@ -104,7 +106,7 @@ def problem_sentence(
     data: object,
     *,
     model: type[BaseModel] | None = None,
-    whole: str = "the whole",
+    whole: str = _WHOLE,
     quote: bool = False,
     first_index: int = 0,
     limit: int = 5,
@@ -171,14 +173,16 @@ def _sentence(
 ) -> str:
     shown = [str(part + first_index) if isinstance(part, int) else part for part in place]
     key = ".".join(shown) or whole
+    if not shown and whole == _WHOLE and details["type"] == "value_error":
+        return words_for(details)  # a sentence about all of it, by a validator of ours
     if details["type"] == "extra_forbidden":
         return f"{key}: no such key{_suggestion(str(place[-1]) if place else '', keys)}"
-    if details["type"] == "missing":
-        return f"{key}: missing"
     value = details.get("input")
     is_short = not isinstance(value, dict | list | tuple)
     quoted = f", got {str(value)[:_MAX_QUOTED]!r}" if quote and is_short else ""
-    return f"{key}: {details['msg'].removeprefix('Value error, ')}{quoted}"
+    if details["type"] == "missing":
+        quoted = ""
+    return f"{key}: {words_for(details)}{quoted}"
 
 
 def _suggestion(key: str, keys: Sequence[str]) -> str:

@@ -23,9 +23,19 @@ class Place:
     unit: str = "line"
 
     def error(
-        self, what: str, *, got: object = None, expected: object = None, fix: str | None = None
+        self,
+        what: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        fix: str | None = None,
+        reason: object = None,
     ) -> StimuliError:
         """An error that begins with the file and the line."""
         return StimuliError(
-            f"{self.path}, {self.unit} {self.line}: {what}", got=got, expected=expected, fix=fix
+            f"{self.path}, {self.unit} {self.line}: {what}",
+            got=got,
+            expected=expected,
+            fix=fix,
+            reason=reason,
         )

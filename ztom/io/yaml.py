@@ -75,9 +75,9 @@ def parse_yaml(
     except yaml.MarkedYAMLError as error:
         if error.problem_mark is not None:
             line = error.problem_mark.line + 1
-        raise kind(f"{source}, line {line}: not usable YAML", got=error.problem) from None
+        raise kind(f"{source}, line {line}: not usable YAML", reason=error.problem) from None
     except (yaml.YAMLError, ValueError) as error:
-        raise kind(f"{source}, line {line}: not usable YAML", got=error) from None
+        raise kind(f"{source}, line {line}: not usable YAML", reason=error) from None
     except RecursionError:
         raise kind(f"{source}, line {line}: YAML is nested too deeply") from None
     if json_only:
@@ -94,10 +94,10 @@ def read_yaml(path: Path, *, kind: type[ZtomError] = ConfigError, json_only: boo
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise kind(f"{path} cannot be read", got=error.strerror) from error
+        raise kind(f"{path} cannot be read", reason=error.strerror) from error
     except UnicodeDecodeError as error:
         raise kind(
-            f"{path} cannot be read", got=error, expected="UTF-8", fix="Save it as UTF-8."
+            f"{path} cannot be read", reason=error, expected="UTF-8", fix="Save it as UTF-8."
         ) from error
     return parse_yaml(text, source=path, kind=kind, json_only=json_only)
 
@@ -112,5 +112,5 @@ def _require_json(value: object, *, where: str, kind: type[ZtomError]) -> None:
         json.dumps(value, allow_nan=False, ensure_ascii=False, sort_keys=True).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise kind(
-            f"{where}: a value that JSON has not", got=error, fix="Put a date in quotes."
+            f"{where}: a value that JSON has not", reason=error, fix="Put a date in quotes."
         ) from None

@@ -200,7 +200,7 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
     except FileExistsError:
         return _read_key(path)
     except OSError as error:
-        raise AuditError(f"no key can be made at {path}", got=error.strerror) from error
+        raise AuditError(f"no key can be made at {path}", reason=error.strerror) from error
     key = Ed25519PrivateKey.generate()
     with os.fdopen(descriptor, "wb") as file:
         file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -178,6 +178,6 @@ def _migrate(connection: Connection) -> None:
     except (CommandError, ResolutionError) as error:
         raise LedgerError(
             "the ledger has a schema that this version does not know",
-            got=error,
+            reason=error,
             fix="Use the version of ztom that wrote it, or a newer one.",
         ) from error

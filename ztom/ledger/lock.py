@@ -109,7 +109,7 @@ def _lock_file(path: Path) -> IO[str]:
     try:
         return path.open("a")
     except OSError as error:
-        raise LedgerError(f"{path} cannot be written", got=error.strerror) from error
+        raise LedgerError(f"{path} cannot be written", reason=error.strerror) from error
 
 
 def is_sqlite_file(url: URL) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ztom.errors import LedgerError
+from ztom.io.problems import problem_sentence
 
 Value = TypeVar("Value", bound=BaseModel)
 
@@ -29,10 +30,8 @@ def from_json(kind: type[Value], content: Mapping[str, Any]) -> Value:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
         raise LedgerError(
             f"the ledger holds a {kind.__name__} that cannot be read",
-            got=f"{place}: {first['msg']}".strip(": "),
+            reason=problem_sentence(error, content, model=kind),
             fix="Open the ledger with the version of Z-TOM that wrote it.",
         ) from error

@@ -145,6 +145,17 @@ def check_error(spec: ErrorSpec, *, labels: Sequence[str] = ()) -> None:
         _check_term(term, tuple(labels))
 
 
+def check_own_functions(terms: Sequence[ErrorTerm]) -> None:
+    """Import the user's own functions among the terms, each in a process that is ended again.
+
+    Raises:
+        ConfigError: One cannot be imported.
+    """
+    for term in terms:
+        if is_import_path(term.function):
+            _build_users_own(term)
+
+
 def _terms_of(spec: ErrorSpec) -> list[ErrorTerm]:
     if isinstance(spec, (str, ErrorTerm)):
         spec = [spec]

@@ -113,7 +113,9 @@ class UserFunction:
         try:
             self._start().close()
         except ScoringError as error:
-            raise ConfigError(error.what, got=error.got, fix=error.fix) from error
+            raise ConfigError(
+                error.what, got=error.got, fix=error.fix, reason=error.reason
+            ) from error
 
     def score(self, stimuli: Sequence[Stimulus], outputs: Sequence[Output]) -> Scores:
         """Call the user's function.
@@ -194,7 +196,7 @@ class UserFunction:
         place = f" ({reply.place})" if reply.place else ""
         return ScoringError(
             f"error function {self.name} {doing} {reply.error}{place}",
-            got=reply.message or None,
+            reason=reply.message or None,
         )
 
     def _scores(self, result: object, stimuli: Sequence[Stimulus]) -> Scores:

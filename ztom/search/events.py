@@ -9,8 +9,19 @@ from ztom.search.space import Factors
 
 
 @dataclass(frozen=True)
+class Preparing:
+    """What is opened, read or started before there is a study.
+
+    Attributes:
+        what: Phase of the work, in words for people.
+    """
+
+    what: str
+
+
+@dataclass(frozen=True)
 class StudyStarted:
-    """The first event.
+    """The first event of a study.
 
     Attributes:
         study_id: Id of the study in the ledger.
@@ -107,4 +118,13 @@ class Proving:
     what: str
 
 
-Event = StudyStarted | EnginesReady | TrialStarted | TrialEnded | Stopping | StudyEnded | Proving
+Event = (
+    Preparing
+    | StudyStarted
+    | EnginesReady
+    | TrialStarted
+    | TrialEnded
+    | Stopping
+    | StudyEnded
+    | Proving
+)

@@ -93,7 +93,7 @@ def build_outcome(
     if choice is None or trained is None:
         raise SearchError(
             "the trained model could not be evaluated",
-            got=_reasons(trials) or "no finished trial",
+            reason=_reasons(trials) or "no finished trial",
             fix="Mend the cause and start a new study.",
         )
     _check_not_all_failed(trials)
@@ -126,7 +126,7 @@ def _check_not_all_failed(trials: Sequence[TrialRecord]) -> None:
     if tried and all(t.status is TrialStatus.FAILED for t in tried):
         raise SearchError(
             f"all {len(tried)} blends failed",
-            got=_reasons(tried),
+            reason=_reasons(tried),
             fix="The trained model works and no blend does: try a smaller scaling_factor_limit.",
         )
 

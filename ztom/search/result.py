@@ -230,6 +230,8 @@ class SearchResult(BaseModel):
         chain_digest: Identifies the chain.
         data_digests: sha256 of each data set, by its name.
         data_files: The files of data as they were read; the first results did not name them.
+        notes: What differs between the checkpoints of the chain, and what was passed over so that
+            they fit, a sentence each; the first results did not say.
         proof: Proof on the holdout; None when the search was run without one.
     """
 
@@ -260,6 +262,7 @@ class SearchResult(BaseModel):
     chain_digest: str
     data_digests: dict[str, str]
     data_files: tuple[DataFileEntry, ...] = ()
+    notes: tuple[str, ...] = ()
     proof: Proof | None = None
 
     def _repr_html_(self) -> str:

@@ -11,15 +11,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from ztom.search.samplers.threads import one_thread
 from ztom.search.space import Factors, SearchSpace
+
+if TYPE_CHECKING:
+    from sklearn.gaussian_process import GaussianProcessRegressor
 
 #: Fitting takes cubic time, so of a long study only the best trials, and some others, take part.
 _MOST_POINTS = 400
@@ -72,6 +73,11 @@ class Surrogate:
     def _fit(
         self, points: NDArray[np.float64], targets: NDArray[np.float64], seed: int
     ) -> GaussianProcessRegressor:
+        # Here and not at the top: a process that only reads results does not pay for scikit-learn.
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
         scales = np.full(self._space.dimensions, 0.5)
         kernel = ConstantKernel(1.0, (1e-2, 1e3)) * Matern(scales, (5e-2, 1e2), nu=2.5)
         kernel += WhiteKernel(1e-2, (1e-6, 1.0))

@@ -13,12 +13,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from datasketch import MinHash, MinHashLSH
+from typing import TYPE_CHECKING
 
 from ztom.errors import ConfigError, LeakageError, StimuliError
 from ztom.stimuli.prompts import asked_text, prompt_digest, words
 from ztom.stimuli.records import Message, Stimulus
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 _PERMUTATIONS = 128
 _SHOWN_IDS = 5
@@ -155,6 +157,9 @@ class _NearDuplicates:
     """An index of prompts that answers whether one like a given prompt is in it."""
 
     def __init__(self, stimuli: Sequence[Stimulus], *, threshold: float) -> None:
+        # Here and not at the top: it imports most of scipy, and few processes compare prompts.
+        from datasketch import MinHashLSH
+
         self._threshold = threshold
         self._ids: dict[frozenset[str], str] = {}
         for stimulus in stimuli:
@@ -192,6 +197,8 @@ def word_pairs(stimulus: Stimulus) -> frozenset[str]:
 
 
 def _sketches(sets: Sequence[frozenset[str]]) -> list[MinHash]:
+    from datasketch import MinHash
+
     data = [[item.encode() for item in sorted(items)] for items in sets]
     sketches: list[MinHash] = MinHash.bulk(data, num_perm=_PERMUTATIONS, seed=1)
     return sketches

@@ -148,7 +148,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise StimuliError(f"{path} cannot be read", got=error.strerror) from error
+        raise StimuliError(f"{path} cannot be read", reason=error.strerror) from error
     if not data.strip():
         raise _empty(path)
     return data

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ztom.checkpoints.hub_cache import cache_of
 from ztom.errors import VariantError
 from ztom.io.problems import check_json
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
+CARD = "README.md"
+#: What a way over the Hub adds; a folder's name ends with a slash.
+_OF_THE_HUB = frozenset({".gitattributes", ".cache/", ".git/"})
 
 
 class FileEntry(BaseModel):
@@ -31,6 +39,19 @@ class FileEntry(BaseModel):
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     nbytes: int = Field(ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """What came of comparing a variant's files with its manifest.
+
+    Attributes:
+        manifest: Manifest that all files agree with.
+        tolerated: Names of what is not as it was written and does not matter, with a word on how.
+    """
+
+    manifest: Manifest
+    tolerated: tuple[str, ...] = ()
 
 
 class Manifest(BaseModel):
@@ -58,7 +79,8 @@ class Manifest(BaseModel):
 
 def build_manifest(folder: Path) -> Manifest:
     """Hash every file of a folder."""
-    return Manifest(files=_entries(folder, _names(folder)))
+    names = [name for name in _names(folder) if name not in _OF_THE_HUB]
+    return Manifest(files=_entries(folder, names))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -80,18 +102,40 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify_manifest(folder: Path) -> Manifest:
+    """Check every file of a variant against its manifest; see `check_files`.
+
+    Raises:
+        VariantError: A file is missing, extra, or not what it was; names them.
+    """
+    check = check_files(folder)
+    if check.tolerated:
+        logger.warning("%s: not of the variant, and let be: %s", folder, ", ".join(check.tolerated))
+    return check.manifest
+
+
+def check_files(folder: Path) -> FileCheck:
     """Check every file of a variant against its manifest.
+
+    A way over the Hub leaves traces: ``.gitattributes``, the downloader's ``.cache``, a card that
+    was edited there, and in the Hub's cache files are links to its blobs. None of them is read when
+    the variant is served, so they are named and let be.
 
     Raises:
         VariantError: A file is missing, extra, or not what it was; names them.
     """
     manifest = read_manifest(folder)
-    present = set(_names(folder))
-    problems = [f"missing {name}" for name in sorted(set(manifest.files) - present)]
-    problems += [f"extra {name}" for name in sorted(present - set(manifest.files))]
-    common = sorted(set(manifest.files) & present)
+    names = _names(folder, cache_of(folder.resolve()))
+    extra = set(names) - set(manifest.files)
+    tolerated = sorted(extra & _OF_THE_HUB)
+    problems = [f"missing {name}" for name in sorted(set(manifest.files) - set(names))]
+    problems += [f"extra {name}" for name in sorted(extra - _OF_THE_HUB)]
+    common = sorted(set(manifest.files) & set(names))
     for name, entry in _entries(folder, common).items():
-        if entry != manifest.files[name]:
+        if entry == manifest.files[name]:
+            continue
+        if name == CARD:
+            tolerated.append(f"{name} (edited)")
+        else:
             problems.append(f"changed {name}")
     if problems:
         raise VariantError(
@@ -100,18 +144,30 @@ def verify_manifest(folder: Path) -> Manifest:
             + (f" and {len(problems) - 5} more" if problems[5:] else ""),
             fix="Do not serve it: write the variant again, or restore the files.",
         )
-    return manifest
+    return FileCheck(manifest, tuple(tolerated))
 
 
-def _names(folder: Path) -> list[str]:
-    names = []
+def _names(folder: Path, cache: Path | None = None) -> list[str]:
+    """Paths of the files, the manifest apart; a folder of the Hub's tools stands for its files.
+
+    Args:
+        folder: Folder of the variant.
+        cache: Repository of the Hub's cache in which it lies, into whose blobs links may lead.
+    """
+    names = [name for name in _OF_THE_HUB if (folder / name).exists()]
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
-            raise VariantError(f"{path} is a link", expected="regular files only")
         name = path.relative_to(folder).as_posix()
+        if f"{name.partition('/')[0]}/" in _OF_THE_HUB or name in names:
+            continue
+        if path.is_symlink() and not _is_blob(path, cache):
+            raise VariantError(f"{path} is a link", expected="regular files only")
         if path.is_file() and name != MANIFEST:
             names.append(name)
     return names
+
+
+def _is_blob(path: Path, cache: Path | None) -> bool:
+    return cache is not None and path.resolve().is_relative_to(cache / "blobs")
 
 
 def _entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:

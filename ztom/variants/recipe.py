@@ -11,14 +11,16 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ztom.blending.chain import Chain
 from ztom.blending.chain_file import Topology
 from ztom.errors import VariantError
 from ztom.io.problems import check_json
+
+if TYPE_CHECKING:
+    from ztom.blending.chain import Chain
 
 RECIPE = "recipe.json"
 Form = Literal["dense", "adapter"]
@@ -165,5 +167,5 @@ def read_recipe(folder: Path) -> Recipe:
     try:
         raw = (folder / RECIPE).read_bytes()
     except OSError as error:
-        raise VariantError(f"{folder} has no readable {RECIPE}", got=error.strerror) from error
+        raise VariantError(f"{folder} has no readable {RECIPE}", reason=error.strerror) from error
     return check_json(Recipe, raw, wrong=f"{folder / RECIPE} is not a recipe", kind=VariantError)

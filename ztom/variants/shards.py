@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -53,11 +53,22 @@ def write_shards(
             blended[tensor.name] = blend_tensor(tensor, read, observe=observe)
             done += tensor.nbytes
             yield done
-        save_file(blended, folder / name, metadata={"format": "pt"})
+        save_tensors(blended, folder / name)
     if len(shards) > 1:
         weight_map = {t.name: n for n, shard in zip(names, shards, strict=True) for t in shard}
         index = {"metadata": {"total_size": plan.nbytes}, "weight_map": weight_map}
         (folder / INDEX).write_text(json.dumps(index, sort_keys=True, indent=1) + "\n")
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file that may be read by whoever may read other new files.
+
+    The library writes a private temporary file and renames it.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata={"format": "pt"})
+    path.chmod(mode & 0o777)
 
 
 def _file_names(count: int) -> list[str]:

@@ -16,10 +16,10 @@ from ztom.blending.apply import blend_tensor, file_reader
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig, Member
 from ztom.blending.plan import parse_dtype, plan_blend
-from ztom.checkpoints.checkpoint import open_checkpoint
+from ztom.checkpoints.checkpoint import open_folder
 from ztom.errors import ConfigError, VariantError
 from ztom.settings import Settings
-from ztom.variants.manifest import Manifest, verify_manifest
+from ztom.variants.manifest import Manifest, check_files
 from ztom.variants.recipe import Recipe, read_recipe
 
 
@@ -31,11 +31,13 @@ class Verification:
         manifest: Every file is what it says.
         rederived: Tensors that were derived again and are equal bit for bit.
         tensors: Tensors of the variant.
+        tolerated: Names of what a way over the Hub has added or edited.
     """
 
     manifest: Manifest
     rederived: int
     tensors: int
+    tolerated: tuple[str, ...] = ()
 
 
 def verify_variant(
@@ -57,14 +59,15 @@ def verify_variant(
     """
     if not 0.0 <= share <= 1.0:
         raise ConfigError("the share of tensors to derive again", got=share, expected="0 to 1")
-    manifest = verify_manifest(folder)
+    files = check_files(folder)
+    manifest = files.manifest
     recipe = read_recipe(folder)
     _check_kept(folder, recipe, manifest)
     derived = {}
     if share:
         opened = open_recipe_chain(recipe, settings=settings, chain=chain)
         derived = _derivations(recipe, opened)
-    variant = open_checkpoint(str(folder.absolute()), settings=settings)
+    variant = open_folder(folder.absolute(), settings=settings)
     count = math.ceil(share * len(derived))
     order = sorted(
         derived, key=lambda name: hashlib.sha256(f"{manifest.digest} {name}".encode()).digest()
@@ -77,7 +80,7 @@ def verify_variant(
                 got=_difference(again, there),
                 expected="equal bit for bit",
             )
-    return Verification(manifest, count, len(variant.tensors))
+    return Verification(manifest, count, len(variant.tensors), files.tolerated)
 
 
 def open_recipe_chain(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +19,11 @@ from typing import Any
 
 import fsspec
 import torch
-from safetensors.torch import save_file
 
 from ztom.blending.adapter import blend_adapter
 from ztom.blending.apply import file_reader
 from ztom.blending.chain import Chain
+from ztom.blending.files import files_of_blend
 from ztom.blending.plan import parse_dtype, plan_blend
 from ztom.blending.precision import PrecisionMeter, PrecisionReport, measure_precision
 from ztom.checkpoints.cache import publish_folder, staging_folder
@@ -32,11 +32,13 @@ from ztom.checkpoints.layout import ADAPTER
 from ztom.checkpoints.object_store import require_store, with_retries
 from ztom.checkpoints.other_files import OtherFiles, find_other_files
 from ztom.errors import StorageError, VariantError
+from ztom.io.disk import disk_errors, require_room
 from ztom.io.files import sync_path
 from ztom.io.places import require_local
 from ztom.settings import Settings
 from ztom.variants.card import render_card
 from ztom.variants.manifest import (
+    CARD,
     MANIFEST,
     Manifest,
     build_manifest,
@@ -51,12 +53,11 @@ from ztom.variants.recipe import (
     recipe_members,
     writer_versions,
 )
-from ztom.variants.shards import write_shards
+from ztom.variants.shards import save_tensors, write_shards
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_SHARD_BYTES = 2 * 2**30
-CARD = "README.md"
 #: What a variant has of its own.
 _OWN = (CARD, MANIFEST, RECIPE)
 
@@ -98,6 +99,10 @@ class StagedVariant:
         Raises:
             StorageError: The disk refused.
         """
+        with disk_errors(self.folder):
+            return self._seal(evidence)
+
+    def _seal(self, evidence: SearchEvidence | None) -> Manifest:
         recipe = self.recipe.model_copy(update={"evidence": evidence})
         (self.folder / RECIPE).write_bytes(recipe.to_bytes())
         (self.folder / CARD).write_text(render_card(recipe, self.precision), encoding="utf-8")
@@ -164,12 +169,14 @@ def stage_variant(
     for member in chain.members:
         member.verify_pin()
     others = _other_files(chain, options.form)
+    require_room(destination.parent, needed_bytes(chain, options), what="the variant")
     with staging_folder(destination.absolute().parent) as outer:
         folder = outer / destination.name
         folder.mkdir()
         write = _write_adapter if options.form == "adapter" else _write_dense
-        precision = write(chain, factors, folder, options, progress)
-        kept = _keep(others, folder)
+        with disk_errors(folder):
+            precision = write(chain, factors, folder, options, progress)
+            kept = _keep(others, folder)
         recipe = Recipe(
             topology=chain.topology,
             latest=chain.latest,
@@ -189,6 +196,24 @@ def stage_variant(
             allow_tokenizer_differences=chain.allow_tokenizer_differences,
         )
         yield StagedVariant(folder, destination.absolute(), recipe, precision)
+
+
+def needed_bytes(chain: Chain, options: WriteOptions) -> int:
+    """Bytes that the weights of a variant take on a disk, known before anything is blended.
+
+    Args:
+        chain: Chain that was opened and checked.
+        options: Options of writing.
+    """
+    if options.form == "adapter":  # the factors of all of them, one after the other
+        adapters = [
+            member
+            for member, adapter in zip(chain.members, chain.adapters, strict=True)
+            if adapter is not None
+        ]
+        return sum(spec.nbytes for member in adapters for spec in member.tensors.values())
+    no_step = (0.0,) * len(chain.names)
+    return plan_blend(chain, no_step, dtype=parse_dtype(options.dtype)).nbytes
 
 
 def copy_variant(folder: Path, address: str, *, retries: int = 4) -> None:
@@ -236,12 +261,8 @@ def _write_dense(
     ):
         if progress is not None:
             progress(done, plan.nbytes)
-    _copy_files(chain.reference, folder)
-    model = chain.members[chain.model]
-    if model is not chain.reference:
-        _copy_files(model, folder, only_missing=True)
-        (folder / "adapter_config.json").unlink(missing_ok=True)
-    _write_config(model, folder, dtype)
+    _copy_files(files_of_blend(chain), folder)
+    _write_config(chain.members[chain.model], folder, dtype)
     return meter.report()
 
 
@@ -254,8 +275,8 @@ def _write_adapter(
 ) -> PrecisionReport:
     read = file_reader(chain)
     adapter = blend_adapter(chain, factors, read)
-    save_file(adapter.tensors, folder / ADAPTER, metadata={"format": "pt"})
-    _copy_files(chain.reference, folder)
+    save_tensors(adapter.tensors, folder / ADAPTER)
+    _copy_files(dict.fromkeys(chain.reference.files, chain.reference), folder)
     (folder / "adapter_config.json").write_bytes(_json(adapter.config))
     if progress is not None:
         size = (folder / ADAPTER).stat().st_size
@@ -263,14 +284,11 @@ def _write_adapter(
     return measure_precision(chain, factors, read, dtype=parse_dtype(options.dtype))
 
 
-def _copy_files(checkpoint: Checkpoint, folder: Path, *, only_missing: bool = False) -> None:
+def _copy_files(files: Mapping[str, Checkpoint], folder: Path) -> None:
     """Tokenizer and configuration, as they are."""
-    for name in checkpoint.files:
-        if name in _OWN or name.endswith(".index.json"):
-            continue
-        if only_missing and (folder / name).exists():
-            continue
-        (folder / name).write_bytes(checkpoint.source.read(name))
+    for name, checkpoint in files.items():
+        if name not in _OWN and not name.endswith(".index.json"):
+            (folder / name).write_bytes(checkpoint.source.read(name))
 
 
 def _other_files(chain: Chain, form: Form) -> list[tuple[Checkpoint, OtherFiles]]:

@@ -24,7 +24,6 @@ from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.search_config import generation_options
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import ChainSpec, answer, blend, compare
-from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.errors import ZtomError
 from ztom.ledger.requests import NewRequest, RequestKind, RequestRecord, RequestStatus
 from ztom.wire.analyses import (
@@ -207,16 +206,17 @@ async def _edit(
             ledger=services.config.ledger_address,
             actor=caller.actor,
         )
+        warnings = [services.store.without_folders(text) for text in written.warnings]
         pending.result = {
             "factors": list(alpha),
             "variantDigest": written.digest,
             "realisedStep": written.realised,
-            "warnings": list(written.warnings),
+            "warnings": warnings,
         }
         pending.artifact = target
     headers = {"X-Ztom-Request-Id": pending.record.id, "X-Ztom-Variant": written.digest}
-    if body.warnings or written.warnings:
-        notes = " | ".join([*body.warnings, *written.warnings])
+    if body.warnings or warnings:
+        notes = " | ".join(" ".join(text.split()) for text in (*body.warnings, *warnings))
         headers["X-Ztom-Warnings"] = notes.encode("ascii", "replace").decode()[:2000]
     name = f"{kind}-{pending.record.id[:8]}.tar"
     return await asyncio.to_thread(lambda: send_folder(target, name, services, headers))
@@ -226,6 +226,8 @@ def _lone_chain(
     body: Inference, services: Services
 ) -> tuple[ChainSpec, tuple[tuple[float, ...], ...]]:
     """The model that is named, or the adapter over the base model that is."""
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+
     require_format(body.format)
     references = [body.model_path]
     if body.base_model_path:

@@ -21,7 +21,6 @@ from serve_apps.control_plane.openapi import SENDS_BYTES
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import Staged
-from ztom.checkpoints.checkpoint import open_checkpoint
 from ztom.checkpoints.outgoing import (
     zip_chunks,
 )
@@ -146,6 +145,8 @@ def _pointer(
     tag: str | None = None,
 ) -> NewCheckpoint:
     """A checkpoint under the operator's roots, opened once to see that it is one."""
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+
     checkpoint = open_checkpoint(address, settings=services.pointers)
     return NewCheckpoint(
         file_name=name or Path(address.rstrip("/")).name,
@@ -161,6 +162,8 @@ def _pointer(
 @route(router, "PATCH", "/project/file/external", Permission.WRITE)
 def point_elsewhere(body: PointerChange, caller: CallerOf, services: ServicesOf) -> Project:
     """Rename a pointer, or let it point elsewhere."""
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+
     project_id = caller.project(body.project_id)
     services.ledger.files.get(project_id, body.file_id)
     edit = CheckpointChange(file_name=body.file_name, tag=body.tag)
@@ -313,6 +316,8 @@ def _replacement(
 
 def _require_checkpoint(staged: Staged, services: Services) -> None:
     """Read what can be read without reading the weights: the archive, headers, configuration."""
+    from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
+
     try:
         open_checkpoint(str(staged.path), settings=services.managed)
     except ZtomError:

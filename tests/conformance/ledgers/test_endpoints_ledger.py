@@ -359,9 +359,9 @@ def test_a_value_that_cannot_be_read_is_named(ledger: Ledger, ledger_address: st
         session.get_one(DeploymentRow, A).options = {"max_replica": 2}
         session.get_one(RoutingRow, 7).content = {"routes": [], "placements": {}}
     engine.dispose()
-    with pytest.raises(LedgerError, match="DeployOptions that cannot be read: got max_replica"):
+    with pytest.raises(LedgerError, match="DeployOptions that cannot be read: max_replica"):
         ledger.endpoints.deployments.all()
-    with pytest.raises(LedgerError, match="RoutingTable that cannot be read: got routes"):
+    with pytest.raises(LedgerError, match="RoutingTable that cannot be read: routes"):
         ledger.endpoints.table()
 
 

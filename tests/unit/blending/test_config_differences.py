@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from saved_models import DROP, edit_config, edit_json, open_members, save_model
-from transformers import AutoConfig, AutoModelForCausalLM, Mamba2Config
+from saved_models import DROP, OLD_LLAMA, TRAINERS, edit_config, edit_json, open_members, save_model
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, Mamba2Config
 
 from ztom.blending.apply import blend_tensor, file_reader
 from ztom.blending.plan import plan_blend
@@ -23,18 +23,9 @@ from ztom.variants.variant import read_variant
 from ztom.variants.verify import verify_variant
 from ztom.variants.write import stage_variant
 
-#: A Llama's configuration as transformers 4.31 wrote it: fewer keys, rotary theta at the top.
-OLD_LLAMA: dict[str, Any] = {
-    "transformers_version": "4.31.0", "torch_dtype": "float32", "dtype": DROP,
-    "rope_parameters": DROP, "rope_theta": 10000.0, "rope_scaling": None, "head_dim": DROP,
-    "attention_bias": DROP, "mlp_bias": DROP, "attention_dropout": DROP, "pretraining_tp": 1,
-}  # fmt: skip
 HARMLESS: dict[str, dict[str, Any]] = {
     "an older transformers": OLD_LLAMA,
-    "unsloth": {
-        "unsloth_version": "2025.9.1", "unsloth_fixed": True, "use_cache": False,
-        "_attn_implementation_autoset": True, "_name_or_path": "unsloth/llama",
-    },
+    "unsloth": TRAINERS,
     "dropout": {"attention_dropout": 0.1, "initializer_range": 0.01},
     "gradient checkpointing": {"gradient_checkpointing": True, "pretraining_tp": 2},
 }  # fmt: skip
@@ -87,6 +78,37 @@ def test_defaults_that_a_newer_transformers_writes_out_change_nothing(
     assert open_members(*pair).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            {"rope_parameters": DROP, "rope_scaling": {"type": "linear", "factor": 2.0}},
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+        ),
+        ({"rope_parameters": DROP, "rope_scaling": {"rope_type": "default"}}, {}),
+        ({"eos_token_id": [2]}, {"eos_token_id": 2}),
+    ],
+)
+def test_two_notations_of_one_thing_are_no_difference(
+    pair: list[Path], before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    edit_config(pair[0], **before)
+    edit_config(pair[1], **after)
+    check_blend(pair)
+    assert open_members(*pair).notes == ()
+
+
+@pytest.mark.parametrize(
+    "family", ["qwen2_5_vl", "gemma3", "llava", "mixtral", "deepseek_v3", "bert", "t5", "vit"]
+)
+def test_every_default_written_out_means_the_same_in_every_family(family: str) -> None:
+    config = CONFIG_MAPPING[family]()
+    short, full = (json.loads(config.to_json_string(use_diff=diff)) for diff in (True, False))
+    assert len(full) > len(short)
+    before, after = config_meanings([short, full])
+    assert before == after
+
+
 def test_a_config_that_transformers_saves_again_means_the_same(pair: list[Path]) -> None:
     edit_config(pair[0], **OLD_LLAMA)
     AutoConfig.from_pretrained(pair[0]).save_pretrained(pair[1])
@@ -133,6 +155,14 @@ def test_generation_settings_that_differ_are_named(pair: list[Path]) -> None:
     (pair[0] / "generation_config.json").unlink()  # then it follows from config.json
     assert open_members(*pair).notes == ()
     assert open_members(pair[1], pair[0]).notes == ("generation_config: none in base (used)",)
+
+
+def test_long_values_that_differ_at_the_end_are_named(pair: list[Path]) -> None:
+    for last, folder in enumerate(pair):
+        edit_json(folder / "generation_config.json", {"suppress_tokens": [*range(90), last]})
+    (note,) = open_members(*pair).notes
+    assert note.startswith("generation_config suppress_tokens: [0, 1, 2, ")
+    assert note.endswith("... in tuned (used)")
 
 
 def test_a_difference_is_named_once_for_all_members(pair: list[Path], tmp_path: Path) -> None:
@@ -260,8 +290,21 @@ def test_counts_that_no_model_has_are_refused_when_it_is_opened(pair: list[Path]
         open_members(*pair)
 
 
+@pytest.mark.parametrize("kind", ["object", "list"])
+def test_a_config_that_is_nested_without_end_is_refused(pair: list[Path], kind: str) -> None:
+    opening, closing = ('{"a":', "}") if kind == "object" else ("[", "]")
+    content = json.loads((pair[1] / "config.json").read_text())
+    text = json.dumps({**content, "deep": "@"})
+    deep = opening * 300 + "1" + closing * 300
+    (pair[1] / "config.json").write_text(text.replace('"@"', deep))
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        open_members(*pair)
+
+
 def test_code_is_never_asked_for(pair: list[Path]) -> None:
     edit_config(pair[1], auto_map={"AutoConfig": "config.Own"})
+    assert "the class that transformers ships is used" in "".join(open_members(*pair).notes)
+    edit_config(pair[1], model_type="own")
     with pytest.raises(CheckpointError, match="code of its own"):
         open_members(*pair)
 

@@ -11,7 +11,7 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from saved_models import edit_config, open_members, save_model
+from saved_models import edit_config, grow, open_members, save_model
 from toy_checkpoints import CONFIG, HIDDEN, llama_tensors, write_checkpoint
 from toys import make_tokenizer
 
@@ -90,18 +90,6 @@ def test_slices_of_any_size_give_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     whole = blended(chain, [0.3, -0.2])
     monkeypatch.setattr("ztom.blending.apply.SLICE", {"cpu": 7, "cuda": 7})
     assert all(torch.equal(t, whole[n]) for n, t in blended(chain, [0.3, -0.2]).items())
-
-
-def grow(folder: Path, source: Path, rows: int, seed: int) -> Path:
-    """An iteration as training writes one: tokens were added, then every weight moved."""
-    torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_pretrained(source)
-    model.resize_token_embeddings(rows)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape))
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize("family", ["llama", "llama-tied", "gpt2"])
@@ -221,3 +209,15 @@ def test_a_config_that_says_other_rows_than_there_are_is_refused(tmp_path: Path)
     edit_config(paths[1], vocab_size=8)
     with pytest.raises(ValueError, match="vocab_size 8, .* disagrees"):
         open_members(*paths)
+
+
+def test_a_bare_model_with_fewer_rows_is_matched_too(tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base")
+    last = grow(tmp_path / "last", base, 387, 1)
+    state = load_file(base / "model.safetensors")
+    bare = {name.removeprefix("model."): t for name, t in state.items() if name != HEAD}
+    save_file({**bare, HEAD: state[HEAD]}, base / "model.safetensors", metadata={"format": "pt"})
+    chain = open_members(base, last)
+    after = load_file(last / "model.safetensors")
+    want = expected([state[EMBEDDING], after[EMBEDDING]], [0.5], siblings=False)
+    assert torch.allclose(blended(chain, [0.5])[EMBEDDING].double(), want, atol=1e-6)

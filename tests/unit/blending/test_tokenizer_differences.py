@@ -11,10 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from saved_models import edit_json, edit_tokenizer, open_members, save_model, sentencepiece_model
+import torch
+from safetensors.torch import save_file
+from saved_models import (
+    add_tokens,
+    edit_json,
+    edit_tokenizer,
+    keep_slow_files,
+    open_members,
+    save_model,
+    sentencepiece_model,
+)
 from toys import CHAT_TEMPLATE, make_tokenizer
 from transformers import AutoTokenizer
 
+from ztom.engines.config import EngineConfig
+from ztom.engines.prompts import PromptEncoder
+from ztom.engines.torch_engine import TorchEngine
 from ztom.errors import IncompatibleChainError
 from ztom.settings import Settings
 from ztom.variants.verify import verify_variant
@@ -38,13 +51,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def pair(saved: list[Path], tmp_path: Path) -> list[Path]:
     return [Path(shutil.copytree(path, tmp_path / path.name)) for path in saved]
-
-
-def add_tokens(folder: Path, *tokens: str, **special: str) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens(list(tokens))
-    tokenizer.add_special_tokens(special)
-    tokenizer.save_pretrained(folder)
 
 
 def check_variant(chain: Any, folder: Path, latest: Path) -> None:
@@ -82,19 +88,6 @@ def test_a_token_that_only_an_earlier_member_has_is_named(pair: list[Path]) -> N
     add_tokens(pair[0], "<|tool|>")
     assert open_members(*pair).notes == (
         "tokenizer: base has 1 token(s) more than tuned (used): 300 '<|tool|>'",
-    )
-
-
-def keep_slow_files(folder: Path) -> None:
-    """As GPT-2's tokenizer was saved before ``tokenizer.json`` existed."""
-    model = json.loads((folder / "tokenizer.json").read_text())["model"]
-    (folder / "tokenizer.json").unlink()
-    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
-    merges = "\n".join(" ".join(pair) for pair in model["merges"])
-    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
-    edit_json(
-        folder / "tokenizer_config.json",
-        {"tokenizer_class": "GPT2Tokenizer", "unk_token": "</s>"},
     )
 
 
@@ -268,3 +261,48 @@ def test_no_code_of_a_tokenizer_is_run(pair: list[Path]) -> None:
     edit_json(pair[1] / "tokenizer_config.json", {"tokenizer_class": "OwnTokenizer"})
     assert len(open_members(*pair).notes) == 1
     assert not marker.exists()
+
+
+def lora(folder: Path) -> Path:
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    folder.mkdir()
+    tensors = {
+        f"{name}.lora_A.weight": torch.ones(2, 64),
+        f"{name}.lora_B.weight": torch.ones(64, 2),
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_an_adapter_with_a_tokenizer_brings_it_to_engines_and_variants(
+    pair: list[Path], tmp_path: Path
+) -> None:
+    adapter = lora(tmp_path / "adapter")
+    shutil.copy(pair[0] / "tokenizer.json", adapter)
+    content = json.loads((pair[0] / "tokenizer_config.json").read_text())
+    content["chat_template"] = "{{ messages[0]['content'] }} please"  # as transformers 4 wrote it
+    (adapter / "tokenizer_config.json").write_text(json.dumps(content))
+    chain = open_members(pair[0], adapter)
+    (note,) = chain.notes
+    assert note.endswith("in adapter (used)")
+    engine = TorchEngine(EngineConfig(name="torch"), pair[0], chain)
+    with stage_variant(chain, [0.0], tmp_path / "variant") as staged:
+        staged.publish()
+    assert not (tmp_path / "variant" / "chat_template.jinja").exists()
+    encoder = PromptEncoder(tmp_path / "variant")
+    searched = engine._encoder
+    assert searched is not None
+    assert encoder.decode(encoder.prompt_ids("a test")) == "a test please"
+    assert searched.prompt_ids("a test") == encoder.prompt_ids("a test")
+
+
+def test_an_adapter_without_a_tokenizer_has_its_base_s(pair: list[Path], tmp_path: Path) -> None:
+    chain = open_members(pair[0], lora(tmp_path / "adapter"))
+    assert chain.notes == ()
+    with stage_variant(chain, [0.0], tmp_path / "variant") as staged:
+        staged.publish()
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (tmp_path / "variant" / name).read_bytes() == (pair[0] / name).read_bytes()
+    assert not (tmp_path / "variant" / "adapter_config.json").exists()

@@ -227,23 +227,32 @@ REFUSED = {
     "row24-pt": (only("config.json", "model.pt"), "pickled weights only"),
     "row24-pkl": (only("config.json", "weights.pkl"), "pickled weights only"),
     "row25-pickle-renamed": (put(SHARD, pickle.dumps({"a": 1})), "looks like a pickle"),
-    "row26-code": (put("modeling_evil.py", ""), "holds code"),
     "row26-library": (put("x.so", ""), "holds code"),
-    "row26-auto-map": (
-        configure(auto_map={"AutoModel": "evil.Model"}),
+    "row26-compiled": (put("modeling_evil.pyc", ""), "holds code"),
+    "row26-auto-map-family": (
+        configure(auto_map={"AutoModel": "evil.Model"}, model_type="evil"),
+        r"config.json asks for code",
+    ),
+    "row26-auto-map-class": (
+        configure(auto_map={"AutoModel": "evil.Model"}, architectures=["EvilForCausalLM"]),
         r"config.json asks for code",
     ),
     "row26-auto-map-tokenizer": (
-        put("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["evil.T", null]}}'),
+        put(
+            "tokenizer_config.json",
+            '{"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": ["evil.T", null]}}',
+        ),
         r"tokenizer_config.json asks for code .*auto_map",
     ),
-    "row26-custom-pipelines": (configure(custom_pipelines={"x": {}}), "custom_pipelines"),
+    "row26-custom-pipelines": (
+        configure(custom_pipelines={"x": {}}, model_type="evil"),
+        "custom_pipelines",
+    ),
     "row28-vocabulary": (configure(vocab_size=17), "vocab_size 17, model.embed_tokens.weight"),
     "row28-hidden-size": (configure(hidden_size=4), "hidden_size 4, model.embed_tokens.weight"),
     "row28-nested": (configure(text_config={"vocab_size": 3}), "vocab_size 3"),
     "row28-layers": (configure(num_hidden_layers=3), "num_hidden_layers 3.*layer 2"),
     "row28-layers-huge": (configure(num_hidden_layers=10**12), "num_hidden_layers"),
-    "quantised": (configure(quantization_config={"bits": 4}), "quantised"),
     "config-missing": (drop("config.json"), "config.json is missing"),
     "config-not-json": (put("config.json", "{'a': 1}"), "config.json is not valid JSON"),
     "config-not-utf8": (put("config.json", b'{"a": "\xff"}'), "config.json is not valid JSON"),

@@ -11,7 +11,8 @@ import fsspec
 import pytest
 from toy_checkpoints import llama_tensors, write_checkpoint
 
-from ztom.checkpoints.checkpoint import fetch_folder, open_checkpoint
+from ztom.checkpoints.checkpoint import open_checkpoint
+from ztom.checkpoints.fetch import fetch_folder
 from ztom.checkpoints.source import Source
 from ztom.errors import (
     ContentChangedError,

@@ -19,7 +19,7 @@ from ztom.checkpoints.registries import resolve
 from ztom.checkpoints.registries.mlflow import MlflowRegistry
 from ztom.checkpoints.registries.protocol import RegisteredModel
 from ztom.checkpoints.registries.vertex import VertexRegistry
-from ztom.errors import ConfigError, ReferenceRefusedError, StorageError
+from ztom.errors import CheckpointError, ConfigError, ReferenceRefusedError, StorageError
 from ztom.settings import Settings
 from ztom.testing import RegistryConformance
 
@@ -128,6 +128,26 @@ def test_what_mlflow_hands_out_is_a_checkpoint_with_a_pinned_name(
     assert opened.reference == "models:/support/3"
     assert opened.digest == open_checkpoint(str(folder), settings=Settings()).digest
     assert "1_Pooling/config.json" in opened.source.paths()
+
+
+def test_what_was_logged_as_a_transformers_model_is_one_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged = tmp_path / "logged"
+    (logged / "components" / "tokenizer").mkdir(parents=True)
+    (logged / "components" / "tokenizer" / "tokenizer.json").write_text("{}")
+    folder.rename(logged / "model")
+    flavors = {"transformers": {"model_binary": "model", "components": ["tokenizer"]}}
+    (logged / "MLmodel").write_text(json.dumps({"flavors": flavors}))
+    through(monkeypatch, MlflowRegistry(httpx.MockTransport(mlflow_answers(logged))))
+    opened = open_checkpoint("models:/support/3", settings=Settings())
+    assert opened.reference == "models:/support/3"
+    assert "tokenizer.json" in opened.files
+    flavors["transformers"]["source_model_name"] = "acme/base"
+    (logged / "MLmodel").write_text(json.dumps({"flavors": flavors}))
+    (logged / "model" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="the name acme/base only.*Use hf://acme/base"):
+        open_checkpoint("models:/support/3", settings=Settings())
 
 
 def test_the_place_that_a_registry_names_has_to_be_allowed_too(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_blend_inspect_and_verify(chain_file: Path, tmp_path: Path) -> None:
     assert len(as_json["steps"]) == 2
     (tmp_path / "v" / "config.json").write_text("{}")
     refused = ztom("verify", tmp_path / "v")
-    assert refused.returncode == 2
+    assert refused.returncode == 3
     assert "changed config.json" in refused.stderr
 
 
@@ -55,7 +56,19 @@ def test_a_blend_is_on_record(chain_file: Path, tmp_path: Path) -> None:
     assert signed.returncode == 0, signed.stderr
     checked = ztom("audit", "verify", ledger, "--head", head)
     assert checked.returncode == 0, checked.stderr
-    assert "2 rows follow from each other, row 2 is the one that was signed" in checked.stdout
+    first, *rest = checked.stdout.splitlines()
+    assert first == "OK: 2 rows follow from each other, row 2 is the one that was signed"
+    assert rest == ["not seen: whether the head was signed with your key (give --public-key)"]
+    assert "not seen: whether rows were cut off" in ztom("audit", "verify", ledger).stdout
+    by_name = json.loads(ztom("audit", "show", "w", "--ledger", ledger).stdout)
+    assert by_name["factors"] == [0.2, 0.0]
+    page = ztom("audit", "show", "v", "--ledger", ledger, "--html").stdout
+    assert page.startswith("<!DOCTYPE html>")
+    for text in (by_name["checkpoints"][0]["sha256"], "variant.blend", "+0.1", "-0.05"):
+        assert text in page
+    assert re.search(r"variant:[0-9a-f]{12} w\b", ztom("log", ledger).stdout), (
+        "names, not ids alone"
+    )
     shown = json.loads(ztom("audit", "show", out / "v", "--ledger", ledger).stdout)
     assert shown["factors"] == [0.1, -0.05]
     assert len(shown["checkpoints"]) == 3
@@ -64,12 +77,13 @@ def test_a_blend_is_on_record(chain_file: Path, tmp_path: Path) -> None:
     shutil.copytree(out / "v", out / "smuggled")
     checked = ztom("audit", "verify", ledger)
     assert checked.returncode == 1
+    assert checked.stdout.startswith("BAD: 2 of what was checked does not hold\n")
     assert "smuggled is a variant that is not on record" in " ".join(checked.stdout.split())
 
 
 def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     done = ztom("log", tmp_path / "ledger.db")
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "there is no ledger" in done.stderr
     assert not (tmp_path / "ledger.db").exists()
 
@@ -86,7 +100,7 @@ def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 )
 def test_wrong_blends_end_with_a_message(chain_file, tmp_path, arguments, message) -> None:
     done = ztom("blend", chain_file, "--output", tmp_path / "v", *arguments)
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "v").exists()
@@ -94,7 +108,7 @@ def test_wrong_blends_end_with_a_message(chain_file, tmp_path, arguments, messag
 
 def test_a_missing_chain_says_so(tmp_path: Path) -> None:
     done = ztom("inspect", tmp_path / "nothing.yaml")
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "cannot be read" in done.stderr
 
 
@@ -108,5 +122,5 @@ def test_the_example_configuration_is_printed() -> None:
 
 def test_serving_what_is_no_variant_is_refused(tmp_path: Path) -> None:
     done = ztom("serve", tmp_path)
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "not a variant" in done.stderr

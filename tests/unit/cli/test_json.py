@@ -17,7 +17,7 @@ from gate_helpers import right
 from gate_repository import N, make_locked, make_results
 from pydantic import BaseModel
 from scripted_model import ScriptedModel
-from search_results import make_result
+from search_results import make_proof, make_result
 from toys import make_plain_chain
 
 from serve_apps.control_plane.config import ServerConfig
@@ -95,7 +95,7 @@ def test_of_chains_and_variants(chain_file: Path, variant: Path) -> None:
 def test_an_error_prints_no_document(variant: Path) -> None:
     (variant / "config.json").write_text("{}")
     done = ztom("verify", variant, "--json")
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (3, "")
     assert "changed config.json" in done.stderr
 
 
@@ -110,11 +110,14 @@ def test_of_records(variant: Path, tmp_path: Path) -> None:
     assert signed["head"]["sequence"] == 1
     assert json.loads(head.read_text()) == signed["head"]
     verify = ("audit", "verify", ledger)
-    assert document(*verify) == {"rows": 1, "signed_row": None, "problems": []}
+    unsigned = {"outcome": "OK", "rows": 1, "signed_row": None, "problems": []}
+    assert document(*verify).items() >= unsigned.items()
+    assert "cut off" in document(*verify)["unseen"][0]
     assert document(*verify, "--head", head)["signed_row"] == 1
     (variant / "config.json").write_text("{}")
-    (problem,) = document(*verify, status=1)["problems"]
-    assert "config.json" in problem
+    bad = document(*verify, status=1)
+    assert (bad["outcome"], len(bad["problems"])) == ("BAD", 1)
+    assert "config.json" in bad["problems"][0]
     shown = document("audit", "show", rows[0]["digest"][:8], "--ledger", ledger)
     assert shown["factors"] == [0.1, -0.05]
 
@@ -195,6 +198,7 @@ def test_of_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_github:
     assert verdict["outcome"] == "fail"
     workflow = document("gate", "--ci", "github", "--candidate", "m")
     assert Path(workflow["path"]) == tmp_path / ".github/workflows/ztom-gate.yml"
+    assert Path(workflow["constraints"]) == tmp_path / ".github/ztom-constraints.txt"
     done = ztom("gate", "--candidate-run", "nowhere", "--json")
     assert done.returncode == 3
     assert "no verdict" in done.stderr
@@ -205,7 +209,7 @@ def test_of_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_github:
 
 def test_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The search itself is played: what it prints is what it came to."""
-    result = make_result()
+    result = make_result(proof=make_proof())
     seen: dict[str, Any] = {}
 
     def run(config: Any, *, resume: bool, console: Any) -> Any:
@@ -220,7 +224,9 @@ def test_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert document("search", file, *options) == result.model_dump(mode="json")
     assert (seen["config"].seed, seen["resume"]) == (5, True)
     assert seen["config"].ledger == str(tmp_path / "l.db")
-    assert ztom("search", file).stdout == ""
+    in_words = ztom("search", file)
+    assert "proof    improved: " in in_words.stdout
+    assert "proof    improved: " in ztom("search", file, "--json").stderr
     interrupted = result.model_copy(update={"stop_reason": "interrupted"})
     monkeypatch.setattr(search_action, "run_command", lambda *_, **__: interrupted)
     assert document("search", file, status=130)["stop_reason"] == "interrupted"

@@ -93,25 +93,25 @@ def test_the_application_imports_nothing_heavy_for_any_command() -> None:
 @pytest.mark.parametrize(
     ("line", "status", "message"),
     [
-        ("search nothing.yaml", 2, "nothing.yaml cannot be read"),
-        ("search typo.yaml", 2, "budgte: no such key (did you mean budget?)"),
-        ("search typo.yaml --project p --server http://127.0.0.1:9", 2, "budgte"),
-        ("blend nothing.yaml --factors 0 --output v", 2, "nothing.yaml cannot be read"),
-        ("blend typo-chain.yaml --factors 0 --output v", 2, "checkpoint"),
-        ("blend chain.yaml --factors x --output v", 2, "the factors are not numbers"),
-        ("blend chain.yaml --factors 0 --output gs://bucket/v", 2, "--output is an address"),
-        ("search missing.yaml", 2, "there is no checkpoint folder at"),
-        ("search missing.yaml --set chain=there.yaml", 2, "s.jsonl does not exist"),
-        ("blend chain.yaml --factors 0 --output v", 2, "there is no checkpoint folder at"),
-        ("inspect nothing.yaml", 2, "nothing.yaml cannot be read"),
-        ("inspect chain.yaml", 2, "there is no checkpoint folder at"),
-        ("verify nothing", 2, "nothing is not a variant"),
-        ("serve nothing", 2, "nothing is not a variant"),
-        ("log nothing.db", 2, "there is no ledger"),
-        ("audit verify nothing.db", 2, "there is no ledger"),
+        ("search nothing.yaml", 3, "nothing.yaml cannot be read"),
+        ("search typo.yaml", 3, "budgte: no such key (did you mean budget?)"),
+        ("search typo.yaml --project p --server http://127.0.0.1:9", 3, "budgte"),
+        ("blend nothing.yaml --factors 0 --output v", 3, "nothing.yaml cannot be read"),
+        ("blend typo-chain.yaml --factors 0 --output v", 3, "checkpoint"),
+        ("blend chain.yaml --factors x --output v", 3, "the factors are not numbers"),
+        ("blend chain.yaml --factors 0 --output gs://bucket/v", 3, "--output is an address"),
+        ("search missing.yaml", 3, "there is no checkpoint folder at"),
+        ("search missing.yaml --set chain=there.yaml", 3, "s.jsonl does not exist"),
+        ("blend chain.yaml --factors 0 --output v", 3, "there is no checkpoint folder at"),
+        ("inspect nothing.yaml", 3, "nothing.yaml cannot be read"),
+        ("inspect chain.yaml", 3, "there is no checkpoint folder at"),
+        ("verify nothing", 3, "nothing is not a variant"),
+        ("serve nothing", 3, "nothing is not a variant"),
+        ("log nothing.db", 3, "there is no ledger"),
+        ("audit verify nothing.db", 3, "there is no ledger"),
         ("eval model", 3, "there is nothing to run"),
         ("eval model --suite nothing", 3, "nothing"),
-        ("eval model --suite nothing --out s3://bucket/x", 2, "--out is an address"),
+        ("eval model --suite nothing --out s3://bucket/x", 3, "--out is an address"),
         (f"eval nothing --suite {SUITES}", 3, "there is no checkpoint folder at nothing"),
         (f"eval . --base no.tar --suite {SUITES}", 3, "there is no archive at no.tar"),
         (f"eval . --suite {SUITES} --dtype int3", 3, "dtype"),
@@ -122,9 +122,9 @@ def test_the_application_imports_nothing_heavy_for_any_command() -> None:
         (f"gate --candidate . --champion no.tar --suites {SUITES}", 3, "there is no archive"),
         (f"gate --candidate . --first --suites {SUITES} --dtype int3", 3, "dtype"),
         ("suite check nothing", 3, "nothing"),
-        ("deploy v --alias a --set x", 2, "an option is not KEY=VALUE"),
-        ("status", 2, "no server is named"),
-        ("up --set token_ours=1", 2, "token_ours"),
+        ("deploy v --alias a --set x", 3, "an option is not KEY=VALUE"),
+        ("status", 3, "no server is named"),
+        ("up --set token_ours=1", 3, "token_ours"),
     ],
 )
 def test_what_is_refused_is_refused_before_anything_heavy_is_imported(
@@ -147,5 +147,5 @@ def test_a_ray_job_refuses_as_early(folder: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder
     )
     status, *packages = done.stdout.split()
-    assert (status, "did you mean budget?" in done.stderr) == ("2", True)
+    assert (status, "did you mean budget?" in done.stderr) == ("3", True)
     assert set(packages) & HEAVY_TO_REFUSE == set()

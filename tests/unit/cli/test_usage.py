@@ -5,19 +5,17 @@ from __future__ import annotations
 import pytest
 from command_line import ztom
 
-from ztom.client.transfer import bar
-
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("serve v --port 99999", "invalid value for '--port': got 99999, expected less than or"),
-        ("serve v --port x", "invalid value for '--port': got x, expected a valid integer"),
+        ("serve v --port 99999", "invalid value for '--port': has to be at most 65535, got 99999"),
+        ("serve v --port x", "invalid value for '--port': has to be a whole number, got x"),
         ("blend chain.yaml", "missing option '--factors'"),
         ("blend c.yaml --factor 1", "no such option: --factor (Possible options: --factors)"),
         ("serv", "no such command 'serv' (did you mean 'serve', 'search'?)"),
         ("gate render", "no verdict: ConfigError: missing argument"),
-        ("gate --ci jenkins", "got jenkins, expected one of 'github', 'gitlab'"),
+        ("gate --ci jenkins", "has to be one of 'github', 'gitlab', got jenkins"),
         ("search --server http://x s.yaml", "--server is for a search of a project"),
         ("search s.yaml --project p --resume", "--resume and --ledger are for a search on this"),
         ("search", "no configuration is named. Start from --example."),
@@ -25,7 +23,7 @@ from ztom.client.transfer import bar
 )
 def test_a_wrong_line_is_one_message(line: str, message: str) -> None:
     done = ztom(*line.split())
-    assert (done.returncode, done.stdout) == (3 if line.startswith("gate") else 2, "")
+    assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.count("\n") == 1
     assert "ConfigError: " in done.stderr
     assert message in done.stderr
@@ -34,12 +32,3 @@ def test_a_wrong_line_is_one_message(line: str, message: str) -> None:
             line.split()[0] if line != "serv" else ""
         )
         assert f"`{f'ztom {where}'.strip()} --help` says what it takes." in done.stderr
-
-
-def test_a_title_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    """Names of files and projects come from outside; what is printed is them, on standard error."""
-    with bar("[red]{task.nothing} [/]:smile:", 2, show=True) as advance:
-        advance(2)
-    printed = capsys.readouterr()
-    assert "[red]{task.nothing} [/]:smile:" in printed.err
-    assert printed.out == ""

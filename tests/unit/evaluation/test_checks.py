@@ -160,7 +160,7 @@ def test_the_value_is_the_share_of_repeats_that_pass() -> None:
 )
 def test_a_pattern_without_end_costs_its_deadline_and_no_verdict(endless: dict[str, Any]) -> None:
     began = time.monotonic()
-    hung, fine = run_checks([endless], [('"' + "a" * 60 + '!"',), ('"b"',)], deadline_s=6.0)
+    hung, fine = run_checks([endless], [('"' + "a" * 60 + '!"',), ('"b"',)], deadline_s=3.0)
     assert time.monotonic() - began < 60
     assert hung.value is None
     assert "deadline" in str(hung.problem)

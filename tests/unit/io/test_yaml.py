@@ -58,7 +58,7 @@ def test_a_key_twice_is_refused_by_name_and_line(name: str, tmp_path: Path) -> N
     read, kind, text, key = READERS[name]
     file = tmp_path / name
     file.write_text(text)
-    with pytest.raises(kind, match=rf"{name}, line 3: not usable YAML: got a key twice \({key}\)"):
+    with pytest.raises(kind, match=rf"{name}, line 3: not usable YAML: a key twice \({key}\)"):
         read(file)
 
 
@@ -66,7 +66,7 @@ def test_a_key_twice_is_refused_by_name_and_line(name: str, tmp_path: Path) -> N
 def test_an_alias_is_refused(name: str, tmp_path: Path) -> None:
     read, kind, _, _ = READERS[name]
     (tmp_path / name).write_text("a: &x [1]\nb: *x\n")
-    with pytest.raises(kind, match=f"{name}, line 2: not usable YAML: got an alias"):
+    with pytest.raises(kind, match=f"{name}, line 2: not usable YAML: an alias"):
         read(tmp_path / name)
 
 

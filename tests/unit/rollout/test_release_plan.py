@@ -149,7 +149,7 @@ def test_short_forms_and_what_is_said_once_for_all():
     [
         ({"steps": []}, "steps: "),
         ({"steps": 5}, "steps: "),
-        ("canary", "ReleasePlan"),
+        ("canary", "the plan: has to be keys and values"),
         ({"steps": [5, CANARY_100]}, "steps.1: "),
         ({"steps": [{"canary": 5}, {"canary": 50}]}, "ends with a canary at 100 %"),
         ({"steps": [{"shadow": 100}]}, "ends with a canary at 100 %"),
@@ -180,6 +180,6 @@ def test_short_forms_and_what_is_said_once_for_all():
 def test_a_wrong_plan_is_refused_with_what_and_where(value, told):
     with pytest.raises(ConfigError) as caught:
         parse_plan(value)
-    assert told in caught.value.got
+    assert told in caught.value.reason
     assert "canary at 100" in caught.value.expected
     assert '{"shadow": 100}' in caught.value.fix

@@ -188,7 +188,7 @@ def test_the_process_lives_from_call_to_call(make):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("raises", "ValueError (my_errors.py line 18): got the tokenizer is missing"),
+        ("raises", "ValueError (my_errors.py line 18): the tokenizer is missing"),
         ("leaves", "SystemExit"),
         ("none", "it returned None, not a number"),
         ("none_inside", "entry 0 is None, not a number"),

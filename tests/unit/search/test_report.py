@@ -418,3 +418,9 @@ def test_numbers_have_sensible_digits(value, resolve, shown):
 )
 def test_durations(seconds, shown):
     assert formats.duration(seconds) == shown
+
+
+def test_what_differs_in_the_chain_is_in_the_report() -> None:
+    note = "config eos_token_id: 2 in base, 7 in <b>tuned</b> (used)"
+    page = render_report(make_result().model_copy(update={"notes": (note,)}))
+    assert "config eos_token_id: 2 in base, 7 in &lt;b&gt;tuned&lt;/b&gt; (used)" in page

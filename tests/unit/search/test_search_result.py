@@ -39,5 +39,5 @@ def test_the_first_results_are_read() -> None:
 def test_what_is_no_result_is_refused_by_name() -> None:
     content = json.loads(make_result().model_dump_json())
     del content["trials"]
-    with pytest.raises(SearchError, match=r"runs/result.json cannot be read: got .*trials, wings"):
+    with pytest.raises(SearchError, match=r"runs/result.json cannot be read: .*trials, wings"):
         read_result({**content, "wings": 2}, source="runs/result.json")

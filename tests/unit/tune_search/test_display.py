@@ -2,16 +2,25 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 import types
 
 from rich.console import Console
 
-from tune_search.display import NotebookDisplay, StudyProgress, format_factors, progress_display
+from tune_search.display import (
+    LogDisplay,
+    NotebookDisplay,
+    StudyProgress,
+    format_factors,
+    progress_display,
+)
 from ztom.ledger import TrialKind
 from ztom.search.events import (
     EnginesReady,
     Event,
+    Preparing,
+    Proving,
     Stopping,
     StudyEnded,
     StudyStarted,
@@ -76,15 +85,51 @@ def test_terminal_shows_best_factors_and_failures():
         assert expected in text
 
 
-def test_without_a_terminal_there_are_log_lines(caplog):
+def test_without_a_terminal_there_are_lines():
+    """They are printed, not logged: whoever has configured logging cannot make them vanish."""
     console = Console(file=io.StringIO(), force_terminal=False)
-    with caplog.at_level(logging.INFO), progress_display(console) as on_event:
-        for event in EVENTS:
-            on_event(event)
-    assert console.file.getvalue() == ""
-    assert "trial 1 (search) failed: it gave NaN" in caplog.text
-    assert "best so far 1.00000" in caplog.text
-    assert "best blend 1.00000" in caplog.text
+    logging.disable(logging.CRITICAL)
+    try:
+        with progress_display(console) as on_event:
+            for event in [Preparing("starting Ray"), *EVENTS, Proving("the variant is written")]:
+                on_event(event)
+    finally:
+        logging.disable(logging.NOTSET)
+    lines = console.file.getvalue().splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines)
+    assert [line[9:] for line in lines] == [
+        "starting Ray",
+        "study mine (1): 10 trials at most, 0 done; loading the model",
+        "engine ready after 3.0 s: fake 1, 1 replicas",
+        "trial 0 (search) 1.00000, best so far 1.00000, 1.00 s at +0.050 -0.100",
+        "trial 1 (search) failed: it gave NaN",
+        "stopping after the trial under way; once more abandons it",
+        "trained model 2.00000, best blend 1.00000 at +0.050 -0.100",
+        "proof: the variant is written",
+    ]
+
+
+def test_the_heartbeat_says_what_is_being_done():
+    now, lines = [0.0], []
+    log = LogDisplay(lines.append, clock=lambda: now[0])
+
+    def beat(seconds: float) -> str:
+        now[0] += seconds
+        log.heartbeat.beat()
+        return lines[-1]
+
+    log.take(Preparing("loading the libraries"))
+    assert beat(12) == "... loading the libraries (12 s so far)"
+    log.take(EVENTS[0])
+    assert beat(30) == "... loading the model; 0 of at most 10 trials (30 s so far)"
+    log.take(EVENTS[1])
+    for event in trial(0):
+        log.take(event)
+    log.take(TrialStarted(1, TrialKind.SEARCH, (0.05, -0.1)))
+    assert beat(10).startswith("... trial 1 (search) +0.050 -0.100; 1 of at most 10 trials")
+    log.take(EVENTS[-1])
+    log.take(Proving("the variant, as written, answers the holdout"))
+    assert beat(11).startswith("... proof: the variant, as written, answers the holdout; 1 of")
 
 
 def test_many_factors_are_cut():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
 from ztom.blending.chain import Chain, load_chain
@@ -14,6 +13,7 @@ from ztom.blending.inspection import ChainReport, inspect_chain
 from ztom.blending.plan import parse_dtype
 from ztom.blending.precision import PrecisionReport
 from ztom.cli.console import plain_console, print_document
+from ztom.io.progress import work_display
 from ztom.settings import Settings
 from ztom.variants.recipe import Form, Recipe
 from ztom.variants.variant import blend_on_record, ledger_beside
@@ -38,16 +38,14 @@ def blend_command(
     chain = load_chain(config, settings=Settings())
     options = WriteOptions(dtype=dtype, form=form, max_shard_bytes=max_shard_bytes)
     address = ledger_address or ledger_beside(output)
-    with Progress(
-        TextColumn("blending"), BarColumn(), DownloadColumn(), console=Console(stderr=True)
-    ) as bar:
-        task = bar.add_task("blend", total=None)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    with work_display("blending", unit="bytes") as display:
         variant, precision = blend_on_record(
-            chain, factors, output, options=options, ledger_address=address, progress=show
+            chain,
+            factors,
+            output,
+            options=options,
+            ledger_address=address,
+            progress=partial(display.show, "blending"),
         )
     steps = list(zip(chain.names, variant.factors, strict=True))
     overall = precision.overall
@@ -115,6 +113,7 @@ def verify_command(
                 "files": len(check.manifest.files),
                 "tensors": check.tensors,
                 "rederived": check.rederived,
+                "tolerated": list(check.tolerated),
             }
         )
         return
@@ -124,6 +123,10 @@ def verify_command(
         f"digest {check.manifest.digest[:12]}",
         soft_wrap=True,
     )
+    if check.tolerated:
+        plain_console().print(
+            f"not of the variant, and let be: {', '.join(check.tolerated)}", soft_wrap=True
+        )
 
 
 def _other_files(recipe: Recipe) -> list[str]:

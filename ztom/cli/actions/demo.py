@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tune_search.command import INTERRUPTED, closing_lines, run_command, summary
 from ztom.demo.chains import DemoChain, make_chat_chain, make_stdlib_chain
 from ztom.demo.train import Progress as Training
 from ztom.errors import SearchError
 from ztom.io.places import require_local
+from ztom.io.progress import shown_until, work_display
 from ztom.io.yaml import dump_yaml
+from ztom.search.config_files import load_config
 
 if TYPE_CHECKING:
     from ztom.search.result import Proof, SearchResult, StimulusChange
@@ -57,17 +57,16 @@ def run_demo(
     chain = _train(folder / "chain", medical, console)
     console.rule("2. search and proof")
     config_file = write_config(folder, chain, kind=kind, limit=limit, evaluations=evaluations)
-    console.print(f"the search is described in {config_file}", markup=False, highlight=False)
+    console.print(
+        f"the search is described in {config_file}", markup=False, highlight=False, soft_wrap=True
+    )
     result = _search(config_file, console)
     proof = result.proof
     if proof is None:
-        return 130
-    _say_verdict(proof, console)
-    output = config_file.parent / config_file.stem
-    console.print(f"report: {output / 'report.html'}", markup=False, highlight=False)
+        return INTERRUPTED
     if proof.variant is None:
         console.print("nothing was published, so there is nothing to serve")
-        return 1
+        return 0
     console.rule("3. the endpoint")
     _serve(Path(proof.variant), proof, console, stay=stay)
     _say_next(config_file, chain, Path(proof.variant), console)
@@ -98,7 +97,11 @@ def write_config(
 
 
 def _train(folder: Path, medical: Path | None, console: Console) -> DemoChain:
-    with _training_bar(console) as show:
+    with work_display("training the chain") as display:
+
+        def show(progress: Training) -> None:
+            display.show(f"training {progress.stage}", progress.step, progress.steps)
+
         if medical is None:
             chain = make_stdlib_chain(folder, on_progress=show)
         else:
@@ -108,50 +111,17 @@ def _train(folder: Path, medical: Path | None, console: Console) -> DemoChain:
         f"{len(chain.checkpoints)} checkpoints of {chain.parameters:,} parameters, {how}: "
         + ", ".join(path.name for path in chain.checkpoints),
         highlight=False,
+        soft_wrap=True,
     )
     return chain
 
 
-@contextmanager
-def _training_bar(console: Console) -> Iterator[Callable[[Training], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("training the chain", total=1.0)
-
-        def show(progress: Training) -> None:
-            bar.update(
-                task,
-                description=f"training {progress.stage}",
-                completed=progress.done,
-            )
-
-        yield show
-
-
 def _search(config_file: Path, console: Console) -> SearchResult:
-    from tune_search.command import summary
-    from tune_search.display import progress_display
-    from tune_search.run import search_and_prove
-    from ztom.search.config_files import load_config
-
-    with progress_display(console) as on_event:
-        result: SearchResult = search_and_prove(load_config(config_file), on_event=on_event)
-    for line in summary(result):
-        console.print(line, markup=False, highlight=False)
+    config = load_config(config_file)
+    result: SearchResult = run_command(config, resume=False, console=Console(stderr=True))
+    for line in [*summary(result), *closing_lines(result, config, config_file)]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     return result
-
-
-def _say_verdict(proof: Proof, console: Console) -> None:
-    improvement = proof.decision.improvement
-    console.print(
-        f"holdout: {proof.trained_model_error:.4f} -> {proof.optimized_model_error:.4f}, "
-        f"improvement {improvement.estimate:.4f} "
-        f"(95 % interval {improvement.low:.4f} to {improvement.high:.4f}, "
-        f"{improvement.groups} groups)",
-        highlight=False,
-    )
-    style = "green" if proof.decision.outcome == "improved" else "yellow"
-    console.print(f"proof: {proof.decision.outcome}", style=style)
 
 
 def _serve(variant: Path, proof: Proof, console: Console, *, stay: bool) -> None:
@@ -161,10 +131,12 @@ def _serve(variant: Path, proof: Proof, console: Console, *, stay: bool) -> None
     example = max(proof.changes, key=lambda c: c.error_before - c.error_after)
 
     def ask(served: ServedVariant) -> None:
-        answer = _chat(served.api_base, served.models[0], example)
+        with work_display("asking the endpoint"):
+            answer = _chat(served.api_base, served.models[0], example)
         console.print(
             f"{served.api_base}/chat/completions, asked what the proof shows changed most:",
             highlight=False,
+            soft_wrap=True,
         )
         for label, text in (
             ("asked", example.prompt),
@@ -173,11 +145,11 @@ def _serve(variant: Path, proof: Proof, console: Console, *, stay: bool) -> None
             ("after", answer),
         ):
             console.print(f"  [bold]{label:>9}[/]  ", end="")
-            console.print(text, markup=False, highlight=False)
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    serve_variant(
-        VariantArgs(variant=variant, dtype="float32"), port=0, blocking=stay, on_ready=ask
-    )
+    args = VariantArgs(variant=variant, dtype="float32")
+    with shown_until("verifying the variant and loading it", ask) as on_ready:
+        serve_variant(args, port=0, blocking=stay, on_ready=on_ready)
 
 
 def _chat(api_base: str, model: str, example: StimulusChange) -> str:

@@ -102,5 +102,5 @@ def require_sendable(content: object, where: str) -> None:
         json.dumps(content, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"{where} has a value that cannot be sent", got=error, fix="Put a date in quotes."
+            f"{where} has a value that cannot be sent", reason=error, fix="Put a date in quotes."
         ) from error

@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-
 from ztom.cli.actions.endpoint_files import read_mapping, require_sendable
 from ztom.cli.actions.endpoint_tables import (
     deployments_table,
@@ -20,6 +17,7 @@ from ztom.cli.actions.endpoint_tables import (
 from ztom.cli.actions.remote import connect
 from ztom.cli.console import plain_console, print_document
 from ztom.errors import EngineError, EngineTimeoutError
+from ztom.io.progress import work_display
 
 if TYPE_CHECKING:
     from ztom.client import Client
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from ztom.wire.endpoints import Endpoint
 
 _POLL_S = 0.5
-_STARTING = "verifying, loading, asking ..."
+_STARTING = "verifying, loading and asking the variant"
 
 
 def deploy_command(
@@ -100,16 +98,19 @@ def status_command(server: str | None, *, as_json: bool = False) -> None:
 def _wait(client: Client, digest: str, wait_s: float) -> None:
     deadline = time.monotonic() + wait_s
     waits = None
-    with Console(stderr=True).status(_STARTING) as status:
+    with work_display(_STARTING) as display:
+        doing = _STARTING
         while time.monotonic() < deadline:
             deployment = client.endpoints.deployment(digest)
             if deployment.state == "failed":
-                raise EngineError("the variant does not run", got=deployment.reason)
+                raise EngineError("the variant does not run", reason=deployment.reason)
             if deployment.state == "ready" and deployment.intent is None:
                 _require_traffic(deployment)
                 return
             waits = deployment.reason if deployment.state == "starting" else None
-            status.update(escape(waits or _STARTING))
+            if (waits or _STARTING) != doing:
+                doing = waits or _STARTING
+                display.doing(doing)
             time.sleep(_POLL_S)
     raise EngineTimeoutError(
         "the variant is not ready yet",
@@ -122,7 +123,7 @@ def _require_traffic(deployment: DeploymentStatus) -> None:
     if deployment.reason is not None:
         raise EngineError(
             "the variant runs, but not for the traffic that it was deployed for",
-            got=deployment.reason,
+            reason=deployment.reason,
         )
 
 

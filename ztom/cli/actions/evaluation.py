@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from ztom.checkpoints.storage import require_checkpoint
-from ztom.cli.console import plain_console, print_document, print_error
+from ztom.checkpoints.storage import require_reachable
+from ztom.cli.console import plain_console, print_document
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
-from ztom.errors import EvaluationError, ZtomError
+from ztom.errors import EvaluationError
 from ztom.evaluation.metrics.build import build_metric
 from ztom.evaluation.runs.files import write_run
 from ztom.evaluation.runs.harness import LEFT_OUT, run_suites
@@ -28,8 +25,10 @@ from ztom.evaluation.runs.results import ModelRef, SuiteRun
 from ztom.evaluation.suites.discover import FoundSuite, read_suites
 from ztom.evaluation.suites.read import load_suite
 from ztom.evaluation.suites.suite import Suite
+from ztom.io.disk import require_writable
 from ztom.io.files import write_document
 from ztom.io.problems import check_model
+from ztom.io.progress import WorkDisplay, work_display
 from ztom.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,15 +68,11 @@ class EvalRequest:
 
 
 def eval_command(request: EvalRequest, *, as_json: bool = False) -> int:
-    """Run, write results, print a table; returns the exit status: 0, or 3 for harness errors."""
-    try:
-        return _evaluate(request, as_json=as_json)
-    except ZtomError as error:
-        print_error(f"{type(error).__name__}: {error}")
-        return HARNESS_ERROR
+    """Run, write results, print a table; returns the exit status: 0, or 3 for harness errors.
 
-
-def _evaluate(request: EvalRequest, *, as_json: bool = False) -> int:
+    Raises:
+        ZtomError: A model, a suite or an option is wrong.
+    """
     settings = Settings()
     suites = read_suites(request.suites, read=load_suite)
     if not suites and not request.tasks:
@@ -85,29 +80,33 @@ def _evaluate(request: EvalRequest, *, as_json: bool = False) -> int:
     if request.tasks:
         require_lm_eval()
     config = engine_config(request.engine)
+    require_writable(request.out, what="--out")
     for reference in (request.model, request.base):
         if reference is not None:
-            require_checkpoint(reference, settings=settings)
+            require_reachable(reference, settings=settings)
     for suite_files in suites:  # what is wrong with a metric shows before a model is loaded
         build_metric(suite_files.suite, import_paths=suite_files.import_paths).close()
     # Here and not at the top: it imports torch, which takes seconds.
     from ztom.evaluation.runs.models import open_model, setup_digest
 
-    model = open_model(request.model, base=request.base, settings=settings)
-    engine = model.load(config, settings=settings)
-    try:
-        runs = run_and_write(
-            suites,
-            model.ref,
-            engine,
-            setup=setup_digest(config),
-            out=request.out,
-            use_cache=request.use_cache,
-            limit=request.limit,
-        )
-        tasks = _run_tasks(request, model, engine) if request.tasks else None
-    finally:
-        engine.close()
+    with work_display(f"reading {request.model}") as display:
+        model = open_model(request.model, base=request.base, settings=settings)
+        display.doing(f"loading {model.ref.name} with engine {config.name}")
+        engine = model.load(config, settings=settings)
+        try:
+            runs = run_and_write(
+                suites,
+                model.ref,
+                engine,
+                setup=setup_digest(config),
+                out=request.out,
+                use_cache=request.use_cache,
+                limit=request.limit,
+                display=display,
+            )
+            tasks = _run_tasks(request, model, engine, display) if request.tasks else None
+        finally:
+            engine.close()
     results = [
         _suite_result(run, suite_files.suite, request.out)
         for run, suite_files in zip(runs, suites, strict=True)
@@ -138,45 +137,37 @@ def run_and_write(
     out: Path,
     use_cache: bool,
     limit: int | None = None,
+    display: WorkDisplay,
 ) -> list[SuiteRun]:
     """Run a model on suites and write each result as soon as it is there."""
     runs = []
-    with _bars() as progress:
-        answered = run_suites(
-            engine, suites, model, setup=setup, use_cache=use_cache, limit=limit, progress=progress
-        )
-        for run in answered:
-            write_run(run, out)
-            runs.append(run)
+    answered = run_suites(
+        engine,
+        suites,
+        model,
+        setup=setup,
+        use_cache=use_cache,
+        limit=limit,
+        progress=display.show,
+    )
+    for run in answered:
+        write_run(run, out)
+        runs.append(run)
     return runs
 
 
-def _run_tasks(request: EvalRequest, model: OpenModel, engine: Engine) -> TasksRun:
-    with _bars() as progress:
-        run = run_tasks(
-            engine,
-            request.tasks,
-            model.ref,
-            limit=request.limit,
-            progress=partial(progress, "tasks"),
-        )
+def _run_tasks(
+    request: EvalRequest, model: OpenModel, engine: Engine, display: WorkDisplay
+) -> TasksRun:
+    run = run_tasks(
+        engine,
+        request.tasks,
+        model.ref,
+        limit=request.limit,
+        progress=partial(display.show, "tasks"),
+    )
     write_document(request.out / TASKS_FILE, run.model_dump_json(indent=1))
     return run
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each name that something is told of."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name)
-            bars.update(tasks[name], completed=done, total=total)
-
-        yield tell
 
 
 def _unscored(run: SuiteRun) -> int:

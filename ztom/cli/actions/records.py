@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
 from ztom.cli.console import moment, plain_console, print_document, print_row
-from ztom.errors import LedgerError, VariantError
+from ztom.errors import AuditError, LedgerError, VariantError
 from ztom.io.files import write_document
 from ztom.ledger.audit import check_entries, read_head, signing_key
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.records import AuditEntry, VariantRecord
+from ztom.variants.audit_page import render_audit_page
 from ztom.variants.bom import bill_of_materials
 from ztom.variants.manifest import file_digest, read_manifest, verify_manifest
+
+#: In which form a variant's record is printed.
+ShowForm = Literal["json", "bom", "html"]
 
 
 def log_command(address: str, *, as_json: bool = False) -> None:
@@ -27,6 +32,7 @@ def log_command(address: str, *, as_json: bool = False) -> None:
         releases = ledger.variants.published()
         verdicts = {study.id: ledger.studies.proof(study.id) or {} for study in studies}
         entries = list(ledger.audit.entries())
+        names = _names(ledger)
     if as_json:
         for kind, records in (
             ("study", studies),
@@ -46,47 +52,96 @@ def log_command(address: str, *, as_json: bool = False) -> None:
         row = (str(study.id), study.name, study.status, moment(study.created), study.reason or "")
         table.add_row(*row, verdict)
     console.print(table)
-    table = Table("variant", "from study", "released by", "where", box=None, pad_edge=False)
+    table = Table("variant", "name", "from study", "released by", "where", box=None, pad_edge=False)
     released = {(release.digest, release.address): release for release in releases}
     for variant in variants:
         release = released.get((variant.digest, variant.address))
         by = "-" if release is None else release.actor + (" insisting" * release.insisted)
-        study_id = str(variant.study_id or "-")
-        table.add_row(variant.digest[:12], study_id, by, variant.address)
+        study_name = names.get(f"study:{variant.study_id}", "-")
+        name = Path(variant.address).name
+        table.add_row(variant.digest[:12], name, study_name, by, variant.address)
     console.print(table)
     table = Table("row", "time", "who", "what", "to what", "note", box=None, pad_edge=False)
     for entry in entries:
         event = entry.event
-        subject = event.subject.partition(":")
-        short = f"{subject[0]}:{subject[2][:12]}"
+        subject = _named(event.subject, names)
+        actor = names.get(event.actor, event.actor)
         table.add_row(
-            str(entry.sequence), entry.time[:19], event.actor, event.action, short, event.note
+            str(entry.sequence), entry.time[:19], actor, event.action, subject, event.note
         )
     console.print(table)
+
+
+def _names(ledger: Ledger) -> dict[str, str]:
+    """What the subjects of the audit chain are called, by ``kind:id``."""
+    names = {f"study:{study.id}": study.name for study in ledger.studies.all()}
+    names |= {f"variant:{v.digest}": Path(v.address).name for v in ledger.variants.all()}
+    names |= {f"user:{user.id}": user.username for user in ledger.accounts.all()}
+    projects = ledger.projects.visible_to(None)
+    return names | {f"project:{project.id}": project.name for project in projects}
+
+
+def _named(subject: str, names: Mapping[str, str]) -> str:
+    """A subject of the chain with its name, so that it is known and can be looked up."""
+    kind, _, identity = subject.partition(":")
+    name = names.get(subject)
+    return f"{kind}:{identity[:12]}" + ("" if name is None else f" {name}")
 
 
 def verify_command(
     address: str, *, head: Path | None, public_key: str | None, as_json: bool = False
 ) -> int:
-    """Check the chain, then what is on disk; returns the exit status."""
+    """Say OK or BAD, why, and what nobody could see; returns the exit status: 0 OK, 1 BAD."""
     signed = None if head is None else read_head(head)
-    if signed is not None:
-        signed.check(public_key)
     with Ledger.open(address) as ledger:
         entries = list(ledger.audit.entries())
-        rows = check_entries(entries, signed)
-        problems = list(_reconcile(ledger.variants.all(), entries))
-        problems += _missing_uploads(ledger.files.managed_addresses())
+        variants = ledger.variants.all()
+        uploads = ledger.files.managed_addresses()
+    problems: list[str] = []
+    try:
+        if signed is not None:
+            signed.check(public_key)
+        check_entries(entries, signed)
+    except AuditError as error:
+        problems.append(str(error))
+    problems += [*_reconcile(variants, entries), *_missing_uploads(uploads)]
+    unseen = list(_unseen(variants, uploads, is_signed=signed is not None, public_key=public_key))
     signed_row = None if signed is None else signed.sequence
     if as_json:
-        print_document({"rows": rows, "signed_row": signed_row, "problems": problems})
+        outcome = {"outcome": "BAD" if problems else "OK", "rows": len(entries)}
+        print_document(
+            {**outcome, "signed_row": signed_row, "problems": problems, "unseen": unseen}
+        )
+        return 1 if problems else 0
+    console = plain_console()
+    end = "" if signed_row is None else f", row {signed_row} is the one that was signed"
+    if problems:
+        console.print(f"BAD: {len(problems)} of what was checked does not hold", style="red")
     else:
-        end = "" if signed_row is None else f", row {signed_row} is the one that was signed"
-        console = plain_console()
-        console.print(f"{rows} rows follow from each other{end}")
-        for problem in problems:
-            console.print(problem, style="red", soft_wrap=True)
+        console.print(f"OK: {len(entries)} rows follow from each other{end}", style="green")
+    for problem in problems:
+        console.print(problem, style="red")
+    for line in unseen:
+        console.print(f"not seen: {line}")
     return 1 if problems else 0
+
+
+def _unseen(
+    variants: Sequence[VariantRecord],
+    uploads: frozenset[str],
+    *,
+    is_signed: bool,
+    public_key: str | None,
+) -> Iterator[str]:
+    """What this look could not tell, so that nobody takes it for checked."""
+    if not is_signed:
+        yield "whether rows were cut off at the end, or all written anew (give --head)"
+    elif public_key is None:
+        yield "whether the head was signed with your key (give --public-key)"
+    away = [address for address in (v.address for v in variants) if "://" in address]
+    away += [address for address in sorted(uploads) if "://" in address]
+    for address in away:
+        yield f"{address}: it is not on this machine"
 
 
 def _reconcile(variants: tuple[VariantRecord, ...], entries: list[AuditEntry]) -> Iterator[str]:
@@ -98,6 +153,8 @@ def _reconcile(variants: tuple[VariantRecord, ...], entries: list[AuditEntry]) -
     for variant in variants:
         if variant.digest not in audited:
             yield f"variant {variant.digest[:12]} has no row in the audit chain"
+        if "://" in variant.address:
+            continue
         try:
             digest = verify_manifest(Path(variant.address)).digest
         except VariantError as error:
@@ -105,7 +162,7 @@ def _reconcile(variants: tuple[VariantRecord, ...], entries: list[AuditEntry]) -
             continue
         if digest != variant.digest:
             yield f"{variant.address} holds {digest[:12]}, {variant.digest[:12]} is on record"
-    known = {Path(variant.address) for variant in variants}
+    known = {Path(variant.address) for variant in variants if "://" not in variant.address}
     for parent in sorted({path.parent for path in known}):
         for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
             if folder not in known and (folder / "recipe.json").is_file():
@@ -115,6 +172,8 @@ def _reconcile(variants: tuple[VariantRecord, ...], entries: list[AuditEntry]) -
 def _missing_uploads(addresses: frozenset[str]) -> Iterator[str]:
     """Uploads of a server are kept under the sha256 of their bytes."""
     for address in sorted(addresses):
+        if "://" in address:
+            continue
         path = Path(address)
         if path.is_dir():
             continue  # a mastered checkpoint: a variant
@@ -138,23 +197,45 @@ def sign_command(address: str, *, output: Path, key: Path, as_json: bool = False
     )
 
 
-def show_command(variant: str, address: str, *, bom: bool) -> None:
-    """Everything on record about one variant, as JSON: our own form, or CycloneDX."""
+def show_command(variant: str, address: str, *, form: ShowForm) -> None:
+    """Everything on record about one variant: as JSON, as a CycloneDX document, or as a page.
+
+    Raises:
+        LedgerError: No variant on record is named like this, or several are.
+    """
+    with Ledger.open(address) as ledger:
+        records = _records_of(variant, ledger)
+        digest = records[0].digest
+        entries = [e for e in ledger.audit.entries() if e.event.after == digest]
+        names = _names(ledger)
+    if form == "bom":
+        print_document(bill_of_materials(records[0], entries))
+    elif form == "html":
+        study = names.get(f"study:{records[0].study_id}")
+        sys.stdout.write(render_audit_page(_answer(records, entries), study=study))
+    else:
+        print_document(_answer(records, entries))
+
+
+def _records_of(variant: str, ledger: Ledger) -> Sequence[VariantRecord]:
+    """The copies of one variant, by its folder, the start of its digest or its name."""
     digest = variant
     if Path(variant).is_dir():
         digest = read_manifest(Path(variant)).digest
-    with Ledger.open(address) as ledger:
-        records = ledger.variants.all(starting_with=digest)
-        entries = [e for e in ledger.audit.entries() if (e.event.after or "").startswith(digest)]
-    if not records or not digest:
+    records = ledger.variants.all(starting_with=digest) if digest else ()
+    if not records:
+        records = tuple(v for v in ledger.variants.all() if Path(v.address).name == variant)
+    if not records:
         raise LedgerError("no such variant is on record", got=variant)
-    if len({record.digest for record in records}) > 1:
+    digests = sorted({record.digest for record in records})
+    if len(digests) > 1:
         raise LedgerError(
-            "several variants on record begin like this",
+            "several variants on record begin, or are called, like this",
             got=variant,
+            expected=f"one of {', '.join(digest[:12] for digest in digests[:5])}",
             fix="Give more of the digest: `ztom log` lists them.",
         )
-    print_document(bill_of_materials(records[0], entries) if bom else _answer(records, entries))
+    return records
 
 
 def _answer(records: Sequence[VariantRecord], entries: list[AuditEntry]) -> dict[str, Any]:

@@ -38,6 +38,16 @@ def releases_command(alias: str | None, server: str | None, *, as_json: bool = F
     plain_console().print(table)
 
 
+def show_command(release: str, server: str | None, *, as_json: bool = False) -> None:
+    """Show one release."""
+    with connect(server) as client:
+        look = client.endpoints.release(release)
+    if as_json:
+        print_document(look)
+    else:
+        plain_console().print(release_picture(look))
+
+
 def watch_command(release: str, server: str | None, *, as_json: bool = False) -> int:
     """Show a release live until it has ended; 0 if it was promoted, else 1.
 
@@ -55,7 +65,8 @@ def watch_command(release: str, server: str | None, *, as_json: bool = False) ->
         if not matches:
             raise ConfigError("there is no such release", got=release)
         looks = client.endpoints.watch(matches[0].id)
-        console = plain_console()
+        # a picture that is drawn anew keeps to the terminal's width
+        console = Console(markup=False, emoji=False, highlight=False)
         if as_json:
             last = _print_rows(looks)
         else:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from ztom.cli.actions.answers import print_answer
 from ztom.cli.console import moment, plain_console, print_document, print_row
 from ztom.errors import ConfigError
 from ztom.io.files import write_whole
+from ztom.io.progress import work_display
 
 if TYPE_CHECKING:
     from ztom.client import Client
@@ -23,10 +25,8 @@ def connect(server: str | None) -> Client:
     Raises:
         ConfigError: No server is named, or nobody logged in to it.
     """
-    server = server or os.environ.get("ZTOM_SERVER")
-    if not server:
-        raise ConfigError("no server is named", fix="Give --server, or set ZTOM_SERVER.")
-    key = os.environ.get("ZTOM_API_KEY") or _credentials().get(server.rstrip("/"))
+    server = _address(server)
+    key = os.environ.get("ZTOM_API_KEY") or _credentials().get(server)
     if not key:
         raise ConfigError(
             f"nobody is logged in to {server}",
@@ -35,6 +35,18 @@ def connect(server: str | None) -> Client:
     from ztom.client import Client
 
     return Client(server, key=key)
+
+
+def _address(server: str | None) -> str:
+    """The address of the server that is meant.
+
+    Raises:
+        ConfigError: No server is named.
+    """
+    server = server or os.environ.get("ZTOM_SERVER")
+    if not server:
+        raise ConfigError("no server is named", fix="Give --server, or set ZTOM_SERVER.")
+    return server.rstrip("/")
 
 
 def login_command(server: str, username: str, *, stdin: bool) -> None:
@@ -46,6 +58,28 @@ def login_command(server: str, username: str, *, stdin: bool) -> None:
         kept = {**_credentials(), server.rstrip("/"): client.key}
     write_whole(_credentials_path(), json.dumps(kept), private=True)
     plain_console().print(f"logged in to {server} as {username}", soft_wrap=True)
+
+
+def logout_command(server: str | None, *, as_json: bool = False) -> None:
+    """Forget the token that was kept for a server.
+
+    Raises:
+        ConfigError: No server is named, or no token is kept for it.
+    """
+    server = _address(server)
+    kept = _credentials()
+    if kept.pop(server, None) is None:
+        raise ConfigError(f"nobody is logged in to {server}", fix="`ztom login` does that.")
+    write_whole(_credentials_path(), json.dumps(kept), private=True)
+    print_answer({"logged_out": server}, f"logged out of {server}", as_json=as_json)
+
+
+def whoami_command(server: str | None, *, as_json: bool = False) -> None:
+    """Say who the key of the commands belongs to."""
+    with connect(server) as client:
+        user = client.who_am_i()
+    roles = " ".join(user.roles)
+    print_answer(user, f"{user.username} ({user.email_address}), {roles}", as_json=as_json)
 
 
 def projects_command(server: str | None, *, as_json: bool = False) -> None:
@@ -99,11 +133,58 @@ def add_command(
         print_document(answer)
 
 
+def change_project_command(
+    project: str,
+    name: str | None,
+    description: str | None,
+    server: str | None,
+    *,
+    as_json: bool = False,
+) -> None:
+    """Change a project.
+
+    Raises:
+        ConfigError: Nothing is to be changed.
+    """
+    if name is None and description is None:
+        raise ConfigError("nothing is to be changed", fix="Give --name or --description.")
+    with connect(server) as client:
+        changed = client.change_project(project, name=name, description=description)
+    print_answer(changed, f"{changed.id}  {changed.name}", as_json=as_json)
+
+
+def delete_project_command(
+    project: str, server: str | None, *, hard: bool, as_json: bool = False
+) -> None:
+    """Delete a project."""
+    with connect(server) as client:
+        client.delete_project(project, hard=hard)
+    print_answer({"deleted": project}, f"{project} is deleted", as_json=as_json)
+
+
+def remove_file_command(
+    project: str, file: str, server: str | None, *, hard: bool, as_json: bool = False
+) -> None:
+    """Take a checkpoint out of a project."""
+    with connect(server) as client:
+        client.remove_file(project, file, hard=hard)
+    print_answer({"removed": file}, f"{file} is removed from {project}", as_json=as_json)
+
+
+def add_data_command(
+    project: str, file: Path, server: str | None, *, as_json: bool = False
+) -> None:
+    """Upload a data set."""
+    with connect(server) as client, work_display(f"sending {file.name}"):
+        reference = client.add_data(project, file)
+    print_answer({"reference": reference}, reference, as_json=as_json)
+
+
 def download_command(
     project: str, file: str, output: Path, server: str | None, *, as_json: bool = False
 ) -> None:
     """Save a checkpoint."""
-    with connect(server) as client:
+    with connect(server) as client, work_display(f"downloading {file}"):
         path = client.download(project, file, output)
     if as_json:
         print_document({"path": path.absolute()})

@@ -32,18 +32,32 @@ _ELSEWHERE = {"name", "chain", "output", "ledger"}
 
 
 def remote_search_command(
-    file: Path, overrides: list[str], project: str, server: str | None, *, as_json: bool = False
+    file: Path,
+    overrides: list[str],
+    project: str,
+    server: str | None,
+    *,
+    by_outcome: bool = False,
+    as_json: bool = False,
 ) -> int:
     """Run a search's file on the server, with the project's chain; returns the exit status."""
     options = search_options(read_content(file, overrides), file.parent)
     with connect(server) as client:
         answer = client.search(project, progress=True, **options)
-    console = plain_console(stderr=True)
-    for line in _lines(answer):
-        console.print(line, soft_wrap=True)
+    console = plain_console(stderr=as_json)
+    for line in _lines(answer, project):
+        console.print(line)
     if as_json:
         print_document(answer)
-    return 0
+    return exit_status(answer) if by_outcome else 0
+
+
+def exit_status(answer: SearchAnswer) -> int:
+    """What ``--exit-status`` gives: 0 improved, 1 not, 2 inconclusive or without a proof."""
+    gate = ((answer.holdout and answer.holdout.gate) or {}).get("outcome", "pass")
+    if answer.verdict == "no improvement" or gate == "fail":
+        return 1
+    return 0 if (answer.verdict, gate) == ("improved", "pass") else 2
 
 
 def search_options(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -85,14 +99,35 @@ def search_options(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return options
 
 
-def _lines(answer: SearchAnswer) -> list[str]:
+def _lines(answer: SearchAnswer, project: str) -> list[str]:
     factors = ", ".join(f"{factor:+.4g}" for factor in answer.optimized_scaling_factors)
-    return [
+    lines = [
         f"trained_model_error        {answer.trained_model_error:.5f}",
         f"optimized_model_error      {answer.optimized_model_error:.5f}",
         f"optimized_scaling_factors  {factors}",
         f"number_of_inferences       {answer.number_of_inferences}",
-        f"verdict                    {answer.verdict or 'none'}",
-        f"mastered checkpoint        {answer.checkpoint_id or 'none was released'}",
-        f"request                    {answer.request_id}",
+        *_proof_lines(answer),
+        f"checkpoint  {answer.checkpoint_id or 'none was published'}",
+        f"request     {answer.request_id}",
     ]
+    if answer.checkpoint_id is None:
+        return [*lines, f"next        ztom log {project} --server ADDRESS"]
+    download = f"ztom project download {project} {answer.checkpoint_id} --output mastered"
+    return [*lines, f"next        {download}"]
+
+
+def _proof_lines(answer: SearchAnswer) -> list[str]:
+    holdout = answer.holdout
+    if holdout is None:
+        return [f"proof       {answer.verdict or 'none'}"]
+    interval = holdout.verdict.get("improvement") or {}
+    low, high = interval.get("low"), interval.get("high")
+    between = "" if low is None or high is None else f" (interval {low:.5f} to {high:.5f})"
+    lines = [
+        f"proof       {answer.verdict or 'none'}: the error on the holdout goes from "
+        f"{holdout.trained_model_error:.5f} to {holdout.optimized_model_error:.5f}{between}"
+    ]
+    lines += [f"            {reason}" for reason in holdout.verdict.get("reasons", ())]
+    if holdout.gate is not None:
+        lines.append(f"gate        {holdout.gate.get('outcome')}")
+    return lines + [f"warning     {warning}" for warning in (*holdout.warnings, *answer.warnings)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ztom.cli.actions.password import read_password
 from ztom.cli.console import plain_console, print_document
+from ztom.io.progress import shown_until
 from ztom.ledger.accounts import NewUser, UserRecord
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.passwords import hash_password
@@ -42,7 +43,8 @@ def up_command(config: ServerConfig, *, host: str, port: int, as_json: bool = Fa
             )
         console.print("Ctrl-C stops it.")
 
-    run_server(config, host=host, port=port, on_ready=say)
+    with shown_until("starting the server", say) as on_ready:
+        run_server(config, host=host, port=port, on_ready=on_ready)
 
 
 def create_admin_command(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ztom.errors import ConfigError
-from ztom.io.problems import check_model
+from ztom.io.places import require_listable
 from ztom.io.yaml import parse_yaml
+from ztom.settings import Settings
 
 if TYPE_CHECKING:
     from serve_apps.control_plane.config import ServerConfig
@@ -17,15 +18,18 @@ def server_config(data: Path, ledger: str | None, overrides: list[str]) -> Serve
     """The configuration that the options, and the environment, describe.
 
     Raises:
-        ConfigError: An option is misspelt or out of range.
+        ConfigError: An option is misspelt or out of range, or a root cannot be listed.
     """
     from serve_apps.control_plane.config import ServerConfig
 
-    values: dict[str, object] = {"data": data}
+    Settings()  # the installation's own settings: wrong ones show now
+    values: dict[str, Any] = {"data": data}
     if ledger is not None:
         values["ledger"] = ledger
     values |= parse_settings(overrides)
-    return check_model(ServerConfig, values, wrong="the server's options are wrong")
+    config = ServerConfig(**values)
+    require_listable(config.pointer_roots)
+    return config
 
 
 def parse_settings(settings: list[str]) -> dict[str, object]:

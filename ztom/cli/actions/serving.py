@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from ztom.cli.console import print_document
+from ztom.cli.console import plain_console, print_document
+from ztom.io.progress import shown_until
 
 if TYPE_CHECKING:
     from serve_apps.variants.launch import ServedVariant
@@ -25,14 +24,14 @@ def serve_command(
     from serve_apps.variants.launch import serve_variant
 
     args = parse_args({key: value for key, value in options.items() if value is not None})
-    console = Console(stderr=True)
-    console.print("verifying the variant and loading it ...")
+    console = plain_console(stderr=True)
 
     def ready(served: ServedVariant) -> None:
         if as_json:
             print_document({"models": served.models, "base_url": served.api_base})
-        console.print(f"serving {', '.join(served.models)}", markup=False, highlight=False)
-        console.print(f"base_url for an OpenAI client: {served.api_base}", highlight=False)
+        console.print(f"serving {', '.join(served.models)}")
+        console.print(f"base_url for an OpenAI client: {served.api_base}")
         console.print("Ctrl-C stops it")
 
-    serve_variant(args, host=host, port=port, blocking=True, on_ready=ready)
+    with shown_until("verifying the variant and loading it", ready) as on_ready:
+        serve_variant(args, host=host, port=port, blocking=True, on_ready=on_ready)

@@ -18,10 +18,19 @@ FILES = {
     System.GITHUB: Path(".github/workflows/ztom-gate.yml"),
     System.GITLAB: Path(".gitlab-ci.yml"),
 }
+#: Versions that pip is held to, beside the workflow: a wheel cannot constrain its own installation.
+CONSTRAINTS = {
+    System.GITHUB: Path(".github/ztom-constraints.txt"),
+    System.GITLAB: Path(".gitlab/ztom-constraints.txt"),
+}
 _AFTER = {
     System.GITHUB: "make its job a required check of the branch, and only what passes is merged",
     System.GITLAB: 'turn on "Pipelines must succeed", and only what passes is merged',
 }
+#: The Python that the constraints were resolved for.
+_PYTHON = "3.11"
+#: PyTorch's own index of builds for CPUs; PyPI has those for CUDA only.
+_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 _TEMPLATES = Path(__file__).with_name("workflows")
 _REPORT = "gate-report"
 _USUAL = (None, "auto", "vllm")
@@ -30,19 +39,24 @@ _PLACES = {"candidate": "models/candidate", "champion": "models/champion"}
 
 
 def ci_command(request: GateRequest, system: System, *, force: bool) -> None:
-    """Write the workflow into the working folder.
+    """Write the workflow, and the constraints of its installation, into the working folder.
 
     Raises:
         ConfigError: There is one, or an option cannot be written into it.
     """
-    path = FILES[system]
-    if path.exists() and not force:
-        raise ConfigError(f"{path} exists", fix="--force replaces it.")
-    write_document(path, workflow(request, system))
+    path, constraints = FILES[system], CONSTRAINTS[system]
+    for place in (path, constraints):
+        if place.exists() and not force:
+            raise ConfigError(f"{place} exists", fix="--force replaces it.")
+    text = workflow(request, system)
+    write_document(constraints, (_TEMPLATES / "constraints.txt").read_text(encoding="utf-8"))
+    write_document(path, text)
     if request.as_json:
-        print_document({"path": path.absolute()})
-    else:
-        plain_console().print(f"{path}: {_AFTER[system]}", soft_wrap=True)
+        print_document({"path": path.absolute(), "constraints": constraints.absolute()})
+        return
+    console = plain_console()
+    console.print(f"{path}: {_AFTER[system]}; how is said at its head", soft_wrap=True)
+    console.print(f"{constraints}: the versions that its installation is held to", soft_wrap=True)
 
 
 def workflow(request: GateRequest, system: System) -> str:
@@ -59,6 +73,9 @@ def workflow(request: GateRequest, system: System) -> str:
     )
     return environment.get_template(f"{system}.yml.jinja").render(
         version=__version__,
+        python=_PYTHON,
+        cpu_index=_CPU_INDEX,
+        constraints=CONSTRAINTS[system].as_posix(),
         suites=_quoted([str(path) for path in request.suites]),
         gate=list(_options(request)),
         report=_REPORT,

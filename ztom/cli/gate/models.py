@@ -11,6 +11,7 @@ from ztom.evaluation.metrics.build import build_metric
 from ztom.evaluation.runs.models import OpenModel, open_model, setup_digest
 from ztom.evaluation.runs.results import SuiteRun
 from ztom.evaluation.suites.discover import FoundSuite
+from ztom.io.progress import work_display
 from ztom.settings import Settings
 
 
@@ -48,15 +49,17 @@ def _evaluate(
     request: GateRequest, who: Who, model: OpenModel, suites: Sequence[FoundSuite]
 ) -> list[SuiteRun]:
     config = engine_config(request.engine)
-    engine = model.load(config, settings=Settings())
-    try:
-        return run_and_write(
-            suites,
-            model.ref,
-            engine,
-            setup=setup_digest(config),
-            out=request.out / "runs" / who,
-            use_cache=request.use_cache,
-        )
-    finally:
-        engine.close()
+    with work_display(f"loading the {who} with engine {config.name}") as display:
+        engine = model.load(config, settings=Settings())
+        try:
+            return run_and_write(
+                suites,
+                model.ref,
+                engine,
+                setup=setup_digest(config),
+                out=request.out / "runs" / who,
+                use_cache=request.use_cache,
+                display=display,
+            )
+        finally:
+            engine.close()

@@ -47,7 +47,7 @@ def render_command(file: Path, form: str) -> None:
     try:
         verdict = Verdict.from_bytes(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"{file} is no verdict", got=str(error)) from error
+        raise EvaluationError(f"{file} is no verdict", reason=str(error)) from error
     sys.stdout.write(forms[form](verdict))
 
 

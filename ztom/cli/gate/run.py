@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ztom.checkpoints.storage import require_checkpoint
+from ztom.checkpoints.storage import require_reachable
 from ztom.cli.actions.evaluation import engine_config
 from ztom.cli.gate.request import DOCUMENTS, WHO, GateRequest, Runs
 from ztom.errors import StorageError
@@ -21,6 +21,7 @@ from ztom.evaluation.runs.files import read_run, read_runs, write_run
 from ztom.evaluation.runs.results import SuiteRun
 from ztom.evaluation.suites.discover import FoundSuite, read_suites
 from ztom.evaluation.suites.lock import load_locked
+from ztom.io.disk import require_writable
 from ztom.settings import Settings
 
 
@@ -53,8 +54,9 @@ def _all_runs(request: GateRequest, suites: Sequence[FoundSuite]) -> Runs:
     named = [reference for reference in request.models.values() if reference is not None]
     if named:
         engine_config(request.engine)
+        require_writable(request.out, what="--out")
         for reference in named:
-            require_checkpoint(reference, settings=Settings())
+            require_reachable(reference, settings=Settings())
         # Here and not at the top: it imports torch, which takes seconds.
         from ztom.cli.gate.models import run_models
 
@@ -77,7 +79,7 @@ def _remove_documents(folder: Path) -> None:
         for name in DOCUMENTS:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written", got=error.strerror) from error
+        raise StorageError(f"{folder} cannot be written", reason=error.strerror) from error
 
 
 def _on_github() -> bool:

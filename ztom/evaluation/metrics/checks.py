@@ -92,7 +92,7 @@ def check_forms(checks: Sequence[AnswerCheck]) -> None:
         except Exception as error:  # jsonschema raises whatever odd schemas make its parts raise
             raise EvaluationError(
                 f"a check of kind {check.kind} is malformed",
-                got=getattr(error, "message", None) or f"{type(error).__name__}: {error}",
+                reason=getattr(error, "message", None) or f"{type(error).__name__}: {error}",
             ) from error
 
 

@@ -46,5 +46,5 @@ def read_run(file: Path) -> SuiteRun:
     try:
         raw = file.read_bytes()
     except OSError as error:
-        raise EvaluationError(f"{file} cannot be read", got=error.strerror) from error
+        raise EvaluationError(f"{file} cannot be read", reason=error.strerror) from error
     return check_json(SuiteRun, raw, wrong=f"{file} is no result of a suite", kind=EvaluationError)

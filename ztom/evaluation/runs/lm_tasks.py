@@ -163,7 +163,7 @@ def _load(tasks: Sequence[str]) -> Any:
 def _failed(what: str, tasks: Sequence[str], error: Exception) -> EvaluationError:
     return EvaluationError(
         f"{what} {', '.join(tasks)}",
-        got=f"{type(error).__name__}: {error}",
+        reason=f"{type(error).__name__}: {error}",
         fix="`lm-eval ls tasks` lists the names; public tasks need their data on this machine or "
         "the Hugging Face hub.",
     )

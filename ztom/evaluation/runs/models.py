@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig
-from ztom.checkpoints.checkpoint import Checkpoint, fetch_folder, open_checkpoint
+from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ztom.checkpoints.fetch import fetch_folder
 from ztom.engines.build import build_engine, build_single
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine

@@ -83,7 +83,11 @@ def evaluation_errors() -> Iterator[None]:
         yield
     except StimuliError as error:
         raise EvaluationError(
-            error.what, got=error.got, expected=error.expected, fix=error.fix
+            error.what,
+            got=error.got,
+            expected=error.expected,
+            fix=error.fix,
+            reason=error.reason,
         ) from error
 
 
@@ -113,7 +117,7 @@ def _read_settings(path: Path) -> SuiteConfig:
     try:
         check_forms(config.checks)
     except EvaluationError as error:
-        raise place.error(error.what, got=error.got) from None
+        raise place.error(error.what, got=error.got, reason=error.reason) from None
     for text in (config.owner, *config.labels):
         if not text.isprintable():
             raise place.error("the owner or a label holds a character that cannot be printed")
@@ -174,9 +178,11 @@ def _check_prompts(
     try:
         template = PromptTemplate(config.template)
     except EvaluationError as error:
-        raise settings.error(error.what, got=error.got, expected=error.expected) from None
+        raise settings.error(
+            error.what, got=error.got, expected=error.expected, reason=error.reason
+        ) from None
     for place, item in zip(places, items, strict=True):
         try:
             template.render(item)
         except EvaluationError as error:
-            raise place.error(error.what, got=error.got) from None
+            raise place.error(error.what, got=error.got, reason=error.reason) from None

@@ -44,7 +44,7 @@ class PromptTemplate:
             self._template = _ENVIRONMENT.from_string(tree)
         except TemplateSyntaxError as error:
             raise EvaluationError(
-                f"the template is wrong in its line {error.lineno}", got=error.message
+                f"the template is wrong in its line {error.lineno}", reason=error.message
             ) from None
         except RecursionError:
             raise EvaluationError("the template is nested too deeply") from None

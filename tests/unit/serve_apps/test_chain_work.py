@@ -1,0 +1,45 @@
+"""What the server does with a project's chain, on checkpoints of several programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from saved_models import OLD_LLAMA, TRAINERS, edit_config, grow, save_model
+
+from serve_apps.control_plane.work import ChainSpec, blend, compare, score_checkpoint
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> ChainSpec:
+    base = save_model(tmp_path / "base")
+    grown = grow(tmp_path / "grown", base, 387, 1)
+    edit_config(base, **OLD_LLAMA)
+    edit_config(grown, **TRAINERS, eos_token_id=7)
+    return ChainSpec(references=(str(base), str(grown)), roots=(str(tmp_path),))
+
+
+def test_a_registered_checkpoint_is_scored_against_another_program_s(chain: ChainSpec) -> None:
+    scores = score_checkpoint(chain, before=0)
+    assert scores.message is None
+    assert scores.weights == pytest.approx(0.02 * (2 / 3.14159) ** 0.5, rel=0.05)
+    parts = compare(chain, old=0, new=1, weights=["lm_head.weight"], biases=None)
+    rows = parts["absolute_weight_difference"]
+    assert isinstance(rows, dict)
+    changes = rows["lm_head.weight"]
+    assert len(changes) == 387
+    assert [change > 0 for change in changes] == [True] * 384 + [False] * 3
+
+
+def test_a_blend_tells_what_differs(chain: ChainSpec, tmp_path: Path) -> None:
+    ledger = str(tmp_path / "ledger.db")
+    written = blend(chain, [0.5], str(tmp_path / "variant"), ledger=ledger, actor="root")
+    assert "config eos_token_id: 2 in base, 7 in grown (used)" in written.warnings
+    assert any(text.startswith("vocabulary: base has 384 rows") for text in written.warnings)
+
+
+def test_a_checkpoint_that_computes_something_else_is_refused_by_name(chain: ChainSpec) -> None:
+    edit_config(Path(chain.references[1]), rms_norm_eps=1e-5)
+    message = score_checkpoint(chain, before=0).message
+    assert message is not None
+    assert "rms_norm_eps (1e-06 / 1e-05)" in message

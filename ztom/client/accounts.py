@@ -1,0 +1,148 @@
+"""Accounts of a server, members of a project and API keys, from Python.
+
+```python
+with Client("http://127.0.0.1:8000") as client:
+    key = client.accounts.add_key("ci", scopes=["read", "write"])
+    client.accounts.add_member("support", "ada@example.org", ["READ"])
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ztom.client.connection import Connection
+from ztom.client.names import Names, pick
+from ztom.wire.accounts import AdminPatch, ApiKey, ApiKeySecret, NewKey, Register, User
+from ztom.wire.projects import MemberPatch, NewMember, ProjectMember
+
+
+class AccountCalls:
+    """Part of `ztom.client.Client`; what it returns is what the server answers.
+
+    Args:
+        connection: Connection to the server.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._names = Names(connection)
+
+    def users(self, *, admins: bool = False) -> list[User]:
+        """Every account, or the administrators alone; administrators only."""
+        return self._connection.ask_all(User, "GET", _route(admin=admins))
+
+    def add_user(
+        self,
+        username: str,
+        email_address: str,
+        password: str,
+        *,
+        admin: bool = False,
+        **more: Any,
+    ) -> User:
+        """Make an account; administrators only.
+
+        Args:
+            username: Name to log in with.
+            email_address: E-mail address to log in with.
+            password: Password that it begins with.
+            admin: Whether it is an administrator's.
+            more: ``first_name`` and ``last_name``.
+        """
+        new = Register.model_construct(
+            username=username, email_address=email_address, password=password, **more
+        )
+        return self._connection.ask(User, "POST", _route(admin=admin), new)
+
+    def change_user(self, user: str, **changes: Any) -> User:
+        """Change an account: ``email_address``, ``roles`` or ``enabled``; administrators only."""
+        address = f"{_route(admin=False)}/{self._names.user_id(user)}"
+        return self._connection.ask(User, "PATCH", address, AdminPatch.model_construct(**changes))
+
+    def remove_user(self, user: str) -> None:
+        """Take an account away; administrators only."""
+        self._connection.call("DELETE", f"{_route(admin=False)}/{self._names.user_id(user)}")
+
+    def keys(self) -> list[ApiKey]:
+        """The account's API keys, without their secrets."""
+        return self._connection.ask_all(ApiKey, "GET", "/v1/keys")
+
+    def add_key(
+        self,
+        name: str,
+        *,
+        scopes: Sequence[str] | None = None,
+        project_id: str | None = None,
+        **limits: Any,
+    ) -> ApiKeySecret:
+        """Make an API key; its secret is in this answer and never again.
+
+        Args:
+            name: Name of the key.
+            scopes: Scopes out of ``read``, ``write`` and ``infer``; all of them when None.
+            project_id: Id or name of the one project that it is for; None for all.
+            limits: ``requests_per_minute`` and ``tokens_per_minute``.
+        """
+        fields: dict[str, Any] = {"name": name, **limits}
+        if scopes:
+            fields["scopes"] = tuple(scopes)
+        if project_id is not None:
+            fields["project_id"] = self._names.project_id(project_id)
+        new = NewKey.model_construct(**fields)
+        return self._connection.ask(ApiKeySecret, "POST", "/v1/keys", new)
+
+    def revoke_key(self, key: str) -> None:
+        """Revoke an API key, by its id or its name."""
+        chosen = pick(
+            key,
+            [known for known in self.keys() if known.revoked_at is None or known.id == key],
+            what="key",
+            id_of=lambda known: known.id,
+            names_of=lambda known: (known.name,),
+        )
+        self._connection.call("DELETE", f"/v1/keys/{chosen.id}")
+
+    def members(self, project_id: str) -> list[ProjectMember]:
+        """The members of a project."""
+        return self._connection.ask_all(ProjectMember, "GET", self._members(project_id))
+
+    def add_member(
+        self, project_id: str, email_address: str, permissions: Sequence[str]
+    ) -> ProjectMember:
+        """Make an account a member of a project."""
+        new = NewMember.model_construct(email_address=email_address, permissions=tuple(permissions))
+        self._connection.call("POST", self._members(project_id), json=new.body())
+        return self._member(project_id, email_address)
+
+    def change_member(
+        self, project_id: str, member: str, permissions: Sequence[str]
+    ) -> ProjectMember:
+        """Give a member, by id, name or address, other permissions."""
+        patch = MemberPatch.model_construct(permissions=tuple(permissions))
+        chosen = self._member(project_id, member)
+        address = f"{self._members(project_id)}/{chosen.id}"
+        self._connection.call("PATCH", address, json=patch.body())
+        return self._member(project_id, chosen.id)
+
+    def remove_member(self, project_id: str, member: str) -> None:
+        """Take a member, by id, name or address, out of a project."""
+        chosen = self._member(project_id, member)
+        self._connection.call("DELETE", f"{self._members(project_id)}/{chosen.id}")
+
+    def _members(self, project_id: str) -> str:
+        return f"/project/{self._names.project_id(project_id)}/user"
+
+    def _member(self, project_id: str, member: str) -> ProjectMember:
+        return pick(
+            member,
+            self.members(project_id),
+            what="member",
+            id_of=lambda known: known.id,
+            names_of=lambda known: (known.username, known.email_address),
+        )
+
+
+def _route(*, admin: bool) -> str:
+    return "/api/auth/admin" if admin else "/api/auth/admin/user"
