@@ -28,7 +28,8 @@ from serve_apps.gateway.table import TableKeeper
 from serve_apps.tasks import meanwhile
 from serve_apps.tracing import RequestSpan, Tracing
 from serve_apps.variants.calls import Answer, Call, Opened, StreamEnd, StreamItem
-from serve_apps.variants.wire import DONE_EVENT, Kind, Reply, event, no_such_model, refusal
+from serve_apps.variants.request_fields import Kind
+from serve_apps.variants.wire import DONE_EVENT, Reply, event, no_such_model, refusal
 from ztom.ledger.endpoints import Endpoints
 from ztom.rollout.routing import Choice, RoutingTable, TrafficRole, choose, variant_id
 

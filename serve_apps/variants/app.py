@@ -32,22 +32,33 @@ from serve_apps.variants.args import (
     VariantArgs,
 )
 from serve_apps.variants.calls import Answer, Call, ReplicaState, StreamItem, SwapReport
+from serve_apps.variants.cors import CorsByOption
 from serve_apps.variants.identity import identify
 from serve_apps.variants.replica import Replica, SharedReplica, VariantReplica
+from serve_apps.variants.request_fields import Kind
 from serve_apps.variants.responses import (
     answer_response,
     json_response,
     read_body,
     stream_response,
 )
-from serve_apps.variants.wire import Kind, Reply, no_such_model, parse_body, refusal
+from serve_apps.variants.wire import Reply, no_such_model, parse_body, refusal
 from ztom.errors import ConfigError, ZtomError
 from ztom.rollout.options import ServingArgs
 
 # What Serve allows beyond the replica's own limit, so that the clearer of the two speaks.
 _HEALTH_MARGIN_S = 5.0
 
+
+def _cors_origins() -> tuple[str, ...]:
+    """The origins that the options of the running replica allow."""
+    variant: Any = serve.get_replica_context().servable_object
+    origins: tuple[str, ...] = variant._args.cors_origins
+    return origins
+
+
 http = FastAPI(title="Z-TOM variant", docs_url=None, redoc_url=None, openapi_url=None)
+http.add_middleware(CorsByOption, origins=_cors_origins)
 
 
 @http.exception_handler(HTTPException)

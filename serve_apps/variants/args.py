@@ -8,6 +8,7 @@ from its options. `BaseArgs` is one base that many adapters share. What both hav
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self, TypeVar
@@ -44,6 +45,20 @@ class VariantArgs(ServingArgs):
         description="hold the variant's chain in memory, so that another blend of it can take its "
         "place without a restart",
     )
+
+    cors_origins: tuple[str, ...] = Field(
+        default=(),
+        description="origins whose pages may call the server of `ztom serve` from a browser, such "
+        "as https://app.example.org; * is any",
+    )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+", origin):
+                raise ValueError(f"{origin!r} is no origin: write it as https://host or with :port")
+        return value
 
     @field_validator("variant")
     @classmethod

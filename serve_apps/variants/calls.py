@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serve_apps.variants.wire import Kind
+from serve_apps.variants.request_fields import Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,15 @@ import pickle
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from serve_apps.variants.child_output import watched_stderr
 from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.load import EngineLoad
 from serve_apps.variants.memory import resident_bytes
 from serve_apps.variants.options import engine_options
 from serve_apps.variants.proof import Ask, prove, prove_plain, warm_up
-from serve_apps.variants.wire import Kind, Reply
+from serve_apps.variants.request_fields import Kind
+from serve_apps.variants.wire import Reply
 from ztom.blending.chain import Chain
 from ztom.engines.model_fit import check_adapter_fit, check_chain_fit, check_folder_fit
 from ztom.errors import BlendError, EngineError, EngineTimeoutError
@@ -69,11 +71,13 @@ class VariantEngine:
 
         options = engine_options(args, identity, on_gpu=on_gpu)
         try:
-            server = VllmServer(options)
+            with watched_stderr() as output:
+                server = VllmServer(options, tool_parser=args.tool_parser)
         except Exception as error:
+            cause = output.root_cause() if "root cause" in str(error) else None
             raise EngineError(
                 "the engine does not start on this variant",
-                reason=_in_a_line(error),
+                reason=cause or _in_a_line(error),
                 fix="The log of the replica has the engine's own messages. Too little memory is a "
                 "usual cause: try a smaller kv_cache_gib or max_model_len.",
             ) from error
@@ -93,6 +97,11 @@ class VariantEngine:
     def has_chat_template(self) -> bool:
         """Whether the model's tokenizer brings a chat template."""
         return self._server.has_chat_template
+
+    @property
+    def tool_parser(self) -> str | None:
+        """Name of the parser that reads calls of tools out of answers; None without one."""
+        return self._server.tool_parser
 
     def face(self, identity: ModelIdentity, *, adapter_number: int | None = None) -> Face:
         """A face for a variant; see `VllmServer.face`."""

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from serve_apps.variants.events import EventStream
-from serve_apps.variants.wire import Kind, Reply
+from serve_apps.variants.request_fields import Kind
+from serve_apps.variants.wire import Reply
 from ztom.errors import VariantError
 
 _WARM_UP_REQUESTS = 4

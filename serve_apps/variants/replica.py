@@ -142,8 +142,13 @@ class Replica(ABC):
 
     def _check(self, call: Call, *, streamed: bool) -> dict[str, Any] | Reply:
         has_template = self.engine.has_chat_template
-        refused = check_request(call.kind, call.body, has_chat_template=has_template)
-        return refused or engine_body(call.body) | {"stream": streamed}
+        refused = check_request(
+            call.kind,
+            call.body,
+            has_chat_template=has_template,
+            has_tools=self.engine.tool_parser is not None,
+        )
+        return refused or engine_body(call.kind, call.body) | {"stream": streamed}
 
 
 class VariantReplica(Replica):

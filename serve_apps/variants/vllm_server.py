@@ -30,6 +30,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.fingerprint import set_default_fingerprint_mode
 from vllm.lora.request import LoRARequest
 from vllm.renderers.online_renderer import OnlineRenderer
+from vllm.tool_parsers import ToolParserManager
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
@@ -37,7 +38,9 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.load import EngineLoad
-from serve_apps.variants.wire import Kind, Reply, count_prompts, event_error, openai_error, refusal
+from serve_apps.variants.request_fields import Kind
+from serve_apps.variants.tool_parsers import named_parser
+from serve_apps.variants.wire import Reply, count_prompts, event_error, openai_error, refusal
 from ztom.io.problem_words import words_for
 
 logger = logging.getLogger(__name__)
@@ -73,22 +76,28 @@ class VllmServer:
 
     Args:
         options: Arguments of vLLM's own engine.
+        tool_parser: Name of vLLM's parser for calls of tools; ``auto`` tells it from the chat
+            template, ``none`` is without.
 
     Raises:
         Exception: Whatever vLLM raises when it refuses the model or the options.
 
     Attributes:
         load: What it has done and has in hand, kept up to date.
+        tool_parser: Name of the parser for calls of tools; None without one.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], *, tool_parser: str = "none") -> None:
         self.load = EngineLoad()
+        if tool_parser not in ("auto", "none"):
+            ToolParserManager.get_tool_parser(tool_parser)
         logging.getLogger(_QUOTING_LOGGER).setLevel(logging.CRITICAL)
         # What vLLM can stamp is one value for the process; answers are stamped here instead.
         set_default_fingerprint_mode("none")
         self._client = AsyncLLM.from_engine_args(
             AsyncEngineArgs(**options), stat_loggers=[_load_keeper(self.load)]
         )
+        self.tool_parser = named_parser(tool_parser, self._chat_template)
 
     @property
     def is_dead(self) -> bool:
@@ -103,7 +112,11 @@ class VllmServer:
     @property
     def has_chat_template(self) -> bool:
         """Whether the model's tokenizer brings a chat template."""
-        return bool(getattr(self._client.get_tokenizer(), "chat_template", None))
+        return bool(self._chat_template)
+
+    @property
+    def _chat_template(self) -> object:
+        return getattr(self._client.get_tokenizer(), "chat_template", None)
 
     def face(self, identity: ModelIdentity, *, adapter_number: int | None = None) -> Face:
         """A face for a variant.
@@ -115,7 +128,7 @@ class VllmServer:
         adapter = None
         if adapter_number is not None:
             adapter = LoRARequest(identity.digest, adapter_number, str(identity.folder))
-        chat, completion = _serving_layer(self._client, identity, adapter)
+        chat, completion = _serving_layer(self._client, identity, adapter, self.tool_parser)
         return Face(identity, chat, completion, adapter)
 
     async def answer(
@@ -153,10 +166,10 @@ class VllmServer:
                 choices = (request.n or 1) * prompts
                 return await _open_stream(result, face, choices=choices, shows_usage=shows_usage)
         except Exception as error:
-            return _error_reply(error)
+            return _for_the_format(_error_reply(error), body)
         _stay_cancelled()
         if isinstance(result, ErrorResponse):
-            return openai_error(result.error.model_dump())
+            return _for_the_format(openai_error(result.error.model_dump()), body)
         result.system_fingerprint = face.identity.fingerprint
         return Reply(200, result.model_dump(mode="json"))
 
@@ -226,7 +239,10 @@ class _OneModel(OpenAIServingModels):  # type: ignore[misc]  # vLLM is not typed
 
 
 def _serving_layer(
-    client: AsyncLLM, identity: ModelIdentity, adapter: LoRARequest | None
+    client: AsyncLLM,
+    identity: ModelIdentity,
+    adapter: LoRARequest | None,
+    tool_parser: str | None,
 ) -> tuple[OpenAIServingChat, OpenAIServingCompletion]:
     models = _OneModel(client, identity, adapter)
     # Templates come from the model's tokenizer only, and no logger ever sees a prompt.
@@ -235,9 +251,16 @@ def _serving_layer(
         "chat_template": None,
         "chat_template_content_format": "auto",
     }
-    renderer = OnlineRenderer(client.model_config, client.renderer, **template)
+    tools: dict[str, Any] = {"tool_parser": tool_parser, "enable_auto_tools": bool(tool_parser)}
+    renderer = OnlineRenderer(client.model_config, client.renderer, **template, **tools)
     chat = OpenAIServingChat(
-        client, models, "assistant", online_renderer=renderer, enable_log_deltas=False, **template
+        client,
+        models,
+        "assistant",
+        online_renderer=renderer,
+        enable_log_deltas=False,
+        **template,
+        **tools,
     )
     completion = OpenAIServingCompletion(
         client, models, online_renderer=renderer, request_logger=None
@@ -290,6 +313,13 @@ async def _open_stream(
         shows_usage=shows_usage,
         explain=_error_reply,
     )
+
+
+def _for_the_format(reply: Reply, body: Mapping[str, Any]) -> Reply:
+    """A failure of the engine to keep to a format as the refusal of that format."""
+    if reply.status != HTTPStatus.INTERNAL_SERVER_ERROR or "response_format" not in body:
+        return reply
+    return refusal(400, "The engine cannot keep to this format.", param="response_format")
 
 
 def _error_reply(error: Exception) -> Reply:

@@ -2,8 +2,7 @@
 
 Everything here is plain values in, plain values out; no engine and no server is needed to test it.
 A request may carry what OpenAI documents and this endpoint honours, plus the sampling options of
-vLLM that are common in practice. Anything else is refused by name: no option is silently without
-effect, and what the engine's own request classes gain with a version is not public by itself.
+vLLM that are common in practice (`serve_apps.variants.request_fields`). Anything else is refused.
 """
 
 from __future__ import annotations
@@ -13,33 +12,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 import pydantic_core
 
-Kind = Literal["chat", "completion"]
+from serve_apps.variants.request_fields import ABOUT_THE_CALLER, FIELDS, Kind, without_neutral
+from serve_apps.variants.response_format import response_format_problem, schema_problem
 
 MAX_CHOICES = 128
 MAX_PROMPTS = 1024
 
-# Said by the client about itself; it changes no answer.
-_ABOUT_THE_CALLER = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
-_OPENAI_FIELDS = frozenset(
-    {"model", "stream", "stream_options", "n", "stop", "seed", "temperature", "top_p", "max_tokens"}
-    | {"frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "response_format"}
-)
-_VLLM_FIELDS = frozenset(
-    {"top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos", "stop_token_ids"}
-    | {"include_stop_str_in_output", "skip_special_tokens", "add_special_tokens"}
-    | {"return_token_ids"}
-)
-_FIELDS: dict[Kind, frozenset[str]] = {
-    "chat": _OPENAI_FIELDS
-    | _VLLM_FIELDS
-    | {"messages", "max_completion_tokens", "top_logprobs"}
-    | {"add_generation_prompt", "continue_final_message", "chat_template_kwargs"},
-    "completion": _OPENAI_FIELDS | _VLLM_FIELDS | {"prompt", "echo"},
-}
 # Tuples, because what a client sends is compared with them and need not be hashable.
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _TEXT_PARTS = ("text", "refusal")
@@ -100,8 +82,17 @@ def parse_body(raw: bytes) -> dict[str, Any] | Reply:
     return body
 
 
-def check_request(kind: Kind, body: Mapping[str, Any], *, has_chat_template: bool) -> Reply | None:
-    """What is wrong with a request, or None. Types of single fields are the engine's to check."""
+def check_request(
+    kind: Kind, body: Mapping[str, Any], *, has_chat_template: bool, has_tools: bool = False
+) -> Reply | None:
+    """What is wrong with a request, or None. Types of single fields are the engine's to check.
+
+    Args:
+        kind: Which of OpenAI's endpoints was called.
+        body: Body of the request.
+        has_chat_template: Whether the model has one.
+        has_tools: Whether there is a parser for the calls of tools that the model makes.
+    """
     if kind == "chat" and not has_chat_template:
         return refusal(
             400,
@@ -109,18 +100,22 @@ def check_request(kind: Kind, body: Mapping[str, Any], *, has_chat_template: boo
             param="messages",
             code="no_chat_template",
         )
+    body = without_neutral(kind, body)
     return (
         _unknown_field(kind, body)
         or _number_out_of_range(body)
         or _bad_stream(body)
         or _too_many_choices(body)
+        or _bad_response_format(body)
+        or _bad_tools(body, has_tools=has_tools)
         or (_bad_messages(body) if kind == "chat" else _too_many_prompts(body))
     )
 
 
-def engine_body(body: Mapping[str, Any]) -> dict[str, Any]:
+def engine_body(kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a checked request that the engine is given; which model it is, it knows."""
-    return {k: v for k, v in body.items() if k not in _ABOUT_THE_CALLER and k != "model"}
+    given = without_neutral(kind, body)
+    return {k: v for k, v in given.items() if k not in ABOUT_THE_CALLER and k != "model"}
 
 
 def count_prompts(body: Mapping[str, Any]) -> int:
@@ -133,7 +128,7 @@ def count_prompts(body: Mapping[str, Any]) -> int:
 
 def _unknown_field(kind: Kind, body: Mapping[str, Any]) -> Reply | None:
     for key in body:
-        if key not in _FIELDS[kind] and key not in _ABOUT_THE_CALLER:
+        if key not in FIELDS[kind] and key not in ABOUT_THE_CALLER:
             shown = key[:60]
             return refusal(
                 400,
@@ -163,6 +158,45 @@ def _too_many_choices(body: Mapping[str, Any]) -> Reply | None:
     n = body.get("n")
     if isinstance(n, int) and not 1 <= n <= MAX_CHOICES:
         return refusal(400, f"'n' must be from 1 to {MAX_CHOICES}.", param="n")
+    return None
+
+
+def _bad_response_format(body: Mapping[str, Any]) -> Reply | None:
+    if "response_format" not in body:
+        return None
+    problem = response_format_problem(body["response_format"])
+    if problem is None:
+        return None
+    return refusal(400, f"'response_format': {problem}.", param="response_format")
+
+
+def _bad_tools(body: Mapping[str, Any], *, has_tools: bool) -> Reply | None:
+    name = next((key for key in ("tools", "tool_choice") if key in body), None)
+    if name is None:
+        return None
+    if not has_tools:
+        return refusal(
+            400,
+            "This model is served without a parser for calls of tools. Leave out 'tools', or have "
+            "it deployed with the option tool_parser.",
+            param=name,
+            code="unsupported_parameter",
+        )
+    if "tools" not in body:
+        return refusal(400, "'tool_choice' is given without 'tools'.", param="tool_choice")
+    return _bad_tool_schemas(body["tools"])
+
+
+def _bad_tool_schemas(tools: object) -> Reply | None:
+    """A grammar may be made of the tools' schemas: they have the bounds of other schemas."""
+    for number, tool in enumerate(tools if isinstance(tools, list) else [tools]):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            return refusal(400, f"tools[{number}] is no function with a name.", param="tools")
+        parameters = function.get("parameters")
+        problem = schema_problem(parameters) if isinstance(parameters, dict) else None
+        if problem is not None:
+            return refusal(400, f"tools[{number}].function: {problem}.", param="tools")
     return None
 
 

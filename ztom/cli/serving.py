@@ -42,6 +42,16 @@ def serve(
     tensor_parallel_size: Annotated[
         int, typer.Option(min=1, help="Split each replica over so many GPUs.")
     ] = 1,
+    tool_parser: Annotated[
+        str,
+        typer.Option(
+            help="Read calls of tools with this parser of vLLM; auto takes the template's."
+        ),
+    ] = "auto",
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Let pages of this origin call it from a browser; may be repeated."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Serve a variant with an OpenAI-compatible API until Ctrl-C."""
@@ -62,5 +72,7 @@ def serve(
         "dtype": dtype,
         "max_model_len": max_model_len,
         "tensor_parallel_size": tensor_parallel_size,
+        "tool_parser": tool_parser,
+        "cors_origins": tuple(cors_origin or ()),
     }
     serve_command(options, host=host, port=port, as_json=as_json)

@@ -45,6 +45,12 @@ class ServingArgs(BaseModel):
         default=None, ge=1, description="tokens of prompt and answer together; else the model's own"
     )
     tensor_parallel_size: int = Field(default=1, ge=1, le=64)
+    tool_parser: str = Field(
+        default="auto",
+        pattern=r"^[a-z0-9_]{1,40}$",
+        description="vLLM's parser for calls of tools, such as hermes or llama3_json; auto takes "
+        "it from the chat template, none serves without",
+    )
     gpu_fraction: float = Field(
         default=1.0, gt=0, le=1, description="share of its GPU that one replica may take"
     )

@@ -14,8 +14,9 @@ from serve_apps.control_plane.access import Caller, CallerOf, Permission, Servic
 from serve_apps.control_plane.services import Services
 from serve_apps.gateway.gateway import Asker
 from serve_apps.gateway.quota import Quota
+from serve_apps.variants.request_fields import Kind
 from serve_apps.variants.responses import json_response, read_body
-from serve_apps.variants.wire import Kind, Reply, no_such_model, parse_body
+from serve_apps.variants.wire import Reply, no_such_model, parse_body
 from ztom.ledger.rollouts import FeedbackRecord
 from ztom.rollout.routing import RoutingTable, find_variant, variant_id
 from ztom.wire.inference import (

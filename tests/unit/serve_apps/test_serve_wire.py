@@ -7,8 +7,11 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 
 import pytest
+from openai.types import completion_create_params as completion_params
+from openai.types.chat import completion_create_params as chat_params
 
 from serve_apps.variants.events import EventStream, joined
+from serve_apps.variants.request_fields import ABOUT_THE_CALLER, FIELDS, NEUTRAL
 from serve_apps.variants.wire import (
     DONE_EVENT,
     MAX_CHOICES,
@@ -27,6 +30,12 @@ from serve_apps.variants.wire import (
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 PLAIN = {"model": "m", "prompt": "hello"}
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+#: The fields of the openai client's own types, which clients may send all of.
+OPENAI_FIELDS = {
+    "chat": set(chat_params.CompletionCreateParamsBase.__annotations__),
+    "completion": set(completion_params.CompletionCreateParamsBase.__annotations__),
+}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +82,14 @@ def test_good_requests_pass(kind, body):
 @pytest.mark.parametrize(
     ("kind", "body", "param"),
     [
-        ("chat", CHAT | {"tools": []}, "tools"),
+        ("chat", CHAT | {"tools": [TOOL]}, "tools"),
+        ("chat", CHAT | {"tool_choice": "required"}, "tool_choice"),
+        ("chat", CHAT | {"store": True}, "store"),
+        ("chat", CHAT | {"modalities": ["text", "audio"]}, "modalities"),
+        ("completion", PLAIN | {"suffix": "x"}, "suffix"),
+        ("completion", PLAIN | {"best_of": True}, "best_of"),
+        ("chat", CHAT | {"response_format": "json"}, "response_format"),
+        ("completion", PLAIN | {"response_format": {"type": "xml"}}, "response_format"),
         ("chat", CHAT | {"chat_template": "x"}, "chat_template"),
         ("chat", CHAT | {"prompt": "x"}, "prompt"),
         ("completion", PLAIN | {"kv_transfer_params": {}}, "kv_transfer_params"),
@@ -115,6 +131,33 @@ def test_bad_requests_are_refused_by_name(kind, body, param):
     assert reply.body["error"]["param"] == param
 
 
+@pytest.mark.parametrize(
+    ("kind", "field"), [(kind, field) for kind in OPENAI_FIELDS for field in OPENAI_FIELDS[kind]]
+)
+def test_null_and_neutral_values_of_every_openai_field_count_as_absent(kind, field):
+    body = CHAT if kind == "chat" else PLAIN
+    assert field in FIELDS[kind] | ABOUT_THE_CALLER | set(NEUTRAL[kind]), "nobody decided on it"
+    if field in ("model", "prompt", "messages"):
+        return
+    for value in (None, *NEUTRAL[kind].get(field, [])):
+        asked_for = body | {field: value}
+        assert check_request(kind, asked_for, has_chat_template=True) is None
+        assert engine_body(kind, asked_for) == engine_body(kind, body)
+
+
+def test_tools_are_for_models_with_a_parser():
+    body = CHAT | {"tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": False}
+    assert check_request("chat", body, has_chat_template=True, has_tools=True) is None
+    assert engine_body("chat", body).keys() >= {"tools", "tool_choice", "parallel_tool_calls"}
+    assert engine_body("chat", body | {"tools": None}) == engine_body("chat", CHAT)
+    refused = check_request("chat", body, has_chat_template=True)
+    assert "without a parser for calls of tools" in refused.body["error"]["message"]
+    for tools in (["look"], "look", [{"type": "function", "function": {}}], [{"type": "x"}]):
+        wrong = CHAT | {"tools": tools}
+        refused = check_request("chat", wrong, has_chat_template=True, has_tools=True)
+        assert (refused.status, refused.body["error"]["param"]) == (400, "tools")
+
+
 def test_chat_without_a_template_is_refused_and_completion_is_not():
     reply = check_request("chat", CHAT, has_chat_template=False)
     assert reply is not None
@@ -123,7 +166,7 @@ def test_chat_without_a_template_is_refused_and_completion_is_not():
 
 
 def test_the_engine_is_told_neither_who_asks_nor_for_which_model():
-    body = engine_body(CHAT | {"user": "u", "metadata": {"a": "b"}})
+    body = engine_body("chat", CHAT | {"user": "u", "metadata": {"a": "b"}})
     assert body == {"messages": CHAT["messages"]}
 
 
