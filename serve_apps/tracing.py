@@ -17,7 +17,7 @@ from ztom.extras import require_extra
 #: Headers of the W3C's trace context, and how long each may be.
 _CONTEXT_LENGTHS = {"traceparent": 128, "tracestate": 512}
 #: Values of ``gen_ai.operation.name``.
-_OPERATIONS = {"chat": "chat", "completion": "text_completion"}
+_OPERATIONS = {"chat": "chat", "completion": "text_completion", "embedding": "embeddings"}
 _SERVICE = "ztom-gateway"
 _GRPC, _HTTP = "grpc", "http/protobuf"
 _ENDPOINTS = {_GRPC: "http://localhost:4317", _HTTP: "http://localhost:4318"}
@@ -136,7 +136,7 @@ class Tracing:
         """The span of a request, a child of the client's.
 
         Args:
-            kind: ``chat`` or ``completion``.
+            kind: ``chat``, ``completion`` or ``embedding``.
             model: Name of the model that the client asked for.
             headers: Headers of the request by name in lower case.
         """

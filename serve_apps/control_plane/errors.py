@@ -58,7 +58,7 @@ _STATUS: tuple[tuple[type[ZtomError], int], ...] = (
     (EngineError, 503),
 )
 #: Where the gateway speaks OpenAI's language.
-OPENAI_PATHS = ("/v1/chat/", "/v1/completions", "/v1/models")
+OPENAI_PATHS = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/models")
 #: With status 503: seconds after which to try again.
 BUSY = {"Retry-After": "2"}
 

@@ -12,12 +12,15 @@ import secrets
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 from cluster.serve import last_error, missing_place, reason_of, start_application
 from serve_apps.endpoints.specs import PREFIXES, AppSpec
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.calls import Answer, Call, ReplicaState
+from serve_apps.variants.proof import plain_request
+from ztom.engines.embedding_models import gives_embeddings
 from ztom.errors import EngineError, EngineTimeoutError, ZtomError
 
 logger = logging.getLogger(__name__)
@@ -160,9 +163,10 @@ class ServeApps:
         self, spec: AppSpec, digest: str, folder: str, name: str, *, exact: bool = True
     ) -> None:
         """See `Apps.prove`."""
-        body = {"prompt": [0], "max_tokens": 1, "temperature": 0}
+        plain = plain_request(embeds=gives_embeddings(Path(folder)))
         request_id = f"prove-{secrets.token_hex(8)}"
-        call = Call("completion", body, digest, request_id, folder=folder, name=name, exact=exact)
+        body = dict(plain.body)
+        call = Call(plain.kind, body, digest, request_id, folder=folder, name=name, exact=exact)
         try:
             handle = self._handle(spec.name, spec.deployment)
             answer: Answer = handle.ask.remote(call).result(timeout_s=_CALL_S)

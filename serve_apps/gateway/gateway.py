@@ -46,7 +46,11 @@ _SWAP_S, _SWAP_POLL_S = 5.0, 0.05
 #: Longer requests get no copy: copies wait in memory.
 _LARGEST_COPY_BYTES = 256 * 1024
 _RETRY_AFTER_S = {429: "1", 503: "2"}
-_OPENAI_PREFIX: Mapping[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"}
+_OPENAI_PREFIX: Mapping[Kind, str] = {
+    "chat": "chatcmpl-",
+    "completion": "cmpl-",
+    "embedding": "embd-",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +215,8 @@ class Gateway:
             trace=span.context,
         )
         exchange = _Exchange(kind, asker, choice, call, began, span)
-        if choice.shadow is not None and nbytes <= _LARGEST_COPY_BYTES:
+        # how far two answers differ is measured in words
+        if kind != "embedding" and choice.shadow is not None and nbytes <= _LARGEST_COPY_BYTES:
             exchange.events = []
         return exchange
 

@@ -1,7 +1,8 @@
 """Ids of answers, which say who answered: feedback can name an answer that nobody kept.
 
 ``<nonce>-<variant>-<role><step>-<release>-<seal>``: the seal (HMAC-SHA256, 64 bits) keeps clients
-from making ids up. OpenAI's prefixes (``chatcmpl-``, ``cmpl-``) stand before it.
+from making ids up. A prefix of the endpoint (``chatcmpl-``, ``cmpl-``, ``embd-``) stands
+before it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _ROLES = {role: letter for letter, role in _LETTERS.items()}
 _NO_RELEASE = "0" * 8
 _SEAL = 16
 _FORM = re.compile(
-    r"(?:chatcmpl-|cmpl-)?([0-9a-f]{16}-([0-9a-f]{12})-([scrp])([0-9]{1,4})-([0-9a-f]{8}))"
+    r"(?:chatcmpl-|cmpl-|embd-)?([0-9a-f]{16}-([0-9a-f]{12})-([scrp])([0-9]{1,4})-([0-9a-f]{8}))"
     r"-([0-9a-f]{16})"
 )
 

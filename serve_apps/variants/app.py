@@ -139,6 +139,11 @@ class Variant(HoldsVariant):
         """OpenAI's completions."""
         return await self._respond("completion", request)
 
+    @http.post("/v1/embeddings")
+    async def embeddings(self, request: Request) -> Response:
+        """OpenAI's embeddings."""
+        return await self._respond("embedding", request)
+
     @http.get("/v1/models")
     async def models(self) -> JSONResponse:
         """The names this variant answers to."""

@@ -18,7 +18,7 @@ class Call:
     """One request of a client, on its way to a replica.
 
     Attributes:
-        kind: Which of OpenAI's two endpoints was called.
+        kind: Which of OpenAI's endpoints was called.
         body: The client's JSON body, parsed and otherwise as it came; its ``model`` is ignored.
         digest: Hex sha256 of the variant that is wanted.
         request_id: Becomes the tail of OpenAI's id (``chatcmpl-<request_id>``).

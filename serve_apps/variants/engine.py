@@ -21,7 +21,14 @@ from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.load import EngineLoad
 from serve_apps.variants.memory import resident_bytes
 from serve_apps.variants.options import engine_options
-from serve_apps.variants.proof import Ask, prove, prove_plain, warm_up
+from serve_apps.variants.proof import (
+    Ask,
+    PlainRequest,
+    plain_request,
+    prove,
+    prove_plain,
+    warm_up,
+)
 from serve_apps.variants.request_fields import Kind
 from serve_apps.variants.wire import Reply
 from ztom.blending.chain import Chain
@@ -103,6 +110,11 @@ class VariantEngine:
         """Name of the parser that reads calls of tools out of answers; None without one."""
         return self._server.tool_parser
 
+    @property
+    def embeds(self) -> bool:
+        """Whether the model gives embeddings, and no text."""
+        return self._server.embeds
+
     def face(self, identity: ModelIdentity, *, adapter_number: int | None = None) -> Face:
         """A face for a variant; see `VllmServer.face`."""
         return self._server.face(identity, adapter_number=adapter_number)
@@ -122,7 +134,7 @@ class VariantEngine:
         is raised: every failure is a reply with its status.
 
         Args:
-            kind: Which of OpenAI's two endpoints was called.
+            kind: Which of OpenAI's endpoints was called.
             body: Body that `check_request` has checked; its ``model`` does not matter.
             face: Face that answers; `home` when not given.
             request_id: Tail of the answer's id; random when not given.
@@ -133,13 +145,13 @@ class VariantEngine:
         )
 
     async def prove(self, face: Face | None = None) -> None:
-        """Generate for real, once plainly and once through the chat template.
+        """Answer for real, once plainly and once through the chat template.
 
         Raises:
             VariantError: An answer is refused, empty, or its log-probability is not a number.
             EngineTimeoutError: No answer came within ``load_timeout_s``.
         """
-        await self._in_time(prove(self._asking(face), chat=self.has_chat_template))
+        await self._in_time(prove(self._asking(face), self._plain, chat=self.has_chat_template))
 
     async def prove_one_token(self, face: Face) -> None:
         """The first half of `prove`, for weights that came into an engine that was proved.
@@ -148,7 +160,7 @@ class VariantEngine:
             VariantError: The variant does not answer; see `prove`.
             EngineTimeoutError: The answer does not come in time; see `prove`.
         """
-        await self._in_time(prove_plain(self._asking(face)))
+        await self._in_time(prove_plain(self._asking(face), self._plain))
 
     async def warm_up(self) -> None:
         """Generate a few answers at once, so that no client has to wait for first times.
@@ -157,7 +169,9 @@ class VariantEngine:
             VariantError: An answer is refused or empty.
             EngineTimeoutError: They did not come within ``load_timeout_s``.
         """
-        await self._in_time(warm_up(self.answer, longest=self.max_model_len // 2))
+        await self._in_time(
+            warm_up(self.answer, longest=self.max_model_len // 2, embeds=self.embeds)
+        )
 
     async def check_health(self) -> None:
         """Pass when the engine has stepped since the last check, or else generates a token.
@@ -280,6 +294,10 @@ class VariantEngine:
                 reason=_in_a_line(error),
             ) from error
 
+    @property
+    def _plain(self) -> PlainRequest:
+        return plain_request(embeds=self.embeds)
+
     def _asking(self, face: Face | None) -> Ask:
         return functools.partial(self.answer, face=face)
 
@@ -295,11 +313,10 @@ class VariantEngine:
             ) from error
 
     async def _generate_one_token(self) -> None:
-        body = {"prompt": [0], "max_tokens": 1, "temperature": 0}
         limit_s = self._args.health_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                reply = await self.answer("completion", body)
+                reply = await self.answer(self._plain.kind, self._plain.body)
         except TimeoutError as error:
             raise EngineTimeoutError(
                 "the engine makes no progress", got=f"no token within {limit_s:g} s"

@@ -29,7 +29,9 @@ from cluster.serve import (
 from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
 from serve_apps.variants.app import build
 from serve_apps.variants.args import VariantArgs
-from serve_apps.variants.identity import identify
+from serve_apps.variants.identity import ModelIdentity, identify
+from serve_apps.variants.proof import plain_request
+from ztom.engines.embedding_models import gives_embeddings
 from ztom.errors import ConfigError, EngineError, EngineTimeoutError
 
 _POLL_S = 0.2
@@ -120,7 +122,7 @@ def serve_variant(
         start_application(application, name=app_name, route_prefix=route_prefix)
         url = f"http://{reachable(host)}:{port}{route_prefix.rstrip('/')}"
         _wait_until_running(app_name, deadline)
-        _query(url, identity.ids[1], deadline)
+        _query(url, identity, deadline)
         served = ServedVariant(url, identity.ids, app_name, undo.pop_all())
     if on_ready is not None:
         _stopping_on_error(served, on_ready)
@@ -179,12 +181,14 @@ def _wait_until_running(app_name: str, deadline: float) -> None:
             raise EngineError("the variant cannot be served", reason=reason_of(application))
 
 
-def _query(url: str, model: str, deadline: float) -> None:
+def _query(url: str, identity: ModelIdentity, deadline: float) -> None:
     """Ask for one token over HTTP, the way a client would."""
-    body = {"model": model, "prompt": [0], "max_tokens": 1, "temperature": 0}
+    model, plain = identity.pinned, plain_request(embeds=gives_embeddings(identity.folder))
+    path = "/v1/embeddings" if plain.kind == "embedding" else "/v1/completions"
+    body = {"model": model, **plain.body}
     for _ in _until(deadline, model):
         try:
-            reply = httpx.post(f"{url}/v1/completions", json=body, timeout=_QUERY_TIMEOUT_S)
+            reply = httpx.post(f"{url}{path}", json=body, timeout=_QUERY_TIMEOUT_S)
         except httpx.TransportError:
             continue
         if reply.status_code == 200:

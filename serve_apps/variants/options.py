@@ -7,6 +7,7 @@ from typing import Any
 from serve_apps.tracing import traces_endpoint, wants_traces
 from serve_apps.variants.args import BaseArgs, VariantArgs
 from serve_apps.variants.identity import ModelIdentity
+from ztom.engines.embedding_models import gives_embeddings
 from ztom.engines.vllm_dtype import vllm_dtype
 from ztom.rollout.options import ServingArgs
 
@@ -24,6 +25,8 @@ def engine_options(args: ServingArgs, identity: ModelIdentity, *, on_gpu: bool) 
     return {
         "model": str(identity.folder),
         "tokenizer": str(identity.folder),
+        "served_model_name": identity.pinned,
+        "runner": "pooling" if gives_embeddings(identity.folder) else "generate",
         "trust_remote_code": False,
         "load_format": "safetensors",
         "dtype": vllm_dtype(args.dtype, identity.folder),

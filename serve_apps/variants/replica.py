@@ -35,6 +35,7 @@ from serve_apps.variants.events import EventStream, joined
 from serve_apps.variants.identity import SHORT_DIGEST_LENGTH, ModelIdentity, identify
 from serve_apps.variants.swap import LiveSwap, read_blended
 from serve_apps.variants.wire import Reply, check_request, engine_body, refusal
+from ztom.engines.embedding_models import gives_embeddings
 from ztom.errors import ConfigError, EngineError, ZtomError
 from ztom.settings import Settings
 from ztom.stack import require_stack
@@ -147,8 +148,12 @@ class Replica(ABC):
             call.body,
             has_chat_template=has_template,
             has_tools=self.engine.tool_parser is not None,
+            embeds=self.engine.embeds,
         )
-        return refused or engine_body(call.kind, call.body) | {"stream": streamed}
+        if refused is not None:
+            return refused
+        body = engine_body(call.kind, call.body)
+        return body if call.kind == "embedding" else body | {"stream": streamed}
 
 
 class VariantReplica(Replica):
@@ -170,6 +175,8 @@ class VariantReplica(Replica):
             ZtomError: `live_swap` is asked for and the chain cannot be held.
         """
         identity = await asyncio.to_thread(identify, args)
+        if args.live_swap:
+            _require_text(identity, "live_swap", fix="Deploy it without live_swap.")
         engine = _start_engine(args, identity, on_gpu=on_gpu)
         try:
             gate, swap = Gate(), None
@@ -248,6 +255,7 @@ class SharedReplica(Replica):
             EngineError: The engine does not start.
         """
         identity = await asyncio.to_thread(open_base, args)
+        _require_text(identity, "adapters", fix="Write the variant in its dense form.")
         engine = _start_engine(args, identity, on_gpu=on_gpu)
         try:
             await engine.prove()
@@ -314,6 +322,15 @@ def open_base(args: BaseArgs) -> ModelIdentity:
     return ModelIdentity(args.name or "base", args.digest, created=0, folder=folder)
 
 
+def _require_text(identity: ModelIdentity, what: str, *, fix: str) -> None:
+    if gives_embeddings(identity.folder):
+        raise ConfigError(
+            f"{what}: only models that give text are served so",
+            got=f"{identity.pinned}, which gives embeddings",
+            fix=fix,
+        )
+
+
 def _start_engine(
     args: VariantArgs | BaseArgs, identity: ModelIdentity, *, on_gpu: bool
 ) -> VariantEngine:
@@ -346,7 +363,7 @@ def _answer(reply: Reply, identity: ModelIdentity) -> Answer:
         digest=identity.digest,
         prompt_tokens=usage.get("prompt_tokens") or 0,
         completion_tokens=usage.get("completion_tokens") or 0,
-        empty=reply.status == 200 and not all(map(_has_text, reply.body["choices"])),
+        empty=reply.status == 200 and not all(map(_has_text, reply.body.get("choices", ()))),
     )
 
 

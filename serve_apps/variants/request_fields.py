@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Kind = Literal["chat", "completion"]
+Kind = Literal["chat", "completion", "embedding"]
 
 #: Said by the client about itself or its bill; it changes no answer.
 ABOUT_THE_CALLER = frozenset(
@@ -34,6 +34,7 @@ FIELDS: Mapping[Kind, frozenset[str]] = {
     | {"tools", "tool_choice", "parallel_tool_calls"}
     | {"add_generation_prompt", "continue_final_message", "chat_template_kwargs"},
     "completion": _OPENAI_FIELDS | _VLLM_FIELDS | {"prompt", "echo"},
+    "embedding": frozenset({"model", "input", "encoding_format", "dimensions"}),
 }
 #: Values beside null of fields that are not honoured, and of those that mean nothing alone, which
 #: ask for nothing. Lists, because what a client sends is compared and need not be hashable.
@@ -55,6 +56,7 @@ NEUTRAL: Mapping[Kind, Mapping[str, list[Any]]] = {
         "logit_bias": [{}],
     },
     "completion": {"best_of": [1], "suffix": [""], "stop": [[]], "logit_bias": [{}]},
+    "embedding": {"stream": [False]},
 }
 #: What says something about tools, and nothing without any.
 _OF_TOOLS = ("tool_choice", "parallel_tool_calls")

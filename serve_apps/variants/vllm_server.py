@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -25,10 +25,13 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.entrypoints.pooling.embed.protocol import EmbeddingCompletionRequest
+from vllm.entrypoints.pooling.embed.serving import ServingEmbedding
 from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.fingerprint import set_default_fingerprint_mode
 from vllm.lora.request import LoRARequest
+from vllm.renderers.chat_utils import ChatTemplateConfig
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.tool_parsers import ToolParserManager
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -49,7 +52,17 @@ logger = logging.getLogger(__name__)
 _STOP_GRACE_S = 1.0
 # Their messages can quote what a client sent; `_error_reply` logs what an operator needs.
 _QUOTING_LOGGER = "vllm.entrypoints"
-_REQUEST_TYPES = {"chat": ChatCompletionRequest, "completion": CompletionRequest}
+_REQUEST_TYPES: Mapping[Kind, Any] = {
+    "chat": ChatCompletionRequest,
+    "completion": CompletionRequest,
+    "embedding": EmbeddingCompletionRequest,
+}
+_Serve = Callable[[Any, Request | None], Awaitable[Any]]
+# Templates come from the model's tokenizer only.
+_TEMPLATE: Mapping[str, Any] = {
+    "chat_template": None,
+    "chat_template_content_format": "auto",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +71,12 @@ class Face:
 
     Attributes:
         identity: Identity of the variant.
-        chat: vLLM's serving layer of chat completions.
-        completion: vLLM's serving layer of completions.
+        serve: vLLM's serving layer of each endpoint that the model answers.
         adapter: Request by which vLLM knows the adapter; None for full weights.
     """
 
     identity: ModelIdentity
-    chat: OpenAIServingChat
-    completion: OpenAIServingCompletion
+    serve: Mapping[Kind, _Serve]
     adapter: LoRARequest | None = None
 
 
@@ -115,6 +126,11 @@ class VllmServer:
         return bool(self._chat_template)
 
     @property
+    def embeds(self) -> bool:
+        """Whether it gives embeddings, and no text."""
+        return bool(self._client.model_config.runner_type == "pooling")
+
+    @property
     def _chat_template(self) -> object:
         return getattr(self._client.get_tokenizer(), "chat_template", None)
 
@@ -128,8 +144,10 @@ class VllmServer:
         adapter = None
         if adapter_number is not None:
             adapter = LoRARequest(identity.digest, adapter_number, str(identity.folder))
-        chat, completion = _serving_layer(self._client, identity, adapter, self.tool_parser)
-        return Face(identity, chat, completion, adapter)
+        models = _OneModel(self._client, identity, adapter)
+        if self.embeds:
+            return Face(identity, {"embedding": _Embedding(self._client, models)}, adapter)
+        return Face(identity, _text_layer(self._client, models, self.tool_parser), adapter)
 
     async def answer(
         self,
@@ -146,7 +164,7 @@ class VllmServer:
         is raised: every failure is a reply with its status.
 
         Args:
-            kind: Which of OpenAI's two endpoints was called.
+            kind: Which of OpenAI's endpoints was called.
             body: Body that `check_request` has checked; its ``model`` does not matter.
             face: Face that answers.
             request_id: Tail of the answer's id; random when not given.
@@ -154,13 +172,9 @@ class VllmServer:
         """
         try:
             request: Any = _REQUEST_TYPES[kind].model_validate(body)
-            shows_usage = _prepare(request, face, request_id)
-            serve: Any = (
-                face.chat.create_chat_completion
-                if kind == "chat"
-                else face.completion.create_completion
-            )
-            result = await serve(request, _raw_request(trace))
+            _prepare(request, face, request_id)
+            shows_usage = kind != "embedding" and _count_usage(request)
+            result = await face.serve[kind](request, _raw_request(trace))
             if isinstance(result, AsyncGenerator):
                 prompts = count_prompts(body) if kind == "completion" else 1
                 choices = (request.n or 1) * prompts
@@ -170,6 +184,8 @@ class VllmServer:
         _stay_cancelled()
         if isinstance(result, ErrorResponse):
             return _for_the_format(openai_error(result.error.model_dump()), body)
+        if isinstance(result, Reply):
+            return result
         result.system_fingerprint = face.identity.fingerprint
         return Reply(200, result.model_dump(mode="json"))
 
@@ -238,19 +254,43 @@ class _OneModel(OpenAIServingModels):  # type: ignore[misc]  # vLLM is not typed
         return str(self.base_model_paths[0].name)
 
 
-def _serving_layer(
-    client: AsyncLLM,
-    identity: ModelIdentity,
-    adapter: LoRARequest | None,
-    tool_parser: str | None,
-) -> tuple[OpenAIServingChat, OpenAIServingCompletion]:
-    models = _OneModel(client, identity, adapter)
-    # Templates come from the model's tokenizer only, and no logger ever sees a prompt.
-    template: dict[str, Any] = {
-        "request_logger": None,
-        "chat_template": None,
-        "chat_template_content_format": "auto",
-    }
+class _Embedding(ServingEmbedding):  # type: ignore[misc]  # vLLM is not typed
+    """vLLM's embeddings, as a reply instead of a response."""
+
+    def __init__(self, client: AsyncLLM, models: _OneModel) -> None:
+        config = ChatTemplateConfig(**_TEMPLATE)
+        super().__init__(client, models, request_logger=None, chat_template_config=config)
+        self.json_response_cls = _embeddings
+
+    async def __call__(self, request: Any, raw_request: Request | None = None) -> Any:
+        """Answer a request; raises what vLLM raises."""
+        if request.dimensions is not None and not self.model_config.is_matryoshka:
+            size = self.model_config.embedding_size
+            return refusal(
+                400,
+                f"This model does not support 'dimensions': its embeddings have {size} numbers.",
+                param="dimensions",
+            )
+        return await super().__call__(request, raw_request)
+
+    def _build_response(self, ctx: Any) -> Any:
+        if not all(bool(item.outputs.data.isfinite().all()) for item in ctx.final_res_batch):
+            raise RuntimeError("an embedding has numbers that are not finite")
+        return super()._build_response(ctx)
+
+
+def _embeddings(content: dict[str, Any]) -> Reply:
+    """The reply of embeddings, whose usage has what OpenAI's has."""
+    usage = content["usage"]
+    counts = {name: usage[name] for name in ("prompt_tokens", "total_tokens")}
+    return Reply(200, content | {"usage": counts})
+
+
+def _text_layer(
+    client: AsyncLLM, models: _OneModel, tool_parser: str | None
+) -> Mapping[Kind, _Serve]:
+    # No logger ever sees a prompt.
+    template: dict[str, Any] = {"request_logger": None, **_TEMPLATE}
     tools: dict[str, Any] = {"tool_parser": tool_parser, "enable_auto_tools": bool(tool_parser)}
     renderer = OnlineRenderer(client.model_config, client.renderer, **template, **tools)
     chat = OpenAIServingChat(
@@ -265,16 +305,20 @@ def _serving_layer(
     completion = OpenAIServingCompletion(
         client, models, online_renderer=renderer, request_logger=None
     )
-    return chat, completion
+    return {"chat": chat.create_chat_completion, "completion": completion.create_completion}
 
 
-def _prepare(request: Any, face: Face, request_id: str | None) -> bool:
-    """Fill in what is not the client's to say; returns whether it wants to see the usage."""
+def _prepare(request: Any, face: Face, request_id: str | None) -> None:
+    """Fill in what is not the client's to say."""
     request.model = None if face.adapter is None else face.adapter.lora_name
     # A block that was computed with other weights can never be found again.
     request.cache_salt = face.identity.digest
     if request_id is not None:
         request.request_id = request_id
+
+
+def _count_usage(request: Any) -> bool:
+    """Have a stream count its tokens; returns whether the client wants to see the usage."""
     shows_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
     if request.stream and not shows_usage:
         request.stream_options = StreamOptions(include_usage=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import pydantic_core
 
+from serve_apps.variants.embedding_input import embedding_problem
 from serve_apps.variants.request_fields import ABOUT_THE_CALLER, FIELDS, Kind, without_neutral
 from serve_apps.variants.response_format import response_format_problem, schema_problem
 
@@ -83,7 +84,12 @@ def parse_body(raw: bytes) -> dict[str, Any] | Reply:
 
 
 def check_request(
-    kind: Kind, body: Mapping[str, Any], *, has_chat_template: bool, has_tools: bool = False
+    kind: Kind,
+    body: Mapping[str, Any],
+    *,
+    has_chat_template: bool,
+    has_tools: bool = False,
+    embeds: bool = False,
 ) -> Reply | None:
     """What is wrong with a request, or None. Types of single fields are the engine's to check.
 
@@ -92,7 +98,10 @@ def check_request(
         body: Body of the request.
         has_chat_template: Whether the model has one.
         has_tools: Whether there is a parser for the calls of tools that the model makes.
+        embeds: Whether the model gives embeddings, and no text.
     """
+    if embeds is not (kind == "embedding"):
+        return _other_endpoint(embeds=embeds)
     if kind == "chat" and not has_chat_template:
         return refusal(
             400,
@@ -108,7 +117,7 @@ def check_request(
         or _too_many_choices(body)
         or _bad_response_format(body)
         or _bad_tools(body, has_tools=has_tools)
-        or (_bad_messages(body) if kind == "chat" else _too_many_prompts(body))
+        or _CONTENT_CHECKS[kind](body)
     )
 
 
@@ -124,6 +133,17 @@ def count_prompts(body: Mapping[str, Any]) -> int:
     if not isinstance(prompt, list) or all(isinstance(item, int) for item in prompt):
         return 1
     return len(prompt)
+
+
+def _other_endpoint(*, embeds: bool) -> Reply:
+    """The refusal of a call that this kind of model does not answer."""
+    message = (
+        "This model gives embeddings, and no text. Use /v1/embeddings."
+        if embeds
+        else "This model gives text, and no embeddings. Use /v1/chat/completions or "
+        "/v1/completions."
+    )
+    return refusal(400, message, param="model", code="unsupported_endpoint")
 
 
 def _unknown_field(kind: Kind, body: Mapping[str, Any]) -> Reply | None:
@@ -231,6 +251,18 @@ def _message_problem(message: object) -> str | None:
         if not isinstance(part, dict) or part.get("type") not in _TEXT_PARTS:
             return "only text content is supported"
     return None
+
+
+def _bad_input(body: Mapping[str, Any]) -> Reply | None:
+    problem = embedding_problem(body)
+    return None if problem is None else refusal(400, problem[0], param=problem[1])
+
+
+_CONTENT_CHECKS: Mapping[Kind, Callable[[Mapping[str, Any]], Reply | None]] = {
+    "chat": _bad_messages,
+    "completion": _too_many_prompts,
+    "embedding": _bad_input,
+}
 
 
 def event(data: Mapping[str, Any]) -> str:

@@ -52,6 +52,20 @@ class CompletionRequest(_OpenAI):
     prompt: str | tuple[Any, ...]
 
 
+class EmbeddingRequest(_OpenAI):
+    """OpenAI's request for embeddings.
+
+    Attributes:
+        model: An alias, ``alias@digest`` or a variant's id.
+        input: A text, a list of texts, token ids, or a list of lists of token ids.
+    """
+
+    model_config = example(model="search", input=["Where is my parcel?"])
+
+    model: str
+    input: str | tuple[Any, ...]
+
+
 class TokenUsage(_OpenAI):
     """Numbers of tokens."""
 
@@ -106,6 +120,27 @@ class ChatCompletion(TextCompletion):
             ],
         }
     )
+
+
+class EmbeddingList(_OpenAI):
+    """OpenAI's embeddings, in the order of the inputs.
+
+    Attributes:
+        model: Id of the variant that answered.
+        data: An ``index`` and an ``embedding`` each: numbers, or the base64 of float32.
+    """
+
+    model_config = example(
+        object="list",
+        model=_VARIANT,
+        data=[{"object": "embedding", "index": 0, "embedding": [0.6, -0.8]}],
+        usage={"prompt_tokens": 6, "total_tokens": 6},
+    )
+
+    object: Literal["list"] = "list"
+    model: str
+    data: tuple[dict[str, Any], ...]
+    usage: TokenUsage
 
 
 _CARD: dict[str, Any] = {

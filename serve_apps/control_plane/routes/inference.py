@@ -23,6 +23,8 @@ from ztom.wire.inference import (
     ChatCompletion,
     ChatCompletionRequest,
     CompletionRequest,
+    EmbeddingList,
+    EmbeddingRequest,
     Feedback,
     FeedbackReceipt,
     ModelCard,
@@ -72,6 +74,18 @@ async def chat_completions(request: Request, caller: CallerOf, services: Service
 async def completions(request: Request, caller: CallerOf, services: ServicesOf) -> Response:
     """OpenAI's completions."""
     return await _answer("completion", request, caller, services)
+
+
+@route(
+    router,
+    "POST",
+    "/v1/embeddings",
+    Permission.INFER,
+    **_openai(EmbeddingRequest, EmbeddingList),
+)
+async def embeddings(request: Request, caller: CallerOf, services: ServicesOf) -> Response:
+    """OpenAI's embeddings, of a model that gives them."""
+    return await _answer("embedding", request, caller, services)
 
 
 @route(router, "GET", "/v1/models", Permission.INFER, responses=_REFUSED)
