@@ -15,7 +15,7 @@ import pickle
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from serve_apps.variants.child_output import watched_stderr
+from serve_apps.variants.child_output import ChildOutput, watched_stderr
 from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.load import EngineLoad
@@ -33,7 +33,7 @@ from serve_apps.variants.request_fields import Kind
 from serve_apps.variants.wire import Reply
 from ztom.blending.chain import Chain
 from ztom.engines.model_fit import check_adapter_fit, check_chain_fit, check_folder_fit
-from ztom.errors import BlendError, EngineError, EngineTimeoutError
+from ztom.errors import BlendError, EngineError, EngineTimeoutError, VariantError
 from ztom.rollout.options import ServingArgs
 
 if TYPE_CHECKING:
@@ -50,9 +50,16 @@ class VariantEngine:
     """
 
     def __init__(
-        self, server: VllmServer, *, args: ServingArgs, identity: ModelIdentity, on_gpu: bool
+        self,
+        server: VllmServer,
+        output: ChildOutput,
+        *,
+        args: ServingArgs,
+        identity: ModelIdentity,
+        on_gpu: bool,
     ) -> None:
         self._args = args
+        self._output = output
         self._server = server
         self._on_gpu = on_gpu
         self._steps_at_check = -1
@@ -88,7 +95,7 @@ class VariantEngine:
                 fix="The log of the replica has the engine's own messages. Too little memory is a "
                 "usual cause: try a smaller kv_cache_gib or max_model_len.",
             ) from error
-        return cls(server, args=args, identity=identity, on_gpu=on_gpu)
+        return cls(server, output, args=args, identity=identity, on_gpu=on_gpu)
 
     @property
     def load(self) -> EngineLoad:
@@ -149,6 +156,7 @@ class VariantEngine:
 
         Raises:
             VariantError: An answer is refused, empty, or its log-probability is not a number.
+            EngineError: The engine ended, with its reason.
             EngineTimeoutError: No answer came within ``load_timeout_s``.
         """
         await self._in_time(prove(self._asking(face), self._plain, chat=self.has_chat_template))
@@ -305,6 +313,14 @@ class VariantEngine:
         try:
             async with asyncio.timeout(self._args.load_timeout_s):
                 await check
+        except VariantError as error:
+            if not self._server.is_dead:
+                raise
+            raise EngineError(
+                "the engine cannot run this variant: it ended at the first requests",
+                reason=self._output.root_cause(),
+                fix="The log of the replica has the engine's own messages.",
+            ) from error
         except TimeoutError as error:
             raise EngineTimeoutError(
                 "the loaded variant does not answer",

@@ -161,6 +161,8 @@ class Stage:
         if actor.status != 200:
             body = json.dumps({"error": {"message": "no", "type": "x", "code": None}}).encode()
             return Answer(actor.status, body, "x@y", call.digest)
+        if call.kind == "embedding":
+            return _embedded(placement, call)
         text = actor.says.format(name=placement.name)
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "finish_reason": "stop"}
@@ -278,6 +280,15 @@ class Stage:
         if app not in self.apps:
             return []
         return [ReplicaState(1, (self.current.get(app, ""),), 0, 0, 0, 0, 2**20)]
+
+
+def _embedded(placement: Placement, call: Call) -> Answer:
+    """Two numbers for the first input."""
+    name = variant_id(placement.name, call.digest)
+    item = {"object": "embedding", "index": 0, "embedding": [0.6, -0.8]}
+    usage = {"prompt_tokens": 3, "total_tokens": 3}
+    document = {"object": "list", "model": name, "data": [item], "usage": usage}
+    return Answer(200, json.dumps(document).encode(), name, call.digest, 3)
 
 
 @dataclass

@@ -49,6 +49,27 @@ def test_the_async_openai_client(server, admin, key) -> None:
     assert asyncio.run(both()) == ("I am one.", "I am one.")
 
 
+def test_embeddings_by_the_openai_client(server, admin, ask) -> None:
+    _, digest = deploy(server, admin, "one")
+    raw = ask.embeddings.with_raw_response.create(
+        model="support", input=["a"], encoding_format="float", user="u"
+    )
+    answer = raw.parse()
+    assert (answer.data[0].embedding, answer.usage.prompt_tokens) == ([0.6, -0.8], 3)
+    assert raw.headers["x-ztom-variant"] == answer.model == f"one@{digest[:12]}"
+    response_id = raw.headers["x-request-id"]
+    assert response_id.startswith("embd-")
+    judged = {"responseId": response_id, "score": 1.0}
+    url = f"{server.url}/v1/feedback"
+    headers = {"Authorization": f"Bearer {ask.api_key}"}
+    assert requests.post(url, json=judged, headers=headers, timeout=30).status_code == 201
+    (call,) = server.stage.actor(digest).calls
+    assert (call.kind, call.body["input"]) == ("embedding", ["a"])
+    with pytest.raises(openai.NotFoundError) as missing:
+        ask.embeddings.create(model="nothing", input="a")
+    assert missing.value.code == "model_not_found"
+
+
 def test_errors_have_openais_form(server, admin, ask, key) -> None:
     deploy(server, admin, "one")
     with pytest.raises(openai.NotFoundError) as missing:

@@ -194,7 +194,7 @@ def call(
     elif path == "/v1/apply":
         stable = {"path": "/nowhere"}
         options["json"] = {"endpoints": {"guarded": {"stable": stable, "project": project}}}
-    elif path.startswith("/v1/") and path.endswith("completions"):
+    elif path.startswith("/v1/") and path.endswith(("completions", "embeddings")):
         options["json"] = {"model": "none", "prompt": "a", "messages": []}
     else:
         named = {"projectId": project}

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 from openai.types import completion_create_params as completion_params
+from openai.types import embedding_create_params as embedding_params
 from openai.types.chat import completion_create_params as chat_params
 
 from serve_apps.variants.events import EventStream, joined
@@ -30,11 +31,14 @@ from serve_apps.variants.wire import (
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 PLAIN = {"model": "m", "prompt": "hello"}
+EMBEDDED = {"model": "m", "input": "hello"}
+BODIES = {"chat": CHAT, "completion": PLAIN, "embedding": EMBEDDED}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 #: The fields of the openai client's own types, which clients may send all of.
 OPENAI_FIELDS = {
     "chat": set(chat_params.CompletionCreateParamsBase.__annotations__),
     "completion": set(completion_params.CompletionCreateParamsBase.__annotations__),
+    "embedding": set(embedding_params.EmbeddingCreateParams.__annotations__),
 }
 
 
@@ -135,13 +139,13 @@ def test_bad_requests_are_refused_by_name(kind, body, param):
     ("kind", "field"), [(kind, field) for kind in OPENAI_FIELDS for field in OPENAI_FIELDS[kind]]
 )
 def test_null_and_neutral_values_of_every_openai_field_count_as_absent(kind, field):
-    body = CHAT if kind == "chat" else PLAIN
+    body, embeds = BODIES[kind], kind == "embedding"
     assert field in FIELDS[kind] | ABOUT_THE_CALLER | set(NEUTRAL[kind]), "nobody decided on it"
-    if field in ("model", "prompt", "messages"):
+    if field in ("model", "prompt", "messages", "input"):
         return
     for value in (None, *NEUTRAL[kind].get(field, [])):
         asked_for = body | {field: value}
-        assert check_request(kind, asked_for, has_chat_template=True) is None
+        assert check_request(kind, asked_for, has_chat_template=True, embeds=embeds) is None
         assert engine_body(kind, asked_for) == engine_body(kind, body)
 
 
