@@ -30,7 +30,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
 def outside(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """``ztom up`` of the installed wheel, on the engine that it has by default; many use it."""
     home = tmp_path_factory.mktemp("outside")
-    server = Up(home, "poll_s=0.1", environment=installed.environment(), command=installed.ztom)
+    server = Up(home, environment=installed.environment(), command=installed.ztom)
     server.roots.mkdir()
     options = ["--data", str(server.data), "--password-stdin"]
     server.ztom("admin", "create", "root", "root@example.org", *options, input=PASSWORD + "\n")
