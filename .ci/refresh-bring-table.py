@@ -25,8 +25,8 @@ AREAS = {
 }
 HEAD = """# What you can bring
 
-Each row is a test with the installed wheel, on the defaults unless the row says otherwise; the page
-is written from them by `python .ci/refresh-bring-table.py`.
+Each row is a test, most of them with the installed wheel on its defaults (vLLM, `dtype: auto`); the
+page is written from them by `python .ci/refresh-bring-table.py`.
 """
 
 
@@ -47,6 +47,16 @@ def rows() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
+def by_family(area: str, brought: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """A row for each model family, with all that is done with it; other areas as they are."""
+    if area != "family":
+        return brought
+    done: dict[str, list[str]] = defaultdict(list)
+    for family, outcome in brought:
+        done[family].append(outcome)
+    return [(family, "; ".join(outcomes)) for family, outcomes in sorted(done.items())]
+
+
 def page() -> str:
     """The whole page as Markdown."""
     brought = rows()
@@ -54,7 +64,7 @@ def page() -> str:
     for area, title in AREAS.items():
         if brought.get(area):
             head = [f"## {title}", "", "| you bring | Z-TOM |", "| --- | --- |"]
-            lines = [f"| {what} | {outcome} |" for what, outcome in brought[area]]
+            lines = [f"| {what} | {outcome} |" for what, outcome in by_family(area, brought[area])]
             parts.append("\n".join([*head, *lines, ""]))
     return "\n".join(parts)
 

@@ -37,12 +37,21 @@ class Job:
         command: Program and arguments.
         environment: Variables on top of what a process of the cluster has.
         metadata: Labels that Ray's dashboard shows.
+        cluster: Address of the cluster that runs it, as ``host:port``. Ray itself has a job look
+            for one, and where several are on a machine it may find another. None leaves it to Ray.
     """
 
     id: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    cluster: str | None = None
+
+    @property
+    def entrypoint(self) -> str:
+        """The command line for a shell; Ray sets ``RAY_ADDRESS``, so that it is set once more."""
+        pinned = () if self.cluster is None else ("env", f"RAY_ADDRESS={self.cluster}")
+        return shlex.join([*pinned, *self.command])
 
 
 class JobClient(Protocol):
@@ -81,7 +90,7 @@ class RayJobs:
         """
         with _ray_errors("Ray took no job"):
             self._jobs().submit_job(
-                entrypoint=shlex.join(job.command),
+                entrypoint=job.entrypoint,
                 submission_id=job.id,
                 runtime_env={"env_vars": dict(job.environment)},
                 metadata=dict(job.metadata),

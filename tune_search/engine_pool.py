@@ -13,6 +13,9 @@ from tune_search.payload import Questions, StudyInputs
 
 logger = logging.getLogger(__name__)
 
+#: Less than a core: where endpoints have the others, trials still find a place beside the engine.
+_ENGINE_CPUS = 0.9
+
 
 def make_clients(
     inputs: StudyInputs, *, replicas: int, deadline_s: float, start_deadline_s: float
@@ -36,7 +39,7 @@ def make_clients(
         )
     actor = ray.remote(EngineActor).options(
         # On a small machine an engine must not wait for cores that trials are holding.
-        num_cpus=1 if resources.get("CPU", 0) >= 2 * replicas else 0,
+        num_cpus=_ENGINE_CPUS if resources.get("CPU", 0) >= 2 * replicas else 0,
         num_gpus=gpus,
         max_restarts=-1,
         max_task_retries=0,

@@ -123,6 +123,10 @@ class StorageError(ZtomError, OSError):
     """A store could not be read or written; trying again may help."""
 
 
+class NothingThereError(StorageError, FileNotFoundError):
+    """There is nothing where somebody pointed to: trying again does not help."""
+
+
 class CheckpointError(ZtomError, ValueError):
     """A checkpoint cannot be used as it is."""
 

@@ -140,8 +140,13 @@ class RayRunner:
 
     def submit(self, job: SearchJob) -> None:
         """See `Runner.submit`."""
+        import ray
+
         command = [sys.executable, "-m", "tune_search", str(job.config), "--resume"]
-        self._jobs.submit(Job(job.id, command, job.environment, {"ztom": "search"}))
+        cluster = ray.get_runtime_context().gcs_address
+        self._jobs.submit(
+            Job(job.id, command, job.environment, {"ztom": "search"}, cluster=cluster)
+        )
 
     def state(self, job_id: str) -> tuple[JobState, str]:
         """See `Runner.state`."""

@@ -11,7 +11,6 @@ import transformers
 from engine_calls import ANSWERS, FACTORS, PROMPTS, observe, open_chain
 from safetensors.torch import load_file, save_file
 from toys import (
-    FAMILIES,
     make_chain,
     reference_blend,
 )
@@ -23,7 +22,45 @@ from ztom.engines.protocol import Engine
 from ztom.errors import EngineError
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(
+            "llama",
+            marks=pytest.mark.brings("family", "Llama", "vLLM: blended in place, as transformers"),
+        ),
+        pytest.param(
+            "llama-tied",
+            marks=pytest.mark.brings(
+                "family", "Llama, its head tied", "vLLM: blended in place, as transformers"
+            ),
+        ),
+        pytest.param(
+            "qwen2",
+            marks=pytest.mark.brings("family", "Qwen2", "vLLM: blended in place, as transformers"),
+        ),
+        pytest.param(
+            "qwen3",
+            marks=pytest.mark.brings("family", "Qwen3", "vLLM: blended in place, as transformers"),
+        ),
+        pytest.param(
+            "gemma2",
+            marks=pytest.mark.brings(
+                "family", "Gemma 2", "vLLM: blended in place, as transformers"
+            ),
+        ),
+        pytest.param(
+            "gemma3",
+            marks=pytest.mark.brings(
+                "family", "Gemma 3 (text)", "vLLM: blended in place, as transformers"
+            ),
+        ),
+        pytest.param(
+            "gpt2",
+            marks=pytest.mark.brings("family", "GPT-2", "vLLM: blended in place, as transformers"),
+        ),
+    ],
+)
 def test_vllm_agrees_with_transformers_after_a_blend(
     tmp_path: Path, llama_chain: list[Path], vllm_slot: VllmSlot, family: str
 ) -> None:

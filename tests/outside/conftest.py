@@ -30,8 +30,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
 def outside(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """``ztom up`` of the installed wheel, on the engine that it has by default; many use it."""
     home = tmp_path_factory.mktemp("outside")
-    options = ("poll_s=0.1", 'cors_origins=["https://app.example.org"]')
-    server = Up(home, *options, environment=installed.environment(), command=installed.ztom)
+    cors = 'cors_origins=["https://app.example.org"]'
+    server = Up(home, cors, environment=installed.environment(), command=installed.ztom)
     server.roots.mkdir()
     account = ["--data", str(server.data), "--password-stdin"]
     server.ztom("admin", "create", "root", "root@example.org", *account, input=PASSWORD + "\n")

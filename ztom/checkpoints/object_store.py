@@ -21,7 +21,7 @@ import fsspec
 from ztom.checkpoints.reference import is_plain_name
 from ztom.checkpoints.source import read_bytes, short_read, stream_sha256, too_many_files
 from ztom.checkpoints.store_access import require_answer
-from ztom.errors import ContentChangedError, StorageError, ZtomError
+from ztom.errors import ContentChangedError, NothingThereError, StorageError, ZtomError
 from ztom.extras import require_extra
 from ztom.settings import Settings
 
@@ -64,7 +64,8 @@ def with_retries(call: Callable[[], T], *, what: str, retries: int) -> T:
             raise
         except Exception as error:
             if not is_transient(error) or attempt == retries:
-                raise StorageError(
+                is_missing = isinstance(error, FileNotFoundError)
+                raise (NothingThereError if is_missing else StorageError)(
                     f"{what} cannot be read",
                     reason=f"{type(error).__name__}: {error}",
                     fix=f"Gave up after {attempt + 1} attempt(s).",

@@ -16,7 +16,7 @@ from ztom.checkpoints.hub_cache import snapshot_in
 from ztom.checkpoints.local import LocalSource
 from ztom.checkpoints.reference import Reference, is_address, is_registry, parse_reference
 from ztom.checkpoints.source import Source
-from ztom.errors import ReferenceRefusedError, StorageError
+from ztom.errors import NothingThereError, ReferenceRefusedError, StorageError
 from ztom.io.hub_address import HUB
 from ztom.settings import Settings
 
@@ -50,7 +50,7 @@ def _open_on_the_hub(reference: str, parsed: Reference, *, settings: Settings) -
     except StorageError as error:
         if is_address(reference):
             raise
-        raise StorageError(
+        raise type(error)(
             f"there is no folder {reference}, and no model of this name on the Hub",
             got=error.what if error.got is None else f"{error.what} ({error.got})",
             expected="a folder, or a model that can be fetched",
@@ -126,13 +126,13 @@ def _require_place(parsed: Reference) -> None:
     if parsed.scheme != "file" or path.is_dir():
         return
     if parsed.archive == "none":
-        raise StorageError(
+        raise NothingThereError(
             f"there is no checkpoint folder at {parsed.text}",
             got="a file" if path.exists() else "nothing",
             expected="a folder, or a .tar, .tar.gz or .tgz of one",
         )
     if not path.exists():
-        raise StorageError(f"there is no archive at {parsed.text}")
+        raise NothingThereError(f"there is no archive at {parsed.text}")
 
 
 def open_file(reference: str, *, settings: Settings) -> tuple[Source, str]:

@@ -210,20 +210,22 @@ class Client(SearchCalls):
             factors: Scaling factor by the id or the tag of the file that a step ends in.
             path: Path of the tar to be.
         """
+        path = require_local(Path(path), what="where the checkpoint goes")
         project_id = self.names.project_id(project_id)
         edit = Metatune.model_construct(
             project_id=project_id,
             file_ids=tuple(self.names.file_id(project_id, name) for name in factors),
             scaling_factors=tuple(factors.values()),
         )
-        return self._connection.save("POST", "/metatune", Path(path), json=edit.body())
+        return self._connection.save("POST", "/metatune", path, json=edit.body())
 
     def remove_training(self, project_id: str, file_ids: Sequence[str], path: str | Path) -> Path:
         """Remove what was trained in these steps and save what is left as a tar."""
+        path = require_local(Path(path), what="where the checkpoint goes")
         project_id = self.names.project_id(project_id)
         names = tuple(self.names.file_id(project_id, name) for name in file_ids)
         edit = Edit.model_construct(project_id=project_id, file_ids=names)
-        return self._connection.save("POST", "/edit", Path(path), json=edit.body())
+        return self._connection.save("POST", "/edit", path, json=edit.body())
 
     def download(self, project_id: str, file_id: str, path: str | Path) -> Path:
         """Save a checkpoint: as a tar where the path ends in ``.tar``, else unpacked as a folder.

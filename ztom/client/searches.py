@@ -11,6 +11,7 @@ from ztom.client.connection import Connection
 from ztom.client.names import Names
 from ztom.client.transfer import Sending
 from ztom.errors import ServerError
+from ztom.io.places import require_local
 from ztom.io.progress import work_display
 from ztom.wire.files import DataUpload, UploadedData
 from ztom.wire.searches import QueuedSearch, RequestAnswer, SearchAnswer, SearchStatus, Trial
@@ -157,9 +158,10 @@ class SearchCalls:
 
     def artifact(self, project_id: str, request_id: str, path: str | Path) -> Path:
         """Save the whole of a result."""
+        path = require_local(Path(path), what="where the result goes")
         address = f"/project/{self.names.project_id(project_id)}/analysis/result/artifact"
         parameters = {"requestId": request_id, "mode": "STREAM"}
-        return self._connection.save("GET", address, Path(path), params=parameters)
+        return self._connection.save("GET", address, path, params=parameters)
 
     def _for_server(self, project_id: str, file: str | Path) -> str:
         """A file of this machine is uploaded."""

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from ztom.errors import StorageError
+from ztom.errors import NothingThereError, StorageError
 from ztom.io.hub_address import HubAddress
 
 OFFLINE_HINT = (
@@ -72,7 +72,7 @@ def no_entry(place: HubAddress, what: str, paths: Collection[str]) -> StorageErr
     folders = {"/".join(p.split("/")[:n]) for p in paths for n in range(1, p.count("/") + 1)}
     names = paths if what == "file" else folders
     close = difflib.get_close_matches(place.path, sorted(names), n=_SHOWN, cutoff=0.4)
-    return StorageError(
+    return NothingThereError(
         f"{place.repo} has no {what} {place.path or 'of its own'}",
         got=f"{len(paths)} files" if paths else "an empty repository",
         fix=f"It has {_listed(close or sorted(names)[:_SHOWN])}." if names else None,
@@ -82,7 +82,7 @@ def no_entry(place: HubAddress, what: str, paths: Collection[str]) -> StorageErr
 def _no_repository(place: HubAddress, error: Any) -> StorageError:
     near = _near_repositories(place)
     hint = f"Did you mean {_listed(near)}? " if near else ""
-    return StorageError(
+    return NothingThereError(
         f"there is no {_noun(place)} {place.repo} on the Hub that you may read",
         got=f"status {error.response.status_code}",
         fix=f"{hint}If it is private: {_LOG_IN}.",
@@ -93,7 +93,7 @@ def _no_revision(place: HubAddress) -> StorageError:
     names = sorted(_revisions(place))
     close = difflib.get_close_matches(place.revision or "main", names, n=_SHOWN, cutoff=0.4)
     known = close or names[:_SHOWN]
-    return StorageError(
+    return NothingThereError(
         f"{place.repo} has no revision {place.revision or 'main'}",
         expected="a branch, a tag or a commit of 40 digits",
         fix=f"It has {_listed(known)}." if known else None,

@@ -13,7 +13,7 @@ from command_line import ztom
         ("serve v --port x", "invalid value for '--port': has to be a whole number, got x"),
         ("blend chain.yaml", "missing option '--factors'"),
         ("blend c.yaml --factor 1", "no such option: --factor (Possible options: --factors)"),
-        ("serv", "no such command 'serv' (did you mean 'serve', 'search'?)"),
+        ("serv", "no such command 'serv' (did you mean 'serve', 'user', 'search'?)"),
         ("gate render", "no verdict: ConfigError: missing argument"),
         ("gate --ci jenkins", "has to be one of 'github', 'gitlab', got jenkins"),
         ("search --server http://x s.yaml", "--server is for a search of a project"),

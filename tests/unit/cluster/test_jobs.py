@@ -52,6 +52,13 @@ def jobs(client: Client) -> RayJobs:
     return RayJobs("http://dashboard", connect=lambda address: client)
 
 
+def test_a_job_joins_the_cluster_that_runs_it() -> None:
+    """Ray tells a job to look for a cluster; with two on a machine it found the other one."""
+    client = Client()
+    jobs(client).submit(Job("j", ["python", "-m", "x"], cluster="10.0.0.1:6379"))
+    assert client.submitted[0]["entrypoint"] == "env RAY_ADDRESS=10.0.0.1:6379 python -m x"
+
+
 def test_a_command_is_submitted_as_a_shell_reads_it() -> None:
     client = Client()
     jobs(client).submit(Job("j", ["python", "-m", "x", "a b"], {"A": "1"}, {"kind": "search"}))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from foreign_chains import NESTED, make_model, nudge, rewrite, tensors_of
+from foreign_chains import make_model, nudge, rewrite, tensors_of
 from toys import make_tokenizer
 
 from ztom.blending.chain import Chain, load_chain
@@ -59,7 +59,37 @@ def own_blend(chain: Chain, states: list[State], factors: tuple[float, ...]) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("family", [*NESTED, "llama", "gpt2"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(
+            "mixtral",
+            marks=pytest.mark.brings("family", "Mixtral", "torch: blends, exactly as `ztom blend`"),
+        ),
+        pytest.param(
+            "qwen3_moe",
+            marks=pytest.mark.brings(
+                "family", "Qwen3-MoE", "torch: blends, exactly as `ztom blend`"
+            ),
+        ),
+        pytest.param(
+            "gemma3",
+            marks=pytest.mark.brings("family", "Gemma 3", "torch: blends, exactly as `ztom blend`"),
+        ),
+        pytest.param(
+            "llava",
+            marks=pytest.mark.brings("family", "LLaVA", "torch: blends, exactly as `ztom blend`"),
+        ),
+        pytest.param(
+            "llama",
+            marks=pytest.mark.brings("family", "Llama", "torch: blends, exactly as `ztom blend`"),
+        ),
+        pytest.param(
+            "gpt2",
+            marks=pytest.mark.brings("family", "GPT-2", "torch: blends, exactly as `ztom blend`"),
+        ),
+    ],
+)
 def test_load_then_blend_is_blend_then_load(
     tmp_path: Path, family: str, dtype: torch.dtype
 ) -> None:
@@ -117,7 +147,19 @@ def make_image_model(family: str) -> Any:
     )
 
 
-@pytest.mark.parametrize("family", ["vit", "resnet"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(
+            "vit",
+            marks=pytest.mark.brings("family", "ViT", "torch; vLLM is refused and names torch"),
+        ),
+        pytest.param(
+            "resnet",
+            marks=pytest.mark.brings("family", "ResNet", "torch; vLLM is refused and names torch"),
+        ),
+    ],
+)
 def test_an_image_classifier_is_loaded_as_one(tmp_path: Path, family: str) -> None:
     model = make_image_model(family)
     paths = []

@@ -134,7 +134,7 @@ def test_items_that_are_refused(tmp_path: Path, items: list[dict[str, Any]], mes
     [
         (b"", "the file is empty"),
         (b"\n\n", "the file is empty"),
-        (b"\xef\xbb\xbf{}", "line 1: the line is not an item: got id: missing"),
+        (b"\xef\xbb\xbf{}", "line 1: the line is not an item: id: missing"),
         (b"\xff\xfe{", "line 1: not UTF-16"),
         (b'{"id": "\0"}', "a NUL character"),
         (b'{"id": "a"}\n\xff', "line 2: not UTF-8"),

@@ -28,11 +28,16 @@ COMMANDS = {
     "audit-sign": ["audit", "sign", "ledger.db", "--output", ADDRESS, "--key", "key"],
     "audit-sign-key": ["audit", "sign", "ledger.db", "--output", "head", "--key", ADDRESS],
     "download": ["project", "download", "p", "f", "--output", ADDRESS],
+    "search-result": ["searches", "result", "p", "r", "--output", ADDRESS],
+    "chain": ["chain", "run", "--output", ADDRESS],
+    "convert": ["convert", "model", ADDRESS],
     "demo": ["demo", "--folder", ADDRESS],
     "up": ["up", "--data", ADDRESS],
     "admin": ["admin", "create", "ada", "ada@example.org", "--data", ADDRESS],
     "admin-rotate-key": ["admin", "rotate-key", "--data", ADDRESS],
 }
+#: Options and arguments of the same names that say what is read, or which key is meant.
+INPUTS = {("chain", "folder"), ("key revoke", "key"), ("endpoint remove-rule", "key")}
 SEARCH = {"chain": "c.yaml", "stimuli": "s.txt", "error": "rouge_l"}
 
 
@@ -73,17 +78,23 @@ def test_no_command_has_an_output_that_is_not_checked() -> None:
                 found.add((name, option.name))
 
     walk(group, "")
-    listed = {
-        (" ".join(part for part in line if part in _WORDS), option.removeprefix("--"))
+    listed = INPUTS | {
+        (" ".join(part for part in line if part in _WORDS), _option(option))
         for line in COMMANDS.values()
         for option in line[line.index(ADDRESS) - 1 : line.index(ADDRESS)]
     }
     assert {(name, option) for name, option in found if (name, option) not in listed} == set()
 
 
+def _option(word: str) -> str:
+    """What stands before the address: an option, or an argument, which is then the output."""
+    return word.removeprefix("--") if word.startswith("--") else "output"
+
+
 _WORDS = {
     *("blend", "eval", "gate", "suite", "new", "from-csv", "audit", "sign", "project"),
-    *("download", "demo", "up", "admin", "create", "rotate-key"),
+    *("download", "demo", "up", "admin", "create", "rotate-key", "searches", "result", "chain"),
+    "convert",
 }
 
 

@@ -136,7 +136,8 @@ def test_bad_requests_are_refused_by_name(kind, body, param):
 
 
 @pytest.mark.parametrize(
-    ("kind", "field"), [(kind, field) for kind in OPENAI_FIELDS for field in OPENAI_FIELDS[kind]]
+    ("kind", "field"),
+    [(kind, field) for kind in OPENAI_FIELDS for field in sorted(OPENAI_FIELDS[kind])],
 )
 def test_null_and_neutral_values_of_every_openai_field_count_as_absent(kind, field):
     body, embeds = BODIES[kind], kind == "embedding"

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from ztom.errors import ConfigError, StorageError
+from ztom.errors import ConfigError, NothingThereError, StorageError
 
 #: How long a registry may take to begin to answer, seconds.
 TIMEOUT_S = 10.0
@@ -58,7 +58,7 @@ def check_status(answer: httpx.Response, *, what: str, log_in: str) -> None:
     if answer.status_code in (401, 403):
         raise ConfigError(f"{what} may not be read", got=f"status {answer.status_code}", fix=log_in)
     if answer.status_code == 404:
-        raise StorageError(f"there is no {what}", got=_message(answer))
+        raise NothingThereError(f"there is no {what}", got=_message(answer))
     if not answer.is_success:
         raise StorageError(f"{what} cannot be read", got=_message(answer))
 
