@@ -27,6 +27,8 @@ def prepare_environment(args: ServingArgs, *, on_gpu: bool) -> None:
     )
     os.environ.update(engine_variables())
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    # Where the reason is read from that an engine of its own process ends for.
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     if on_gpu:
         return
     # The engine runs eagerly, but vLLM compiles its log-probabilities all the same: whoever asks
