@@ -28,8 +28,8 @@ class CorsByOption:
         self._with_cors: tuple[tuple[str, ...], CORSMiddleware] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        origins = tuple(self._origins())
+        """Answer one request; before the first, at the start, there are no options yet."""
+        origins = tuple(self._origins()) if scope["type"] == "http" else ()
         if not origins:
             await self._app(scope, receive, send)
             return

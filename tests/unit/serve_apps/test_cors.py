@@ -43,3 +43,17 @@ def test_only_the_origins_that_are_named_may_call() -> None:
 def test_what_is_no_origin_is_refused(tmp_path, origin: str) -> None:
     with pytest.raises(ConfigError, match="no origin"):
         parse_args({"variant": tmp_path, "cors_origins": [origin]})
+
+
+def test_the_application_starts_before_its_options_are_known() -> None:
+    """Serve runs the application's start before it makes the replica that has the options."""
+    seen: list[str] = []
+
+    def origins() -> tuple[str, ...]:
+        seen.append("asked")
+        return (PAGE,)
+
+    app = FastAPI()
+    app.add_middleware(CorsByOption, origins=origins)
+    with TestClient(app):
+        assert seen == []
