@@ -73,7 +73,8 @@ def require_stack(module: str = "transformers") -> None:
 
 def pip_command(action: str, *packages: str) -> str:
     """A command line that installs or uninstalls in this environment; without pip in it, uv's."""
-    if importlib.util.find_spec("pip") is None:
+    # not find_spec: setuptools takes that for pip's start, and breaks its own import afterwards
+    if _distribution_version("pip") is None:
         return shlex.join(["uv", "pip", action, "--python", sys.executable, *packages])
     sure = ["--yes"] if action == "uninstall" else []
     return shlex.join([sys.executable, "-m", "pip", action, *sure, *packages])

@@ -192,3 +192,12 @@ def test_doctor_prints_one_document(monkeypatch: pytest.MonkeyPatch) -> None:
     document = json.loads(ztom("doctor", "--json").stdout)
     assert document["misfits"] == []
     assert document["versions"]["torch"] == installed_version("torch")
+
+
+def test_looking_at_what_is_installed_leaves_setuptools_as_it_is() -> None:
+    """Its hook takes a look for the module pip as pip's start; vLLM could not be imported then."""
+    code = "import ztom.stack as s; s.find_misfits(); s.pip_command('install'); import setuptools"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
