@@ -187,6 +187,10 @@ class CapabilityError(EngineError):
     """An engine was asked for something that it does not offer."""
 
 
+class PromptError(CapabilityError):
+    """A model cannot take one prompt, such as one too long; it takes others."""
+
+
 class EngineTimeoutError(EngineError, TimeoutError):
     """An engine made no progress before its deadline."""
 

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from ztom.engines.chat_template import check_chat_template
 from ztom.engines.config import ChatTemplate
-from ztom.errors import CapabilityError, EngineError
+from ztom.errors import CapabilityError, EngineError, PromptError
 from ztom.stimuli.records import Message, Prompt
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class PromptEncoder:
             )
         except Exception as error:  # whatever the template does, it comes with the checkpoint
             roles = ", ".join(turn.role for turn in turns)
-            raise CapabilityError(
+            raise PromptError(
                 "the chat template refuses a conversation",
                 got=f"the turns {roles[:200]}: {type(error).__name__}: {error}"[:400],
                 fix="Leave such conversations out of the stimuli, or mend the template.",
@@ -110,7 +110,7 @@ class PromptEncoder:
         """
         ids = self._ids(text, special=False)
         if not ids:
-            raise CapabilityError("an expected output is empty: it has no token to score")
+            raise PromptError("an expected output is empty: it has no token to score")
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -135,11 +135,11 @@ def check_length(prompt: Sequence[int], continuation: Sequence[int], *, limit: i
     """Refuse what does not fit, before an engine fails half-way through a batch.
 
     Raises:
-        CapabilityError: Prompt and continuation are longer than the model's context.
+        PromptError: Prompt and continuation are longer than the model's context.
     """
     length = len(prompt) + len(continuation)
     if length > limit:
-        raise CapabilityError(
+        raise PromptError(
             "a stimulus does not fit into the model's context",
             got=f"{len(prompt)} prompt tokens and {len(continuation)} to follow",
             expected=f"at most {limit} together",

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from ztom.engines.protocol import GenerationConfig
-from ztom.errors import CapabilityError, EngineError, EngineTimeoutError, ZtomError
+from ztom.errors import CapabilityError, EngineError, EngineTimeoutError, PromptError, ZtomError
 from ztom.evaluation.runs.questions import Asking, ModelReply, Question
 from ztom.stimuli.batches import batches
 
@@ -78,6 +78,8 @@ class _PatientEngine:
         began = time.monotonic()
         try:
             texts = self._texts(batch)
+        except PromptError as error:  # the engine is as good as before
+            return self._after_failure(batch, error)
         except CapabilityError:
             raise
         except Exception as error:  # an engine's layers raise anything; none of it is an answer
