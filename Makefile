@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 3
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test test-fast lint format bench docs lock clean
+.PHONY: setup demo check-install test test-fast lint format bench docs lock clean
 
 setup: $(READY)
 
@@ -33,6 +33,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --no-loadscope-reorder --durations 20
+
+# The wheel, installed as users do, by the lines of `ztom gate --ci`; minutes of pip.
+check-install: $(READY)
+	$(BIN)/python .ci/check-install.py
 
 # Without sockets, Ray and databases: while one works.
 test-fast: $(READY)
