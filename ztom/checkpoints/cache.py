@@ -51,6 +51,25 @@ def staging_folder(shelf: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """An empty folder to fill; at the end it stands at its place, where a damaged one gives way.
+
+    Args:
+        target: Place of the folder.
+
+    Raises:
+        StorageError: The disk refused (full, read-only).
+    """
+    with staging_folder(target.parent) as staging:
+        if target.is_dir():
+            target.rename(staging / "damaged")
+        fresh = staging / "fresh"
+        fresh.mkdir(mode=0o755)
+        yield fresh
+        publish_folder(fresh, target)
+
+
 def write_new_file(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Write a new file with mode 0644 and sync it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

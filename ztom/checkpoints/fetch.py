@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ztom.checkpoints.cache import publish_folder, staging_folder
+from ztom.checkpoints.cache import replaced_folder
 from ztom.checkpoints.checkpoint import Checkpoint, copy_file, digest_of
 from ztom.checkpoints.local import LocalSource
 from ztom.checkpoints.mended import mended_folder
@@ -37,11 +37,7 @@ def fetch_folder(checkpoint: Checkpoint, folder: Path | None, settings: Settings
     target = shelf / checkpoint.digest
     if target.is_dir() and _is_whole(checkpoint, target, settings):
         return target
-    with staging_folder(shelf) as staging:
-        if target.is_dir():  # damaged since it was written
-            target.rename(staging / "damaged")
-        fresh = staging / "checkpoint"
-        fresh.mkdir(mode=0o755)
+    with replaced_folder(target) as fresh:
         copied = {
             name: copy_file(checkpoint.source, name, fresh / name) for name in checkpoint.used_files
         }
@@ -51,7 +47,6 @@ def fetch_folder(checkpoint: Checkpoint, folder: Path | None, settings: Settings
                 got=f"sha256 {digest_of(copied)}",
                 expected=f"sha256 {checkpoint.digest}",
             )
-        publish_folder(fresh, target)
     return target
 
 

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ztom.checkpoints.cache import publish_folder, staging_folder, write_new_file
+from ztom.checkpoints.cache import replaced_folder, write_new_file
 from ztom.checkpoints.checkpoint import Checkpoint, copy_file, digest_of
 from ztom.checkpoints.layout import CONFIG, INDEX
 from ztom.checkpoints.local import LocalSource
@@ -40,11 +40,7 @@ def mended_folder(checkpoint: Checkpoint, shelf: Path, settings: Settings) -> Pa
     target = shelf / f"{checkpoint.digest}-mended"
     if target.is_dir() and _is_whole(target, settings):
         return target
-    with staging_folder(shelf) as staging:
-        if target.is_dir():  # damaged since it was written
-            target.rename(staging / "damaged")
-        fresh = staging / "checkpoint"
-        fresh.mkdir(mode=0o755)
+    with replaced_folder(target) as fresh:
         for name in checkpoint.files:
             if name == CONFIG:
                 write_new_file(fresh / name, [_json(dict(checkpoint.config))])
@@ -58,7 +54,6 @@ def mended_folder(checkpoint: Checkpoint, shelf: Path, settings: Settings) -> Pa
         copy = LocalSource(str(fresh), fresh, settings=settings)
         digests = {name: copy.sha256(name) for name in copy.names()}
         write_new_file(fresh / _WRITTEN, [_json(digests)])
-        publish_folder(fresh, target)
     return target
 
 

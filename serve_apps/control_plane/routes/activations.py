@@ -45,8 +45,7 @@ async def comparative(request: Request, caller: CallerOf, services: ServicesOf) 
 @route(router, "POST", "/dynamic_analysis/comparative/batch", Permission.READ, **_LATER)
 async def comparative_batch(body: ComparativeBatch, caller: CallerOf) -> NoReturn:
     """How a step changes activations, on several stimuli: not answered yet."""
-    await asyncio.to_thread(caller.project, body.project_id)
-    _refuse()
+    await _refuse_batch(body, caller)
 
 
 @route(
@@ -65,15 +64,13 @@ async def contribution(request: Request, caller: CallerOf, services: ServicesOf)
 @route(router, "POST", "/dynamic_analysis/contribution/batch", Permission.READ, **_LATER)
 async def contribution_batch(body: ContributionBatch, caller: CallerOf) -> NoReturn:
     """What a step contributes to activations, on several stimuli: not answered yet."""
-    await asyncio.to_thread(caller.project, body.project_id)
-    _refuse()
+    await _refuse_batch(body, caller)
 
 
 @route(router, "POST", "/dynamic_analysis/correlation/batch", Permission.READ, **_LATER)
 async def correlation_batch(body: CorrelationBatch, caller: CallerOf) -> NoReturn:
     """How layers correlate with the output, on several stimuli: not answered yet."""
-    await asyncio.to_thread(caller.project, body.project_id)
-    _refuse()
+    await _refuse_batch(body, caller)
 
 
 @route(
@@ -92,8 +89,7 @@ async def moe(request: Request, caller: CallerOf, services: ServicesOf) -> NoRet
 @route(router, "POST", "/dynamic_analysis/moe/batch", Permission.READ, **_LATER)
 async def moe_batch(body: ExpertsBatch, caller: CallerOf) -> NoReturn:
     """What experts and their routers do, on several stimuli: not answered yet."""
-    await asyncio.to_thread(caller.project, body.project_id)
-    _refuse()
+    await _refuse_batch(body, caller)
 
 
 async def _refuse_form(
@@ -108,6 +104,12 @@ async def _refuse_form(
         await asyncio.to_thread(check, form.fields)
         if form.file is None:
             raise HTTPException(422, "The form has no file with stimuli.")
+    _refuse()
+
+
+async def _refuse_batch(body: Comparative, caller: Caller) -> NoReturn:
+    """Say that there is no answer yet, to whoever may read the project."""
+    await asyncio.to_thread(caller.project, body.project_id)
     _refuse()
 
 
