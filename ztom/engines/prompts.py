@@ -65,8 +65,8 @@ class PromptEncoder:
         """The ids a model is given.
 
         Raises:
-            CapabilityError: The prompt is a row of numbers, or a chat and the tokenizer has no chat
-                template.
+            CapabilityError: The prompt is a row of numbers.
+            PromptError: It is a chat, and there is no chat template, or the template refuses it.
         """
         if isinstance(prompt, str):
             if not self._for_text:
@@ -76,7 +76,7 @@ class PromptEncoder:
         if len(turns) != len(prompt):
             raise CapabilityError("a row of numbers is no prompt for a language model")
         if not self._has_template:
-            raise CapabilityError(
+            raise PromptError(
                 "the stimuli are chats and the tokenizer has no chat template",
                 fix="Give prompts as plain text, or add chat_template.jinja to the checkpoint.",
             )
@@ -106,7 +106,7 @@ class PromptEncoder:
         """The ids of an expected output, as they would follow a prompt.
 
         Raises:
-            CapabilityError: The text has no tokens.
+            PromptError: The text has no tokens.
         """
         ids = self._ids(text, special=False)
         if not ids:

@@ -16,7 +16,7 @@ import pytest
 from scripted_engine import INFO, MODEL, ScriptedEngine, echo
 
 from ztom.engines.protocol import Capability, Completion, GenerationConfig
-from ztom.errors import CapabilityError, EngineError
+from ztom.errors import CapabilityError, EngineError, PromptError
 from ztom.evaluation.gate.decide import decide
 from ztom.evaluation.runs.cache import AnswerCache, AnswerOrigin
 from ztom.evaluation.runs.files import read_runs, write_run
@@ -274,6 +274,17 @@ def test_a_probe_with_one_repeat_missing_has_no_rate() -> None:
     assert [item.value for item in run.items] == [None, 1.0, 1.0]
     assert len(run.items[0].answers) == 19
     assert "1 of 20 repeats have no answer" in str(run.items[0].problem)
+
+
+def test_a_prompt_that_the_model_cannot_take_costs_its_item_alone() -> None:
+    def answer(prompt: str, seed: int) -> str:
+        if prompt == "text 1":
+            raise PromptError("a stimulus does not fit into the model's context")
+        return "yes"
+
+    run = run_suite(ScriptedEngine(answer), probes(repeats=1), MODEL)
+    assert [item.value for item in run.items] == [1.0, None, 1.0]
+    assert "does not fit" in str(run.items[1].problem)
 
 
 def test_half_a_surrogate_pair_in_an_answer_can_still_be_written() -> None:
