@@ -34,6 +34,7 @@ from serve_apps.control_plane.routes import (
     projects,
     releases,
     searches,
+    signing_keys,
     verdicts,
 )
 from serve_apps.control_plane.routes import inference as gateway
@@ -104,7 +105,7 @@ def create_app(
         endpoints,
         releases,
     )
-    for room in (*rooms, verdicts, gateway):
+    for room in (*rooms, verdicts, signing_keys, gateway):
         app.include_router(room.router)
     app.include_router(health_router)
     add_error_handlers(app)
