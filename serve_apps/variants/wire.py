@@ -83,6 +83,12 @@ def parse_body(raw: bytes) -> dict[str, Any] | Reply:
     return body
 
 
+def parsed_aside(raw: bytes) -> tuple[dict[str, Any], None] | tuple[None, tuple[Any, ...]]:
+    """`parse_body` for another process: the body, or status, body and code of the refusal."""
+    body = parse_body(raw)
+    return (None, (body.status, body.body, body.code)) if isinstance(body, Reply) else (body, None)
+
+
 def check_request(
     kind: Kind,
     body: Mapping[str, Any],
