@@ -42,8 +42,9 @@ from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.load import EngineLoad
 from serve_apps.variants.request_fields import Kind
+from serve_apps.variants.request_size import count_prompts
 from serve_apps.variants.tool_parsers import named_parser
-from serve_apps.variants.wire import Reply, count_prompts, event_error, openai_error, refusal
+from serve_apps.variants.wire import Reply, event_error, openai_error, refusal
 from ztom.io.problem_words import words_for
 
 logger = logging.getLogger(__name__)
