@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, Request
 from starlette.exceptions import HTTPException
 
+from serve_apps.control_plane.bodies import BoundedRoute
 from serve_apps.control_plane.callers import Known
 from serve_apps.control_plane.openapi import REFUSED
 from serve_apps.control_plane.services import Services
@@ -162,6 +163,7 @@ def route(
         permission: Permission that a call takes.
         options: Further options of FastAPI's decorator.
     """
+    router.route_class = BoundedRoute
     extra = {**options.pop("openapi_extra", {}), "x-permission": str(permission)}
     dependencies = []
     if permission is not Permission.PUBLIC:

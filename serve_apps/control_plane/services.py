@@ -16,6 +16,7 @@ from serve_apps.gateway.backends import Backends
 from serve_apps.gateway.gateway import Gateway
 from serve_apps.gateway.response_ids import ResponseIds
 from serve_apps.tracing import Tracing
+from serve_apps.variants.request_size import RequestLimits
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
 
@@ -81,6 +82,7 @@ class Services:
                 backends,
                 ResponseIds(keys[-1]),
                 share=1 / config.http_replicas,
+                limits=RequestLimits(config.max_answers, config.max_request_tokens),
                 tracing=Tracing.from_environment(),
             ),
             callers=RecentCallers(),
