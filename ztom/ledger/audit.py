@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ztom.errors import AuditError
+from ztom.io.private import is_private
 from ztom.ledger.records import AuditEntry, AuditEvent
 
 #: What the first row follows.
@@ -211,7 +212,7 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
 
 def _read_key(path: Path) -> Ed25519PrivateKey:
     try:
-        if path.stat().st_mode & 0o077:
+        if not is_private(path):
             raise AuditError(
                 f"{path} can be read by others", fix=f"chmod 600 {path}, and sign with a new key."
             )
