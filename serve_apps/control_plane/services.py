@@ -21,6 +21,7 @@ from serve_apps.gateway.gateway import Gateway
 from serve_apps.gateway.response_ids import ResponseIds
 from serve_apps.tracing import Tracing
 from serve_apps.variants.request_size import RequestLimits
+from ztom.io.private import private_folder
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
 
@@ -67,6 +68,7 @@ class Services:
             ZtomError: One of them cannot be used.
         """
         store = Store.open(config.data)
+        private_folder(config.keys)
         keys = load_keys(config.keys / "jwt.keys")
         ledger = Ledger.open(config.ledger_address)
         pointers = Settings(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
@@ -145,6 +146,7 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
     """
 
     def on_replica() -> FastAPI:
+        os.umask(0o077)  # on another node of a cluster nobody has set it before
         return create_app(Services.open(config, ray_runner(config, dashboard), ServeBackends()))
 
     ingress = serve.ingress(on_replica)
