@@ -58,7 +58,9 @@ class Scorer:
             passes = not isinstance(error, ZtomError) or isinstance(
                 error, StorageError | EngineError
             )
-            return None if passes and not last else CheckpointScores(None, message=message)
+            if passes and not last:
+                return None
+            return CheckpointScores(None, message=message, usable=False)
 
 
 def _with_base_if_any(members: Sequence[CheckpointRecord], services: Services) -> ProjectChain:
@@ -77,6 +79,7 @@ def _write_down(file: CheckpointRecord, scores: CheckpointScores, services: Serv
         weight_score=scores.weights,
         bias_score=scores.biases,
         message=scores.message and services.store.without_folders(scores.message),
+        usable=scores.usable,
     )
 
 

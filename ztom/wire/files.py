@@ -139,7 +139,8 @@ class ProjectFile(WireAnswer):
         size: Bytes of what was uploaded, or of the files that a pointer uses.
         sha256: Digest of the checkpoint's content, once it was looked at.
         status: ``PENDING`` until it was looked at, then ``VALID`` or ``INVALID``.
-        message: What is wrong with an invalid file.
+        message: What is wrong with an invalid file; of a valid one, what its chain differs in,
+            which a request has to allow: ``allowConfigDifferences``, ``allowTokenizerDifferences``.
         unproven: Whether a search wrote it and did not prove it to be better: it is not served
             unless somebody insists.
     """
