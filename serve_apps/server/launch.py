@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from cluster.ports import free_port, reachable
-from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
+from cluster.shutdown import best_effort, terminate_like_interrupt
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.tokens import load_keys
 from serve_apps.server.haproxy import write_haproxy
@@ -100,14 +100,19 @@ def run_server(
         port: Port to listen on; 0 takes a free one.
         on_ready: Callback that gets the server once it answers.
         say: Function that prints a line on how searches go.
+
+    Raises:
+        EngineError: Ray has ended, so that an init system has to start the server again.
     """
     from serve_apps.server.console import search_lines
 
     with server(config, host=host, port=port) as running:
+        from cluster.local import wait_until_stopped  # Ray was not to be imported before
+
         terminate_like_interrupt()
         on_ready(running)
         with search_lines(config.ledger_address, say):
-            wait_for_interrupt()
+            wait_until_stopped()
 
 
 def _require_fresh_process() -> None:
