@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             *("statistics", "pages", "blending", "stimuli", "scoring", "engines", "ledger"),
             *("evaluation", "plugins"),
         },
-        "wire": {"errors", "engines", "evaluation", "ledger", "rollout", "scoring", "search"},
+        "wire": {"errors", "io", "engines", "evaluation", "ledger", "rollout", "scoring", "search"},
         "client": {*_GROUND, "checkpoints", "wire"},
         "demo": {*_GROUND, "stimuli"},
         "testing": {
