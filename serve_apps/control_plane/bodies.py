@@ -1,7 +1,6 @@
 """JSON bodies: bounded before they are parsed, and long ones parsed in another process.
 
-FastAPI parses a body in the event loop, where nothing else happens meanwhile, and authenticates
-after it.
+FastAPI parses a body in the event loop, where nothing else happens meanwhile.
 """
 
 from __future__ import annotations
