@@ -76,6 +76,30 @@ class LimitSettings(EnvironmentSettings):
         "addresses from which nobody has logged in to it",
     )
 
+    searches_per_caller: int = Field(
+        default=32, ge=1, description="searches of one account that are queued and running"
+    )
+    bytes_per_caller: int = Field(
+        default=2**40,
+        gt=0,
+        description="on disk: uploads (unpacked as well) and data of the projects that an account "
+        "owns, and what its searches and edits wrote",
+    )
+    deployments_per_caller: int = Field(
+        default=256, ge=0, description="deployments of one account that start or serve"
+    )
+    replicas_per_caller: int = Field(
+        default=64, ge=0, description="their max_replicas together; adapters of a base share its"
+    )
+    devices_per_caller: float = Field(
+        default=64,
+        ge=0,
+        description="max_replicas times tensor_parallel_size times gpu_fraction, of all of them",
+    )
+    cache_gib_per_caller: float = Field(
+        default=1024, ge=0, description="max_replicas times kv_cache_gib, of all of them"
+    )
+
     @property
     def most_at_once(self) -> int:
         """Largest number of requests in work at once, of every kind."""

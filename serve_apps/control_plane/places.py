@@ -8,7 +8,7 @@ who holds all of their places leaves the other callers' alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
@@ -130,6 +130,7 @@ class Terms:
     address: str
     is_known: bool = False
     _held: list[tuple[ServerSide, str]] = field(default_factory=list)
+    _at_end: list[Callable[[], None]] = field(default_factory=list)
 
     def enter(self, side: ServerSide, caller: str) -> None:
         """Take a place, once a side; see `Places.take`."""
@@ -152,6 +153,16 @@ class Terms:
         """Give every place back."""
         while self._held:
             self.places.give_back(*self._held.pop())
+
+    def at_end(self, release: Callable[[], None]) -> None:
+        """Have a function called when the request has ended."""
+        self._at_end.append(release)
+
+    def end(self) -> None:
+        """Give back everything that was held for the request."""
+        self.leave()
+        for release in self._at_end:
+            release()
 
 
 class PlaceKeeper:
@@ -187,7 +198,7 @@ class PlaceKeeper:
         try:
             await self._app(scope, receive, send)
         finally:
-            terms.leave()
+            terms.end()
 
 
 def _names_an_account(scope: Scope) -> bool:

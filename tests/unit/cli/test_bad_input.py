@@ -61,6 +61,7 @@ REMOTE = {
     "verdict show": "0",
     "feedback": "r --score 1",
     "whoami": "",
+    "limits": "",
     "project list": "",
     "project create": "p",
     "project change": "p --name q",
