@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from serve_apps.control_plane.bodies import BoundedRoute
 from serve_apps.control_plane.callers import Known
 from serve_apps.control_plane.openapi import REFUSED
 from serve_apps.control_plane.places import TERMS, ServerSide, Terms
@@ -174,6 +175,7 @@ def route(
             have sides of their own, and None takes none.
         options: Further options of FastAPI's decorator.
     """
+    router.route_class = BoundedRoute
     extra = {**options.pop("openapi_extra", {}), "x-permission": str(permission)}
     if permission is not Permission.PUBLIC:
         extra["security"] = [{"bearer": []}]

@@ -69,6 +69,18 @@ class ServerConfig(LimitSettings):
     tokens_per_minute: int | None = Field(
         default=None, ge=1, description="of prompts and answers, by one user with all their keys"
     )
+    max_answers: int = Field(
+        default=256,
+        ge=1,
+        le=100_000,
+        description="answers that one request may ask a model for: prompts times n",
+    )
+    max_request_tokens: int = Field(
+        default=2**20,
+        ge=1,
+        description="tokens that one request may ask a model for: of its prompts, and of every "
+        "answer at its longest",
+    )
     engine: EngineConfig = Field(
         default=EngineConfig(), description="what runs models unless a search says otherwise"
     )

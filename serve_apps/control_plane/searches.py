@@ -119,7 +119,7 @@ def create_search(
     limits = services.account_limits
     limits.require_search(services.ledger.requests.open_searches(user_id))
     limits.require_bytes([user_id])
-    chain = project_chain(project, services)
+    chain = project_chain(project, services, fields)
     warnings = inference_options(fields.inference_config_json).warnings
     request_id = new_request_id()
     config = search_config(

@@ -21,6 +21,8 @@ from serve_apps.gateway.backends import Backends
 from serve_apps.gateway.gateway import Gateway
 from serve_apps.gateway.response_ids import ResponseIds
 from serve_apps.tracing import Tracing
+from serve_apps.variants.request_size import RequestLimits
+from ztom.io.private import private_folder
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
 
@@ -68,6 +70,7 @@ class Services:
             ZtomError: One of them cannot be used.
         """
         store = Store.open(config.data)
+        private_folder(config.keys)
         keys = load_keys(config.keys / "jwt.keys")
         ledger = Ledger.open(config.ledger_address)
         places = Places.of(config)
@@ -96,6 +99,7 @@ class Services:
                 backends,
                 ResponseIds(keys[-1]),
                 share=1 / config.http_replicas,
+                limits=RequestLimits(config.max_answers, config.max_request_tokens),
                 tracing=Tracing.from_environment(),
             ),
             callers=RecentCallers(),

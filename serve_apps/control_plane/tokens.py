@@ -23,6 +23,7 @@ import jwt
 
 from ztom.errors import ConfigError
 from ztom.io.files import write_whole
+from ztom.io.private import is_private, private_folder
 
 ALGORITHM = "HS384"
 MIN_KEY_BYTES = 48
@@ -120,7 +121,7 @@ def load_keys(path: Path) -> tuple[bytes, ...]:
         return (_decode(given, KEY_VARIABLE),)
     if not path.exists():
         _write(path, [new_key()])
-    if path.stat().st_mode & 0o077:
+    if not is_private(path):
         raise ConfigError(
             f"{path} can be read by others", fix=f"chmod 600 {path}, and rotate the key."
         )
@@ -159,4 +160,5 @@ def _decode(text: str, where: str) -> bytes:
 
 
 def _write(path: Path, lines: list[str]) -> None:
+    private_folder(path.parent)
     write_whole(path, "\n".join(lines) + "\n", private=True)

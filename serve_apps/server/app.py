@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
@@ -35,6 +36,7 @@ from serve_apps.control_plane.routes import (
     projects,
     releases,
     searches,
+    signing_keys,
     verdicts,
 )
 from serve_apps.control_plane.routes import inference as gateway
@@ -105,7 +107,7 @@ def create_app(
         endpoints,
         releases,
     )
-    for room in (*rooms, verdicts, gateway):
+    for room in (*rooms, verdicts, signing_keys, gateway):
         app.include_router(room.router)
     app.include_router(health_router)
     add_error_handlers(app)
@@ -144,6 +146,7 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
     """
 
     def on_replica() -> FastAPI:
+        os.umask(0o077)  # on another node of a cluster nobody has set it before
         return create_app(Services.open(config, ray_runner(config, dashboard), ServeBackends()))
 
     ingress = serve.ingress(on_replica)
