@@ -6,7 +6,9 @@ is counted by each process that takes requests in, what stands in the ledger for
 
 from __future__ import annotations
 
-from pydantic import Field
+from ipaddress import ip_address
+
+from pydantic import Field, field_validator
 
 from ztom.io.environment import EnvironmentSettings
 
@@ -99,6 +101,11 @@ class LimitSettings(EnvironmentSettings):
     cache_gib_per_caller: float = Field(
         default=1024, ge=0, description="max_replicas times kv_cache_gib, of all of them"
     )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ip_address(address)) for address in value)
 
     @property
     def most_at_once(self) -> int:

@@ -16,7 +16,7 @@ from typing import Self
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve_apps.control_plane.addresses import client_address
+from serve_apps.control_plane.addresses import client_address, client_scheme
 from serve_apps.control_plane.errors import BUSY, problem
 from serve_apps.control_plane.limit_settings import LimitSettings
 
@@ -188,6 +188,7 @@ class PlaceKeeper:
             return
         terms = Terms(self._places, client_address(scope, trusted=self._trusted))
         scope[TERMS] = terms
+        scope["scheme"] = client_scheme(scope)
         try:
             if not _names_an_account(scope) and scope["path"] != ALWAYS_ANSWERED:
                 terms.enter_unknown()

@@ -13,12 +13,14 @@ import pytest
 import requests
 from server_helpers import Server, serving, tar_of
 from toys import make_plain_chain
+from variant_folders import chief_of, deploy, variant, variants_config
 
 from cluster.jobs import JobState
 from serve_apps.control_plane.account_limits import engines_of
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.places import ServerSide
 from ztom.client import Client
+from ztom.errors import ServerError
 from ztom.ledger.deployments import NewDeployment
 from ztom.ledger.requests import NewRequest, RequestKind
 from ztom.rollout.options import DeployOptions
@@ -219,6 +221,17 @@ def test_an_administrator_has_limits_too(server: Server) -> None:
     token = chief.headers["Authorization"].removeprefix("Bearer ")
     with Client(server.url, key=token) as client:
         assert [limit.name for limit in client.limits()] == [limit["name"] for limit in limits]
+
+
+def test_engines_of_one_account(tmp_path: Path) -> None:
+    config = variants_config(tmp_path, gate_required=False, replicas_per_caller=4)
+    with serving(config) as server, chief_of(server) as chief:
+        deploy(server, chief, "one", options={"max_replicas": 3})
+        folder, _ = variant(server, "two")
+        with pytest.raises(ServerError, match="more replicas than it may: got 5") as refusal:
+            chief.endpoints.deploy("other", path=folder, options={"max_replicas": 2})
+        assert refusal.value.status == 429
+        deploy(server, chief, "three", alias="other", options={"max_replicas": 1})
 
 
 def new(number: int, *, base: str | None = None, **options: Any) -> NewDeployment:

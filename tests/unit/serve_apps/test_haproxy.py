@@ -53,7 +53,7 @@ def test_only_what_is_meant_changes(case: str) -> None:
         f"bind *:{STATS}",
     ]
     more = 1 if case == "application" else 0  # the answer where only Serve's proxy is left
-    assert len(after) == len(before) + 2 + more + len(_GUARDS) + len(_TABLES)
+    assert len(after) == len(before) + 3 + more + len(_GUARDS) + len(_TABLES)
 
 
 def test_haproxys_own_pages_are_for_this_machine_only() -> None:
@@ -85,7 +85,8 @@ def test_a_client_is_not_silent_for_an_hour() -> None:
 
 def test_strangers_are_counted_before_anything_else_happens_to_a_request() -> None:
     lines = stripped(rewrite(recorded("application"), PRIVATE))
-    begin = lines.index("frontend http_frontend") + 1
+    begin = lines.index("frontend http_frontend") + 2
+    assert lines[begin - 1] == "acl ztom_proxy always_false"
     assert tuple(lines[begin : begin + len(_GUARDS)]) == _GUARDS
     assert [line for line in lines if line.startswith("stick-table")] == [
         "stick-table type ipv6 size 100k expire 1m store conn_cur"
@@ -121,10 +122,13 @@ def test_the_program_changes_the_file_and_becomes_haproxy(tmp_path: Path, case: 
     configuration = tmp_path / "haproxy.cfg"
     text = recorded(case).replace("/run/ztom", str(tmp_path))
     configuration.write_text(text, encoding="utf-8")
-    program = write_haproxy(tmp_path, private_ports=PRIVATE)
+    proxies = ("192.0.2.80", "2001:db8::80")
+    program = write_haproxy(tmp_path, private_ports=PRIVATE, trusted=proxies)
     checked = subprocess.run([program, "-c", "-f", configuration], capture_output=True, check=False)
     assert checked.returncode == 0, checked.stderr
-    assert configuration.read_text(encoding="utf-8") == rewrite(text, PRIVATE)
+    changed = configuration.read_text(encoding="utf-8")
+    assert changed == rewrite(text, PRIVATE, proxies)
+    assert "acl ztom_proxy src 192.0.2.80 2001:db8::80" in changed
 
 
 def test_the_program_starts_no_haproxy_that_would_show_its_pages(tmp_path: Path) -> None:
