@@ -7,6 +7,7 @@ from typing import Self
 
 from anyio import CapacityLimiter
 
+from serve_apps.control_plane.account_limits import AccountLimits
 from serve_apps.control_plane.callers import RecentCallers
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.hashing import Hashing
@@ -54,6 +55,7 @@ class Services:
     places: Places
     door: CapacityLimiter
     hashing: Hashing
+    account_limits: AccountLimits
 
     @classmethod
     def open(cls, config: ServerConfig, runner: Runner, backends: Backends) -> Self:
@@ -71,6 +73,7 @@ class Services:
         private_folder(config.keys)
         keys = load_keys(config.keys / "jwt.keys")
         ledger = Ledger.open(config.ledger_address)
+        places = Places.of(config)
         pointers = Settings(
             allowed_roots=config.pointer_roots,
             denied_roots=(str(config.data),),
@@ -100,9 +103,10 @@ class Services:
                 tracing=Tracing.from_environment(),
             ),
             callers=RecentCallers(),
-            places=Places.of(config),
+            places=places,
             door=CapacityLimiter(_AT_THE_DOOR),
             hashing=Hashing(),
+            account_limits=AccountLimits(config, ledger, store, places),
         )
 
     @property

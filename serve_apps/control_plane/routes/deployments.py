@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -42,7 +43,7 @@ def deploy(
     body: Deploy, caller: Annotated[Caller, Depends(_in_their_project)], services: ServicesOf
 ) -> DeploymentStatus:
     """Have a variant served under an alias."""
-    rules = services.rules
+    rules = _within(services.rules, caller)
     if body.path is not None and OWN_PATH.fullmatch(body.path):
         rules = _rules(caller, services)
     record = admission.deploy(body, services.ledger, rules, actor=caller.actor)
@@ -145,7 +146,13 @@ def _rules(caller: Caller, services: Services) -> AdmissionRules:
         named = named_checkpoint(path, caller, services)
         return named.address if named is not None and named.storage is Storage.MANAGED else None
 
-    return replace(services.rules, own=own)
+    return _within(replace(services.rules, own=own), caller)
+
+
+def _within(rules: AdmissionRules, caller: Caller) -> AdmissionRules:
+    """The rules with what the caller may have."""
+    require = caller.services.account_limits.require_engines
+    return replace(rules, within=partial(require, caller.user.id))
 
 
 def _digest_of(path: str, rules: AdmissionRules) -> str:
