@@ -168,6 +168,8 @@ def _prepare_environment(folder: Path) -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    # uvicorn would take X-Forwarded-For from whoever calls a replica from this machine
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
 
 
 def close_token() -> None:

@@ -16,6 +16,7 @@ from ztom.ledger.endpoints import Endpoints
 from ztom.ledger.project_files import ProjectFiles
 from ztom.ledger.projects import Projects
 from ztom.ledger.requests import Requests
+from ztom.ledger.signing_keys import SigningKeys
 from ztom.ledger.studies import Studies
 from ztom.ledger.variants import Variants
 from ztom.ledger.verdicts import Verdicts
@@ -38,6 +39,7 @@ class Ledger:
         requests: Work that was asked of the server.
         endpoints: What is served: routing table, deployments, rollouts.
         verdicts: Verdicts of the gate.
+        signing_keys: Keys whose signatures count.
     """
 
     def __init__(self, database: Database) -> None:
@@ -51,6 +53,7 @@ class Ledger:
         self.requests = Requests(database)
         self.endpoints = Endpoints(database)
         self.verdicts = Verdicts(database)
+        self.signing_keys = SigningKeys(database)
 
     @classmethod
     def open(cls, address: str | Path, *, busy_timeout_s: float = 10.0) -> Self:

@@ -14,7 +14,8 @@ from rich.table import Table
 from ztom.cli.console import moment, plain_console, print_document, print_row
 from ztom.errors import AuditError, LedgerError, VariantError
 from ztom.io.files import write_document
-from ztom.ledger.audit import check_entries, read_head, signing_key
+from ztom.io.signatures import signing_key
+from ztom.ledger.audit import check_entries, read_head
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.records import AuditEntry, VariantRecord
 from ztom.variants.audit_page import render_audit_page
