@@ -13,6 +13,7 @@ from serve_apps.control_plane.store import Store
 from serve_apps.control_plane.tokens import Tokens, load_keys
 from serve_apps.endpoints.evidence import AdmissionRules
 from serve_apps.gateway.backends import Backends
+from serve_apps.gateway.callers import CallerHashes
 from serve_apps.gateway.gateway import Gateway
 from serve_apps.gateway.response_ids import ResponseIds
 from serve_apps.tracing import Tracing
@@ -80,6 +81,7 @@ class Services:
                 ledger.endpoints,
                 backends,
                 ResponseIds(keys[-1]),
+                CallerHashes(load_keys(config.keys / "callers.keys")[-1]),
                 share=1 / config.http_replicas,
                 tracing=Tracing.from_environment(),
             ),

@@ -357,6 +357,7 @@ HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
 LOOKS = {
     "serve_apps.gateway.table.POLL_S": 0.05,
     "serve_apps.gateway.observe._EVERY_S": 0.2,
+    "serve_apps.gateway.observe.TRAFFIC_EVERY_S": 0.2,
 }
 
 

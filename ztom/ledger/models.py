@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     UniqueConstraint,
     false,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -377,6 +378,7 @@ class RolloutRow(Base):
     state: Mapped[dict[str, Any]]
     status: Mapped[str] = mapped_column(default="running")
     command: Mapped[str | None] = mapped_column(default=None)
+    callers: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
     actor: Mapped[str]
     created: Mapped[str] = mapped_column(default=now)
     ended: Mapped[str | None] = mapped_column(default=None)
@@ -391,6 +393,17 @@ class ObservationRow(Base):
     step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     source: Mapped[str] = mapped_column(primary_key=True)
     content: Mapped[dict[str, Any]]
+
+
+class CallerTrafficRow(Base):
+    """How many requests of a caller the stable variant of an alias answered in a day."""
+
+    __tablename__ = "caller_traffic"
+
+    alias: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[str] = mapped_column(primary_key=True)
+    caller: Mapped[str] = mapped_column(primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
 
 
 class FeedbackRow(Base):
@@ -409,4 +422,6 @@ class FeedbackRow(Base):
     error: Mapped[float]
     label: Mapped[str | None] = mapped_column(default=None)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    caller: Mapped[str | None] = mapped_column(default=None)
+    counted: Mapped[bool] = mapped_column(default=True, server_default=true())
     created: Mapped[str] = mapped_column(default=now)
