@@ -48,6 +48,11 @@ class Settings(EnvironmentSettings):
     max_archive_bytes: int = Field(
         default=200 * 2**30, gt=0, description="bytes that unpacking one archive may write"
     )
+    max_archive_ratio: float = Field(
+        default=20,
+        ge=1,
+        description="bytes that one byte of a compressed archive may unpack to, beyond 64 MiB",
+    )
     max_archive_members: int = Field(default=10_000, gt=0)
     max_kept_bytes: int = Field(
         default=20 * 2**30,

@@ -12,7 +12,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ztom", "cluster", "tune_search", "serve_apps")
-VLLM_FILES = {"ztom/engines/vllm_engine.py", "serve_apps/variants/vllm_server.py"}
+VLLM_FILES = {
+    "ztom/engines/vllm_engine.py",
+    "serve_apps/variants/vllm_server.py",
+    "serve_apps/variants/vllm_renderer.py",
+}
 
 _GROUND = {"errors", "extras", "io", "settings"}
 #: What `cluster` may import of `ztom`.

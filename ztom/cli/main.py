@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from ztom.cli.accounts import key, member, user
+from ztom.cli.analyses import analysis
 from ztom.cli.chains import chain_commands
 from ztom.cli.data import data
 from ztom.cli.demo import demo_commands
@@ -73,7 +74,7 @@ app.add_typer(server_commands)
 app.add_typer(doctor_commands)
 app.add_typer(admin, rich_help_panel=HelpPanel.SERVER)
 app.add_typer(remote_commands)
-for group in (project, searches, member, key, user):
+for group in (project, analysis, searches, member, key, user):
     app.add_typer(group, rich_help_panel=HelpPanel.SERVER)
 
 

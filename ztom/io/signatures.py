@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from ztom.errors import SignatureError
+from ztom.io.private import is_private
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -145,7 +146,7 @@ def read_signing_key(path: Path) -> Ed25519PrivateKey:
         SignatureError: There is no such file, it is no ed25519 key, or others can read it.
     """
     try:
-        if path.stat().st_mode & 0o077:
+        if not is_private(path):
             raise SignatureError(
                 f"{path} can be read by others", fix=f"chmod 600 {path}, and sign with a new key."
             )
