@@ -15,6 +15,7 @@ from serve_apps.control_plane.places import Places
 from serve_apps.control_plane.runner import Runner
 from serve_apps.control_plane.store import Store
 from serve_apps.control_plane.tokens import Tokens, load_keys
+from serve_apps.endpoints.aliases import AliasRules
 from serve_apps.endpoints.evidence import AdmissionRules
 from serve_apps.gateway.backends import Backends
 from serve_apps.gateway.callers import CallerHashes
@@ -23,6 +24,7 @@ from serve_apps.gateway.response_ids import ResponseIds
 from serve_apps.tracing import Tracing
 from serve_apps.variants.request_size import RequestLimits
 from ztom.io.private import private_folder
+from ztom.ledger.accounts import UserRecord
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
 
@@ -107,10 +109,16 @@ class Services:
             hashing=Hashing(),
         )
 
-    @property
-    def rules(self) -> AdmissionRules:
-        """What the operator has set for deployments."""
-        return AdmissionRules(self.config.gate_required, self.pointers, self.managed)
+    def rules_for(self, user: UserRecord) -> AdmissionRules:
+        """What the operator has set for a user's deployments; an administrator takes any alias."""
+        config = self.config
+        aliases = AliasRules(config.reserved_aliases, config.aliases == "project-prefixed")
+        return AdmissionRules(
+            config.gate_required,
+            self.pointers,
+            self.managed,
+            aliases=None if user.is_admin else aliases,
+        )
 
     def close(self) -> None:
         """Give back what was opened."""

@@ -139,8 +139,21 @@ class UserRow(Base):
     last_name: Mapped[str] = mapped_column(default="")
     password_hash: Mapped[str]
     is_admin: Mapped[bool] = mapped_column(default=False)
+    may_deploy: Mapped[bool] = mapped_column(default=False, server_default=false())
     enabled: Mapped[bool] = mapped_column(default=True)
     session: Mapped[int] = mapped_column(default=1)
+    created: Mapped[str] = mapped_column(default=now)
+
+
+class InvitationRow(Base):
+    """An e-mail address, in lower case, with which somebody may make an account."""
+
+    __tablename__ = "invitations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(unique=True)
+    may_deploy: Mapped[bool]
+    actor: Mapped[str]
     created: Mapped[str] = mapped_column(default=now)
 
 
