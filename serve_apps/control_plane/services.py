@@ -24,7 +24,6 @@ from serve_apps.gateway.response_ids import ResponseIds
 from serve_apps.tracing import Tracing
 from serve_apps.variants.request_size import RequestLimits
 from ztom.io.private import private_folder
-from ztom.ledger.accounts import UserRecord
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
 
@@ -109,16 +108,12 @@ class Services:
             hashing=Hashing(),
         )
 
-    def rules_for(self, user: UserRecord) -> AdmissionRules:
-        """What the operator has set for a user's deployments; an administrator takes any alias."""
+    @property
+    def rules(self) -> AdmissionRules:
+        """What the operator has set for deployments."""
         config = self.config
         aliases = AliasRules(config.reserved_aliases, config.aliases == "project-prefixed")
-        return AdmissionRules(
-            config.gate_required,
-            self.pointers,
-            self.managed,
-            aliases=None if user.is_admin else aliases,
-        )
+        return AdmissionRules(config.gate_required, self.pointers, self.managed, aliases)
 
     def close(self) -> None:
         """Give back what was opened."""
