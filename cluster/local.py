@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+from ray.exceptions import RayError
 
 from cluster.environment import environment, require_short_folder, worker_environment
 from cluster.ports import free_port
@@ -71,6 +72,19 @@ def wait_until_stopped() -> None:
             reason="no node of it is left",
             fix="Start it again; a server goes on with its deployments and searches.",
         )
+
+
+@contextmanager
+def ray_errors(message: str) -> Iterator[None]:
+    """Raise what Ray says of its own processes as `EngineError` with this message."""
+    try:
+        yield
+    except RayError as error:
+        raise EngineError(
+            message,
+            reason=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+            fix="Start it again; Ray's logs say more: /tmp/ray/session_latest/logs.",
+        ) from error
 
 
 def _is_alive() -> bool:
