@@ -98,6 +98,11 @@ def others(server: Server) -> Iterator[list[float]]:
         thread.join()
 
 
+@pytest.mark.brings(
+    "checkpoint",
+    "an archive, a configuration or a header of kilobytes that becomes gigabytes",
+    "422 in another process; nobody else notices",
+)
 @pytest.mark.parametrize(
     ("bomb", "reason"),
     [
