@@ -112,7 +112,12 @@ class Services:
     @property
     def rules(self) -> AdmissionRules:
         """What the operator has set for deployments."""
-        return AdmissionRules(self.config.gate_required, self.pointers, self.managed)
+        return AdmissionRules(
+            self.config.gate_required,
+            self.pointers,
+            self.managed,
+            quota=self.config.engine_quota,
+        )
 
     def close(self) -> None:
         """Give back what was opened."""

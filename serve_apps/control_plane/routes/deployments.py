@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -43,7 +42,7 @@ def deploy(
     body: Deploy, caller: Annotated[Caller, Depends(_in_their_project)], services: ServicesOf
 ) -> DeploymentStatus:
     """Have a variant served under an alias."""
-    rules = _within(services.rules, caller)
+    rules = services.rules
     if body.path is not None and OWN_PATH.fullmatch(body.path):
         rules = _rules(caller, services)
     record = admission.deploy(body, services.ledger, rules, actor=caller.actor)
@@ -146,13 +145,7 @@ def _rules(caller: Caller, services: Services) -> AdmissionRules:
         named = named_checkpoint(path, caller, services)
         return named.address if named is not None and named.storage is Storage.MANAGED else None
 
-    return _within(replace(services.rules, own=own), caller)
-
-
-def _within(rules: AdmissionRules, caller: Caller) -> AdmissionRules:
-    """The rules with what the caller may have."""
-    require = caller.services.account_limits.require_engines
-    return replace(rules, within=partial(require, caller.user.id))
+    return replace(services.rules, own=own)
 
 
 def _digest_of(path: str, rules: AdmissionRules) -> str:
