@@ -16,8 +16,10 @@ from serve_apps.control_plane.places import Places
 from serve_apps.control_plane.runner import Runner
 from serve_apps.control_plane.store import Store
 from serve_apps.control_plane.tokens import Tokens, load_keys
+from serve_apps.endpoints.aliases import AliasRules
 from serve_apps.endpoints.evidence import AdmissionRules
 from serve_apps.gateway.backends import Backends
+from serve_apps.gateway.callers import CallerHashes
 from serve_apps.gateway.gateway import Gateway
 from serve_apps.gateway.response_ids import ResponseIds
 from serve_apps.tracing import Tracing
@@ -98,6 +100,7 @@ class Services:
                 ledger.endpoints,
                 backends,
                 ResponseIds(keys[-1]),
+                CallerHashes(load_keys(config.keys / "callers.keys")[-1]),
                 share=1 / config.http_replicas,
                 limits=RequestLimits(config.max_answers, config.max_request_tokens),
                 tracing=Tracing.from_environment(),
@@ -112,11 +115,14 @@ class Services:
     @property
     def rules(self) -> AdmissionRules:
         """What the operator has set for deployments."""
+        config = self.config
+        aliases = AliasRules(config.reserved_aliases, config.aliases == "project-prefixed")
         return AdmissionRules(
-            self.config.gate_required,
+            config.gate_required,
             self.pointers,
             self.managed,
-            quota=self.config.engine_quota,
+            aliases,
+            quota=config.engine_quota,
         )
 
     def close(self) -> None:

@@ -45,6 +45,7 @@ def test_the_commands_are_what_they_were() -> None:
         *("logout", "whoami", "limits", "feedback", "release show"),
         *("project change", "project delete", "project remove", "project data"),
         *("user list", "user add", "user change", "user remove"),
+        *("user invite", "user invitations", "user uninvite"),
         *("member list", "member add", "member change", "member remove"),
         *("key list", "key create", "key revoke"),
         *("searches list", "searches show", "searches events", "searches cancel"),
