@@ -27,6 +27,7 @@ from ztom.cli.search import search_commands
 from ztom.cli.searches import searches
 from ztom.cli.server import admin, server_commands
 from ztom.cli.serving import serving_commands
+from ztom.cli.signing_keys import signing_key
 from ztom.cli.suites import suite
 from ztom.cli.traffic import deployment, endpoint, feedback_commands, verdict
 from ztom.io.heartbeat import command_heartbeat
@@ -69,6 +70,7 @@ for group in (release, endpoint, deployment, verdict):
 app.add_typer(feedback_commands)
 app.add_typer(record_commands)
 app.add_typer(audit, rich_help_panel=HelpPanel.RECORD)
+app.add_typer(signing_key, rich_help_panel=HelpPanel.RECORD)
 app.add_typer(server_commands)
 app.add_typer(doctor_commands)
 app.add_typer(admin, rich_help_panel=HelpPanel.SERVER)

@@ -53,6 +53,8 @@ def test_the_commands_are_what_they_were() -> None:
         *("endpoint list", "endpoint show", "endpoint traffic", "endpoint remove"),
         *("endpoint remove-rule", "deployment list", "deployment show", "deployment cancel"),
         *("verdict record", "verdict list", "verdict show"),
+        *("signing-key create", "signing-key show", "signing-key register"),
+        *("signing-key list", "signing-key revoke"),
     }
 
 
