@@ -39,7 +39,12 @@ COMMANDS = {
     "admin-rotate-key": ["admin", "rotate-key", "--data", ADDRESS],
 }
 #: Options and arguments of the same names that say what is read, or which key is meant.
-INPUTS = {("chain", "folder"), ("key revoke", "key"), ("endpoint remove-rule", "key")}
+INPUTS = {
+    ("chain", "folder"),
+    ("key revoke", "key"),
+    ("endpoint remove-rule", "key"),
+    ("signing-key register", "key"),
+}
 SEARCH = {"chain": "c.yaml", "stimuli": "s.txt", "error": "rouge_l"}
 
 
