@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import subprocess
 import tarfile
 import threading
 import time
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import faults
 import grpc
 import psutil
 import pytest
@@ -350,3 +352,30 @@ def test_a_search_outlives_its_server(up: Up) -> None:
         assert ledger.audit.check() > 0
     files = up.session().get(f"{up.url}/project/{project}", timeout=120).json()["fileList"]
     assert [file["part"] for file in files].count("MASTERED") == (ended.checkpoint_id is not None)
+
+
+def test_no_secret_is_open_to_others(up: Up) -> None:  # rows 49, 102
+    """The data folder, Ray's token, and what Ray writes of us, looked at as somebody else."""
+    up.data.chmod(0o755)  # as one that was there before may be
+    assert faults.readable_by_a_stranger(up.data) == [up.data]
+    up.data.chmod(0o700)
+    assert faults.readable_by_a_stranger(Path("~/.ray").expanduser()) == []
+    logs = Path("/tmp/ray/session_latest/logs").resolve()
+    open_files = [path for path in faults.readable_by_a_stranger(logs) if path.is_file()]
+    assert open_files == []
+
+
+def test_a_second_server_is_refused_while_the_first_serves(up: Up) -> None:
+    second = subprocess.run(
+        [up.command, "up", "--data", str(up.data), "--port", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=up.environment,
+        timeout=120,
+    )
+    assert second.returncode == 3
+    assert up.process is not None
+    assert f"process {up.process.pid} on" in " ".join(second.stderr.split())
+    assert up.url in " ".join(second.stderr.split())
+    assert requests.get(f"{up.url}/health", timeout=30).status_code == 200
