@@ -24,6 +24,7 @@ from serve_apps.gateway.response_ids import ResponseIds
 from serve_apps.tracing import Tracing
 from serve_apps.variants.request_size import RequestLimits
 from ztom.io.private import private_folder
+from ztom.io.signatures import public_key_of, signing_key
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
 
@@ -41,6 +42,7 @@ class Services:
         managed: Settings of reading the server's own files.
         places: Places of requests in work.
         door: Limit of the threads that look up who calls.
+        own_key: Public key with which the server signs the variants that it writes.
     """
 
     config: ServerConfig
@@ -56,6 +58,7 @@ class Services:
     places: Places
     door: CapacityLimiter
     hashing: Hashing
+    own_key: str
 
     @classmethod
     def open(cls, config: ServerConfig, runner: Runner, backends: Backends) -> Self:
@@ -106,6 +109,7 @@ class Services:
             places=Places.of(config),
             door=CapacityLimiter(_AT_THE_DOOR),
             hashing=Hashing(),
+            own_key=public_key_of(signing_key(config.own_key)),
         )
 
     @property
@@ -113,7 +117,14 @@ class Services:
         """What the operator has set for deployments."""
         config = self.config
         aliases = AliasRules(config.reserved_aliases, config.aliases == "project-prefixed")
-        return AdmissionRules(config.gate_required, self.pointers, self.managed, aliases)
+        return AdmissionRules(
+            config.gate_required,
+            self.pointers,
+            self.managed,
+            aliases,
+            own_key=self.own_key,
+            signed_only=config.signed_variants,
+        )
 
     def close(self) -> None:
         """Give back what was opened."""

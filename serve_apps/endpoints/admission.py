@@ -118,12 +118,15 @@ def new_deployment(wanted: Deploy, checked: Checked, *, actor: str) -> NewDeploy
         intent=intent,
         project_id=wanted.project_id,
         insisted=clearance.refused is not None,
-        note=_note(wanted, variant, clearance, actor),
+        signed_by=evidence.signer,
+        note=_note(wanted, evidence, clearance, actor),
     )
 
 
-def _note(wanted: Deploy, variant: StoredVariant, clearance: Clearance, actor: str) -> str:
-    outcomes = f"verdict: {variant.verdict or 'none'}; gate: {clearance.gate_text}"
+def _note(wanted: Deploy, evidence: Evidence, clearance: Clearance, actor: str) -> str:
+    outcomes = f"verdict: {evidence.variant.verdict or 'none'}; gate: {clearance.gate_text}"
+    signer = "unsigned" if evidence.signer is None else f"signed by {evidence.signer}"
+    outcomes += f"; variant {signer}"
     insisted = f"; insisted on by {actor}" if wanted.insist else ""
     return f"for {wanted.alias}; {outcomes}{insisted}"
 
