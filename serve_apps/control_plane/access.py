@@ -183,7 +183,6 @@ def route(
             have sides of their own, and None takes none.
         options: Further options of FastAPI's decorator.
     """
-    router.route_class = BoundedRoute
     extra = {**options.pop("openapi_extra", {}), "x-permission": str(permission)}
     if permission is not Permission.PUBLIC:
         extra["security"] = [{"bearer": []}]
@@ -213,7 +212,7 @@ def _guarded_route(permission: Permission, side: ServerSide | None) -> type[APIR
     """
     guard = _guard(permission, side)
 
-    class GuardedRoute(APIRoute):
+    class GuardedRoute(BoundedRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             answer = super().get_route_handler()
 

@@ -7,6 +7,7 @@ from typing import Self
 
 from anyio import CapacityLimiter
 
+from serve_apps.control_plane.account_limits import AccountLimits
 from serve_apps.control_plane.callers import RecentCallers
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.hashing import Hashing
@@ -59,6 +60,7 @@ class Services:
     door: CapacityLimiter
     hashing: Hashing
     own_key: str
+    account_limits: AccountLimits
 
     @classmethod
     def open(cls, config: ServerConfig, runner: Runner, backends: Backends) -> Self:
@@ -76,6 +78,7 @@ class Services:
         private_folder(config.keys)
         keys = load_keys(config.keys / "jwt.keys")
         ledger = Ledger.open(config.ledger_address)
+        places = Places.of(config)
         pointers = Settings(
             allowed_roots=config.pointer_roots,
             denied_roots=(str(config.data),),
@@ -106,10 +109,11 @@ class Services:
                 tracing=Tracing.from_environment(),
             ),
             callers=RecentCallers(),
-            places=Places.of(config),
+            places=places,
             door=CapacityLimiter(_AT_THE_DOOR),
             hashing=Hashing(),
             own_key=public_key_of(signing_key(config.own_key)),
+            account_limits=AccountLimits(config, ledger, store, places),
         )
 
     @property

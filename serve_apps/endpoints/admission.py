@@ -68,10 +68,11 @@ def deploy(
         AlreadyOnRecordError: Something else is on its way to the same traffic.
         ReferenceRefusedError: The variant is outside the allowed roots.
         VariantError: It is none.
+        QuotaError: Whoever wants it has all the engines that they may have.
     """
     new = new_deployment(wanted, check(wanted, ledger, rules, actor=actor), actor=actor)
     ledger.endpoints.claim(wanted.alias, wanted.project_id)
-    return ledger.endpoints.deployments.deploy(new, actor=actor)
+    return ledger.endpoints.deployments.deploy(new, actor=actor, within=rules.within)
 
 
 def check(wanted: Deploy, ledger: Ledger, rules: AdmissionRules, *, actor: str) -> Checked:
@@ -85,8 +86,8 @@ def check(wanted: Deploy, ledger: Ledger, rules: AdmissionRules, *, actor: str) 
     evidence = gather_evidence(wanted, ledger, rules, actor=actor)
     clearance = clear(
         evidence,
+        rules,
         gate=intent.gate,
-        gate_required=rules.gate_required,
         insist=wanted.insist,
     )
     name, options = _name_and_options(wanted, evidence.deployment)
@@ -118,14 +119,14 @@ def new_deployment(wanted: Deploy, checked: Checked, *, actor: str) -> NewDeploy
         intent=intent,
         project_id=wanted.project_id,
         insisted=clearance.refused is not None,
-        signed_by=evidence.signer,
+        signed_by=clearance.signer,
         note=_note(wanted, evidence, clearance, actor),
     )
 
 
 def _note(wanted: Deploy, evidence: Evidence, clearance: Clearance, actor: str) -> str:
     outcomes = f"verdict: {evidence.variant.verdict or 'none'}; gate: {clearance.gate_text}"
-    signer = "unsigned" if evidence.signer is None else f"signed by {evidence.signer}"
+    signer = "unsigned" if clearance.signer is None else f"signed by {clearance.signer}"
     outcomes += f"; variant {signer}"
     insisted = f"; insisted on by {actor}" if wanted.insist else ""
     return f"for {wanted.alias}; {outcomes}{insisted}"

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from serve_apps.endpoints.aliases import AliasRules
-from serve_apps.endpoints.signers import signer_of
 from ztom.checkpoints.reference import parse_reference
 from ztom.errors import ConfigError, NotOnRecordError, ReferenceRefusedError, VariantError
 from ztom.evaluation.gate.verdict import Verdict
 from ztom.ledger.checkpoints import Storage
-from ztom.ledger.deployments import DeploymentRecord
+from ztom.ledger.deployments import DeploymentRecord, NewDeployment
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.rollouts import RolloutRecord
+from ztom.ledger.signing_keys import SigningKeyRecord
 from ztom.ledger.verdicts import NewVerdict, VerdictRecord, Verdicts
 from ztom.rollout.routing import SHORT, RoutingTable
 from ztom.settings import Settings
@@ -41,6 +41,8 @@ class AdmissionRules:
         signed_only: A variant has to be signed by this server or a registered key.
         own: Function that gives the address of what a path of the server's own names, such as a
             search's model; None for an address of somebody's own.
+        within: Function that gets a deployment and every other one on record, and raises what the
+            caller may not have; None lets everything through.
     """
 
     gate_required: bool
@@ -50,6 +52,7 @@ class AdmissionRules:
     own_key: str | None = None
     signed_only: bool = False
     own: Callable[[str], str | None] = lambda path: None
+    within: Callable[[NewDeployment, Sequence[DeploymentRecord]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ class Evidence(NamedTuple):
         against_stable: The latest of those that compare it with that one; where there is none, the
             latest of all.
         own_gate: Outcome of the gate in the search, where that search was this server's.
-        signer: Who has signed the variant, in words; None where nobody has.
+        key: The registered key that signed the variant, revoked or not; None where none did.
     """
 
     variant: StoredVariant
@@ -137,7 +140,7 @@ class Evidence(NamedTuple):
     stable: str | None
     against_stable: VerdictRecord | None
     own_gate: str | None = None
-    signer: str | None = None
+    key: SigningKeyRecord | None = None
 
     @property
     def deployment(self) -> DeploymentRecord | None:
@@ -154,20 +157,15 @@ def gather_evidence(
         ConfigError: The variant is not named, or the verdict is of another one.
         NotOnRecordError: The alias is another project's, or there is no such file.
         ReferenceRefusedError: The variant is outside the allowed roots.
-        SignatureError: It is signed with a wrong key, or its signature does not fit.
+        SignatureError: Its signature does not fit.
         VariantError: It is none.
     """
     refuse_foreign(wanted.alias, wanted.project_id, ledger)
     _require_claimable(wanted, ledger, rules)
     address, roots = _place(wanted, ledger, rules)
     variant = open_variant(address, roots, readable=(rules.managed, rules.pointers))
-    signer = signer_of(
-        variant.folder,
-        variant.signed,
-        ledger.signing_keys,
-        own_key=rules.own_key,
-        signed_only=rules.signed_only,
-    )
+    signed, keys = variant.signed, ledger.signing_keys
+    key = None if signed is None else keys.by_public_key(signed.public_key)
     project_id, verdicts = wanted.project_id, ledger.verdicts
     if wanted.verdict is not None:
         record_verdict(
@@ -180,7 +178,7 @@ def gather_evidence(
     if stable is not None:
         against_stable = verdicts.latest(variant.digest, project_id=project_id, champion=stable)
     own_gate = _own_gate(variant, ledger)
-    return Evidence(variant, served, latest, stable, against_stable, own_gate, signer)
+    return Evidence(variant, served, latest, stable, against_stable, own_gate, key)
 
 
 def _require_claimable(wanted: Deploy, ledger: Ledger, rules: AdmissionRules) -> None:

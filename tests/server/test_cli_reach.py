@@ -12,6 +12,7 @@ from serve_apps.server.app import create_app
 COMMANDS = {
     "POST /api/auth/login": "login",
     "GET /api/auth/user": "whoami",
+    "GET /v1/limits": "limits",
     "GET /api/auth/admin": "user list",
     "POST /api/auth/admin": "user add",
     "GET /api/auth/admin/user": "user list",
@@ -187,3 +188,9 @@ def test_a_search_that_is_not_there(ztom) -> None:
 
 def test_whoami_says_who(ztom) -> None:
     assert "ADMIN" in ztom("whoami").out
+
+
+def test_limits_say_how_much_is_held(ztom) -> None:
+    lines = [line.split() for line in ztom("limits").out.splitlines()]
+    assert ["searches", "0", "32"] in lines
+    assert ["bytes", "on", "disk", "0", "1,099,511,627,776"] in lines

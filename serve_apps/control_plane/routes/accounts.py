@@ -37,6 +37,7 @@ from ztom.wire.accounts import (
     UserPatch,
 )
 from ztom.wire.fields import Id
+from ztom.wire.limits import Limit
 
 router = APIRouter(tags=["accounts"])
 
@@ -194,6 +195,12 @@ def withdraw_invitation(key_id: Id, caller: CallerOf, services: ServicesOf) -> N
 def keys(caller: CallerOf, services: ServicesOf) -> list[ApiKey]:
     """One's own API keys, without their secrets."""
     return [ApiKey.of(key) for key in services.ledger.accounts.keys(caller.user.id)]
+
+
+@route(router, "GET", "/v1/limits", Permission.USER)
+def limits(caller: CallerOf, services: ServicesOf) -> list[Limit]:
+    """How much of the server the account holds, and may hold."""
+    return services.account_limits.all_of(caller.user.id)
 
 
 @route(router, "POST", "/v1/keys", Permission.USER, status_code=201)

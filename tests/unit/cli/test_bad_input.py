@@ -66,6 +66,7 @@ REMOTE = {
     "signing-key revoke": "ci",
     "feedback": "r --score 1",
     "whoami": "",
+    "limits": "",
     "project list": "",
     "project create": "p",
     "project change": "p --name q",

@@ -42,7 +42,7 @@ def test_the_commands_are_what_they_were() -> None:
         *("project list", "project create", "project add", "project download"),
         *("suite new", "suite examples", "suite from-csv", "suite lock", "suite check"),
         *("suite diff", "data check", "doctor", "chain", "convert", "push"),
-        *("logout", "whoami", "feedback", "release show"),
+        *("logout", "whoami", "limits", "feedback", "release show"),
         *("project change", "project delete", "project remove", "project data"),
         *("user list", "user add", "user change", "user remove"),
         *("user invite", "user invitations", "user uninvite"),

@@ -262,10 +262,10 @@ def test_a_variant_says_who_signed_it_and_a_wrong_key_is_refused(
     public = public_key_of(signing_key(tmp_path / "signing.key"))
     own = replace(strict.rules, own_key=public)
     wanted = Deploy(alias="own", path=path)
-    assert check(wanted, desk.ledger, own, actor="t").evidence.signer == "this server"
+    assert check(wanted, desk.ledger, own, actor="t").clearance.signer == "this server"
     key = desk.ledger.signing_keys.register("release", public, actor="t")
     checked = check(wanted, desk.ledger, strict.rules, actor="t")
-    assert checked.evidence.signer == "release"
+    assert checked.clearance.signer == "release"
     assert "; variant signed by release" in new_deployment(wanted, checked, actor="t").note
     desk.ledger.signing_keys.revoke(key.id, actor="t")
     with pytest.raises(SignatureError, match="a key that was revoked: got release"):
