@@ -128,6 +128,7 @@ class Services:
             aliases,
             own_key=self.own_key,
             signed_only=config.signed_variants,
+            quota=config.engine_quota,
         )
 
     def close(self) -> None:

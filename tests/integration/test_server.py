@@ -5,9 +5,12 @@ The first test is written from the HTTP contract alone, with `requests`.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import socket
+import subprocess
 import tarfile
 import threading
 import time
@@ -15,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import faults
 import grpc
 import psutil
 import pytest
@@ -349,3 +353,55 @@ def test_a_search_outlives_its_server(up: Up) -> None:
         assert ledger.audit.check() > 0
     files = up.session().get(f"{up.url}/project/{project}", timeout=120).json()["fileList"]
     assert [file["part"] for file in files].count("MASTERED") == (ended.checkpoint_id is not None)
+
+
+def test_nothing_listens_where_others_reach_it_and_no_secret_is_open(up: Up) -> None:  # row 85
+    """Ray, Serve, HAProxy, their workers and the engines: on the loopback interface alone."""
+    listening = {
+        (process.name(), connection.laddr.ip, connection.laddr.port)
+        for process in family(up)
+        for connection in connections(process)
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert len(listening) > 5, "Ray's own ports are among them"
+    beyond = {place for place in listening if place[1] not in ("127.0.0.1", "::1")}
+    assert beyond == set()
+    if os.geteuid() == 0:
+        up.data.chmod(0o755)
+        assert faults.readable_by_a_stranger(up.data) == [up.data]
+        up.data.chmod(0o700)
+        assert faults.readable_by_a_stranger(Path("~/.ray").expanduser()) == []
+
+
+def family(up: Up) -> list[psutil.Process]:
+    """All processes of a server: what Ray's daemons started has its session in the command."""
+    session = Path("/tmp/ray/session_latest").resolve().name
+    found = {process.pid: process for process in up.children()}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if session in " ".join(process.cmdline()):
+                found[process.pid] = process
+                found |= {child.pid: child for child in process.children(recursive=True)}
+    return list(found.values())
+
+
+def connections(process: psutil.Process) -> list[Any]:
+    with contextlib.suppress(psutil.Error):
+        return list(process.net_connections(kind="inet"))
+    return []
+
+
+def test_a_second_server_is_refused_while_the_first_serves(up: Up) -> None:
+    second = subprocess.run(
+        [up.command, "up", "--data", str(up.data), "--port", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=up.environment,
+        timeout=120,
+    )
+    assert second.returncode == 3
+    assert up.process is not None
+    assert f"process {up.process.pid} on" in " ".join(second.stderr.split())
+    assert up.url in " ".join(second.stderr.split())
+    assert requests.get(f"{up.url}/health", timeout=30).status_code == 200
