@@ -15,7 +15,8 @@ from ztom.checkpoints.reference import parse_reference
 from ztom.errors import ConfigError, NotOnRecordError, ReferenceRefusedError, VariantError
 from ztom.evaluation.gate.verdict import Verdict
 from ztom.ledger.checkpoints import Storage
-from ztom.ledger.deployments import DeploymentRecord, NewDeployment
+from ztom.ledger.deployments import DeploymentRecord
+from ztom.ledger.engine_quota import EngineQuota
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.rollouts import RolloutRecord
 from ztom.ledger.verdicts import NewVerdict, VerdictRecord, Verdicts
@@ -37,8 +38,7 @@ class AdmissionRules:
         aliases: Rules for aliases that nobody has; None for an administrator, who takes any.
         own: Function that gives the address of what a path of the server's own names, such as a
             search's model; None for an address of somebody's own.
-        within: Function that gets a deployment and every other one on record, and raises what the
-            caller may not have; None lets everything through.
+        quota: Engines that one account may have; None is no limit.
     """
 
     gate_required: bool
@@ -46,7 +46,7 @@ class AdmissionRules:
     managed: Settings
     aliases: AliasRules | None = None
     own: Callable[[str], str | None] = lambda path: None
-    within: Callable[[NewDeployment, Sequence[DeploymentRecord]], None] | None = None
+    quota: EngineQuota | None = None
 
 
 @dataclass(frozen=True, slots=True)
