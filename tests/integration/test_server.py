@@ -354,7 +354,7 @@ def test_a_search_outlives_its_server(up: Up) -> None:
     assert [file["part"] for file in files].count("MASTERED") == (ended.checkpoint_id is not None)
 
 
-def test_no_secret_is_open_to_others(up: Up) -> None:  # rows 49, 102
+def test_while_it_listens_no_secret_is_open_to_others(up: Up) -> None:  # rows 49, 102
     """The data folder, Ray's token, and what Ray writes of us, looked at as somebody else."""
     up.data.chmod(0o755)  # as one that was there before may be
     assert faults.readable_by_a_stranger(up.data) == [up.data]
