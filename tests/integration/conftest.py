@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tune_search.session import ray_for_search
+
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[Path]:
@@ -28,3 +30,12 @@ def environment() -> Iterator[Path]:
         patch.delenv("RAY_ADDRESS", raising=False)
         yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One local Ray for all searches that run here (`groups.SHARED`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")  # W&B writes in processes of this Ray
+        with ray_for_search(1):
+            yield

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +22,6 @@ from ztom.errors import EngineError, LedgerError, SearchError
 from ztom.ledger import Ledger, StudyStatus, TrialKind, TrialStatus
 from ztom.search.events import EnginesReady, Event, StudyEnded, TrialEnded, TrialStarted
 from ztom.testing.fake_engine import FakeEngine
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    with ray_for_search(1):
-        yield
 
 
 def test_finds_the_optimum_and_repeats_itself(local_ray, tmp_path):
