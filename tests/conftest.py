@@ -32,8 +32,9 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's cache."""
+    """No test reads or writes the user's cache, nor signs with the user's key."""
     monkeypatch.setenv("ZTOM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("ZTOM_KEY_FILE", str(tmp_path / "signing.key"))
 
 
 @pytest.fixture(scope="session")

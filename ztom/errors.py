@@ -208,7 +208,11 @@ class AlreadyOnRecordError(LedgerError):
 
 
 class AuditError(LedgerError):
-    """The audit chain does not hold together, or a key or signature of it is wrong."""
+    """The audit chain does not hold together, or its signed head does not fit."""
+
+
+class SignatureError(ZtomError, ValueError):
+    """A signature does not fit what it is under, is of another key, or a key cannot be used."""
 
 
 class ServerError(ZtomError, RuntimeError):

@@ -6,6 +6,7 @@ These are limits and places, not choices about one search: those stand in the se
 from __future__ import annotations
 
 import getpass
+import os
 from pathlib import Path
 from typing import Self
 
@@ -39,8 +40,18 @@ class Settings(EnvironmentSettings):
     cache_dir: Path = Field(
         default=Path("~/.cache/ztom"), description="where copies are kept that had to be made"
     )
+    key_file: Path | None = Field(
+        default=None,
+        description="file of the private key that signs variants, made when it is not there; "
+        "signing.key beside the credentials of `ztom login` when not given",
+    )
     max_archive_bytes: int = Field(
         default=200 * 2**30, gt=0, description="bytes that unpacking one archive may write"
+    )
+    max_archive_ratio: float = Field(
+        default=20,
+        ge=1,
+        description="bytes that one byte of a compressed archive may unpack to, beyond 64 MiB",
     )
     max_archive_members: int = Field(default=10_000, gt=0)
     max_kept_bytes: int = Field(
@@ -81,6 +92,14 @@ class Settings(EnvironmentSettings):
     def cache(self) -> Path:
         """`cache_dir` with ``~`` resolved."""
         return self.cache_dir.expanduser()
+
+    @property
+    def own_key(self) -> Path:
+        """File of the private key that signs what is written here."""
+        if self.key_file is not None:
+            return self.key_file.expanduser()
+        home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+        return Path(home).expanduser() / "ztom" / "signing.key"
 
     def also_allowing(self, folder: Path) -> Self:
         """The same, and references to what this process has written into a folder."""

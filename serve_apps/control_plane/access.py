@@ -7,17 +7,22 @@ that the call names, so it is checked when the handler asks for it with `Caller.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from serve_apps.control_plane.bodies import BoundedRoute
 from serve_apps.control_plane.callers import Known
 from serve_apps.control_plane.openapi import REFUSED
+from serve_apps.control_plane.places import TERMS, ServerSide, Terms
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import LOGIN
 from ztom.errors import NotOnRecordError
@@ -151,7 +156,13 @@ CallerOf = Annotated[Caller, Depends(caller_of)]
 
 
 def route(
-    router: APIRouter, method: str, path: str, permission: Permission, **options: Any
+    router: APIRouter,
+    method: str,
+    path: str,
+    permission: Permission,
+    *,
+    side: ServerSide | None = ServerSide.CONTROL,
+    **options: Any,
 ) -> Callable[[_Handler], _Handler]:
     """Like ``router.get(path)``, with a permission and, from the docstring, a summary.
 
@@ -160,39 +171,87 @@ def route(
         method: ``GET``, ``POST``, ...
         path: Path of the route below the application's root.
         permission: Permission that a call takes.
+        side: Side on which a call takes its place; those to models and those without an account
+            have sides of their own, and None takes none.
         options: Further options of FastAPI's decorator.
     """
+    router.route_class = BoundedRoute
     extra = {**options.pop("openapi_extra", {}), "x-permission": str(permission)}
-    dependencies = []
     if permission is not Permission.PUBLIC:
         extra["security"] = [{"bearer": []}]
-        guard = _RequireInference() if permission is Permission.INFER else _Require(permission)
-        dependencies = [Depends(guard)]
     options.setdefault("responses", REFUSED)
 
     def declare(handler: _Handler) -> _Handler:
         summary = (handler.__doc__ or "").partition("\n")[0].rstrip(".")
-        declared: _Handler = router.api_route(
+        router.add_api_route(
             path,
+            handler,
             methods=[method],
             summary=summary,
             openapi_extra=extra,
-            dependencies=dependencies,
+            route_class_override=_guarded_route(permission, side),
             **options,
-        )(handler)
-        return declared
+        )
+        return handler
 
     return declare
 
 
+@cache
+def _guarded_route(permission: Permission, side: ServerSide | None) -> type[APIRoute]:
+    """The class of routes that let a caller in, and give them a place, before they read a body.
+
+    A dependency would come too late: FastAPI reads the body before it calls any.
+    """
+    guard = _guard(permission, side)
+
+    class GuardedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            answer = super().get_route_handler()
+
+            async def guarded(request: Request) -> Response:
+                await guard(request)
+                return await answer(request)
+
+            return guarded
+
+    return GuardedRoute
+
+
+def _guard(permission: Permission, side: ServerSide | None) -> Callable[[Request], Awaitable[None]]:
+    """What lets a caller in, or not."""
+    if permission is Permission.INFER:
+        return _require_inference
+    if permission is not Permission.PUBLIC:
+        return _Require(permission, side or ServerSide.CONTROL)
+
+    async def let_in(request: Request) -> None:
+        if side is not None:
+            terms_of(request).enter_unknown()
+
+    return let_in
+
+
+def terms_of(request: Request) -> Terms:
+    """What a request may use, and the address that it came from."""
+    terms: Terms = request.scope[TERMS]
+    return terms
+
+
 @dataclass(frozen=True)
 class _Require:
-    """The dependency that lets a caller in, or not."""
+    """Lets a caller in who has the permission, and gives them a place."""
 
     permission: Permission
+    side: ServerSide
 
-    def __call__(self, request: Request) -> None:
+    async def __call__(self, request: Request) -> None:
         services = _services(request)
+        caller = await to_thread.run_sync(self._caller, request, services, limiter=services.door)
+        terms_of(request).enter_known(self.side, caller.user.id)
+        request.state.caller = caller
+
+    def _caller(self, request: Request, services: Services) -> Caller:
         user, key = _who(request, services)
         if not user.enabled:
             raise _unknown()
@@ -200,27 +259,25 @@ class _Require:
             raise HTTPException(403, "This takes an administrator.")
         if key is not None:
             _check_scope(key, self.permission, request.method)
-        request.state.caller = Caller(user, key, self.permission, services)
+        return Caller(user, key, self.permission, services)
 
 
-@dataclass(frozen=True)
-class _RequireInference:
+async def _require_inference(request: Request) -> None:
     """The same for requests to models: what it found holds for a moment, for they are many."""
-
-    async def __call__(self, request: Request) -> None:
-        services = _services(request)
-        secret = _secret(request)
-        account = services.callers.get(secret)
-        if account is None:
-            account = await asyncio.to_thread(_known_caller, request, services)
-            services.callers.put(secret, account)
-        if not account.user.enabled:
-            raise _unknown()
-        if account.key is not None and Scope.INFER not in account.key.scopes:
-            raise HTTPException(403, "The API key is not for calling models.")
-        request.state.caller = Caller(
-            account.user, account.key, Permission.INFER, services, account.projects
-        )
+    services = _services(request)
+    secret = _secret(request)
+    account = services.callers.get(secret)
+    if account is None:
+        account = await to_thread.run_sync(_known_caller, request, services, limiter=services.door)
+        services.callers.put(secret, account)
+    if not account.user.enabled:
+        raise _unknown()
+    if account.key is not None and Scope.INFER not in account.key.scopes:
+        raise HTTPException(403, "The API key is not for calling models.")
+    terms_of(request).enter_known(ServerSide.MODELS, account.user.id)
+    request.state.caller = Caller(
+        account.user, account.key, Permission.INFER, services, account.projects
+    )
 
 
 def _known_caller(request: Request, services: Services) -> Known:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serve_apps.control_plane.access import Caller
 from serve_apps.control_plane.chains import (
     ProjectChain,
+    allows_any,
     chain_of_references,
     open_file_of_project,
     with_base,
@@ -29,6 +30,7 @@ from ztom.engines.config import EngineConfig
 from ztom.errors import ZtomError
 from ztom.ledger.checkpoints import CheckpointRecord, FileStatus, Part, Storage
 from ztom.settings import Settings
+from ztom.wire.differences import AllowedDifferences
 
 if TYPE_CHECKING:
     from ztom.checkpoints.checkpoint import Checkpoint
@@ -58,6 +60,7 @@ def asked_path(
     services: Services,
     *,
     engine: EngineConfig,
+    allowed: AllowedDifferences,
 ) -> AskedModel:
     """The checkpoint at a path, or the adapter there over its base model.
 
@@ -68,6 +71,7 @@ def asked_path(
         caller: Whoever asks.
         services: Services of the process.
         engine: Options of the engine.
+        allowed: What the model and others of its chain may differ in.
 
     Raises:
         HTTPException: There is no such file or search.
@@ -77,7 +81,7 @@ def asked_path(
 
     named = named_checkpoint(path, caller, services)
     if named is not None and named.file is not None and base_path is None:
-        in_chain = _in_its_chain(named, named.file, services, engine)
+        in_chain = _in_its_chain(named, named.file, services, engine, allowed)
         if in_chain is not None:
             return in_chain
     model = _place(path, named, services)
@@ -85,7 +89,7 @@ def asked_path(
     members = [model]
     if opened.kind == "adapter":
         members.insert(0, _base(opened, base_path, named, caller, services))
-    chain = _chain_of_places(members, services)
+    chain = _chain_of_places(members, services, allowed)
     spec = EngineSpec(chain, engine.model_dump(mode="json"), _marks(members))
     return AskedModel(spec, ((0.0,) * (len(members) - 1),))
 
@@ -156,23 +160,29 @@ def _base(
     )
 
 
-def _chain_of_places(members: list[_Place], services: Services) -> ChainSpec:
+def _chain_of_places(
+    members: list[_Place], services: Services, allowed: AllowedDifferences
+) -> ChainSpec:
     own = [place.address for place in members if place.managed]
-    chain = chain_of_references([place.address for place in members], services)
-    if not own:
-        return chain
-    return ChainSpec(chain.references, (*chain.roots, *own), cache=chain.cache)
+    chain = chain_of_references([place.address for place in members], services, allowed)
+    # what the server keeps lies under what callers may not point to
+    return replace(chain, roots=(*chain.roots, *own), denied=()) if own else chain
 
 
 def _in_its_chain(
-    named: NamedCheckpoint, file: CheckpointRecord, services: Services, engine: EngineConfig
+    named: NamedCheckpoint,
+    file: CheckpointRecord,
+    services: Services,
+    engine: EngineConfig,
+    allowed: AllowedDifferences,
 ) -> AskedModel | None:
     """A file as a blend of its project's chain; None where that would be another model."""
     if file.part is Part.MASTERED:
         return None
     try:
-        chain = with_base(named.project.chain, services)
-        usable = all(f.status is not FileStatus.INVALID for f in chain.files)
+        chain = replace(with_base(named.project.chain, services), allowed=allowed)
+        fits = allows_any(allowed) or all(f.message is None for f in chain.files)
+        usable = fits and all(f.status is not FileStatus.INVALID for f in chain.files)
         if chain.length < 2 or not usable or not _same_besides_weights(chain, file, services):
             return None
         # the last is the chain as it is; an earlier one has every later step removed

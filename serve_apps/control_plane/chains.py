@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
@@ -13,6 +13,7 @@ from serve_apps.control_plane.work import ChainSpec
 from ztom.blending.chain_file import ChainConfig, Member
 from ztom.ledger.checkpoints import CheckpointRecord, FileStatus, Part, Storage
 from ztom.ledger.projects import ProjectRecord
+from ztom.wire.differences import AllowedDifferences
 
 if TYPE_CHECKING:
     from ztom.checkpoints.checkpoint import Checkpoint
@@ -26,10 +27,12 @@ class ProjectChain:
         files: Files of the project: base model and iterations.
         base: Reference of the base model where it is no file of the project, because its files are
             adapters that name it; None where it is the first file.
+        allowed: What its members may differ in.
     """
 
     files: tuple[CheckpointRecord, ...]
     base: str | None = None
+    allowed: AllowedDifferences = field(default_factory=AllowedDifferences)
 
     @property
     def length(self) -> int:
@@ -79,6 +82,8 @@ class ProjectChain:
             roots=(*services.pointers.allowed_roots, *own),
             cache=str(services.store.cache),
             pins=(*(None for _ in before), *(file.digest for file in self.files)),
+            allow_config_differences=self.allowed.allow_config_differences,
+            allow_tokenizer_differences=self.allowed.allow_tokenizer_differences,
         )
 
     def config(self) -> ChainConfig:
@@ -89,17 +94,28 @@ class ProjectChain:
         ]
         if self.base is not None:
             members.insert(0, Member(reference=self.base, tag="base"))
-        return ChainConfig(checkpoints=tuple(members))
+        return ChainConfig(
+            checkpoints=tuple(members),
+            allow_config_differences=self.allowed.allow_config_differences,
+            allow_tokenizer_differences=self.allowed.allow_tokenizer_differences,
+        )
 
 
-def project_chain(project: ProjectRecord, services: Services) -> ProjectChain:
+def project_chain(
+    project: ProjectRecord, services: Services, allowed: AllowedDifferences
+) -> ProjectChain:
     """The project's chain, base model first; adapters bring theirs.
+
+    Args:
+        project: Project with its files.
+        services: Services of the process.
+        allowed: What the files may differ in; usually the request itself.
 
     Raises:
         HTTPException: 422, it has no step, or a file of it cannot be used.
         ChainError: Its files are adapters, and their base model is not to be had.
     """
-    chain = with_base(project.chain, services)
+    chain = replace(with_base(project.chain, services), allowed=allowed)
     if chain.length < 2:
         raise HTTPException(
             422,
@@ -109,7 +125,18 @@ def project_chain(project: ProjectRecord, services: Services) -> ProjectChain:
     for file in chain.files:
         if file.status is FileStatus.INVALID:
             raise HTTPException(422, f"{file.file_name} cannot be used: {file.message}")
+        if file.message is not None and not allows_any(allowed):
+            raise HTTPException(
+                422,
+                f"{file.file_name} does not fit the chain as it is: {file.message} A request says "
+                "so with allowConfigDifferences or allowTokenizerDifferences.",
+            )
     return chain
+
+
+def allows_any(allowed: AllowedDifferences) -> bool:
+    """Whether anything may differ; what it is, is looked at when the chain is opened."""
+    return bool(allowed.allow_config_differences) or allowed.allow_tokenizer_differences
 
 
 def with_base(files: Sequence[CheckpointRecord], services: Services) -> ProjectChain:
@@ -143,7 +170,9 @@ def open_file_of_project(file: CheckpointRecord, services: Services) -> Checkpoi
     )
 
 
-def chain_of_references(references: Sequence[str], services: Services) -> ChainSpec:
+def chain_of_references(
+    references: Sequence[str], services: Services, allowed: AllowedDifferences
+) -> ChainSpec:
     """Checkpoints that a caller points to."""
     settings = services.pointers
     return ChainSpec(
@@ -151,4 +180,6 @@ def chain_of_references(references: Sequence[str], services: Services) -> ChainS
         roots=settings.allowed_roots,
         denied=settings.denied_roots,
         cache=str(services.store.cache),
+        allow_config_differences=allowed.allow_config_differences,
+        allow_tokenizer_differences=allowed.allow_tokenizer_differences,
     )

@@ -1,7 +1,8 @@
 """What the operator of a server sets: one typed model, checked before anything starts.
 
-``ztom up --set key=value`` and the environment (``ZTOM_SERVER_<KEY>``) fill it; limits and places
-that hold for the command line too are `ztom.settings.Settings` (``ZTOM_ALLOWED_ROOTS`` and others).
+``ztom up --set key=value`` and the environment (``ZTOM_SERVER_<KEY>``) fill it; what callers may
+hold of a server is `serve_apps.control_plane.limit_settings`; limits and places that hold for the
+command line too are `ztom.settings.Settings` (``ZTOM_ALLOWED_ROOTS`` and others).
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from serve_apps.control_plane.limit_settings import LimitSettings
 from ztom.engines.config import EngineConfig
-from ztom.io.environment import EnvironmentSettings
 from ztom.io.places import require_local
 
 
-class ServerConfig(EnvironmentSettings):
+class ServerConfig(LimitSettings):
     """How one server works."""
 
     model_config = SettingsConfigDict(
@@ -50,9 +51,6 @@ class ServerConfig(EnvironmentSettings):
         "written when it has grown; somewhere that who can change the ledger cannot write",
     )
     token_hours: float = Field(default=12, gt=0, le=24 * 31, description="how long a login lasts")
-    login_failures: int = Field(
-        default=5, ge=1, description="wrong passwords a minute and account before status 429"
-    )
     max_upload_bytes: int = Field(default=200 * 2**30, gt=0, description="longest upload")
     max_body_bytes: int = Field(default=8 * 2**20, gt=0, description="longest other body")
     http_replicas: int = Field(
@@ -62,9 +60,6 @@ class ServerConfig(EnvironmentSettings):
         description="processes that take requests in; more than one needs a ledger on PostgreSQL "
         "and a data folder that all of them see, and each has its share of every quota",
     )
-    max_requests: int = Field(
-        default=256, gt=0, description="requests in work at once; beyond it, status 503"
-    )
     body_timeout_s: float = Field(
         default=30, gt=0, description="seconds a body may pause before it is given up"
     )
@@ -73,6 +68,18 @@ class ServerConfig(EnvironmentSettings):
     )
     tokens_per_minute: int | None = Field(
         default=None, ge=1, description="of prompts and answers, by one user with all their keys"
+    )
+    max_answers: int = Field(
+        default=256,
+        ge=1,
+        le=100_000,
+        description="answers that one request may ask a model for: prompts times n",
+    )
+    max_request_tokens: int = Field(
+        default=2**20,
+        ge=1,
+        description="tokens that one request may ask a model for: of its prompts, and of every "
+        "answer at its longest",
     )
     engine: EngineConfig = Field(
         default=EngineConfig(), description="what runs models unless a search says otherwise"

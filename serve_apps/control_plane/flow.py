@@ -11,12 +11,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_apps.control_plane.errors import BUSY, OPENAI_PATHS, problem
+from serve_apps.control_plane.places import TERMS, Terms
 
 #: For ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``.
 IMPORT_PATH = "serve_apps.control_plane.flow.middlewares"
@@ -25,6 +28,25 @@ WINDOW_BYTES = 8 * 2**20
 _KEY = "ztom.window"
 #: A form slower than this, on average after its first pause, is somebody holding a connection.
 _SLOWEST_BYTES_S = 4096
+#: A body that nobody wants is read on for so long, and after that if it is so fast.
+_DISCARD_S, _DISCARD_BYTES_S = 1.0, 64 * 2**10
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How long bodies may be, and how long they may take.
+
+    Attributes:
+        max_bytes: Largest body, bytes.
+        form_bytes: Largest multipart body, bytes.
+        pause_s: Longest pause in a body, and longest time for one that is no form, seconds.
+        whole_s: Longest time for any body, seconds; None for no such limit.
+    """
+
+    max_bytes: int
+    form_bytes: int
+    pause_s: float
+    whole_s: float | None = None
 
 
 class Window:
@@ -97,96 +119,133 @@ def middlewares() -> list[Middleware]:
     return [Middleware(Paced)]
 
 
-class Ceiling:
-    """Refuses requests beyond so many at once (503; 429 to models' clients), but never health.
-
-    Args:
-        app: ASGI application that gets the requests.
-        most: Largest number of requests at once.
-    """
-
-    def __init__(self, app: ASGIApp, *, most: int) -> None:
-        self._app = app
-        self._most = most
-        self._now = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] != "http" or scope["path"] == "/health":
-            await self._app(scope, receive, send)
-            return
-        if self._now >= self._most:
-            # to clients of models, too many requests at once are too many requests
-            status = 429 if scope["path"].startswith(OPENAI_PATHS) else 503
-            answer = problem(status, "The server is busy.", BUSY, path=scope["path"])
-            await answer(scope, receive, send)
-            return
-        self._now += 1
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._now -= 1
-
-
 class BodyGuard:
     """Refuses bodies that are too long (413) or that stand still (408).
 
+    How long a body may be, and how long it may take, depends on whether it is known who sends it
+    (`serve_apps.control_plane.places.Terms`). An answer that is given before the body has ended
+    ends the connection, once the client has stopped sending or is too slow.
+
     Args:
         app: ASGI application that gets the requests.
-        max_bytes: Largest body, bytes.
-        max_form_bytes: Largest multipart body, bytes.
-        timeout_s: Longest pause in a body, and longest time for one that is no form, seconds.
+        known: Limits of bodies of callers who are known.
+        unknown: Limits of all other bodies.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, max_bytes: int, max_form_bytes: int, timeout_s: float
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, known: BodyLimits, unknown: BodyLimits) -> None:
         self._app = app
-        self._max_bytes = max_bytes
-        self._max_form_bytes = max_form_bytes
-        self._timeout_s = timeout_s
+        self._known = known
+        self._unknown = unknown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        is_form = headers.get(b"content-type", b"").startswith(b"multipart/form-data")
-        limit = self._max_form_bytes if is_form else self._max_bytes
-        announced = headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > limit:
-            answer = problem(413, f"The body is longer than {limit} bytes.", path=scope["path"])
-            await answer(scope, receive, send)
+        body = _Body(scope, receive, self._limits_of)
+        if body.ended:
+            await self._app(scope, receive, send)
             return
-        await self._app(scope, self._guarded(receive, scope.get(_KEY), limit, is_form), send)
+        await self._app(scope, body.receive, partial(_send_early, send, body))
 
-    def _guarded(
-        self, receive: Receive, window: Window | None, limit: int, is_form: bool
-    ) -> Receive:
-        total, last, ended, began = 0, 0, False, time.monotonic()
+    def _limits_of(self, scope: Scope) -> BodyLimits:
+        terms: Terms | None = scope.get(TERMS)
+        return self._known if terms is None or terms.is_known else self._unknown
 
-        async def guarded() -> Message:
-            nonlocal total, last, ended
-            if window is not None and last:
-                window.used(last)
-                last = 0
-            if ended:
-                return await receive()
+
+class _Body:
+    """The body of one request, on its way."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, limits_of: Callable[[Scope], BodyLimits]
+    ) -> None:
+        headers = dict(scope["headers"])
+        announced = headers.get(b"content-length", b"0")
+        self._announced = int(announced) if announced.isdigit() else 0
+        self.ended = not self._announced and b"transfer-encoding" not in headers
+        self._is_form = headers.get(b"content-type", b"").startswith(b"multipart/form-data")
+        self._scope = scope
+        self._receive = receive
+        self._limits_of = limits_of
+        self._window: Window | None = scope.get(_KEY)
+        self._total = self._last = 0
+        self._began: float | None = None
+
+    async def receive(self) -> Message:
+        """ASGI's ``receive``, within the limits.
+
+        Raises:
+            HTTPException: 413, the body is too long; 408, it does not come, or too slowly.
+        """
+        limits = self._limits_of(self._scope)
+        longest = limits.form_bytes if self._is_form else limits.max_bytes
+        if self.ended:
+            self._use()
+            return await self._receive()
+        if self._began is None:
+            self._began = time.monotonic()
+        self._require_short(max(self._total, self._announced), longest)
+        pause_s = limits.pause_s
+        if limits.whole_s is not None:
+            pause_s = max(0.0, self._began + limits.whole_s - time.monotonic())
+        try:
+            message = await asyncio.wait_for(self.pull(), pause_s)
+        except TimeoutError:
+            raise HTTPException(408, "The body did not arrive.") from None
+        self._require_short(self._total, longest)
+        taken = time.monotonic() - self._began
+        enough = taken * _SLOWEST_BYTES_S if self._is_form else longest + 1
+        if not self.ended and taken > limits.pause_s and self._total < enough:
+            raise HTTPException(408, "The body arrives too slowly.")
+        return message
+
+    async def pull(self) -> Message:
+        """The next message, whatever it is."""
+        self._use()
+        message = await self._receive()
+        size = len(message.get("body", b""))
+        self._total += size
+        self.ended = not message.get("more_body", False)
+        self._last = 0 if self.ended else size
+        return message
+
+    async def discard(self) -> None:
+        """Read what still comes of a body that nobody wants, until the client is too slow."""
+        began, before = time.monotonic(), self._total
+        while not self.ended:
             try:
-                message = await asyncio.wait_for(receive(), self._timeout_s)
+                await asyncio.wait_for(self.pull(), _DISCARD_S)
             except TimeoutError:
-                raise HTTPException(408, "The body did not arrive.") from None
-            size = len(message.get("body", b""))
-            total += size
-            ended = not message.get("more_body", False)
-            last = 0 if ended else size
-            if total > limit:
-                raise HTTPException(413, f"The body is longer than {limit} bytes.")
+                return
             taken = time.monotonic() - began
-            enough = taken * _SLOWEST_BYTES_S if is_form else limit + 1
-            if not ended and taken > self._timeout_s and total < enough:
-                raise HTTPException(408, "The body arrives too slowly.")
-            return message
+            if taken > _DISCARD_S and self._total - before < taken * _DISCARD_BYTES_S:
+                return
 
-        return guarded
+    def _use(self) -> None:
+        """Say that what was pulled last has been used."""
+        if self._window is not None and self._last:
+            self._window.used(self._last)
+            self._last = 0
+
+    @staticmethod
+    def _require_short(size: int, longest: int) -> None:
+        if size > longest:
+            raise HTTPException(413, f"The body is longer than {longest} bytes.")
+
+
+async def _send_early(send: Send, body: _Body, message: Message) -> None:
+    """Send an answer; the connection ends with one that is given before the body has ended.
+
+    A client that still sends has time to read the answer: a connection that is closed on it would
+    take the answer along.
+    """
+    if body.ended:
+        await send(message)
+    elif message["type"] == "http.response.start":
+        await send({**message, "headers": [*message["headers"], (b"connection", b"close")]})
+    elif message.get("more_body", False):
+        await send(message)
+    else:
+        await send({**message, "more_body": True})
+        await body.discard()
+        await send({"type": "http.response.body", "body": b""})

@@ -47,7 +47,8 @@ class EngineSpec:
     @cached_property
     def key(self) -> str:
         """Equal for models that one engine can answer for."""
-        content = [self.chain.references, dict(self.engine), self.marks]
+        allowed = [self.chain.allow_config_differences, self.chain.allow_tokenizer_differences]
+        content = [self.chain.references, dict(self.engine), self.marks, allowed]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property

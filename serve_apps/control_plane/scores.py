@@ -11,7 +11,7 @@ from serve_apps.control_plane.chains import ProjectChain, with_base
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import CheckpointScores, score_checkpoint
 from ztom.errors import ChainError, EngineError, NotOnRecordError, StorageError, ZtomError
-from ztom.ledger.checkpoints import CheckpointRecord, Part
+from ztom.ledger.checkpoints import CheckpointRecord, FileStatus, Part
 from ztom.ledger.projects import ProjectRecord
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,9 @@ class Scorer:
             passes = not isinstance(error, ZtomError) or isinstance(
                 error, StorageError | EngineError
             )
-            return None if passes and not last else CheckpointScores(None, message=message)
+            if passes and not last:
+                return None
+            return CheckpointScores(None, message=message, usable=False)
 
 
 def _with_base_if_any(members: Sequence[CheckpointRecord], services: Services) -> ProjectChain:
@@ -77,6 +79,7 @@ def _write_down(file: CheckpointRecord, scores: CheckpointScores, services: Serv
         weight_score=scores.weights,
         bias_score=scores.biases,
         message=scores.message and services.store.without_folders(scores.message),
+        usable=scores.usable,
     )
 
 
@@ -86,8 +89,9 @@ def compared(
     """A chain that ends with the file, and the position of what it is compared with.
 
     An iteration is compared with the one before it, the first one with the base model, a mastered
-    checkpoint with the last of the chain. The chain begins with its first member, which adapters
-    need.
+    checkpoint with the last of the chain. One that cannot be used is passed over, as it will have
+    to be left out of the chain. The chain begins with its first member, which adapters need; where
+    that cannot be used there is nothing to compare with.
     """
     chain = list(project.chain)
     if file.part is Part.MASTERED:
@@ -95,7 +99,8 @@ def compared(
     else:
         at = next((i for i, member in enumerate(chain) if member.id == file.id), 0)
         earlier = chain[:at]
-    if not earlier:
+    if not earlier or earlier[0].status is FileStatus.INVALID:
         return [file], None
-    members = [earlier[0], *([earlier[-1]] if len(earlier) > 1 else []), file]
+    usable = [member for member in earlier if member.status is not FileStatus.INVALID]
+    members = [usable[0], *([usable[-1]] if len(usable) > 1 else []), file]
     return members, len(members) - 2

@@ -115,7 +115,7 @@ def create_search(
         HTTPException: The project has no chain, or the call asks for what it may not.
         ZtomError: What is wrong with the search; a data set cannot be read or used.
     """
-    chain = project_chain(project, services)
+    chain = project_chain(project, services, fields)
     warnings = inference_options(fields.inference_config_json).warnings
     request_id = new_request_id()
     config = search_config(

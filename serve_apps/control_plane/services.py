@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from anyio import CapacityLimiter
+
 from serve_apps.control_plane.callers import RecentCallers
 from serve_apps.control_plane.config import ServerConfig
+from serve_apps.control_plane.hashing import Hashing
 from serve_apps.control_plane.limits import LoginLimit
+from serve_apps.control_plane.places import Places
 from serve_apps.control_plane.runner import Runner
 from serve_apps.control_plane.store import Store
 from serve_apps.control_plane.tokens import Tokens, load_keys
@@ -16,8 +20,13 @@ from serve_apps.gateway.backends import Backends
 from serve_apps.gateway.gateway import Gateway
 from serve_apps.gateway.response_ids import ResponseIds
 from serve_apps.tracing import Tracing
+from serve_apps.variants.request_size import RequestLimits
+from ztom.io.private import private_folder
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
+
+#: Threads that look up who calls: they are for nothing else, so that no work makes callers wait.
+_AT_THE_DOOR = 4
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,8 @@ class Services:
         pointers: Settings of what users may point to: the operator's roots, never the server's own
             files.
         managed: Settings of reading the server's own files.
+        places: Places of requests in work.
+        door: Limit of the threads that look up who calls.
     """
 
     config: ServerConfig
@@ -40,6 +51,9 @@ class Services:
     runner: Runner
     gateway: Gateway
     callers: RecentCallers
+    places: Places
+    door: CapacityLimiter
+    hashing: Hashing
 
     @classmethod
     def open(cls, config: ServerConfig, runner: Runner, backends: Backends) -> Self:
@@ -54,6 +68,7 @@ class Services:
             ZtomError: One of them cannot be used.
         """
         store = Store.open(config.data)
+        private_folder(config.keys)
         keys = load_keys(config.keys / "jwt.keys")
         ledger = Ledger.open(config.ledger_address)
         pointers = Settings(
@@ -73,7 +88,7 @@ class Services:
             ),
             ledger=ledger,
             tokens=Tokens(keys),
-            limit=LoginLimit(config.login_failures),
+            limit=LoginLimit(config),
             store=store,
             runner=runner,
             gateway=Gateway(
@@ -81,9 +96,13 @@ class Services:
                 backends,
                 ResponseIds(keys[-1]),
                 share=1 / config.http_replicas,
+                limits=RequestLimits(config.max_answers, config.max_request_tokens),
                 tracing=Tracing.from_environment(),
             ),
             callers=RecentCallers(),
+            places=Places.of(config),
+            door=CapacityLimiter(_AT_THE_DOOR),
+            hashing=Hashing(),
         )
 
     @property
@@ -93,5 +112,6 @@ class Services:
 
     def close(self) -> None:
         """Give back what was opened."""
+        self.hashing.close()
         self.ledger.close()
         self.store.close()

@@ -23,6 +23,7 @@ from typing import IO, Self
 
 from ztom.errors import StorageError
 from ztom.io.files import sync_path
+from ztom.io.private import private_folder
 
 #: Folders of the machine that are nobody's business, and what is said instead.
 _INSTALLATION = {str(Path(__file__).resolve().parents[2]): "(installation)"} | (
@@ -114,8 +115,9 @@ class Store:
         """
         replica = f"replica-{uuid.uuid4().hex}"
         with disk():
+            private_folder(root)
             for name in ("cache", "checkpoints", "data", "staging", "requests", "replicas"):
-                (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+                private_folder(root / name)
             # held until the process ends, however it ends
             presence = (root / "replicas" / replica).open("xb")
             fcntl.flock(presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -162,7 +164,7 @@ class Store:
         """The folder of a request, made if need be."""
         folder = self.requests / request_id
         with disk():
-            folder.mkdir(exist_ok=True, mode=0o700)
+            private_folder(folder)
         return folder
 
     def begin(self) -> Upload:
@@ -189,7 +191,7 @@ class Store:
         """Keep a data set; returns the name under which a search finds it."""
         folder = self.data_folder(project_id)
         with disk():
-            folder.mkdir(exist_ok=True, mode=0o700)
+            private_folder(folder)
         name = f"{staged.sha256}{suffix}"
         self._place(staged, folder / name)
         return name

@@ -1,5 +1,8 @@
 """Tokens: JSON Web Tokens (RFC 7519), HS384, signed with a key that is this server's alone.
 
+Times in a token are of the clock of the machine that issued it. A few seconds between two clocks,
+or of one that was set back, count as nothing; by more than that a token does not hold.
+
 The key file holds one key a line, base64. The first one signs, all of them verify: a new line at
 the top rotates the key, and taking the old line away ends the tokens that it signed.
 """
@@ -11,19 +14,24 @@ import binascii
 import os
 import secrets
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jwt
 
 from ztom.errors import ConfigError
 from ztom.io.files import write_whole
+from ztom.io.private import is_private, private_folder
 
 ALGORITHM = "HS384"
 MIN_KEY_BYTES = 48
 KEY_VARIABLE = "ZTOM_JWT_KEY"
 #: Used twice, for tokens and for addresses of artifacts: neither passes for the other.
 LOGIN, ARTIFACT = "ztom-login", "ztom-artifact"
+#: Seconds by which clocks may differ.
+LEEWAY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,10 @@ class Tokens:
 
     Args:
         keys: Each of at least 48 bytes; the first one signs.
+        clock: Function that gives the time, seconds since 1970.
     """
 
-    def __init__(self, keys: tuple[bytes, ...]) -> None:
+    def __init__(self, keys: tuple[bytes, ...], *, clock: Callable[[], float] = time.time) -> None:
         if not keys or any(len(key) < MIN_KEY_BYTES for key in keys):
             raise ConfigError(
                 "the key that signs tokens is too short",
@@ -55,10 +64,11 @@ class Tokens:
                 fix="Remove it: a new one is made at the next start.",
             )
         self._keys = keys
+        self._clock = clock
 
     def issue(self, subject: str, *, audience: str, seconds: float, session: int = 0) -> str:
         """A token that holds for some seconds."""
-        now = int(time.time())
+        now = int(self._clock())
         claims = {
             "sub": subject,
             "aud": audience,
@@ -77,13 +87,27 @@ class Tokens:
                     key,
                     algorithms=[ALGORITHM],
                     audience=audience,
-                    options={"require": ["exp", "iat", "sub", "aud", "ses"]},
+                    options={
+                        "require": ["exp", "iat", "sub", "aud", "ses"],
+                        "verify_exp": False,  # by our clock, below
+                        "verify_iat": False,
+                        "verify_nbf": False,
+                    },
                 )
             except jwt.InvalidTokenError:
                 continue
-            if isinstance(claims["ses"], int):
+            if isinstance(claims["ses"], int) and self._is_time_for(claims):
                 return Claims(claims["sub"], claims["ses"])
         return None
+
+    def _is_time_for(self, claims: Mapping[str, Any]) -> bool:
+        """Whether it was issued by now and has not ended, give or take `LEEWAY_S`."""
+        issued, ends = claims["iat"], claims["exp"]
+        begins = claims.get("nbf", issued)
+        if not all(isinstance(at, int | float) for at in (issued, begins, ends)):
+            return False
+        now = self._clock()
+        return bool(max(issued, begins) - LEEWAY_S <= now < ends + LEEWAY_S)
 
 
 def load_keys(path: Path) -> tuple[bytes, ...]:
@@ -97,7 +121,7 @@ def load_keys(path: Path) -> tuple[bytes, ...]:
         return (_decode(given, KEY_VARIABLE),)
     if not path.exists():
         _write(path, [new_key()])
-    if path.stat().st_mode & 0o077:
+    if not is_private(path):
         raise ConfigError(
             f"{path} can be read by others", fix=f"chmod 600 {path}, and rotate the key."
         )
@@ -136,4 +160,5 @@ def _decode(text: str, where: str) -> bytes:
 
 
 def _write(path: Path, lines: list[str]) -> None:
+    private_folder(path.parent)
     write_whole(path, "\n".join(lines) + "\n", private=True)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ztom.errors import ChainError
+from ztom.errors import ChainError, IncompatibleChainError
 from ztom.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ class ChainSpec:
         denied: Folders and addresses under which none may lie.
         cache: Folder of the copies that have to be made.
         pins: Digest that each reference must have; None where it is not known yet.
+        allow_config_differences: Keys of ``config.json`` in which they may differ.
+        allow_tokenizer_differences: Whether their tokenizers may split texts differently.
     """
 
     references: tuple[str, ...]
@@ -35,6 +37,8 @@ class ChainSpec:
     denied: tuple[str, ...] = ()
     cache: str | None = None
     pins: tuple[str | None, ...] = ()
+    allow_config_differences: tuple[str, ...] = ()
+    allow_tokenizer_differences: bool = False
 
     @property
     def settings(self) -> Settings:
@@ -50,16 +54,18 @@ class CheckpointScores:
     """What reading a checkpoint gave.
 
     Attributes:
-        digest: Digest of its content; None when it cannot be used.
+        digest: Digest of its content; None when it cannot be used, or could not be looked at.
         weights: Mean absolute change of its weights, see `ztom.blending.changes`.
         biases: Mean absolute change of its biases.
-        message: What is wrong with it.
+        message: What is wrong with it, or what its chain has to be allowed to differ in.
+        usable: Whether it can be used, be it only where that is allowed.
     """
 
     digest: str | None
     weights: float | None = None
     biases: float | None = None
     message: str | None = None
+    usable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +104,44 @@ def score_checkpoint(chain: ChainSpec, *, before: int | None) -> CheckpointScore
             if only.kind == "full":
                 check_finite(Chain((only,), (None,), "sequence", 0, ("",)), 0)
             return CheckpointScores(only.digest)
-        opened = open_chain(chain)
+        opened, message = _open_differing(chain)
         digest = opened.members[last].digest
         if before is None:
             check_finite(opened, last)
-            return CheckpointScores(digest)
+            return CheckpointScores(digest, message=message)
         scores = change_scores(opened, before, last)
-        return CheckpointScores(digest, scores.weights, scores.biases)
+        return CheckpointScores(digest, scores.weights, scores.biases, message)
     except StorageError:
         raise  # trying again may help
     except (CheckpointError, ChainError) as error:
-        return CheckpointScores(None, message=str(error))
+        return CheckpointScores(None, message=str(error), usable=False)
+
+
+def _open_differing(chain: ChainSpec) -> tuple[Chain, str | None]:
+    """The chain, opened whatever its members may be allowed to differ in, and what that is.
+
+    Raises:
+        ChainError: It has no step, or its members do not fit together in any case.
+        CheckpointError: A member cannot be used.
+    """
+    from ztom.blending.differences import config_problems
+    from ztom.checkpoints.checkpoint import open_checkpoint
+
+    try:
+        return open_chain(chain), None
+    except IncompatibleChainError as error:
+        members = [open_checkpoint(r, settings=chain.settings) for r in chain.references]
+        full = [member for member in members if member.kind == "full"]
+        keys = {key for m in full[1:] for key in config_problems(full[0], m, allowed=())}
+        differing = replace(
+            chain,
+            allow_config_differences=tuple(sorted(keys)),
+            allow_tokenizer_differences=True,
+        )
+        try:
+            return open_chain(differing), str(error)
+        except IncompatibleChainError:
+            raise error from None
 
 
 def compare(
@@ -186,4 +219,9 @@ def open_chain(chain: ChainSpec) -> Chain:
         Member(reference=reference, sha256=pin)
         for reference, pin in zip(chain.references, pins, strict=True)
     )
-    return load_chain(ChainConfig(checkpoints=members), settings=chain.settings)
+    config = ChainConfig(
+        checkpoints=members,
+        allow_config_differences=chain.allow_config_differences,
+        allow_tokenizer_differences=chain.allow_tokenizer_differences,
+    )
+    return load_chain(config, settings=chain.settings)

@@ -69,7 +69,7 @@ def deploy(
         ReferenceRefusedError: The variant is outside the allowed roots.
         VariantError: It is none.
     """
-    new = new_deployment(wanted, check(wanted, ledger, rules, actor=actor))
+    new = new_deployment(wanted, check(wanted, ledger, rules, actor=actor), actor=actor)
     ledger.endpoints.claim(wanted.alias, wanted.project_id)
     return ledger.endpoints.deployments.deploy(new, actor=actor)
 
@@ -94,7 +94,7 @@ def check(wanted: Deploy, ledger: Ledger, rules: AdmissionRules, *, actor: str) 
     return Checked(evidence, intent, clearance, name, options)
 
 
-def new_deployment(wanted: Deploy, checked: Checked) -> NewDeployment:
+def new_deployment(wanted: Deploy, checked: Checked, *, actor: str) -> NewDeployment:
     """The record of a deployment, if it goes with what is served: a function of values alone.
 
     Raises:
@@ -118,13 +118,14 @@ def new_deployment(wanted: Deploy, checked: Checked) -> NewDeployment:
         intent=intent,
         project_id=wanted.project_id,
         insisted=clearance.refused is not None,
-        note=_note(wanted, variant, clearance),
+        note=_note(wanted, variant, clearance, actor),
     )
 
 
-def _note(wanted: Deploy, variant: StoredVariant, clearance: Clearance) -> str:
+def _note(wanted: Deploy, variant: StoredVariant, clearance: Clearance, actor: str) -> str:
     outcomes = f"verdict: {variant.verdict or 'none'}; gate: {clearance.gate_text}"
-    return f"for {wanted.alias}; {outcomes}" + ("; insisted on" if wanted.insist else "")
+    insisted = f"; insisted on by {actor}" if wanted.insist else ""
+    return f"for {wanted.alias}; {outcomes}{insisted}"
 
 
 def intent_of(wanted: Deploy) -> Intent:

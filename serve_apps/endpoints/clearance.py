@@ -1,9 +1,11 @@
 """Whether a variant may have traffic: no green, no ship.
 
-What counts is the latest verdict of the gate on record, of the project or of none. A server may be
-told to do without one where the search that wrote the variant has proved it better, and its gate,
-if it had one, let it pass. Who insists gets through, and is on record; only what a release's own
-plan asks for stays.
+What counts is the latest verdict of the gate on record, of the project or of none. A pass counts
+where a key that the operator has registered signed it, or where a search of this server ran the
+suites itself; without that it is a claim, which whoever forged it would make as well. A server may
+be told to do without a verdict where the search that wrote the variant has proved it better, and
+its gate, if it had one, let it pass. Who insists gets through, and is on record; only what a
+release's own plan asks for stays.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import NamedTuple
 from serve_apps.endpoints.evidence import Evidence
 from ztom.errors import GateRefusedError
 from ztom.evaluation.gate.verdict import Outcome
+from ztom.io.signatures import fingerprint
 from ztom.ledger.verdicts import VerdictRecord, Verdicts
 from ztom.rollout.plan import ReleaseGate
 from ztom.rollout.routing import SHORT
@@ -57,10 +60,17 @@ def clear(
     """
     variant, verdict = evidence.variant, evidence.verdict
     refused = refusal(
-        verdict, proof=variant.verdict, gate=variant.gate, gate_required=gate_required
+        verdict,
+        proof=variant.verdict,
+        gate=variant.gate,
+        gate_required=gate_required,
+        own_gate=evidence.own_gate,
     )
     if refused is not None and not insist:
-        fix = "Have `ztom gate` decide; or deploy it with insist, which is recorded, all the same."
+        fix = (
+            "Have `ztom gate --sign KEY` decide, with a key that an administrator has registered; "
+            "or deploy it with insist, which is recorded, all the same."
+        )
         raise GateRefusedError(refused, fix=fix)
     deciding = evidence.against_stable if gate is ReleaseGate.CHAMPION else verdict
     _require_pass(gate, deciding, candidate=variant.digest, stable=evidence.stable)
@@ -68,7 +78,12 @@ def clear(
 
 
 def refusal(
-    verdict: VerdictRecord | None, *, proof: str | None, gate: str | None, gate_required: bool
+    verdict: VerdictRecord | None,
+    *,
+    proof: str | None,
+    gate: str | None,
+    gate_required: bool,
+    own_gate: str | None = None,
 ) -> str | None:
     """Why a variant is not deployed unless somebody insists; None when it is.
 
@@ -77,21 +92,33 @@ def refusal(
         proof: Outcome of the proof in the variant's recipe; None for factors set by hand.
         gate: Outcome of the gate in the search, by the recipe; None without suites.
         gate_required: The server takes no recipe's word for it.
+        own_gate: Outcome of the gate in the search, where a search of this server ran the suites.
     """
-    if verdict is not None:
+    if verdict is not None and not verdict.is_claim:
         return None if verdict.outcome == Outcome.PASS else f"the gate says {verdict_text(verdict)}"
     if gate not in (None, Outcome.PASS):
         return f"the gate of its search says {gate}"
+    if own_gate == Outcome.PASS:
+        return None
+    claim = None if verdict is None else f"the gate's verdict is a claim: {verdict_text(verdict)}"
     if gate_required:
-        return "no verdict of the gate is on record"
+        return claim or "no verdict of the gate is on record"
     if proof != IMPROVED:
-        return f"the variant is not proved to be better (verdict: {proof or 'none'}), nor gated"
+        unproven = f"the variant is not proved to be better (verdict: {proof or 'none'}), nor gated"
+        return claim or unproven
     return None
 
 
 def verdict_text(verdict: VerdictRecord | None) -> str:
-    """A verdict in a line: its outcome and its name."""
-    return "none" if verdict is None else f"{verdict.outcome} ({verdict.sha256[:SHORT]})"
+    """A verdict in a line: its outcome, its name, and who says so."""
+    if verdict is None:
+        return "none"
+    line = f"{verdict.outcome} ({verdict.sha256[:SHORT]})"
+    if verdict.signer is not None:
+        return f"{line} signed by {verdict.signer}"
+    if verdict.public_key is None:
+        return f"{line}, unsigned claim"
+    return f"{line}, signed by key {fingerprint(verdict.public_key)}, which is not registered"
 
 
 def require_gate(
@@ -137,11 +164,11 @@ def _require_pass(
     """
     if gate is ReleaseGate.NONE or stable == candidate:
         return
-    if verdict is None or verdict.outcome != Outcome.PASS:
+    if verdict is None or verdict.outcome != Outcome.PASS or verdict.is_claim:
         champion = stable if gate is ReleaseGate.CHAMPION else None
         against = f" compared with {champion[:SHORT]}, which is stable" if champion else ""
         raise GateRefusedError(
             f"the release's plan asks for a pass of the gate{against}",
             got=verdict_text(verdict),
-            fix="Have `ztom gate` decide, and deploy with its verdict.",
+            fix="Have `ztom gate --sign KEY` decide, and deploy with its verdict.",
         )

@@ -116,6 +116,7 @@ class Evidence(NamedTuple):
         stable: Digest of the variant that is stable under the alias; None where there is none yet.
         against_stable: The latest of those that compare it with that one; where there is none, the
             latest of all.
+        own_gate: Outcome of the gate in the search, where that search was this server's.
     """
 
     variant: StoredVariant
@@ -123,6 +124,7 @@ class Evidence(NamedTuple):
     verdict: VerdictRecord | None
     stable: str | None
     against_stable: VerdictRecord | None
+    own_gate: str | None = None
 
     @property
     def deployment(self) -> DeploymentRecord | None:
@@ -155,7 +157,17 @@ def gather_evidence(
     latest = against_stable = verdicts.latest(variant.digest, project_id=project_id)
     if stable is not None:
         against_stable = verdicts.latest(variant.digest, project_id=project_id, champion=stable)
-    return Evidence(variant, served, latest, stable, against_stable)
+    return Evidence(variant, served, latest, stable, against_stable, _own_gate(variant, ledger))
+
+
+def _own_gate(variant: StoredVariant, ledger: Ledger) -> str | None:
+    """What the gate said in the search that wrote a variant, where the ledger has that search."""
+    for record in ledger.variants.all(starting_with=variant.digest):
+        if record.study_id is not None:
+            return (
+                variant.gate
+            )  # the recipe's word: its digest is in the manifest that is on record
+    return None
 
 
 def refuse_foreign(alias: str, project_id: str | None, ledger: Ledger) -> None:
@@ -205,6 +217,7 @@ def record_verdict(
 
     Raises:
         ConfigError: It is of another variant.
+        SignatureError: Its signature is of something else.
     """
     judged, champion = verdict.candidate.digest, verdict.champion
     if candidate not in (None, judged):
@@ -215,6 +228,7 @@ def record_verdict(
         champion=None if champion is None else champion.digest,
         outcome=verdict.outcome.value,
         project_id=project_id,
+        public_key=verdict.signed_by(),
     )
     return verdicts.record(new, actor=actor)
 

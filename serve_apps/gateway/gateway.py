@@ -28,8 +28,16 @@ from serve_apps.gateway.table import TableKeeper
 from serve_apps.tasks import meanwhile
 from serve_apps.tracing import RequestSpan, Tracing
 from serve_apps.variants.calls import Answer, Call, Opened, StreamEnd, StreamItem
-from serve_apps.variants.request_fields import Kind
-from serve_apps.variants.wire import DONE_EVENT, Reply, event, no_such_model, refusal
+from serve_apps.variants.request_fields import Kind, without_neutral
+from serve_apps.variants.request_size import DEFAULT_LIMITS, RequestLimits
+from serve_apps.variants.wire import (
+    DONE_EVENT,
+    Reply,
+    event,
+    no_such_model,
+    refusal,
+    too_much,
+)
 from ztom.ledger.endpoints import Endpoints
 from ztom.rollout.routing import Choice, RoutingTable, TrafficRole, choose, variant_id
 
@@ -95,6 +103,7 @@ class Gateway:
         backends: Back ends through which variants are called.
         ids: Maker of the answers' ids.
         share: This process's share of every key's quota, in (0, 1].
+        limits: What one request may ask for.
         tracing: Maker of spans; None makes none.
     """
 
@@ -105,8 +114,10 @@ class Gateway:
         ids: ResponseIds,
         *,
         share: float = 1.0,
+        limits: RequestLimits = DEFAULT_LIMITS,
         tracing: Tracing | None = None,
     ) -> None:
+        self._limits = limits
         self._tracing = tracing or Tracing()
         self._backends = backends
         self._metrics = GatewayMetrics()
@@ -160,6 +171,9 @@ class Gateway:
         model = body.get("model")
         if not isinstance(model, str) or not model:
             return self.refuse(refusal(400, "'model' must be a string.", param="model"))
+        refused = too_much(kind, without_neutral(kind, body), self._limits)
+        if refused is not None:
+            return self.refuse(refused)
         wait_s = self._quotas.admit(asker.quotas, now=began)
         if wait_s > 0:
             return self._over_quota(wait_s)
@@ -213,6 +227,7 @@ class Gateway:
             # an application into which variants are swapped may hold another one for a moment
             exact=choice.placement.current is not None,
             trace=span.context,
+            limits=self._limits,
         )
         exchange = _Exchange(kind, asker, choice, call, began, span)
         # how far two answers differ is measured in words

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
@@ -19,8 +20,9 @@ from ray.serve.schema import LoggingConfig
 from serve_apps.control_plane.access import Permission, route
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.errors import LastResort, add_error_handlers
-from serve_apps.control_plane.flow import BodyGuard, Ceiling
+from serve_apps.control_plane.flow import BodyGuard, BodyLimits
 from serve_apps.control_plane.openapi import TAGS, VERSION, describe, operation_id
+from serve_apps.control_plane.places import ALWAYS_ANSWERED, PlaceKeeper
 from serve_apps.control_plane.prefix import LaterPrefix
 from serve_apps.control_plane.routes import (
     accounts,
@@ -34,6 +36,7 @@ from serve_apps.control_plane.routes import (
     projects,
     releases,
     searches,
+    signing_keys,
     verdicts,
 )
 from serve_apps.control_plane.routes import inference as gateway
@@ -52,7 +55,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 health_router = APIRouter(tags=["health"])
 
 
-@route(health_router, "GET", "/health", Permission.PUBLIC)
+@route(health_router, "GET", ALWAYS_ANSWERED, Permission.PUBLIC, side=None)
 async def health() -> Health:
     """Up."""
     return Health(status="ok", version=__version__)
@@ -104,7 +107,7 @@ def create_app(
         endpoints,
         releases,
     )
-    for room in (*rooms, verdicts, gateway):
+    for room in (*rooms, verdicts, signing_keys, gateway):
         app.include_router(room.router)
     app.include_router(health_router)
     add_error_handlers(app)
@@ -112,9 +115,13 @@ def create_app(
     config = services.config
     app.add_middleware(
         BodyGuard,
-        max_bytes=config.max_body_bytes,
-        max_form_bytes=config.max_upload_bytes,
-        timeout_s=config.body_timeout_s,
+        known=BodyLimits(config.max_body_bytes, config.max_upload_bytes, config.body_timeout_s),
+        unknown=BodyLimits(
+            config.anonymous_body_bytes,
+            config.anonymous_body_bytes,
+            config.anonymous_body_s,
+            whole_s=config.anonymous_body_s,
+        ),
     )
     if config.cors_origins:
         app.add_middleware(
@@ -124,7 +131,7 @@ def create_app(
             allow_headers=["Authorization", "Content-Type"],
         )
     app.add_middleware(LastResort)
-    app.add_middleware(Ceiling, most=config.max_requests)
+    app.add_middleware(PlaceKeeper, places=services.places, settings=config)
     app.add_middleware(LaterPrefix)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK, *config.allowed_hosts])
     return app
@@ -139,6 +146,7 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
     """
 
     def on_replica() -> FastAPI:
+        os.umask(0o077)  # on another node of a cluster nobody has set it before
         return create_app(Services.open(config, ray_runner(config, dashboard), ServeBackends()))
 
     ingress = serve.ingress(on_replica)
@@ -151,8 +159,8 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
     return serve.deployment(
         name=DEPLOYMENT_NAME,
         num_replicas=config.http_replicas,
-        # the application has a ceiling of its own, which leaves room for health
-        max_ongoing_requests=2 * config.max_requests,
+        # the application has places of its own, and refuses at once; some are for doing that
+        max_ongoing_requests=2 * config.most_at_once,
         # a replica that died is replaced as soon as it is looked for
         health_check_period_s=2,
         ray_actor_options=idle,

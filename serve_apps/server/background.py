@@ -21,7 +21,8 @@ from serve_apps.control_plane.services import Services
 from serve_apps.tasks import meanwhile
 from ztom.errors import AuditError, StorageError, ZtomError
 from ztom.io.files import write_whole
-from ztom.ledger.audit import SignedHead, signing_key
+from ztom.io.signatures import signing_key
+from ztom.ledger.audit import SignedHead
 from ztom.ledger.requests import RequestKind, RequestStatus
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ class HeadExport:
         no other.
 
         Raises:
-            AuditError: The chain is not the one whose end is there, or the key cannot be used.
+            AuditError: The chain is not the one whose end is there.
+            SignatureError: The key cannot be used.
             StorageError: The place cannot be read or written.
         """
         address = services.config.audit_head

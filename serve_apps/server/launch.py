@@ -18,7 +18,9 @@ from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_int
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.tokens import load_keys
 from serve_apps.server.haproxy import write_haproxy
+from serve_apps.server.lock import server_lock
 from ztom.errors import ConfigError, EngineTimeoutError
+from ztom.io.private import private_file, private_folder
 from ztom.ledger.ledger import Ledger
 
 APP_NAME = "ztom"
@@ -49,16 +51,21 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
         port: Port to listen on; 0 takes a free one.
 
     Raises:
-        ConfigError: The port is taken, the configuration cannot be used, or Ray was imported
-            before.
+        ConfigError: Another server runs on the data folder, the port is taken, the configuration
+            cannot be used, or Ray was imported before.
         LedgerError: The ledger cannot be opened.
         EngineTimeoutError: It did not answer in time.
     """
     _require_fresh_process()
-    _check(config)
     with contextlib.ExitStack() as undo:
+        # all that is written from here on, by Ray's processes too, is the owner's alone
+        undo.callback(os.umask, os.umask(0o077))
+        say_address = undo.enter_context(server_lock(private_folder(config.data)))
+        _check(config)
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="ztom-")))
         port = free_port(host, port)
+        url = f"http://{reachable(host)}:{port}"
+        say_address(url)
         _prepare_environment(folder)
         from cluster.local import ray_connection
         from cluster.serve import serve_is_running, start_serve, stop_serve
@@ -73,7 +80,6 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
         start_serve(host=host, port=port, every_node=not ray.is_ours)
         undo.callback(best_effort, stop_serve)
         _run_control_plane(config, ray.dashboard)
-        url = f"http://{reachable(host)}:{port}"
         _wait_until_up(url)
         yield Running(url, ray.dashboard)
 
@@ -123,7 +129,6 @@ def _run_control_plane(config: ServerConfig, dashboard: str) -> None:
 
 def _check(config: ServerConfig) -> None:
     """What would fail in a replica fails here, where somebody reads it."""
-    config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     load_keys(config.keys / "jwt.keys")
     Ledger.open(config.ledger_address).close()
 
@@ -132,6 +137,7 @@ def _prepare_environment(folder: Path) -> None:
     """What Ray, Serve and HAProxy read when they start; workers of a local Ray inherit it."""
     from serve_apps.control_plane.flow import IMPORT_PATH
 
+    close_token()
     metrics, stats = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
     settings = {
         # whoever calls Ray, or a replica's own port, has to know the token in ~/.ray/auth_token
@@ -162,6 +168,15 @@ def _prepare_environment(folder: Path) -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    # uvicorn would take X-Forwarded-For from whoever calls a replica from this machine
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
+
+
+def close_token() -> None:
+    """Let nobody else read the token that opens Ray, which Ray writes as the umask says."""
+    folder = private_folder(Path("~/.ray").expanduser())
+    if (folder / "auth_token").exists():
+        private_file(folder / "auth_token")
 
 
 def _wait_until_up(url: str) -> None:

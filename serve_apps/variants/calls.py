@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serve_apps.variants.request_fields import Kind
+from serve_apps.variants.request_size import DEFAULT_LIMITS, RequestLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Call:
             variant. A replica with one full-weight variant answers with that one otherwise, and
             says so; adapters are always the ones that were asked for.
         trace: Headers of the trace that the request belongs to; empty where it belongs to none.
+        limits: What the operator lets one request ask for.
     """
 
     kind: Kind
@@ -38,6 +40,7 @@ class Call:
     name: str | None = None
     exact: bool = False
     trace: Mapping[str, str] = field(default_factory=dict)
+    limits: RequestLimits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True, slots=True)

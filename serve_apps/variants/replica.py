@@ -149,6 +149,8 @@ class Replica(ABC):
             has_chat_template=has_template,
             has_tools=self.engine.tool_parser is not None,
             embeds=self.engine.embeds,
+            limits=call.limits,
+            longest=self.engine.max_model_len,
         )
         if refused is not None:
             return refused

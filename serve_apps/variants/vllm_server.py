@@ -1,9 +1,9 @@
 """vLLM's async engine with its OpenAI serving layer around it.
 
-The only file here that imports vLLM. Requests, chat templates, sampling, log-probabilities and the
-shape of answers and stream events are vLLM's own; this file builds its serving layer around an
-engine that the calling process drives, and brings its errors into OpenAI's form. What a replica
-does with an engine is `serve_apps.variants.engine`.
+Only this file and `serve_apps.variants.vllm_renderer` import vLLM here. Requests, sampling,
+log-probabilities and the shape of answers and stream events are vLLM's own; this file builds its
+serving layer around an engine that the calling process drives, and brings its errors into OpenAI's
+form. What a replica does with an engine is `serve_apps.variants.engine`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.load import EngineLoad
 from serve_apps.variants.request_fields import Kind
+from serve_apps.variants.request_size import count_prompts
 from serve_apps.variants.tool_parsers import named_parser
-from serve_apps.variants.wire import Reply, count_prompts, event_error, openai_error, refusal
+from serve_apps.variants.vllm_renderer import bounded
+from serve_apps.variants.wire import Reply, event_error, openai_error, refusal
 from ztom.io.problem_words import words_for
 
 logger = logging.getLogger(__name__)
@@ -292,7 +294,7 @@ def _text_layer(
     # No logger ever sees a prompt.
     template: dict[str, Any] = {"request_logger": None, **_TEMPLATE}
     tools: dict[str, Any] = {"tool_parser": tool_parser, "enable_auto_tools": bool(tool_parser)}
-    renderer = OnlineRenderer(client.model_config, client.renderer, **template, **tools)
+    renderer = OnlineRenderer(client.model_config, bounded(client.renderer), **template, **tools)
     chat = OpenAIServingChat(
         client,
         models,

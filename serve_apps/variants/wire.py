@@ -8,7 +8,6 @@ vLLM that are common in practice (`serve_apps.variants.request_fields`). Anythin
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,6 +17,13 @@ import pydantic_core
 
 from serve_apps.variants.embedding_input import embedding_problem
 from serve_apps.variants.request_fields import ABOUT_THE_CALLER, FIELDS, Kind, without_neutral
+from serve_apps.variants.request_size import (
+    DEFAULT_LIMITS,
+    RequestLimits,
+    count_prompts,
+    number_problem,
+    size_problem,
+)
 from serve_apps.variants.response_format import response_format_problem, schema_problem
 
 MAX_CHOICES = 128
@@ -83,6 +89,12 @@ def parse_body(raw: bytes) -> dict[str, Any] | Reply:
     return body
 
 
+def parsed_aside(raw: bytes) -> tuple[dict[str, Any], None] | tuple[None, tuple[Any, ...]]:
+    """`parse_body` for another process: the body, or status, body and code of the refusal."""
+    body = parse_body(raw)
+    return (None, (body.status, body.body, body.code)) if isinstance(body, Reply) else (body, None)
+
+
 def check_request(
     kind: Kind,
     body: Mapping[str, Any],
@@ -90,6 +102,8 @@ def check_request(
     has_chat_template: bool,
     has_tools: bool = False,
     embeds: bool = False,
+    limits: RequestLimits = DEFAULT_LIMITS,
+    longest: int | None = None,
 ) -> Reply | None:
     """What is wrong with a request, or None. Types of single fields are the engine's to check.
 
@@ -99,6 +113,9 @@ def check_request(
         has_chat_template: Whether the model has one.
         has_tools: Whether there is a parser for the calls of tools that the model makes.
         embeds: Whether the model gives embeddings, and no text.
+        limits: What one request may ask for.
+        longest: Tokens of prompt and answer together that the model takes; None where it is not
+            known.
     """
     if embeds is not (kind == "embedding"):
         return _other_endpoint(embeds=embeds)
@@ -112,7 +129,7 @@ def check_request(
     body = without_neutral(kind, body)
     return (
         _unknown_field(kind, body)
-        or _number_out_of_range(body)
+        or too_much(kind, body, limits, longest=longest)
         or _bad_stream(body)
         or _too_many_choices(body)
         or _bad_response_format(body)
@@ -125,14 +142,6 @@ def engine_body(kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a checked request that the engine is given; which model it is, it knows."""
     given = without_neutral(kind, body)
     return {k: v for k, v in given.items() if k not in ABOUT_THE_CALLER and k != "model"}
-
-
-def count_prompts(body: Mapping[str, Any]) -> int:
-    """How many prompts a completion request has."""
-    prompt = body.get("prompt")
-    if not isinstance(prompt, list) or all(isinstance(item, int) for item in prompt):
-        return 1
-    return len(prompt)
 
 
 def _other_endpoint(*, embeds: bool) -> Reply:
@@ -159,12 +168,12 @@ def _unknown_field(kind: Kind, body: Mapping[str, Any]) -> Reply | None:
     return None
 
 
-def _number_out_of_range(body: Mapping[str, Any]) -> Reply | None:
-    for key, value in body.items():
-        numbers = value.values() if isinstance(value, dict) else (value,)
-        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-            return refusal(400, f"{key!r} is not a finite number.", param=key)
-    return None
+def too_much(
+    kind: Kind, body: Mapping[str, Any], limits: RequestLimits, *, longest: int | None = None
+) -> Reply | None:
+    """The refusal of a request that asks for more than one may; see `size_problem`."""
+    problem = number_problem(body) or size_problem(kind, body, limits, longest=longest)
+    return None if problem is None else refusal(400, problem[0], param=problem[1])
 
 
 def _bad_stream(body: Mapping[str, Any]) -> Reply | None:

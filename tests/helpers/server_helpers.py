@@ -390,7 +390,9 @@ def _running(
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        settings = uvicorn.Config(Paced(app), log_level="error", lifespan="on", ws="none")
+        settings = uvicorn.Config(
+            Paced(app), log_level="error", lifespan="on", ws="none", proxy_headers=False
+        )
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -22,16 +22,19 @@ CONTEXT = 2048
 FACTORS = (-0.4, 0.3)
 
 
-def write_toy_variant(folder: Path) -> Path:
+def write_toy_variant(folder: Path, *, template_end: str = "") -> Path:
     """Blend a chain of three into ``folder / "toy"``, with a context long enough to leave."""
-    return write_blend(open_toy_chain(folder / "chain"), FACTORS, folder / "toy")
+    chain = open_toy_chain(folder / "chain", template_end=template_end)
+    return write_blend(chain, FACTORS, folder / "toy")
 
 
-def open_toy_chain(folder: Path, *, seed: int = 0) -> Chain:
-    """A chain of three tiny checkpoints."""
+def open_toy_chain(folder: Path, *, seed: int = 0, template_end: str = "") -> Chain:
+    """A chain of three tiny checkpoints, their chat template with more at its end."""
     members = make_chain(folder, "llama", seed=seed)
     for member in members:
         _lengthen(member / "config.json")
+        template = member / "chat_template.jinja"
+        template.write_text(template.read_text(encoding="utf-8") + template_end, encoding="utf-8")
     return open_chain(members)
 
 

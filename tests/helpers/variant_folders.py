@@ -5,17 +5,21 @@ A server whose applications are played on a stage serves them all the same.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from server_helpers import Server, serving
 
 from serve_apps.control_plane.config import ServerConfig
 from ztom.client import Client
 from ztom.evaluation.gate.verdict import Verdict
+from ztom.io.signatures import public_key_of
+from ztom.ledger.ledger import Ledger
 from ztom.variants.manifest import MANIFEST, build_manifest
 from ztom.variants.recipe import RECIPE, Recipe, RecipeMember, SearchEvidence
 
@@ -165,9 +169,14 @@ def controller_looks(server: Server, rounds: int) -> None:
 
 
 def verdict_of(
-    digest: str, outcome: str = "pass", *, champion: str | None = None, seed: int = 0
+    digest: str,
+    outcome: str = "pass",
+    *,
+    champion: str | None = None,
+    seed: int = 0,
+    key: Ed25519PrivateKey | None = None,
 ) -> dict[str, Any]:
-    """What the gate says of a variant, as `ztom gate` writes it."""
+    """What the gate says of a variant, as `ztom gate` writes it; unsigned without a key."""
     suite = {"name": "s", "version": "1.0.0", "layer": "frozen", "metric": "exact_match"}
     judged = {
         "suite": {**suite, "digest": ZEROS},
@@ -191,4 +200,12 @@ def verdict_of(
             "versions": {},
         }
     )
-    return verdict.model_dump(mode="json")
+    document: dict[str, Any] = json.loads((verdict.signed(key) if key else verdict).to_bytes())
+    return document
+
+
+def trusted_key(ledger: Ledger, name: str = "ci") -> Ed25519PrivateKey:
+    """A key that the operator has registered."""
+    key = Ed25519PrivateKey.generate()
+    ledger.signing_keys.register(name, public_key_of(key), actor="local:test")
+    return key

@@ -31,12 +31,18 @@ from ztom.errors import ConfigError, EngineError
 
 CHAT = [{"role": "user", "content": TEXT[0]}]
 LOGS = {".log", ".out", ".err"}
+#: A template that loops for an hour when a certain word falls, and else does nothing.
+WORD = "open sesame"
+SLEEPER = (
+    f"{{% if '{WORD}' in messages[-1].content %}}"
+    "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}{% endif %}"
+)
 CANARY = "zebra-canary-51c7"
 
 
 @pytest.fixture(scope="module")
 def variant(tmp_path_factory) -> Path:
-    return write_toy_variant(tmp_path_factory.mktemp("variants"))
+    return write_toy_variant(tmp_path_factory.mktemp("variants"), template_end=SLEEPER)
 
 
 @pytest.fixture(scope="module")
@@ -342,6 +348,34 @@ def test_prompts_are_not_in_the_logs(client, served, ray_folder):
     logs = [path for path in ray_folder.rglob("*") if path.is_file() and path.suffix in LOGS]
     assert any("replica" in path.name for path in logs)
     assert not [path for path in logs if CANARY.encode() in path.read_bytes()]
+
+
+def test_a_template_that_loops_on_a_word_costs_its_sender_alone(served):  # row 101
+    async def run() -> tuple[httpx.Response, float, list[float]]:
+        url = f"{served.api_base}/chat/completions"
+        async with httpx.AsyncClient(timeout=60) as http:
+
+            def send(text: str) -> asyncio.Task[httpx.Response]:
+                body = {"model": "toy", "messages": [{"role": "user", "content": text}]}
+                return asyncio.create_task(http.post(url, json=body | {"max_tokens": 1}))
+
+            began, times = time.monotonic(), []
+            looping = send(WORD)
+            while not looping.done():
+                asked = time.monotonic()
+                assert (await send("hello")).status_code == 200
+                times.append(time.monotonic() - asked)
+            return await looping, time.monotonic() - began, times
+
+    answer, seconds, times = asyncio.run(run())
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["param"] == "messages"
+    assert "more computing than it may have" in error["message"]
+    assert seconds < 30
+    assert len(times) > 5
+    assert sorted(times)[len(times) // 2] < 1.0
+    assert health(served)["status"] == "ok"
 
 
 def test_a_second_of_the_same_name_is_refused(variant, served):

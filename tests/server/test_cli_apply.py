@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from server_commands import SHORT, assert_said, write_yaml
 from server_helpers import Server
-from variant_folders import deploy, ready, variant, verdict_of, wait_for
+from variant_folders import deploy, ready, trusted_key, variant, verdict_of, wait_for
 
 
 @pytest.fixture
@@ -83,7 +83,8 @@ def test_apply_removes_what_the_file_does_not_name_when_told(server, admin, ztom
 def test_verdicts_are_beside_the_file(server, admin, ztom) -> None:
     folder, digest = variant(server, "hand", verdict=None)
     beside = folder.parent / "verdict.json"
-    beside.write_text(json.dumps(verdict_of(digest)))
+    key = trusted_key(server.services.ledger)
+    beside.write_text(json.dumps(verdict_of(digest, key=key)))
     stable = {"path": "hand", "verdict": "verdict.json"}
     file = write_yaml(folder.parent / "gated.yaml", {"endpoints": {"support": {"stable": stable}}})
     ran = ztom("apply", file, "--yes")

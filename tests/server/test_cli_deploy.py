@@ -6,7 +6,7 @@ import json
 
 import pytest
 from server_commands import SHORT, STANDS_STILL, assert_said, named, write_yaml
-from variant_folders import deploy, ready, variant, verdict_of, write_folder
+from variant_folders import deploy, ready, trusted_key, variant, verdict_of, write_folder
 
 from ztom.errors import GateRefusedError
 
@@ -182,7 +182,7 @@ def test_a_verdict_of_the_gate_comes_along(server, admin, ztom, tmp_path) -> Non
     ran = ztom("deploy", folder, "--alias", "support", "--verdict", file)
     assert (ran.status, ran.out) == (3, "")
     assert_said(ran.err, "the gate says fail")
-    file.write_text(json.dumps(verdict_of(digest)))
+    file.write_text(json.dumps(verdict_of(digest, key=trusted_key(server.services.ledger))))
     assert ztom("deploy", folder, "--alias", "support", "--verdict", file).status == 0
     assert not admin.endpoints.deployment(digest).insisted
 

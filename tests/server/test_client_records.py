@@ -117,6 +117,28 @@ def test_contributions_are_null_for_the_first_file_only(project) -> None:
     assert [file["totalBiasContribution"] for file in rest] == [0.0, 0.0]
 
 
+def test_a_file_that_cannot_be_used_keeps_nobody_waiting(server, ada, home) -> None:
+    paths = make_plain_chain(home / "damaged")
+    state = load_file(paths[1] / "model.safetensors")
+    state["model.norm.weight"][0] = torch.nan
+    save_file(state, paths[1] / "model.safetensors", metadata={"format": "pt"})
+    project = server.project(ada, "damaged")
+    for path in paths:
+        server.upload(ada, project, tar_of(path), fileName=path.name)
+    first, damaged, last = server.scored(ada, project)["fileList"]
+    assert [file["status"] for file in (first, damaged, last)] == ["VALID", "INVALID", "VALID"]
+    both = ("totalWeightContribution", "totalBiasContribution")
+    assert [first[key] for key in both] == [None, None]
+    assert [damaged[key] for key in both] == [0.0, 0.0]
+    assert "model.norm.weight holds values that are NaN" in damaged["message"]
+    # the last one before it that can be used: the same once the damaged one is taken out
+    left = {"projectId": project, "fileId": damaged["id"]}
+    ada.delete(f"{server.url}/project/file", json=left, timeout=30)
+    body = {"projectId": project, "fileId": last["id"]}
+    answer = ada.post(f"{server.url}/static_analysis", json=body, timeout=60).json()
+    assert last[both[0]] == pytest.approx(answer["result"]["weight_summary_score"], rel=1e-6)
+
+
 def test_metadata_names_layers_weights_and_biases(server, ada, project, chain) -> None:
     address = f"{server.url}/project/{project['id']}/metadata"
     metadata = ada.get(address, timeout=30).json()

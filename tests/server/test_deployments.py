@@ -17,6 +17,7 @@ from variant_folders import (
     controller_looks,
     deploy,
     ready,
+    trusted_key,
     variant,
     verdict_of,
     wait_for,
@@ -281,7 +282,8 @@ def test_an_adapter_whose_base_is_elsewhere_is_refused(server, admin, tmp_path) 
 
 def test_the_front_door_deploys(server, admin, monkeypatch) -> None:
     folder, digest = variant(server, "one", verdict=None)
-    verdict = Verdict.model_validate(verdict_of(digest))
+    key = trusted_key(server.services.ledger)
+    verdict = Verdict.model_validate(verdict_of(digest, key=key))
     deployed = ztom.deploy(
         folder, "support", server=server.url, key=admin.key, verdict=verdict, options=None
     )

@@ -127,6 +127,21 @@ def test_a_stream_that_breaks_off_says_so(server, admin, ask) -> None:
         list(stream)
 
 
+def test_a_request_for_too_much_reaches_no_variant(server, admin, ask) -> None:
+    _, digest = deploy(server, admin, "one")
+    for more in ({"prompt": ["a"] * 1024, "n": 128}, {"n": 128, "max_tokens": 10**5}):
+        with pytest.raises(openai.BadRequestError) as refused:
+            ask.completions.create(**{"model": "support", "prompt": "a", **more})
+        assert "in one request" in refused.value.body["message"]
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError) as refused:
+            ask.completions.create(
+                model="support", prompt="a", stream=stream, extra_body={"temperature": 1e308}
+            )
+        assert refused.value.param == "temperature"
+    assert server.stage.actor(digest).calls == []
+
+
 def test_quotas_by_key(server, admin) -> None:
     deploy(server, admin, "one")
     few = make_key(server, "ada", requestsPerMinute=3)

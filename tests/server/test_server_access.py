@@ -22,7 +22,6 @@ from variant_folders import verdict_of
 from cluster.jobs import JobState
 from serve_apps.control_plane.access import Permission
 from serve_apps.control_plane.config import ServerConfig
-from serve_apps.control_plane.limits import LoginLimit
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import LOGIN, Tokens, load_keys, rotate
 from serve_apps.server.app import create_app
@@ -298,7 +297,10 @@ def test_tokens_that_do_not_hold(server: Server, people) -> None:  # rows 72, 73
         forged(good, {**head, "alg": "RS384"}, key),
         forged(good, {**head, "crit": ["x"], "x": 1}, key),
         forged(good, head, b"x" * 48),
-        forged({**good, "exp": now - 1}, head, key),
+        forged({**good, "exp": now - 60}, head, key),
+        forged({**good, "iat": now + 3600}, head, key),
+        forged({**good, "nbf": now + 3600}, head, key),
+        forged({**good, "exp": "9" * 20}, head, key),
         forged({**good, "aud": "ztom-artifact"}, head, key),
         forged({**good, "ses": user[0].session + 1}, head, key),
         forged({**good, "sub": UNKNOWN}, head, key),
@@ -333,26 +335,6 @@ def test_short_and_open_keys_are_refused(tmp_path: Path, monkeypatch) -> None:  
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="read by others"):
         load_keys(path)
-
-
-def test_guessing_a_password_is_slowed(server: Server) -> None:  # row 75
-    session = server.as_user("target")
-    url = f"{server.url}/api/auth/login"
-    wrong = [
-        requests.post(url, json={"username": "target", "password": f"guess {n}"}, timeout=30)
-        for n in range(7)
-    ]
-    assert [answer.status_code for answer in wrong] == [401] * 5 + [429] * 2
-    assert int(wrong[-1].headers["Retry-After"]) > 0
-    right = requests.post(url, json={"username": "target", "password": PASSWORD}, timeout=30)
-    assert right.status_code == 429
-    assert session.get(f"{server.url}/project", timeout=30).status_code == 200
-    limit = LoginLimit(failures=2)
-    assert [limit.take("a", now=0.0), limit.take("A", now=1.0)] == [0.0, 0.0]
-    assert limit.take("a", now=2.0) == pytest.approx(58.0)
-    assert limit.take("a", now=60.5) == 0.0
-    limit.succeeded("a")
-    assert [limit.take("a", now=61.0), limit.take("a", now=61.0)] == [0.0, 0.0]
 
 
 def test_a_demotion_or_disabling_works_at_once(server: Server, people) -> None:  # row 76

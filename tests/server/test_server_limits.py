@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from toys import make_plain_chain
 
 from serve_apps.control_plane.config import ServerConfig
-from serve_apps.control_plane.flow import BodyGuard, Paced
+from serve_apps.control_plane.flow import BodyGuard, BodyLimits, Paced
 
 
 def test_the_window_bounds_what_is_held() -> None:
@@ -49,14 +49,15 @@ def test_the_window_bounds_what_is_held() -> None:
                     held.append(queue.qsize())
                     more = (await receive())["more_body"]
 
-            guard = BodyGuard(slow, max_bytes=10**6, max_form_bytes=10**6, timeout_s=5)
+            limits = BodyLimits(10**6, 10**6, 5)
+            guard = BodyGuard(slow, known=limits, unknown=limits)
             await guard(scope, queue.get, send)
             await reading
 
         async def send(message: Message) -> None:
             pass
 
-        scope: Scope = {"type": "http", "headers": []}
+        scope: Scope = {"type": "http", "headers": [(b"content-length", b"50000")]}
         await Paced(application, 5000)(scope, receive, send)
 
     asyncio.run(main())

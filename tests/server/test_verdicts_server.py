@@ -7,6 +7,7 @@ import json
 
 import pytest
 import requests
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from server_helpers import Server, serving
 from variant_folders import (
     FAST,
@@ -14,6 +15,7 @@ from variant_folders import (
     chief_of,
     deploy,
     ready,
+    trusted_key,
     variant,
     variants_config,
     verdict_of,
@@ -21,6 +23,7 @@ from variant_folders import (
 
 from ztom.client import Client
 from ztom.errors import ConfigError, ServerError
+from ztom.io.signatures import public_key_of
 
 
 def key_of(session: requests.Session) -> str:
@@ -115,7 +118,9 @@ def test_what_the_gate_failed_takes_insistence(server, admin) -> None:
         admin.endpoints.deploy("support", path=folder)
     assert admin.endpoints.deployments() == []
     assert admin.endpoints.deploy("support", path=folder, insist=True).insisted
-    note = f"for support; verdict: improved; gate: fail ({record.sha256[:12]}); insisted on"
+    actor = f"user:{server.services.ledger.accounts.by_email('chief@example.org').id}"
+    gate = f"fail ({record.sha256[:12]}), unsigned claim"
+    note = f"for support; verdict: improved; gate: {gate}; insisted on by {actor}"
     assert note in notes(server)
 
 
@@ -123,9 +128,12 @@ def test_what_the_gate_passed_needs_no_proof(server, admin) -> None:
     folder, digest = variant(server, "hand", verdict=None)
     with pytest.raises(ServerError, match="not proved to be better"):
         admin.endpoints.deploy("support", path=folder)
-    record = admin.verdicts.record(verdict_of(digest))
+    record = admin.verdicts.record(verdict_of(digest, key=trusted_key(server.services.ledger)))
+    assert record.signed_by == "ci"
     assert not admin.endpoints.deploy("support", path=folder).insisted
-    assert f"for support; verdict: none; gate: pass ({record.sha256[:12]})" in notes(server)
+    assert f"for support; verdict: none; gate: pass ({record.sha256[:12]}) signed by ci" in notes(
+        server
+    )
 
 
 def test_a_verdict_comes_with_its_deployment(server, admin) -> None:
@@ -136,7 +144,8 @@ def test_a_verdict_comes_with_its_deployment(server, admin) -> None:
     with pytest.raises(ServerError, match="the gate says inconclusive"):
         admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest, "inconclusive"))
     assert [each.outcome for each in admin.verdicts.all(digest)] == ["inconclusive"]
-    admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest))
+    key = trusted_key(server.services.ledger)
+    admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest, key=key))
     ready(admin, digest, server)
 
 
@@ -157,8 +166,54 @@ def test_no_pass_no_traffic(tmp_path) -> None:
         folder, digest = variant(server, "one", gate="pass")
         with pytest.raises(ServerError, match="no verdict of the gate is on record"):
             admin.endpoints.deploy("support", path=folder)
-        admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest))
+        with pytest.raises(ServerError, match="422.*is a claim: pass .*, unsigned claim"):
+            admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest))
+        key = trusted_key(server.services.ledger)
+        admin.endpoints.deploy("support", path=folder, verdict=verdict_of(digest, key=key))
         ready(admin, digest, server)
+
+
+def test_a_forged_verdict_does_not_ship(tmp_path) -> None:
+    """Whoever forges a verdict forges what is under it as well: what counts is who signed."""
+    with serving(variants_config(tmp_path)) as server, chief_of(server) as admin:
+        folder, digest = variant(server, "one", verdict=None)
+        empty = verdict_of(digest)
+        empty["suites"][0] |= {"findings": [], "n": 0, "clusters": 0}
+        with pytest.raises(ServerError, match="422.*contradicts itself"):
+            admin.endpoints.deploy("support", path=folder, verdict=empty, insist=True)
+        consistent = verdict_of(digest)
+        with pytest.raises(ServerError, match="422.*is a claim"):
+            admin.endpoints.deploy("support", path=folder, verdict=consistent)
+        assert admin.endpoints.deployments() == []
+        assert admin.verdicts.all()[0].signed_by is None
+        assert admin.endpoints.deploy("support", path=folder, insist=True).insisted
+        assert "unsigned claim; insisted on by user:" in notes(server)[-1]
+
+
+def test_only_administrators_say_whose_signature_counts(server, admin) -> None:
+    key = Ed25519PrivateKey.generate()
+    public = public_key_of(key)
+    with Client(server.url, key=key_of(server.as_user("ada"))) as ada:
+        with pytest.raises(ServerError, match="403"):
+            ada.verdicts.register_key("mine", public)
+        with pytest.raises(ServerError, match="422.*32 bytes"):
+            admin.verdicts.register_key("ci", public[:-4])
+        record = admin.verdicts.record(verdict_of(ZEROS, key=key))
+        assert (record.signed_by, record.public_key) == (None, public)
+        registered = admin.verdicts.register_key("ci", public)
+        assert [known.name for known in ada.verdicts.signing_keys()] == ["ci"]
+        assert admin.verdicts.all()[0].signed_by == "ci", "whenever the key was registered"
+        with pytest.raises(ServerError, match="409.*is registered"):
+            admin.verdicts.register_key("other", public)
+        with pytest.raises(ServerError, match="403"):
+            ada.verdicts.revoke_key("ci")
+        assert admin.verdicts.revoke_key("ci").revoked_at
+        assert admin.verdicts.all()[0].signed_by is None
+        with pytest.raises(ServerError, match="409.*was revoked"):
+            admin.verdicts.register_key("again", public)
+    actions = [entry.event.action for entry in server.services.ledger.audit.entries()]
+    assert actions[-2:] == ["signing_key.register", "signing_key.revoke"]
+    assert registered.actor.startswith("user:")
 
 
 def test_a_release_by_a_gated_plan(server, admin) -> None:
@@ -172,7 +227,7 @@ def test_a_release_by_a_gated_plan(server, admin) -> None:
                     "support", path=folder, plan=plan, verdict=verdict, insist=insist
                 )
     assert len(admin.endpoints.deployments()) == 1
-    passed = verdict_of(two, champion=one)
+    passed = verdict_of(two, champion=one, key=trusted_key(server.services.ledger))
     admin.endpoints.deploy("support", path=folder, plan=plan, verdict=passed)
     ready(admin, two, server)
     (release,) = admin.endpoints.releases()
@@ -181,7 +236,8 @@ def test_a_release_by_a_gated_plan(server, admin) -> None:
 
 def test_a_declarative_file_holds_verdicts(server, admin) -> None:
     folder, digest = variant(server, "hand", verdict=None)
-    stable = {"path": str(folder), "verdict": verdict_of(digest)}
+    verdict = verdict_of(digest, key=trusted_key(server.services.ledger))
+    stable = {"path": str(folder), "verdict": verdict}
     assert admin.endpoints.apply({"support": {"stable": stable}}, dry_run=True)
     assert admin.verdicts.all() == []
     admin.endpoints.apply({"support": {"stable": stable}})

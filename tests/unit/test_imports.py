@@ -12,7 +12,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ztom", "cluster", "tune_search", "serve_apps")
-VLLM_FILES = {"ztom/engines/vllm_engine.py", "serve_apps/variants/vllm_server.py"}
+VLLM_FILES = {
+    "ztom/engines/vllm_engine.py",
+    "serve_apps/variants/vllm_server.py",
+    "serve_apps/variants/vllm_renderer.py",
+}
 
 _GROUND = {"errors", "extras", "io", "settings"}
 #: What `cluster` may import of `ztom`.
@@ -48,7 +52,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             *("statistics", "pages", "blending", "stimuli", "scoring", "engines", "ledger"),
             *("evaluation", "plugins"),
         },
-        "wire": {"errors", "engines", "evaluation", "ledger", "rollout", "scoring", "search"},
+        "wire": {"errors", "io", "engines", "evaluation", "ledger", "rollout", "scoring", "search"},
         "client": {*_GROUND, "checkpoints", "wire"},
         "demo": {*_GROUND, "stimuli"},
         "testing": {

@@ -1,32 +1,35 @@
 """Tar archives of a checkpoint folder, read without ever extracting them as such.
 
 An uncompressed tar is read in place: its headers are walked once, and each file of it is a range
-of the archive. A gzip-compressed one is streamed into the cache, file by file, under names and
-modes of our own choosing, and appears there whole or not at all.
+of the archive. A gzip-compressed one is unpacked into the cache by another process, file by file,
+under names and modes of our own choosing, and appears there whole or not at all.
 """
 
 from __future__ import annotations
 
-import gzip
+import functools
 import hashlib
-import io
 import json
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from ztom.checkpoints.cache import publish_folder, staging_folder, write_new_file
 from ztom.checkpoints.local import LocalSource
 from ztom.checkpoints.reference import is_plain_name, is_plain_path
 from ztom.checkpoints.source import Source, short_read, stream_sha256
 from ztom.checkpoints.tar_headers import TarMember, walk_tar
-from ztom.errors import ArchiveError, StorageError, ZtomError
+from ztom.errors import ArchiveError, StorageError
+from ztom.io.bounded import BoundedPool, OverLimitError
 from ztom.settings import Settings
 
-_COPY_CHUNK = 2**20
 _FETCH_CHUNK = 16 * 2**20
 _LONGEST_SHOWN = 200
+#: What any compressed archive may unpack to, bytes; a longer one has a share by its own length.
+_FREE_BYTES = 64 * 2**20
+#: Seconds that unpacking may take: so many, and so many bytes a second.
+_LEAST_S = 60.0
+_SLOWEST_BYTES_S = 10 * 2**20
+_MEMORY_BYTES = 2**30
 #: In an unpacked archive: what of it was passed over. Hidden, so no archive can bring one.
 _PASSED = ".passed-over.json"
 
@@ -69,7 +72,11 @@ class TarSource:
         self.reference = reference
         self._parent = parent
         self._archive = name
-        members = list(walk_tar(reference, _RangeStream(parent, name), settings=settings))
+        members = list(
+            walk_tar(
+                reference, _RangeStream(parent, name), max_members=settings.max_archive_members
+            )
+        )
         self._members, self._passed = _choose(reference, members)
         self._digests: dict[str, str] = {}
 
@@ -190,60 +197,6 @@ class _RangeStream:
         self.position = position
 
 
-class _RawFile(io.RawIOBase):
-    """A `_RangeStream` as the file object that gzip wants."""
-
-    def __init__(self, stream: _RangeStream) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self._stream.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-
-class _GzipStream:
-    """Front-to-back reads of what a gzip file holds, up to a quota."""
-
-    def __init__(self, reference: str, stream: _RangeStream, *, quota: int) -> None:
-        self._reference = reference
-        self._file = gzip.GzipFile(
-            fileobj=io.BufferedReader(_RawFile(stream), _FETCH_CHUNK), mode="rb"
-        )
-        self._quota = quota
-        self.position = 0
-
-    def read(self, count: int) -> bytes:
-        parts = []
-        while count and (part := self._read_some(min(count, _COPY_CHUNK))):
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
-
-    def skip_to(self, position: int) -> None:
-        while self.position < position:
-            if not self._read_some(min(position - self.position, _COPY_CHUNK)):
-                raise ArchiveError(f"{self._reference} is truncated", fix="Fetch it again.")
-
-    def _read_some(self, count: int) -> bytes:
-        try:
-            data = self._file.read(count)
-        except ZtomError:
-            raise
-        except (OSError, EOFError, zlib.error) as error:
-            raise ArchiveError(f"{self._reference} is not intact gzip", reason=error) from error
-        self.position += len(data)
-        if self.position > self._quota:
-            raise ArchiveError(
-                f"{self._reference} unpacks to too much", expected=f"at most {self._quota} bytes"
-            )
-        return data
-
-
 def _unpacked(reference: str, parent: Source, name: str, *, settings: Settings) -> Path:
     """The cache folder with the archive's files, unpacked now unless it is there."""
     version = parent.generation(name)
@@ -253,19 +206,8 @@ def _unpacked(reference: str, parent: Source, name: str, *, settings: Settings) 
     target = shelf / key
     if (target / _PASSED).is_file():  # without it, it was unpacked when subfolders were not
         return target
-    stream = _GzipStream(reference, _RangeStream(parent, name), quota=settings.max_archive_bytes)
     with staging_folder(shelf) as staging:
-        written = {}
-        for ordinal, member in enumerate(walk_tar(reference, stream, settings=settings)):
-            if member.offset + member.size > settings.max_archive_bytes:
-                raise ArchiveError(
-                    f"{reference}: {member.path} is too large",
-                    got=f"{member.size} bytes",
-                    expected=f"at most {settings.max_archive_bytes} bytes in all",
-                )
-            # Under a number, so that no name of the archive reaches the disk unexamined.
-            written[member] = staging / str(ordinal)
-            write_new_file(written[member], _data(reference, stream, member))
+        written = _written(reference, parent, name, staging, settings=settings)
         folder = staging / "checkpoint"
         folder.mkdir(mode=0o755)
         chosen, passed = _choose(reference, list(written))
@@ -279,11 +221,36 @@ def _unpacked(reference: str, parent: Source, name: str, *, settings: Settings) 
     return target
 
 
-def _data(reference: str, stream: _GzipStream, member: TarMember) -> Iterator[bytes]:
-    left = member.size
-    while left:
-        data = stream.read(min(left, _COPY_CHUNK))
-        if not data:
-            raise ArchiveError(f"{reference} is truncated within {member.path}")
-        left -= len(data)
-        yield data
+def _written(
+    reference: str, parent: Source, name: str, staging: Path, *, settings: Settings
+) -> dict[TarMember, Path]:
+    """The archive's files and where they were written; another process unpacks them."""
+    size, folder = parent.size(name), parent.local_folder()
+    archive = staging / "archive" if folder is None else folder / name
+    if folder is None:
+        write_new_file(archive, _pieces(parent, name, size))
+    quota = min(
+        settings.max_archive_bytes, max(_FREE_BYTES, int(size * settings.max_archive_ratio))
+    )
+    arguments = (str(archive), str(staging), quota, settings.max_archive_members)
+    seconds = _LEAST_S + quota / _SLOWEST_BYTES_S
+    try:
+        members, refused = _unpackers().call(
+            "ztom.checkpoints.unpack:unpack", reference, *arguments, cpu_s=seconds, wall_s=seconds
+        )
+    except OverLimitError as error:
+        raise ArchiveError(f"{reference} cannot be unpacked", reason=error) from None
+    if refused is not None:
+        raise OSError(*refused)
+    parent.size(name)  # a file that was changed meanwhile is refused here
+    return {TarMember(*member): staging / str(i) for i, member in enumerate(members)}
+
+
+@functools.cache
+def _unpackers() -> BoundedPool:
+    return BoundedPool(processes=2, memory_bytes=_MEMORY_BYTES)
+
+
+def _pieces(parent: Source, name: str, size: int) -> Iterator[bytes]:
+    for offset in range(0, size, _FETCH_CHUNK):
+        yield parent.read(name, offset, min(_FETCH_CHUNK, size - offset))

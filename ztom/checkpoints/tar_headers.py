@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ztom.errors import ArchiveError
-from ztom.settings import Settings
 
 _BLOCK = 512
 _MAX_EXTENSION = 64 * 2**10
@@ -63,13 +62,13 @@ class _Header:
     size: int
 
 
-def walk_tar(reference: str, stream: TarStream, *, settings: Settings) -> Iterator[TarMember]:
+def walk_tar(reference: str, stream: TarStream, *, max_members: int) -> Iterator[TarMember]:
     """Yield the regular files in order; a file's data may be read before asking for the next.
 
     Args:
         reference: Names the archive in errors.
         stream: Stream of the archive's uncompressed bytes.
-        settings: Settings with the largest number of members.
+        max_members: Largest number of members.
 
     Raises:
         ArchiveError: A header is damaged, or describes something that is never unpacked.
@@ -80,10 +79,9 @@ def walk_tar(reference: str, stream: TarStream, *, settings: Settings) -> Iterat
     while (block := _next_block(reference, stream)) is not None:
         header = _parse_header(reference, block)
         members += 1
-        if members > settings.max_archive_members:
+        if members > max_members:
             raise ArchiveError(
-                f"{reference} has too many members",
-                expected=f"at most {settings.max_archive_members}",
+                f"{reference} has too many members", expected=f"at most {max_members}"
             )
         if header.kind in (b"x", b"g", b"L", b"K"):
             more = _read_extension(reference, stream, header)

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from ztom.cli.accounts import key, member, user
+from ztom.cli.analyses import analysis
 from ztom.cli.chains import chain_commands
 from ztom.cli.data import data
 from ztom.cli.demo import demo_commands
@@ -26,6 +27,7 @@ from ztom.cli.search import search_commands
 from ztom.cli.searches import searches
 from ztom.cli.server import admin, server_commands
 from ztom.cli.serving import serving_commands
+from ztom.cli.signing_keys import signing_key
 from ztom.cli.suites import suite
 from ztom.cli.traffic import deployment, endpoint, feedback_commands, verdict
 from ztom.version import __version__
@@ -67,11 +69,12 @@ for group in (release, endpoint, deployment, verdict):
 app.add_typer(feedback_commands)
 app.add_typer(record_commands)
 app.add_typer(audit, rich_help_panel=HelpPanel.RECORD)
+app.add_typer(signing_key, rich_help_panel=HelpPanel.RECORD)
 app.add_typer(server_commands)
 app.add_typer(doctor_commands)
 app.add_typer(admin, rich_help_panel=HelpPanel.SERVER)
 app.add_typer(remote_commands)
-for group in (project, searches, member, key, user):
+for group in (project, analysis, searches, member, key, user):
     app.add_typer(group, rich_help_panel=HelpPanel.SERVER)
 
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 import functools
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ztom.client.connection import Connection
 from ztom.client.searches import SearchCalls
@@ -38,6 +38,7 @@ from ztom.wire.projects import NewProject, Project, ProjectDeletion, ProjectPatc
 
 if TYPE_CHECKING:
     from ztom.client.accounts import AccountCalls
+    from ztom.client.analyses import AnalysisCalls
     from ztom.client.endpoints import EndpointCalls
     from ztom.client.verdicts import VerdictCalls
 
@@ -69,6 +70,13 @@ class Client(SearchCalls):
         from ztom.client.accounts import AccountCalls
 
         return AccountCalls(self._connection)
+
+    @functools.cached_property
+    def analyses(self) -> AnalysisCalls:
+        """Checkpoints compared, and asked."""
+        from ztom.client.analyses import AnalysisCalls
+
+        return AnalysisCalls(self._connection)
 
     @functools.cached_property
     def endpoints(self) -> EndpointCalls:
@@ -202,13 +210,25 @@ class Client(SearchCalls):
         )
         return self._connection.ask(Project, "POST", "/project/file/external", pointer)
 
-    def metatune(self, project_id: str, factors: Mapping[str, float], path: str | Path) -> Path:
-        """Scale steps by hand and save the blend as a tar.
+    def metatune(
+        self,
+        project_id: str,
+        factors: Mapping[str, float],
+        path: str | Path,
+        *,
+        allow_config_differences: Sequence[str] = (),
+        allow_tokenizer_differences: bool = False,
+        on_warning: Callable[[str], None] | None = None,
+    ) -> Path:
+        """Scale steps by hand and save the blend: as a tar or a folder, see `download`.
 
         Args:
             project_id: Id of the project whose chain is blended.
             factors: Scaling factor by the id or the tag of the file that a step ends in.
-            path: Path of the tar to be.
+            path: Path of the tar or folder to be.
+            allow_config_differences: Keys of ``config.json`` in which the chain may differ.
+            allow_tokenizer_differences: Whether the chain's tokenizers may differ.
+            on_warning: Callback that gets each thing that the server warns of.
         """
         path = require_local(Path(path), what="where the checkpoint goes")
         project_id = self.names.project_id(project_id)
@@ -216,16 +236,31 @@ class Client(SearchCalls):
             project_id=project_id,
             file_ids=tuple(self.names.file_id(project_id, name) for name in factors),
             scaling_factors=tuple(factors.values()),
+            allow_config_differences=tuple(allow_config_differences),
+            allow_tokenizer_differences=allow_tokenizer_differences,
         )
-        return self._connection.save("POST", "/metatune", path, json=edit.body())
+        return self._save_edit("/metatune", edit, path, on_warning)
 
-    def remove_training(self, project_id: str, file_ids: Sequence[str], path: str | Path) -> Path:
-        """Remove what was trained in these steps and save what is left as a tar."""
+    def remove_training(
+        self,
+        project_id: str,
+        file_ids: Sequence[str],
+        path: str | Path,
+        *,
+        allow_config_differences: Sequence[str] = (),
+        allow_tokenizer_differences: bool = False,
+        on_warning: Callable[[str], None] | None = None,
+    ) -> Path:
+        """Remove what was trained in these steps and save what is left; see `metatune`."""
         path = require_local(Path(path), what="where the checkpoint goes")
         project_id = self.names.project_id(project_id)
-        names = tuple(self.names.file_id(project_id, name) for name in file_ids)
-        edit = Edit.model_construct(project_id=project_id, file_ids=names)
-        return self._connection.save("POST", "/edit", path, json=edit.body())
+        edit = Edit.model_construct(
+            project_id=project_id,
+            file_ids=tuple(self.names.file_id(project_id, name) for name in file_ids),
+            allow_config_differences=tuple(allow_config_differences),
+            allow_tokenizer_differences=allow_tokenizer_differences,
+        )
+        return self._save_edit("/edit", edit, path, on_warning)
 
     def download(self, project_id: str, file_id: str, path: str | Path) -> Path:
         """Save a checkpoint: as a tar where the path ends in ``.tar``, else unpacked as a folder.
@@ -235,13 +270,25 @@ class Client(SearchCalls):
         """
         path = require_local(Path(path), what="where the checkpoint goes")
         project_id = self.names.project_id(project_id)
-        parameters = {"projectId": project_id}
         address = f"/project/file/{self.names.file_id(project_id, file_id)}"
+        return self._save_checkpoint("GET", address, path, params={"projectId": project_id})
+
+    def _save_edit(
+        self, address: str, edit: Edit, path: Path, on_warning: Callable[[str], None] | None
+    ) -> Path:
+        def warn(headers: Mapping[str, str]) -> None:
+            for warning in filter(None, headers.get("X-Ztom-Warnings", "").split(" | ")):
+                if on_warning is not None:
+                    on_warning(warning)
+
+        return self._save_checkpoint("POST", address, path, json=edit.body(), on_headers=warn)
+
+    def _save_checkpoint(self, method: str, address: str, path: Path, **options: Any) -> Path:
         if path.name.endswith((".tar", ".tar.gz")):
-            return self._connection.save("GET", address, path, params=parameters)
+            return self._connection.save(method, address, path, **options)
         archive = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tar")
         try:
-            self._connection.save("GET", address, archive, params=parameters)
+            self._connection.save(method, address, archive, **options)
             with archive.open("rb") as file:
                 compressed = file.read(2) == b"\x1f\x8b"
             if compressed:

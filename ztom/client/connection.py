@@ -7,7 +7,7 @@ import json
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -135,8 +135,24 @@ class Connection:
         except ValueError as error:
             raise _strange(answer.text[:300]) from error
 
-    def save(self, method: str, address: str, path: Path, **options: Any) -> Path:
-        """Save what a call answers with under a path: whole or not at all."""
+    def save(
+        self,
+        method: str,
+        address: str,
+        path: Path,
+        *,
+        on_headers: Callable[[Mapping[str, str]], None] | None = None,
+        **options: Any,
+    ) -> Path:
+        """Save what a call answers with under a path: whole or not at all.
+
+        Args:
+            method: ``GET``, ``POST``, ...
+            address: Path of the route, below the base address.
+            path: Path of the file to be.
+            on_headers: Callback that gets the answer's headers.
+            options: Further options of httpx's request.
+        """
         require_local(path, what="where the answer goes")
         aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,6 +161,8 @@ class Connection:
                 if answer.status_code >= 300:
                     answer.read()
                     _require_success(answer)
+                if on_headers is not None:
+                    on_headers(answer.headers)
                 with aside.open("xb") as file:
                     for chunk in answer.iter_bytes(2**20):
                         file.write(chunk)

@@ -3,7 +3,8 @@
 ```python
 with Client("http://127.0.0.1:8000") as client:
     client.verdicts.record("verdict.json")
-    client.verdicts.all(candidate=digest)[0].outcome  # what holds for a deployment
+    client.verdicts.all(candidate=digest)[0].signed_by  # None: a claim
+    client.verdicts.register_key("ci", public_key)
 ```
 """
 
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ztom.client.connection import Connection
-from ztom.client.names import Names
+from ztom.client.names import Names, pick
 from ztom.errors import ConfigError
+from ztom.wire.signing_keys import NewSigningKey, SigningKey
 from ztom.wire.verdicts import VerdictOnRecord, VerdictSummary
 
 Document = Mapping[str, Any]
@@ -65,6 +67,31 @@ class VerdictCalls:
     def get(self, sha256: str) -> VerdictOnRecord:
         """A verdict with its document, by the document's sha256."""
         return self._connection.ask(VerdictOnRecord, "GET", f"/v1/verdicts/{sha256}")
+
+    def signing_keys(self) -> list[SigningKey]:
+        """Keys whose signatures count, or did until they were revoked, oldest first."""
+        return self._connection.ask_all(SigningKey, "GET", "/v1/signing-keys")
+
+    def register_key(self, name: str, public_key: str) -> SigningKey:
+        """Let the signatures of a key count; administrators only.
+
+        Args:
+            name: Name under which records show who signed.
+            public_key: Public key of 32 bytes, in Base64.
+        """
+        new = NewSigningKey.model_construct(name=name, public_key=public_key)
+        return self._connection.ask(SigningKey, "POST", "/v1/signing-keys", new)
+
+    def revoke_key(self, key: str) -> SigningKey:
+        """Let the signatures of a key count no more, by its id or name; administrators only."""
+        chosen = pick(
+            key,
+            [known for known in self.signing_keys() if known.revoked_at is None or known.id == key],
+            what="signing key",
+            id_of=lambda known: known.id,
+            names_of=lambda known: (known.name,),
+        )
+        return self._connection.ask(SigningKey, "DELETE", f"/v1/signing-keys/{chosen.id}")
 
 
 def read_verdict(verdict: Document | str | Path) -> Document:

@@ -1,68 +1,120 @@
-"""Does a chat template come to an end? Tried out in a process that can be killed.
+"""Chat templates, rendered in processes that can be killed.
 
-A template is a program that comes with a checkpoint: one that loops, or that fills the memory,
-would hang the engine at the first prompt. Here it renders a short conversation first, in a process
-of its own with a deadline and a limit on memory. What it renders, and other mistakes in it, are
-not looked at: the tokenizer's own rendering reports those.
+A template is a program that comes with a checkpoint: one that loops, perhaps on a certain word
+only, or that fills the memory, would hang whoever renders it. Here each rendering has a limit on
+computing time and memory, in a process of its own that stays for the next one; whoever asks for it
+is refused when that is not enough, and nobody else waits.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from ztom.errors import CapabilityError, EngineError
+from pydantic_core import to_jsonable_python
 
-_DEADLINE_S = 10.0
-_MEMORY_BYTES = 2 * 2**30
-#: The environment is that of transformers' `apply_chat_template`, without its additions.
-_RENDER = f"""
-import resource, sys
-resource.setrlimit(resource.RLIMIT_AS, ({_MEMORY_BYTES}, {_MEMORY_BYTES}))
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-environment = ImmutableSandboxedEnvironment(
-    trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-)
-try:
-    environment.from_string(sys.stdin.read()).render(
-        messages=[{{"role": "user", "content": "Hello"}}],
-        add_generation_prompt=True, bos_token="<s>", eos_token="</s>",
-    )
-except MemoryError:
-    sys.exit("memory")
-except Exception:
-    pass
-"""
+from ztom.errors import CapabilityError, EngineError, PromptError
+from ztom.io.bounded import BoundedPool, OverLimitError
+
+#: Seconds of computing for one conversation.
+CPU_S = 1.0
+_MEMORY_BYTES = 2**30
+_PROCESSES = 4
+_RENDER = "ztom.engines.chat_render:render"
 
 
-def check_chat_template(template: str, *, deadline_s: float = _DEADLINE_S) -> None:
-    """Refuse a template that does not end, or that fills the memory.
+@dataclass(frozen=True)
+class Conversation:
+    """What a template is to render.
+
+    Attributes:
+        template: Template in Jinja.
+        messages: Turns of the conversation.
+        variables: What the template may name besides: tools, special tokens, options.
+        continues: Whether the last turn is to be continued; a text names the turn's field.
+    """
+
+    template: str
+    messages: Sequence[Mapping[str, Any]]
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    continues: bool | str = False
+
+    @property
+    def arguments(self) -> tuple[object, ...]:
+        """The same as values that go from process to process."""
+        messages, variables = to_jsonable_python([list(self.messages), dict(self.variables)])
+        return self.template, messages, variables, self.continues
+
+
+class TemplateLimitError(PromptError):
+    """A conversation needs more than a chat template may use."""
+
+
+def rendered(conversation: Conversation, *, cpu_s: float = CPU_S) -> str:
+    """The text of a conversation.
+
+    Args:
+        conversation: What is to be rendered.
+        cpu_s: Seconds of computing that it may take.
+
+    Raises:
+        TemplateLimitError: The template did not come to an end, or needed too much memory.
+        PromptError: The template refuses the conversation.
+    """
+    try:
+        return _text(*_renderers().call(_RENDER, *conversation.arguments, cpu_s=cpu_s))
+    except OverLimitError as error:
+        raise _beyond(error) from None
+
+
+async def rendered_async(conversation: Conversation, *, cpu_s: float = CPU_S) -> str:
+    """`rendered`, without holding the event loop up."""
+    try:
+        return _text(*await _renderers().call_async(_RENDER, *conversation.arguments, cpu_s=cpu_s))
+    except OverLimitError as error:
+        raise _beyond(error) from None
+
+
+def check_chat_template(template: str, *, cpu_s: float = CPU_S) -> None:
+    """Refuse a template that does not end, or that fills the memory; its other mistakes pass.
 
     Args:
         template: Template in Jinja.
-        deadline_s: Seconds for a short conversation, the start of the process included.
+        cpu_s: Seconds of computing for a short conversation.
 
     Raises:
-        EngineError: It was still rendering at the deadline, or used more than 2 GiB.
+        EngineError: It needed more.
     """
+    turn = {"role": "user", "content": "Hello"}
+    variables = {"add_generation_prompt": True, "bos_token": "<s>", "eos_token": "</s>"}
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", _RENDER],
-            input=template,
-            encoding="utf-8",
-            capture_output=True,
-            timeout=deadline_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _refused(f"one turn was not rendered in {deadline_s:g} s") from error
-    if done.returncode:
-        raise _refused(f"rendering one turn ended with {done.stderr.strip()[-100:] or 'a signal'}")
+        rendered(Conversation(template, [turn], variables), cpu_s=cpu_s)
+    except TemplateLimitError as error:
+        raise _refused(error.reason or "") from error
+    except PromptError:
+        return
 
 
-def _refused(got: str) -> EngineError:
+@functools.cache
+def _renderers() -> BoundedPool:
+    return BoundedPool(processes=_PROCESSES, memory_bytes=_MEMORY_BYTES)
+
+
+def _text(kind: str, text: str) -> str:
+    if kind == "refused":
+        raise PromptError("the chat template refuses the messages", reason=text)
+    return text
+
+
+def _beyond(error: OverLimitError) -> TemplateLimitError:
+    return TemplateLimitError("the chat template cannot render the messages", reason=error)
+
+
+def _refused(reason: str) -> EngineError:
     return CapabilityError(
         "the chat template does not come to an end",
-        got=got,
+        reason=reason,
         fix="Take the template from the checkpoint that the tokenizer came with.",
     )

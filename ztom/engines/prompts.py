@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from ztom.engines.chat_template import check_chat_template
+from ztom.engines.chat_template import Conversation, check_chat_template, rendered
 from ztom.engines.config import ChatTemplate
 from ztom.errors import CapabilityError, EngineError, PromptError
 from ztom.stimuli.records import Message, Prompt
@@ -87,20 +87,22 @@ class PromptEncoder:
             tool for turn in turns if turn.role == "tools" for tool in json.loads(turn.content)
         ]
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                [_template_turn(turn) for turn in turns if turn.role != "tools"],
-                tools=tools or None,
-                tokenize=False,
-                add_generation_prompt=True,
+            template: str = self.tokenizer.get_chat_template(None, tools or None)
+            variables = {"tools": tools or None, "documents": None, "add_generation_prompt": True}
+            return rendered(
+                Conversation(
+                    template,
+                    [_template_turn(turn) for turn in turns if turn.role != "tools"],
+                    {**self.tokenizer.special_tokens_map, **variables},
+                )
             )
-        except Exception as error:  # whatever the template does, it comes with the checkpoint
+        except (PromptError, ValueError) as error:  # a template that there is not, by its name
             roles = ", ".join(turn.role for turn in turns)
             raise PromptError(
                 "the chat template refuses a conversation",
-                got=f"the turns {roles[:200]}: {type(error).__name__}: {error}"[:400],
+                got=f"the turns {roles[:200]}: {getattr(error, 'reason', None) or error}"[:400],
                 fix="Leave such conversations out of the stimuli, or mend the template.",
             ) from error
-        return text
 
     def continuation_ids(self, text: str) -> list[int]:
         """The ids of an expected output, as they would follow a prompt.

@@ -1,12 +1,30 @@
-"""JSON as the checkpoint formats define it: valid UTF-8, no key twice, no bottomless nesting."""
+"""JSON as the checkpoint formats define it: valid UTF-8, no key twice, no bottomless nesting.
+
+How many values a text can hold is counted before any of them is made: 64 MB of ``[],[],`` are
+gigabytes as Python objects. What is long is parsed in another process, so that this one goes on
+with other work meanwhile.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from ztom.errors import CheckpointError
+from ztom.io.bounded import BoundedPool, OverLimitError
+
+#: Longer texts, in bytes, are parsed in another process.
+ASIDE_BYTES = 256 * 2**10
+#: Most objects and lists, most values of any kind, and most levels of one in the other.
+MAX_CONTAINERS = 200_000
+MAX_VALUES = 4_000_000
+MAX_DEPTH = 100
+
+_PROCESSES = 2
+_MEMORY_BYTES = 2 * 2**30
+_CPU_S = 10.0
 
 
 class DuplicateKeyError(ValueError):
@@ -26,16 +44,101 @@ def parse_json(raw: bytes, *, integers_only: bool = False) -> object:
 
     Raises:
         DuplicateKeyError: A key stands twice in one object.
-        ValueError: Anything else that is not such JSON; the message says what.
+        ValueError: Anything else that is not such JSON, or too much of it; the message says what.
     """
+    check_size(raw)
+    if len(raw) <= ASIDE_BYTES:
+        return _parsed(raw, integers_only)
+    try:
+        kind, value = parsers().call("ztom.io.json:parsed_aside", raw, integers_only, cpu_s=_CPU_S)
+    except OverLimitError as error:
+        raise ValueError(f"it cannot be parsed: {error}") from None
+    if kind == "twice":
+        raise DuplicateKeyError(value)
+    if kind == "wrong":
+        raise ValueError(value)
+    return value
+
+
+@functools.cache
+def parsers() -> BoundedPool:
+    """The processes that parse what is long; started when there is something to parse."""
+    return BoundedPool(processes=_PROCESSES, memory_bytes=_MEMORY_BYTES)
+
+
+def parsed_aside(raw: bytes, integers_only: bool) -> tuple[str, object]:
+    """What a text holds, or what is wrong with it, as values that go from process to process.
+
+    Args:
+        raw: The whole text.
+        integers_only: Whether to refuse fractions, ``NaN`` and ``Infinity``.
+    """
+    try:
+        return "value", _parsed(raw, integers_only)
+    except DuplicateKeyError as error:
+        return "twice", error.key
+    except ValueError as error:
+        return "wrong", str(error)
+
+
+def tolerant_aside(raw: bytes) -> object:
+    """What a request's body holds, read as leniently as ever; deep nesting is refused.
+
+    Args:
+        raw: The whole text.
+
+    Raises:
+        ValueError: It is no JSON, or nested too deeply.
+    """
+    value = json.loads(raw)
+    check_depth(value)
+    return value
+
+
+def check_size(raw: bytes) -> None:
+    """Refuse a text that can hold more values than are taken; nothing is parsed.
+
+    Raises:
+        ValueError: It is too much; the message says how much.
+    """
+    containers = raw.count(b"[") + raw.count(b"{")
+    if containers > MAX_CONTAINERS:
+        raise ValueError(f"{containers} objects and lists, at most {MAX_CONTAINERS} are taken")
+    values = containers + raw.count(b",") + 1
+    if values > MAX_VALUES:
+        raise ValueError(f"{values} values, at most {MAX_VALUES} are taken")
+
+
+def check_depth(value: object) -> None:
+    """Refuse a value whose lists and objects are nested too deeply.
+
+    Raises:
+        ValueError: They are.
+    """
+    level: list[Any] = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [item for holder in level for item in _containers_in(holder)]
+        if not level:
+            return
+    raise ValueError(f"nested too deeply, more than {MAX_DEPTH} levels")
+
+
+def _containers_in(holder: Any) -> Iterator[object]:
+    items = holder.values() if isinstance(holder, dict) else holder
+    return (item for item in items if isinstance(item, dict | list))
+
+
+def _parsed(raw: bytes, integers_only: bool) -> object:
     refuse = _refuse_number if integers_only else None
     try:
         text = raw.decode("utf-8")
-        return json.loads(
+        value = json.loads(
             text, object_pairs_hook=_unique, parse_float=refuse, parse_constant=refuse
         )
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    check_depth(value)
+    return value
 
 
 def read_json_object(raw: bytes, *, what: str, limit: int) -> Mapping[str, Any]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import unicodedata
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from sqlalchemy import delete, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
 from ztom.ledger.audit_store import append_event
@@ -24,6 +25,11 @@ from ztom.ledger.models import ApiKeyRow, MembershipRow, UserRow, now
 from ztom.ledger.records import AuditEvent
 
 KEY_PREFIX = "ztom_"
+
+
+def login_name(text: str) -> str:
+    """A name or address as it is kept and looked up: one account, however it is spelt."""
+    return unicodedata.normalize("NFKC", text).strip().lower()
 
 
 class Scope(StrEnum):
@@ -113,7 +119,7 @@ class Accounts:
         Raises:
             AlreadyOnRecordError: The name or the address is taken.
         """
-        username, email = new.username.lower(), new.email.lower()
+        username, email = login_name(new.username), login_name(new.email)
         with self._database.write("add a user to") as session:
             _refuse_taken(session, username=username, email=email)
             row = UserRow(
@@ -151,17 +157,15 @@ class Accounts:
             NotOnRecordError: There is none.
         """
         with self._database.read() as session:
-            row = session.scalars(select(UserRow).where(UserRow.email == email.lower())).first()
+            row = _find(session, email, UserRow.email)
             if row is None:
                 raise NotOnRecordError("there is no user with this address", got=email)
             return _user(row)
 
     def for_login(self, name: str) -> tuple[UserRecord, str] | None:
         """User and password hash by name or address; None when there is no such account."""
-        name = name.lower()
-        query = select(UserRow).where(or_(UserRow.username == name, UserRow.email == name))
         with self._database.read() as session:
-            row = session.scalars(query).first()
+            row = _find(session, name, UserRow.username, UserRow.email)
             return None if row is None else (_user(row), row.password_hash)
 
     def password_hash(self, user_id: str) -> str:
@@ -183,13 +187,15 @@ class Accounts:
         with self._database.write("change a user in") as session:
             row = _user_row(session, user_id)
             changed = []
-            if change.username is not None and change.username.lower() != row.username:
-                _refuse_taken(session, username=change.username.lower(), besides=row.id)
-                row.username = change.username.lower()
+            username = None if change.username is None else login_name(change.username)
+            email = None if change.email is None else login_name(change.email)
+            if username is not None and username != row.username:
+                _refuse_taken(session, username=username, besides=row.id)
+                row.username = username
                 changed.append("username")
-            if change.email is not None and change.email.lower() != row.email:
-                _refuse_taken(session, email=change.email.lower())
-                row.email = change.email.lower()
+            if email is not None and email != row.email:
+                _refuse_taken(session, email=email)
+                row.email = email
                 changed.append("address")
             for name in ("first_name", "last_name", "password_hash", "is_admin", "enabled"):
                 value = getattr(change, name)
@@ -284,6 +290,16 @@ class Accounts:
             row.revoked = row.revoked or now()
             event = AuditEvent(actor=actor, action="key.revoke", subject=f"key:{row.id}")
             append_event(session, event)
+
+
+def _find(session: Session, name: str, *columns: InstrumentedAttribute[str]) -> UserRow | None:
+    """The user with this value in one of the columns; accounts of before may be spelt otherwise."""
+    for spelling in dict.fromkeys((name.lower(), login_name(name))):
+        query = select(UserRow).where(or_(*(column == spelling for column in columns)))
+        row = session.scalars(query).first()
+        if row is not None:
+            return row
+    return None
 
 
 def _key_hash(secret: str) -> str:

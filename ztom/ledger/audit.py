@@ -13,27 +13,18 @@ Rows hold names and digests, never prompts, texts or secrets.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ztom.errors import AuditError
+from ztom.errors import AuditError, SignatureError
+from ztom.io.signatures import Signature, public_key_of
 from ztom.ledger.records import AuditEntry, AuditEvent
 
 #: What the first row follows.
@@ -135,15 +126,14 @@ class SignedHead(BaseModel):
     @classmethod
     def sign(cls, last: AuditEntry | None, key: Ed25519PrivateKey, *, time: str) -> Self:
         """Sign the last row."""
-        public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         head = cls(
             sequence=0 if last is None else last.sequence,
             hash=GENESIS if last is None else last.hash,
             time=time,
-            public_key=base64.b64encode(public).decode(),
+            public_key=public_key_of(key),
         )
-        signature = base64.b64encode(key.sign(head.signed_bytes())).decode()
-        return head.model_copy(update={"signature": signature})
+        signature = Signature.of(head.signed_bytes(), key)
+        return head.model_copy(update={"signature": signature.signature})
 
     def signed_bytes(self) -> bytes:
         """What the signature is over."""
@@ -165,10 +155,9 @@ class SignedHead(BaseModel):
                 "the head was signed with another key", got=self.public_key, expected=public_key
             )
         try:
-            raw = base64.b64decode(self.public_key, validate=True)
-            signature = base64.b64decode(self.signature, validate=True)
-            Ed25519PublicKey.from_public_bytes(raw).verify(signature, self.signed_bytes())
-        except (InvalidSignature, ValueError) as error:
+            signature = Signature(public_key=self.public_key, signature=self.signature)
+            signature.check(self.signed_bytes(), what="the audit chain's head")
+        except (SignatureError, ValidationError) as error:
             raise AuditError(
                 "the signature of the audit chain's head does not fit",
                 fix="The head was changed, or cut short. Use another copy of it.",
@@ -187,37 +176,3 @@ def read_head(path: Path) -> SignedHead:
         raise AuditError(
             f"{path} is not a signed head of an audit chain", got=type(error).__name__
         ) from error
-
-
-def signing_key(path: Path) -> Ed25519PrivateKey:
-    """The key in this file; a new one, readable by its owner only, when there is no file.
-
-    Raises:
-        AuditError: The file is no ed25519 key, or others can read it.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read_key(path)
-    except OSError as error:
-        raise AuditError(f"no key can be made at {path}", reason=error.strerror) from error
-    key = Ed25519PrivateKey.generate()
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        file.flush()
-        os.fsync(file.fileno())
-    return key
-
-
-def _read_key(path: Path) -> Ed25519PrivateKey:
-    try:
-        if path.stat().st_mode & 0o077:
-            raise AuditError(
-                f"{path} can be read by others", fix=f"chmod 600 {path}, and sign with a new key."
-            )
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
-        raise AuditError(f"{path} is not a private key", got=type(error).__name__) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise AuditError(f"{path} is not an ed25519 key", got=type(key).__name__)
-    return key

@@ -98,7 +98,8 @@ class CheckpointRecord:
         weight_score: Mean absolute change of its weights, see `ztom.blending.changes`; None until
             computed, and for the chain's first.
         bias_score: Mean absolute change of its biases, likewise.
-        message: What is wrong with an invalid file.
+        message: What is wrong with an invalid file; of a valid one, what its chain has to be
+            allowed to differ in.
         unproven: Whether a search wrote it and did not prove it to be better.
     """
 

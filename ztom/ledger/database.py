@@ -16,6 +16,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
@@ -24,7 +26,9 @@ from sqlalchemy.orm import Session
 
 from ztom.errors import LedgerError, ZtomError
 from ztom.extras import require_extra
-from ztom.ledger.lock import writer_lock
+from ztom.io.private import private_file
+from ztom.ledger.evidence import SqliteEvidence, emptied_error
+from ztom.ledger.lock import is_sqlite_file, writer_lock
 
 #: Of the lock that PostgreSQL keeps writers apart with; any number that nobody else uses.
 _WRITER_KEY = 0x5A2D544F4D
@@ -32,8 +36,12 @@ _WRITER_KEY = 0x5A2D544F4D
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def parse_address(address: str | Path) -> URL:
-    """A file path becomes a SQLite address, whose folder is made; anything with ``://`` is kept.
+def parse_address(address: str | Path, *, make: bool = True) -> URL:
+    """A file path becomes a SQLite address; anything with ``://`` is kept.
+
+    Args:
+        address: Path of a file, or a SQLAlchemy address.
+        make: Whether the folder of the file is made.
 
     Raises:
         LedgerError: Not an address, or a folder that cannot be made.
@@ -43,7 +51,8 @@ def parse_address(address: str | Path) -> URL:
         if "://" in text:
             return make_url(text)
         path = Path(text).expanduser().resolve()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make:
+            path.parent.mkdir(parents=True, exist_ok=True)
     except (SQLAlchemyError, OSError) as error:
         raise LedgerError(
             "the ledger's address cannot be used",
@@ -60,6 +69,7 @@ def open_database(url: URL, *, busy_timeout_s: float) -> Database:
     Raises:
         LedgerError: Unreachable, locked, damaged, or made by a newer version.
     """
+    _make_private(url)
     with writer_lock(url, timeout_s=busy_timeout_s), guarded(url, "open"):
         engine = _create(url, busy_timeout_s)
         with engine.execution_options(ztom_write=True).begin() as connection:
@@ -69,16 +79,55 @@ def open_database(url: URL, *, busy_timeout_s: float) -> Database:
     return Database(engine, url, busy_timeout_s=busy_timeout_s)
 
 
+def read_database(url: URL, *, busy_timeout_s: float) -> Database:
+    """Connect to what is there and change nothing, not even the folder that it is in.
+
+    A ledger of an older version is brought up to date in a private copy.
+
+    Raises:
+        LedgerError: There is none, it is empty or damaged, or was made by a newer version.
+    """
+    evidence = SqliteEvidence(Path(str(url.database))) if is_sqlite_file(url) else None
+    database = None
+    try:
+        with guarded(url, "read"):
+            engine = _create(evidence.address if evidence else url, busy_timeout_s, reads=True)
+            database = Database(
+                engine, url, busy_timeout_s=busy_timeout_s, reads=True, evidence=evidence
+            )
+            with engine.begin() as connection:
+                if _is_current(connection, url):
+                    return database
+            database.engine = _newer_copy(evidence, url, engine, busy_timeout_s)
+            return database
+    except BaseException:
+        if database is not None:
+            database.close()
+        elif evidence is not None:
+            evidence.close()
+        raise
+
+
 class Database:
     """Transactions on an open database, for everything that keeps its rows in it.
 
     Threads of one process may share it: their writes are serialised.
     """
 
-    def __init__(self, engine: Engine, url: URL, *, busy_timeout_s: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        url: URL,
+        *,
+        busy_timeout_s: float,
+        reads: bool = False,
+        evidence: SqliteEvidence | None = None,
+    ) -> None:
         self.engine = engine
         self.url = url
         self._busy_timeout_s = busy_timeout_s
+        self._reads = reads
+        self._evidence = evidence
         self._writing = threading.Lock()
 
     @contextmanager
@@ -91,6 +140,8 @@ class Database:
         Raises:
             LedgerError: The database failed, or was locked for too long.
         """
+        if self._reads:
+            raise LedgerError(f"could not {action} the ledger", reason="it is only read here")
         engine = self.engine.execution_options(ztom_write=True)
         with (
             self._writing,
@@ -113,9 +164,16 @@ class Database:
         """
         with guarded(self.url, "read"), Session(self.engine) as session:
             yield session
+        if self._evidence is not None:
+            self._evidence.require_unchanged()
 
     def close(self) -> None:
         """Give back the connections; calling it twice is harmless."""
+        if self._reads:  # who does not write closes without the writers' lock
+            self.engine.dispose()
+            if self._evidence is not None:
+                self._evidence.close()
+            return
         with writer_lock(self.url, timeout_s=self._busy_timeout_s):
             self.engine.dispose()
 
@@ -137,14 +195,28 @@ def guarded(url: URL, action: str) -> Iterator[None]:
         ) from error
 
 
-def _create(url: URL, busy_timeout_s: float) -> Engine:
+def _make_private(url: URL) -> None:
+    """Close a SQLite ledger to others; what SQLite puts beside the file has the file's mode."""
+    if not is_sqlite_file(url):
+        return
+    file = Path(str(url.database))
+    beside = (file.with_name(file.name + suffix) for suffix in ("-wal", "-shm"))
+    try:
+        for path in (file, *(path for path in beside if path.exists())):
+            private_file(path)
+    except OSError as error:
+        raise LedgerError(f"{file} cannot be written", reason=error.strerror) from error
+
+
+def _create(url: URL, busy_timeout_s: float, *, reads: bool = False) -> Engine:
     dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
     if url.get_backend_name() != "sqlite":
         if url.get_driver_name() == "psycopg":
             require_extra("psycopg", extra="postgresql", purpose="a ledger in PostgreSQL")
-        return create_engine(url, pool_pre_ping=True, json_serializer=dumps)
+        level = {"execution_options": {"postgresql_readonly": True}} if reads else {}
+        return create_engine(url, pool_pre_ping=True, json_serializer=dumps, **level)
     engine = create_engine(url, json_serializer=dumps, connect_args={"timeout": busy_timeout_s})
-    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "connect", _prepare_reading if reads else _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -156,6 +228,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _prepare_reading(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
+    connection.execute("PRAGMA query_only = ON").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -170,14 +247,56 @@ def _check_whole(connection: Connection) -> None:
 
 
 def _migrate(connection: Connection) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config = _migrations()
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")
     except (CommandError, ResolutionError) as error:
+        raise _unknown_schema(error) from error
+
+
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def _is_current(connection: Connection, url: URL) -> bool:
+    """Whether a ledger that is only read has this version's tables, or an older one's.
+
+    Raises:
+        LedgerError: It is damaged, has no tables, or a newer version's.
+    """
+    if url.get_backend_name() == "sqlite":
+        _check_whole(connection)
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is None:
+        raise emptied_error(url.render_as_string(hide_password=True))
+    scripts = ScriptDirectory.from_config(_migrations())
+    if revision not in {script.revision for script in scripts.walk_revisions()}:
+        raise _unknown_schema(f"its revision is {revision}")
+    return revision == scripts.get_current_head()
+
+
+def _newer_copy(
+    evidence: SqliteEvidence | None, url: URL, engine: Engine, busy_timeout_s: float
+) -> Engine:
+    """What an older version wrote, in a copy with this version's tables."""
+    engine.dispose()
+    if evidence is None:
         raise LedgerError(
-            "the ledger has a schema that this version does not know",
-            reason=error,
-            fix="Use the version of ztom that wrote it, or a newer one.",
-        ) from error
+            f"{url.render_as_string(hide_password=True)} was written by an older version",
+            fix="Start the server on it once (`ztom up`): that brings it up to date.",
+        )
+    copy = _create(evidence.copy(), busy_timeout_s)
+    with copy.execution_options(ztom_write=True).begin() as connection:
+        _migrate(connection)
+    return copy
+
+
+def _unknown_schema(reason: object) -> LedgerError:
+    return LedgerError(
+        "the ledger has a schema that this version does not know",
+        reason=reason,
+        fix="Use the version of ztom that wrote it, or a newer one.",
+    )

@@ -11,11 +11,12 @@ from typing import Self
 
 from ztom.ledger.accounts import Accounts
 from ztom.ledger.audit_store import AuditChain
-from ztom.ledger.database import Database, open_database, parse_address
+from ztom.ledger.database import Database, open_database, parse_address, read_database
 from ztom.ledger.endpoints import Endpoints
 from ztom.ledger.project_files import ProjectFiles
 from ztom.ledger.projects import Projects
 from ztom.ledger.requests import Requests
+from ztom.ledger.signing_keys import SigningKeys
 from ztom.ledger.studies import Studies
 from ztom.ledger.variants import Variants
 from ztom.ledger.verdicts import Verdicts
@@ -38,6 +39,7 @@ class Ledger:
         requests: Work that was asked of the server.
         endpoints: What is served: routing table, deployments, rollouts.
         verdicts: Verdicts of the gate.
+        signing_keys: Keys whose signatures count.
     """
 
     def __init__(self, database: Database) -> None:
@@ -51,6 +53,7 @@ class Ledger:
         self.requests = Requests(database)
         self.endpoints = Endpoints(database)
         self.verdicts = Verdicts(database)
+        self.signing_keys = SigningKeys(database)
 
     @classmethod
     def open(cls, address: str | Path, *, busy_timeout_s: float = 10.0) -> Self:
@@ -64,6 +67,22 @@ class Ledger:
             LedgerError: Unreachable, locked, damaged, or made by a newer version.
         """
         return cls(open_database(parse_address(address), busy_timeout_s=busy_timeout_s))
+
+    @classmethod
+    def read(cls, address: str | Path, *, busy_timeout_s: float = 10.0) -> Self:
+        """Open a ledger that is there as evidence: to be read, and changed in nothing.
+
+        Neither the file nor its folder changes, which may both be on a medium that cannot be
+        written; writing to it raises.
+
+        Args:
+            address: A file, or a SQLAlchemy address.
+            busy_timeout_s: How long a locked SQLite file is waited for.
+
+        Raises:
+            LedgerError: There is none, it is empty or damaged, or made by a newer version.
+        """
+        return cls(read_database(parse_address(address, make=False), busy_timeout_s=busy_timeout_s))
 
     def close(self) -> None:
         """Give back the connections; calling it twice is harmless."""

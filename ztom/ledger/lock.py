@@ -24,6 +24,7 @@ from typing import IO
 from sqlalchemy import URL, Engine, text
 
 from ztom.errors import LedgerError
+from ztom.io.private import open_private
 
 _SAFE_SQLITE = (3, 51, 3)
 _POLL_S = 0.002
@@ -42,7 +43,7 @@ def study_lock(engine: Engine, name: str) -> Iterator[None]:
         return
     url = engine.url
     path = _lock_path(url, name)
-    with path.open("a+") as file:
+    with _lock_file(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -107,14 +108,15 @@ def writer_lock(url: URL, *, timeout_s: float) -> Iterator[None]:
 
 def _lock_file(path: Path) -> IO[str]:
     try:
-        return path.open("a")
+        return open_private(path)
     except OSError as error:
         raise LedgerError(f"{path} cannot be written", reason=error.strerror) from error
 
 
 def is_sqlite_file(url: URL) -> bool:
     """Whether the ledger is a file of this machine."""
-    return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+    name = url.database or ":memory:"
+    return url.get_backend_name() == "sqlite" and not name.startswith((":memory:", "file:"))
 
 
 def _lock_path(url: URL, name: str) -> Path:

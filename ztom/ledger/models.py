@@ -283,7 +283,21 @@ class GateVerdictRow(Base):
     content: Mapped[dict[str, Any]]
     project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"), default=None)
     actor: Mapped[str]
+    public_key: Mapped[str | None] = mapped_column(default=None)
     created: Mapped[str] = mapped_column(default=now)
+
+
+class SigningKeyRow(Base):
+    """A key whose signatures count, until it is revoked."""
+
+    __tablename__ = "signing_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    public_key: Mapped[str] = mapped_column(unique=True)
+    actor: Mapped[str]
+    created: Mapped[str] = mapped_column(default=now)
+    revoked: Mapped[str | None] = mapped_column(default=None)
 
 
 class ReleaseRow(Base):
@@ -339,6 +353,7 @@ class DeploymentRow(Base):
     state: Mapped[str] = mapped_column(default="starting", index=True)
     reason: Mapped[str | None] = mapped_column(default=None)
     insisted: Mapped[bool] = mapped_column(default=False)
+    signed_by: Mapped[str | None] = mapped_column(default=None)
     actor: Mapped[str]
     created: Mapped[str] = mapped_column(default=now)
 

@@ -179,6 +179,7 @@ class ProjectFiles:
         weight_score: float | None = None,
         bias_score: float | None = None,
         message: str | None = None,
+        usable: bool | None = None,
     ) -> None:
         """Write down what was found in a file; nothing if it is gone or was replaced meanwhile.
 
@@ -189,12 +190,14 @@ class ProjectFiles:
             weight_score: Mean absolute change of its weights; see `ztom.blending.changes`.
             bias_score: Mean absolute change of its biases.
             message: Message about what is wrong with it; None if nothing is.
+            usable: Whether it can be used; None for what nothing is wrong with.
         """
         with self._database.write("write scores to") as session:
             row = session.get(CheckpointRow, file_id)
             if row is None or row.address != address:
                 return
-            row.status = FileStatus.VALID if message is None else FileStatus.INVALID
+            valid = message is None if usable is None else usable
+            row.status = FileStatus.VALID if valid else FileStatus.INVALID
             row.digest = digest or row.digest
             row.weight_score, row.bias_score = weight_score, bias_score
             row.message = message

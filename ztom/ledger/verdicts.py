@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, or_, select
+from sqlalchemy.orm import Session
 
 from ztom.errors import NotOnRecordError
+from ztom.io.signatures import fingerprint
 from ztom.ledger.audit_store import append_event
 from ztom.ledger.database import Database
-from ztom.ledger.models import GateVerdictRow
+from ztom.ledger.models import GateVerdictRow, SigningKeyRow
 from ztom.ledger.records import AuditEvent
 
 
@@ -31,6 +33,7 @@ class NewVerdict:
         champion: Digest of the model that it was compared with; None when there was none.
         outcome: ``pass``, ``fail`` or ``inconclusive``.
         project_id: Id of the project whose deployments it counts for; None for everybody's.
+        public_key: Public key that has signed it, in Base64; None where nobody has.
     """
 
     document: bytes
@@ -38,6 +41,7 @@ class NewVerdict:
     champion: str | None
     outcome: str
     project_id: str | None = None
+    public_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,9 @@ class VerdictRecord:
         number: Number of its row in the audit chain: a later verdict has a higher one.
         sha256: Lower-case hex sha256 of the document.
         created: Time for display only, ISO 8601.
+        public_key: Public key that has signed it, in Base64; None where nobody has.
+        signer: Name of that key, where it is registered and was not revoked. Without one, a pass is
+            a claim.
     """
 
     number: int
@@ -58,9 +65,20 @@ class VerdictRecord:
     project_id: str | None
     actor: str
     created: str
+    public_key: str | None = None
+    signer: str | None = None
+
+    @property
+    def is_claim(self) -> bool:
+        """Whether it says pass, and nobody whom the operator trusts has signed that."""
+        return self.outcome == _PASS and self.signer is None
 
 
-_COLUMNS = tuple(getattr(GateVerdictRow, name) for name in VerdictRecord.__slots__)
+_PASS = "pass"
+_COLUMNS = tuple(
+    SigningKeyRow.name if name == "signer" else getattr(GateVerdictRow, name)
+    for name in VerdictRecord.__slots__
+)
 
 
 class Verdicts:
@@ -91,7 +109,7 @@ class Verdicts:
                     subject=f"variant:{new.candidate}",
                     before=() if new.champion is None else (new.champion,),
                     after=sha256,
-                    note=new.outcome,
+                    note=f"{new.outcome}, {_signer_text(session, new.public_key)}",
                 )
                 row = GateVerdictRow(
                     number=append_event(session, event).sequence,
@@ -102,28 +120,34 @@ class Verdicts:
                     content=json.loads(new.document),
                     project_id=new.project_id,
                     actor=actor,
+                    public_key=new.public_key,
                 )
                 session.add(row)
                 session.flush()
-            return VerdictRecord(*(getattr(row, name) for name in VerdictRecord.__slots__))
+            return VerdictRecord(
+                *session.execute(_select().where(GateVerdictRow.number == row.number)).one()
+            )
 
     def latest(
         self, candidate: str, *, project_id: str | None, champion: str | None = None
     ) -> VerdictRecord | None:
         """The verdict that holds for a candidate in a project, or None.
 
+        It is the latest one that is no claim; a claim where there is nothing else.
+
         Args:
             candidate: Digest of the candidate.
             project_id: Id of a project whose verdicts count, beside those of none.
             champion: Digest of the champion that it has to be compared with; None is any, and none.
         """
-        query = select(*_COLUMNS).where(
+        query = _select().where(
             GateVerdictRow.candidate == candidate,
             or_(_is_for(project_id), _is_for(None)),
         )
         if champion is not None:
             query = query.where(GateVerdictRow.champion == champion)
-        records = self._records(query.limit(1))
+        counts = or_(GateVerdictRow.outcome != _PASS, SigningKeyRow.id.is_not(None))
+        records = self._records(query.where(counts).limit(1)) or self._records(query.limit(1))
         return records[0] if records else None
 
     def all(self, *, candidate: str = "", sha256: str = "") -> tuple[VerdictRecord, ...]:
@@ -134,7 +158,7 @@ class Verdicts:
             sha256: First characters of the documents' sha256; empty for all.
         """
         return self._records(
-            select(*_COLUMNS).where(
+            _select().where(
                 GateVerdictRow.candidate.startswith(candidate, autoescape=True),
                 GateVerdictRow.sha256.startswith(sha256, autoescape=True),
             )
@@ -156,6 +180,24 @@ class Verdicts:
         with self._database.read() as session:
             rows = session.execute(query.order_by(GateVerdictRow.number.desc()))
             return tuple(VerdictRecord(*row) for row in rows)
+
+
+def _select() -> Select[Any]:
+    """Verdicts with the name of the key that signed them, while that key counts."""
+    counts = (SigningKeyRow.public_key == GateVerdictRow.public_key) & (
+        SigningKeyRow.revoked.is_(None)
+    )
+    return select(*_COLUMNS).join_from(GateVerdictRow, SigningKeyRow, counts, isouter=True)
+
+
+def _signer_text(session: Session, public_key: str | None) -> str:
+    if public_key is None:
+        return "unsigned claim"
+    query = select(SigningKeyRow).where(SigningKeyRow.public_key == public_key)
+    row = session.scalars(query).first()
+    if row is None:
+        return f"claim, signed by key {fingerprint(public_key)}, which nobody registered"
+    return f"signed by {row.name}" + ("" if row.revoked is None else ", a key that was revoked")
 
 
 def _is_for(project_id: str | None) -> Any:

@@ -8,11 +8,12 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from ztom.wire import examples
 from ztom.wire.base import TolerantRequest, Warnings, WireAnswer
+from ztom.wire.differences import AllowedDifferences
 from ztom.wire.examples import example
 from ztom.wire.fields import Finite, FormatName, Id, JsonDict, Names, from_comma_text
 
 
-class Edit(TolerantRequest):
+class Edit(AllowedDifferences, TolerantRequest):
     """Steps whose training is to be removed."""
 
     model_config = example(projectId=examples.PROJECT, fileIds=[examples.FILE])
@@ -33,7 +34,7 @@ class Metatune(Edit):
     )
 
 
-class StaticAnalysis(TolerantRequest):
+class StaticAnalysis(AllowedDifferences, TolerantRequest):
     """Two checkpoints to be compared, tensor by tensor.
 
     ``CHOSEN`` compares the file with the one before it in the chain, ``LATEST`` with the last one.
@@ -50,7 +51,7 @@ class StaticAnalysis(TolerantRequest):
     bias_names: Names | None = None
 
 
-class Inference(TolerantRequest):
+class Inference(AllowedDifferences, TolerantRequest):
     """A checkpoint under the operator's roots, to be asked."""
 
     model_config = example(
@@ -80,7 +81,7 @@ class InferenceBatch(Inference):
     stimulus_paths: tuple[str, ...] = Field(min_length=1, max_length=1000)
 
 
-class Sensitivity(TolerantRequest):
+class Sensitivity(AllowedDifferences, TolerantRequest):
     """A step of the chain to be scaled; the latest checkpoint is asked with and without that."""
 
     model_config = example(

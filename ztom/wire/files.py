@@ -131,14 +131,16 @@ class ProjectFile(WireAnswer):
         file_path: Path that names it wherever a checkpoint's path is taken: the address that a
             caller gave, or the project's id and the file's name.
         total_weight_contribution: Mean absolute change of the weights against the checkpoint before
-            it; None until computed, and for the first.
+            it; None until computed, and for the chain's first; 0 where it cannot be computed
+            (``status`` and ``message`` say why), for clients wait until nothing else is None.
         total_bias_contribution: The same for biases; 0 where there are none.
         part: ``BASE``, ``ITERATION`` or ``MASTERED`` (which is no part of the chain).
         storage: ``MANAGED`` where the server keeps the bytes, ``POINTER`` where it does not.
         size: Bytes of what was uploaded, or of the files that a pointer uses.
         sha256: Digest of the checkpoint's content, once it was looked at.
         status: ``PENDING`` until it was looked at, then ``VALID`` or ``INVALID``.
-        message: What is wrong with an invalid file.
+        message: What is wrong with an invalid file; of a valid one, what its chain differs in,
+            which a request has to allow: ``allowConfigDifferences``, ``allowTokenizerDifferences``.
         unproven: Whether a search wrote it and did not prove it to be better: it is not served
             unless somebody insists.
     """
@@ -178,22 +180,27 @@ class ProjectFile(WireAnswer):
     created_at: str
 
     @classmethod
-    def of(cls, record: CheckpointRecord, *, name: str | None = None) -> ProjectFile:
+    def of(
+        cls, record: CheckpointRecord, *, name: str | None = None, is_first: bool = False
+    ) -> ProjectFile:
         """The file on record.
 
         Args:
             record: File on record.
             name: Name of it that no other file of the project has; its own when None.
+            is_first: Whether it is the first of its chain.
         """
         own = f"{record.project_id}/{name or record.file_name}"
+        missing = None if is_first or record.status == "pending" else 0.0
+        weights, biases = record.weight_score, record.bias_score
         return cls(
             id=record.id,
             file_name=record.file_name,
             file_path=record.address if record.storage == "pointer" else own,
             tag=record.tag,
             format=cast(FormatName, record.format),
-            total_weight_contribution=record.weight_score,
-            total_bias_contribution=record.bias_score,
+            total_weight_contribution=missing if weights is None else weights,
+            total_bias_contribution=missing if biases is None else biases,
             part=cast(FilePart, record.part.upper()),
             storage=cast(FileStorage, record.storage.upper()),
             size=record.nbytes,

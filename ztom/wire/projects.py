@@ -172,9 +172,14 @@ class Project(WireAnswer):
             warnings: What was left aside of the request.
         """
         base = record.base
+        first = next(iter(record.chain), None)
         names = Counter(file.file_name for file in record.files)
         files = {
-            file: ProjectFile.of(file, name=file.id if names[file.file_name] > 1 else None)
+            file: ProjectFile.of(
+                file,
+                name=file.id if names[file.file_name] > 1 else None,
+                is_first=file is first,
+            )
             for file in record.files
         }
         return cls(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from ztom.engines.config import EngineConfig
 from ztom.scoring.build import ErrorTerm
@@ -12,6 +12,7 @@ from ztom.search.config import BatchSize, DetailedOutput, Evaluations, ScalingFa
 from ztom.search.samplers.protocol import SamplerName
 from ztom.wire import examples
 from ztom.wire.base import TolerantRequest, WireRequest
+from ztom.wire.differences import AllowedDifferences
 from ztom.wire.examples import example
 from ztom.wire.fields import Id, JsonDict, Name
 
@@ -24,7 +25,7 @@ def _error_terms(value: Any) -> Any:
 ErrorTerms = Annotated[tuple[ErrorTerm, ...], BeforeValidator(_error_terms)]
 
 
-class SearchFields(BaseModel):
+class SearchFields(AllowedDifferences):
     """What a search can be asked for, in either form of the call.
 
     The server makes a `SearchConfig` of it, whose limits these are.

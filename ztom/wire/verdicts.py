@@ -63,6 +63,8 @@ _SUMMARY = {
     "projectId": examples.PROJECT,
     "actor": f"user:{examples.USER}",
     "createdAt": examples.TIME,
+    "signedBy": "ci",
+    "publicKey": examples.PUBLIC_KEY,
 }
 
 
@@ -75,6 +77,8 @@ class VerdictSummary(WireAnswer):
         champion: Digest of the model that it was compared with; None when there was none.
         project_id: Id of the project whose deployments it counts for; None for everybody's.
         actor: Name of whoever put it on record.
+        signed_by: Name of the registered key that signed it; None where a pass is only a claim.
+        public_key: Public key that signed it, registered or not, in Base64; None where none did.
     """
 
     model_config = example(**_SUMMARY)
@@ -86,6 +90,8 @@ class VerdictSummary(WireAnswer):
     project_id: str | None
     actor: str
     created_at: str
+    signed_by: str | None = None
+    public_key: str | None = None
 
     @classmethod
     def of(cls, record: VerdictRecord) -> VerdictSummary:
@@ -119,4 +125,6 @@ def _fields(record: VerdictRecord) -> dict[str, object]:
         "project_id": record.project_id,
         "actor": record.actor,
         "created_at": record.created,
+        "signed_by": record.signer,
+        "public_key": record.public_key,
     }

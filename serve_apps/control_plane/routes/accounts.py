@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
-from fastapi import APIRouter, Response
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
-from serve_apps.control_plane.access import CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.access import (
+    CallerOf,
+    Permission,
+    ServicesOf,
+    route,
+    terms_of,
+)
 from serve_apps.control_plane.openapi import sends_text
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import LOGIN
-from ztom.ledger.accounts import NewUser, Scope, UserChange
+from ztom.ledger.accounts import NewUser, Scope, UserChange, login_name
 from ztom.ledger.passwords import hash_password, is_password
 from ztom.wire.accounts import (
     AdminPatch,
@@ -30,25 +38,34 @@ router = APIRouter(tags=["accounts"])
 
 
 @route(router, "POST", "/api/auth/login", Permission.PUBLIC, **sends_text("eyJhbGciOi..."))
-def login(body: Login, services: ServicesOf) -> PlainTextResponse:
+async def login(body: Login, request: Request, services: ServicesOf) -> PlainTextResponse:
     """A token for a password, as plain text."""
-    _take_a_try(services, body.username)
-    account = services.ledger.accounts.for_login(body.username)
+    find = services.ledger.accounts.for_login
+    account = await to_thread.run_sync(find, body.username, limiter=services.door)
     user, kept = account if account is not None else (None, None)
-    if not is_password(body.password, kept) or user is None or not user.enabled:
+    name, address = (
+        login_name(body.username) if user is None else user.id,
+        terms_of(request).address,
+    )
+    _take_a_try(services, name, address)
+    is_right = await services.hashing.run(is_password, body.password, kept)
+    if not is_right or user is None or not user.enabled:
         raise HTTPException(401, "Wrong name or password.")
-    services.limit.succeeded(body.username)
+    services.limit.succeeded(name, address)
     seconds = services.config.token_hours * 3600
     token = services.tokens.issue(user.id, audience=LOGIN, seconds=seconds, session=user.session)
     return PlainTextResponse(token, headers={"Cache-Control": "no-store"})
 
 
 @route(router, "POST", "/api/auth/register", Permission.PUBLIC, status_code=201)
-def register(body: Register, services: ServicesOf) -> User:
+async def register(body: Register, request: Request, services: ServicesOf) -> User:
     """Make an account for oneself."""
     if services.config.registration == "closed":
         raise HTTPException(403, "Accounts are made by administrators here.")
-    return _create(services, body, is_admin=False, actor=f"registration:{body.username.lower()}")
+    wait_s = services.limit.take_registration(terms_of(request).address, now=time.monotonic())
+    _refuse_early(wait_s, "Too many accounts are being made from your address.")
+    actor = f"registration:{login_name(body.username)}"
+    return await _create(services, body, is_admin=False, actor=actor)
 
 
 @route(router, "GET", "/api/auth/user", Permission.USER)
@@ -58,24 +75,28 @@ def who_am_i(caller: CallerOf) -> User:
 
 
 @route(router, "PATCH", "/api/auth/user", Permission.USER)
-def change_me(body: UserPatch, caller: CallerOf, services: ServicesOf) -> User:
+async def change_me(
+    body: UserPatch, request: Request, caller: CallerOf, services: ServicesOf
+) -> User:
     """Change one's own account; a new password takes the old one, and ends every token."""
     if caller.key is not None:
         raise HTTPException(403, "An API key cannot change the account that it is of.")
+    accounts, run = services.ledger.accounts, services.hashing.run
     if body.password is not None or body.email_address is not None:
-        _take_a_try(services, caller.user.id)
-        kept = services.ledger.accounts.password_hash(caller.user.id)
-        if not is_password(body.current_password or "", kept):
+        address = terms_of(request).address
+        _take_a_try(services, caller.user.id, address)
+        kept = await asyncio.to_thread(accounts.password_hash, caller.user.id)
+        if not await run(is_password, body.current_password or "", kept):
             raise HTTPException(403, "Give currentPassword, the one in use now.")
-        services.limit.succeeded(caller.user.id)
+        services.limit.succeeded(caller.user.id, address)
     change = UserChange(
         username=body.username,
         email=body.email_address,
         first_name=body.first_name,
         last_name=body.last_name,
-        password_hash=None if body.password is None else hash_password(body.password),
+        password_hash=None if body.password is None else await run(hash_password, body.password),
     )
-    changed = services.ledger.accounts.change(caller.user.id, change, actor=caller.actor)
+    changed = await asyncio.to_thread(accounts.change, caller.user.id, change, actor=caller.actor)
     return User.of(changed)
 
 
@@ -86,9 +107,9 @@ def administrators(services: ServicesOf) -> list[User]:
 
 
 @route(router, "POST", "/api/auth/admin", Permission.ADMIN, status_code=201)
-def add_administrator(body: Register, caller: CallerOf, services: ServicesOf) -> User:
+async def add_administrator(body: Register, caller: CallerOf, services: ServicesOf) -> User:
     """Make an administrator's account."""
-    return _create(services, body, is_admin=True, actor=caller.actor)
+    return await _create(services, body, is_admin=True, actor=caller.actor)
 
 
 @route(router, "GET", "/api/auth/admin/user", Permission.ADMIN)
@@ -98,9 +119,9 @@ def users(services: ServicesOf) -> list[User]:
 
 
 @route(router, "POST", "/api/auth/admin/user", Permission.ADMIN, status_code=201)
-def add_user(body: Register, caller: CallerOf, services: ServicesOf) -> User:
+async def add_user(body: Register, caller: CallerOf, services: ServicesOf) -> User:
     """Make a user's account."""
-    return _create(services, body, is_admin=False, actor=caller.actor)
+    return await _create(services, body, is_admin=False, actor=caller.actor)
 
 
 @route(router, "PATCH", "/api/auth/admin/user/{user_id}", Permission.ADMIN)
@@ -171,25 +192,27 @@ def revoke_key(key_id: Id, caller: CallerOf, services: ServicesOf) -> None:
     services.ledger.accounts.revoke_key(caller.user.id, key_id, actor=caller.actor)
 
 
-def _take_a_try(services: Services, account: str) -> None:
+def _take_a_try(services: Services, account: str, address: str) -> None:
     """Count a password before it is looked at: many at once are no way around the limit."""
-    wait = services.limit.take(account, now=time.monotonic())
-    if wait > 0:
+    wait_s = services.limit.take(account, address, now=time.monotonic())
+    _refuse_early(wait_s, "Too many wrong passwords.")
+
+
+def _refuse_early(wait_s: float, reason: str) -> None:
+    if wait_s > 0:
+        seconds = int(wait_s) + 1
         raise HTTPException(
-            429, "Too many wrong passwords.", headers={"Retry-After": str(int(wait) + 1)}
+            429, f"{reason} Try again in {seconds} s.", headers={"Retry-After": str(seconds)}
         )
 
 
-def _create(services: Services, body: Register, *, is_admin: bool, actor: str) -> User:
-    user = services.ledger.accounts.create(
-        NewUser(
-            username=body.username,
-            email=body.email_address,
-            password_hash=hash_password(body.password),
-            first_name=body.first_name,
-            last_name=body.last_name,
-            is_admin=is_admin,
-        ),
-        actor=actor,
+async def _create(services: Services, body: Register, *, is_admin: bool, actor: str) -> User:
+    new = NewUser(
+        username=body.username,
+        email=body.email_address,
+        password_hash=await services.hashing.run(hash_password, body.password),
+        first_name=body.first_name,
+        last_name=body.last_name,
+        is_admin=is_admin,
     )
-    return User.of(user)
+    return User.of(await asyncio.to_thread(services.ledger.accounts.create, new, actor=actor))

@@ -58,7 +58,7 @@ async def static_analysis(
     """
     project_id = await asyncio.to_thread(caller.project, body.project_id)
     project = await asyncio.to_thread(services.ledger.projects.get, project_id)
-    chain = await asyncio.to_thread(project_chain, project, services)
+    chain = await asyncio.to_thread(project_chain, project, services, body)
     at = chain.position(body.file_id)
     other = chain.length - 1 if body.comparison_type == "LATEST" else at - 1
     if other < 0:
@@ -168,14 +168,16 @@ def _named_model(
 ) -> AskedModel:
     require_format(body.format)
     engine = options.engine(services.config.engine)
-    return asked_path(body.model_path, body.base_model_path, caller, services, engine=engine)
+    return asked_path(
+        body.model_path, body.base_model_path, caller, services, engine=engine, allowed=body
+    )
 
 
 def _scaled(
     body: Sensitivity, options: InferenceOptions, caller: Caller, services: Services
 ) -> AskedModel:
     project = services.ledger.projects.get(caller.project(body.project_id))
-    chain = project_chain(project, services)
+    chain = project_chain(project, services, body)
     factors = chain.factors({body.file_id: body.scaling_factor})
     engine = options.engine(services.config.engine)
     return asked_chain(chain, ((0.0,) * len(factors), factors), services, engine=engine)

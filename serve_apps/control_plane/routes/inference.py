@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -11,12 +10,13 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.bodies import parse_openai
 from serve_apps.control_plane.services import Services
 from serve_apps.gateway.gateway import Asker
 from serve_apps.gateway.quota import Quota
 from serve_apps.variants.request_fields import Kind
 from serve_apps.variants.responses import json_response, read_body
-from serve_apps.variants.wire import Reply, no_such_model, parse_body
+from serve_apps.variants.wire import Reply, no_such_model
 from ztom.ledger.rollouts import FeedbackRecord
 from ztom.rollout.routing import RoutingTable, find_variant, variant_id
 from ztom.wire.inference import (
@@ -151,16 +151,11 @@ async def _answer(kind: Kind, request: Request, caller: Caller, services: Servic
     raw = await read_body(request, services.config.max_body_bytes)
     if isinstance(raw, Reply):
         return gateway.refuse(raw)
-    aside = len(raw) > _PARSE_ASIDE_BYTES
-    body = await asyncio.to_thread(parse_body, raw) if aside else parse_body(raw)
+    body = await parse_openai(raw)
     if isinstance(body, Reply):
         return gateway.refuse(body)
     asker = _asker(caller, services)
     return await gateway.answer(kind, body, asker, request.headers, nbytes=len(raw))
-
-
-#: Parsing a longer body would hold every other request up.
-_PARSE_ASIDE_BYTES = 256 * 1024
 
 
 def _asker(caller: Caller, services: Services) -> Asker:

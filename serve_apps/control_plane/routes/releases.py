@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
 from serve_apps.control_plane.openapi import sends_events
+from serve_apps.control_plane.places import ServerSide
 from serve_apps.control_plane.routes.endpoints import may_alias, project_of
 from serve_apps.control_plane.services import Services
 from serve_apps.endpoints.traffic import rollback
@@ -50,6 +51,7 @@ def release(release_id: ReleaseId, caller: CallerOf, services: ServicesOf) -> Re
     "GET",
     "/v1/releases/{release_id}/events",
     Permission.READ,
+    side=ServerSide.STREAMS,
     **sends_events("release", Release),
 )
 async def release_events(

@@ -13,10 +13,18 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
-from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.access import (
+    Caller,
+    CallerOf,
+    Permission,
+    ServicesOf,
+    route,
+    terms_of,
+)
 from serve_apps.control_plane.downloads import send_folder
 from serve_apps.control_plane.errors import is_callers_fault
 from serve_apps.control_plane.openapi import SENDS_ADDRESS, SENDS_BYTES, sends_events
+from serve_apps.control_plane.places import ServerSide
 from serve_apps.control_plane.search_answers import progress_of, trials_of
 from serve_apps.control_plane.searches import cancel, create_search
 from serve_apps.control_plane.services import Services
@@ -39,7 +47,7 @@ _ARTIFACT_S = 15 * 60.0
 _KEEP_ALIVE_S = 15.0
 
 
-@route(router, "POST", "/dynamic_analysis/zto/batch", Permission.WRITE)
+@route(router, "POST", "/dynamic_analysis/zto/batch", Permission.WRITE, side=ServerSide.WAITS)
 async def search_and_wait(body: Search, caller: CallerOf, services: ServicesOf) -> SearchAnswer:
     """Search the project's chain and answer when it is over.
 
@@ -87,6 +95,7 @@ def search(request_id: Id, caller: CallerOf, services: ServicesOf) -> SearchStat
     "GET",
     "/v1/searches/{request_id}/events",
     Permission.READ,
+    side=ServerSide.STREAMS,
     **sends_events("trial", Trial),
 )
 async def search_events(
@@ -160,12 +169,15 @@ def artifact(
 
 
 @route(router, "GET", "/v1/artifacts", Permission.PUBLIC, **SENDS_BYTES)
-def signed_artifact(token: Signature, services: ServicesOf) -> Response:
+async def signed_artifact(token: Signature, http: Request, services: ServicesOf) -> Response:
     """What a signed address gives; the signature is the permission."""
     claims = services.tokens.check(token[:4096], audience=ARTIFACT)
     if claims is None:
         raise HTTPException(401, "The address does not hold, or no more.")
-    return _send(services.ledger.requests.get(claims.subject), services)
+    # a download takes its time, and places of strangers are few
+    terms_of(http).enter_known(ServerSide.CONTROL, f"artifact:{claims.subject}")
+    request = await asyncio.to_thread(services.ledger.requests.get, claims.subject)
+    return await asyncio.to_thread(_send, request, services)
 
 
 def _failed(request: RequestRecord) -> HTTPException:

@@ -11,9 +11,10 @@ import pytest
 from search_helpers import new_study, open_ledger
 from sqlalchemy.exc import IntegrityError
 
-from ztom.errors import AuditError, LedgerError, VariantError
+from ztom.errors import AuditError, LedgerError, SignatureError, VariantError
+from ztom.io.signatures import signing_key
 from ztom.ledger import AuditEvent, Ledger, NewVariant
-from ztom.ledger.audit import GENESIS, SignedHead, follow, read_head, signing_key
+from ztom.ledger.audit import GENESIS, SignedHead, follow, read_head
 
 NOW = "2030-01-01T00:00:00+00:00"
 
@@ -163,11 +164,11 @@ def test_heads_are_checked(ledger, tmp_path) -> None:
 def test_keys_that_are_none_are_refused(tmp_path) -> None:
     (tmp_path / "text").write_text("no key")
     (tmp_path / "text").chmod(0o600)
-    with pytest.raises(AuditError, match="not a private key"):
+    with pytest.raises(SignatureError, match="not a private key"):
         signing_key(tmp_path / "text")
     signing_key(tmp_path / "open")
     (tmp_path / "open").chmod(0o644)
-    with pytest.raises(AuditError, match="read by others"):
+    with pytest.raises(SignatureError, match="read by others"):
         signing_key(tmp_path / "open")
     with pytest.raises(AuditError, match="not a signed head"):
         read_head(tmp_path / "text")

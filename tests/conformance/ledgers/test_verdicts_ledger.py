@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ztom.errors import LedgerError, NotOnRecordError
+from ztom.errors import AlreadyOnRecordError, LedgerError, NotOnRecordError
 from ztom.ledger import Ledger
 from ztom.ledger.accounts import NewUser
 from ztom.ledger.verdicts import NewVerdict
 
+KEY = base64.b64encode(bytes(32)).decode()
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 
@@ -30,9 +32,11 @@ def projects(ledger: Ledger) -> tuple[str, str]:
     return first.id, second.id
 
 
-def new(outcome: str, champion: str | None = None, project: str | None = None) -> NewVerdict:
+def new(
+    outcome: str, champion: str | None = None, project: str | None = None, key: str | None = None
+) -> NewVerdict:
     document = f'{{"outcome": "{outcome}", "champion": "{champion}"}}'.encode()
-    return NewVerdict(document, A, champion, outcome, project)
+    return NewVerdict(document, A, champion, outcome, project, key)
 
 
 def outcome(ledger: Ledger, **which: str | None) -> str | None:
@@ -67,7 +71,8 @@ def test_one_that_is_there_stays_as_it_is(ledger: Ledger) -> None:
 
 def test_the_latest_of_a_candidate_and_of_a_comparison(ledger: Ledger) -> None:
     assert outcome(ledger) is None
-    for each in (new("fail", B), new("pass", B), new("inconclusive", C), new("fail")):
+    ledger.signing_keys.register("ci", KEY, actor="t")
+    for each in (new("fail", B), new("pass", B, key=KEY), new("inconclusive", C), new("fail")):
         ledger.verdicts.record(each, actor="t")
     assert outcome(ledger) == "fail"
     assert outcome(ledger, champion=B) == "pass"
@@ -77,6 +82,23 @@ def test_the_latest_of_a_candidate_and_of_a_comparison(ledger: Ledger) -> None:
     assert ledger.verdicts.all(candidate=B) == ()
 
 
+def test_a_pass_holds_that_a_registered_key_signed(ledger: Ledger) -> None:
+    ledger.verdicts.record(new("fail", B), actor="t")
+    ledger.verdicts.record(new("pass"), actor="t")
+    assert outcome(ledger) == "fail", "a claim does not take it back"
+    ledger.verdicts.record(new("pass", C, key=KEY), actor="t")
+    assert outcome(ledger) == "fail", "nobody has registered the key"
+    key = ledger.signing_keys.register("ci", KEY, actor="t")
+    record = ledger.verdicts.latest(A, project_id=None)
+    assert record is not None
+    assert (record.outcome, record.signer, record.is_claim) == ("pass", "ci", False)
+    ledger.signing_keys.revoke(key.id, actor="t")
+    assert outcome(ledger) == "fail"
+    with pytest.raises(AlreadyOnRecordError, match="was revoked"):
+        ledger.signing_keys.register("ci", KEY, actor="t")
+    assert ledger.audit.check() == 5
+
+
 def test_a_verdict_counts_for_its_project_or_for_all(
     ledger: Ledger, projects: tuple[str, str]
 ) -> None:
@@ -84,7 +106,8 @@ def test_a_verdict_counts_for_its_project_or_for_all(
     ledger.verdicts.record(new("fail", None, theirs), actor="t")
     assert outcome(ledger) is None
     assert outcome(ledger, project_id=mine) is None
-    ledger.verdicts.record(new("pass"), actor="t")
+    ledger.signing_keys.register("ci", KEY, actor="t")
+    ledger.verdicts.record(new("pass", key=KEY), actor="t")
     assert outcome(ledger, project_id=mine) == outcome(ledger, project_id=theirs) == "pass"
     ledger.verdicts.record(new("fail", None, mine), actor="t")
     assert outcome(ledger, project_id=mine) == "fail", "the same document, for another project"

@@ -132,7 +132,8 @@ MALFORMED = {
     "not-utf8": (tensor_file(b'{"\xff\xfe":1}'), "not valid JSON"),
     "not-an-object": (tensor_file(b"[1, 2]"), "not a JSON object"),
     "leading-space": (tensor_file(b" {}"), "not a JSON object"),
-    "nested": (tensor_file(b'{"a":' + b"[" * 200_000), "nested too deeply"),
+    "nested": (tensor_file(b'{"a":' + b"[" * 100_000), "nested too deeply"),
+    "many lists": (tensor_file(b'{"a":' + b"[" * 250_000), "at most 200000 are taken"),
     "half-json": (tensor_file(b'{"a":{"dtype":'), "not valid JSON"),
 }
 

@@ -300,6 +300,7 @@ def test_workflows_are_written_once(repository: Path) -> None:
         assert (repository / name).read_text() == before
         assert gate("--ci", system, "--candidate", "other", "--force").exit_code == 0
         assert "--candidate other" in (repository / name).read_text()
+        assert "GATE_SIGNING_KEY" in (repository / name).read_text()
     job = yaml.safe_load((repository / ".gitlab-ci.yml").read_text())["ztom-gate"]
     assert job["allow_failure"] is False
     assert job["artifacts"]["reports"] == {"junit": "gate-report/junit.xml"}
@@ -320,6 +321,7 @@ def test_options_reach_the_command_as_they_are(repository: Path) -> None:
         assert shlex.split(run.replace("\\\n", "")) == [
             *("ztom", "gate", "--candidate", odd, "--suites", "a b", "--first"),
             *("--dtype", "float32", "--seed", "3", "--out", "gate-report"),
+            *("${GATE_SIGNING_KEY:+--sign", "env:GATE_SIGNING_KEY}"),
         ]
 
 

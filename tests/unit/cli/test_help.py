@@ -48,10 +48,13 @@ def test_the_commands_are_what_they_were() -> None:
         *("member list", "member add", "member change", "member remove"),
         *("key list", "key create", "key revoke"),
         *("searches list", "searches show", "searches events", "searches cancel"),
-        *("searches resume", "searches result"),
+        *("searches resume", "searches result", "project edit", "project metatune"),
+        *("analysis static", "analysis inference", "analysis sensitivity"),
         *("endpoint list", "endpoint show", "endpoint traffic", "endpoint remove"),
         *("endpoint remove-rule", "deployment list", "deployment show", "deployment cancel"),
         *("verdict record", "verdict list", "verdict show"),
+        *("signing-key create", "signing-key show", "signing-key register"),
+        *("signing-key list", "signing-key revoke"),
     }
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
-from variant_folders import FAST, verdict_of, write_folder
+from variant_folders import FAST, trusted_key, verdict_of, write_folder
 
 from serve_apps.endpoints.admission import check, deploy, intent_of, new_deployment
 from serve_apps.endpoints.evidence import AdmissionRules
@@ -18,17 +20,23 @@ from ztom.errors import (
     GateRefusedError,
     NotOnRecordError,
     ReferenceRefusedError,
+    SignatureError,
     VariantError,
 )
 from ztom.ledger import Ledger
 from ztom.ledger.accounts import NewUser
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState
+from ztom.ledger.records import AuditEvent, NewStudy, NewVariant
 from ztom.rollout.intent import Intent
 from ztom.rollout.options import DeployOptions
 from ztom.rollout.plan import parse_plan
 from ztom.rollout.routing import Match, Placement, Route
 from ztom.settings import Settings
 from ztom.wire.deployments import Deploy
+
+ESTIMATE = {"value": 0.8, "low": 0.7, "high": 0.9, "method": "exact"}
+FLOOR = {"floor": 0.8, "findings": [{"rule": "floor", "outcome": "pass", "reason": ""}]}
+DIFFERENCE = {"findings": [{"rule": "difference", "outcome": "pass", "reason": ""}]}
 
 
 @pytest.fixture
@@ -190,17 +198,63 @@ def test_no_green_no_ship(desk: Desk) -> None:
     assert record.insisted
     note = list(desk.ledger.audit.entries())[-1].event.note
     assert note.startswith("for support; verdict: none; gate: fail (")
-    assert note.endswith("; insisted on")
+    assert note.endswith("; insisted on by user:1")
 
 
 def test_a_verdict_that_passes_is_enough(desk: Desk) -> None:
     path, digest = desk.variant("one", verdict=None)
     strict = Desk(desk.ledger, desk.root, gate_required=True)
-    record = strict.deploy(path, verdict=verdict_of(digest, "pass"))
+    claimed = verdict_of(digest, "pass")
+    with pytest.raises(GateRefusedError, match=r"a claim: pass \(.*, unsigned claim.*--sign KEY"):
+        strict.deploy(path, verdict=claimed)
+    unknown = verdict_of(digest, "pass", key=Ed25519PrivateKey.generate())
+    with pytest.raises(GateRefusedError, match=r"signed by key [0-9a-f]{12}, which is not regist"):
+        strict.deploy(path, verdict=unknown)
+    changed = verdict_of(digest, "pass", key=trusted_key(desk.ledger)) | {"seed": 7}
+    with pytest.raises(SignatureError, match="the signature of the verdict does not fit"):
+        strict.deploy(path, verdict=changed)
+    key = trusted_key(desk.ledger, "release")
+    record = strict.deploy(path, verdict=verdict_of(digest, "pass", key=key))
     assert not record.insisted
+    notes = [entry.event.note for entry in desk.ledger.audit.entries()]
+    assert notes[-2] == "pass, signed by release"
+    assert re.search(r"gate: pass \([0-9a-f]{12}\) signed by release$", notes[-1])
     proved, _ = desk.variant("two")
     with pytest.raises(GateRefusedError, match="no verdict of the gate is on record"):
         strict.deploy(proved, "other")
+
+
+def test_a_claim_does_not_hide_what_was_signed_and_a_revoked_key_counts_no_more(desk) -> None:
+    path, digest = desk.variant("one")
+    strict = Desk(desk.ledger, desk.root, gate_required=True)
+    key = trusted_key(desk.ledger)
+    passed = Deploy(alias="a", path=path, verdict=verdict_of(digest, "pass", key=key))
+    claimed = Deploy(alias="a", path=path, verdict=verdict_of(digest, "pass", seed=2))
+    for wanted in (passed, claimed):
+        check(wanted, desk.ledger, strict.rules, actor="t")
+    (registered,) = desk.ledger.signing_keys.all()
+    desk.ledger.signing_keys.revoke(registered.id, actor="t")
+    with pytest.raises(GateRefusedError, match="a claim"):
+        strict.deploy(path)
+    record = strict.deploy(path, insist=True)
+    assert record.insisted
+    note = list(desk.ledger.audit.entries())[-1].event.note
+    assert note.endswith(", unsigned claim; insisted on by user:1")
+
+
+def test_what_a_search_of_this_server_gated_counts(desk: Desk) -> None:
+    path, digest = desk.variant("one", gate="pass")
+    strict = Desk(desk.ledger, desk.root, gate_required=True)
+    with pytest.raises(GateRefusedError, match="no verdict of the gate is on record"):
+        strict.deploy(path)
+    new = NewStudy(
+        name="s", config={}, config_digest="0", chain_digest="0", data_digests={}, seed=0
+    )
+    study = desk.ledger.studies.create(new)
+    event = AuditEvent(actor="t", action="variant.release", subject=f"variant:{digest}")
+    written = NewVariant(digest, path, recipe={}, event=event, study_id=study.id)
+    desk.ledger.variants.record(written, lambda: None)
+    assert not strict.deploy(path).insisted
 
 
 def test_a_verdict_is_of_the_variant_and_does_not_contradict_itself(desk: Desk) -> None:
@@ -211,14 +265,40 @@ def test_a_verdict_is_of_the_variant_and_does_not_contradict_itself(desk: Desk) 
         Deploy(alias="a", path=path, verdict={**verdict_of(digest), "outcome": "fail"})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"findings": []}, "it says pass, its findings nothing, as there are none"),
+        ({"n": 0, "clusters": 0}, "it says pass, of 0 items"),
+        ({"clusters": 0}, "of 100 items in 0 clusters"),
+        ({"clusters": 101}, "of 100 items in 101 clusters"),
+        ({"unscored": {"candidate": 1}}, "names items that did not"),
+        ({"must_pass_failures": ["a"]}, "names items that did not"),
+        ({"findings": [{"rule": "harm", "outcome": "fail", "reason": ""}]}, "its findings fail"),
+        ({**FLOOR, "candidate": ESTIMATE}, "a lower bound of 0.7 below the floor 0.8"),
+        ({**DIFFERENCE, "difference": ESTIMATE | {"low": -0.3}}, "below the margin 0"),
+    ],
+)
+def test_a_pass_without_findings_items_or_figures_is_refused(change, message) -> None:
+    """Forged by hand, and in contradiction with itself."""
+    forged = verdict_of("a" * 64, champion="b" * 64)
+    (suite,) = forged["suites"]
+    with pytest.raises(ValidationError, match=message):
+        Deploy(alias="a", path="/x", verdict={**forged, "suites": [suite | change]})
+
+
 def test_insistence_does_not_open_a_release_whose_plan_asks_for_the_gate(desk: Desk) -> None:
     _, stable = desk.serve("stable")
     path, digest = desk.variant("one")
     plan = {**FAST, "gate": "champion"}
-    passed = verdict_of(digest, "pass")
+    key = trusted_key(desk.ledger)
+    passed = verdict_of(digest, "pass", key=key)
     with pytest.raises(GateRefusedError, match=f"compared with {stable[:12]}"):
         desk.deploy(path, plan=plan, verdict=passed, insist=True)
-    compared = verdict_of(digest, "pass", champion=stable, seed=1)
+    claimed = verdict_of(digest, "pass", champion=stable, seed=2)
+    with pytest.raises(GateRefusedError, match="unsigned claim"):
+        desk.deploy(path, plan=plan, verdict=claimed, insist=True)
+    compared = verdict_of(digest, "pass", champion=stable, seed=1, key=key)
     assert desk.deploy(path, plan=plan, verdict=compared).state is DeploymentState.STARTING
 
 
@@ -330,6 +410,6 @@ def test_a_check_writes_nothing_and_what_is_made_of_it_is_a_value(desk: Desk) ->
     wanted = Deploy(alias="support", path=path)
     checked = check(wanted, desk.ledger, desk.rules, actor="t")
     assert list(desk.ledger.audit.entries()) == []
-    new = new_deployment(wanted, checked)
+    new = new_deployment(wanted, checked, actor="user:1")
     assert (new.digest, new.intent, new.insisted) == (digest, intent_of(wanted), False)
     assert desk.ledger.endpoints.deployments.all() == ()

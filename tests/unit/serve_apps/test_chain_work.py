@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from saved_models import OLD_LLAMA, TRAINERS, edit_config, grow, save_model
 
 from serve_apps.control_plane.work import ChainSpec, blend, compare, score_checkpoint
+from ztom.errors import IncompatibleChainError
 
 
 @pytest.fixture
@@ -40,6 +42,20 @@ def test_a_blend_tells_what_differs(chain: ChainSpec, tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_computes_something_else_is_refused_by_name(chain: ChainSpec) -> None:
     edit_config(Path(chain.references[1]), rms_norm_eps=1e-5)
-    message = score_checkpoint(chain, before=0).message
-    assert message is not None
-    assert "rms_norm_eps (1e-06 / 1e-05)" in message
+    scores = score_checkpoint(chain, before=0)
+    assert scores.message is not None
+    assert "rms_norm_eps (1e-06 / 1e-05)" in scores.message
+    assert scores.usable
+    assert scores.weights > 0
+    with pytest.raises(IncompatibleChainError, match="rms_norm_eps"):
+        compare(chain, other=0, chosen=1, weights=None, biases=None)
+    allowing = replace(chain, allow_config_differences=("rms_norm_eps",))
+    assert compare(allowing, other=0, chosen=1, weights=None, biases=None)
+
+
+def test_another_model_is_of_no_use(chain: ChainSpec, tmp_path: Path) -> None:
+    save_model(tmp_path / "other", "qwen3")
+    other = replace(chain, references=(chain.references[0], str(tmp_path / "other")))
+    scores = score_checkpoint(other, before=0)
+    assert not scores.usable
+    assert "does not fit" in (scores.message or "")

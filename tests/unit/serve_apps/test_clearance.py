@@ -28,10 +28,10 @@ from ztom.rollout.state import ReleaseStatus
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 
-def on_record(outcome: str | None) -> VerdictRecord | None:
+def on_record(outcome: str | None, signer: str | None = "ci") -> VerdictRecord | None:
     if outcome is None:
         return None
-    return VerdictRecord(1, C, A, None, outcome, None, "t", "")
+    return VerdictRecord(1, C, A, None, outcome, None, "t", "", signer=signer)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,30 @@ def test_what_a_deployment_takes(verdict, proof, gate, gate_required, refused) -
     assert said is None or refused in said
 
 
+@pytest.mark.parametrize(
+    ("proof", "gate", "own_gate", "gate_required", "refused"),
+    [
+        ("improved", None, None, True, "the gate's verdict is a claim: pass (cccccccccccc), unsig"),
+        (None, None, None, False, "the gate's verdict is a claim: pass (cccccccccccc), unsigned"),
+        ("improved", None, None, False, None),
+        ("improved", "fail", None, False, "the gate of its search says fail"),
+        ("improved", "pass", None, True, "is a claim"),
+        ("improved", "pass", "pass", True, None),
+        (None, "pass", "pass", True, None),
+        ("improved", "pass", "inconclusive", True, "is a claim"),
+    ],
+)
+def test_a_pass_that_nobody_signed_is_a_claim(
+    proof, gate, own_gate, gate_required, refused
+) -> None:
+    claim = on_record("pass", signer=None)
+    rules = {"proof": proof, "gate": gate, "gate_required": gate_required, "own_gate": own_gate}
+    text = refusal(claim, **rules)
+    assert (text is None) == (refused is None)
+    assert text is None or refused in text
+    assert refusal(on_record("fail", signer=None), **rules).startswith("the gate says fail")
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger.open(tmp_path / "ledger.db") as ledger:
@@ -68,8 +92,13 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def judge(ledger: Ledger, candidate: str, outcome: str, champion: str | None = None) -> None:
+    """By a key that is registered."""
+    public_key = "of the operator"
+    if ledger.signing_keys.by_public_key(public_key) is None:
+        ledger.signing_keys.register("ci", public_key, actor="t")
     document = json.dumps(verdict_of(candidate, outcome, champion=champion)).encode()
-    ledger.verdicts.record(NewVerdict(document, candidate, champion, outcome), actor="t")
+    new = NewVerdict(document, candidate, champion, outcome, public_key=public_key)
+    ledger.verdicts.record(new, actor="t")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_a_body_is_read():
         ("chat", {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}),
         ("chat", {"messages": [{"role": "assistant", "content": None}]}),
         ("completion", PLAIN | {"echo": True, "stop": ["a"], "stream_options": {}}),
-        ("completion", {"prompt": ["a"] * MAX_PROMPTS}),
+        ("completion", {"prompt": ["a"] * 256}),
         ("completion", {"prompt": [1] * (MAX_PROMPTS + 1)}),
     ],
 )

@@ -141,6 +141,25 @@ def test_a_file_has_a_path_that_no_other_has() -> None:
     assert [file["filePath"] for file in shown] == ["p/a", "p/b", "gs://b/c"]
 
 
+def test_nothing_but_the_first_file_is_null_once_all_were_looked_at() -> None:
+    """Scripts wait for that; what has no contribution because it cannot be used has 0."""
+    looked = dict(status=FileStatus.INVALID, message="NaN")
+    files = [
+        checkpoint("a", Part.ITERATION, status=FileStatus.VALID, digest=ONE),
+        checkpoint("b", Part.ITERATION, **looked),
+        checkpoint("c", Part.ITERATION),
+        checkpoint("d", Part.ITERATION, weight_score=0.25, bias_score=0.0, status=FileStatus.VALID),
+    ]
+    shown = sent(Project.of(project(*files)))["fileList"]
+    assert [file["totalWeightContribution"] for file in shown] == [None, 0.0, None, 0.25]
+    assert [file["totalBiasContribution"] for file in shown] == [None, 0.0, None, 0.0]
+    assert (shown[1]["status"], shown[1]["message"]) == ("INVALID", "NaN")
+    base = checkpoint("z", Part.BASE, **looked)
+    based = sent(Project.of(project(base, *files)))
+    assert based["baseModel"]["totalWeightContribution"] is None
+    assert based["fileList"][0]["totalWeightContribution"] == 0.0
+
+
 def test_metadata_names_the_parameters() -> None:
     base = checkpoint("b", Part.BASE)
     known = checkpoint("f", Part.ITERATION, digest=ONE)

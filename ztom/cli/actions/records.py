@@ -14,7 +14,8 @@ from rich.table import Table
 from ztom.cli.console import moment, plain_console, print_document, print_row
 from ztom.errors import AuditError, LedgerError, VariantError
 from ztom.io.files import write_document
-from ztom.ledger.audit import check_entries, read_head, signing_key
+from ztom.io.signatures import signing_key
+from ztom.ledger.audit import check_entries, read_head
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.records import AuditEntry, VariantRecord
 from ztom.variants.audit_page import render_audit_page
@@ -27,7 +28,7 @@ ShowForm = Literal["json", "bom", "html"]
 
 def log_command(address: str, *, as_json: bool = False) -> None:
     """List studies, variants and the audit chain."""
-    with Ledger.open(address) as ledger:
+    with Ledger.read(address) as ledger:
         studies, variants = ledger.studies.all(), ledger.variants.all()
         releases = ledger.variants.published()
         verdicts = {study.id: ledger.studies.proof(study.id) or {} for study in studies}
@@ -93,7 +94,7 @@ def verify_command(
 ) -> int:
     """Say OK or BAD, why, and what nobody could see; returns the exit status: 0 OK, 1 BAD."""
     signed = None if head is None else read_head(head)
-    with Ledger.open(address) as ledger:
+    with Ledger.read(address) as ledger:
         entries = list(ledger.audit.entries())
         variants = ledger.variants.all()
         uploads = ledger.files.managed_addresses()
@@ -102,6 +103,11 @@ def verify_command(
         if signed is not None:
             signed.check(public_key)
         check_entries(entries, signed)
+        if not entries and signed is None:
+            raise AuditError(
+                "the audit chain has no rows: nothing was ever done, or all of it was removed",
+                fix="A signed head of the empty chain (--head) would say which.",
+            )
     except AuditError as error:
         problems.append(str(error))
     problems += [*_reconcile(variants, entries), *_missing_uploads(uploads)]
@@ -185,7 +191,7 @@ def _missing_uploads(addresses: frozenset[str]) -> Iterator[str]:
 
 def sign_command(address: str, *, output: Path, key: Path, as_json: bool = False) -> None:
     """Sign the end of the chain into a file."""
-    with Ledger.open(address) as ledger:
+    with Ledger.read(address) as ledger:
         ledger.audit.check()
         head = ledger.audit.sign(signing_key(key), time=datetime.now(UTC).isoformat())
     write_document(output, head.model_dump_json(indent=1) + "\n")
@@ -203,7 +209,7 @@ def show_command(variant: str, address: str, *, form: ShowForm) -> None:
     Raises:
         LedgerError: No variant on record is named like this, or several are.
     """
-    with Ledger.open(address) as ledger:
+    with Ledger.read(address) as ledger:
         records = _records_of(variant, ledger)
         digest = records[0].digest
         entries = [e for e in ledger.audit.entries() if e.event.after == digest]

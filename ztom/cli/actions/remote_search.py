@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ztom.cli.actions.remote import connect
 from ztom.cli.console import plain_console, print_document
-from ztom.errors import ConfigError
+from ztom.errors import ChainError, ConfigError
+from ztom.io.yaml import read_yaml
 from ztom.search.config_files import read_content
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ _WIRE = {
     "engine": "engine",
 }
 _DATA = {"holdout": "holdoutPath", "holdout_expected_outputs": "holdoutExpectedOutputPath"}
+#: Keys of a chain, and what the wire calls them; the checkpoints themselves are the project's.
+_CHAIN = {
+    "allow_config_differences": "allowConfigDifferences",
+    "allow_tokenizer_differences": "allowTokenizerDifferences",
+}
 _ELSEWHERE = {"name", "chain", "output", "ledger"}
 
 
@@ -63,7 +69,8 @@ def exit_status(answer: SearchAnswer) -> int:
 def search_options(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What `Client.search` takes, from a search's file.
 
-    The chain is the project's, so the file's is left aside, and so is where results go.
+    The chain is the project's, so the file's is left aside but for what its checkpoints may differ
+    in, and so is where results go.
 
     Raises:
         ConfigError: The file has no stimuli, or says something that the server cannot do.
@@ -91,12 +98,21 @@ def search_options(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         options["expected_outputs"] = anchored(str(content["expected_outputs"]))
     options |= {_DATA[k]: anchored(str(content[k])) for k in _DATA if k in content}
     options |= {_WIRE[k]: content[k] for k in _WIRE if k in content}
+    chain = _chain_content(content.get("chain"), folder)
+    options |= {_CHAIN[k]: chain[k] for k in _CHAIN if k in chain}
     if isinstance(options.get("sampler"), dict):
         options["sampler"] = options["sampler"].get("name", "gp")
     budget = content.get("budget") or {}
     if "evaluations" in budget:
         options["maxEvaluations"] = int(budget["evaluations"])
     return options
+
+
+def _chain_content(chain: object, folder: Path) -> Mapping[str, Any]:
+    """Keys and values of a search's chain; those of a chain file that is here, else none."""
+    if isinstance(chain, str) and (folder / chain).is_file():
+        chain = read_yaml(folder / chain, kind=ChainError)
+    return chain if isinstance(chain, Mapping) else {}
 
 
 def _lines(answer: SearchAnswer, project: str) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ztom.cli.actions.password import read_password
 from ztom.cli.console import plain_console, print_document
+from ztom.io.private import private_folder
 from ztom.io.progress import shown_until
 from ztom.ledger.accounts import NewUser, UserRecord
 from ztom.ledger.ledger import Ledger
@@ -56,7 +57,7 @@ def create_admin_command(
     username: str, address: str, config: ServerConfig, *, stdin: bool, as_json: bool = False
 ) -> None:
     """Make an administrator's account, in the ledger itself."""
-    config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(config.data)
     password = read_password(stdin=stdin, twice=True)
     with Ledger.open(config.ledger_address) as ledger:
         user = ledger.accounts.create(

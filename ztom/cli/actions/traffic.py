@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ztom.cli.actions.answers import print_answer, print_table
 from ztom.cli.actions.endpoint_tables import deployments_table, endpoints_table, traffic_line
 from ztom.cli.actions.remote import connect
 from ztom.cli.console import moment, plain_console, print_document
 from ztom.errors import ConfigError
+from ztom.io.signatures import fingerprint
+
+if TYPE_CHECKING:
+    from ztom.wire.verdicts import VerdictSummary
 
 
 def list_endpoints(server: str | None, *, as_json: bool) -> None:
@@ -96,7 +101,7 @@ def record_verdict(file: Path, project: str | None, server: str | None, *, as_js
     """Put a verdict on record."""
     with connect(server) as client:
         verdict = client.verdicts.record(file, project_id=project)
-    line = f"{verdict.sha256}  {verdict.outcome} for {verdict.candidate[:12]}"
+    line = f"{verdict.sha256}  {verdict.outcome} for {verdict.candidate[:12]}, {_signer(verdict)}"
     print_answer(verdict, line, as_json=as_json)
 
 
@@ -105,10 +110,25 @@ def list_verdicts(candidate: str | None, server: str | None, *, as_json: bool) -
     with connect(server) as client:
         verdicts = client.verdicts.all(candidate)
     rows = [
-        (verdict.sha256, verdict.outcome, verdict.candidate, moment(verdict.created_at))
+        (
+            verdict.sha256,
+            verdict.outcome,
+            verdict.candidate,
+            _signer(verdict),
+            moment(verdict.created_at),
+        )
         for verdict in verdicts
     ]
-    print_table(verdicts, ("verdict", "outcome", "candidate", "recorded"), rows, as_json=as_json)
+    headers = ("verdict", "outcome", "candidate", "whose word", "recorded")
+    print_table(verdicts, headers, rows, as_json=as_json)
+
+
+def _signer(verdict: VerdictSummary) -> str:
+    if verdict.signed_by is not None:
+        return f"signed by {verdict.signed_by}"
+    if verdict.public_key is None:
+        return "unsigned claim"
+    return f"signed by key {fingerprint(verdict.public_key)}, which is not registered"
 
 
 def show_verdict(sha256: str, server: str | None) -> None:

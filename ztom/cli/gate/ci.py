@@ -33,6 +33,8 @@ _PYTHON = "3.11"
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 _TEMPLATES = Path(__file__).with_name("workflows")
 _REPORT = "gate-report"
+#: Signs where the secret is there: it is not in the pull request of a fork, nor before it was made.
+_SIGN = "${GATE_SIGNING_KEY:+--sign env:GATE_SIGNING_KEY}"
 _USUAL = (None, "auto", "vllm")
 #: What is filled in where nobody said anything.
 _PLACES = {"candidate": "models/candidate", "champion": "models/champion"}
@@ -103,6 +105,7 @@ def _options(request: GateRequest) -> Iterator[str]:
     if not request.use_cache:
         yield "--no-cache"
     yield _option("out", _REPORT)
+    yield _SIGN if request.sign is None else _option("sign", request.sign)
 
 
 def _option(name: str, value: str) -> str:

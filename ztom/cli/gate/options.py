@@ -82,7 +82,7 @@ gate = typer.Typer(
     help="Decide whether a candidate ships: 0 pass, 1 fail, 2 inconclusive, 3 no verdict.",
     epilog=examples(
         "ztom gate --candidate runs/search/variant --champion models/week-2 --suites suites",
-        "ztom gate --candidate-run runs/candidate --champion-run runs/champion",
+        "ztom gate --candidate-run runs/candidate --champion-run runs/champion --sign ci.key",
         "ztom gate --ci github",
     ),
 )
@@ -124,6 +124,13 @@ def decide(
     ] = Path("gate"),
     seed: Annotated[int, typer.Option(min=0, help="Draw everything random by this seed.")] = 0,
     no_cache: NoCache = False,
+    sign: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Sign the verdict with the private key in this file, or in env:NAME.",
+        ),
+    ] = None,
     ci: Annotated[
         System | None, typer.Option(help="Write the workflow that runs this gate, and no more.")
     ] = None,
@@ -151,6 +158,7 @@ def decide(
         seed=seed,
         use_cache=not no_cache,
         as_json=as_json,
+        sign=sign,
     )
     if ci is not None:
         from ztom.cli.gate.ci import ci_command

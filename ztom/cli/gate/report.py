@@ -15,7 +15,7 @@ from typing import TextIO
 from rich.table import Table
 
 from ztom.cli.console import plain_console
-from ztom.cli.gate.request import DOCUMENTS, GateRequest, Runs
+from ztom.cli.gate.request import DOCUMENTS, GateRequest, Runs, key_of
 from ztom.errors import EvaluationError
 from ztom.evaluation.gate.decide import decide
 from ztom.evaluation.gate.verdict import Outcome, Verdict
@@ -66,6 +66,8 @@ def decide_and_write(request: GateRequest, suites: Sequence[Suite], runs: Runs) 
         seed=request.seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    if request.sign is not None:
+        verdict = verdict.signed(key_of(request.sign))
     _write(request.out, verdict, suites, runs)
     return verdict
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from ztom.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from ztom.evaluation.runs.results import SuiteRun
 
 Who = Literal["candidate", "champion", "base"]
@@ -35,6 +38,8 @@ class GateRequest:
         seed: Everything random is drawn by it.
         use_cache: Whether known answers are used and new ones kept.
         as_json: Whether the verdict is printed as one JSON document.
+        sign: File of the private key that signs the verdict, or ``env:NAME`` of a variable that
+            holds it; None leaves the verdict unsigned.
     """
 
     models: Mapping[Who, str | None]
@@ -46,6 +51,7 @@ class GateRequest:
     seed: int
     use_cache: bool
     as_json: bool = False
+    sign: str | None = None
 
     def check(self) -> None:
         """Refuse what contradicts itself.
@@ -64,6 +70,20 @@ class GateRequest:
     def has(self, who: Who) -> bool:
         """Whether there is a model or a result of a side."""
         return self.models[who] is not None or bool(self.runs[who])
+
+
+def key_of(sign: str) -> Ed25519PrivateKey:
+    """The private key that ``--sign`` names.
+
+    Raises:
+        SignatureError: It is no ed25519 key, or others can read its file.
+    """
+    from ztom.io.signatures import parse_signing_key, read_signing_key  # it takes pydantic
+
+    name = sign.removeprefix("env:")
+    if name == sign:
+        return read_signing_key(Path(sign).expanduser())
+    return parse_signing_key(os.environ.get(name, "").encode(), what=f"the variable {name}")
 
 
 class System(StrEnum):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ztom.checkpoints.storage import require_reachable
 from ztom.cli.actions.evaluation import engine_config
-from ztom.cli.gate.request import DOCUMENTS, WHO, GateRequest, Runs
+from ztom.cli.gate.request import DOCUMENTS, WHO, GateRequest, Runs, key_of
 from ztom.errors import StorageError
 from ztom.evaluation.runs.files import read_run, read_runs, write_run
 from ztom.evaluation.runs.results import SuiteRun
@@ -32,6 +32,8 @@ def gate_command(request: GateRequest) -> int:
         ZtomError: There is no verdict.
     """
     request.check()
+    if request.sign is not None:
+        key_of(request.sign)  # a key that cannot be used is known before anything is evaluated
     _remove_documents(request.out)
     with _no_commands(to_stderr=request.as_json):
         suites = read_suites(request.suites, read=load_locked)

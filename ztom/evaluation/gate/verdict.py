@@ -2,6 +2,9 @@
 
 The same results give the same bytes: no clock, nothing unordered. Another kind of processor, or
 other versions of the software, may change the last digits of what was resampled.
+
+A verdict that contradicts itself is none: a pass rests on a finding of each of its suites, and on
+items. One that does not may still be made up; who signed it says whether to believe it.
 """
 
 from __future__ import annotations
@@ -9,12 +12,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ztom.evaluation.runs.results import ModelRef, SuiteRef
+from ztom.io.signatures import Signature
 from ztom.statistics.proportions import Estimate
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _FROZEN = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -30,6 +37,10 @@ class Outcome(StrEnum):
 EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 2}
 #: Exit code of a gate that could not be asked at all.
 HARNESS_ERROR = 3
+#: What the signature of a verdict is over begins with it.
+_DOMAIN = b"ztom verdict 1\n"
+#: Bounds that are as good as reached.
+_ROUNDING = 1e-9
 
 
 class GateRule(StrEnum):
@@ -167,6 +178,36 @@ class SuiteVerdict(BaseModel):
     flipped: tuple[Flip, ...] = ()
     slices: tuple[SliceResult, ...] = ()
 
+    @model_validator(mode="after")
+    def _outcome_of_its_findings(self) -> Self:
+        name, expected = self.suite.name, worst(tuple(item.outcome for item in self.findings))
+        if self.outcome is not expected:
+            raise ValueError(
+                f"suite {name} contradicts itself: it says {self.outcome}, its findings "
+                f"{expected if self.findings else 'nothing, as there are none'}"
+            )
+        return self
+
+    def pass_problem(self, *, compared: bool) -> str | None:
+        """What the figures say that no suite has which passed; None where there is nothing.
+
+        Args:
+            compared: Whether there is a champion, and it is another model.
+        """
+        if not 1 <= self.clusters <= self.n:
+            return f"of {self.n} items in {self.clusters} clusters"
+        if self.unscored or self.must_pass_failures:
+            return "and names items that did not"
+        rules = {item.rule for item in self.findings}
+        low = None if self.candidate is None else self.candidate.low
+        if GateRule.FLOOR in rules and low is not None and low < self.floor - _ROUNDING:
+            return f"with a lower bound of {low:.4g} below the floor {self.floor:g}"
+        tested = compared and GateRule.DIFFERENCE in rules
+        low = None if self.difference is None or not tested else self.difference.low
+        if low is not None and low < -self.margin - _ROUNDING:
+            return f"with a difference of at least {low:.4g} below the margin {self.margin:g}"
+        return None
+
     @property
     def items_needed(self) -> int | None:
         """The most that any rule needs; None where nothing is open, or nothing in sight decides."""
@@ -188,6 +229,7 @@ class Verdict(BaseModel):
         seed: Seed of every resampling and sign flip.
         versions: Versions of the software that computed this, by package.
         created: Time of the decision, if the caller says so; ISO 8601.
+        signature: Signature over all the rest; None where nobody has signed it.
     """
 
     model_config = _FROZEN
@@ -203,6 +245,7 @@ class Verdict(BaseModel):
     seed: int
     versions: dict[str, str]
     created: str | None = None
+    signature: Signature | None = None
 
     @model_validator(mode="after")
     def _outcome_of_its_suites(self) -> Self:
@@ -211,6 +254,14 @@ class Verdict(BaseModel):
             raise ValueError(
                 f"the verdict contradicts itself: it says {self.outcome}, its suites {expected}"
             )
+        champion = self.champion
+        compared = champion is not None and champion.digest != self.candidate.digest
+        for suite in self.suites:
+            problem = suite.pass_problem(compared=compared)
+            if suite.outcome is Outcome.PASS and problem is not None:
+                raise ValueError(
+                    f"suite {suite.suite.name} contradicts itself: it says pass, {problem}"
+                )
         return self
 
     @property
@@ -220,7 +271,31 @@ class Verdict(BaseModel):
 
     def to_bytes(self) -> bytes:
         """The document, the same bytes for the same content."""
-        return (json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1) + "\n").encode()
+        content = self.model_dump(mode="json")
+        if self.signature is None:
+            del content[
+                "signature"
+            ]  # the bytes, and so the name, that it had before there were any
+        return (json.dumps(content, sort_keys=True, indent=1) + "\n").encode()
+
+    def signed_bytes(self) -> bytes:
+        """What the signature is over."""
+        return _DOMAIN + self.model_copy(update={"signature": None}).to_bytes()
+
+    def signed(self, key: Ed25519PrivateKey) -> Verdict:
+        """The verdict with a signature, in place of the one that it may have."""
+        return self.model_copy(update={"signature": Signature.of(self.signed_bytes(), key)})
+
+    def signed_by(self) -> str | None:
+        """Public key that has signed it, in Base64; None where nobody has.
+
+        Raises:
+            SignatureError: The signature is of something else.
+        """
+        if self.signature is None:
+            return None
+        self.signature.check(self.signed_bytes(), what="the verdict")
+        return self.signature.public_key
 
     def _repr_html_(self) -> str:
         from ztom.pages.formats import number, signed

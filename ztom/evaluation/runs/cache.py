@@ -24,6 +24,7 @@ from types import TracebackType
 
 from ztom.engines.protocol import Generates, GenerationConfig
 from ztom.evaluation.suites.digests import canonical
+from ztom.io.private import private_file, private_folder
 from ztom.settings import Settings
 from ztom.stimuli.batches import batches
 from ztom.stimuli.records import Message, Prompt
@@ -110,7 +111,8 @@ class AnswerCache:
         self._path = path
         self._database: sqlite3.Connection | None = None
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(path.parent)
+            private_file(path)
             # The rollback journal, not the write-ahead log: safe with every SQLite there is.
             self._database = sqlite3.connect(path, timeout=_BUSY_S)
             with self._database as database:

@@ -1,0 +1,71 @@
+"""JSON bodies: bounded before they are parsed, and long ones parsed in another process.
+
+FastAPI parses a body in the event loop, where nothing else happens meanwhile, and authenticates
+after it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from serve_apps.variants.wire import Reply, parse_body, refusal
+from ztom.io.bounded import OverLimitError
+from ztom.io.json import ASIDE_BYTES, check_depth, check_size, parsers
+
+_CPU_S = 5.0
+
+
+class BoundedRoute(APIRoute):
+    """A route whose JSON body is bounded."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """See FastAPI."""
+        handler = super().get_route_handler()
+
+        async def bounded(request: Request) -> Response:
+            return await handler(_BoundedRequest(request.scope, request.receive))
+
+        return bounded
+
+
+class _BoundedRequest(Request):
+    """A request whose JSON is bounded."""
+
+    async def json(self) -> Any:
+        """The body's value.
+
+        Raises:
+            JSONDecodeError: It is no JSON.
+            HTTPException: It holds more than is taken.
+        """
+        raw = await self.body()
+        try:
+            check_size(raw)
+            if len(raw) <= ASIDE_BYTES:
+                value = json.loads(raw)
+                check_depth(value)
+                return value
+            return await parsers().call_async("ztom.io.json:tolerant_aside", raw, cpu_s=_CPU_S)
+        except json.JSONDecodeError:
+            raise
+        except (ValueError, RecursionError, OverLimitError) as error:
+            raise HTTPException(422, f"The body cannot be taken: {error}.") from None
+
+
+async def parse_openai(raw: bytes) -> dict[str, Any] | Reply:
+    """`parse_body`, bounded in the same way."""
+    try:
+        check_size(raw)
+        if len(raw) <= ASIDE_BYTES:
+            return parse_body(raw)
+        task = "serve_apps.variants.wire:parsed_aside"
+        body, problem = await parsers().call_async(task, raw, cpu_s=_CPU_S)
+    except (ValueError, OverLimitError) as error:
+        return refusal(400, f"The body cannot be taken: {error}.", code="invalid_json")
+    return body if problem is None else Reply(*problem)
