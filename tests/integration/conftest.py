@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tune_search.session import ray_for_search
-
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[Path]:
@@ -35,6 +33,8 @@ def environment() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One local Ray for all searches that run here (`groups.SHARED`)."""
+    from tune_search.session import ray_for_search  # Ray, which `starts` has to see coming
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")  # W&B writes in processes of this Ray
         with ray_for_search(1):
