@@ -20,6 +20,7 @@ NAMES = (
     "faults",
     "density",
     "eval_overhead",
+    "attacks",
 )
 
 

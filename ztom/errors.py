@@ -215,6 +215,30 @@ class SignatureError(ZtomError, ValueError):
     """A signature does not fit what it is under, is of another key, or a key cannot be used."""
 
 
+class QuotaError(ZtomError, RuntimeError):
+    """An account holds as much of a server as it may.
+
+    Attributes:
+        wait_s: Seconds after which it may be less; None where waiting alone does not help.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        fix: str | None = None,
+        reason: object = None,
+        wait_s: int | None = None,
+    ) -> None:
+        super().__init__(what, got=got, expected=expected, fix=fix, reason=reason)
+        self.wait_s = wait_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (*super().__reduce__(), {"wait_s": self.wait_s})
+
+
 class ServerError(ZtomError, RuntimeError):
     """A server refused a call, or could not be reached.
 

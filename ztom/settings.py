@@ -72,6 +72,15 @@ class Settings(EnvironmentSettings):
         default=4, ge=0, le=20, description="times a failed call to a store is tried again"
     )
 
+    function_reads: tuple[str, ...] = Field(
+        default=(),
+        description="files and folders that error functions and metrics of users' own may read "
+        "besides what they are imported from",
+    )
+    function_network: bool = Field(
+        default=False,
+        description="whether error functions and metrics of users' own may use the network",
+    )
     names_roots: bool = Field(
         default=True, description="whether a refusal lists the allowed roots; a server's do not"
     )

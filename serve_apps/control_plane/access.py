@@ -40,6 +40,7 @@ class Permission(StrEnum):
     READ = "project:read"
     WRITE = "project:write"
     MANAGE = "project:manage"
+    DEPLOY = "project:deploy"
 
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
@@ -48,6 +49,7 @@ _GRANTS = {
     Permission.READ: {Role.OWNER, Role.EDITOR, Role.VIEWER},
     Permission.WRITE: {Role.OWNER, Role.EDITOR},
     Permission.MANAGE: {Role.OWNER},
+    Permission.DEPLOY: {Role.OWNER, Role.EDITOR},
 }
 
 
@@ -92,6 +94,12 @@ class Caller:
             raise missing
         if role not in _GRANTS[self.permission]:
             raise HTTPException(403, f"This takes {self.permission} in the project.")
+        if self.permission is Permission.DEPLOY and not self.user.may_deploy:
+            raise HTTPException(
+                403,
+                "Deploying, and what moves traffic, takes the role DEPLOYER: ask an administrator "
+                f"(`ztom user change {self.user.username} --role DEPLOYER`).",
+            )
         return project_id
 
     def project_or_operator(self, project_id: str | None) -> None:
@@ -175,7 +183,6 @@ def route(
             have sides of their own, and None takes none.
         options: Further options of FastAPI's decorator.
     """
-    router.route_class = BoundedRoute
     extra = {**options.pop("openapi_extra", {}), "x-permission": str(permission)}
     if permission is not Permission.PUBLIC:
         extra["security"] = [{"bearer": []}]
@@ -205,7 +212,7 @@ def _guarded_route(permission: Permission, side: ServerSide | None) -> type[APIR
     """
     guard = _guard(permission, side)
 
-    class GuardedRoute(APIRoute):
+    class GuardedRoute(BoundedRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             answer = super().get_route_handler()
 

@@ -1,4 +1,4 @@
-"""Which address a request came from.
+"""Which address a request came from, and by which scheme.
 
 Between a client and this process stand HAProxy, which `ztom up` starts, and whatever proxies the
 operator has put in front of it. Each adds to ``X-Forwarded-For`` the address that it was called
@@ -12,7 +12,7 @@ from ipaddress import IPv6Address, ip_address
 
 from starlette.types import Scope
 
-_FORWARDED = b"x-forwarded-for"
+_FORWARDED, _PROTOCOL = b"x-forwarded-for", b"x-forwarded-proto"
 #: A network of IPv6 is what one customer of a provider has: 64 bits.
 _NETWORK_V6 = 64
 
@@ -33,6 +33,15 @@ def client_address(scope: Scope, *, trusted: Collection[str] = ()) -> str:
     while hops and address in trusted:
         address = hops.pop()
     return network_of(address)
+
+
+def client_scheme(scope: Scope) -> str:
+    """``http`` or ``https``, as the client called it: a proxy of ours may have ended TLS."""
+    client = scope.get("client")
+    forwarded = next((value for name, value in scope["headers"] if name == _PROTOCOL), b"")
+    scheme = forwarded.decode("latin-1").strip().lower()
+    known = client is not None and _is_loopback(client[0]) and scheme in ("http", "https")
+    return scheme if known else str(scope.get("scheme", "http"))
 
 
 def network_of(address: str) -> str:

@@ -1,7 +1,6 @@
 """JSON bodies: bounded before they are parsed, and long ones parsed in another process.
 
-FastAPI parses a body in the event loop, where nothing else happens meanwhile, and authenticates
-after it.
+FastAPI parses a body in the event loop, where nothing else happens meanwhile.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from serve_apps.variants.wire import Reply, parse_body, refusal
 from ztom.io.bounded import OverLimitError
-from ztom.io.json import ASIDE_BYTES, check_depth, check_size, parsers
+from ztom.io.json import ASIDE_BYTES, check_size, parse_tolerant, parsers
 
 _CPU_S = 5.0
 
@@ -46,12 +45,10 @@ class _BoundedRequest(Request):
         """
         raw = await self.body()
         try:
-            check_size(raw)
             if len(raw) <= ASIDE_BYTES:
-                value = json.loads(raw)
-                check_depth(value)
-                return value
-            return await parsers().call_async("ztom.io.json:tolerant_aside", raw, cpu_s=_CPU_S)
+                return parse_tolerant(raw)
+            check_size(raw)
+            return await parsers().call_async("ztom.io.json:parse_tolerant", raw, cpu_s=_CPU_S)
         except json.JSONDecodeError:
             raise
         except (ValueError, RecursionError, OverLimitError) as error:

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from serve_apps.control_plane.limit_settings import LimitSettings
+from serve_apps.endpoints.aliases import RESERVED_ALIASES
 from ztom.engines.config import EngineConfig
 from ztom.io.places import require_local
 
@@ -34,8 +35,19 @@ class ServerConfig(LimitSettings):
         description="folders and addresses under which users may point to checkpoints and data; "
         "none unless the operator names some",
     )
-    registration: Literal["open", "closed"] = Field(
-        default="open", description="closed: only administrators make accounts"
+    registration: Literal["invite", "open", "closed"] = Field(
+        default="invite",
+        description="invite: who registers needs an address that an administrator has invited; "
+        "closed: only administrators make accounts",
+    )
+    aliases: Literal["any", "project-prefixed"] = Field(
+        default="any",
+        description="what a project may call a new endpoint; project-prefixed: the project's name, "
+        "or what begins with it and a hyphen",
+    )
+    reserved_aliases: tuple[str, ...] = Field(
+        default=RESERVED_ALIASES,
+        description="names, * standing for anything, that only administrators give to endpoints",
     )
     allowed_hosts: tuple[str, ...] = Field(
         default=(),

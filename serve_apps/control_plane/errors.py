@@ -27,6 +27,7 @@ from ztom.errors import (
     LedgerError,
     NothingThereError,
     NotOnRecordError,
+    QuotaError,
     ScoringError,
     SearchError,
     SignatureError,
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 _STATUS: tuple[tuple[type[ZtomError], int], ...] = (
     (NotOnRecordError, 404),
     (AlreadyOnRecordError, 409),
+    (QuotaError, 429),
     (AuditError, 500),
     (LedgerError, 503),
     (CheckpointError, 422),
@@ -110,6 +112,8 @@ def add_error_handlers(app: FastAPI) -> None:
         if status >= 500:
             logger.error("%s %s: %s", request.method, request.url.path, error)
         busy = BUSY if status == 503 else None
+        if isinstance(error, QuotaError) and error.wait_s is not None:
+            busy = {"Retry-After": str(error.wait_s)}
         if status >= 500 and not isinstance(error, StorageError):
             # advice on the installation is for whoever reads the log
             error = type(error)._from_parts(

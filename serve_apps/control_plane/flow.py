@@ -29,7 +29,7 @@ _KEY = "ztom.window"
 #: A form slower than this, on average after its first pause, is somebody holding a connection.
 _SLOWEST_BYTES_S = 4096
 #: A body that nobody wants is read on for so long, and after that if it is so fast.
-_DISCARD_S, _DISCARD_BYTES_S = 1.0, 64 * 2**10
+_DISCARD_S, _DISCARD_BYTES_S, _DISCARD_MOST_S = 1.0, 64 * 2**10, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,10 @@ class _Body:
         return message
 
     async def discard(self) -> None:
-        """Read what still comes of a body that nobody wants, until the client is too slow."""
+        """Read what still comes of a body that nobody wants, for a while: it holds no place."""
+        terms: Terms | None = self._scope.get(TERMS)
+        if terms is not None:
+            terms.leave()
         began, before = time.monotonic(), self._total
         while not self.ended:
             try:
@@ -218,7 +221,8 @@ class _Body:
             except TimeoutError:
                 return
             taken = time.monotonic() - began
-            if taken > _DISCARD_S and self._total - before < taken * _DISCARD_BYTES_S:
+            is_slow = self._total - before < taken * _DISCARD_BYTES_S
+            if taken > _DISCARD_MOST_S or (taken > _DISCARD_S and is_slow):
                 return
 
     def _use(self) -> None:

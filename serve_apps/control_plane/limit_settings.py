@@ -6,7 +6,9 @@ is counted by each process that takes requests in, what stands in the ledger for
 
 from __future__ import annotations
 
-from pydantic import Field
+from ipaddress import ip_address
+
+from pydantic import Field, field_validator
 
 from ztom.io.environment import EnvironmentSettings
 
@@ -75,6 +77,35 @@ class LimitSettings(EnvironmentSettings):
         description="wrong passwords an hour for one account from everywhere before status 429 to "
         "addresses from which nobody has logged in to it",
     )
+
+    searches_per_caller: int = Field(
+        default=32, ge=1, description="searches of one account that are queued and running"
+    )
+    bytes_per_caller: int = Field(
+        default=2**40,
+        gt=0,
+        description="on disk: uploads (unpacked as well) and data of the projects that an account "
+        "owns, and what its searches and edits wrote",
+    )
+    deployments_per_caller: int = Field(
+        default=256, ge=0, description="deployments of one account that start or serve"
+    )
+    replicas_per_caller: int = Field(
+        default=64, ge=0, description="their max_replicas together; adapters of a base share its"
+    )
+    devices_per_caller: float = Field(
+        default=64,
+        ge=0,
+        description="max_replicas times tensor_parallel_size times gpu_fraction, of all of them",
+    )
+    cache_gib_per_caller: float = Field(
+        default=1024, ge=0, description="max_replicas times kv_cache_gib, of all of them"
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ip_address(address)) for address in value)
 
     @property
     def most_at_once(self) -> int:

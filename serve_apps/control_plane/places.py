@@ -8,7 +8,7 @@ who holds all of their places leaves the other callers' alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
@@ -16,7 +16,7 @@ from typing import Self
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve_apps.control_plane.addresses import client_address
+from serve_apps.control_plane.addresses import client_address, client_scheme
 from serve_apps.control_plane.errors import BUSY, problem
 from serve_apps.control_plane.limit_settings import LimitSettings
 
@@ -130,6 +130,7 @@ class Terms:
     address: str
     is_known: bool = False
     _held: list[tuple[ServerSide, str]] = field(default_factory=list)
+    _at_end: list[Callable[[], None]] = field(default_factory=list)
 
     def enter(self, side: ServerSide, caller: str) -> None:
         """Take a place, once a side; see `Places.take`."""
@@ -152,6 +153,16 @@ class Terms:
         """Give every place back."""
         while self._held:
             self.places.give_back(*self._held.pop())
+
+    def at_end(self, release: Callable[[], None]) -> None:
+        """Have a function called when the request has ended."""
+        self._at_end.append(release)
+
+    def end(self) -> None:
+        """Give back everything that was held for the request."""
+        self.leave()
+        for release in self._at_end:
+            release()
 
 
 class PlaceKeeper:
@@ -177,6 +188,7 @@ class PlaceKeeper:
             return
         terms = Terms(self._places, client_address(scope, trusted=self._trusted))
         scope[TERMS] = terms
+        scope["scheme"] = client_scheme(scope)
         try:
             if not _names_an_account(scope) and scope["path"] != ALWAYS_ANSWERED:
                 terms.enter_unknown()
@@ -187,7 +199,7 @@ class PlaceKeeper:
         try:
             await self._app(scope, receive, send)
         finally:
-            terms.leave()
+            terms.end()
 
 
 def _names_an_account(scope: Scope) -> bool:

@@ -113,8 +113,12 @@ def create_search(
 
     Raises:
         HTTPException: The project has no chain, or the call asks for what it may not.
+        QuotaError: The account has all that it may have.
         ZtomError: What is wrong with the search; a data set cannot be read or used.
     """
+    limits = services.account_limits
+    limits.require_search(services.ledger.requests.open_searches(user_id))
+    limits.require_bytes([user_id])
     chain = project_chain(project, services, fields)
     warnings = inference_options(fields.inference_config_json).warnings
     request_id = new_request_id()
@@ -136,7 +140,10 @@ def create_search(
             )
         # last: as soon as it is on record it may be started
         new = _new_request(config, user_id, project)
-        return services.ledger.requests.create(new, request_id=request_id), warnings
+        request = services.ledger.requests.create(
+            new, request_id=request_id, within=limits.require_search
+        )
+        return request, warnings
     except BaseException:
         services.store.remove(str(folder))
         raise

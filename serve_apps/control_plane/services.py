@@ -7,6 +7,7 @@ from typing import Self
 
 from anyio import CapacityLimiter
 
+from serve_apps.control_plane.account_limits import AccountLimits
 from serve_apps.control_plane.callers import RecentCallers
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.hashing import Hashing
@@ -15,8 +16,10 @@ from serve_apps.control_plane.places import Places
 from serve_apps.control_plane.runner import Runner
 from serve_apps.control_plane.store import Store
 from serve_apps.control_plane.tokens import Tokens, load_keys
+from serve_apps.endpoints.aliases import AliasRules
 from serve_apps.endpoints.evidence import AdmissionRules
 from serve_apps.gateway.backends import Backends
+from serve_apps.gateway.callers import CallerHashes
 from serve_apps.gateway.gateway import Gateway
 from serve_apps.gateway.response_ids import ResponseIds
 from serve_apps.tracing import Tracing
@@ -54,6 +57,7 @@ class Services:
     places: Places
     door: CapacityLimiter
     hashing: Hashing
+    account_limits: AccountLimits
 
     @classmethod
     def open(cls, config: ServerConfig, runner: Runner, backends: Backends) -> Self:
@@ -71,6 +75,7 @@ class Services:
         private_folder(config.keys)
         keys = load_keys(config.keys / "jwt.keys")
         ledger = Ledger.open(config.ledger_address)
+        places = Places.of(config)
         pointers = Settings(
             allowed_roots=config.pointer_roots,
             denied_roots=(str(config.data),),
@@ -95,20 +100,24 @@ class Services:
                 ledger.endpoints,
                 backends,
                 ResponseIds(keys[-1]),
+                CallerHashes(load_keys(config.keys / "callers.keys")[-1]),
                 share=1 / config.http_replicas,
                 limits=RequestLimits(config.max_answers, config.max_request_tokens),
                 tracing=Tracing.from_environment(),
             ),
             callers=RecentCallers(),
-            places=Places.of(config),
+            places=places,
             door=CapacityLimiter(_AT_THE_DOOR),
             hashing=Hashing(),
+            account_limits=AccountLimits(config, ledger, store, places),
         )
 
     @property
     def rules(self) -> AdmissionRules:
         """What the operator has set for deployments."""
-        return AdmissionRules(self.config.gate_required, self.pointers, self.managed)
+        config = self.config
+        aliases = AliasRules(config.reserved_aliases, config.aliases == "project-prefixed")
+        return AdmissionRules(config.gate_required, self.pointers, self.managed, aliases)
 
     def close(self) -> None:
         """Give back what was opened."""

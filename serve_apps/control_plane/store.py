@@ -218,6 +218,10 @@ class Store:
                 path.unlink(missing_ok=True)
                 self.forget(path.name.partition(".")[0])
 
+    def unpacked(self, upload: Path) -> Path:
+        """The folder that a compressed upload was unpacked to, if it was."""
+        return self.cache / "archives" / upload.name.partition(".")[0]
+
     def forget(self, sha256: str) -> None:
         """Remove what a compressed upload was unpacked to."""
         shutil.rmtree(self.cache / "archives" / sha256, ignore_errors=True)

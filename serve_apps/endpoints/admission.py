@@ -68,10 +68,11 @@ def deploy(
         AlreadyOnRecordError: Something else is on its way to the same traffic.
         ReferenceRefusedError: The variant is outside the allowed roots.
         VariantError: It is none.
+        QuotaError: Whoever wants it has all the engines that they may have.
     """
     new = new_deployment(wanted, check(wanted, ledger, rules, actor=actor), actor=actor)
     ledger.endpoints.claim(wanted.alias, wanted.project_id)
-    return ledger.endpoints.deployments.deploy(new, actor=actor)
+    return ledger.endpoints.deployments.deploy(new, actor=actor, within=rules.within)
 
 
 def check(wanted: Deploy, ledger: Ledger, rules: AdmissionRules, *, actor: str) -> Checked:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from serve_apps.endpoints.aliases import AliasRules
 from ztom.checkpoints.reference import parse_reference
 from ztom.errors import ConfigError, NotOnRecordError, ReferenceRefusedError, VariantError
 from ztom.evaluation.gate.verdict import Verdict
 from ztom.ledger.checkpoints import Storage
-from ztom.ledger.deployments import DeploymentRecord
+from ztom.ledger.deployments import DeploymentRecord, NewDeployment
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.rollouts import RolloutRecord
 from ztom.ledger.verdicts import NewVerdict, VerdictRecord, Verdicts
@@ -33,14 +34,19 @@ class AdmissionRules:
         gate_required: The server takes no recipe's word for it that a variant is better.
         pointers: Roots that users may point to.
         managed: Roots of the server's own files.
+        aliases: Rules for aliases that nobody has; None for an administrator, who takes any.
         own: Function that gives the address of what a path of the server's own names, such as a
             search's model; None for an address of somebody's own.
+        within: Function that gets a deployment and every other one on record, and raises what the
+            caller may not have; None lets everything through.
     """
 
     gate_required: bool
     pointers: Settings
     managed: Settings
+    aliases: AliasRules | None = None
     own: Callable[[str], str | None] = lambda path: None
+    within: Callable[[NewDeployment, Sequence[DeploymentRecord]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +150,7 @@ def gather_evidence(
         VariantError: It is none.
     """
     refuse_foreign(wanted.alias, wanted.project_id, ledger)
+    _require_claimable(wanted, ledger, rules)
     address, roots = _place(wanted, ledger, rules)
     variant = open_variant(address, roots, readable=(rules.managed, rules.pointers))
     project_id, verdicts = wanted.project_id, ledger.verdicts
@@ -158,6 +165,17 @@ def gather_evidence(
     if stable is not None:
         against_stable = verdicts.latest(variant.digest, project_id=project_id, champion=stable)
     return Evidence(variant, served, latest, stable, against_stable, _own_gate(variant, ledger))
+
+
+def _require_claimable(wanted: Deploy, ledger: Ledger, rules: AdmissionRules) -> None:
+    """A new alias is one that the project may have."""
+    if rules.aliases is None or wanted.project_id is None:
+        return
+    try:
+        ledger.endpoints.project_of(wanted.alias)
+    except NotOnRecordError:
+        project = ledger.projects.get(wanted.project_id)
+        rules.aliases.require_claimable(wanted.alias, project.name)
 
 
 def _own_gate(variant: StoredVariant, ledger: Ledger) -> str | None:

@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse, Response
 
 from serve_apps.event_stream import event_stream
 from serve_apps.gateway.backends import Backends, Late, Overloaded, Unavailable
+from serve_apps.gateway.callers import CallerHashes
 from serve_apps.gateway.metrics import GatewayMetrics
 from serve_apps.gateway.observe import Observer
 from serve_apps.gateway.quota import Quota, Quotas
@@ -46,7 +47,7 @@ access_log = logging.getLogger("ray.serve.ztom.gateway")
 
 #: Which variant answered, and why that one.
 VARIANT_HEADER, ROLE_HEADER = "x-ztom-variant", "x-ztom-role"
-#: Callers with the same value stay with the same variant; without it, OpenAI's ``user`` does.
+#: Requests of a key with the same value stay with the same variant; else OpenAI's ``user`` does.
 STICKY_HEADER = "x-ztom-sticky"
 
 #: How long a request waits for a swap to the variant that it is for.
@@ -91,6 +92,7 @@ class _Exchange:
     began: float
     span: RequestSpan
     first_s: float | None = None
+    caller: str = ""
     events: list[str] | None = None
     pieces: int = 0
 
@@ -102,6 +104,7 @@ class Gateway:
         endpoints: Endpoints in the ledger.
         backends: Back ends through which variants are called.
         ids: Maker of the answers' ids.
+        callers: Maker of the callers' hashes.
         share: This process's share of every key's quota, in (0, 1].
         limits: What one request may ask for.
         tracing: Maker of spans; None makes none.
@@ -112,6 +115,7 @@ class Gateway:
         endpoints: Endpoints,
         backends: Backends,
         ids: ResponseIds,
+        callers: CallerHashes,
         *,
         share: float = 1.0,
         limits: RequestLimits = DEFAULT_LIMITS,
@@ -122,10 +126,11 @@ class Gateway:
         self._backends = backends
         self._metrics = GatewayMetrics()
         self._quotas = Quotas(share)
-        self._observer = Observer(endpoints)
-        self._mirror = Mirror(backends, self._metrics, self._observer.compared)
         self._keeper = TableKeeper(endpoints, self._changed)
+        self._observer = Observer(endpoints, self._keeper.callers_before)
+        self._mirror = Mirror(backends, self._metrics, self._observer.compared)
         self.ids = ids
+        self.callers = callers
 
     @property
     def table(self) -> RoutingTable:
@@ -147,6 +152,7 @@ class Gateway:
                 yield
         finally:
             await asyncio.to_thread(self._observer.write)
+            await self._observer.write_traffic(at_once=True)
             await asyncio.to_thread(self._tracing.close)
 
     async def answer(
@@ -209,7 +215,8 @@ class Gateway:
     ) -> _Exchange | None:
         request = self.ids.nonce()
         user = body.get("user")
-        caller = headers.get(STICKY_HEADER) or (user if isinstance(user, str) else "") or request
+        sticky = headers.get(STICKY_HEADER) or (user if isinstance(user, str) else "")
+        caller = self.callers.sticky(asker.key, sticky) if sticky else request
         choice = choose(
             self.table, model, caller=caller, request=request, headers=headers, key=asker.key
         )
@@ -229,7 +236,8 @@ class Gateway:
             trace=span.context,
             limits=self._limits,
         )
-        exchange = _Exchange(kind, asker, choice, call, began, span)
+        hashed = self.callers.caller(asker.key)
+        exchange = _Exchange(kind, asker, choice, call, began, span, caller=hashed)
         # how far two answers differ is measured in words
         if kind != "embedding" and choice.shadow is not None and nbytes <= _LARGEST_COPY_BYTES:
             exchange.events = []
@@ -388,7 +396,9 @@ class Gateway:
                 "ztom.role": str(choice.role),
             },
         )
-        self._observer.answered(choice, status=status, seconds=seconds, empty=empty)
+        self._observer.answered(
+            choice, exchange.caller, status=status, seconds=seconds, empty=empty
+        )
         access_log.info(
             "answered",
             extra={
@@ -408,7 +418,7 @@ class Gateway:
     def _copy(self, exchange: _Exchange, text: str) -> None:
         choice = exchange.choice
         placement = self.table.placements.get(choice.shadow or "")
-        if placement is not None:
+        if placement is not None and self._observer.admits_copy(choice, exchange.caller):
             self._mirror.offer(Mirrored(choice, exchange.call, placement, text))
 
     def _headers(self, exchange: _Exchange, variant: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from ztom.errors import ZtomError
 from ztom.ledger.endpoints import Endpoints
+from ztom.rollout.callers import CallerShares
 from ztom.rollout.routing import RoutingTable
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class TableKeeper:
         self._on_change = on_change
         self.version = 0
         self.table = RoutingTable()
+        self._callers: dict[str, CallerShares] = {}
         self._looking = asyncio.Lock()
         self._looked = -math.inf
 
@@ -66,7 +68,7 @@ class TableKeeper:
         self._looked = time.monotonic()
         if newer is None:
             return
-        version, table = newer
+        version, table, self._callers = newer
         gone = _apps(self.table) - _apps(table)
         self.version, self.table = version, table
         self._on_change(version, gone)
@@ -80,10 +82,22 @@ class TableKeeper:
             except Exception as error:
                 logger.error("the routing table stays at version %d: %s", self.version, error)
 
-    def _newer(self) -> tuple[int, RoutingTable] | None:
+    def callers_before(self, release: str) -> CallerShares:
+        """Shares of the callers in the traffic before a release that the table names."""
+        return self._callers.get(release, CallerShares())
+
+    def _newer(self) -> tuple[int, RoutingTable, dict[str, CallerShares]] | None:
         if self._endpoints.routing_version() == self.version:
             return None
-        return self._endpoints.routing()
+        version, table = self._endpoints.routing()
+        releases = {route.release for route in table.routes.values() if route.release is not None}
+        callers = {
+            release: self._callers[release]
+            if release in self._callers
+            else self._endpoints.rollouts.callers(release)
+            for release in sorted(releases)
+        }
+        return version, table, callers
 
 
 def _apps(table: RoutingTable) -> frozenset[str]:

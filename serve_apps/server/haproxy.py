@@ -26,12 +26,15 @@ class UnknownRayWarning(UserWarning):
     """The installed Ray may write another HAProxy configuration than the one that is known."""
 
 
-def write_haproxy(folder: Path, *, private_ports: Sequence[int]) -> Path:
+def write_haproxy(
+    folder: Path, *, private_ports: Sequence[int], trusted: Sequence[str] = ()
+) -> Path:
     """Write the program that Serve starts as HAProxy.
 
     Args:
         folder: Folder that the program is written into.
         private_ports: Ports that only this machine may reach.
+        trusted: Addresses of the operator's proxies, who call for many.
 
     Returns:
         Path of the program.
@@ -41,7 +44,7 @@ def write_haproxy(folder: Path, *, private_ports: Sequence[int]) -> Path:
     """
     warn_of_unknown_ray(version("ray"))
     command = [sys.executable, "-I", "-S", haproxy_rules.__file__, _installed_haproxy()]
-    command += [*map(str, private_ports), "--"]
+    command += [*map(str, private_ports), *trusted, "--"]
     path = folder / "haproxy"
     path.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
     path.chmod(0o700)

@@ -66,7 +66,7 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
         port = free_port(host, port)
         url = f"http://{reachable(host)}:{port}"
         say_address(url)
-        _prepare_environment(folder)
+        _prepare_environment(folder, config)
         from cluster.local import ray_connection
         from cluster.serve import serve_is_running, start_serve, stop_serve
 
@@ -133,7 +133,7 @@ def _check(config: ServerConfig) -> None:
     Ledger.open(config.ledger_address).close()
 
 
-def _prepare_environment(folder: Path) -> None:
+def _prepare_environment(folder: Path, config: ServerConfig) -> None:
     """What Ray, Serve and HAProxy read when they start; workers of a local Ray inherit it."""
     from serve_apps.control_plane.flow import IMPORT_PATH
 
@@ -153,7 +153,9 @@ def _prepare_environment(folder: Path) -> None:
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # Serve kills a front door that starts slower than this, and a busy machine takes its time
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_haproxy(folder, private_ports=(metrics, stats))),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(
+            write_haproxy(folder, private_ports=(metrics, stats), trusted=config.trusted_proxies)
+        ),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
@@ -168,7 +170,7 @@ def _prepare_environment(folder: Path) -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    # uvicorn would take X-Forwarded-For from whoever calls a replica from this machine
+    # uvicorn would take whatever stands first in X-Forwarded-For; see addresses.py
     os.environ["FORWARDED_ALLOW_IPS"] = ""
 
 

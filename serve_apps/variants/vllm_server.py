@@ -43,6 +43,7 @@ from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.load import EngineLoad
 from serve_apps.variants.request_fields import Kind
 from serve_apps.variants.request_size import count_prompts
+from serve_apps.variants.schema_check import SchemaCheck, schemas_of
 from serve_apps.variants.tool_parsers import named_parser
 from serve_apps.variants.vllm_renderer import bounded
 from serve_apps.variants.wire import Reply, event_error, openai_error, refusal
@@ -111,6 +112,7 @@ class VllmServer:
             AsyncEngineArgs(**options), stat_loggers=[_load_keeper(self.load)]
         )
         self.tool_parser = named_parser(tool_parser, self._chat_template)
+        self._schemas = SchemaCheck(self._vocabulary)
 
     @property
     def is_dead(self) -> bool:
@@ -172,6 +174,9 @@ class VllmServer:
             request_id: Tail of the answer's id; random when not given.
             trace: Headers of the trace that the request belongs to, for vLLM's own spans.
         """
+        if (schemas := schemas_of(body)) and (problem := await self._schemas.problem(schemas)):
+            param = "response_format" if "response_format" in body else "tools"
+            return refusal(400, f"{param!r}: {problem}.", param=param)
         try:
             request: Any = _REQUEST_TYPES[kind].model_validate(body)
             _prepare(request, face, request_id)
@@ -211,7 +216,17 @@ class VllmServer:
 
     def stop(self) -> None:
         """End the engine and its processes. Requests in work fail."""
+        self._schemas.close()
         self._client.shutdown(timeout=_STOP_GRACE_S)
+
+    def _vocabulary(self) -> str:
+        """The tokenizer as xgrammar's, in its own JSON."""
+        import xgrammar
+
+        info = xgrammar.TokenizerInfo.from_huggingface(
+            self._client.get_tokenizer(), vocab_size=self._client.model_config.get_vocab_size()
+        )
+        return str(info.serialize_json())
 
 
 def _load_keeper(load: EngineLoad) -> type[StatLoggerBase]:

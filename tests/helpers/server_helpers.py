@@ -314,11 +314,12 @@ class Server:
         assert answer.status_code == 200, answer.text
         return answer.text
 
-    def as_user(self, name: str, *, admin: bool = False) -> requests.Session:
+    def as_user(self, name: str, *, admin: bool = False, deployer: bool = True) -> requests.Session:
         """A session of the user, who is made if need be."""
         accounts = self.services.ledger.accounts
         if accounts.for_login(name) is None:
-            new = NewUser(name, f"{name}@example.org", HASH, is_admin=admin)
+            address = f"{name}@example.org"
+            new = NewUser(name, address, HASH, is_admin=admin, may_deploy=deployer and not admin)
             accounts.create(new, actor="local:test")
         session = requests.Session()
         session.headers["Authorization"] = f"Bearer {self.token(name)}"
@@ -357,6 +358,7 @@ HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
 LOOKS = {
     "serve_apps.gateway.table.POLL_S": 0.05,
     "serve_apps.gateway.observe._EVERY_S": 0.2,
+    "serve_apps.gateway.observe.TRAFFIC_EVERY_S": 0.2,
 }
 
 

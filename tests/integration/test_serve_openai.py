@@ -378,6 +378,22 @@ def test_a_template_that_loops_on_a_word_costs_its_sender_alone(served):  # row 
     assert health(served)["status"] == "ok"
 
 
+def test_a_schema_that_explodes_is_refused_in_time(client):  # row 107
+    def ask(schema: dict[str, object]) -> str:
+        form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+        answer = client.chat.completions.create(
+            model="toy", messages=CHAT, max_tokens=8, response_format=form
+        )
+        return answer.choices[0].message.content
+
+    assert ask({"type": "integer"})[0] in "-0123456789"
+    schema = {"type": "string", "pattern": "(a|b|c){4096}"}  # minutes, for any engine
+    began = time.monotonic()
+    with pytest.raises(openai.BadRequestError, match="too complex to compile"):
+        ask(schema)
+    assert time.monotonic() - began < 60
+
+
 def test_a_second_of_the_same_name_is_refused(variant, served):
     port = httpx.URL(served.url).port
     with pytest.raises(ConfigError, match="served already"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from command_line import every_command
+from server_commands import assert_said
 from server_helpers import Server
 
 from serve_apps.server.app import create_app
@@ -11,6 +12,7 @@ from serve_apps.server.app import create_app
 COMMANDS = {
     "POST /api/auth/login": "login",
     "GET /api/auth/user": "whoami",
+    "GET /v1/limits": "limits",
     "GET /api/auth/admin": "user list",
     "POST /api/auth/admin": "user add",
     "GET /api/auth/admin/user": "user list",
@@ -65,6 +67,12 @@ COMMANDS = {
     "POST /v1/endpoints/{alias}/promote": "promote",
     "POST /v1/endpoints/{alias}/rollback": "rollback",
     "DELETE /v1/endpoints/{alias}/rules": "endpoint remove-rule",
+    "GET /v1/signing-keys": "signing-key list",
+    "POST /v1/signing-keys": "signing-key register",
+    "DELETE /v1/signing-keys/{key_id}": "signing-key revoke",
+    "GET /v1/invitations": "user invitations",
+    "POST /v1/invitations": "user invite",
+    "DELETE /v1/invitations/{key_id}": "user uninvite",
     "GET /v1/releases": "release list",
     "GET /v1/releases/{release_id}": "release show",
     "GET /v1/releases/{release_id}/events": "release watch",
@@ -119,6 +127,23 @@ def test_every_operation_has_a_command(server: Server) -> None:
     assert {*COMMANDS.values(), *OLD.values()} <= known
 
 
+def test_keys_that_sign_and_invitations(server, ztom, tmp_path) -> None:
+    file = tmp_path / "ci.key"
+    public = ztom("signing-key", "create", file).out.strip()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert ztom("signing-key", "show", file).out.strip() == public
+    assert ztom("signing-key", "show").out.strip() != public, "one's own"
+    assert "is registered" in ztom("signing-key", "register", "ci", file).out
+    assert public in ztom("signing-key", "list").out
+    assert_said(ztom("signing-key", "register", "again", public).err, "is registered")
+    assert "is revoked" in ztom("signing-key", "revoke", "ci").out
+    invited = ztom("user", "invite", "Grace@example.org", "--deployer").out
+    assert invited == "grace@example.org may register: DEPLOYER USER\n"
+    assert "grace@example.org" in ztom("user", "invitations").out
+    assert ztom("user", "uninvite", "grace@example.org").status == 0
+    assert "grace" not in ztom("user", "invitations").out
+
+
 def test_accounts_members_and_keys_by_name(ztom, monkeypatch) -> None:
     monkeypatch.setenv("ZTOM_PASSWORD", "a password of some length")
     assert ztom("user", "add", "grace", "grace@example.org").status == 0
@@ -163,3 +188,9 @@ def test_a_search_that_is_not_there(ztom) -> None:
 
 def test_whoami_says_who(ztom) -> None:
     assert "ADMIN" in ztom("whoami").out
+
+
+def test_limits_say_how_much_is_held(ztom) -> None:
+    lines = [line.split() for line in ztom("limits").out.splitlines()]
+    assert ["searches", "0", "32"] in lines
+    assert ["bytes", "on", "disk", "0", "1,099,511,627,776"] in lines

@@ -7,6 +7,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import statistics
 import struct
 import tarfile
@@ -14,12 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 from server_helpers import Server, serving
 
 from serve_apps.control_plane.config import ServerConfig
+from serve_apps.server.app import create_app
+from ztom.wire.examples import PROJECT
 
 MIB = 2**20
 
@@ -162,3 +167,112 @@ def test_deep_nesting_is_refused(server: Server, ada: requests.Session) -> None:
         for path in ("/project", "/v1/chat/completions"):
             answer = ada.post(f"{server.url}{path}", data=deep, headers=headers, timeout=30)
             assert answer.status_code in (400, 422), (depth, path, answer.text)
+
+
+#: Numbers that are none, or that nobody means; as they stand in JSON, and as text elsewhere.
+NUMBERS = ("1e308", "-1e30", '"inf"', "NaN", "9" * 400)
+
+
+def numeric_leaves(schema: dict[str, Any], parts: dict[str, Any], depth: int = 0) -> Iterator[Any]:
+    """Where numbers stand in values of a schema: paths of keys, None for an item of a list."""
+    if depth > 6:
+        return
+    if "$ref" in schema:
+        schema = parts[schema["$ref"].rpartition("/")[2]]
+    for branch in (*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())):
+        yield from numeric_leaves(branch, parts, depth + 1)
+    kind = schema.get("type")
+    if kind in ("number", "integer"):
+        yield ()
+    items = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
+    if kind == "array" and items:
+        yield from ((None, *rest) for rest in numeric_leaves(items, parts, depth + 1))
+    for name, child in schema.get("properties", {}).items():
+        yield from ((name, *rest) for rest in numeric_leaves(child, parts, depth + 1))
+    if isinstance(more := schema.get("additionalProperties"), dict):
+        yield from (("key", *rest) for rest in numeric_leaves(more, parts, depth + 1))
+
+
+def with_leaf(value: Any, path: tuple[str | None, ...]) -> Any:
+    """A value with the mark at a path, which is made if need be."""
+    if not path:
+        return "@number@"
+    name, *rest = path
+    if name is None:
+        return [with_leaf(value[0] if isinstance(value, list) and value else None, tuple(rest))]
+    value = dict(value) if isinstance(value, dict) else {}
+    return {**value, name: with_leaf(value.get(name), tuple(rest))}
+
+
+def form(body: dict[str, Any]) -> dict[str, tuple[str | None, str]]:
+    """A form with the file at its end."""
+    fields = {name: (None, str(value)) for name, value in body.items() if name != "file"}
+    return {**fields, "file": ("data.jsonl", "x")}
+
+
+def requests_with_numbers(document: dict[str, Any]) -> Iterator[tuple[str, str, str, Any, Any]]:
+    """Method, path, kind of body, body and path of the number, for every number of every route."""
+    parts = document["components"]["schemas"]
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "query" and any(numeric_leaves(parameter["schema"], parts)):
+                    yield method, path, "query", parameter["name"], ()
+            for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+                for leaf in dict.fromkeys(numeric_leaves(content["schema"], parts)):
+                    yield method, path, kind, content.get("example") or {}, leaf
+
+
+def test_no_number_is_an_error_of_the_server(
+    server: Server, ada: requests.Session, project: str
+) -> None:
+    document = create_app(server.services).openapi()
+    document = json.loads(json.dumps(document).replace(PROJECT, project))
+    chief = server.as_user("chief", admin=True)
+    secrets = (str(server.services.store.root), str(Path(__file__).resolve().parents[2]))
+    sent, taken = 0, set()
+    for method, path, kind, body, leaf in requests_with_numbers(document):
+        url = server.url + re.sub(r"\{[^}]*\}", "0" * 32, path)
+        for number in NUMBERS:
+            if kind == "query":
+                options: dict[str, Any] = {"params": {body: number.strip('"')}}
+            elif kind == "application/json":
+                text = json.dumps(with_leaf(body, leaf)).replace('"@number@"', number)
+                options = {"data": text, "headers": {"Content-Type": kind}}
+            else:
+                options = {"files": form({**body, str(leaf[0]): number.strip('"')})}
+            answer = chief.request(method, url, timeout=30, **options)
+            sent += 1
+            where = f"{method} {path} {leaf or body} = {number[:20]}: {answer.status_code}"
+            assert answer.status_code < 500 or answer.status_code == 501, f"{where} {answer.text}"
+            assert not any(secret in answer.text for secret in secrets), where
+            if answer.status_code < 300:
+                taken.add(where)
+    assert sent > 300
+    assert taken == set()
+
+
+BAD_NAMES = ("../x", "a/b", "/etc/passwd", "..", ".", "a\\b", "a\0b", "a\nb", "\x1b[31m", "é" * 128)
+
+
+def test_a_file_name_is_a_base_name(server: Server, ada: requests.Session, project: str) -> None:
+    """On every route whose request has one."""
+    document = create_app(server.services).openapi()
+    parts, routes = document["components"]["schemas"], []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+                schema = content["schema"]
+                schema = parts[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+                if "fileName" in schema.get("properties", {}):
+                    routes.append((method, path, kind, content["example"]))
+    assert len(routes) >= 6
+    for method, path, kind, example in routes:
+        for name in BAD_NAMES:
+            body = {**example, "projectId": project, "fileName": name}
+            if kind == "application/json":
+                answer = ada.request(method, server.url + path, json=body, timeout=30)
+            else:
+                answer = ada.request(method, server.url + path, files=form(body), timeout=30)
+            assert answer.status_code == 422, (method, path, name, answer.text)
+            assert "fileName" in answer.text, (method, path, name, answer.text)

@@ -63,6 +63,7 @@ def test_register_log_in_and_who_am_i(server: Server) -> None:
         "firstName": "Grace",
         "lastName": "H.",
     }
+    server.services.ledger.invitations.invite("grace@example.org", may_deploy=False, actor="t")
     made = requests.post(f"{server.url}/api/auth/register", json=account, timeout=30)
     assert made.status_code == 201
     session = server.as_user("grace")

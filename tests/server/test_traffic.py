@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import ExitStack
+
+import openai
 import pytest
 import requests
-from gateway_calls import CHAT, chat, chats, said
-from server_helpers import Actor
+from gateway_calls import CHAT, chat, chats, make_key, said
+from server_helpers import Actor, Server
+from sqlalchemy import func, select
 from variant_folders import (
     FAST,
     deploy,
@@ -17,6 +22,9 @@ from variant_folders import (
 from serve_apps.endpoints.traffic import rollback
 from ztom.client import Client
 from ztom.errors import ServerError
+from ztom.ledger.models import CallerTrafficRow
+from ztom.ledger.rollouts import FeedbackRecord
+from ztom.rollout.observations import StepObservations
 
 
 def test_canary_by_hand_sticky_promote_and_rollback(server, admin, ask) -> None:
@@ -101,6 +109,88 @@ def test_a_canary_that_fails_is_rolled_back_by_itself(server, admin, ask) -> Non
     assert "error_rate" in end.state.reason
     assert admin.endpoints.get("support").canary is None
     wait_for(lambda: f"delete variant-two-{two[:12]}" in server.stage.log, "the candidate's end")
+
+
+def test_bad_calls_of_one_key_of_five_roll_nothing_back(server, admin) -> None:
+    """Whatever it writes into the sticky header, and whoever caused the errors."""
+    _, one = deploy(server, admin, "one")
+    keys = [make_key(server, f"user-{number}") for number in range(5)]
+    with ExitStack() as stack:
+        mallory, *others = (
+            stack.enter_context(
+                openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
+            )
+            for key in keys
+        )
+        for client in (mallory, *others) * 21:
+            chat(client)
+        rollouts = server.services.ledger.endpoints.rollouts
+        wait_for(lambda: _recorded(server) >= 105, "the traffic on record")
+        plan = {**FAST, "checks": {**FAST["checks"], "error_rate": 0.02}, "min_requests": 100}
+        plan["steps"] = [{"canary": 50}, {"canary": 100}]
+        _, two = deploy(server, admin, "two", plan=plan)
+        (release,) = admin.endpoints.releases("support")
+        assert release.callers.startswith("5 keys brought the traffic before it")
+        assert not {key for key in rollouts.callers(release.id).requests if len(key) != 16}
+        server.stage.actor(two).fails = 10**6
+        statuses = Counter(_status(mallory, sticky) for sticky in range(150))
+        assert statuses[503] > 30, "it finds values that get the canary"
+        server.stage.actor(two).fails = 0
+        server.stage.actor(two).status = 400
+        assert Counter(_status(mallory, sticky) for sticky in range(50))[400] > 5
+        server.stage.actor(two).status = 200
+        for number in range(60):
+            for client in others:
+                chat(client, extra_headers={"x-ztom-sticky": f"{number}"})
+        look = wait_for(
+            lambda: (r := admin.endpoints.release(release.id)).state.findings and r, "a look"
+        )
+    assert look.status == "running"
+    assert _counted(server, release.id).candidate.errors <= 2
+    assert _counted(server, release.id).left_out > 30
+    assert admin.endpoints.get("support").stable == f"one@{one[:12]}"
+
+
+def _status(client: openai.OpenAI, sticky: int) -> int:
+    try:
+        chat(client, extra_headers={"x-ztom-sticky": str(sticky)})
+    except openai.APIStatusError as error:
+        return error.status_code
+    return 200
+
+
+def _recorded(server: Server) -> int:
+    with server.services.ledger._database.read() as session:
+        return int(session.scalar(select(func.sum(CallerTrafficRow.requests))) or 0)
+
+
+def _counted(server: Server, release: str) -> StepObservations:
+    rows = server.services.ledger.endpoints.rollouts.observations(release, 0)
+    return sum(rows[1:], rows[0])
+
+
+def test_feedback_of_one_key_does_not_count_beyond_its_share(server, admin) -> None:
+    rollouts = server.services.ledger.endpoints.rollouts
+    deploy(server, admin, "one")
+    rollouts.add_traffic({"support": dict.fromkeys("abcde", 40)})
+    deploy(server, admin, "two", plan=FAST)
+    (release,) = admin.endpoints.releases("support")
+    user = server.services.ledger.accounts.by_email("chief@example.org").id
+
+    def judge(caller: str, number: int, error: float) -> None:
+        response = f"{caller}-{number}"
+        rollouts.add_feedback(
+            FeedbackRecord(response, "v", "canary", error, user, None, release.id, 0, caller)
+        )
+
+    for number in range(100):
+        judge("a", number, 1.0)
+    assert rollouts.feedback(release.id, 0)["canary"].count == 1
+    for number in range(30):
+        for caller in "bcde":
+            judge(caller, number, 0.0)
+    assert rollouts.feedback(release.id, 0)["canary"].error == 1.0
+    assert rollouts.feedback(release.id, 0)["canary"].count > 100
 
 
 def test_no_traffic_is_never_a_pass(server, admin) -> None:

@@ -51,7 +51,8 @@ def user_change(
     user: User,
     address: Annotated[str | None, typer.Option(help="Set this e-mail address.")] = None,
     role: Annotated[
-        list[str] | None, typer.Option(help="Set the roles to ADMIN or USER; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Set the roles to ADMIN, DEPLOYER or USER; may be repeated."),
     ] = None,
     enabled: Annotated[
         bool | None, typer.Option("--enable/--disable", help="Let the account in, or do not.")
@@ -72,6 +73,41 @@ def user_remove(user: User, server: Server = None, as_json: Json = False) -> Non
     from ztom.cli.actions.accounts import remove_user
 
     remove_user(user, server, as_json=as_json)
+
+
+@user.command("invite", epilog=examples("ztom user invite grace@example.org --deployer"))
+def user_invite(
+    address: Annotated[str, typer.Argument(help="E-mail address to register with.")],
+    deployer: Annotated[
+        bool, typer.Option("--deployer", help="Let the account deploy in its projects.")
+    ] = False,
+    server: Server = None,
+    as_json: Json = False,
+) -> None:
+    """Let somebody make an account with an e-mail address, within 30 days."""
+    from ztom.cli.actions.accounts import invite_user
+
+    invite_user(address, server, deployer=deployer, as_json=as_json)
+
+
+@user.command("invitations", epilog=examples("ztom user invitations"))
+def user_invitations(server: Server = None, as_json: Json = False) -> None:
+    """List invitations that nobody has taken yet."""
+    from ztom.cli.actions.accounts import list_invitations
+
+    list_invitations(server, as_json=as_json)
+
+
+@user.command("uninvite", epilog=examples("ztom user uninvite grace@example.org"))
+def user_uninvite(
+    address: Annotated[str, typer.Argument(help="Address, or id of the invitation.")],
+    server: Server = None,
+    as_json: Json = False,
+) -> None:
+    """Take an invitation back."""
+    from ztom.cli.actions.accounts import withdraw_invitation
+
+    withdraw_invitation(address, server, as_json=as_json)
 
 
 @member.command("list", epilog=examples("ztom member list support"))

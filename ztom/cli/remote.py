@@ -61,6 +61,14 @@ def whoami(server: Server = None, as_json: Json = False) -> None:
     whoami_command(server, as_json=as_json)
 
 
+@remote_commands.command(rich_help_panel=HelpPanel.SERVER, epilog=examples("ztom limits"))
+def limits(server: Server = None, as_json: Json = False) -> None:
+    """Show how much of a server your account holds, and may hold."""
+    from ztom.cli.actions.remote import limits_command
+
+    limits_command(server, as_json=as_json)
+
+
 @project.command("list", epilog=examples("ztom project list"))
 def project_list(server: Server = None, as_json: Json = False) -> None:
     """List projects and their files."""

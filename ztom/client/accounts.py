@@ -10,11 +10,20 @@ with Client("http://127.0.0.1:8000") as client:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ztom.client.connection import Connection
 from ztom.client.names import Names, pick
-from ztom.wire.accounts import AdminPatch, ApiKey, ApiKeySecret, NewKey, Register, User
+from ztom.wire.accounts import (
+    AdminPatch,
+    ApiKey,
+    ApiKeySecret,
+    Invitation,
+    NewInvitation,
+    NewKey,
+    Register,
+    User,
+)
 from ztom.wire.projects import MemberPatch, NewMember, ProjectMember
 
 
@@ -64,6 +73,32 @@ class AccountCalls:
     def remove_user(self, user: str) -> None:
         """Take an account away; administrators only."""
         self._connection.call("DELETE", f"{_route(admin=False)}/{self._names.user_id(user)}")
+
+    def invite(self, email_address: str, *, may_deploy: bool = False) -> Invitation:
+        """Let somebody make an account with an address, once; administrators only.
+
+        Args:
+            email_address: E-mail address.
+            may_deploy: Whether the account gets the role DEPLOYER.
+        """
+        roles: tuple[Literal["DEPLOYER"], ...] = ("DEPLOYER",) if may_deploy else ()
+        new = NewInvitation.model_construct(email_address=email_address, roles=roles)
+        return self._connection.ask(Invitation, "POST", "/v1/invitations", new)
+
+    def invitations(self) -> list[Invitation]:
+        """Invitations that nobody has taken yet, oldest first; administrators only."""
+        return self._connection.ask_all(Invitation, "GET", "/v1/invitations")
+
+    def withdraw_invitation(self, invitation: str) -> None:
+        """Take an invitation back, by its id or its address; administrators only."""
+        chosen = pick(
+            invitation,
+            self.invitations(),
+            what="invitation",
+            id_of=lambda known: known.id,
+            names_of=lambda known: (known.email_address,),
+        )
+        self._connection.call("DELETE", f"/v1/invitations/{chosen.id}")
 
     def keys(self) -> list[ApiKey]:
         """The account's API keys, without their secrets."""

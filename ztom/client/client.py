@@ -34,6 +34,7 @@ from ztom.wire.files import (
     FileDeletion,
     Pointer,
 )
+from ztom.wire.limits import Limit
 from ztom.wire.projects import NewProject, Project, ProjectDeletion, ProjectPatch
 
 if TYPE_CHECKING:
@@ -119,6 +120,10 @@ class Client(SearchCalls):
     def who_am_i(self) -> User:
         """The account."""
         return self._connection.ask(User, "GET", "/api/auth/user")
+
+    def limits(self) -> list[Limit]:
+        """How much of the server the account holds, and may hold."""
+        return self._connection.ask_all(Limit, "GET", "/v1/limits")
 
     def projects(self) -> list[Project]:
         """The projects that the account may see."""

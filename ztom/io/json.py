@@ -81,8 +81,8 @@ def parsed_aside(raw: bytes, integers_only: bool) -> tuple[str, object]:
         return "wrong", str(error)
 
 
-def tolerant_aside(raw: bytes) -> object:
-    """What a request's body holds, read as leniently as ever; deep nesting is refused.
+def parse_tolerant(raw: bytes) -> object:
+    """Parse JSON as the standard library does, within the same limits.
 
     Args:
         raw: The whole text.
@@ -90,6 +90,7 @@ def tolerant_aside(raw: bytes) -> object:
     Raises:
         ValueError: It is no JSON, or nested too deeply.
     """
+    check_size(raw)
     value = json.loads(raw)
     check_depth(value)
     return value

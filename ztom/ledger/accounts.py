@@ -21,6 +21,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
 from ztom.ledger.audit_store import append_event
 from ztom.ledger.database import Database
+from ztom.ledger.invitations import invitation
 from ztom.ledger.models import ApiKeyRow, MembershipRow, UserRow, now
 from ztom.ledger.records import AuditEvent
 
@@ -49,6 +50,7 @@ class UserRecord:
         username: Name of the account in lower case.
         email: Address in lower case.
         is_admin: Whether they may manage users and see every project.
+        may_deploy: Whether they may deploy, in projects where they may write; administrators may.
         enabled: Whether the user is let in; a disabled one is let in nowhere.
         session: Number that is raised to end every token that was given out before.
     """
@@ -62,6 +64,7 @@ class UserRecord:
     enabled: bool
     session: int
     created: str
+    may_deploy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class NewUser:
     first_name: str = ""
     last_name: str = ""
     is_admin: bool = False
+    may_deploy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ class UserChange:
     last_name: str | None = None
     password_hash: str | None = None
     is_admin: bool | None = None
+    may_deploy: bool | None = None
     enabled: bool | None = None
 
 
@@ -113,15 +118,25 @@ class Accounts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, new: NewUser, *, actor: str) -> UserRecord:
+    def create(self, new: NewUser, *, actor: str, invited: bool = False) -> UserRecord:
         """Add a user.
+
+        Args:
+            new: The account.
+            actor: Name of whoever adds it.
+            invited: Whether the address has to be invited; the invitation is taken, and says
+                whether they may deploy.
 
         Raises:
             AlreadyOnRecordError: The name or the address is taken.
+            NotOnRecordError: The address has to be invited, and is not.
         """
         username, email = login_name(new.username), login_name(new.email)
         with self._database.write("add a user to") as session:
             _refuse_taken(session, username=username, email=email)
+            may_deploy = new.may_deploy
+            if invited:
+                may_deploy = _take_invitation(session, email)
             row = UserRow(
                 id=uuid.uuid4().hex,
                 username=username,
@@ -130,10 +145,11 @@ class Accounts:
                 last_name=new.last_name,
                 password_hash=new.password_hash,
                 is_admin=new.is_admin,
+                may_deploy=may_deploy,
             )
             session.add(row)
             session.flush()
-            _audit(session, actor, "user.create", row.id, note=f"admin: {new.is_admin}")
+            _audit(session, actor, "user.create", row.id, note=_rights(row))
             return _user(row)
 
     def all(self) -> tuple[UserRecord, ...]:
@@ -197,7 +213,14 @@ class Accounts:
                 _refuse_taken(session, email=email)
                 row.email = email
                 changed.append("address")
-            for name in ("first_name", "last_name", "password_hash", "is_admin", "enabled"):
+            for name in (
+                "first_name",
+                "last_name",
+                "password_hash",
+                "is_admin",
+                "may_deploy",
+                "enabled",
+            ):
                 value = getattr(change, name)
                 if value is not None and value != getattr(row, name):
                     setattr(row, name, value)
@@ -222,7 +245,7 @@ class Accounts:
             row.username = row.email = f"removed-{row.id}"
             row.first_name = row.last_name = row.password_hash = ""
             was_admin = row.is_admin and row.enabled
-            row.is_admin = row.enabled = False
+            row.is_admin = row.may_deploy = row.enabled = False
             row.session += 1
             session.execute(delete(MembershipRow).where(MembershipRow.user_id == row.id))
             for key in session.scalars(select(ApiKeyRow).where(ApiKeyRow.user_id == row.id)):
@@ -307,6 +330,19 @@ def _key_hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def _take_invitation(session: Session, email: str) -> bool:
+    """Take an invitation; returns whether it lets the account deploy."""
+    row = invitation(session, email)
+    if row is None:
+        raise NotOnRecordError("this address is not invited", got=email)
+    session.delete(row)
+    return row.may_deploy
+
+
+def _rights(row: UserRow) -> str:
+    return f"admin: {row.is_admin}" + ("; may deploy" if row.may_deploy else "")
+
+
 def _user_row(session: Session, user_id: str) -> UserRow:
     row = session.get(UserRow, user_id)
     if row is None:
@@ -356,6 +392,7 @@ def _user(row: UserRow) -> UserRecord:
         enabled=row.enabled,
         session=row.session,
         created=row.created,
+        may_deploy=row.may_deploy,
     )
 
 

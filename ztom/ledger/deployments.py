@@ -5,7 +5,7 @@ Options and intents are values of `ztom.rollout`; the columns hold them as JSON.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -107,13 +107,28 @@ class Deployments:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def deploy(self, new: NewDeployment, *, actor: str) -> DeploymentRecord:
+    def deploy(
+        self,
+        new: NewDeployment,
+        *,
+        actor: str,
+        within: Callable[[NewDeployment, Sequence[DeploymentRecord]], None] | None = None,
+    ) -> DeploymentRecord:
         """Write down that a variant is to run.
+
+        Args:
+            new: Deployment that is wanted.
+            actor: Name of whoever wants it.
+            within: Function that gets it, and every other deployment on record; what it raises
+                ends it.
 
         Raises:
             AlreadyOnRecordError: It is being deployed already, or for another project.
         """
         with self._database.write("add a deployment to") as session:
+            if within is not None:
+                others = select(DeploymentRow).where(DeploymentRow.digest != new.digest)
+                within(new, tuple(map(_deployment, session.scalars(others))))
             row = session.get(DeploymentRow, new.digest)
             if row is not None and row.state == DeploymentState.STARTING:
                 raise AlreadyOnRecordError(

@@ -13,6 +13,7 @@ from ztom.ledger.accounts import Accounts
 from ztom.ledger.audit_store import AuditChain
 from ztom.ledger.database import Database, open_database, parse_address, read_database
 from ztom.ledger.endpoints import Endpoints
+from ztom.ledger.invitations import Invitations
 from ztom.ledger.project_files import ProjectFiles
 from ztom.ledger.projects import Projects
 from ztom.ledger.requests import Requests
@@ -34,6 +35,7 @@ class Ledger:
         variants: Variants that were written, and those that a search has let out.
         audit: The audit chain.
         accounts: Users and their keys.
+        invitations: Addresses with which somebody may make an account.
         projects: Chains of checkpoints, and who works on them.
         files: The checkpoints of projects.
         requests: Work that was asked of the server.
@@ -48,6 +50,7 @@ class Ledger:
         self.variants = Variants(database)
         self.audit = AuditChain(database)
         self.accounts = Accounts(database)
+        self.invitations = Invitations(database)
         self.projects = Projects(database)
         self.files = ProjectFiles(database)
         self.requests = Requests(database)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     UniqueConstraint,
     false,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -138,8 +139,21 @@ class UserRow(Base):
     last_name: Mapped[str] = mapped_column(default="")
     password_hash: Mapped[str]
     is_admin: Mapped[bool] = mapped_column(default=False)
+    may_deploy: Mapped[bool] = mapped_column(default=False, server_default=false())
     enabled: Mapped[bool] = mapped_column(default=True)
     session: Mapped[int] = mapped_column(default=1)
+    created: Mapped[str] = mapped_column(default=now)
+
+
+class InvitationRow(Base):
+    """An e-mail address, in lower case, with which somebody may make an account."""
+
+    __tablename__ = "invitations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(unique=True)
+    may_deploy: Mapped[bool]
+    actor: Mapped[str]
     created: Mapped[str] = mapped_column(default=now)
 
 
@@ -377,6 +391,7 @@ class RolloutRow(Base):
     state: Mapped[dict[str, Any]]
     status: Mapped[str] = mapped_column(default="running")
     command: Mapped[str | None] = mapped_column(default=None)
+    callers: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
     actor: Mapped[str]
     created: Mapped[str] = mapped_column(default=now)
     ended: Mapped[str | None] = mapped_column(default=None)
@@ -391,6 +406,17 @@ class ObservationRow(Base):
     step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     source: Mapped[str] = mapped_column(primary_key=True)
     content: Mapped[dict[str, Any]]
+
+
+class CallerTrafficRow(Base):
+    """How many requests of a caller the stable variant of an alias answered in a day."""
+
+    __tablename__ = "caller_traffic"
+
+    alias: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[str] = mapped_column(primary_key=True)
+    caller: Mapped[str] = mapped_column(primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
 
 
 class FeedbackRow(Base):
@@ -409,4 +435,6 @@ class FeedbackRow(Base):
     error: Mapped[float]
     label: Mapped[str | None] = mapped_column(default=None)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    caller: Mapped[str | None] = mapped_column(default=None)
+    counted: Mapped[bool] = mapped_column(default=True, server_default=true())
     created: Mapped[str] = mapped_column(default=now)

@@ -6,7 +6,7 @@ hands in, called inside the transaction, so that what is on disk and what is on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import select, update
 
@@ -233,6 +233,17 @@ class ProjectFiles:
         with self._database.write("purge files of") as session:
             for address in unused(session, addresses):
                 remove(address)
+
+    def managed_of(self, project_ids: Collection[str]) -> dict[str, int]:
+        """Addresses at which the server keeps files of projects, with their sizes in bytes.
+
+        Files that were softly deleted are among them.
+        """
+        query = select(CheckpointRow.address, CheckpointRow.nbytes).where(
+            CheckpointRow.storage == Storage.MANAGED, CheckpointRow.project_id.in_(project_ids)
+        )
+        with self._database.read() as session:
+            return {address: nbytes or 0 for address, nbytes in session.execute(query)}
 
     def managed_addresses(self) -> frozenset[str]:
         """Every address at which the server keeps a file, deleted ones included."""

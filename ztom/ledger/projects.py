@@ -135,6 +135,22 @@ class Projects:
         with self._database.read() as session:
             return frozenset(session.scalars(query))
 
+    def owned_by(self, user_id: str) -> frozenset[str]:
+        """Ids of the projects that are the user's own, softly deleted ones too."""
+        query = select(MembershipRow.project_id).where(
+            MembershipRow.user_id == user_id, MembershipRow.role == Role.OWNER
+        )
+        with self._database.read() as session:
+            return frozenset(session.scalars(query))
+
+    def owners(self, project_id: str) -> tuple[str, ...]:
+        """Ids of the users whose own the project is."""
+        query = select(MembershipRow.user_id).where(
+            MembershipRow.project_id == project_id, MembershipRow.role == Role.OWNER
+        )
+        with self._database.read() as session:
+            return tuple(session.scalars(query.order_by(MembershipRow.user_id)))
+
     def role(self, project_id: str, user_id: str) -> Role | None:
         """What the user may do there; None for nothing, or where there is no such project."""
         query = (

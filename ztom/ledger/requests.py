@@ -7,11 +7,11 @@ finds here what was under way when it died.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
@@ -95,14 +95,23 @@ class Requests:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, new: NewRequest, *, request_id: str | None = None) -> RequestRecord:
+    def create(
+        self,
+        new: NewRequest,
+        *,
+        request_id: str | None = None,
+        within: Callable[[int], None] = lambda count: None,
+    ) -> RequestRecord:
         """Write a request down, ``queued``: from then on it may be started.
 
         Args:
             new: Request that was made.
             request_id: Id from `new_request_id`, where something was prepared under it.
+            within: Function that gets the number of the user's open searches; what it raises ends
+                it.
         """
         with self._database.write("add a request to") as session:
+            within(_open_searches(session, new.user_id))
             row = RequestRow(
                 id=request_id or new_request_id(),
                 project_id=new.project_id,
@@ -226,14 +235,32 @@ class Requests:
                 append_event(session, event)
             return _request(row)
 
-    def requeue(self, request_id: str) -> RequestRecord:
+    def open_searches(self, user_id: str) -> int:
+        """Number of a user's searches of which something is still to come."""
+        with self._database.read() as session:
+            return _open_searches(session, user_id)
+
+    def of_user(self, user_id: str) -> dict[str, bool]:
+        """Ids of a user's requests, with whether something is still to come."""
+        query = select(RequestRow.id, RequestRow.status).where(RequestRow.user_id == user_id)
+        with self._database.read() as session:
+            return {id: RequestStatus(status).is_open for id, status in session.execute(query)}
+
+    def requeue(
+        self, request_id: str, *, within: Callable[[int], None] = lambda count: None
+    ) -> RequestRecord:
         """Have a request done that was cancelled or failed.
+
+        Args:
+            request_id: Id of the request.
+            within: Function as of `create`.
 
         Raises:
             AlreadyOnRecordError: It is under way, or it has finished.
         """
         with self._database.write("resume a request in") as session:
             row = _row(session, request_id)
+            within(_open_searches(session, row.user_id))
             if row.status not in (RequestStatus.CANCELLED, RequestStatus.FAILED):
                 raise AlreadyOnRecordError("the request cannot be resumed", got=row.status)
             row.status, row.reason, row.ended, row.attempts = RequestStatus.QUEUED, None, None, 0
@@ -251,6 +278,16 @@ class Requests:
 def new_request_id() -> str:
     """An id that no request has."""
     return uuid.uuid4().hex
+
+
+def _open_searches(session: Session, user_id: str) -> int:
+    states = (RequestStatus.QUEUED, RequestStatus.RUNNING)
+    query = select(func.count()).where(
+        RequestRow.user_id == user_id,
+        RequestRow.kind == RequestKind.SEARCH,
+        RequestRow.status.in_(states),
+    )
+    return session.scalar(query) or 0
 
 
 def _row(session: Session, request_id: str, *, lock: bool = False) -> RequestRow:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
 from ztom.ledger.audit_store import append_event
 from ztom.ledger.database import Database
-from ztom.ledger.models import FeedbackRow, ObservationRow, RolloutRow, now
+from ztom.ledger.models import CallerTrafficRow, FeedbackRow, ObservationRow, RolloutRow, now
 from ztom.ledger.records import AuditEvent
 from ztom.ledger.values import from_json, to_json
+from ztom.rollout.callers import CallerCap, CallerShares
 from ztom.rollout.observations import StepObservations
 from ztom.rollout.plan import ReleasePlan
 from ztom.rollout.state import Command, ReleaseState, ReleaseStatus
 
+#: Days of traffic before a release that its callers' shares are of.
+_DAYS = 7
 _OPEN = tuple(status for status in ReleaseStatus if status.is_open)
 
 
@@ -33,6 +39,7 @@ class RolloutRecord:
         plan: Plan with the steps that are to be passed.
         state: State of its controller.
         command: Command that somebody gave it and that it has not carried out yet.
+        callers: Shares of the callers in the traffic before it.
     """
 
     id: str
@@ -46,11 +53,12 @@ class RolloutRecord:
     actor: str
     created: str
     ended: str | None
+    callers: CallerShares = CallerShares()
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackRecord:
-    """A judgement of one answer; `error` is from 0 (right) to 1 (wrong)."""
+    """A judgement of one answer; `error` is from 0 (right) to 1 (wrong), `caller` a keyed hash."""
 
     response_id: str
     variant: str
@@ -60,6 +68,7 @@ class FeedbackRecord:
     label: str | None = None
     rollout_id: str | None = None
     step: int = 0
+    caller: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,7 @@ class Rollouts:
                 stable=stable,
                 plan=to_json(plan),
                 state=to_json(ReleaseState()),
+                callers=to_json(_shares(session, alias)),
                 actor=actor,
             )
             session.add(row)
@@ -197,6 +207,28 @@ class Rollouts:
             rows = session.scalars(query.order_by(ObservationRow.source))
             return tuple(from_json(StepObservations, row.content) for row in rows)
 
+    def add_traffic(self, requests: Mapping[str, Mapping[str, int]]) -> None:
+        """Add to what callers have asked of stable variants today.
+
+        Args:
+            requests: Number of requests by alias, and by keyed hash of the caller.
+        """
+        day = datetime.now(UTC).date().isoformat()
+        with self._database.write("count callers in") as session:
+            for alias, callers in requests.items():
+                for caller, number in callers.items():
+                    row = session.get(CallerTrafficRow, (alias, day, caller))
+                    if row is None:
+                        row = CallerTrafficRow(alias=alias, day=day, caller=caller, requests=0)
+                        session.add(row)
+                    row.requests += number
+
+    def callers(self, rollout_id: str) -> CallerShares:
+        """Shares of the callers in the traffic before a release; none for an unknown release."""
+        with self._database.read() as session:
+            content = session.scalar(select(RolloutRow.callers).where(RolloutRow.id == rollout_id))
+            return _callers(content)
+
     def add_feedback(self, feedback: FeedbackRecord) -> None:
         """Keep a judgement.
 
@@ -207,6 +239,7 @@ class Rollouts:
             if session.get(FeedbackRow, feedback.response_id) is not None:
                 raise AlreadyOnRecordError("this answer has its feedback already")
             known = feedback.rollout_id and session.get(RolloutRow, feedback.rollout_id)
+            counted = not known or _counts(session, feedback, _callers(known.callers))
             session.add(
                 FeedbackRow(
                     response_id=feedback.response_id,
@@ -217,14 +250,20 @@ class Rollouts:
                     error=feedback.error,
                     label=feedback.label,
                     user_id=feedback.user_id,
+                    caller=feedback.caller,
+                    counted=counted,
                 )
             )
 
     def feedback(self, rollout_id: str, step: int) -> Mapping[str, FeedbackSum]:
-        """Judgements in a step of a release, by the role of who answered."""
+        """Judgements in a step of a release that count, by the role of who answered."""
         query = (
             select(FeedbackRow.role, func.count(), func.sum(FeedbackRow.error))
-            .where(FeedbackRow.rollout_id == rollout_id, FeedbackRow.step == step)
+            .where(
+                FeedbackRow.rollout_id == rollout_id,
+                FeedbackRow.step == step,
+                FeedbackRow.counted.is_(True),
+            )
             .group_by(FeedbackRow.role)
         )
         with self._database.read() as session:
@@ -232,6 +271,41 @@ class Rollouts:
                 role: FeedbackSum(int(count), float(total))
                 for role, count, total in session.execute(query)
             }
+
+
+def _shares(session: Session, alias: str) -> CallerShares:
+    """Shares in the traffic of the last days; what is older is taken away."""
+    first = (datetime.now(UTC).date() - timedelta(days=_DAYS)).isoformat()
+    session.execute(delete(CallerTrafficRow).where(CallerTrafficRow.day < first))
+    query = (
+        select(CallerTrafficRow.caller, func.sum(CallerTrafficRow.requests))
+        .where(CallerTrafficRow.alias == alias)
+        .group_by(CallerTrafficRow.caller)
+    )
+    return CallerShares.of({caller: int(number) for caller, number in session.execute(query)})
+
+
+def _callers(content: dict[str, Any] | None) -> CallerShares:
+    return CallerShares() if content is None else from_json(CallerShares, content)
+
+
+def _counts(session: Session, feedback: FeedbackRecord, shares: CallerShares) -> bool:
+    """Whether one more judgement of a caller counts, by how many of whom did before."""
+    query = (
+        select(FeedbackRow.caller, FeedbackRow.counted, func.count())
+        .where(
+            FeedbackRow.rollout_id == feedback.rollout_id,
+            FeedbackRow.step == feedback.step,
+            FeedbackRow.role == feedback.role,
+        )
+        .group_by(FeedbackRow.caller, FeedbackRow.counted)
+    )
+    counted: Counter[str] = Counter()
+    arrived: Counter[str] = Counter()
+    for caller, counts, number in session.execute(query):
+        arrived[caller or ""] += int(number)
+        counted[caller or ""] += int(number) if counts else 0
+    return CallerCap(shares, counted, arrived).admits(feedback.caller or "")
 
 
 def _rollout_row(session: Session, rollout_id: str) -> RolloutRow:
@@ -272,4 +346,5 @@ def _rollout(row: RolloutRow) -> RolloutRecord:
         actor=row.actor,
         created=row.created,
         ended=row.ended,
+        callers=_callers(row.callers),
     )

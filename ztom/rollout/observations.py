@@ -126,7 +126,8 @@ class ArmCounts(_Counts):
 
     Attributes:
         requests: Number of requests that it was asked to answer.
-        errors: Number of requests that failed (a time-out and a lost reply are failures).
+        errors: Number of requests that the engine failed (our time-out and a lost reply are
+            failures). What a caller caused is no request here: a refusal (4xx), one who left.
         empty: Number of requests that were answered by nothing, or by something malformed; no
             errors.
         latency: Latencies of the requests that were answered, errors excepted: a fast error would
@@ -221,12 +222,15 @@ class StepObservations(_Counts):
         compared: The candidate's answers with stable's to the same requests.
         floor: Disagreement of stable's answers with its own second ones to the same requests: how
             much a model disagrees with itself.
+        left_out: Number of answers that were not counted, as their callers had had their share; see
+            `ztom.rollout.callers`.
     """
 
     candidate: ArmCounts = ArmCounts()
     stable: ArmCounts = ArmCounts()
     compared: Comparison = Comparison()
     floor: Comparison = Comparison()
+    left_out: Count = 0
 
     def __add__(self, other: StepObservations) -> StepObservations:
         return StepObservations(
@@ -234,4 +238,5 @@ class StepObservations(_Counts):
             stable=self.stable + other.stable,
             compared=self.compared + other.compared,
             floor=self.floor + other.floor,
+            left_out=self.left_out + other.left_out,
         )

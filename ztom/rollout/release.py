@@ -176,7 +176,8 @@ def _watched(context: ReleaseContext, state: ReleaseState, *, counts_time: bool)
     )
     evidence = CheckEvidence(state.step, step, context.observations, state.earlier, p95)
     findings = examine(evidence, pass_alpha=plan.pass_alpha, fail_alpha=plan.fail_alpha)
-    state = state.but(p95=p95, findings=findings)
+    left_out = context.observations.left_out
+    state = state.but(p95=p95, findings=findings, left_out=left_out)
     if failed := _reasons(findings, SequentialOutcome.FAIL):
         reason = f"{_where(plan, state)}: {'; '.join(failed)}"
         return _end(state, ReleaseStatus.ROLLED_BACK, reason)
@@ -210,6 +211,8 @@ def _hold(context: ReleaseContext, state: ReleaseState) -> _Next:
         missing.append(f"{requests:,} of at least {step.min_requests:,} requests")
     if not state.findings:
         missing.append("no check has any data")
+    if state.left_out:
+        missing.append(f"{state.left_out:,} answers beyond their callers' shares did not count")
     where = _where(context.plan, state)
     reason = f"{where} is not decided after {step.max_seconds:g} s: {'; '.join(missing)}"
     held = state.but(status=ReleaseStatus.HELD, reason=reason)

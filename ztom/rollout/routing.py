@@ -5,8 +5,10 @@ with its share of the traffic, perhaps a shadow that gets copies of requests, an
 single customers get a variant of their own. A table is a value: changes make a new one, and a
 request is routed by one table from beginning to end.
 
-Who gets the canary follows from a hash of the alias and of what identifies the caller, so a caller
-stays where they are while the share is the same, and nobody leaves the canary when it grows.
+Who gets the canary follows from a hash of the alias, of the release (of the canary, where it is set
+by hand) and of what identifies the caller, so a caller stays where they are while the share is the
+same, and nobody leaves the canary when it grows. The gateway hashes the caller with a secret first
+(`serve_apps.gateway.callers`): nobody works out a value that gets the canary.
 """
 
 from __future__ import annotations
@@ -241,8 +243,8 @@ def choose(
     Args:
         table: Routing table that is in use.
         model: Text that the client wrote: an alias, ``alias@digest``, or a variant's id.
-        caller: Text that stays with the same variant: a header's value, a user, or the request
-            itself.
+        caller: Text that stays with the same variant: a keyed hash of the API key with a header's
+            value or a user, or the request itself.
         request: Id of the request; decides on the copy for the shadow.
         headers: Headers of the request by name in lower case.
         key: Id of the API key.
@@ -256,7 +258,8 @@ def choose(
     for rule in route.rules:
         if rule.fits(headers, key):
             return _choice(table, model, route, rule.variant, TrafficRole.RULE)
-    if route.canary is not None and bucket(model, caller) < route.canary_percent:
+    whose = f"{model}\0{route.release or route.canary}"
+    if route.canary is not None and bucket(whose, caller) < route.canary_percent:
         return _choice(table, model, route, route.canary, TrafficRole.CANARY, request)
     return _choice(table, model, route, route.stable, TrafficRole.STABLE, request)
 

@@ -142,6 +142,7 @@ class ReleaseState(_Value):
         findings: Findings of the checks that counted in the present step, at the last look.
         earlier: Counts of stable of the steps before the present one.
         p95: 95th percentile of stable, once that is settled.
+        left_out: Number of answers of the present step that did not count.
     """
 
     status: ReleaseStatus = ReleaseStatus.RUNNING
@@ -153,6 +154,7 @@ class ReleaseState(_Value):
     findings: dict[ReleaseCheck, SequentialFinding] = {}
     earlier: ArmCounts = ArmCounts()
     p95: StableP95 | None = None
+    left_out: int = Field(default=0, ge=0)
 
     @property
     def finished(self) -> bool:

@@ -22,6 +22,8 @@ from ztom.scoring.regression import SquaredError
 from ztom.scoring.similarity import SentenceSimilarity
 from ztom.scoring.text import TextError, exact_match_error, rouge_l_error, token_f1_error
 from ztom.scoring.user_function import UserFunction
+from ztom.scoring.user_process import Limits
+from ztom.settings import Settings
 from ztom.statistics.scores import Scores, WeightedScores
 from ztom.stimuli.records import Output, Stimulus
 
@@ -65,6 +67,15 @@ class ErrorTerm(BaseModel):
     )
     pass_environment: tuple[str, ...] = Field(
         default=(), description="your own: environment variables it may see, e.g. an API key's"
+    )
+    network: bool | None = Field(
+        default=None,
+        description="your own: whether it may use the network; as a rule only where "
+        "pass_environment names something",
+    )
+    reads: tuple[str, ...] = Field(
+        default=(),
+        description="your own: files and folders it may read besides what it is imported from",
     )
 
 
@@ -167,7 +178,7 @@ def _check_term(term: ErrorTerm, labels: tuple[str, ...]) -> None:
         _refuse(term, {"source", "device"})
         return
     check_name(Group.ERROR_FUNCTIONS, term.function, SOURCES)
-    _refuse(term, {"deadline_s", "memory_gib", "pass_environment"})
+    _refuse(term, {"deadline_s", "memory_gib", "pass_environment", "network", "reads"})
     if term.function not in SOURCES:
         _refuse(term, {"source", "device"})
         return
@@ -204,10 +215,16 @@ def _source(term: ErrorTerm, labels: tuple[str, ...]) -> Source:
 
 
 def _build_users_own(term: ErrorTerm) -> ErrorFunction:
+    settings = Settings()
+    may_call = bool(term.pass_environment) if term.network is None else term.network
     function = UserFunction(
         term.function,
         deadline_s=term.deadline_s,
-        memory_bytes=int(term.memory_gib * 2**30),
+        limits=Limits(
+            memory_bytes=int(term.memory_gib * 2**30),
+            network=settings.function_network or may_call,
+            reads=(*settings.function_reads, *term.reads),
+        ),
         pass_environment=term.pass_environment,
     )
     function.check()

@@ -3,10 +3,10 @@
     def my_error(prompts: list[str], outputs: list[str], expected: list[str]) -> list[float]:
         ...  # one error per stimulus, lower is better
 
-It is imported from the working folder or PYTHONPATH and called in a process of its own, which it
-cannot
-leave: if it raises, hangs past its deadline, dies, prints without end or returns something else
-than finite numbers, that call fails with a `ScoringError` and the next one gets a fresh process.
+It is imported from the working folder or PYTHONPATH and called in a process of its own, with few
+rights (`ztom.scoring.containment`), which it cannot leave: if it raises, hangs past its deadline,
+dies, prints without end or returns something else than finite numbers, that call fails with a
+`ScoringError` and the next one gets a fresh process.
 
 It may also return one number for the whole set. That is enough to search with, but not to prove
 anything: one number cannot be resampled, so the verdict on it is always inconclusive. Return one
@@ -28,18 +28,19 @@ import numpy as np
 from ztom.errors import ConfigError, ScoringError
 from ztom.scoring.protocol import Need
 from ztom.scoring.text import generated_text
-from ztom.scoring.user_process import (
-    ChildFailedError,
-    ChildLateError,
-    ChildProcess,
-    ChildReply,
-    Limits,
-)
+from ztom.scoring.user_process import ChildProcess, Limits
+from ztom.scoring.user_reply import ChildFailedError, ChildLateError, ChildReply
 from ztom.statistics.scores import MeanScores, Scores, WholeSetScores
 from ztom.stimuli.prompts import prompt_text
 from ztom.stimuli.records import Output, Stimulus
 
 logger = logging.getLogger(__name__)
+
+_RIGHTS = (
+    "It may read installed packages, the folders that it is imported from and cached models, and "
+    "write to its temporary folder. `reads` names more, and `network: true` lets it call out "
+    "(of an error term; ZTOM_FUNCTION_READS and ZTOM_FUNCTION_NETWORK for all)."
+)
 
 
 class UserFunction:
@@ -197,6 +198,7 @@ class UserFunction:
         return ScoringError(
             f"error function {self.name} {doing} {reply.error}{place}",
             reason=reply.message or None,
+            fix=_RIGHTS if reply.error == "PermissionError" else None,
         )
 
     def _scores(self, result: object, stimuli: Sequence[Stimulus]) -> Scores:

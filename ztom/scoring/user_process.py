@@ -1,16 +1,19 @@
 """A child process that computes for us and cannot take us with it.
 
 It has a session of its own, a clean environment, limits on memory, processes and printed text, and
-a deadline for every call; whatever goes wrong, the whole group is killed and a `ChildFailedError`
-says why. This contains accidents, not malice: the code runs as the same user and can read that
-user's files.
+a deadline for every call; whatever goes wrong, all that it has started is killed and a
+`ChildFailedError` says why. What it may read, write and reach is in `ztom.scoring.containment`;
+where the system does not allow all of that, the log says so once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import logging
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -20,9 +23,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ztom.scoring.process_tree import descendants, memory_of
+from ztom.scoring.user_reply import ChildFailedError, ChildLateError, ChildReply, read_reply
+
+logger = logging.getLogger(__name__)
+
 _WORKER = Path(__file__).with_name("user_worker.py")
-_LARGEST_REPLY = 64 * 2**20
 _TICK_S = 0.25
+#: Seconds in which its supervisor ends everything; then it is ended as well.
+_END_S = 5.0
 _TAIL_BYTES = 2000
 
 #: What a child may see of our environment; tokens and Ray's own variables are not among them.
@@ -34,54 +43,24 @@ _ENVIRONMENT = (
 )  # fmt: skip
 
 
-class ChildFailedError(Exception):
-    """The child did not answer as it should; it has been killed.
-
-    Attributes:
-        tail: The last that it printed.
-    """
-
-    def __init__(self, reason: str, *, tail: str = "") -> None:
-        super().__init__(reason)
-        self.tail = tail
-
-
-class ChildLateError(ChildFailedError):
-    """The child was not done before its deadline; it has been killed."""
-
-
-@dataclass(frozen=True)
-class ChildReply:
-    """What a child says: a result, or what its function raised.
-
-    Attributes:
-        call: Number of the call that is answered; None for the word that it has started.
-        result: Value that the function returned: a number, or a list of numbers.
-        error: Name of the exception's class; None when nothing was raised.
-        message: Message of the exception, at most 2,000 characters.
-        place: File and line of the function where it was raised; None where that is not known.
-    """
-
-    call: int | None = None
-    result: object = None
-    error: str | None = None
-    message: str = ""
-    place: str | None = None
-
-
 @dataclass(frozen=True)
 class Limits:
     """What a child may use.
 
     Attributes:
-        memory_bytes: Writable memory per process.
-        processes: Processes in its session (counted on Linux only).
+        memory_bytes: Memory of all its processes together, shared memory included; what one of
+            them allocates beyond it is refused (on Linux; elsewhere only the latter holds).
+        processes: Processes that it may have started (counted on Linux only).
         printed_bytes: Printed text per call.
+        network: Whether it may use the network.
+        reads: Files and folders that it may read besides what it is imported from.
     """
 
     memory_bytes: int = 8 * 2**30
     processes: int = 128
     printed_bytes: int = 16 * 2**20
+    network: bool = False
+    reads: tuple[str, ...] = ()
 
 
 class ChildProcess:
@@ -119,6 +98,10 @@ class ChildProcess:
             "import_paths": list(import_paths),
             "memory_bytes": limits.memory_bytes,
             "booleans": booleans,
+            "reads": [os.path.abspath(os.path.expanduser(path)) for path in limits.reads],
+            "network": limits.network,
+            # a bomb ends here, between two looks; threads count, and libraries have many
+            "tasks": limits.processes + 8 * (os.cpu_count() or 1) + 256,
             "requests": requests_read,
             "replies": replies_write,
         }
@@ -145,6 +128,8 @@ class ChildProcess:
         for descriptor in (self._requests, self._replies, *self._streams()):
             os.set_blocking(descriptor, False)
         self.started = self._exchange(b"", deadline_s=deadline_s)
+        if self.started.lacks:
+            _log_once(self.started.lacks)
 
     def call(self, message: Mapping[str, object], *, deadline_s: float) -> ChildReply:
         """Send a request and wait for its reply.
@@ -156,7 +141,21 @@ class ChildProcess:
         return self._exchange(len(body).to_bytes(8, "big") + body, deadline_s=deadline_s)
 
     def close(self) -> None:
-        """Kill the child and everything in its session; calling it twice is harmless."""
+        """Kill the child and everything that it started; calling it twice is harmless."""
+        if self._process.returncode is not None:
+            return
+        # Its supervisor finds what has left the session, and ends when all has ended.
+        self._process.terminate()
+        _wait(self._process, _END_S)
+        self._kill()
+        for descriptor in (self._requests, self._replies):
+            os.close(descriptor)
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+    def _kill(self) -> None:
+        """End those who are left where the supervisor has not done it."""
         if self._process.returncode is not None:
             return
         # Before it is waited for: until then nobody else can have its process id.
@@ -166,11 +165,6 @@ class ChildProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
-        for descriptor in (self._requests, self._replies):
-            os.close(descriptor)
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
 
     def _streams(self) -> tuple[int, ...]:
         streams = (self._process.stdout, self._process.stderr)
@@ -211,7 +205,7 @@ class ChildProcess:
                     else:
                         printed += len(block)
                         self._tail = (self._tail + block)[-_TAIL_BYTES:]
-                if (message := _message_in(reply)) is not None:
+                if (message := read_reply(reply)) is not None:
                     return message
                 self._check(printed, waited=not ready, overdue=time.monotonic() >= end)
 
@@ -223,8 +217,14 @@ class ChildProcess:
             raise ChildFailedError(f"its process died ({ended})")
         if overdue:
             raise ChildLateError("it was not done before its deadline")
-        if waited and len(list(_session_members(self._process.pid))) > self._limits.processes:
+        tree = descendants(self._process.pid)
+        if len(tree) > self._limits.processes:
             raise ChildFailedError(f"it started more than {self._limits.processes} processes")
+        if memory_of(tree, limit=self._limits.memory_bytes) > self._limits.memory_bytes:
+            raise ChildFailedError(
+                f"it used more than {self._limits.memory_bytes} bytes of memory, shared memory "
+                "and all its processes included"
+            )
 
 
 def _environment(names: Sequence[str]) -> dict[str, str]:
@@ -247,34 +247,28 @@ def _read_some(descriptor: int) -> bytes:
         return b""
 
 
-def _message_in(data: bytearray) -> ChildReply | None:
-    """The whole message in ``data``, or None as long as there is only part of one."""
-    if len(data) < 8:
-        return None
-    length = int.from_bytes(data[:8], "big")
-    if length > _LARGEST_REPLY:
-        raise ChildFailedError("its reply is too large or not a reply")
-    if len(data) < 8 + length:
-        return None
-    try:
-        message = json.loads(bytes(data[8 : 8 + length]))
-    except (ValueError, RecursionError):
-        message = None
-    if not isinstance(message, dict) or len(data) > 8 + length:
-        raise ChildFailedError("something else wrote where its reply belongs")
-    return _reply(message)
-
-
-def _reply(message: Mapping[str, object]) -> ChildReply:
-    """The message as a reply; the function shares the process, so nothing in it is certain."""
-    call, error, place = message.get("call"), message.get("error"), message.get("place")
-    return ChildReply(
-        call=call if isinstance(call, int) else None,
-        result=message.get("result"),
-        error=None if error is None else str(error),
-        message=str(message.get("message") or ""),
-        place=None if place is None else str(place),
+@functools.cache
+def _log_once(lacks: tuple[str, ...]) -> None:
+    logger.warning(
+        "users' functions run with limits and a clean environment, but this system does not allow "
+        "them: %s",
+        "; ".join(lacks),
     )
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """Wait for a process, and at most so long, without looking again and again where possible."""
+    with contextlib.suppress(OSError, AttributeError):  # as on systems that are not Linux
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            end = select.poll()
+            end.register(descriptor, select.POLLIN)
+            end.poll(1000 * timeout_s)
+        finally:
+            os.close(descriptor)
+        timeout_s = 1.0
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout_s)
 
 
 def _exit_of(pid: int) -> str | None:

@@ -11,33 +11,31 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import importlib
+import importlib.util
 import json
 import numbers
 import os
 import resource
-import signal
 import sys
-import threading
-import time
 import traceback
 from pathlib import Path
 from typing import Any, cast
 
-_PARENT_CHECK_S = 1.0
+_FOLDER = Path(__file__).parent
 
 
 def main(argument: str) -> None:
     """Import the function, say so, and answer requests until the parent is gone."""
     setting = json.loads(argument)
-    faulthandler.enable()
     _limit(memory_bytes=setting["memory_bytes"])
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    lacks = _contained(setting) if sys.platform == "linux" else ["anything but limits (no Linux)"]
+    faulthandler.enable()
     sys.path[:0] = [path for path in setting["import_paths"] if path not in sys.path]
     me, requests, replies = os.getpid(), setting["requests"], setting["replies"]
     function = None
     try:
         function = _imported(setting["function"])
-        reply: dict[str, Any] = {"ready": True}
+        reply: dict[str, Any] = {"ready": True, "lacks": lacks}
     except BaseException as error:  # sys.exit() in a module is the user's failure, not ours
         reply = _described(error)
     while True:
@@ -53,6 +51,33 @@ def main(argument: str) -> None:
         except BaseException as error:
             reply = _described(error)
         reply["call"] = request["call"]
+
+
+def _contained(setting: dict[str, Any]) -> list[str]:
+    """Go on below a supervisor, without what the function does not need; returns what it keeps."""
+    supervisor, containment = _sibling("supervisor"), _sibling("containment")
+    temporary, own_numbers = supervisor.split(os.getppid())
+    os.environ["TMPDIR"] = temporary
+    lacks: list[str] = containment.contain(
+        temporary,
+        import_paths=setting["import_paths"],
+        reads=setting["reads"],
+        network=setting["network"],
+        memory_bytes=setting["memory_bytes"],
+        tasks=setting["tasks"],
+        own_numbers=own_numbers,
+    )
+    return lacks
+
+
+def _sibling(name: str) -> Any:
+    """A module beside this one, by its file: nothing of ours is on the user's import path."""
+    spec = importlib.util.spec_from_file_location(f"_ztom_{name}", f"{_FOLDER}/{name}.py")
+    if spec is None or spec.loader is None:
+        raise ImportError(name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _imported(target: str) -> Any:
@@ -102,19 +127,6 @@ def _limit(*, memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-
-
-def _die_with(parent: int) -> None:
-    """End this process and its children when the parent has died, even in the middle of a call."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK_S)
-    me = os.getpid()
-    for folder in Path("/proc").glob("[0-9]*"):  # those who left the group, but not the session
-        with contextlib.suppress(OSError):
-            pid = int(folder.name)
-            if pid != me and os.getsid(pid) == me:
-                os.kill(pid, signal.SIGKILL)
-    os.killpg(me, signal.SIGKILL)
 
 
 def _read(descriptor: int) -> dict[str, Any] | None:

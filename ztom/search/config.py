@@ -299,4 +299,14 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     budget = kept.get("budget")
     if isinstance(budget, Mapping):
         kept["budget"] = {"evaluations": budget.get("evaluations")}
+    terms = kept.get("error")
+    if isinstance(terms, list | tuple):
+        kept["error"] = [_without_rights(term) for term in terms]
     return kept
+
+
+def _without_rights(term: object) -> object:
+    """A term of the error without what its function may do, which changes no error."""
+    if not isinstance(term, Mapping):
+        return term
+    return {key: value for key, value in term.items() if key not in ("network", "reads")}

@@ -68,6 +68,10 @@ def read_separated_rows(
             raise place.error("the row is blank", fix="Remove it, or fill it in.")
         else:
             on_blank(place)
+    if not rows:
+        raise StimuliError(
+            f"{path}: every row is blank", expected="a row with something in it", got="none"
+        )
     _check_rows(rows, delimiter)
     return delimiter, rows
 

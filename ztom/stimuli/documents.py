@@ -19,8 +19,11 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ztom.errors import StimuliError
+from ztom.io.bounded import OverLimitError
+from ztom.io.json import ASIDE_BYTES, parsers
 from ztom.io.text import Place
 from ztom.stimuli.csv_files import parse_number
 from ztom.stimuli.json_values import parse_json
@@ -28,6 +31,8 @@ from ztom.stimuli.turns import is_turn
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _LINES = (".jsonl", ".ndjson")
+#: Seconds of computing that reading a long file may take.
+_CPU_S = 20.0
 
 
 def stimulus_lines(name: str, content: bytes) -> list[str] | None:
@@ -38,7 +43,23 @@ def stimulus_lines(name: str, content: bytes) -> list[str] | None:
         content: Bytes of the file.
 
     Raises:
-        StimuliError: It is not what its suffix says, or an image.
+        StimuliError: It is not what its suffix says, or an image, or takes too much to read.
+    """
+    if len(content) <= ASIDE_BYTES or PurePosixPath(name).suffix.lower() in _LINES:
+        return lines_of(name, content)
+    lines: list[str] | None = _aside("lines_of", name, content)
+    return lines
+
+
+def lines_of(name: str, content: bytes) -> list[str] | None:
+    """`stimulus_lines`, in this process.
+
+    Args:
+        name: Name of the file.
+        content: Bytes of the file.
+
+    Raises:
+        StimuliError: See `stimulus_lines`.
     """
     suffix = PurePosixPath(name).suffix.lower()
     place = Place(Path(name), 1)
@@ -64,6 +85,22 @@ def with_ids(lines: Sequence[str], names: Sequence[str]) -> list[str]:
     Args:
         lines: A stimulus a line, as `stimulus_lines` gives them.
         names: Name of the file of each line.
+
+    Raises:
+        StimuliError: They take too much to read.
+    """
+    if sum(map(len, lines)) <= ASIDE_BYTES:
+        return named_lines(lines, names)
+    named: list[str] = _aside("named_lines", list(lines), list(names))
+    return named
+
+
+def named_lines(lines: Sequence[str], names: Sequence[str]) -> list[str]:
+    """`with_ids`, in this process.
+
+    Args:
+        lines: A stimulus a line.
+        names: Name of the file of each line.
     """
     stems = [PurePosixPath(name).stem for name in names]
     if len(set(stems)) < len(stems):
@@ -73,6 +110,18 @@ def with_ids(lines: Sequence[str], names: Sequence[str]) -> list[str]:
         json.dumps({"id": stem, **value}) if isinstance(value, dict) else line
         for stem, value, line in zip(stems, values, lines, strict=True)
     ]
+
+
+def _aside(task: str, *arguments: object) -> Any:
+    """What is long is read in another process, with limits."""
+    try:
+        return parsers().call(f"{__name__}:{task}", *arguments, cpu_s=_CPU_S)
+    except OverLimitError as error:
+        raise StimuliError(
+            "the stimuli cannot be read",
+            reason=error,
+            fix="Send them as JSON Lines, or in several files.",
+        ) from None
 
 
 def decoded(content: bytes, place: Place) -> str:

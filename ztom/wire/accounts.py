@@ -13,8 +13,9 @@ from ztom.wire.fields import Email, Id, Name, Text, Username
 
 if TYPE_CHECKING:
     from ztom.ledger.accounts import ApiKeyRecord, UserRecord
+    from ztom.ledger.invitations import InvitationRecord
 
-AccountRole = Literal["ADMIN", "USER"]
+AccountRole = Literal["ADMIN", "DEPLOYER", "USER"]
 KeyScope = Literal["read", "write", "infer"]
 
 
@@ -84,7 +85,8 @@ class User(WireAnswer):
     """An account.
 
     Attributes:
-        roles: ``ADMIN`` and ``USER``, or ``USER`` alone.
+        roles: ``USER``; ``DEPLOYER`` of who may deploy in their projects; ``ADMIN`` of who may
+            everything.
         enabled: Whether the account is let in.
         created_at: Time in ISO 8601, UTC.
     """
@@ -118,7 +120,7 @@ class User(WireAnswer):
             email_address=record.email,
             first_name=record.first_name,
             last_name=record.last_name,
-            roles=("ADMIN", "USER") if record.is_admin else ("USER",),
+            roles=_roles(record),
             enabled=record.enabled,
             created_at=record.created,
         )
@@ -134,6 +136,50 @@ _KEY = {
     "createdAt": examples.TIME,
     "revokedAt": None,
 }
+
+
+class NewInvitation(WireRequest):
+    """An address with which somebody may make an account."""
+
+    model_config = example(emailAddress="grace@example.org", roles=["DEPLOYER"])
+
+    email_address: Email
+    roles: tuple[Literal["DEPLOYER", "USER"], ...] = ()
+
+
+class Invitation(WireAnswer):
+    """An invitation that nobody has taken yet.
+
+    Attributes:
+        roles: Roles that the account will have.
+        actor: Name of whoever invites.
+        created_at: Time in ISO 8601, UTC; it holds for 30 days.
+    """
+
+    model_config = example(
+        id=examples.KEY,
+        emailAddress="grace@example.org",
+        roles=["DEPLOYER", "USER"],
+        actor=f"user:{examples.USER}",
+        createdAt=examples.TIME,
+    )
+
+    id: str
+    email_address: str
+    roles: tuple[AccountRole, ...]
+    actor: str
+    created_at: str
+
+    @classmethod
+    def of(cls, record: InvitationRecord) -> Invitation:
+        """The invitation on record."""
+        return cls(
+            id=record.id,
+            email_address=record.email,
+            roles=("DEPLOYER", "USER") if record.may_deploy else ("USER",),
+            actor=record.actor,
+            created_at=record.created,
+        )
 
 
 class ApiKey(WireAnswer):
@@ -178,6 +224,11 @@ class ApiKeySecret(ApiKey):
     def issued(cls, record: ApiKeyRecord, secret: str) -> ApiKeySecret:
         """The API key on record, and its secret."""
         return cls.model_validate({**_key_fields(record), "key": secret})
+
+
+def _roles(record: UserRecord) -> tuple[AccountRole, ...]:
+    special: dict[AccountRole, bool] = {"ADMIN": record.is_admin, "DEPLOYER": record.may_deploy}
+    return (*(role for role, given in special.items() if given), "USER")
 
 
 def _key_fields(record: ApiKeyRecord) -> dict[str, object]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 
@@ -16,12 +17,25 @@ def _is_empty(value: tuple[str, ...]) -> bool:
 Warnings = Annotated[tuple[str, ...], Field(exclude_if=_is_empty)]
 
 
+#: Largest number of a request, either way: what a ledger can keep.
+LARGEST_NUMBER = 2**63 - 1
+
+
 class WireRequest(BaseModel):
-    """A request that may hold nothing but its fields."""
+    """A request that may hold nothing but its fields, and no number that nobody can mean."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True
     )
+
+    @model_validator(mode="after")
+    def _has_usual_numbers(self) -> Self:
+        for name in type(self).model_fields:
+            for number in _numbers_in(getattr(self, name)):
+                if not -LARGEST_NUMBER <= number <= LARGEST_NUMBER:  # nor is NaN
+                    alias = type(self).model_fields[name].alias or name
+                    raise ValueError(f"{alias} holds a number that is not finite or beyond 2^63")
+        return self
 
     def body(self) -> dict[str, Any]:
         """The request as JSON values: what was set and is not None."""
@@ -59,3 +73,17 @@ class WireAnswer(BaseModel):
     def to_json(self) -> str:
         """The answer as a line of JSON, as the server sends it."""
         return self.model_dump_json(by_alias=True)
+
+
+def _numbers_in(value: object) -> Iterator[int | float]:
+    """Every number of a value, at any depth."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _numbers_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers_in(item)
+    elif isinstance(value, BaseModel):
+        yield from _numbers_in(value.__dict__)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
+from ztom.io.json import parse_tolerant
 from ztom.rollout.routing import ALIAS_PATTERN
 from ztom.wire import examples
 
+_LONGEST_FILE_NAME = 255
 #: The format that this server works with.
 FORMAT: Final = "HF_TEXT_GENERATION"
 FormatName = Literal["ONNX", "KERAS", "HF_TEXT_GENERATION", "HF_IMAGE_TEXT_TO_TEXT"]
@@ -21,14 +22,23 @@ def _printable(value: str) -> str:
     return value
 
 
+def _base_name(value: str) -> str:
+    """A name that is one part of a path, and short enough for any file system."""
+    if value in (".", "..") or "/" in value or "\\" in value:
+        raise ValueError("the name of a file, without folders")
+    if len(value.encode()) > _LONGEST_FILE_NAME:
+        raise ValueError(f"the name of a file has at most {_LONGEST_FILE_NAME} bytes")
+    return value
+
+
 def _from_json_text(value: Any) -> Any:
     """Dicts and lists arrive as JSON text in forms, and from some clients in bodies too."""
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (json.JSONDecodeError, RecursionError):
-        raise ValueError("not JSON") from None
+        return parse_tolerant(value.encode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON, or too much of it") from None
 
 
 def from_comma_text(value: Any) -> Any:
@@ -42,6 +52,7 @@ Name = Annotated[
     StringConstraints(min_length=1, max_length=200, strip_whitespace=True),
     AfterValidator(_printable),
 ]
+FileName = Annotated[Name, AfterValidator(_base_name)]
 Username = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$")]
 Email = Annotated[
     str, StringConstraints(max_length=200, pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$")

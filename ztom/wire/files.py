@@ -9,7 +9,7 @@ from pydantic import Field
 from ztom.wire import examples
 from ztom.wire.base import TolerantRequest, WireAnswer, WireRequest
 from ztom.wire.examples import example
-from ztom.wire.fields import FormatName, Id, Name
+from ztom.wire.fields import FileName, FormatName, Id, Name
 
 if TYPE_CHECKING:
     from ztom.ledger.checkpoints import CheckpointRecord
@@ -42,7 +42,7 @@ class CheckpointUpload(TolerantRequest):
 
     project_id: Id
     format: FormatName = "HF_TEXT_GENERATION"
-    file_name: Name | None = None
+    file_name: FileName | None = None
     tag: Name | None = None
 
 
@@ -61,7 +61,7 @@ class UploadChange(TolerantRequest):
 
     project_id: Id
     file_id: Id
-    file_name: Name | None = None
+    file_name: FileName | None = None
     tag: Name | None = None
     format: FormatName | None = None
 
@@ -83,7 +83,7 @@ class Pointer(TolerantRequest):
     project_id: Id
     file_path: str = Field(min_length=1, max_length=2000)
     format: FormatName = "HF_TEXT_GENERATION"
-    file_name: Name | None = None
+    file_name: FileName | None = None
     tag: Name | None = None
     base_model: bool | str | None = Field(default=None, union_mode="left_to_right")
 
@@ -101,7 +101,7 @@ class PointerChange(TolerantRequest):
     file_id: Id
     file_path: str | None = Field(default=None, min_length=1, max_length=2000)
     format: FormatName | None = None
-    file_name: Name | None = None
+    file_name: FileName | None = None
     tag: Name | None = None
 
 

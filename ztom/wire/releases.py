@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ztom.rollout.callers import CallerShares
 from ztom.rollout.plan import ReleasePlan, parse_plan
 from ztom.rollout.release import StepRow, describe
 from ztom.rollout.state import Command, ReleaseState, ReleaseStatus
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ztom.ledger.rollouts import RolloutRecord
 
 _PLAN = parse_plan({"steps": [{"shadow": 100}, {"canary": 25}, {"canary": 100}]})
+_CALLERS = CallerShares(requests={"a": 400, "b": 100})
 
 
 class Release(WireAnswer):
@@ -29,6 +31,7 @@ class Release(WireAnswer):
         plan: Plan with the steps that are to be passed.
         state: State of its controller.
         steps: One row per step of the plan, with what each check says.
+        callers: Whose answers count, in a sentence.
         actor: Name of whoever began it.
         ended_at: Time in ISO 8601, UTC; None while it is under way.
     """
@@ -43,6 +46,7 @@ class Release(WireAnswer):
         plan=_PLAN.model_dump(mode="json"),
         state=ReleaseState().model_dump(mode="json"),
         steps=[row.model_dump(mode="json") for row in describe(_PLAN, ReleaseState())],
+        callers=_CALLERS.text(),
         actor=f"user:{examples.USER}",
         createdAt=examples.TIME,
         endedAt=None,
@@ -57,6 +61,7 @@ class Release(WireAnswer):
     plan: ReleasePlan
     state: ReleaseState
     steps: tuple[StepRow, ...]
+    callers: str = ""
     actor: str
     created_at: str
     ended_at: str | None
@@ -74,6 +79,7 @@ class Release(WireAnswer):
             plan=record.plan,
             state=record.state,
             steps=describe(record.plan, record.state),
+            callers=record.callers.text(),
             actor=record.actor,
             created_at=record.created,
             ended_at=record.ended,

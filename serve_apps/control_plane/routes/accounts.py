@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 
 from anyio import to_thread
@@ -20,19 +21,23 @@ from serve_apps.control_plane.access import (
 from serve_apps.control_plane.openapi import sends_text
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.tokens import LOGIN
+from ztom.errors import NotOnRecordError
 from ztom.ledger.accounts import NewUser, Scope, UserChange, login_name
 from ztom.ledger.passwords import hash_password, is_password
 from ztom.wire.accounts import (
     AdminPatch,
     ApiKey,
     ApiKeySecret,
+    Invitation,
     Login,
+    NewInvitation,
     NewKey,
     Register,
     User,
     UserPatch,
 )
 from ztom.wire.fields import Id
+from ztom.wire.limits import Limit
 
 router = APIRouter(tags=["accounts"])
 
@@ -65,7 +70,15 @@ async def register(body: Register, request: Request, services: ServicesOf) -> Us
     wait_s = services.limit.take_registration(terms_of(request).address, now=time.monotonic())
     _refuse_early(wait_s, "Too many accounts are being made from your address.")
     actor = f"registration:{login_name(body.username)}"
-    return await _create(services, body, is_admin=False, actor=actor)
+    if services.config.registration == "open":
+        return await _create(services, body, is_admin=False, actor=actor)
+    # before the password is hashed, which costs
+    if not await asyncio.to_thread(services.ledger.invitations.holds, body.email_address):
+        raise _uninvited()
+    try:
+        return await _create(services, body, is_admin=False, actor=actor, invited=True)
+    except NotOnRecordError:
+        raise _uninvited() from None
 
 
 @route(router, "GET", "/api/auth/user", Permission.USER)
@@ -130,6 +143,7 @@ def change_user(user_id: Id, body: AdminPatch, caller: CallerOf, services: Servi
     change = UserChange(
         email=body.email_address,
         is_admin=None if body.roles is None else "ADMIN" in body.roles,
+        may_deploy=None if body.roles is None else "DEPLOYER" in body.roles,
         enabled=body.enabled,
     )
     return User.of(services.ledger.accounts.change(user_id, change, actor=caller.actor))
@@ -155,10 +169,38 @@ def remove_administrator(user_id: Id, caller: CallerOf, services: ServicesOf) ->
     services.ledger.accounts.remove(user_id, actor=caller.actor)
 
 
+@route(router, "GET", "/v1/invitations", Permission.ADMIN)
+def invitations(services: ServicesOf) -> list[Invitation]:
+    """Invitations that nobody has taken yet, oldest first."""
+    return [Invitation.of(record) for record in services.ledger.invitations.all()]
+
+
+@route(router, "POST", "/v1/invitations", Permission.ADMIN, status_code=201)
+def invite(body: NewInvitation, caller: CallerOf, services: ServicesOf) -> Invitation:
+    """Let somebody make an account with an address, once."""
+    may_deploy = "DEPLOYER" in body.roles
+    record = services.ledger.invitations.invite(
+        body.email_address, may_deploy=may_deploy, actor=caller.actor
+    )
+    return Invitation.of(record)
+
+
+@route(router, "DELETE", "/v1/invitations/{key_id}", Permission.ADMIN, status_code=204)
+def withdraw_invitation(key_id: Id, caller: CallerOf, services: ServicesOf) -> None:
+    """Take an invitation back."""
+    services.ledger.invitations.withdraw(key_id, actor=caller.actor)
+
+
 @route(router, "GET", "/v1/keys", Permission.USER)
 def keys(caller: CallerOf, services: ServicesOf) -> list[ApiKey]:
     """One's own API keys, without their secrets."""
     return [ApiKey.of(key) for key in services.ledger.accounts.keys(caller.user.id)]
+
+
+@route(router, "GET", "/v1/limits", Permission.USER)
+def limits(caller: CallerOf, services: ServicesOf) -> list[Limit]:
+    """How much of the server the account holds, and may hold."""
+    return services.account_limits.all_of(caller.user.id)
 
 
 @route(router, "POST", "/v1/keys", Permission.USER, status_code=201)
@@ -206,7 +248,17 @@ def _refuse_early(wait_s: float, reason: str) -> None:
         )
 
 
-async def _create(services: Services, body: Register, *, is_admin: bool, actor: str) -> User:
+def _uninvited() -> HTTPException:
+    return HTTPException(
+        403,
+        "Accounts are made by invitation here: ask an administrator to invite your e-mail address "
+        "(`ztom user invite ADDRESS`, or POST /v1/invitations), then register with it.",
+    )
+
+
+async def _create(
+    services: Services, body: Register, *, is_admin: bool, actor: str, invited: bool = False
+) -> User:
     new = NewUser(
         username=body.username,
         email=body.email_address,
@@ -215,4 +267,5 @@ async def _create(services: Services, body: Register, *, is_admin: bool, actor: 
         last_name=body.last_name,
         is_admin=is_admin,
     )
-    return User.of(await asyncio.to_thread(services.ledger.accounts.create, new, actor=actor))
+    create = functools.partial(services.ledger.accounts.create, actor=actor, invited=invited)
+    return User.of(await asyncio.to_thread(create, new))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -37,12 +38,12 @@ def _in_their_project(body: Deploy, caller: CallerOf) -> Caller:
     return caller
 
 
-@route(router, "POST", "/v1/deployments", Permission.WRITE, status_code=202)
+@route(router, "POST", "/v1/deployments", Permission.DEPLOY, status_code=202)
 def deploy(
     body: Deploy, caller: Annotated[Caller, Depends(_in_their_project)], services: ServicesOf
 ) -> DeploymentStatus:
     """Have a variant served under an alias."""
-    rules = services.rules
+    rules = _operator_rules(caller, services)
     if body.path is not None and OWN_PATH.fullmatch(body.path):
         rules = _rules(caller, services)
     record = admission.deploy(body, services.ledger, rules, actor=caller.actor)
@@ -67,7 +68,7 @@ def deployment(digest: DigestStart, caller: CallerOf, services: ServicesOf) -> D
     return _status(record, services.gateway.table, caller)
 
 
-@route(router, "DELETE", "/v1/deployments/{digest}", Permission.WRITE, status_code=204)
+@route(router, "DELETE", "/v1/deployments/{digest}", Permission.DEPLOY, status_code=204)
 def cancel_deployment(digest: DigestStart, caller: CallerOf, services: ServicesOf) -> None:
     """Have a deployment that waits for its traffic wait no more."""
     record = _deployment(digest, caller, services)
@@ -77,7 +78,7 @@ def cancel_deployment(digest: DigestStart, caller: CallerOf, services: ServicesO
         raise HTTPException(409, f"The deployment is {record.state} and waits for nothing.")
 
 
-@route(router, "POST", "/v1/apply", Permission.WRITE)
+@route(router, "POST", "/v1/apply", Permission.DEPLOY)
 def apply(body: Apply, caller: CallerOf, services: ServicesOf) -> list[EndpointDifference]:
     """Make endpoints what a declarative file says; answers with what there was to change.
 
@@ -138,6 +139,13 @@ def _status(record: DeploymentRecord, table: RoutingTable, caller: Caller) -> De
     )
 
 
+def _operator_rules(caller: Caller, services: Services) -> AdmissionRules:
+    """The operator's rules, and what the caller may have; an administrator takes any alias."""
+    require = caller.services.account_limits.require_engines
+    rules = replace(services.rules, within=partial(require, caller.user.id))
+    return replace(rules, aliases=None) if caller.user.is_admin else rules
+
+
 def _rules(caller: Caller, services: Services) -> AdmissionRules:
     """The operator's rules, and what paths of the server's own name for the caller."""
 
@@ -145,7 +153,7 @@ def _rules(caller: Caller, services: Services) -> AdmissionRules:
         named = named_checkpoint(path, caller, services)
         return named.address if named is not None and named.storage is Storage.MANAGED else None
 
-    return replace(services.rules, own=own)
+    return replace(_operator_rules(caller, services), own=own)
 
 
 def _digest_of(path: str, rules: AdmissionRules) -> str:

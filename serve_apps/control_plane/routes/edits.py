@@ -49,6 +49,7 @@ async def _edit(
 ) -> StreamingResponse:
     project_id = await asyncio.to_thread(caller.project, body.project_id)
     project = await asyncio.to_thread(services.ledger.projects.get, project_id)
+    await asyncio.to_thread(services.account_limits.require_bytes, [caller.user.id])
     chain = await asyncio.to_thread(project_chain, project, services, body)
     alpha = chain.factors(factors)
     parameters = {"fileIds": list(factors), "scalingFactors": list(factors.values())}

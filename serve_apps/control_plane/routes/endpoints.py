@@ -44,14 +44,14 @@ def endpoint(alias: Alias, caller: CallerOf, services: ServicesOf) -> Endpoint:
     return _endpoint(alias, services)
 
 
-@route(router, "DELETE", "/v1/endpoints/{alias}", Permission.WRITE, status_code=204)
+@route(router, "DELETE", "/v1/endpoints/{alias}", Permission.DEPLOY, status_code=204)
 def remove_endpoint(alias: Alias, caller: CallerOf, services: ServicesOf) -> None:
     """Take an endpoint away; what nothing else names is stopped."""
     may_alias(alias, caller, services)
     remove(services.ledger.endpoints, alias, actor=caller.actor)
 
 
-@route(router, "PATCH", "/v1/endpoints/{alias}/traffic", Permission.WRITE)
+@route(router, "PATCH", "/v1/endpoints/{alias}/traffic", Permission.DEPLOY)
 def change_traffic(
     alias: Alias, body: TrafficShares, caller: CallerOf, services: ServicesOf
 ) -> Endpoint:
@@ -67,7 +67,7 @@ def change_traffic(
     return _endpoint(alias, services)
 
 
-@route(router, "POST", "/v1/endpoints/{alias}/promote", Permission.WRITE)
+@route(router, "POST", "/v1/endpoints/{alias}/promote", Permission.DEPLOY)
 def promote_candidate(
     alias: Alias, body: EndpointChange, caller: CallerOf, services: ServicesOf
 ) -> Endpoint:
@@ -77,7 +77,7 @@ def promote_candidate(
     return _endpoint(alias, services)
 
 
-@route(router, "POST", "/v1/endpoints/{alias}/rollback", Permission.WRITE)
+@route(router, "POST", "/v1/endpoints/{alias}/rollback", Permission.DEPLOY)
 def roll_back(
     alias: Alias, body: EndpointChange, caller: CallerOf, services: ServicesOf
 ) -> Endpoint:
@@ -93,7 +93,7 @@ def roll_back(
     return _endpoint(alias, services)
 
 
-@route(router, "DELETE", "/v1/endpoints/{alias}/rules", Permission.WRITE)
+@route(router, "DELETE", "/v1/endpoints/{alias}/rules", Permission.DEPLOY)
 def remove_a_rule(
     alias: Alias, body: RuleMatch, caller: CallerOf, services: ServicesOf
 ) -> Endpoint:

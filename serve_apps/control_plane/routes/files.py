@@ -12,7 +12,14 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
+from serve_apps.control_plane.access import (
+    Caller,
+    CallerOf,
+    Permission,
+    ServicesOf,
+    route,
+    terms_of,
+)
 from serve_apps.control_plane.data import UPLOADED, data_suffix
 from serve_apps.control_plane.downloads import BYTES, Download, archive_name, send, unique_names
 from serve_apps.control_plane.forms import Form, FormReader
@@ -84,8 +91,12 @@ async def change_file(request: Request, caller: CallerOf, services: ServicesOf) 
         services.ledger.files.get(caller.project(body.project_id), body.file_id)
         return body
 
-    async with FormReader(request, services.store, before_file=check) as form:
+    async with FormReader(
+        request, services.store, before_file=_with_room(check, request, services)
+    ) as form:
         body = await asyncio.to_thread(check, form.fields)
+        if form.file is not None:
+            await asyncio.to_thread(_require_room, request, body.project_id, form.file, services)
         edit, place = await asyncio.to_thread(_replacement, body, form, services)
         return await asyncio.to_thread(
             changed_file, services, caller, body.project_id, body.file_id, edit, place, body
@@ -156,8 +167,12 @@ async def change_base(request: Request, caller: CallerOf, services: ServicesOf) 
         body = parsed_fields(CheckpointUpload, fields)
         return body, _base_of(services, caller.project(body.project_id))
 
-    async with FormReader(request, services.store, before_file=check) as form:
+    async with FormReader(
+        request, services.store, before_file=_with_room(check, request, services)
+    ) as form:
         body, base = await asyncio.to_thread(check, form.fields)
+        if form.file is not None:
+            await asyncio.to_thread(_require_room, request, body.project_id, form.file, services)
         edit, place = await asyncio.to_thread(_replacement, body, form, services)
         return await asyncio.to_thread(
             changed_file, services, caller, body.project_id, base.id, edit, place, body
@@ -191,10 +206,13 @@ async def add_data(request: Request, caller: CallerOf, services: ServicesOf) -> 
         caller.project(body.project_id)
         return body
 
-    async with FormReader(request, services.store, before_file=check) as form:
+    async with FormReader(
+        request, services.store, before_file=_with_room(check, request, services)
+    ) as form:
         body = await asyncio.to_thread(check, form.fields)
         if form.file is None:
             raise HTTPException(422, "The form has no file.")
+        await asyncio.to_thread(_require_room, request, body.project_id, form.file, services)
         suffix = data_suffix(display_name(form.file_name) or "")
         name = await asyncio.to_thread(
             services.store.place_data, form.file, body.project_id, suffix
@@ -202,6 +220,28 @@ async def add_data(request: Request, caller: CallerOf, services: ServicesOf) -> 
         return UploadedData(
             reference=f"{UPLOADED}{name}", sha256=form.file.sha256, size=form.file.nbytes
         )
+
+
+def _with_room(
+    check: Callable[[Mapping[str, str]], object], request: Request, services: Services
+) -> Callable[[Mapping[str, str]], None]:
+    """The check of a form's fields, and whether its file may be kept, before it is received."""
+    announced = request.headers.get("content-length", "")
+
+    def before_file(fields: Mapping[str, str]) -> None:
+        check(fields)
+        owners = services.ledger.projects.owners(fields["projectId"])
+        nbytes = int(announced) if announced.isdigit() else 1
+        terms_of(request).at_end(services.account_limits.reserve(owners, nbytes))
+
+    return before_file
+
+
+def _require_room(request: Request, project_id: str, staged: Staged, services: Services) -> None:
+    """Refuse a file of which nobody said how long it would be, where it is too long."""
+    if "content-length" not in request.headers:
+        owners = services.ledger.projects.owners(project_id)
+        services.account_limits.require_bytes(owners, staged.nbytes)
 
 
 async def _receive_new(
@@ -213,11 +253,14 @@ async def _receive_new(
         caller.project(body.project_id)
         return body
 
-    async with FormReader(request, services.store, before_file=check) as form:
+    async with FormReader(
+        request, services.store, before_file=_with_room(check, request, services)
+    ) as form:
         body = await asyncio.to_thread(check, form.fields)
         staged = form.file
         if staged is None:
             raise HTTPException(422, "The form has no file.")
+        await asyncio.to_thread(_require_room, request, body.project_id, staged, services)
         await asyncio.to_thread(_require_checkpoint, staged, services)
         new = NewCheckpoint(
             file_name=body.file_name or display_name(form.file_name) or "checkpoint.tar",

@@ -141,6 +141,7 @@ def feedback(body: Feedback, caller: CallerOf, services: ServicesOf) -> Feedback
             label=body.label,
             rollout_id=origin.release,
             step=origin.step,
+            caller=services.gateway.callers.caller(_key_of(caller)),
         )
     )
     return FeedbackReceipt(response_id=response_id, variant=origin.variant, role=origin.role)
@@ -163,8 +164,12 @@ def _asker(caller: Caller, services: Services) -> Asker:
     quotas = [(caller.user.id, Quota(config.requests_per_minute, config.tokens_per_minute))]
     if key is not None:
         quotas.append((key.id, Quota(key.requests_per_minute, key.tokens_per_minute)))
-    whose = caller.user.id if key is None else key.id
-    return Asker(whose, tuple(quotas), caller.projects)
+    return Asker(_key_of(caller), tuple(quotas), caller.projects)
+
+
+def _key_of(caller: Caller) -> str:
+    """Id of the API key; of the user, where one is logged in."""
+    return caller.user.id if caller.key is None else caller.key.id
 
 
 def _alias_card(table: RoutingTable, alias: str) -> ModelCard:

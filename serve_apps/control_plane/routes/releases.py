@@ -62,7 +62,7 @@ async def release_events(
     return event_stream(_release_events(release_id, services))
 
 
-@route(router, "POST", "/v1/releases/{release_id}/{command}", Permission.WRITE)
+@route(router, "POST", "/v1/releases/{release_id}/{command}", Permission.DEPLOY)
 def command_release(
     release_id: ReleaseId, command: CommandName, caller: CallerOf, services: ServicesOf
 ) -> Release:

@@ -119,7 +119,8 @@ def cancel_search(request_id: Id, caller: CallerOf, services: ServicesOf) -> Req
 def resume_search(request_id: Id, caller: CallerOf, services: ServicesOf) -> RequestAnswer:
     """Go on with a search that was cancelled or failed, with every trial that it has."""
     request = _search_of(request_id, caller, services)
-    return RequestAnswer.of(services.ledger.requests.requeue(request.id))
+    within = services.account_limits.require_search
+    return RequestAnswer.of(services.ledger.requests.requeue(request.id, within=within))
 
 
 @route(router, "GET", "/project/{project_id}/analysis/result", Permission.READ)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_apps.control_plane.addresses import client_address, network_of
+from serve_apps.control_plane.addresses import client_address, client_scheme, network_of
 
 PROXY = "192.0.2.80"
 
@@ -36,6 +36,22 @@ def test_the_address_is_what_the_last_proxy_of_ours_saw(
     headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
     scope = {"type": "http", "client": (client, 1234) if client else None, "headers": headers}
     assert client_address(scope, trusted=(PROXY,)) == address
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "scheme"),
+    [
+        ("127.0.0.1", b"https", "https"),
+        ("127.0.0.1", b"gopher", "http"),
+        ("203.0.113.9", b"https", "http"),
+    ],
+)
+def test_addresses_of_artifacts_have_the_scheme_that_the_client_called(
+    client: str, forwarded: bytes, scheme: str
+) -> None:
+    headers = [(b"x-forwarded-proto", forwarded)]
+    scope = {"type": "http", "scheme": "http", "client": (client, 1), "headers": headers}
+    assert client_scheme(scope) == scheme
 
 
 @pytest.mark.parametrize(

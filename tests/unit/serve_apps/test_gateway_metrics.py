@@ -19,6 +19,7 @@ from serve_apps.gateway.metrics import GatewayMetrics
 from serve_apps.gateway.observe import Observer
 from serve_apps.variants.calls import ReplicaState
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState
+from ztom.rollout.callers import CallerShares
 from ztom.rollout.observations import StepObservations
 from ztom.rollout.options import DeployOptions
 from ztom.rollout.routing import Choice, Placement, RoutingTable, TrafficRole
@@ -176,11 +177,11 @@ class Rows:
 
 def test_steps_that_are_long_over_are_forgotten_and_what_comes_late_still_counts() -> None:
     rows, now = Rows(), 0.0
-    observer = Observer(rows, clock=lambda: now)
+    observer = Observer(rows, lambda release: CallerShares(), clock=lambda: now)
 
     def count(step: int) -> None:
         choice = chosen(DIGESTS[0], release="r", step=step)
-        observer.answered(choice, status=200, seconds=0.1, empty=False)
+        observer.answered(choice, "ada", status=200, seconds=0.1, empty=False)
 
     for step in range(50):
         now += 600
@@ -200,9 +201,9 @@ def test_steps_that_are_long_over_are_forgotten_and_what_comes_late_still_counts
 
 def test_what_could_not_be_written_is_not_forgotten() -> None:
     rows, now = Rows(), 0.0
-    observer = Observer(rows, clock=lambda: now)
+    observer = Observer(rows, lambda release: CallerShares(), clock=lambda: now)
     choice = chosen(DIGESTS[0], release="r")
-    observer.answered(choice, status=200, seconds=0.1, empty=False)
+    observer.answered(choice, "ada", status=200, seconds=0.1, empty=False)
     now = 1e6
     observer.forget()
     observer.write()

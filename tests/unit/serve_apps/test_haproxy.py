@@ -19,7 +19,7 @@ from serve_apps.server.haproxy import (
     warn_of_unknown_ray,
     write_haproxy,
 )
-from serve_apps.server.haproxy_rules import rewrite
+from serve_apps.server.haproxy_rules import _GUARDS, _TABLES, rewrite
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 METRICS, STATS = 18404, 18403
@@ -44,6 +44,7 @@ def test_only_what_is_meant_changes(case: str) -> None:
     before, after = recorded(case).splitlines(), rewrite(recorded(case), PRIVATE).splitlines()
     gone = [line.strip() for line in before if line not in after]
     assert [line.split(" content-type")[0] for line in gone] == [
+        "timeout client 3600s",
         "errorfile 502 /run/ztom/500.http",
         "errorfile 503 /run/ztom/500.http",
         "errorfile 504 /run/ztom/500.http",
@@ -52,7 +53,7 @@ def test_only_what_is_meant_changes(case: str) -> None:
         f"bind *:{STATS}",
     ]
     more = 1 if case == "application" else 0  # the answer where only Serve's proxy is left
-    assert len(after) == len(before) + 2 + more
+    assert len(after) == len(before) + 3 + more + len(_GUARDS) + len(_TABLES)
 
 
 def test_haproxys_own_pages_are_for_this_machine_only() -> None:
@@ -75,6 +76,21 @@ def test_a_client_has_a_deadline_for_its_headers() -> None:
     lines = stripped(rewrite(recorded("application"), PRIVATE))
     assert lines[lines.index("defaults") + 1] == "timeout http-request 15s"
     assert lines.count("timeout http-request 15s") == 1
+
+
+def test_a_client_is_not_silent_for_an_hour() -> None:
+    lines = stripped(rewrite(recorded("application"), PRIVATE))
+    assert starting(lines, "timeout client") == ["timeout client 120s"]
+
+
+def test_strangers_are_counted_before_anything_else_happens_to_a_request() -> None:
+    lines = stripped(rewrite(recorded("application"), PRIVATE))
+    begin = lines.index("frontend http_frontend") + 2
+    assert lines[begin - 1] == "acl ztom_proxy always_false"
+    assert tuple(lines[begin : begin + len(_GUARDS)]) == _GUARDS
+    assert [line for line in lines if line.startswith("stick-table")] == [
+        "stick-table type ipv6 size 100k expire 1m store conn_cur"
+    ] * 2
 
 
 def test_no_application_yet_is_no_wrong_address() -> None:
@@ -106,10 +122,13 @@ def test_the_program_changes_the_file_and_becomes_haproxy(tmp_path: Path, case: 
     configuration = tmp_path / "haproxy.cfg"
     text = recorded(case).replace("/run/ztom", str(tmp_path))
     configuration.write_text(text, encoding="utf-8")
-    program = write_haproxy(tmp_path, private_ports=PRIVATE)
+    proxies = ("192.0.2.80", "2001:db8::80")
+    program = write_haproxy(tmp_path, private_ports=PRIVATE, trusted=proxies)
     checked = subprocess.run([program, "-c", "-f", configuration], capture_output=True, check=False)
     assert checked.returncode == 0, checked.stderr
-    assert configuration.read_text(encoding="utf-8") == rewrite(text, PRIVATE)
+    changed = configuration.read_text(encoding="utf-8")
+    assert changed == rewrite(text, PRIVATE, proxies)
+    assert "acl ztom_proxy src 192.0.2.80 2001:db8::80" in changed
 
 
 def test_the_program_starts_no_haproxy_that_would_show_its_pages(tmp_path: Path) -> None:

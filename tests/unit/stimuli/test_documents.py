@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ztom.errors import StimuliError
+from ztom.stimuli import documents
 from ztom.stimuli.documents import stimulus_lines, with_ids
 from ztom.stimuli.files import read_prompts
 from ztom.stimuli.records import Message
@@ -98,3 +99,20 @@ def test_stimuli_are_called_after_their_files_where_names_differ() -> None:
 def test_what_is_wrong_is_refused_by_name(name: str, content: bytes, reason: str) -> None:
     with pytest.raises(StimuliError, match=reason):
         stimulus_lines(name, content)
+
+
+def test_what_is_long_is_read_in_another_process() -> None:
+    turns = [{"role": "user", "content": "x" * 400}] * 1000
+    (line,) = stimulus_lines("p.json", json.dumps(turns).encode())
+    assert json.loads(line) == {"messages": turns}
+    named = with_ids([line, line], ["/a/one.json", "/a/two.json"])
+    assert [json.loads(text)["id"] for text in named] == ["one", "two"]
+    with pytest.raises(StimuliError, match="an object has a key twice"):
+        stimulus_lines("p.json", b'{"a": 1, "a": "' + b"x" * 300_000 + b'"}')
+
+
+def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "_CPU_S", 0.5)
+    bomb = b"[" + b"[]," * (10 * 2**20) + b"[]]"
+    with pytest.raises(StimuliError, match=r"cannot be read: it needed more (memory|computing)"):
+        stimulus_lines("p.json", bomb)

@@ -61,6 +61,32 @@ def remove_user(name: str, server: str | None, *, as_json: bool) -> None:
     print_answer({"removed": name}, f"{name} is removed", as_json=as_json)
 
 
+def invite_user(address: str, server: str | None, *, deployer: bool, as_json: bool) -> None:
+    """Invite an address."""
+    with connect(server) as client:
+        invitation = client.accounts.invite(address, may_deploy=deployer)
+    line = f"{invitation.email_address} may register: {' '.join(invitation.roles)}"
+    print_answer(invitation, line, as_json=as_json)
+
+
+def list_invitations(server: str | None, *, as_json: bool) -> None:
+    """List invitations."""
+    with connect(server) as client:
+        invitations = client.accounts.invitations()
+    rows = [
+        (invitation.email_address, " ".join(invitation.roles), moment(invitation.created_at))
+        for invitation in invitations
+    ]
+    print_table(invitations, ("address", "roles", "invited"), rows, as_json=as_json)
+
+
+def withdraw_invitation(address: str, server: str | None, *, as_json: bool) -> None:
+    """Take an invitation back."""
+    with connect(server) as client:
+        client.accounts.withdraw_invitation(address)
+    print_answer({"uninvited": address}, f"{address} is not invited any more", as_json=as_json)
+
+
 def _state(user: User) -> str:
     return "enabled" if user.enabled else "disabled"
 

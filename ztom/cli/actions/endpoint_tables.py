@@ -70,7 +70,9 @@ def release_picture(release: Release) -> Group:
                 _number(check.stable),
                 f"{check.candidate_n} / {check.stable_n}",
             )
-    return Group(head, table)
+    left_out = release.state.left_out
+    uncounted = f"; {left_out:,} answers beyond that were not counted" if left_out else ""
+    return Group(head, Text(f"{release.callers}{uncounted}"), table)
 
 
 def traffic_line(endpoint: Endpoint) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from ztom.cli.actions.answers import print_answer
+from ztom.cli.actions.answers import print_answer, print_table
 from ztom.cli.console import moment, plain_console, print_document, print_row
 from ztom.errors import ConfigError
 from ztom.io.files import write_whole
@@ -219,3 +219,11 @@ def _credentials() -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return credentials if isinstance(credentials, dict) else {}
+
+
+def limits_command(server: str | None, *, as_json: bool = False) -> None:
+    """Show what the account holds and may hold."""
+    with connect(server) as client:
+        limits = client.limits()
+    rows = [(limit.name, f"{limit.used:,.15g}", f"{limit.limit:,.15g}") for limit in limits]
+    print_table(limits, ("what", "held", "at most"), rows, as_json=as_json)

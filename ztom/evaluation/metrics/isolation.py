@@ -15,6 +15,8 @@ from ztom.evaluation.metrics.protocol import Case, Scored, stimulus_of
 from ztom.evaluation.suites.digests import canonical
 from ztom.evaluation.suites.suite import MetricName, SuiteConfig
 from ztom.scoring.user_function import UserFunction
+from ztom.scoring.user_process import Limits
+from ztom.settings import Settings
 from ztom.stimuli.records import Output
 
 _DEADLINE_S = 60.0
@@ -29,8 +31,13 @@ class _Contained:
     def __init__(
         self, target: str, *, deadline_s: float, import_paths: Sequence[str] | None
     ) -> None:
+        settings = Settings()
         self._function = UserFunction(
-            target, deadline_s=deadline_s, import_paths=import_paths, booleans=True
+            target,
+            deadline_s=deadline_s,
+            import_paths=import_paths,
+            limits=Limits(network=settings.function_network, reads=settings.function_reads),
+            booleans=True,
         )
         self._function.check()
         self._lost_s = 0.0
