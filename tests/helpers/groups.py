@@ -19,12 +19,12 @@ SHARED = {
 #: What takes longest, longest first; everything else follows in the order of its name.
 FIRST = (
     "integration/test_gateway_ray.py",
+    "searches",
     "integration/test_server.py",
     "outside",
     "integration/test_variant_replica.py",
     "vllm",
     "integration/test_serve_openai.py",
-    "searches",
     "integration/test_demo_chain.py",
 )
 
