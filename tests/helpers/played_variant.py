@@ -7,8 +7,6 @@ replica plays the same `Stage`, so that what differs is the way there.
 # No `from __future__ import annotations`: Serve reads these annotations at run time.
 import asyncio
 import contextlib
-import os
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Protocol
 
@@ -82,17 +80,16 @@ class PlayedByServe:
 
     @contextlib.asynccontextmanager
     async def crowded(self) -> AsyncIterator[None]:
-        with tempfile.NamedTemporaryFile() as held:  # calls wait while it is there
-            await self.behave(while_there=held.name)
-            runs = asyncio.ensure_future(self.backends.ask(PLACEMENT, call()))
-            while True:
-                waits = asyncio.ensure_future(self.backends.ask(PLACEMENT, call()))
-                await asyncio.sleep(HANGS_S / 6)
-                if not waits.done():
-                    break
-                with contextlib.suppress(Overloaded):  # the first one is still in the queue itself
-                    await waits
-            yield
+        await self.behave(delay_s=4 * HANGS_S)
+        runs = asyncio.ensure_future(self.backends.ask(PLACEMENT, call()))
+        while True:
+            waits = asyncio.ensure_future(self.backends.ask(PLACEMENT, call()))
+            await asyncio.sleep(HANGS_S / 6)
+            if not waits.done():
+                break
+            with contextlib.suppress(Overloaded):  # the first one is still in the queue itself
+                await waits
+        yield
         await asyncio.gather(runs, waits)
         await self.behave()
 
@@ -111,11 +108,8 @@ class Replica:
 
     def __init__(self) -> None:
         self._stage = _stage()
-        self._while_there: str | None = None
 
     async def behave(self, behaviour: dict[str, Any]) -> None:
-        behaviour = dict(behaviour)
-        self._while_there = behaviour.pop("while_there", None)
         _behave(self._stage, behaviour)
 
     async def ask(self, call: Call) -> Answer:
@@ -128,8 +122,6 @@ class Replica:
             yield item
 
     async def _may_hang(self) -> None:
-        while self._while_there is not None and os.path.exists(self._while_there):
-            await asyncio.sleep(0.05)
         if self._stage.actor(DIGEST).hangs:
             await asyncio.sleep(HANGS_S)
             raise Unavailable

@@ -46,9 +46,8 @@ BRISK = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_metrics_report_interval_ms": "4000",
 }
-#: Of adapters here: their engine leaves when nobody asks, which the last test waits for; those
-#: before find it still there.
-FLEETING = {"min_replicas": 0, "idle_s": 15, "timeout_s": 300}
+#: Of adapters here: their engine leaves when nobody asks.
+FLEETING = {"min_replicas": 0, "idle_s": 2, "timeout_s": 300}
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +273,20 @@ def test_a_killed_replica_costs_streams_in_work_only(up, admin, ask) -> None:  #
     assert len(answers) == 24
 
 
+def test_adapters_share_an_engine_and_idle_ones_leave_and_come_back(up, admin, ask) -> None:
+    adapter(up, admin, "l1", "one")
+    adapter(up, admin, "l2", "two")
+    first, second = (one(ask, alias, PROMPTS[0], False, {}) for alias in ("one", "two"))
+    assert first[0] == named(up, "l1")
+    assert second[0] == named(up, "l2")
+    assert first[2] != second[2]
+
+    assert len(up.replicas("base-")) == 1
+    wait_for(lambda: not up.replicas("base-"), 900)
+    woken = one(ask, "two", PROMPTS[0], True, {})
+    assert woken[:3] == second[:3]
+
+
 def test_a_release_goes_on_where_its_killed_controller_stopped(up, admin, ask) -> None:
     l1, l2 = (named(up, name) for name in ("l1", "l2"))
     adapter(up, admin, "l1", "released")
@@ -378,17 +391,3 @@ def test_metrics_are_there_and_prompts_are_nowhere(up, admin, ask) -> None:  # r
     text = "".join(path.read_text() for path in access)
     assert '"response_id"' in text
     assert '"variant"' in text
-
-
-def test_adapters_share_an_engine_and_idle_ones_leave_and_come_back(up, admin, ask) -> None:
-    adapter(up, admin, "l1", "one")
-    adapter(up, admin, "l2", "two")
-    first, second = (one(ask, alias, PROMPTS[0], False, {}) for alias in ("one", "two"))
-    assert first[0] == named(up, "l1")
-    assert second[0] == named(up, "l2")
-    assert first[2] != second[2]
-
-    assert len(up.replicas("base-")) == 1
-    wait_for(lambda: not up.replicas("base-"), 900)
-    woken = one(ask, "two", PROMPTS[0], True, {})
-    assert woken[:3] == second[:3]
