@@ -20,13 +20,12 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.bodies import BoundedRoute
-from serve_apps.control_plane.callers import Known
+from serve_apps.control_plane.credentials import account_of, known_caller, secret_of, unknown
 from serve_apps.control_plane.openapi import REFUSED
 from serve_apps.control_plane.places import TERMS, ServerSide, Terms
 from serve_apps.control_plane.services import Services
-from serve_apps.control_plane.tokens import LOGIN
 from ztom.errors import NotOnRecordError
-from ztom.ledger.accounts import KEY_PREFIX, ApiKeyRecord, Scope, UserRecord
+from ztom.ledger.accounts import ApiKeyRecord, Scope, UserRecord
 from ztom.ledger.projects import Role
 
 
@@ -259,9 +258,9 @@ class _Require:
         request.state.caller = caller
 
     def _caller(self, request: Request, services: Services) -> Caller:
-        user, key = _who(request, services)
+        user, key = account_of(request, services)
         if not user.enabled:
-            raise _unknown()
+            raise unknown()
         if self.permission is Permission.ADMIN and (key is not None or not user.is_admin):
             raise HTTPException(403, "This takes an administrator.")
         if key is not None:
@@ -272,30 +271,19 @@ class _Require:
 async def _require_inference(request: Request) -> None:
     """The same for requests to models: what it found holds for a moment, for they are many."""
     services = _services(request)
-    secret = _secret(request)
+    secret = secret_of(request)
     account = services.callers.get(secret)
     if account is None:
-        account = await to_thread.run_sync(_known_caller, request, services, limiter=services.door)
+        account = await to_thread.run_sync(known_caller, request, services, limiter=services.door)
         services.callers.put(secret, account)
     if not account.user.enabled:
-        raise _unknown()
+        raise unknown()
     if account.key is not None and Scope.INFER not in account.key.scopes:
         raise HTTPException(403, "The API key is not for calling models.")
     terms_of(request).enter_known(ServerSide.MODELS, account.user.id)
     request.state.caller = Caller(
         account.user, account.key, Permission.INFER, services, account.projects
     )
-
-
-def _known_caller(request: Request, services: Services) -> Known:
-    user, key = _who(request, services)
-    projects: frozenset[str | None] | None = None
-    if not user.is_admin:
-        projects = services.ledger.projects.ids_of(user.id) | {None}
-    if key is not None and key.project_id is not None:
-        theirs = projects is None or key.project_id in projects
-        projects = frozenset({key.project_id} if theirs else ())
-    return Known(user, key, projects)
 
 
 def _check_scope(key: ApiKeyRecord, permission: Permission, method: str) -> None:
@@ -306,36 +294,3 @@ def _check_scope(key: ApiKeyRecord, permission: Permission, method: str) -> None
         raise HTTPException(403, "The API key is not for changing anything.")
     if permission is Permission.USER and method != "GET" and key.project_id is not None:
         raise HTTPException(403, "The API key is for one project only.")
-
-
-def _secret(request: Request) -> str:
-    kind, _, secret = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() != "bearer" or not secret:
-        secret = request.headers.get("x-api-key", "")
-    secret = secret.strip()
-    if not secret or len(secret) > 4096:
-        raise _unknown()
-    return secret
-
-
-def _who(request: Request, services: Services) -> tuple[UserRecord, ApiKeyRecord | None]:
-    secret = _secret(request)
-    if secret.startswith(KEY_PREFIX):
-        key_owner = services.ledger.accounts.by_key(secret)
-        if key_owner is None:
-            raise _unknown()
-        return key_owner
-    claims = services.tokens.check(secret, audience=LOGIN)
-    if claims is None:
-        raise _unknown()
-    try:
-        user = services.ledger.accounts.get(claims.subject)
-    except NotOnRecordError:
-        raise _unknown() from None
-    if user.session != claims.session:
-        raise _unknown()
-    return user, None
-
-
-def _unknown() -> HTTPException:
-    return HTTPException(401, "Log in first.", headers={"WWW-Authenticate": "Bearer"})

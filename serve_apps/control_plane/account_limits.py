@@ -15,17 +15,12 @@ from serve_apps.control_plane.limit_settings import LimitSettings
 from serve_apps.control_plane.places import Places, ServerSide
 from serve_apps.control_plane.store import Store
 from ztom.errors import QuotaError
-from ztom.ledger.deployments import DeploymentRecord, DeploymentState, NewDeployment
+from ztom.ledger.engine_quota import engines_of
 from ztom.ledger.ledger import Ledger
-from ztom.rollout.options import DeployOptions
 from ztom.wire.limits import Limit
 
-#: What an engine on CPU takes where nothing is said, GiB; see `ztom.rollout.options`.
-_CACHE_GIB = 0.5
 #: After so many seconds it is worth asking again for what ends by itself.
 _RETRY_S = 30
-
-_Deployed = DeploymentRecord | NewDeployment
 
 
 class AccountLimits:
@@ -52,9 +47,8 @@ class AccountLimits:
     def all_of(self, user_id: str) -> list[Limit]:
         """What an account holds, and may hold."""
         settings = self._settings
-        engines = engines_of(
-            [d for d in self._ledger.endpoints.deployments.all() if _is_of(user_id, d)]
-        )
+        deployed = self._ledger.endpoints.deployments.all()
+        engines = engines_of(d for d in deployed if d.is_of(f"user:{user_id}"))
         limits = [
             Limit(
                 name=str(side),
@@ -71,7 +65,7 @@ class AccountLimits:
         ]
         return limits + [
             Limit(name=name, used=engines[name], limit=limit)
-            for name, limit in self._engine_limits().items()
+            for name, limit in settings.engine_quota.limits().items()
         ]
 
     def require_search(self, count: int) -> None:
@@ -130,30 +124,6 @@ class AccountLimits:
 
         return release
 
-    def require_engines(
-        self, user_id: str, new: NewDeployment, others: Sequence[DeploymentRecord]
-    ) -> None:
-        """Let an account deploy.
-
-        Args:
-            user_id: Id of the account.
-            new: Deployment that it wants.
-            others: Every other deployment that is on record.
-
-        Raises:
-            QuotaError: It would hold more engines than it may.
-        """
-        engines = engines_of([*(d for d in others if _is_of(user_id, d)), new])
-        for name, limit in self._engine_limits().items():
-            if engines[name] > limit:
-                raise QuotaError(
-                    f"the account would have more {name} than it may",
-                    got=f"{engines[name]:g} with this deployment",
-                    expected=f"at most {limit:g}",
-                    fix="Remove an endpoint, or ask for less (the operator's settings end in "
-                    "_per_caller).",
-                )
-
     def nbytes(self, user_id: str) -> int:
         """Bytes on disk: files and data of the account's projects, and what its requests wrote."""
         ledger, store = self._ledger, self._store
@@ -177,47 +147,6 @@ class AccountLimits:
         if request_id not in self._ended:
             self._ended[request_id] = _folder_bytes(folder)
         return self._ended[request_id]
-
-    def _engine_limits(self) -> dict[str, float]:
-        settings = self._settings
-        return {
-            "deployments": settings.deployments_per_caller,
-            "replicas": settings.replicas_per_caller,
-            "devices": settings.devices_per_caller,
-            "GiB of key-value cache": settings.cache_gib_per_caller,
-        }
-
-
-def engines_of(deployments: Sequence[_Deployed]) -> dict[str, float]:
-    """What deployments may take together when all of them have scaled up, by name."""
-    engines: dict[str, DeployOptions] = {}
-    for deployment in deployments:
-        if deployment.options.swap_into is not None:
-            continue  # it is in another one's engine
-        # adapters are in the engine of their base
-        base = None if deployment.base is None else deployment.base.get("digest")
-        key = base or deployment.digest
-        known = engines.get(key)
-        if known is None or known.max_replicas < deployment.options.max_replicas:
-            engines[key] = deployment.options
-    return {
-        "deployments": len(deployments),
-        "replicas": sum(options.max_replicas for options in engines.values()),
-        "devices": sum(
-            options.max_replicas * options.tensor_parallel_size * options.gpu_fraction
-            for options in engines.values()
-        ),
-        "GiB of key-value cache": sum(
-            options.max_replicas * (options.kv_cache_gib or _CACHE_GIB)
-            for options in engines.values()
-        ),
-    }
-
-
-def _is_of(user_id: str, deployment: DeploymentRecord) -> bool:
-    serves = deployment.state in (DeploymentState.STARTING, DeploymentState.READY)
-    is_theirs = deployment.actor.split(" ")[0] == f"user:{user_id}"
-    return is_theirs and (serves or deployment.kept is not None)
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from pydantic import Field, field_validator
 
 from ztom.io.environment import EnvironmentSettings
+from ztom.ledger.engine_quota import EngineQuota
 
 
 class LimitSettings(EnvironmentSettings):
@@ -106,6 +107,16 @@ class LimitSettings(EnvironmentSettings):
     @classmethod
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(str(ip_address(address)) for address in value)
+
+    @property
+    def engine_quota(self) -> EngineQuota:
+        """Engines that one account may have."""
+        return EngineQuota(
+            deployments=self.deployments_per_caller,
+            replicas=self.replicas_per_caller,
+            devices=self.devices_per_caller,
+            cache_gib=self.cache_gib_per_caller,
+        )
 
     @property
     def most_at_once(self) -> int:

@@ -117,7 +117,13 @@ class Services:
         """What the operator has set for deployments."""
         config = self.config
         aliases = AliasRules(config.reserved_aliases, config.aliases == "project-prefixed")
-        return AdmissionRules(config.gate_required, self.pointers, self.managed, aliases)
+        return AdmissionRules(
+            config.gate_required,
+            self.pointers,
+            self.managed,
+            aliases,
+            quota=config.engine_quota,
+        )
 
     def close(self) -> None:
         """Give back what was opened."""

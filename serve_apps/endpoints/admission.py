@@ -72,7 +72,7 @@ def deploy(
     """
     new = new_deployment(wanted, check(wanted, ledger, rules, actor=actor), actor=actor)
     ledger.endpoints.claim(wanted.alias, wanted.project_id)
-    return ledger.endpoints.deployments.deploy(new, actor=actor, within=rules.within)
+    return ledger.endpoints.deployments.deploy(new, actor=actor, quota=rules.quota)
 
 
 def check(wanted: Deploy, ledger: Ledger, rules: AdmissionRules, *, actor: str) -> Checked:

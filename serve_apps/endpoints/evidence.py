@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from serve_apps.endpoints.aliases import AliasRules
-from ztom.checkpoints.reference import parse_reference
+from ztom.checkpoints.reference import Reference, parse_reference
 from ztom.errors import ConfigError, NotOnRecordError, ReferenceRefusedError, VariantError
 from ztom.evaluation.gate.verdict import Verdict
+from ztom.io.hub_address import read_hub_address
 from ztom.ledger.checkpoints import Storage
-from ztom.ledger.deployments import DeploymentRecord, NewDeployment
+from ztom.ledger.deployments import DeploymentRecord
+from ztom.ledger.engine_quota import EngineQuota
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.rollouts import RolloutRecord
 from ztom.ledger.verdicts import NewVerdict, VerdictRecord, Verdicts
@@ -37,8 +39,7 @@ class AdmissionRules:
         aliases: Rules for aliases that nobody has; None for an administrator, who takes any.
         own: Function that gives the address of what a path of the server's own names, such as a
             search's model; None for an address of somebody's own.
-        within: Function that gets a deployment and every other one on record, and raises what the
-            caller may not have; None lets everything through.
+        quota: Engines that one account may have; None is no limit.
     """
 
     gate_required: bool
@@ -46,7 +47,7 @@ class AdmissionRules:
     managed: Settings
     aliases: AliasRules | None = None
     own: Callable[[str], str | None] = lambda path: None
-    within: Callable[[NewDeployment, Sequence[DeploymentRecord]], None] | None = None
+    quota: EngineQuota | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +216,15 @@ def _place(wanted: Deploy, ledger: Ledger, rules: AdmissionRules) -> tuple[str, 
     return file.address, rules.pointers if file.storage is Storage.POINTER else rules.managed
 
 
+def _way_to_a_folder(parsed: Reference) -> str:
+    where = "to where every node of the cluster can read it"
+    address = read_hub_address(parsed.text)
+    if address is None:
+        return f"Copy it {where}."
+    revision = "" if address.revision is None else f" --revision {address.revision}"
+    return f"Fetch it {where}: hf download {address.repo}{revision} --local-dir FOLDER"
+
+
 def record_verdict(
     verdicts: Verdicts,
     verdict: Verdict,
@@ -272,7 +282,7 @@ def open_variant(
         raise ConfigError(
             "a variant is served from a folder",
             got=reference,
-            fix="Copy it to where every node of the cluster can read it.",
+            fix=_way_to_a_folder(parsed),
         )
     folder = Path(parsed.path)
     if not folder.is_dir():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import subprocess
 import tarfile
 import threading
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import faults
 import grpc
 import psutil
 import pytest
@@ -130,7 +132,7 @@ def search(up: Up) -> KilledSearch:
     """Real checkpoints, with a suite that the variant does not pass.
 
     The checkpoints are compressed, so the server unpacks them; other tests have plain tars. Once
-    trials have ended the server's replica is killed, and then everything, as a power cut would.
+    trials have ended the server's replica is killed, and then Ray.
     """
     session = up.session()
     project, files = filled_project(up, session, compressed=True)
@@ -154,7 +156,9 @@ def search(up: Up) -> KilledSearch:
     up.wait_until_up()
     with Ledger.open(up.data / "ledger.db") as ledger:
         if ledger.requests.get(request).status.is_open:
-            up.kill_everything()
+            up.kill_ray()
+            # for an init system to see
+            assert up.process.wait(120) == 3  # type: ignore[union-attr]
             up.start()
         ended = wait_for(
             lambda: (r := ledger.requests.get(request)).status.is_open is False and r, 900
@@ -363,3 +367,30 @@ def test_kill_9_during_a_metatune_leaves_nothing_half_done(up: Up) -> None:
 
 def _on_record(ledger: Ledger, folder: Path) -> bool:
     return str(folder / "variant") in {variant.address for variant in ledger.variants.all()}
+
+
+def test_no_secret_is_open_to_others(up: Up) -> None:  # rows 49, 102
+    """The data folder, Ray's token, and what Ray writes of us, looked at as somebody else."""
+    up.data.chmod(0o755)  # as one that was there before may be
+    assert faults.readable_by_a_stranger(up.data) == [up.data]
+    up.data.chmod(0o700)
+    assert faults.readable_by_a_stranger(Path("~/.ray").expanduser()) == []
+    logs = Path("/tmp/ray/session_latest/logs").resolve()
+    open_files = [path for path in faults.readable_by_a_stranger(logs) if path.is_file()]
+    assert open_files == []
+
+
+def test_a_second_server_is_refused_while_the_first_serves(up: Up) -> None:
+    second = subprocess.run(
+        [up.command, "up", "--data", str(up.data), "--port", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=up.environment,
+        timeout=120,
+    )
+    assert second.returncode == 3
+    assert up.process is not None
+    assert f"process {up.process.pid} on" in " ".join(second.stderr.split())
+    assert up.url in " ".join(second.stderr.split())
+    assert requests.get(f"{up.url}/health", timeout=30).status_code == 200

@@ -16,12 +16,12 @@ from toys import make_plain_chain
 from variant_folders import chief_of, deploy, variant, variants_config
 
 from cluster.jobs import JobState
-from serve_apps.control_plane.account_limits import engines_of
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.places import ServerSide
 from ztom.client import Client
 from ztom.errors import ServerError
 from ztom.ledger.deployments import NewDeployment
+from ztom.ledger.engine_quota import engines_of
 from ztom.ledger.requests import NewRequest, RequestKind
 from ztom.rollout.options import DeployOptions
 

@@ -5,7 +5,7 @@ Options and intents are values of `ztom.rollout`; the columns hold them as JSON.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
 from ztom.ledger.audit_store import append_event
 from ztom.ledger.database import Database
+from ztom.ledger.engine_quota import EngineQuota
 from ztom.ledger.models import DeploymentRow
 from ztom.ledger.records import AuditEvent
 from ztom.ledger.values import from_json, to_json
@@ -100,6 +101,16 @@ class DeploymentRecord:
     actor: str
     created: str
 
+    def is_of(self, account: str) -> bool:
+        """Whether it serves, or is about to, because the account (``user:<id>``) wanted it."""
+        serves = self.state in (DeploymentState.STARTING, DeploymentState.READY)
+        return account_of(self.actor) == account and (serves or self.kept is not None)
+
+
+def account_of(actor: str) -> str:
+    """The account in an actor's name of the audit chain, whichever key it used: ``user:<id>``."""
+    return actor.partition(" ")[0]
+
 
 class Deployments:
     """Reads and writes deployments; part of `ztom.ledger.endpoints.Endpoints`."""
@@ -112,23 +123,24 @@ class Deployments:
         new: NewDeployment,
         *,
         actor: str,
-        within: Callable[[NewDeployment, Sequence[DeploymentRecord]], None] | None = None,
+        quota: EngineQuota | None = None,
     ) -> DeploymentRecord:
         """Write down that a variant is to run.
 
         Args:
             new: Deployment that is wanted.
             actor: Name of whoever wants it.
-            within: Function that gets it, and every other deployment on record; what it raises
-                ends it.
+            quota: Engines that the actor's account may have; None is no limit.
 
         Raises:
             AlreadyOnRecordError: It is being deployed already, or for another project.
+            QuotaError: The account would have more engines than it may.
         """
         with self._database.write("add a deployment to") as session:
-            if within is not None:
+            if quota is not None:
                 others = select(DeploymentRow).where(DeploymentRow.digest != new.digest)
-                within(new, tuple(map(_deployment, session.scalars(others))))
+                records = map(_deployment, session.scalars(others))
+                quota.require([*(r for r in records if r.is_of(account_of(actor))), new])
             row = session.get(DeploymentRow, new.digest)
             if row is not None and row.state == DeploymentState.STARTING:
                 raise AlreadyOnRecordError(

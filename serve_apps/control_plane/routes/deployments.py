@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -140,10 +139,8 @@ def _status(record: DeploymentRecord, table: RoutingTable, caller: Caller) -> De
 
 
 def _operator_rules(caller: Caller, services: Services) -> AdmissionRules:
-    """The operator's rules, and what the caller may have; an administrator takes any alias."""
-    require = caller.services.account_limits.require_engines
-    rules = replace(services.rules, within=partial(require, caller.user.id))
-    return replace(rules, aliases=None) if caller.user.is_admin else rules
+    """The operator's rules, of which an administrator takes any alias."""
+    return replace(services.rules, aliases=None) if caller.user.is_admin else services.rules
 
 
 def _rules(caller: Caller, services: Services) -> AdmissionRules:
