@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "ports": set(),
         "serve": set(),
         "shutdown": set(),
-        "local": {"environment", "ports"},
+        "local": {"environment", "ports", "shutdown"},
     },
     "tune_search": {
         "display": set(),
