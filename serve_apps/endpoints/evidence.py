@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from serve_apps.endpoints.aliases import AliasRules
-from ztom.checkpoints.reference import parse_reference
+from ztom.checkpoints.reference import Reference, parse_reference
 from ztom.errors import ConfigError, NotOnRecordError, ReferenceRefusedError, VariantError
 from ztom.evaluation.gate.verdict import Verdict
+from ztom.io.hub_address import read_hub_address
 from ztom.ledger.checkpoints import Storage
 from ztom.ledger.deployments import DeploymentRecord
 from ztom.ledger.engine_quota import EngineQuota
@@ -215,6 +216,15 @@ def _place(wanted: Deploy, ledger: Ledger, rules: AdmissionRules) -> tuple[str, 
     return file.address, rules.pointers if file.storage is Storage.POINTER else rules.managed
 
 
+def _way_to_a_folder(parsed: Reference) -> str:
+    where = "to where every node of the cluster can read it"
+    address = read_hub_address(parsed.text)
+    if address is None:
+        return f"Copy it {where}."
+    revision = "" if address.revision is None else f" --revision {address.revision}"
+    return f"Fetch it {where}: hf download {address.repo}{revision} --local-dir FOLDER"
+
+
 def record_verdict(
     verdicts: Verdicts,
     verdict: Verdict,
@@ -272,7 +282,7 @@ def open_variant(
         raise ConfigError(
             "a variant is served from a folder",
             got=reference,
-            fix="Copy it to where every node of the cluster can read it.",
+            fix=_way_to_a_folder(parsed),
         )
     folder = Path(parsed.path)
     if not folder.is_dir():

@@ -15,6 +15,7 @@ import pickle
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from serve_apps.variants.adapter_tokenizer import require_shared_tokenizer
 from serve_apps.variants.child_output import ChildOutput, watched_stderr
 from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
@@ -242,10 +243,12 @@ class VariantEngine:
 
         Raises:
             AdapterUnsupportedError: It adapts modules that the base does not have.
+            VariantError: It was trained with another tokenizer.
             EngineError: vLLM refuses it, with its reason.
         """
-        base = self.home.identity.folder
-        await asyncio.to_thread(check_adapter_fit, face.identity.folder, base)
+        adapter, base = face.identity.folder, self.home.identity.folder
+        await asyncio.to_thread(check_adapter_fit, adapter, base)
+        await asyncio.to_thread(require_shared_tokenizer, adapter, base)
         try:
             await self._server.add_adapter(face)
         except Exception as error:

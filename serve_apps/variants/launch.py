@@ -15,7 +15,7 @@ from typing import Self
 
 import httpx
 
-from cluster.local import ray_connection
+from cluster.local import ray_connection, wait_until_stopped
 from cluster.ports import free_port, reachable
 from cluster.serve import (
     application_status,
@@ -26,7 +26,7 @@ from cluster.serve import (
     start_serve,
     stop_serve,
 )
-from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
+from cluster.shutdown import best_effort, terminate_like_interrupt
 from serve_apps.variants.app import build
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.identity import ModelIdentity, identify
@@ -128,7 +128,7 @@ def serve_variant(
         _stopping_on_error(served, on_ready)
     if blocking:
         with served:
-            wait_for_interrupt()
+            wait_until_stopped()
     return served
 
 
