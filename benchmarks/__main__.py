@@ -21,6 +21,7 @@ NAMES = (
     "density",
     "eval_overhead",
     "attacks",
+    "chaos",
 )
 
 

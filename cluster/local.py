@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+from ray.exceptions import RayError
 
 from cluster.environment import environment, require_short_folder, worker_environment
 from cluster.ports import free_port
+from cluster.shutdown import wait_for_interrupt
+from ztom.errors import EngineError
 
 _LOOPBACK = "127.0.0.1"
 
@@ -55,6 +58,37 @@ def ray_connection(
             yield RayConnection(is_ours=True, dashboard=_dashboard_of(context))
     finally:
         ray.shutdown()
+
+
+def wait_until_stopped() -> None:
+    """Wait for Ctrl-C or SIGTERM.
+
+    Raises:
+        EngineError: No node is left of the Ray that this process is connected to.
+    """
+    if not wait_for_interrupt(_is_alive):
+        raise EngineError(
+            "Ray has ended, and with it what it served",
+            reason="no node of it is left",
+            fix="Start it again; a server goes on with its deployments and searches.",
+        )
+
+
+@contextmanager
+def ray_errors(message: str) -> Iterator[None]:
+    """Raise what Ray says of its own processes as `EngineError` with this message."""
+    try:
+        yield
+    except RayError as error:
+        raise EngineError(
+            message,
+            reason=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+            fix="Start it again; Ray's logs say more: /tmp/ray/session_latest/logs.",
+        ) from error
+
+
+def _is_alive() -> bool:
+    return any(node["Alive"] for node in ray.nodes())
 
 
 def _start(*, dashboard: bool, variables: Mapping[str, str]) -> ray.RayContext:

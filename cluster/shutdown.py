@@ -20,10 +20,21 @@ def terminate_like_interrupt() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def wait_for_interrupt() -> None:
-    """Return once the main thread gets a KeyboardInterrupt."""
+def wait_for_interrupt(alive: Callable[[], bool] = lambda: True, *, every_s: float = 2.0) -> bool:
+    """Wait for a KeyboardInterrupt in the main thread.
+
+    Args:
+        alive: Whether what is waited on is there still; looked at now and then.
+        every_s: Seconds between looks.
+
+    Returns:
+        True once it was interrupted, False once it is not alive.
+    """
     with contextlib.suppress(KeyboardInterrupt):
-        threading.Event().wait()
+        while alive():
+            threading.Event().wait(every_s)
+        return False
+    return True
 
 
 def best_effort(call: Callable[..., object], *arguments: object) -> None:

@@ -19,13 +19,13 @@ from rich.console import Console
 from tune_search.command import (
     FAILED,
     INTERRUPTED,
-    closing_lines,
     exit_status,
     ledger_override,
+    result_lines,
     run_command,
-    summary,
 )
 from ztom.errors import ConfigError, ZtomError
+from ztom.io.heartbeat import command_heartbeat
 from ztom.search.config_files import load_config
 from ztom.search.example import example
 
@@ -53,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.config is None:
             raise ConfigError("no configuration is named", fix="Start from --example.")
-        config = load_config(options.config, overrides)
-        result = run_command(config, resume=options.resume, console=console)
+        with command_heartbeat("python -m tune_search"):
+            config = load_config(options.config, overrides)
+            result = run_command(config, resume=options.resume, console=console)
     except ZtomError as error:
         console.print(
             f"{type(error).__name__}: {error}",
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; --resume goes on", style="red")
         return INTERRUPTED
-    for line in [*summary(result), *closing_lines(result, config, options.config)]:
+    for line in result_lines(result, config, options.config):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return exit_status(result, by_outcome=options.exit_status)
 

@@ -88,6 +88,17 @@ def exit_status(result: SearchResult, *, by_outcome: bool = False) -> int:
     return 0 if proof.holds else INCONCLUSIVE
 
 
+def result_lines(result: SearchResult, config: SearchConfig, file: Path) -> list[str]:
+    """What a command prints of a search: its figures, and then what they come to.
+
+    Args:
+        result: Result of the search.
+        config: Configuration of the search.
+        file: YAML file that it was read from.
+    """
+    return [*summary(result), *closing_lines(result, config, file)]
+
+
 def summary(result: SearchResult) -> list[str]:
     """The result in a few lines."""
     factors = ",".join(f"{factor:+.6g}" for factor in result.optimized_scaling_factors)

@@ -18,7 +18,7 @@ from ztom.evaluation.suites.discover import FoundSuite, read_suites
 from ztom.evaluation.suites.lock import load_locked
 from ztom.evaluation.suites.suite import Item
 from ztom.evaluation.suites.templates import PromptTemplate
-from ztom.io.disk import require_room, require_writable
+from ztom.io.disk import require_room
 from ztom.scoring.build import ErrorTerm, check_own_functions
 from ztom.search.config import SearchConfig
 from ztom.search.data import read_search_data, read_split
@@ -66,7 +66,6 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
         ZtomError: A chain, a file of data or an error function cannot be used.
     """
     settings = settings or Settings()
-    require_writable(config.output, what="the search's output")
     if config.variant.copy_to is not None:
         require_reachable_store(config.variant.copy_to)
     for data in (config, *config.guardrails):

@@ -132,10 +132,13 @@ def run_search(
     from ztom.stack import require_stack
 
     require_stack()
+    from ztom.io.disk import require_writable
+
+    ready = _search_config(config, overrides)
+    require_writable(ready.output, what="the search's output")
     from tune_search.display import progress_display
     from tune_search.run import search_and_prove
 
-    ready = _search_config(config, overrides)
     with progress_display() if progress else nullcontext() as on_event:
         result: SearchResult = search_and_prove(ready, resume=resume, on_event=on_event)
     return result

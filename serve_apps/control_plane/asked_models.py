@@ -165,6 +165,8 @@ def _chain_of_places(
 ) -> ChainSpec:
     own = [place.address for place in members if place.managed]
     chain = chain_of_references([place.address for place in members], services, allowed)
+    # an adapter has its own tokenizer, if any: nothing of its base's rows is blended
+    chain = replace(chain, allow_tokenizer_differences=True)
     # what the server keeps lies under what callers may not point to
     return replace(chain, roots=(*chain.roots, *own), denied=()) if own else chain
 

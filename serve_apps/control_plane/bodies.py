@@ -13,7 +13,6 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from serve_apps.variants.wire import Reply, parse_body, refusal
 from ztom.io.bounded import OverLimitError
 from ztom.io.json import ASIDE_BYTES, check_size, parse_tolerant, parsers
 
@@ -53,16 +52,3 @@ class _BoundedRequest(Request):
             raise
         except (ValueError, RecursionError, OverLimitError) as error:
             raise HTTPException(422, f"The body cannot be taken: {error}.") from None
-
-
-async def parse_openai(raw: bytes) -> dict[str, Any] | Reply:
-    """`parse_body`, bounded in the same way."""
-    try:
-        check_size(raw)
-        if len(raw) <= ASIDE_BYTES:
-            return parse_body(raw)
-        task = "serve_apps.variants.wire:parsed_aside"
-        body, problem = await parsers().call_async(task, raw, cpu_s=_CPU_S)
-    except (ValueError, OverLimitError) as error:
-        return refusal(400, f"The body cannot be taken: {error}.", code="invalid_json")
-    return body if problem is None else Reply(*problem)

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_apps.control_plane.store import DISK_ERRORS, disk_refusal
 from serve_apps.variants.wire import refusal
 from ztom import errors
 from ztom.errors import (
@@ -121,6 +122,13 @@ def add_error_handlers(app: FastAPI) -> None:
             )
         message = request.app.state.services.store.without_folders(str(error))
         return problem(status, message, busy, path=request.url.path)
+
+    @app.exception_handler(OSError)
+    async def _disk(request: Request, error: OSError) -> JSONResponse:
+        if error.errno not in DISK_ERRORS:
+            raise error
+        logger.error("%s %s: %s", request.method, request.url.path, error)
+        return problem(503, str(disk_refusal(error)), BUSY, path=request.url.path)
 
 
 class LastResort:

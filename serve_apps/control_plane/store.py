@@ -289,9 +289,18 @@ def disk() -> Iterator[None]:
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise StorageError(
-            "the server's disk is full" if full else "the server's disk refused",
-            reason=error.strerror,
-            fix="Nothing was kept. Make room, then send it again.",
-        ) from error
+        raise disk_refusal(error) from error
+
+
+#: What a disk says that is full, failing or read-only; other errors are nobody's disk.
+DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS))
+
+
+def disk_refusal(error: OSError) -> StorageError:
+    """What the disk said, without the path that it was about."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return StorageError(
+        "the server's disk is full" if full else "the server's disk refused",
+        reason=error.strerror,
+        fix="Nothing was kept. Make room, then send it again.",
+    )

@@ -39,10 +39,10 @@ from serve_apps.variants.request_fields import Kind
 from serve_apps.variants.responses import (
     answer_response,
     json_response,
-    read_body,
+    read_openai,
     stream_response,
 )
-from serve_apps.variants.wire import Reply, no_such_model, parse_body, refusal
+from serve_apps.variants.wire import Reply, no_such_model, refusal
 from ztom.errors import ConfigError, ZtomError
 from ztom.rollout.options import ServingArgs
 
@@ -177,8 +177,7 @@ class Variant(HoldsVariant):
         )
 
     async def _respond(self, kind: Kind, request: Request) -> Response:
-        raw = await read_body(request, self._args.max_body_bytes)
-        body = parse_body(raw) if isinstance(raw, bytes) else raw
+        body, _ = await read_openai(request, self._args.max_body_bytes)
         if isinstance(body, Reply):
             return json_response(body)
         identity = self._replica.identity

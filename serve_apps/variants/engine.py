@@ -15,6 +15,7 @@ import pickle
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from serve_apps.variants.adapter_tokenizer import require_shared_tokenizer
 from serve_apps.variants.child_output import ChildOutput, watched_stderr
 from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
@@ -32,6 +33,7 @@ from serve_apps.variants.proof import (
 from serve_apps.variants.request_fields import Kind
 from serve_apps.variants.wire import Reply
 from ztom.blending.chain import Chain
+from ztom.engines.collector import collection_paused, import_paused
 from ztom.engines.model_fit import check_adapter_fit, check_chain_fit, check_folder_fit
 from ztom.errors import BlendError, EngineError, EngineTimeoutError, VariantError
 from ztom.rollout.options import ServingArgs
@@ -81,11 +83,12 @@ class VariantEngine:
             CheckpointError: The folder holds no model.
         """
         check_folder_fit(identity.folder)
+        import_paused("serve_apps.variants.vllm_server")
         from serve_apps.variants.vllm_server import VllmServer
 
         options = engine_options(args, identity, on_gpu=on_gpu)
         try:
-            with watched_stderr() as output:
+            with watched_stderr() as output, collection_paused():
                 server = VllmServer(options, tool_parser=args.tool_parser)
         except Exception as error:
             cause = output.root_cause() if "root cause" in str(error) else None
@@ -242,10 +245,12 @@ class VariantEngine:
 
         Raises:
             AdapterUnsupportedError: It adapts modules that the base does not have.
+            VariantError: It was trained with another tokenizer.
             EngineError: vLLM refuses it, with its reason.
         """
-        base = self.home.identity.folder
-        await asyncio.to_thread(check_adapter_fit, face.identity.folder, base)
+        adapter, base = face.identity.folder, self.home.identity.folder
+        await asyncio.to_thread(check_adapter_fit, adapter, base)
+        await asyncio.to_thread(require_shared_tokenizer, adapter, base)
         try:
             await self._server.add_adapter(face)
         except Exception as error:

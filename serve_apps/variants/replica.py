@@ -34,7 +34,13 @@ from serve_apps.variants.environment import prepare_environment
 from serve_apps.variants.events import EventStream, joined
 from serve_apps.variants.identity import SHORT_DIGEST_LENGTH, ModelIdentity, identify
 from serve_apps.variants.swap import LiveSwap, read_blended
-from serve_apps.variants.wire import Reply, check_request, engine_body, refusal
+from serve_apps.variants.wire import (
+    Reply,
+    check_request,
+    engine_body,
+    no_chat_template,
+    refusal,
+)
 from ztom.engines.embedding_models import gives_embeddings
 from ztom.errors import ConfigError, EngineError, ZtomError
 from ztom.settings import Settings
@@ -129,6 +135,9 @@ class Replica(ABC):
             return
         try:
             async with self._admit(call) as face:
+                if call.kind == "chat" and not face.chats:
+                    yield _refused(call, no_chat_template())
+                    return
                 result = await self.engine.answer(
                     call.kind, body, face=face, request_id=call.request_id, trace=call.trace
                 )
@@ -141,12 +150,16 @@ class Replica(ABC):
         except RefusedError as error:
             yield _refused(call, error.reply)
 
+    @property
+    def _may_chat(self) -> bool:
+        """Whether anything that it answers for can have a chat template."""
+        return self.engine.has_chat_template
+
     def _check(self, call: Call, *, streamed: bool) -> dict[str, Any] | Reply:
-        has_template = self.engine.has_chat_template
         refused = check_request(
             call.kind,
             call.body,
-            has_chat_template=has_template,
+            has_chat_template=self._may_chat,
             has_tools=self.engine.tool_parser is not None,
             embeds=self.engine.embeds,
             limits=call.limits,
@@ -272,6 +285,11 @@ class SharedReplica(Replica):
             max_rank=args.max_lora_rank,
         )
         return cls(engine, shelf)
+
+    @property
+    def _may_chat(self) -> bool:
+        """An adapter may bring a template that its base lacks."""
+        return True
 
     @property
     def digests(self) -> tuple[str, ...]:

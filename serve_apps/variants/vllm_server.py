@@ -38,6 +38,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
+from serve_apps.variants.adapter_tokenizer import chat_template_of
 from serve_apps.variants.events import EventStream
 from serve_apps.variants.identity import ModelIdentity
 from serve_apps.variants.load import EngineLoad
@@ -61,7 +62,7 @@ _REQUEST_TYPES: Mapping[Kind, Any] = {
     "embedding": EmbeddingCompletionRequest,
 }
 _Serve = Callable[[Any, Request | None], Awaitable[Any]]
-# Templates come from the model's tokenizer only.
+# Templates come from the model's tokenizer, or from the adapter that answers; never from callers.
 _TEMPLATE: Mapping[str, Any] = {
     "chat_template": None,
     "chat_template_content_format": "auto",
@@ -76,11 +77,13 @@ class Face:
         identity: Identity of the variant.
         serve: vLLM's serving layer of each endpoint that the model answers.
         adapter: Request by which vLLM knows the adapter; None for full weights.
+        chats: Whether there is a chat template, its own or the model's.
     """
 
     identity: ModelIdentity
     serve: Mapping[Kind, _Serve]
     adapter: LoRARequest | None = None
+    chats: bool = False
 
 
 class VllmServer:
@@ -145,13 +148,15 @@ class VllmServer:
             identity: Identity of the variant.
             adapter_number: Number that no other adapter had before; None for full weights.
         """
-        adapter = None
+        adapter = template = None
         if adapter_number is not None:
+            template = chat_template_of(identity.folder)
             adapter = LoRARequest(identity.digest, adapter_number, str(identity.folder))
         models = _OneModel(self._client, identity, adapter)
         if self.embeds:
             return Face(identity, {"embedding": _Embedding(self._client, models)}, adapter)
-        return Face(identity, _text_layer(self._client, models, self.tool_parser), adapter)
+        layer = _text_layer(self._client, models, self.tool_parser, template)
+        return Face(identity, layer, adapter, chats=bool(template or self._chat_template))
 
     async def answer(
         self,
@@ -304,10 +309,14 @@ def _embeddings(content: dict[str, Any]) -> Reply:
 
 
 def _text_layer(
-    client: AsyncLLM, models: _OneModel, tool_parser: str | None
+    client: AsyncLLM, models: _OneModel, tool_parser: str | None, own_template: str | None
 ) -> Mapping[Kind, _Serve]:
     # No logger ever sees a prompt.
-    template: dict[str, Any] = {"request_logger": None, **_TEMPLATE}
+    template: dict[str, Any] = {
+        "request_logger": None,
+        **_TEMPLATE,
+        "chat_template": own_template,
+    }
     tools: dict[str, Any] = {"tool_parser": tool_parser, "enable_auto_tools": bool(tool_parser)}
     renderer = OnlineRenderer(client.model_config, bounded(client.renderer), **template, **tools)
     chat = OpenAIServingChat(

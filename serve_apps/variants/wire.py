@@ -120,12 +120,7 @@ def check_request(
     if embeds is not (kind == "embedding"):
         return _other_endpoint(embeds=embeds)
     if kind == "chat" and not has_chat_template:
-        return refusal(
-            400,
-            "This model has no chat template. Use /v1/completions.",
-            param="messages",
-            code="no_chat_template",
-        )
+        return no_chat_template()
     body = without_neutral(kind, body)
     return (
         _unknown_field(kind, body)
@@ -135,6 +130,16 @@ def check_request(
         or _bad_response_format(body)
         or _bad_tools(body, has_tools=has_tools)
         or _CONTENT_CHECKS[kind](body)
+    )
+
+
+def no_chat_template() -> Reply:
+    """The refusal of a chat with a model that has no template for one."""
+    return refusal(
+        400,
+        "This model has no chat template. Use /v1/completions.",
+        param="messages",
+        code="no_chat_template",
     )
 
 

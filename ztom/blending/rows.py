@@ -14,6 +14,7 @@ from ztom.checkpoints.checkpoint import Checkpoint
 from ztom.checkpoints.config_checks import find_embedding, text_config
 from ztom.checkpoints.heads import tensor_of
 from ztom.checkpoints.lora import Adapter
+from ztom.checkpoints.lora_config import merge_fix
 from ztom.checkpoints.tensors import TensorSpec
 from ztom.errors import AdapterUnsupportedError
 
@@ -79,7 +80,7 @@ def refuse_adapted_rows(
                     f"{member.reference} adapts {name}, whose rows differ over the chain",
                     got=f"{', '.join(map(str, rows))} rows",
                     expected="as many rows in every member",
-                    fix="Merge it into its base with PEFT and give the merged checkpoint instead.",
+                    fix=merge_fix(member.reference),
                 )
 
 

@@ -15,8 +15,9 @@ import torch
 
 from ztom.checkpoints.checkpoint import Checkpoint
 from ztom.checkpoints.config_checks import is_head, says_tied
-from ztom.checkpoints.lora_config import rank_and_scale, refuse_unsupported
+from ztom.checkpoints.lora_config import merge_fix, rank_and_scale, refuse_unsupported
 from ztom.checkpoints.tensors import TensorSpec
+from ztom.checkpoints.wrappers import without_wrappers
 from ztom.errors import AdapterUnsupportedError
 
 _PREFIX = "base_model.model."
@@ -101,7 +102,7 @@ def _pairs(checkpoint: Checkpoint, base: Checkpoint) -> dict[str, dict[str, Tens
             if not _is_copy_of_base(checkpoint, base, name):
                 raise _not_a_factor(checkpoint.reference, name, spec, base)
             continue
-        sides = pairs.setdefault(match["module"], {})
+        sides = pairs.setdefault(_module_of(match["module"], base), {})
         if match["side"] in sides:
             raise AdapterUnsupportedError(f"{checkpoint.reference}: {name} stands twice")
         sides[match["side"]] = spec
@@ -114,6 +115,14 @@ def _pairs(checkpoint: Checkpoint, base: Checkpoint) -> dict[str, dict[str, Tens
     if not pairs:
         raise AdapterUnsupportedError(f"{checkpoint.reference} holds no LoRA factors")
     return pairs
+
+
+def _module_of(module: str, base: Checkpoint) -> str:
+    """The module's path in the base, without the names of wrappers that the base does not have."""
+    if f"{module}.weight" in base.tensors:
+        return module
+    bare = without_wrappers(without_wrappers(module).removeprefix(_PREFIX))
+    return module if _find_weight(bare, base) is None else bare
 
 
 def _is_copy_of_base(checkpoint: Checkpoint, base: Checkpoint, name: str) -> bool:
@@ -144,14 +153,14 @@ def _not_a_factor(
             f"{reference}: {name} is whole, over a vocabulary of another size than the base's",
             got=f"{spec.shape[0]} rows, {weight.shape[0]} in {base.reference}",
             expected="an adapter over a base that has all its rows",
-            fix="Merge it into its base with PEFT, after resize_token_embeddings, and give the "
-            "merged checkpoint instead: its new rows have no delta.",
+            fix=f"{merge_fix(reference)} Its new rows have no delta; where no tokenizer is beside "
+            "the adapter, call resize_token_embeddings on the base before.",
         )
     return AdapterUnsupportedError(
         f"{reference}: {name} is {_describe(name)}",
         got=f"{spec.dtype} {list(spec.shape)}",
         expected="lora_A and lora_B of linear layers only",
-        fix="Merge it into its base with PEFT and give the merged checkpoint instead.",
+        fix=merge_fix(reference),
     )
 
 

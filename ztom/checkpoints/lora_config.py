@@ -92,7 +92,17 @@ def unsupported(
         f"{reference}: {field} of the adapter is not supported",
         got=got,
         expected=expected,
-        fix=fix or "Merge it into its base with PEFT and give the merged checkpoint instead.",
+        fix=fix or merge_fix(reference),
+    )
+
+
+def merge_fix(reference: str) -> str:
+    """What to type so that an adapter becomes full weights, which have no such limits."""
+    place = reference.removeprefix("hf://")
+    return (
+        'Merge it into its base first, and give the folder `merged` instead: python -c "from peft '
+        f"import AutoPeftModelForCausalLM as Model; Model.from_pretrained('{place}')"
+        ".merge_and_unload().save_pretrained('merged')\", and copy the tokenizer's files there."
     )
 
 

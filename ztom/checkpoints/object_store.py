@@ -8,7 +8,6 @@ version is compared after each read, which catches the same.
 
 from __future__ import annotations
 
-import functools
 import logging
 import random
 import time
@@ -110,9 +109,25 @@ def require_reachable_store(address: str) -> None:
     """
     require_store(address)
     scheme, _, path = address.partition("://")
-    store: Any = fsspec.filesystem(scheme, use_listings_cache=False)
-    look = functools.partial(store.ls, path, detail=False)
+    _open_store(scheme, path)
+
+
+def _open_store(scheme: str, path: str) -> Any:
+    """The client of a store that answers; making one is a part of what may take for ever.
+
+    It is without the listings cache: a pin that is compared with a cached listing compares nothing.
+
+    Raises:
+        StorageError: The store does not answer in time, or refuses.
+    """
+    opened: list[Any] = []
+
+    def look() -> None:
+        opened.append(fsspec.filesystem(scheme, use_listings_cache=False))
+        opened[0].ls(path, detail=False)
+
     require_answer(scheme, path, look, is_transient=is_transient)
+    return opened[0] if opened else fsspec.filesystem(scheme, use_listings_cache=False)
 
 
 class ObjectSource:
@@ -132,14 +147,9 @@ class ObjectSource:
         self._retries = settings.storage_retries
         self._limit = settings.max_archive_members
         require_store(reference)
-        # Without the listings cache: a pin that is compared with a cached listing compares nothing.
-        self._fs: Any = fsspec.filesystem(scheme, use_listings_cache=False)
+        self._fs: Any = _open_store(scheme, path)
         self._pins: dict[str, tuple[int, str]] = {}
         self._digests: dict[str, str] = {}
-        require_answer(scheme, path, self._look_around, is_transient=is_transient)
-
-    def _look_around(self) -> None:
-        self._fs.ls(self._key(""), detail=False)
 
     def names(self) -> list[str]:
         """See `ztom.checkpoints.storage.Source.names`."""

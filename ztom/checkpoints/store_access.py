@@ -14,8 +14,9 @@ from typing import Any
 
 from ztom.errors import StorageError
 
-#: Seconds after which a store that has not answered is said not to.
-DEADLINE_S = 10.0
+#: Seconds after which a store that has not answered is said not to: with what a command takes to
+#: start, nobody waits longer than 10.
+DEADLINE_S = 8.0
 
 _LOGINS = {
     "gs": "Log in with `gcloud auth application-default login`, or name a key's file in "

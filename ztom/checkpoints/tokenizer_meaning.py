@@ -50,11 +50,15 @@ class TokenizerMeaning:
         tokens: Token of each id, added ones among them.
         probes: Ids of each of `PROBES`, without special tokens.
         marked: Ids of the first of them with the special tokens that are put around a text.
+        bounds: The tokens that begin and end a text; None where it has none.
+        padding: The token that fills a batch up; None where it has none.
     """
 
     tokens: Mapping[int, str]
     probes: tuple[tuple[int, ...], ...]
     marked: tuple[int, ...]
+    bounds: tuple[str | None, str | None] = (None, None)
+    padding: str | None = None
 
 
 def tokenizer_meaning(
@@ -81,16 +85,26 @@ def tokenizer_meaning(
 
 def chat_template_digest(source: Source, files: Collection[str]) -> str | None:
     """SHA-256 of the chat templates, wherever they stand, lower-case hex; None without any."""
+    templates = chat_templates(source, files)
+    if not templates:
+        return None
+    text = json.dumps({name: text.rstrip("\n") for name, text in sorted(templates.items())})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def chat_templates(source: Source, files: Collection[str]) -> Mapping[str, str]:
+    """The chat templates by their names; the usual one is ``default``.
+
+    Raises:
+        CheckpointError: A file of the tokenizer is not JSON.
+    """
     templates: dict[str, str] = {}
     for name in (_CONFIG, "chat_template.json"):
         if name in files:
             templates |= _templates(read_json(source, name).get("chat_template"))
     if "chat_template.jinja" in files:  # it goes before what the configuration says
         templates["default"] = source.read("chat_template.jinja").decode("utf-8", "replace")
-    if not templates:
-        return None
-    text = json.dumps({name: text.rstrip("\n") for name, text in sorted(templates.items())})
-    return hashlib.sha256(text.encode()).hexdigest()
+    return templates
 
 
 def _templates(value: object) -> dict[str, str]:
@@ -130,6 +144,8 @@ def _ask(folder: Path, reference: str) -> TokenizerMeaning:
             tokens={int(index): str(token) for token, index in vocabulary.items()},
             probes=tuple(_ids(tokenizer, text, special=False) for text in PROBES),
             marked=_ids(tokenizer, PROBES[0], special=True),
+            bounds=(tokenizer.bos_token, tokenizer.eos_token),
+            padding=tokenizer.pad_token,
         )
     # what its parsers and patterns raise is of any kind; a panic of Rust is no Exception
     except BaseException as error:

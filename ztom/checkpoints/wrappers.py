@@ -64,6 +64,14 @@ def unwrap(
     return dict(sorted(stripped.items())), prefix
 
 
+def without_wrappers(name: str) -> str:
+    """A name without the parts that only wrappers add, at its beginning or between others."""
+    parts = name.split(".")
+    while len(parts) > 1 and parts[0] in _WRAPPERS:
+        parts.pop(0)
+    return ".".join(part for part in parts if part not in _INNER)
+
+
 def _is_wrapped(name: str) -> bool:
     first, *parts = name.split(".")
     return first in _WRAPPERS or not _INNER.isdisjoint(parts)

@@ -30,6 +30,7 @@ from ztom.cli.serving import serving_commands
 from ztom.cli.signing_keys import signing_key
 from ztom.cli.suites import suite
 from ztom.cli.traffic import deployment, endpoint, feedback_commands, verdict
+from ztom.io.heartbeat import command_heartbeat
 from ztom.version import __version__
 
 
@@ -86,12 +87,14 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version."),
     ] = False,
 ) -> None:
     """Find, prove, write and serve the best blend of a chain of checkpoints."""
+    context.with_resource(command_heartbeat(f"ztom {context.invoked_subcommand}"))
 
 
 def main() -> None:

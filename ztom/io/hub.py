@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ztom.errors import StorageError, ZtomError
 from ztom.io.files import write_whole
 from ztom.io.hub_address import HubAddress, read_hub_address
 from ztom.io.hub_errors import OFFLINE_HINT, hub_error, is_unreachable, no_entry
+from ztom.io.outgoing import AddressGuard
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -145,9 +147,10 @@ def _read(address: str | HubAddress) -> HubAddress:
 
 
 def hub_client() -> HfApi:
-    """The Hub's client, which says who calls."""
-    from huggingface_hub import HfApi
+    """The Hub's client, which says who calls and follows no redirect to where nobody may go."""
+    from huggingface_hub import HfApi, constants, get_session
 
+    AddressGuard(urlsplit(constants.ENDPOINT).hostname or "").add_to(get_session())
     return HfApi(library_name="ztom")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO, TypeVar
 
-from ztom.io.heartbeat import Heartbeat, beating
+from ztom.io.heartbeat import Heartbeat, beating, rest
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -65,7 +65,7 @@ def work_display(
 
 @contextmanager
 def shown_until(what: str, ready: Callable[[Value], None]) -> Iterator[Callable[[Value], None]]:
-    """Show that something starts, until it is ready.
+    """Show that something starts, until it is ready; from then on its own log speaks for it.
 
     Args:
         what: What is being done.
@@ -79,6 +79,7 @@ def shown_until(what: str, ready: Callable[[Value], None]) -> Iterator[Callable[
 
         def end_and_call(value: Value) -> None:
             stack.close()
+            rest()
             ready(value)
 
         yield end_and_call

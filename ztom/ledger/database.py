@@ -151,7 +151,10 @@ class Database:
             session.begin(),
         ):
             if self.engine.dialect.name == "postgresql":
-                # what BEGIN IMMEDIATE does for SQLite: who checks and then writes is alone
+                # what BEGIN IMMEDIATE does for SQLite: who checks and then writes is alone, and
+                # who has waited for so long is told
+                wait = {"wait": f"{round(1000 * self._busy_timeout_s)}ms"}
+                session.execute(text("SELECT set_config('lock_timeout', :wait, true)"), wait)
                 session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_KEY})
             yield session
 

@@ -58,15 +58,18 @@ def _contained(setting: dict[str, Any]) -> list[str]:
     supervisor, containment = _sibling("supervisor"), _sibling("containment")
     temporary, own_numbers = supervisor.split(os.getppid())
     os.environ["TMPDIR"] = temporary
-    lacks: list[str] = containment.contain(
-        temporary,
-        import_paths=setting["import_paths"],
-        reads=setting["reads"],
-        network=setting["network"],
-        memory_bytes=setting["memory_bytes"],
-        tasks=setting["tasks"],
-        own_numbers=own_numbers,
-    )
+    try:
+        lacks: list[str] = containment.contain(
+            temporary,
+            import_paths=setting["import_paths"],
+            reads=setting["reads"],
+            network=setting["network"],
+            memory_bytes=setting["memory_bytes"],
+            tasks=setting["tasks"],
+            own_numbers=own_numbers,
+        )
+    except (OSError, ValueError) as error:  # a kernel that has half of it
+        lacks = [f"all that comes after {error}"]
     return lacks
 
 

@@ -31,6 +31,8 @@ from ztom.stimuli.turns import is_turn
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _LINES = (".jsonl", ".ndjson")
+#: Most lists and objects of one document.
+_MOST_PARTS = 500_000
 #: Seconds of computing that reading a long file may take.
 _CPU_S = 20.0
 
@@ -69,6 +71,11 @@ def lines_of(name: str, content: bytes) -> list[str] | None:
         )
     if suffix in _LINES:
         return None
+    parts = content.count(b"[") + content.count(b"{")
+    if parts > _MOST_PARTS:
+        raise place.error(
+            "the file has too many lists and objects", got=parts, expected=f"at most {_MOST_PARTS}"
+        )
     text = decoded(content, place)
     if suffix == ".csv":
         return _from_numbers(text, name)

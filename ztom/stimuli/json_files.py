@@ -16,6 +16,8 @@ from ztom.stimuli.json_values import parse_json
 from ztom.stimuli.text_files import read_text, split_lines
 from ztom.stimuli.turns import is_turn
 
+#: Most lists and objects of one record.
+MAX_PARTS = 100_000
 #: A record, and its place in the file.
 Record = tuple[Place, object]
 
@@ -38,17 +40,29 @@ def read_json_records(path: Path, *, on_blank: Callable[[Place], None]) -> tuple
     except StimuliError as error:
         return "JSON", _records_of(path, _document(path, text, error))
     if len(lines) == 1:
-        return _single(path, place, value)
+        return _single(path, place, value, first)
     lines = split_lines(path, text, on_blank=on_blank)
-    rest = [(place, parse_json(line, place=place)) for place, line in lines[1:]]
+    for where, line in lines:
+        _require_small(line, where)
+    rest = [(where, parse_json(line, place=where)) for where, line in lines[1:]]
     return "JSON Lines", [(place, value), *rest]
 
 
-def _single(path: Path, place: Place, value: object) -> tuple[str, list[Record]]:
+def _require_small(line: str, place: Place) -> None:
+    """Refuse a record of so many parts that no stimulus has them, and reading it never ends."""
+    parts = line.count("[") + line.count("{")
+    if parts > MAX_PARTS:
+        raise place.error(
+            "a record has too many lists and objects", got=parts, expected=f"at most {MAX_PARTS}"
+        )
+
+
+def _single(path: Path, place: Place, value: object, line: str) -> tuple[str, list[Record]]:
     """The records of a file of one line, which may be either."""
     items = value if isinstance(value, list) and not any(map(is_turn, value)) else []
     if items and all(isinstance(item, dict | list) for item in items):
         return "JSON", _records_of(path, value)
+    _require_small(line, place)
     return "JSON Lines", [(place, value)]
 
 

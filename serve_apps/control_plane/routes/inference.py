@@ -10,12 +10,11 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, CallerOf, Permission, ServicesOf, route
-from serve_apps.control_plane.bodies import parse_openai
 from serve_apps.control_plane.services import Services
 from serve_apps.gateway.gateway import Asker
 from serve_apps.gateway.quota import Quota
 from serve_apps.variants.request_fields import Kind
-from serve_apps.variants.responses import json_response, read_body
+from serve_apps.variants.responses import json_response, read_openai
 from serve_apps.variants.wire import Reply, no_such_model
 from ztom.ledger.rollouts import FeedbackRecord
 from ztom.rollout.routing import RoutingTable, find_variant, variant_id
@@ -149,14 +148,11 @@ def feedback(body: Feedback, caller: CallerOf, services: ServicesOf) -> Feedback
 
 async def _answer(kind: Kind, request: Request, caller: Caller, services: Services) -> Response:
     gateway = services.gateway
-    raw = await read_body(request, services.config.max_body_bytes)
-    if isinstance(raw, Reply):
-        return gateway.refuse(raw)
-    body = await parse_openai(raw)
+    body, nbytes = await read_openai(request, services.config.max_body_bytes)
     if isinstance(body, Reply):
         return gateway.refuse(body)
     asker = _asker(caller, services)
-    return await gateway.answer(kind, body, asker, request.headers, nbytes=len(raw))
+    return await gateway.answer(kind, body, asker, request.headers, nbytes=nbytes)
 
 
 def _asker(caller: Caller, services: Services) -> Asker:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,6 +238,49 @@ def test_an_adapted_head_comes_with_a_copy_of_the_base(adapt: Opener) -> None:
     assert list(adapt(tensors | {copy: head.double()}).factors) == ["lm_head.weight"]
     with pytest.raises(AdapterUnsupportedError, match="not the base's"):
         adapt(tensors | {copy: head * 1.001})
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        f"{PREFIX}_orig_mod.",
+        f"_orig_mod.{PREFIX}",
+        f"module.{PREFIX}",
+        f"module._orig_mod.{PREFIX}",
+        f"{PREFIX}model._fsdp_wrapped_module.",
+        f"{PREFIX}_orig_mod.module.",
+    ],
+)
+def test_names_of_wrappers_are_taken_away(prefix: str, adapt: Opener) -> None:
+    """An adapter that was saved while the model was compiled or wrapped."""
+    module = Q0.removeprefix("model.") if "model._fsdp" in prefix else Q0
+    tensors = {
+        name.replace(f"{PREFIX}{Q0}", f"{prefix}{module}"): tensor
+        for name, tensor in factors(Q0, rank=2).items()
+    }
+    adapter = adapt(tensors, rank_pattern={Q0: 2}, alpha_pattern={Q0: 8})
+    assert list(adapter.factors) == [f"{Q0}.weight"]
+    assert adapter.factors[f"{Q0}.weight"].scale == 4.0
+    with pytest.raises(AdapterUnsupportedError, match="stands twice"):
+        adapt(tensors | factors(Q0, rank=2), rank_pattern={Q0: 2})
+
+
+def test_what_cannot_be_blended_as_an_adapter_says_how_it_is_merged(adapt: Opener) -> None:
+    grown = {f"{PREFIX}lm_head.weight": torch.ones(VOCABULARY + 2, HIDDEN)}
+    whole = {f"{PREFIX}model.embed_tokens.weight": torch.ones(VOCABULARY, HIDDEN)}
+    for tensors, words in (
+        (grown, "rows, .* resize_token_embeddings"),
+        (whole, "modules_to_save"),
+        ({f"{PREFIX}{Q0}.lora_magnitude_vector": torch.ones(8)}, "DoRA"),
+    ):
+        with pytest.raises(AdapterUnsupportedError, match=words) as refusal:
+            adapt(factors(Q0) | tensors)
+        command = re.search(r'python -c "(.*?)"', str(refusal.value))
+        assert command is not None
+        ast.parse(command[1])  # it can be typed as it stands
+        assert "adapter').merge_and_unload().save_pretrained('merged')" in command[1]
+    with pytest.raises(AdapterUnsupportedError, match=r"use_dora.*merge_and_unload"):
+        adapt(factors(Q0), use_dora=True)
 
 
 def test_a_tied_head_cannot_be_adapted(adapt: Opener, tmp_path: Path) -> None:

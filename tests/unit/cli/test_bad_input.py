@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from command_line import every_command, ztom
+from typer.core import TyperCommand
+
+from ztom.io.heartbeat import Heartbeat, current
 
 #: What is typed after each command, and a part of what is said.
 FILES = {
@@ -133,6 +136,19 @@ def assert_one_sentence(line: str, message: str) -> None:
 def test_the_tables_name_every_command() -> None:
     there = {name for name, command in every_command() if not hasattr(command, "commands")}
     assert {*FILES, *REMOTE, *ADDRESSED} == there | {"gate"}
+
+
+@pytest.mark.parametrize("name", [*FILES, *REMOTE, *ADDRESSED])
+def test_no_command_is_silent_in_a_pipe(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a command does, it does it under a heartbeat."""
+    seen: list[Heartbeat | None] = []
+    monkeypatch.setattr(TyperCommand, "invoke", lambda *_: seen.append(current()))
+    monkeypatch.setattr("ztom.cli.gate.run.gate_command", lambda _: seen.append(current()))
+    arguments = {**{name: line for name, (line, _) in FILES.items()}, **REMOTE, **ADDRESSED}[name]
+    usual = arguments.replace("gs://bucket/", "").replace("--no-such-option", "")
+    done = ztom(*name.split(), *usual.split())
+    assert [type(heartbeat) for heartbeat in seen] == [Heartbeat], done.stderr
+    assert current() is None
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -24,7 +24,7 @@ def test_sigterm_ends_a_wait_as_an_interrupt_does() -> None:
         terminate_like_interrupt()
         timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
         timer.start()
-        wait_for_interrupt()
+        assert wait_for_interrupt()
         timer.join()
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -36,3 +36,8 @@ def test_signals_are_left_alone_outside_of_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_wait_ends_with_what_it_waits_on() -> None:
+    looks = iter((True, True, False))
+    assert not wait_for_interrupt(lambda: next(looks), every_s=0.001)

@@ -6,17 +6,21 @@ import shutil
 from pathlib import Path
 
 import pytest
-from toys import make_adapter_chain, make_plain_chain
+from saved_models import edit_tokenizer, open_members
+from toy_variant import open_toy_adapters, write_blend
+from toys import CHAT_TEMPLATE, make_adapter_chain, make_plain_chain, make_tokenizer
 
 from ztom.blending.chain import load_chain
 from ztom.blending.chain_file import ChainConfig
 from ztom.engines.config import EngineConfig
+from ztom.engines.torch_engine import TorchEngine
 from ztom.errors import EvaluationError, VariantError
 from ztom.evaluation.runs.cache import AnswerCache
 from ztom.evaluation.runs.harness import run_suite
 from ztom.evaluation.runs.models import open_model, setup_digest
 from ztom.evaluation.suites.suite import Item, Suite, SuiteConfig
 from ztom.settings import Settings
+from ztom.stimuli.records import Message
 from ztom.testing.fake_engine import FakeEngine
 from ztom.variants.write import WriteOptions, stage_variant
 
@@ -118,3 +122,27 @@ def test_an_adapter_variant_finds_its_base_in_its_recipe(tmp_path: Path) -> None
     flip_last_byte(tmp_path / "other" / "model.safetensors")
     with pytest.raises(EvaluationError, match="another base"):
         open_model(str(tmp_path / "variant"), base=str(tmp_path / "other"), settings=SETTINGS)
+
+
+def test_an_adapter_that_splits_texts_otherwise_is_run_with_its_own_tokenizer(
+    tmp_path: Path,
+) -> None:
+    """It was trained with it, and nothing of the base's embedding is blended."""
+    members = open_toy_adapters(tmp_path / "chain", count=1).members
+    base, adapter = (Path(member.reference) for member in members)
+    make_tokenizer().save_pretrained(adapter)
+    edit_tokenizer(adapter, lambda content: content["model"]["merges"].clear())
+    (adapter / "chat_template.jinja").write_text(f"own {CHAT_TEMPLATE}")
+    chain = open_members(base, adapter, allow_tokenizer_differences=True)
+    variant = write_blend(chain, (0.0,), tmp_path / "variant", form="adapter")
+    models = [
+        open_model(str(variant), settings=SETTINGS),
+        open_model(str(adapter), base=str(base), settings=SETTINGS),
+    ]
+    for model in models:
+        engine = model.load(EngineConfig(name="torch", dtype="float32"), settings=SETTINGS)
+        assert isinstance(engine, TorchEngine)
+        assert engine._encoder is not None
+        assert len(engine._encoder.continuation_ids("quick brown")) == len("quick brown")
+        assert engine._encoder._rendered([Message("user", "a")]).startswith("own ")
+        engine.close()

@@ -86,7 +86,7 @@ def test_an_event_loop_goes_on_while_a_call_spins(pool: BoundedPool) -> None:
             await spinning
         return longest
 
-    assert asyncio.run(run()) < 0.2
+    assert asyncio.run(run()) < 1.0
 
 
 def test_what_is_long_is_the_same_as_what_is_short() -> None:
@@ -108,7 +108,7 @@ def test_a_bomb_is_refused_before_it_is_parsed() -> None:
     began = time.perf_counter()
     with pytest.raises(CheckpointError, match=rf"at most {MAX_CONTAINERS} are taken"):
         read_json_object(bomb, what="config.json", limit=64 * 2**20)
-    assert time.perf_counter() - began < 1.0
+    assert time.perf_counter() - began < 3.0
     numbers = b"[" + b"1," * 5_000_000 + b"1]"
     with pytest.raises(ValueError, match="5000002 values"):
         parse_json(numbers)

@@ -7,7 +7,15 @@ import threading
 
 import pytest
 
-from ztom.io.heartbeat import INTERVAL_S, Heartbeat, beating
+from ztom.errors import ConfigError
+from ztom.io.heartbeat import (
+    INTERVAL_S,
+    INTERVAL_VARIABLE,
+    Heartbeat,
+    beating,
+    command_heartbeat,
+    current,
+)
 from ztom.io.progress import LineDisplay, shown_until, work_display
 
 #: Seconds that nobody may have to wait for a line.
@@ -136,3 +144,51 @@ def test_what_starts_is_shown_until_it_is_ready(capsys: pytest.CaptureFixture[st
         assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
     assert ready == ["up"]
     assert capsys.readouterr().err == "starting the server ...\n"
+
+
+def test_of_several_only_the_innermost_speaks() -> None:
+    outer, outer_lines, clock = heartbeat()
+    inner, inner_lines, _ = heartbeat()
+    with beating(outer):
+        with beating(inner):
+            assert (current(), outer.resting, inner.resting) == (inner, True, False)
+            clock.now = 30
+            assert outer.beat() == INTERVAL_S
+        assert (current(), outer.resting) == (outer, False)
+        clock.now = 39
+        assert outer.beat() == 1  # what the other one said was no silence
+        clock.now = 40
+        outer.beat()
+    assert (current(), inner_lines) == (None, [])
+    assert outer_lines == [(40, "... working (40 s so far)")]
+
+
+def test_what_serves_says_nothing_more() -> None:
+    with command_heartbeat("ztom up"), shown_until("starting", lambda value: None) as on_ready:
+        on_ready("ready")
+        command = current()
+        assert command is not None
+        assert command.resting
+        with work_display("asking", stream=io.StringIO()):
+            assert current() is not command
+        assert command.resting
+
+
+def test_a_command_says_its_name_and_nothing_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with command_heartbeat("ztom convert"):
+        command = current()
+        assert command is not None
+        command.line("first")
+    assert capsys.readouterr().err == "first\n"
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with command_heartbeat("ztom convert"):
+        assert current() is None
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
+def test_an_interval_that_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(INTERVAL_VARIABLE, text)
+    with pytest.raises(ConfigError, match=f"{INTERVAL_VARIABLE} is wrong: got {text}"):
+        Heartbeat(lambda _: None)

@@ -28,6 +28,8 @@ COMMANDS = {
     "audit-sign": ["audit", "sign", "ledger.db", "--output", ADDRESS, "--key", "key"],
     "audit-sign-key": ["audit", "sign", "ledger.db", "--output", "head", "--key", ADDRESS],
     "download": ["project", "download", "p", "f", "--output", ADDRESS],
+    "edit": ["project", "edit", "p", "f", "--output", ADDRESS],
+    "metatune": ["project", "metatune", "p", "--factor", "f=0.5", "--output", ADDRESS],
     "search-result": ["searches", "result", "p", "r", "--output", ADDRESS],
     "chain": ["chain", "run", "--output", ADDRESS],
     "convert": ["convert", "model", ADDRESS],
@@ -37,7 +39,12 @@ COMMANDS = {
     "admin-rotate-key": ["admin", "rotate-key", "--data", ADDRESS],
 }
 #: Options and arguments of the same names that say what is read, or which key is meant.
-INPUTS = {("chain", "folder"), ("key revoke", "key"), ("endpoint remove-rule", "key")}
+INPUTS = {
+    ("chain", "folder"),
+    ("key revoke", "key"),
+    ("endpoint remove-rule", "key"),
+    ("signing-key register", "key"),
+}
 SEARCH = {"chain": "c.yaml", "stimuli": "s.txt", "error": "rouge_l"}
 
 
@@ -94,7 +101,7 @@ def _option(word: str) -> str:
 _WORDS = {
     *("blend", "eval", "gate", "suite", "new", "from-csv", "audit", "sign", "project"),
     *("download", "demo", "up", "admin", "create", "rotate-key", "searches", "result", "chain"),
-    "convert",
+    *("convert", "edit", "metatune"),
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ztom.errors import ScoringError
+from ztom.scoring import user_process
 from ztom.scoring.build import ErrorTerm, build_error
 from ztom.scoring.user_function import UserFunction
 from ztom.scoring.user_process import Limits
@@ -252,6 +253,7 @@ def test_its_temporary_folder_goes_with_it(make) -> None:
 _AS_ANOTHER = """
 import sys
 from ztom.errors import ScoringError
+from ztom.scoring import user_process
 from ztom.scoring.user_function import UserFunction
 from ztom.stimuli.records import Output, Stimulus
 import os, logging
@@ -308,3 +310,34 @@ def test_starting_costs_little(make) -> None:
     began = time.monotonic()
     make("identity").check()
     assert time.monotonic() - began < 5.0
+
+
+def test_what_a_system_does_not_allow_is_said_once(
+    make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A kernel without namespaces and Landlock: it runs, with limits and a clean environment."""
+    lacking = Path(user_process.__file__).with_name("containment.py").read_text()
+    lacking = lacking.replace("_CREATE, _ADD, _RESTRICT = 444,", "_CREATE, _ADD, _RESTRICT = 999,")
+    assert "= 999," in lacking
+    room = Path.cwd() / "room"
+    room.mkdir()
+    for name in ("user_worker.py", "supervisor.py"):
+        shutil.copy(Path(user_process.__file__).with_name(name), room / name)
+    text = (room / "supervisor.py").read_text()
+    (room / "supervisor.py").write_text(text.replace("_libc.unshare(", "(lambda flags: -1)("))
+    (room / "containment.py").write_text(lacking)
+    monkeypatch.setattr(user_process, "_WORKER", room / "user_worker.py")
+    user_process._log_once.cache_clear()
+    with caplog.at_level("WARNING"):
+        for _ in range(2):
+            function = make("leaves_orphans")
+            function.score([Stimulus("s", "p", "e", "g")], OUTPUTS)
+            assert len(sleeping()) == 3
+            function.close()
+            assert sleeping() == [], "hunted down"
+    (message,) = caplog.messages
+    assert "does not allow them" in message
+    assert "Landlock" in message
+    assert "namespaces" in message
+    bomb = make("bomb", limits=Limits(processes=16), deadline_s=20.0)
+    assert "more than 16 processes" in outcome(bomb)

@@ -112,7 +112,10 @@ def test_what_is_long_is_read_in_another_process() -> None:
 
 
 def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "_CPU_S", 0.5)
-    bomb = b"[" + b"[]," * (10 * 2**20) + b"[]]"
+    monkeypatch.setattr(documents, "_CPU_S", 0.2)
+    lists = b"[" + b"[]," * (10 * 2**20) + b"[]]"
+    with pytest.raises(StimuliError, match="too many lists and objects: got 10485762"):
+        stimulus_lines("p.json", lists)
+    numbers = b"[" + b"1.5," * (8 * 2**20) + b"1]"
     with pytest.raises(StimuliError, match=r"cannot be read: it needed more (memory|computing)"):
-        stimulus_lines("p.json", bomb)
+        stimulus_lines("p.json", numbers)

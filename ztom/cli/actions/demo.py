@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 from rich.console import Console
 
-from tune_search.command import INTERRUPTED, closing_lines, run_command, summary
+from tune_search.command import INTERRUPTED, result_lines, run_command
 from ztom.demo.chains import DemoChain, make_chat_chain, make_stdlib_chain
 from ztom.demo.train import Progress as Training
 from ztom.errors import SearchError
@@ -119,7 +119,7 @@ def _train(folder: Path, medical: Path | None, console: Console) -> DemoChain:
 def _search(config_file: Path, console: Console) -> SearchResult:
     config = load_config(config_file)
     result: SearchResult = run_command(config, resume=False, console=Console(stderr=True))
-    for line in [*summary(result), *closing_lines(result, config, config_file)]:
+    for line in result_lines(result, config, config_file):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return result
 

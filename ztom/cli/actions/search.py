@@ -8,11 +8,10 @@ from rich.console import Console
 
 from tune_search.command import (
     INTERRUPTED,
-    closing_lines,
     exit_status,
     ledger_override,
+    result_lines,
     run_command,
-    summary,
 )
 from ztom.cli.console import plain_console, print_document, print_error
 from ztom.search.config_files import load_config
@@ -43,7 +42,7 @@ def search_command(
         print_error("interrupted; --resume goes on")
         return INTERRUPTED
     console = plain_console(stderr=as_json)
-    for line in [*summary(result), *closing_lines(result, config, file)]:
+    for line in result_lines(result, config, file):
         console.print(line)
     if as_json:
         print_document(result)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ztom.blending.chain import Chain, load_chain
-from ztom.blending.chain_file import ChainConfig
+from ztom.blending.chain_file import ChainConfig, Member
 from ztom.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ztom.checkpoints.fetch import fetch_folder
 from ztom.engines.build import build_engine, build_single
@@ -101,8 +101,12 @@ def _with_base(adapter: Checkpoint, name: str, base: str | None, settings: Setti
             expected="the model it belongs to as well",
             fix="Name it with --base.",
         )
-    members = [{"reference": reference} for reference in (base, adapter.reference)]
-    chain = load_chain(ChainConfig.model_validate({"checkpoints": members}), settings=settings)
+    # The tokenizer is the adapter's own, if it has one: nothing of the base's rows is blended.
+    config = ChainConfig(
+        checkpoints=(Member(reference=base), Member(reference=adapter.reference)),
+        allow_tokenizer_differences=True,
+    )
+    chain = load_chain(config, settings=settings)
     return OpenModel(ModelRef(name=name, digest=chain.digest), None, chain)
 
 
