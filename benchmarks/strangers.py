@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 
 TARGETS = (
@@ -46,5 +45,4 @@ async def main(host: str, port: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(19)  # strangers are elsewhere: their own work is not to slow this machine
     asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
