@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import sys
 
+#: Where a body was read once before anybody asked who sends it.
 TARGETS = (
     ("/api/auth/login", ""),
     ("/api/auth/register", ""),
     ("/project", ""),
-    ("/v1/chat/completions", ""),
+    ("/v1/searches", ""),
     ("/project", "Authorization: Bearer nonsense\r\n"),
-    ("/v1/chat/completions", "Authorization: Bearer ztom_nonsense\r\n"),
+    ("/v1/feedback", "Authorization: Bearer ztom_nonsense\r\n"),
 )
 #: A stranger who was hung up on comes back after so many seconds.
 RETURN_S = 1.0
