@@ -267,6 +267,7 @@ def test_verdicts() -> None:
     shown = sent(VerdictSummary.of(record))
     assert list(shown) == [
         *("sha256", "candidate", "champion", "outcome", "projectId", "actor", "createdAt"),
+        *("signedBy", "publicKey"),
     ]
     assert sent(VerdictOnRecord.with_document(record, {"any": None})) == {
         **shown,
@@ -319,7 +320,7 @@ def test_a_deployment_shows_the_options_that_are_not_as_usual() -> None:
     )
     assert list(shown) == [
         *("id", "digest", "name", "path", "base", "options", "intent", "projectId", "state"),
-        *("reason", "insisted", "roles", "actor", "createdAt"),
+        *("reason", "insisted", "signedBy", "roles", "actor", "createdAt"),
     ]
     assert (shown["options"], shown["state"]) == ({"max_replicas": 2}, "ready")
     assert shown["roles"] == [{"alias": "support", "role": "stable"}]
@@ -344,8 +345,9 @@ def test_a_release_has_a_row_for_each_step() -> None:
     shown = sent(Release.of(record))
     assert list(shown) == [
         *("id", "alias", "candidate", "stable", "status", "command", "plan", "state", "steps"),
-        *("actor", "createdAt", "endedAt"),
+        *("callers", "actor", "createdAt", "endedAt"),
     ]
+    assert shown["callers"].startswith("too little traffic before it is on record")
     assert shown["plan"] == plan.model_dump(mode="json")
     assert shown["state"] == ReleaseState().model_dump(mode="json")
     assert [step["kind"] for step in shown["steps"]] == ["shadow", "canary"]
