@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# what fixtures of a module write is not signed with the user's key
+os.environ.setdefault("ZTOM_KEY_FILE", str(Path(tempfile.mkdtemp(prefix="ztom-key-"), "key")))
 # Ray's workers would be nice to the other processes of the tests, which keep the cores busy
 os.environ.setdefault("RAY_worker_niceness", "0")
 

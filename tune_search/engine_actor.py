@@ -41,10 +41,11 @@ class EngineActor:
 
         Args:
             make_engine: Factory of the engine; opens by itself what the engine needs.
-            questions: The stimuli, the same for every trial.
+            questions: The stimuli from now on, the same for every trial.
         """
         if self._engine is None:
-            self._engine, self._questions = make_engine(), questions
+            self._engine = make_engine()
+        self._questions = questions
         return self._engine.info
 
     def evaluate(self, factors: Factors, needs: Needs) -> Answers:

@@ -20,6 +20,7 @@ from ztom.statistics.scores import Scores
 
 if TYPE_CHECKING:
     from tune_search.gate import AnswerSuites
+    from tune_search.spare_engine import SpareEngine
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def score_model(
     config: SearchConfig,
     timer: PhaseTimer,
     answer_suites: AnswerSuites | None,
+    spare: SpareEngine | None = None,
 ) -> HoldoutScores:
     """Have one model answer everything, and score it.
 
@@ -61,24 +63,27 @@ def score_model(
         config: Configuration of the search, with its deadlines in seconds.
         timer: Timer that counts the seconds of scoring.
         answer_suites: Callable that runs the suites too; None where there are none.
+        spare: Place of an engine that ``make_engine`` made before, to be used instead of a new one.
     """
     errors = {data.name: data.error() for data in holdout.data}
-    clients = make_clients(
-        replace(holdout, engine=make_engine),
-        replicas=1,
-        deadline_s=config.generation_deadline_s,
-        start_deadline_s=config.engine_start_deadline_s,
-    )
+    client = None if spare is None else spare.take(holdout)
+    if client is None:
+        [client] = make_clients(
+            replace(holdout, engine=make_engine),
+            replicas=1,
+            deadline_s=config.generation_deadline_s,
+            start_deadline_s=config.engine_start_deadline_s,
+        )
     try:
-        info = clients[0].start()
+        info = client.start()
         # Texts are generated even where the error does not need them: the engine has to be able
         # to generate from these weights, and the report shows what changed.
         texts = {Need.TEXT} if Capability.GENERATE in info.capabilities else set()
         needs = {name: frozenset(error.needs | texts) for name, error in errors.items()}
-        answers = clients[0].answer(factors, needs)
-        runs = answer_suites(clients[0], info) if answer_suites is not None else ()
+        answers = client.answer(factors, needs)
+        runs = answer_suites(client, info) if answer_suites is not None else ()
     finally:
-        stop_engines(clients)
+        stop_engines((client,))
     _check_alive(holdout.data, answers)
     began = time.perf_counter()
     scores = {

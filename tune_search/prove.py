@@ -2,9 +2,10 @@
 
 What is verified is what would be shipped: the blend is written at the deployed dtype, a fresh
 engine loads the files, and its answers on data the search never saw are compared with the trained
-model's. Where the configuration names suites, the gate decides as well (`tune_search.gate`). Only
-what is improved, and passed where there is a gate, is published, unless the user insists, which is
-recorded. What is not published can be kept all the same, aside (``variant.keep_unproven``).
+model's, which the study's engine gives where it is still loaded. Where the configuration names
+suites, the gate decides as well (`tune_search.gate`). Only what is improved, and passed where there
+is a gate, is published, unless the user insists, which is recorded. What is not published can be
+kept all the same, aside (``variant.keep_unproven``).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from ztom.variants.write import StagedVariant, copy_variant, stage_variant
 
 if TYPE_CHECKING:
     from tune_search.gate import SuiteGate
+    from tune_search.spare_engine import SpareEngine
 
 
 def prove(
@@ -44,6 +46,7 @@ def prove(
     ledger: Ledger,
     *,
     on_event: Callable[[Event], None],
+    spare: SpareEngine | None = None,
 ) -> Proof:
     """Write, load, compare and decide; publishes the variant if that is allowed.
 
@@ -53,6 +56,7 @@ def prove(
         outcome: Factors, trials and errors that the search came to.
         ledger: Ledger that holds the study.
         on_event: Callback that takes every event.
+        spare: Place of the engine that the study ended with.
 
     Raises:
         ZtomError: The variant could not be written, loaded or scored.
@@ -65,7 +69,7 @@ def prove(
     no_step = (0.0,) * len(factors)
     answer_suites = gate.champion_answers(no_step) if gate is not None and any(factors) else None
     with timer.phase("answer", "the trained model answers the holdout"):
-        before = score_model(holdout, holdout.engine, no_step, config, timer, answer_suites)
+        before = score_model(holdout, holdout.engine, no_step, config, timer, answer_suites, spare)
     if not any(factors):
         proof = build_proof(config, inputs, before, before, None, timer.seconds(started))
         if config.variant.keep_unproven:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tune_search.preparation import RunInputs, prepare
+from tune_search.spare_engine import spare_engine
 from tune_search.study import run_search
 from ztom.io.files import write_whole
 from ztom.ledger import Ledger
@@ -44,12 +45,14 @@ def search_and_prove(
     notify(Preparing("reading the chain and the data"))
     inputs = inputs or prepare(config)
     notify(Preparing("starting Ray"))
-    with ray_for_search(config.engine.replicas):
-        outcome = run_search(config, resume=resume, on_event=on_event, inputs=inputs.study)
+    with ray_for_search(config.engine.replicas), spare_engine() as spare:
+        outcome = run_search(
+            config, resume=resume, on_event=on_event, inputs=inputs.study, spare=spare
+        )
         with Ledger.open(config.ledger_address) as ledger:
             result = build_result(config, inputs, outcome, ledger)
             if inputs.holdout and outcome.stop_reason != "interrupted":
-                proof = prove(config, inputs, outcome, ledger, on_event=notify)
+                proof = prove(config, inputs, outcome, ledger, on_event=notify, spare=spare)
                 result = result.model_copy(update={"proof": proof})
                 decision = proof.decision
                 content = decision.model_dump(mode="json")

@@ -31,6 +31,7 @@ from ztom.search.trackers.config import require_trackers
 
 if TYPE_CHECKING:
     from tune_search.engine_client import EngineClient
+    from tune_search.spare_engine import SpareEngine
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def run_search(
     resume: bool = False,
     on_event: OnEvent | None = None,
     inputs: StudyInputs | None = None,
+    spare: SpareEngine | None = None,
 ) -> SearchOutcome:
     """Run a study, or go on with one.
 
@@ -88,6 +90,7 @@ def run_search(
         resume: Whether to go on with the newest study of this name; with none there, one starts.
         on_event: Callback that takes every event, in the driver's thread.
         inputs: Space, data and engine; read from the configuration when None.
+        spare: Place that an engine is kept in for what comes after; None stops all of them.
 
     Returns:
         The outcome, computed from the ledger; also of a study that had ended before.
@@ -108,7 +111,8 @@ def run_search(
         plan = make_plan(config, inputs)
         sampler = build_sampler(config.sampler, plan.space, seed=config.seed)
         try:
-            return StudyRun(config, inputs, ledger, study, plan, sampler, notify).run()
+            run = StudyRun(config, inputs, ledger, study, plan, sampler, notify, spare)
+            return run.run()
         finally:
             sampler.close()
 
@@ -138,6 +142,7 @@ class StudyRun:
         plan: Plan,
         sampler: Sampler,
         notify: OnEvent,
+        spare: SpareEngine | None,
     ) -> None:
         self._config = config
         self._inputs = inputs
@@ -146,6 +151,7 @@ class StudyRun:
         self._plan = plan
         self._sampler = sampler
         self._notify = notify
+        self._spare = spare
         self._clock = _Clock(time.monotonic())
 
     def run(self) -> SearchOutcome:
@@ -207,6 +213,7 @@ class StudyRun:
                 deadline_s=self._config.generation_deadline_s,
                 start_deadline_s=self._config.engine_start_deadline_s,
             )
+            is_free = False
             try:
                 self._await_engines(clients)
                 with self._clock.fit():
@@ -218,10 +225,15 @@ class StudyRun:
                         limit_s=self._time_left(searcher.elapsed_s),
                         trackers=trackers,
                     )
+                # of a trial that hung, the engine may hang as well
+                is_free = conductor.is_over and searcher.failure is None
             except KeyboardInterrupt:
                 logger.warning("the trial under way was abandoned; a resume runs it again")
             finally:
-                stop_engines(clients)
+                if is_free and self._spare is not None:
+                    self._spare.keep(clients)
+                else:
+                    stop_engines(clients)
         if searcher.failure is not None:
             raise searcher.failure
 

@@ -15,6 +15,7 @@ from pydantic_settings import SettingsConfigDict
 
 from ztom.io.environment import EnvironmentSettings
 from ztom.io.places import require_local
+from ztom.io.signatures import PublicKey
 
 
 class Settings(EnvironmentSettings):
@@ -44,6 +45,14 @@ class Settings(EnvironmentSettings):
         default=None,
         description="file of the private key that signs variants, made when it is not there; "
         "signing.key beside the credentials of `ztom login` when not given",
+    )
+    signers: tuple[PublicKey, ...] = Field(
+        default=(),
+        description="public keys whose variants are taken; one that is signed with another key is "
+        "not. Any when there are none",
+    )
+    signed_only: bool = Field(
+        default=False, description="whether variants that nobody has signed are refused"
     )
     max_archive_bytes: int = Field(
         default=200 * 2**30, gt=0, description="bytes that unpacking one archive may write"

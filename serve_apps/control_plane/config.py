@@ -116,6 +116,11 @@ class ServerConfig(LimitSettings):
         description="a variant without a verdict of the gate on record is not deployed unless "
         "insisted on; false lets it through where its search has proved it better",
     )
+    signed_variants: bool = Field(
+        default=False,
+        description="whether a variant that neither this server nor a registered key has signed is "
+        "not deployed",
+    )
     search_attempts: int = Field(
         default=3, ge=1, description="times a search whose process died is started"
     )
@@ -130,6 +135,11 @@ class ServerConfig(LimitSettings):
     def ledger_address(self) -> str:
         """Where the ledger is."""
         return str(self.data / "ledger.db") if self.ledger is None else self.ledger
+
+    @property
+    def own_key(self) -> Path:
+        """File of the key with which this server signs the variants that it writes."""
+        return self.keys / "signing.key"
 
     @property
     def keys(self) -> Path:

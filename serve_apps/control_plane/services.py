@@ -25,6 +25,7 @@ from serve_apps.gateway.response_ids import ResponseIds
 from serve_apps.tracing import Tracing
 from serve_apps.variants.request_size import RequestLimits
 from ztom.io.private import private_folder
+from ztom.io.signatures import public_key_of, signing_key
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
 
@@ -42,6 +43,7 @@ class Services:
         managed: Settings of reading the server's own files.
         places: Places of requests in work.
         door: Limit of the threads that look up who calls.
+        own_key: Public key with which the server signs the variants that it writes.
     """
 
     config: ServerConfig
@@ -57,6 +59,7 @@ class Services:
     places: Places
     door: CapacityLimiter
     hashing: Hashing
+    own_key: str
     account_limits: AccountLimits
 
     @classmethod
@@ -109,6 +112,7 @@ class Services:
             places=places,
             door=CapacityLimiter(_AT_THE_DOOR),
             hashing=Hashing(),
+            own_key=public_key_of(signing_key(config.own_key)),
             account_limits=AccountLimits(config, ledger, store, places),
         )
 
@@ -122,6 +126,8 @@ class Services:
             self.pointers,
             self.managed,
             aliases,
+            own_key=self.own_key,
+            signed_only=config.signed_variants,
             quota=config.engine_quota,
         )
 

@@ -86,8 +86,8 @@ def check(wanted: Deploy, ledger: Ledger, rules: AdmissionRules, *, actor: str) 
     evidence = gather_evidence(wanted, ledger, rules, actor=actor)
     clearance = clear(
         evidence,
+        rules,
         gate=intent.gate,
-        gate_required=rules.gate_required,
         insist=wanted.insist,
     )
     name, options = _name_and_options(wanted, evidence.deployment)
@@ -119,12 +119,15 @@ def new_deployment(wanted: Deploy, checked: Checked, *, actor: str) -> NewDeploy
         intent=intent,
         project_id=wanted.project_id,
         insisted=clearance.refused is not None,
-        note=_note(wanted, variant, clearance, actor),
+        signed_by=clearance.signer,
+        note=_note(wanted, evidence, clearance, actor),
     )
 
 
-def _note(wanted: Deploy, variant: StoredVariant, clearance: Clearance, actor: str) -> str:
-    outcomes = f"verdict: {variant.verdict or 'none'}; gate: {clearance.gate_text}"
+def _note(wanted: Deploy, evidence: Evidence, clearance: Clearance, actor: str) -> str:
+    outcomes = f"verdict: {evidence.variant.verdict or 'none'}; gate: {clearance.gate_text}"
+    signer = "unsigned" if clearance.signer is None else f"signed by {clearance.signer}"
+    outcomes += f"; variant {signer}"
     insisted = f"; insisted on by {actor}" if wanted.insist else ""
     return f"for {wanted.alias}; {outcomes}{insisted}"
 

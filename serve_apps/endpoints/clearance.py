@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from serve_apps.endpoints.evidence import Evidence
-from ztom.errors import GateRefusedError
+from serve_apps.endpoints.evidence import AdmissionRules, Evidence
+from ztom.errors import GateRefusedError, SignatureError
 from ztom.evaluation.gate.verdict import Outcome
 from ztom.io.signatures import fingerprint
 from ztom.ledger.verdicts import VerdictRecord, Verdicts
@@ -21,6 +21,8 @@ from ztom.rollout.plan import ReleaseGate
 from ztom.rollout.routing import SHORT
 
 IMPROVED = "improved"
+#: What is said of variants that this server has written.
+THIS_SERVER = "this server"
 
 
 class Clearance(NamedTuple):
@@ -29,10 +31,12 @@ class Clearance(NamedTuple):
     Attributes:
         verdict: The gate's latest on record; None when there is none.
         refused: Why it took somebody's insistence; None when it took none.
+        signer: Who has signed the variant, in words; None where nobody has.
     """
 
     verdict: VerdictRecord | None
     refused: str | None
+    signer: str | None = None
 
     @property
     def gate_text(self) -> str:
@@ -41,29 +45,27 @@ class Clearance(NamedTuple):
 
 
 def clear(
-    evidence: Evidence,
-    *,
-    gate: ReleaseGate,
-    gate_required: bool,
-    insist: bool,
+    evidence: Evidence, rules: AdmissionRules, *, gate: ReleaseGate, insist: bool
 ) -> Clearance:
     """Let a variant pass, or not: a function of values alone.
 
     Args:
         evidence: The variant with what its own papers say, and the verdicts on it.
+        rules: Rules of the operator.
         gate: Gate that its release's plan asks for.
-        gate_required: Whether the server takes no recipe's word for it.
         insist: Whether somebody wants it although neither the gate nor a search lets it pass.
 
     Raises:
         GateRefusedError: It is not green, and nobody insists or the release's plan asks for it.
+        SignatureError: It is signed with a wrong key.
     """
+    signer = signer_of(evidence, rules)
     variant, verdict = evidence.variant, evidence.verdict
     refused = refusal(
         verdict,
         proof=variant.verdict,
         gate=variant.gate,
-        gate_required=gate_required,
+        gate_required=rules.gate_required,
         own_gate=evidence.own_gate,
     )
     if refused is not None and not insist:
@@ -74,7 +76,41 @@ def clear(
         raise GateRefusedError(refused, fix=fix)
     deciding = evidence.against_stable if gate is ReleaseGate.CHAMPION else verdict
     _require_pass(gate, deciding, candidate=variant.digest, stable=evidence.stable)
-    return Clearance(verdict, refused)
+    return Clearance(verdict, refused, signer)
+
+
+def signer_of(evidence: Evidence, rules: AdmissionRules) -> str | None:
+    """Who has signed a variant, in words; None where nobody has.
+
+    Args:
+        evidence: The variant with its signature, which fits, and the registered key.
+        rules: Rules of the operator: this server's own key, and whether a signature is needed.
+
+    Raises:
+        SignatureError: The key was revoked, or it is none of those that the variant has to be
+            signed with.
+    """
+    signed, key, name = evidence.variant.signed, evidence.key, evidence.variant.folder.name
+    fix = "Have it signed with a key that an administrator has registered."
+    expected = "a registered key (signed_variants)"
+    if signed is None:
+        if rules.signed_only:
+            raise SignatureError(
+                f"{name} is unsigned", got="no signature", expected=expected, fix=fix
+            )
+        return None
+    if signed.public_key == rules.own_key:
+        return THIS_SERVER
+    if key is not None and key.revoked is not None:
+        raise SignatureError(f"{name} is signed with a key that was revoked", got=key.name, fix=fix)
+    if key is not None:
+        return key.name
+    unknown = f"key {fingerprint(signed.public_key)}, which is not registered"
+    if rules.signed_only:
+        raise SignatureError(
+            f"{name} is signed with a wrong key", got=unknown, expected=expected, fix=fix
+        )
+    return f"{unknown} ({signed.signer})"
 
 
 def refusal(

@@ -20,11 +20,13 @@ from ztom.ledger.deployments import DeploymentRecord
 from ztom.ledger.engine_quota import EngineQuota
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.rollouts import RolloutRecord
+from ztom.ledger.signing_keys import SigningKeyRecord
 from ztom.ledger.verdicts import NewVerdict, VerdictRecord, Verdicts
 from ztom.rollout.routing import SHORT, RoutingTable
 from ztom.settings import Settings
 from ztom.variants.manifest import read_manifest
 from ztom.variants.recipe import read_recipe
+from ztom.variants.signature import ManifestSignature, read_signature
 from ztom.wire.deployments import Deploy
 
 
@@ -37,6 +39,8 @@ class AdmissionRules:
         pointers: Roots that users may point to.
         managed: Roots of the server's own files.
         aliases: Rules for aliases that nobody has; None for an administrator, who takes any.
+        own_key: Public key with which this server signs what it writes.
+        signed_only: A variant has to be signed by this server or a registered key.
         own: Function that gives the address of what a path of the server's own names, such as a
             search's model; None for an address of somebody's own.
         quota: Engines that one account may have; None is no limit.
@@ -46,6 +50,8 @@ class AdmissionRules:
     pointers: Settings
     managed: Settings
     aliases: AliasRules | None = None
+    own_key: str | None = None
+    signed_only: bool = False
     own: Callable[[str], str | None] = lambda path: None
     quota: EngineQuota | None = None
 
@@ -102,6 +108,7 @@ class StoredVariant:
         members: References of its chain, base first: an engine that swaps live reads them.
         refused: Error for each member that may not be read, by its reference; those that may be are
             not there.
+        signed: Signature of its manifest, which fits; None where there is none.
     """
 
     folder: Path
@@ -111,6 +118,7 @@ class StoredVariant:
     base: Mapping[str, str] | None
     members: tuple[str, ...]
     refused: Mapping[str, ReferenceRefusedError]
+    signed: ManifestSignature | None = None
 
 
 class Evidence(NamedTuple):
@@ -124,6 +132,7 @@ class Evidence(NamedTuple):
         against_stable: The latest of those that compare it with that one; where there is none, the
             latest of all.
         own_gate: Outcome of the gate in the search, where that search was this server's.
+        key: The registered key that signed the variant, revoked or not; None where none did.
     """
 
     variant: StoredVariant
@@ -132,6 +141,7 @@ class Evidence(NamedTuple):
     stable: str | None
     against_stable: VerdictRecord | None
     own_gate: str | None = None
+    key: SigningKeyRecord | None = None
 
     @property
     def deployment(self) -> DeploymentRecord | None:
@@ -148,12 +158,15 @@ def gather_evidence(
         ConfigError: The variant is not named, or the verdict is of another one.
         NotOnRecordError: The alias is another project's, or there is no such file.
         ReferenceRefusedError: The variant is outside the allowed roots.
+        SignatureError: Its signature does not fit.
         VariantError: It is none.
     """
     refuse_foreign(wanted.alias, wanted.project_id, ledger)
     _require_claimable(wanted, ledger, rules)
     address, roots = _place(wanted, ledger, rules)
     variant = open_variant(address, roots, readable=(rules.managed, rules.pointers))
+    signed, keys = variant.signed, ledger.signing_keys
+    key = None if signed is None else keys.by_public_key(signed.public_key)
     project_id, verdicts = wanted.project_id, ledger.verdicts
     if wanted.verdict is not None:
         record_verdict(
@@ -165,7 +178,8 @@ def gather_evidence(
     latest = against_stable = verdicts.latest(variant.digest, project_id=project_id)
     if stable is not None:
         against_stable = verdicts.latest(variant.digest, project_id=project_id, champion=stable)
-    return Evidence(variant, served, latest, stable, against_stable, _own_gate(variant, ledger))
+    own_gate = _own_gate(variant, ledger)
+    return Evidence(variant, served, latest, stable, against_stable, own_gate, key)
 
 
 def _require_claimable(wanted: Deploy, ledger: Ledger, rules: AdmissionRules) -> None:
@@ -297,7 +311,8 @@ def open_variant(
         base = {"reference": recipe.members[0].reference, "digest": recipe.members[0].sha256}
     members = tuple(member.reference for member in recipe.members)
     refused = {member: error for member in members if (error := _refusal(member, readable))}
-    return StoredVariant(folder, digest, verdict, gate, base, members, refused)
+    signed = read_signature(folder, digest)
+    return StoredVariant(folder, digest, verdict, gate, base, members, refused, signed)
 
 
 def _refusal(reference: str, readable: Sequence[Settings]) -> ReferenceRefusedError | None:

@@ -33,6 +33,7 @@ from serve_apps.variants.proof import (
 from serve_apps.variants.request_fields import Kind
 from serve_apps.variants.wire import Reply
 from ztom.blending.chain import Chain
+from ztom.engines.collector import collection_paused, import_paused
 from ztom.engines.model_fit import check_adapter_fit, check_chain_fit, check_folder_fit
 from ztom.errors import BlendError, EngineError, EngineTimeoutError, VariantError
 from ztom.rollout.options import ServingArgs
@@ -82,11 +83,12 @@ class VariantEngine:
             CheckpointError: The folder holds no model.
         """
         check_folder_fit(identity.folder)
+        import_paused("serve_apps.variants.vllm_server")
         from serve_apps.variants.vllm_server import VllmServer
 
         options = engine_options(args, identity, on_gpu=on_gpu)
         try:
-            with watched_stderr() as output:
+            with watched_stderr() as output, collection_paused():
                 server = VllmServer(options, tool_parser=args.tool_parser)
         except Exception as error:
             cause = output.root_cause() if "root cause" in str(error) else None

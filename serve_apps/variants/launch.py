@@ -15,7 +15,7 @@ from typing import Self
 
 import httpx
 
-from cluster.local import ray_connection, wait_until_stopped
+from cluster.local import ended_with_ray, ray_connection
 from cluster.ports import free_port, reachable
 from cluster.serve import (
     application_status,
@@ -26,13 +26,15 @@ from cluster.serve import (
     start_serve,
     stop_serve,
 )
-from cluster.shutdown import best_effort, terminate_like_interrupt
+from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
 from serve_apps.variants.app import build
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.identity import ModelIdentity, identify
 from serve_apps.variants.proof import plain_request
 from ztom.engines.embedding_models import gives_embeddings
 from ztom.errors import ConfigError, EngineError, EngineTimeoutError
+from ztom.settings import Settings
+from ztom.variants.signature import read_signature, require_signer
 
 _POLL_S = 0.2
 _QUERY_TIMEOUT_S = 120.0
@@ -101,12 +103,15 @@ def serve_variant(
 
     Raises:
         VariantError: The manifest does not verify. Nothing was started then.
+        SignatureError: It is signed with a wrong key, or not at all although it has to be.
         ConfigError: The port is taken, the variant is served already, or the options do not fit
             the cluster.
         EngineError: The variant does not load or does not answer.
         EngineTimeoutError: It was not ready in time.
     """
     identity = identify(args)
+    signed = read_signature(args.variant, identity.digest)
+    require_signer(args.variant, signed, settings=Settings())
     deadline = time.monotonic() + ready_timeout_s
     with contextlib.ExitStack() as undo:
         ray_is_ours = undo.enter_context(ray_connection()).is_ours
@@ -127,8 +132,8 @@ def serve_variant(
     if on_ready is not None:
         _stopping_on_error(served, on_ready)
     if blocking:
-        with served:
-            wait_until_stopped()
+        with ended_with_ray(), served:
+            wait_for_interrupt()
     return served
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 import transformers
-from toys import TEXT, make_config
+import yaml
+from toys import CHAT_TEMPLATE, TEXT, make_config, make_tokenizer
 
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig
@@ -29,6 +30,10 @@ TRAINERS: dict[str, Any] = {
     "unsloth_version": "2025.9.1", "unsloth_fixed": True, "use_cache": False,
     "_attn_implementation_autoset": True, "_name_or_path": "unsloth/llama",
 }  # fmt: skip
+
+
+#: Rows of the embedding of a grown chain's latest checkpoint; the two before have 384.
+GROWN_ROWS = 387
 
 
 def save_model(folder: Path, family: str = "llama", *, seed: int = 0, rows: int = 384) -> Path:
@@ -116,3 +121,25 @@ def edit_tokenizer(folder: Path, change: Callable[[dict[str, Any]], object]) -> 
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def save_foreign_chain(folder: Path) -> Path:
+    """A base, an iteration, and one whose vocabulary has grown; returns the chain's file."""
+    base = save_model(folder / "base")
+    tuned = grow(folder / "tuned", base, 384, 1)
+    grown = grow(folder / "grown", tuned, GROWN_ROWS, 2)
+    for path in (base, tuned, grown):
+        make_tokenizer(vocab_size=300).save_pretrained(path)
+    edit_config(base, **OLD_LLAMA)
+    keep_slow_files(base)
+    edit_config(tuned, **TRAINERS, eos_token_id=[2, 7], id2label={"0": "no", "1": "yes"})
+    add_tokens(tuned, pad_token="<|pad|>")
+    add_tokens(grown, "<|pad|>", *(f"<|tool {i}|>" for i in range(GROWN_ROWS - 301)))
+    (grown / "chat_template.jinja").write_text(CHAT_TEMPLATE.replace("|assistant|", "|reply|"))
+    return chain_of(folder / "chain.yaml", base, tuned, grown)
+
+
+def chain_of(file: Path, *members: Path, **options: object) -> Path:
+    """Write the file of a chain."""
+    file.write_text(yaml.safe_dump({"checkpoints": [str(m) for m in members], **options}))
+    return file

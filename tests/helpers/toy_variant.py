@@ -16,6 +16,7 @@ from ztom.blending.chain_file import ChainConfig
 from ztom.settings import Settings
 from ztom.variants.manifest import MANIFEST, build_manifest
 from ztom.variants.recipe import RECIPE, Form, read_recipe
+from ztom.variants.signature import SIGNATURE
 from ztom.variants.write import WriteOptions, stage_variant
 
 CONTEXT = 2048
@@ -89,6 +90,7 @@ def with_recipe(variant: Path, destination: Path, **changes: object) -> Path:
     recipe = read_recipe(variant).model_copy(update=changes)
     (destination / RECIPE).write_bytes(recipe.to_bytes())
     (destination / MANIFEST).unlink()
+    (destination / SIGNATURE).unlink(missing_ok=True)
     (destination / MANIFEST).write_bytes(build_manifest(destination).to_bytes())
     return destination
 

@@ -7,14 +7,11 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-from tune_search.session import ray_for_search
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -26,12 +23,6 @@ def load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    with ray_for_search(1):
-        yield
 
 
 def test_every_example_is_run_here() -> None:

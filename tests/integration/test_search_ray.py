@@ -8,26 +8,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import fake_search
 import pytest
-from fake_search import OPTIMUM, make_config, make_inputs
+from fake_search import OPTIMUM, make_config, make_inputs, stimuli
 
+from tune_search.holdout import score_model
+from tune_search.payload import SEARCH
+from tune_search.phases import PhaseTimer
 from tune_search.session import ray_for_search
+from tune_search.spare_engine import spare_engine
 from tune_search.study import run_search
 from ztom.errors import EngineError, LedgerError, SearchError
 from ztom.ledger import Ledger, StudyStatus, TrialKind, TrialStatus
 from ztom.search.events import EnginesReady, Event, StudyEnded, TrialEnded, TrialStarted
 from ztom.testing.fake_engine import FakeEngine
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    with ray_for_search(1):
-        yield
 
 
 def test_finds_the_optimum_and_repeats_itself(local_ray, tmp_path):
@@ -104,6 +103,19 @@ def test_an_engine_that_cannot_be_made_says_why(local_ray, tmp_path):
 
 def refuse_to_load() -> FakeEngine:
     raise EngineError("no such GPU")
+
+
+def test_a_proof_begins_on_the_engine_that_the_study_ends_with(local_ray, tmp_path):
+    config, inputs = make_config(tmp_path, 2), make_inputs(tmp_path)
+    holdout = replace(inputs, data=(replace(inputs.data[0], stimuli=stimuli(4)),))
+    ask = partial(score_model, holdout, refuse_to_load, (0.0,) * 3, config)
+    with spare_engine() as spare:
+        run_search(config, inputs=inputs, spare=spare)
+        scored = ask(PhaseTimer(lambda event: None), None, spare)
+        with pytest.raises(EngineError, match="no such GPU"):  # it is taken once
+            ask(PhaseTimer(lambda event: None), None, spare)
+    assert len(scored.scores[SEARCH].per_stimulus) == 4
+    assert len(set((tmp_path / "processes").read_text().split())) == 1
 
 
 def test_killed_engine_and_killed_trial_are_replaced(local_ray, tmp_path):

@@ -16,9 +16,8 @@ TRACKERS = ("mlflow", "wandb", "tensorboard", "optuna")
 
 
 def test_a_search_is_shown_by_every_tracker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     config = make_config(tmp_path, 1, trackers=TRACKERS)
     outcome = run_search(config, inputs=make_inputs(tmp_path))

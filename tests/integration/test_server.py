@@ -1,6 +1,6 @@
 """``ztom up`` on real Ray: the wire as written down, from login to a mastered checkpoint; kill -9.
 
-The first test is written from the HTTP contract alone, with `requests`.
+One search answers for the first two of the tests, which are written from the HTTP contract alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from ztom.evaluation.gate.verdict import Verdict
 from ztom.evaluation.runs.models import open_model
 from ztom.evaluation.suites.lock import lock_suite
 from ztom.ledger import Ledger
-from ztom.ledger.requests import RequestKind, RequestStatus
+from ztom.ledger.requests import RequestKind, RequestRecord, RequestStatus
 from ztom.settings import Settings
 from ztom.variants.recipe import read_recipe
 
@@ -112,46 +113,80 @@ def search_body(up: Up, project: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
-    """Real checkpoints on the default engine, with a suite that the variant does not pass.
+@dataclass(frozen=True)
+class KilledSearch:
+    """A search on the default engine that was killed twice, and came to its end."""
 
-    The checkpoints are compressed, so the server unpacks them; other tests have plain tars.
+    project: str
+    files: list[str]
+    record: RequestRecord
+
+    @property
+    def result(self) -> dict[str, Any]:
+        assert self.record.result is not None, self.record.reason
+        return dict(self.record.result)
+
+
+@pytest.fixture(scope="module")
+def search(up: Up) -> KilledSearch:
+    """Real checkpoints, with a suite that the variant does not pass.
+
+    The checkpoints are compressed, so the server unpacks them; other tests have plain tars. Once
+    trials have ended the server's replica is killed, and then Ray.
     """
     session = up.session()
-    project, ids = filled_project(up, session, compressed=True)
+    project, files = filled_project(up, session, compressed=True)
     more = {
         "detailedOutput": "STORE_AND_RETURN",
         "suitePaths": [str(up.home / "roots" / "said")],
         "error": [{"function": "cross_entropy"}, {"function": "token_f1", "weight": 0.1}],
         "sampler": "cobyqa",
-        "notKnown": 1,
     }
-    answer = session.post(
-        f"{up.url}/dynamic_analysis/zto/batch",
-        json={**search_body(up, project), **more},
-        timeout=1200,
-    )
-    assert answer.status_code == 200, answer.text
-    result = answer.json()
+    body = {**search_body(up, project), **more}
+    body.pop("batchSize")
+    request = session.post(f"{up.url}/v1/searches", json=body, timeout=120).json()["requestId"]
+
+    def trials() -> int:
+        found = session.get(f"{up.url}/v1/searches/{request}", timeout=120).json()
+        assert found["status"] in ("queued", "running"), found["reason"]
+        return int(found["progress"]["trials"])
+
+    wait_for(lambda: trials() >= 2, 900)
+    up.replica().kill()
+    up.wait_until_up()
+    with Ledger.open(up.data / "ledger.db") as ledger:
+        if ledger.requests.get(request).status.is_open:
+            up.kill_ray()
+            # for an init system to see
+            assert up.process.wait(120) == 3  # type: ignore[union-attr]
+            up.start()
+        ended = wait_for(
+            lambda: (r := ledger.requests.get(request)).status.is_open is False and r, 900
+        )
+    return KilledSearch(project, files, ended)
+
+
+def test_from_login_to_a_mastered_checkpoint(up: Up, search: KilledSearch, tmp_path: Path) -> None:
+    result, project, ids = search.result, search.project, search.files
     assert result["trained_model_error"] > 0
     assert len(result["optimized_scaling_factors"]) == 2
     assert result["number_of_inferences"] == 2 + 5 + 3
     assert result["noise_floor"] == 0.0
     assert result["holdout"]["verdict"]["outcome"] in ("improved", "no improvement", "inconclusive")
-    assert any("notKnown" in warning for warning in result["warnings"])
-    check_gate(up, result)
+    check_gate(up, search.record.id, result)
+    session = up.session()
     files = session.get(f"{up.url}/project/{project}", timeout=120).json()["fileList"]
     assert [file["id"] for file in files[:3]] == ids
-    assert [file["id"] for file in files[3:]] == [result["checkpoint_id"]]
+    assert [file["id"] for file in files[3:]] == [search.record.checkpoint_id]
     (stored,) = session.get(
         f"{up.url}/project/{project}/analysis/result",
-        params={"requestId": result["requestId"]},
+        params={"requestId": search.record.id},
         timeout=120,
     ).json()
     assert stored["result"]["optimized_scaling_factors"] == result["optimized_scaling_factors"]
     address = session.get(
         f"{up.url}/project/{project}/analysis/result/artifact",
-        params={"requestId": result["requestId"]},
+        params={"requestId": search.record.id},
         timeout=120,
     ).json()
     artifact = requests.get(address, timeout=120)
@@ -159,7 +194,7 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
     assert artifact.json()["study_id"] == stored["studyId"]
     assert artifact.json()["generated_tokens"] > 0
     content = session.get(
-        f"{up.url}/project/file/{result['checkpoint_id']}",
+        f"{up.url}/project/file/{search.record.checkpoint_id}",
         params={"projectId": project},
         timeout=240,
     ).content
@@ -184,12 +219,29 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, tmp_path: Path) -> None:
     assert inference["model_output"] != inference["attenuated_model_output"]
 
 
-def check_gate(up: Up, result: dict[str, Any]) -> None:
+def test_a_search_outlives_its_server(up: Up, search: KilledSearch) -> None:
+    """It ends with its budget all the same."""
+    assert search.record.status is RequestStatus.FINISHED, search.record.reason
+    with Ledger.open(up.data / "ledger.db") as ledger:
+        study = ledger.studies.latest(search.record.id)
+        assert study is not None
+        trials = ledger.studies.trials(study.id)
+        assert ledger.audit.check() > 0
+    kinds = [str(trial.kind) for trial in trials]
+    assert kinds.count("baseline") == 2
+    assert kinds.count("startup") + kinds.count("search") == 5
+    assert len({trial.number for trial in trials}) == len(trials)
+    files = up.session().get(f"{up.url}/project/{search.project}", timeout=120).json()["fileList"]
+    mastered = [file["part"] for file in files].count("MASTERED")
+    assert mastered == (search.record.checkpoint_id is not None)
+
+
+def check_gate(up: Up, request: str, result: dict[str, Any]) -> None:
     """What the gate said stands in the answer, in its files, in the recipe and in the ledger."""
     assert result["holdout"]["gate"]["outcome"] == "fail"
     assert result["holdout"]["insisted"]
     digest = result["variant_digest"]
-    run = up.data / "requests" / result["requestId"] / "run"
+    run = up.data / "requests" / request / "run"
     verdict = Verdict.from_bytes((run / "verdict.json").read_bytes())
     assert (verdict.outcome, verdict.candidate.digest) == ("fail", digest)
     trained = sorted((up.home / "roots" / "chain").iterdir())[-1]
@@ -197,7 +249,7 @@ def check_gate(up: Up, result: dict[str, Any]) -> None:
     assert read_recipe(run / "variant").evidence.gate["outcome"] == "fail"
     with Ledger.open(up.data / "ledger.db") as ledger:
         assert ledger.verdicts.latest(digest, project_id=None).outcome == "fail"
-        trials = ledger.studies.trials(ledger.studies.latest(result["requestId"]).id)
+        trials = ledger.studies.trials(ledger.studies.latest(request).id)
     assert len({trial.outcome.error for trial in trials}) >= 5
     assert ">fail<" in (run / "report.html").read_text()
 
@@ -317,44 +369,7 @@ def _on_record(ledger: Ledger, folder: Path) -> bool:
     return str(folder / "variant") in {variant.address for variant in ledger.variants.all()}
 
 
-def test_a_search_outlives_its_server(up: Up) -> None:
-    """First the replica is killed, then Ray; it ends with its budget all the same."""
-    session = up.session()
-    project, _ = filled_project(up, session)
-    body = search_body(up, project, maxEvaluations=5)
-    body.pop("batchSize")
-    request = session.post(f"{up.url}/v1/searches", json=body, timeout=120).json()["requestId"]
-
-    def trials() -> int:
-        found = session.get(f"{up.url}/v1/searches/{request}", timeout=120).json()
-        assert found["status"] in ("queued", "running"), found["reason"]
-        return int(found["progress"]["trials"])
-
-    wait_for(lambda: trials() >= 2, 900)
-    up.replica().kill()
-    up.wait_until_up()
-    with Ledger.open(up.data / "ledger.db") as ledger:
-        if ledger.requests.get(request).status.is_open:
-            up.kill_ray()
-            assert up.process.wait(120) == 3  # type: ignore[union-attr]  # for an init system to see
-            up.start()
-        ended = wait_for(
-            lambda: (r := ledger.requests.get(request)).status.is_open is False and r, 900
-        )
-        assert ended.status is RequestStatus.FINISHED, ended.reason
-        study = ledger.studies.latest(request)
-        assert study is not None
-        found = ledger.studies.trials(study.id)
-        kinds = [str(trial.kind) for trial in found]
-        assert kinds.count("baseline") == 2
-        assert kinds.count("startup") + kinds.count("search") == 5
-        assert len({trial.number for trial in found}) == len(found)
-        assert ledger.audit.check() > 0
-    files = up.session().get(f"{up.url}/project/{project}", timeout=120).json()["fileList"]
-    assert [file["part"] for file in files].count("MASTERED") == (ended.checkpoint_id is not None)
-
-
-def test_while_it_listens_no_secret_is_open_to_others(up: Up) -> None:  # rows 49, 102
+def test_no_secret_is_open_to_others(up: Up) -> None:  # rows 49, 102
     """The data folder, Ray's token, and what Ray writes of us, looked at as somebody else."""
     up.data.chmod(0o755)  # as one that was there before may be
     assert faults.readable_by_a_stranger(up.data) == [up.data]

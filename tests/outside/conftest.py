@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from installed import Installed, build_wheel, install
+from saved_models import save_foreign_chain
 from server_helpers import PASSWORD
 from up import Up
+from wide_search import WideSearch, run_wide_search
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +40,17 @@ def outside(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> I
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def foreign_chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of a chain that several programs wrote, and whose vocabulary has grown."""
+    return save_foreign_chain(tmp_path_factory.mktemp("foreign-chain"))
+
+
+@pytest.fixture(scope="session")
+def wide_search(
+    installed: Installed, foreign_chain: Path, tmp_path_factory: pytest.TempPathFactory
+) -> WideSearch:
+    """A search of the installed command on the default engine; many look at it."""
+    return run_wide_search(installed, tmp_path_factory.mktemp("wide-search"), foreign_chain)

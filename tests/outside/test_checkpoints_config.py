@@ -11,50 +11,19 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 from installed import Installed
-from saved_models import (
-    OLD_LLAMA,
-    TRAINERS,
-    add_tokens,
-    edit_config,
-    edit_json,
-    grow,
-    keep_slow_files,
-    save_model,
-)
-from toys import CHAT_TEMPLATE, TEXT, make_tokenizer
+from saved_models import GROWN_ROWS, chain_of, edit_config
+from wide_search import WideSearch
 
 from ztom.blending.chain import load_chain
 from ztom.settings import Settings
 from ztom.variants.verify import verify_variant
 
-#: Of the latest checkpoint's embedding; the two before have 384.
-ROWS = 387
 
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a base, an iteration, and one whose vocabulary has grown."""
-    folder = tmp_path_factory.mktemp("chain")
-    base = save_model(folder / "base")
-    tuned = grow(folder / "tuned", base, 384, 1)
-    grown = grow(folder / "grown", tuned, ROWS, 2)
-    for path in (base, tuned, grown):
-        make_tokenizer(vocab_size=300).save_pretrained(path)
-    edit_config(base, **OLD_LLAMA)
-    keep_slow_files(base)
-    edit_config(tuned, **TRAINERS, eos_token_id=[2, 7], id2label={"0": "no", "1": "yes"})
-    add_tokens(tuned, pad_token="<|pad|>")
-    add_tokens(grown, "<|pad|>", *(f"<|tool {i}|>" for i in range(ROWS - 301)))
-    (grown / "chat_template.jinja").write_text(CHAT_TEMPLATE.replace("|assistant|", "|reply|"))
-    chain_of(folder / "chain.yaml", base, tuned, grown)
-    return folder
-
-
-def chain_of(file: Path, *members: Path, **options: object) -> Path:
-    file.write_text(yaml.safe_dump({"checkpoints": [str(m) for m in members], **options}))
-    return file
+@pytest.fixture
+def chain(foreign_chain: Path) -> Path:
+    """Folder of the chain and its members."""
+    return foreign_chain.parent
 
 
 @pytest.mark.brings(
@@ -128,28 +97,11 @@ def test_other_ids_are_refused_with_the_first_ten(
 
 
 @pytest.mark.brings("checkpoint", "a vocabulary that has grown", "is searched and proved by vLLM")
-def test_the_default_engine_searches_and_proves_a_grown_chain(
-    installed: Installed, chain: Path, tmp_path: Path
-) -> None:
-    rows = [{"prompt": text[:20], "expected": text[20:40]} for text in TEXT]
-    for name, part in (("search", rows[:2]), ("holdout", rows[2:])):
-        lines = "".join(json.dumps(row) + "\n" for row in part)
-        (tmp_path / f"{name}.jsonl").write_text(lines)
-    config = {
-        "chain": str(chain / "chain.yaml"),
-        "stimuli": "search.jsonl",
-        "holdout": "holdout.jsonl",
-        "error": "cross_entropy",
-        "budget": {"evaluations": 2},
-        "insist": True,
-        "output": "run",
-    }
-    edit_json(tmp_path / "search.yaml", config)
-    answer = installed.run("search", "search.yaml", cwd=tmp_path, timeout_s=600)
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["proof"]["variant"], answer.stderr
+def test_the_default_engine_searches_and_proves_a_grown_chain(wide_search: WideSearch) -> None:
+    result = wide_search.result()
+    assert result["proof"]["variant"], wide_search.printed
     assert any(note.startswith("vocabulary: base has 384 rows") for note in result["notes"])
-    assert "vocabulary: base has 384 rows" in (tmp_path / "run" / "report.html").read_text()
-    variant = tmp_path / "run" / "variant"
-    assert json.loads((variant / "config.json").read_text())["vocab_size"] == ROWS
+    assert "vocabulary: base has 384 rows" in (wide_search.run / "report.html").read_text()
+    variant = wide_search.run / "variant"
+    assert json.loads((variant / "config.json").read_text())["vocab_size"] == GROWN_ROWS
     assert (variant / "chat_template.jinja").read_text().count("|reply|") == 1

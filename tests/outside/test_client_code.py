@@ -124,6 +124,7 @@ def answer(script: Script, prompts: list[str]) -> dict[str, Any]:
         "detailedOutput": "STORE_AND_RETURN",
         "maxEvaluations": 2,
         "verbose": True,
+        "notKnown": 1,
     }
     return dict(script.call("POST", "/dynamic_analysis/zto/batch", json=body))
 
@@ -141,6 +142,7 @@ def test_a_search_on_the_default_engine(script: Script, answer: dict[str, Any]) 
     assert result["number_of_inferences"] >= 4
     assert result["verdict"] in ("improved", "no improvement", "inconclusive")
     assert any("verbose" in warning for warning in answer["warnings"])
+    assert any("notKnown" in warning for warning in answer["warnings"])
     assert any("num_beams" in warning for warning in answer["warnings"])
 
 

@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
 import pytest
-import yaml
 from hub_server import hub_server
 from installed import Installed
-from toys import make_chain
-
-USER = {"role": "user", "content": "Is it raining?"}
-ASSISTANT = {"role": "assistant", "content": "No."}
-GOOD = {"prompt": "2 + 2?", "expected": "4"}
-IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
-CALL = {"type": "function", "function": {"name": "look", "arguments": '{"at": "sky"}'}}
-
-
-def _lines(*records: object, end: str = "\n") -> bytes:
-    return end.join(json.dumps(record) for record in records).encode() + end.encode()
-
-
-def _parquet(*rows: dict[str, Any]) -> bytes:
-    out = io.BytesIO()
-    names = {name for row in rows for name in row}
-    rows = tuple({name: row.get(name) for name in sorted(names)} for row in rows)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), out)
-    return out.getvalue()
-
-
-def _chat(*turns: dict[str, Any], **more: object) -> dict[str, Any]:
-    return {"messages": [*turns], **more}
-
-
-CHAT = _chat(USER, ASSISTANT)
-SHAREGPT = {
-    "conversations": [
-        {"from": "human", "value": "Is it raining?"},
-        {"from": "gpt", "value": "No."},
-    ]
-}
-ALPACA = {"instruction": "Translate", "input": "rain", "output": "Regen"}
-TOOL_TURNS = (
-    USER,
-    {"role": "assistant", "content": None, "tool_calls": [{**CALL, "id": "c1"}]},
-    {"role": "tool", "tool_call_id": "c1", "content": "clouds"},
+from wide_search import (
+    ALPACA,
     ASSISTANT,
+    CALL,
+    IMAGE,
+    SHAREGPT,
+    TOOL_TURNS,
+    USER,
+    WideSearch,
+    chat,
+    json_lines,
+    parquet,
 )
+
+GOOD = {"prompt": "2 + 2?", "expected": "4"}
+CHAT = chat(USER, ASSISTANT)
 
 
 def _file(name: str, content: bytes, *more: object, marks: pytest.MarkDecorator) -> Any:
@@ -63,21 +35,21 @@ def _file(name: str, content: bytes, *more: object, marks: pytest.MarkDecorator)
 READ = [
     _file(
         "bom.jsonl",
-        b"\xef\xbb\xbf" + _lines(GOOD),
+        b"\xef\xbb\xbf" + json_lines(GOOD),
         1,
         {},
         marks=pytest.mark.brings("data", "JSON Lines with a byte-order mark", "read"),
     ),
     _file(
         "crlf.jsonl",
-        _lines(GOOD, GOOD, end="\r\n"),
+        json_lines(GOOD, GOOD, end="\r\n"),
         2,
         {},
         marks=pytest.mark.brings("data", "JSON Lines with CRLF", "read"),
     ),
     _file(
         "blank.jsonl",
-        _lines(GOOD, GOOD, end="\n\n"),
+        json_lines(GOOD, GOOD, end="\n\n"),
         2,
         {"blank line": 1},
         marks=pytest.mark.brings(
@@ -86,7 +58,7 @@ READ = [
     ),
     _file(
         "extra.jsonl",
-        _lines({**GOOD, "source": "web"}),
+        json_lines({**GOOD, "source": "web"}),
         1,
         {'field "source"': 1},
         marks=pytest.mark.brings(
@@ -102,14 +74,14 @@ READ = [
     ),
     _file(
         "chat.jsonl",
-        _lines(CHAT),
+        json_lines(CHAT),
         1,
         {},
         marks=pytest.mark.brings("data", "OpenAI chat lines", "read"),
     ),
     _file(
         "weights.jsonl",
-        _lines(_chat({**USER, "name": "ann"}, {**ASSISTANT, "weight": 1})),
+        json_lines(chat({**USER, "name": "ann"}, {**ASSISTANT, "weight": 1})),
         1,
         {'field "name" of a turn': 1},
         marks=pytest.mark.brings(
@@ -120,7 +92,7 @@ READ = [
     ),
     _file(
         "tools.jsonl",
-        _lines(_chat(*TOOL_TURNS, tools=[CALL]), _chat(*TOOL_TURNS[:2]), CHAT),
+        json_lines(chat(*TOOL_TURNS, tools=[CALL]), chat(*TOOL_TURNS[:2]), CHAT),
         2,
         {"stimulus with an answer that calls a tool": 1},
         marks=pytest.mark.brings(
@@ -131,9 +103,9 @@ READ = [
     ),
     _file(
         "parts.jsonl",
-        _lines(
-            _chat({**USER, "content": [{"type": "text", "text": "Is it?"}]}, ASSISTANT),
-            _chat({**USER, "content": [IMAGE]}, ASSISTANT),
+        json_lines(
+            chat({**USER, "content": [{"type": "text", "text": "Is it?"}]}, ASSISTANT),
+            chat({**USER, "content": [IMAGE]}, ASSISTANT),
         ),
         1,
         {"stimulus with a part of type image_url": 1},
@@ -145,14 +117,14 @@ READ = [
     ),
     _file(
         "developer.jsonl",
-        _lines(_chat({"role": "developer", "content": "Be brief."}, USER, ASSISTANT)),
+        json_lines(chat({"role": "developer", "content": "Be brief."}, USER, ASSISTANT)),
         1,
         {},
         marks=pytest.mark.brings("data", "chat lines with `developer`", "read"),
     ),
     _file(
         "pairs.jsonl",
-        _lines({"prompt": "a", "completion": "b"}),
+        json_lines({"prompt": "a", "completion": "b"}),
         1,
         {},
         marks=pytest.mark.brings("data", "prompt and completion", "read"),
@@ -173,7 +145,7 @@ READ = [
     ),
     _file(
         "preferences.jsonl",
-        _lines({"prompt": "a", "chosen": "b", "rejected": "c"}),
+        json_lines({"prompt": "a", "chosen": "b", "rejected": "c"}),
         1,
         {'field "rejected"': 1},
         marks=pytest.mark.brings(
@@ -182,7 +154,7 @@ READ = [
     ),
     _file(
         "turns.parquet",
-        _parquet({**CHAT, "score": 1.0}, {"messages": None, "prompt": "a", "expected": "b"}),
+        parquet({**CHAT, "score": 1.0}, {"messages": None, "prompt": "a", "expected": "b"}),
         2,
         {'field "score"': 2},
         marks=pytest.mark.brings("data", "Parquet", 'read; left out and counted: field "score"'),
@@ -267,19 +239,19 @@ REFUSED = [
     ),
     _file(
         "images.jsonl",
-        _lines(_chat({**USER, "content": [IMAGE]}, ASSISTANT)),
+        json_lines(chat({**USER, "content": [IMAGE]}, ASSISTANT)),
         "nothing is left that a text model can be asked: got stimulus with a part of type",
         marks=pytest.mark.brings("data", "images alone", "refused by file and line"),
     ),
     _file(
         "twice.jsonl",
-        _lines(GOOD, {**GOOD, "target": "5"}),
+        json_lines(GOOD, {**GOOD, "target": "5"}),
         "line 2: the same thing is given twice",
         marks=pytest.mark.brings("data", "two expected outputs", "refused by file and line"),
     ),
     _file(
         "no-prompt.jsonl",
-        _lines(GOOD, {"expected": "x"}),
+        json_lines(GOOD, {"expected": "x"}),
         "line 2: there is no prompt",
         marks=pytest.mark.brings("data", "a line without a prompt", "refused by file and line"),
     ),
@@ -297,7 +269,7 @@ def checked(
         folder.joinpath(name).write_bytes(content)
         names.append(name)
     with hub_server() as hub:
-        hub.add("org/name", {"train.jsonl": _lines(GOOD)}, kind="datasets")
+        hub.add("org/name", {"train.jsonl": json_lines(GOOD)}, kind="datasets")
         variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home")}
         variables |= {"HF_HUB_OFFLINE": "0", "HF_TOKEN": ""}
         names.append("hf://datasets/org/name/train.jsonl")
@@ -338,40 +310,16 @@ def test_what_cannot_be_meant_is_refused(
 
 
 @pytest.mark.brings("data", "many forms in one search, on the default engine", "searched, proved")
-def test_one_search_over_many_forms(installed: Installed, tmp_path: Path) -> None:
+def test_one_search_over_many_forms(wide_search: WideSearch) -> None:
     """Chats, tools, instructions and pairs in one file; the holdout is a spreadsheet's."""
-    make_chain(tmp_path, "llama", members=2)
-    forms = [CHAT, SHAREGPT, ALPACA, _chat(*TOOL_TURNS), {"prompt": "a b", "completion": "b"}]
-    image = _chat({**USER, "content": [IMAGE]}, ASSISTANT)
-    search = b"\xef\xbb\xbf" + _lines(*forms, image, end="\r\n\r\n")
-    (tmp_path / "search.jsonl").write_bytes(search)
-    rows = "".join(f"word {i}, and;{i * i}\r\n" for i in range(6))
-    (tmp_path / "holdout.csv").write_text(f"prompt;expected\r\n{rows}", "utf-8-sig")
-    rail = [{"prompt": f"guard {i} of {i * 7}", "expected": "x"} for i in range(20)]
-    (tmp_path / "rail.parquet").write_bytes(_parquet(*rail))
-    content = {
-        "chain": {"checkpoints": ["00", "01"]},
-        "stimuli": "search.jsonl",
-        "holdout": "holdout.csv",
-        "error": "cross_entropy",
-        "guardrails": [{"name": "rail", "stimuli": "rail.parquet", "error": "cross_entropy",
-                        "max_increase": 10.0}],
-        "budget": {"evaluations": 2},
-        "sampler": "random",
-        "inference_config": {"max_new_tokens": 4},
-        "output": "run",
-    }  # fmt: skip
-    (tmp_path / "search.yaml").write_text(yaml.safe_dump(content))
-    answer = installed.run("search", "search.yaml", cwd=tmp_path, timeout_s=500)
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    read = {file["name"]: file for file in result["data_files"]}
-    assert read["search.jsonl"]["stimuli"] == 5
+    assert wide_search.status == 0, wide_search.printed
+    read = {file["name"]: file for file in wide_search.result()["data_files"]}
+    assert read["search.jsonl"]["stimuli"] == 12
     assert read["search.jsonl"]["left_out"] == {
         "stimulus with a part of type image_url": 1,
-        "blank line": 5,
+        "blank line": 12,
     }
     assert (read["holdout.csv"]["stimuli"], read["rail.parquet"]["stimuli"]) == (6, 20)
-    printed = " ".join((answer.stdout + answer.stderr).split())
+    printed = " ".join(wide_search.printed.split())
     assert "left out of search.jsonl: stimulus with a part of type image_url (1)" in printed
-    assert "part of type image_url" in (tmp_path / "run" / "report.html").read_text()
+    assert "part of type image_url" in (wide_search.run / "report.html").read_text()

@@ -157,6 +157,7 @@ def test_a_push_is_one_commit_and_the_next_variant_the_next_one(
     other = with_recipe(variant, tmp_path / "other", evidence=None)
     (other / "1_Pooling" / "config.json").unlink()
     (other / "manifest.json").unlink()
+    (other / "manifest.sig").unlink(missing_ok=True)
     recipe = json.loads((other / "recipe.json").read_text())
     recipe["kept"].pop("1_Pooling/config.json")
     (other / "recipe.json").write_text(json.dumps(recipe))

@@ -49,7 +49,7 @@ def test_no_answer_is_a_server_error(server: Server, headers: dict[str, str]) ->
 def _try(operation: schemathesis.APIOperation, server: Server, headers: dict[str, str]) -> None:
     @given(case=operation.as_strategy())
     @settings(
-        max_examples=8,
+        max_examples=4,
         deadline=None,
         derandomize=True,
         database=None,

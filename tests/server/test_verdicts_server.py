@@ -120,7 +120,7 @@ def test_what_the_gate_failed_takes_insistence(server, admin) -> None:
     assert admin.endpoints.deploy("support", path=folder, insist=True).insisted
     actor = f"user:{server.services.ledger.accounts.by_email('chief@example.org').id}"
     gate = f"fail ({record.sha256[:12]}), unsigned claim"
-    note = f"for support; verdict: improved; gate: {gate}; insisted on by {actor}"
+    note = f"for support; verdict: improved; gate: {gate}; variant unsigned; insisted on by {actor}"
     assert note in notes(server)
 
 
@@ -131,9 +131,8 @@ def test_what_the_gate_passed_needs_no_proof(server, admin) -> None:
     record = admin.verdicts.record(verdict_of(digest, key=trusted_key(server.services.ledger)))
     assert record.signed_by == "ci"
     assert not admin.endpoints.deploy("support", path=folder).insisted
-    assert f"for support; verdict: none; gate: pass ({record.sha256[:12]}) signed by ci" in notes(
-        server
-    )
+    gate = f"pass ({record.sha256[:12]}) signed by ci"
+    assert f"for support; verdict: none; gate: {gate}; variant unsigned" in notes(server)
 
 
 def test_a_verdict_comes_with_its_deployment(server, admin) -> None:
@@ -187,7 +186,7 @@ def test_a_forged_verdict_does_not_ship(tmp_path) -> None:
         assert admin.endpoints.deployments() == []
         assert admin.verdicts.all()[0].signed_by is None
         assert admin.endpoints.deploy("support", path=folder, insist=True).insisted
-        assert "unsigned claim; insisted on by user:" in notes(server)[-1]
+        assert "unsigned claim; variant unsigned; insisted on by user:" in notes(server)[-1]
 
 
 def test_only_administrators_say_whose_signature_counts(server, admin) -> None:

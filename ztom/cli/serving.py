@@ -55,12 +55,15 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve a variant with an OpenAI-compatible API until Ctrl-C."""
+    from ztom.settings import Settings
     from ztom.variants.manifest import read_manifest
     from ztom.variants.place import hub_name, local_variant
+    from ztom.variants.signature import read_signature, require_signer, signer_text
 
     require_stack("vllm")
     folder = local_variant(variant)
-    read_manifest(folder)
+    signed = read_signature(folder, read_manifest(folder).digest)
+    require_signer(folder, signed, settings=Settings())
     from ztom.cli.actions.serving import serve_command
 
     options = {
@@ -75,4 +78,4 @@ def serve(
         "tool_parser": tool_parser,
         "cors_origins": tuple(cors_origin or ()),
     }
-    serve_command(options, host=host, port=port, as_json=as_json)
+    serve_command(options, signer_text(signed), host=host, port=port, as_json=as_json)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ztom.blending.chain import Chain
 from ztom.checkpoints.fetch import fetch_folder
+from ztom.engines.collector import import_paused
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import Engine
 from ztom.extras import require_extra
@@ -40,12 +41,14 @@ def build_single(config: EngineConfig, folder: Path) -> Engine:
 def _build(config: EngineConfig, folder: Path, chain: Chain | None) -> Engine:
     require_stack()
     if config.name == "torch":
+        import_paused("ztom.engines.torch_engine")
         from ztom.engines.torch_engine import TorchEngine
 
         return TorchEngine(config, folder, chain)
     if config.name == "vllm":
         require_extra("vllm", extra="gpu", purpose="the engine vllm")
         require_stack("vllm")
+        import_paused("ztom.engines.vllm_engine")
         from ztom.engines.vllm_engine import VllmEngine
 
         return VllmEngine(config, folder, chain)

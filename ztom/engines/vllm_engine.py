@@ -39,6 +39,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from ztom.blending.chain import Chain
 from ztom.blending.files import tokenizer_folder
 from ztom.blending.plan import BlendPlan
+from ztom.engines.collector import collection_paused
 from ztom.engines.config import EngineConfig
 from ztom.engines.model_fit import check_chain_fit, check_folder_fit
 from ztom.engines.pristine import HeldChain
@@ -129,7 +130,7 @@ class VllmEngine:
         check_folder_fit(folder)
         if chain is not None:
             check_chain_fit(folder, chain)
-        with tokenizer_folder(chain, folder) as place:
+        with tokenizer_folder(chain, folder) as place, collection_paused():
             self._encoder = PromptEncoder(
                 place, chat_template=config.chat_template, template=config.template
             )

@@ -47,6 +47,7 @@ class NewDeployment:
         intent: Traffic that it gets once it is ready.
         project_id: The project that it belongs to.
         insisted: Whether it was wanted although neither the gate nor a search let it pass.
+        signed_by: Who has signed the variant, in words; None where nobody has.
         note: Note for the audit chain.
     """
 
@@ -58,6 +59,7 @@ class NewDeployment:
     intent: Intent | None = None
     project_id: str | None = None
     insisted: bool = False
+    signed_by: str | None = None
     note: str = ""
 
 
@@ -85,6 +87,7 @@ class DeploymentRecord:
             when that fails; None when there is nothing to go on with.
         reason: Why it failed; what one that is starting waits for; of one that is ready, why it
             did not get the traffic it was for.
+        signed_by: Who has signed the variant, in words; None where nobody has.
     """
 
     digest: str
@@ -100,6 +103,7 @@ class DeploymentRecord:
     insisted: bool
     actor: str
     created: str
+    signed_by: str | None = None
 
     def is_of(self, account: str) -> bool:
         """Whether it serves, or is about to, because the account (``user:<id>``) wanted it."""
@@ -162,7 +166,7 @@ class Deployments:
             row.base = None if new.base is None else dict(new.base)
             row.intent = None if new.intent is None else to_json(new.intent)
             row.project_id, row.insisted, row.actor = new.project_id, new.insisted, actor
-            row.reason = None
+            row.reason, row.signed_by = None, new.signed_by
             row.state = DeploymentState.STARTING if restart else DeploymentState.READY
             session.flush()
             _audit(session, actor, "create", new.digest, new.note)
@@ -322,4 +326,5 @@ def _deployment(row: DeploymentRow) -> DeploymentRecord:
         insisted=row.insisted,
         actor=row.actor,
         created=row.created,
+        signed_by=row.signed_by,
     )

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ztom.checkpoints.hub_cache import cache_of
 from ztom.errors import VariantError
 from ztom.io.problems import check_json
+from ztom.variants.signature import SIGNATURE, ManifestSignature, read_signature
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +51,12 @@ class FileCheck:
     Attributes:
         manifest: Manifest that all files agree with.
         tolerated: Names of what is not as it was written and does not matter, with a word on how.
+        signed: Who has signed the manifest; None where nobody has.
     """
 
     manifest: Manifest
     tolerated: tuple[str, ...] = ()
+    signed: ManifestSignature | None = None
 
 
 class Manifest(BaseModel):
@@ -124,6 +127,7 @@ def check_files(folder: Path) -> FileCheck:
 
     Raises:
         VariantError: A file is missing, extra, or not what it was; names them.
+        SignatureError: It bears a signature, of another manifest.
     """
     manifest = read_manifest(folder)
     names = _names(folder, cache_of(folder.resolve()))
@@ -146,7 +150,7 @@ def check_files(folder: Path) -> FileCheck:
             + (f" and {len(problems) - 5} more" if problems[5:] else ""),
             fix="Do not serve it: write the variant again, or restore the files.",
         )
-    return FileCheck(manifest, tuple(tolerated))
+    return FileCheck(manifest, tuple(tolerated), read_signature(folder, manifest.digest))
 
 
 def _names(folder: Path, cache: Path | None = None) -> list[str]:
@@ -163,7 +167,7 @@ def _names(folder: Path, cache: Path | None = None) -> list[str]:
             continue
         if path.is_symlink() and not _is_blob(path, cache):
             raise VariantError(f"{path} is a link", expected="regular files only")
-        if path.is_file() and name != MANIFEST:
+        if path.is_file() and name not in (MANIFEST, SIGNATURE):
             names.append(name)
     return names
 

@@ -11,6 +11,7 @@ from ztom.io.hub_upload import HubUpload, upload_model
 from ztom.variants.hub_card import CardFacts, gather_facts, render_hub_card
 from ztom.variants.manifest import CARD, MANIFEST, verify_manifest
 from ztom.variants.recipe import read_recipe
+from ztom.variants.signature import SIGNATURE, read_signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ def push_variant(
     recipe = read_recipe(folder)
     facts = gather_facts(folder, recipe, base_model=base_model, license=license)
     names = [name for name in (*manifest.files, MANIFEST) if name != CARD]
+    if read_signature(folder, manifest.digest) is not None:
+        names.append(SIGNATURE)
     address = upload_model(
         repo,
         HubUpload(

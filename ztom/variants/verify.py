@@ -21,6 +21,7 @@ from ztom.errors import ConfigError, VariantError
 from ztom.settings import Settings
 from ztom.variants.manifest import Manifest, check_files
 from ztom.variants.recipe import Recipe, read_recipe
+from ztom.variants.signature import ManifestSignature, require_signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,14 @@ class Verification:
         rederived: Tensors that were derived again and are equal bit for bit.
         tensors: Tensors of the variant.
         tolerated: Names of what a way over the Hub has added or edited.
+        signed: Who has signed it; None where nobody has.
     """
 
     manifest: Manifest
     rederived: int
     tensors: int
     tolerated: tuple[str, ...] = ()
+    signed: ManifestSignature | None = None
 
 
 def verify_variant(
@@ -55,12 +58,15 @@ def verify_variant(
 
     Raises:
         VariantError: A file or a tensor is not what it should be.
+        SignatureError: It is signed with another key than those that count, or not at all although
+            it has to be.
         ContentChangedError: A checkpoint of the chain is no longer what it was.
     """
     if not 0.0 <= share <= 1.0:
         raise ConfigError("the share of tensors to derive again", got=share, expected="0 to 1")
     files = check_files(folder)
     manifest = files.manifest
+    require_signer(folder, files.signed, settings=settings)
     recipe = read_recipe(folder)
     _check_kept(folder, recipe, manifest)
     derived = {}
@@ -80,7 +86,7 @@ def verify_variant(
                 got=_difference(again, there),
                 expected="equal bit for bit",
             )
-    return Verification(manifest, count, len(variant.tensors), files.tolerated)
+    return Verification(manifest, count, len(variant.tensors), files.tolerated, files.signed)
 
 
 def open_recipe_chain(

@@ -54,12 +54,13 @@ from ztom.variants.recipe import (
     writer_versions,
 )
 from ztom.variants.shards import save_tensors, write_shards
+from ztom.variants.signature import SIGNATURE, read_signature, sign_variant
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_SHARD_BYTES = 2 * 2**30
 #: What a variant has of its own.
-_OWN = (CARD, MANIFEST, RECIPE)
+_OWN = (CARD, MANIFEST, RECIPE, SIGNATURE)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class StagedVariant:
     precision: PrecisionReport
 
     def seal(self, evidence: SearchEvidence | None = None) -> Manifest:
-        """Complete the private folder: recipe, card, manifest, all of it on the disk.
+        """Complete the private folder: recipe, card, signature, manifest, all of it on the disk.
 
         Raises:
             StorageError: The disk refused.
@@ -111,6 +112,8 @@ class StagedVariant:
             sync_path(self.folder / name)
         for below in self.folder.rglob("*/"):
             sync_path(below)
+        if sign_variant(self.folder, manifest.digest) is not None:
+            sync_path(self.folder / SIGNATURE)
         (self.folder / MANIFEST).write_bytes(manifest.to_bytes())
         sync_path(self.folder / MANIFEST)
         return manifest
@@ -239,10 +242,11 @@ def copy_variant(folder: Path, address: str, *, retries: int = 4) -> None:
             f"another variant stands at {address}",
             fix="Choose another address; it is not replaced.",
         )
-    for name in [*sorted(manifest.files), MANIFEST]:
+    signature = [SIGNATURE] if read_signature(folder, manifest.digest) is not None else []
+    for name in [*sorted(manifest.files), *signature, MANIFEST]:
         source, to = str(folder / name), f"{path.rstrip('/')}/{name}"
         with_retries(partial(store.put_file, source, to), what=to, retries=retries)
-        if name != MANIFEST and store.size(to) != manifest.files[name].nbytes:
+        if name in manifest.files and store.size(to) != manifest.files[name].nbytes:
             raise StorageError(f"{to} was not written whole", fix="Copy the variant again.")
 
 

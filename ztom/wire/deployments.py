@@ -79,6 +79,8 @@ class DeploymentStatus(WireAnswer):
         state: How far it is; traffic goes to ``ready`` ones only.
         reason: Reason why it failed, what it waits for, or why it did not get its traffic.
         insisted: Whether neither the gate nor a search let it pass.
+        signed_by: Who has signed the variant: a registered key's name, or a key; None where nobody
+            has.
         roles: The traffic that it has, of aliases that the caller may see.
         actor: Name of whoever deployed it.
     """
@@ -102,6 +104,7 @@ class DeploymentStatus(WireAnswer):
         state="starting",
         reason=None,
         insisted=False,
+        signedBy="ci",
         roles=[],
         actor=f"user:{examples.USER}",
         createdAt=examples.TIME,
@@ -118,6 +121,7 @@ class DeploymentStatus(WireAnswer):
     state: DeploymentStateName
     reason: str | None
     insisted: bool
+    signed_by: str | None = None
     roles: tuple[DeploymentRole, ...]
     actor: str
     created_at: str
@@ -149,6 +153,7 @@ class DeploymentStatus(WireAnswer):
             state=record.state.value,
             reason=record.reason,
             insisted=record.insisted,
+            signed_by=record.signed_by,
             roles=tuple(roles),
             actor=record.actor,
             created_at=record.created,

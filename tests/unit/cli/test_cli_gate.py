@@ -22,8 +22,9 @@ from ztom.cli.gate import models as gate_models
 from ztom.cli.gate import report as gate_report
 from ztom.cli.gate.request import DOCUMENTS
 from ztom.cli.main import app
-from ztom.errors import EvaluationError
+from ztom.errors import EvaluationError, SignatureError
 from ztom.evaluation.gate.verdict import Verdict
+from ztom.io.signatures import public_key_of, signing_key
 
 
 def gate(*arguments: object) -> Result:
@@ -86,6 +87,28 @@ def test_the_same_results_give_the_same_bytes(
         assert gate(*runs("same", "broken"), "--out", out).exit_code == 0
     for name in DOCUMENTS:
         assert (repository / "a" / name).read_bytes() == (repository / "b" / name).read_bytes()
+
+
+def test_a_verdict_is_signed_with_a_file_or_a_secret(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = signing_key(repository / "ci.key")
+    monkeypatch.setenv("SECRET", (repository / "ci.key").read_text())
+    for sign in ("ci.key", "env:SECRET"):
+        assert gate(*runs("same", "broken"), "--sign", sign).exit_code == 0
+        verdict = Verdict.from_bytes((repository / "gate" / "verdict.json").read_bytes())
+        assert verdict.signed_by() == public_key_of(key)
+    document = verdict.model_copy(update={"seed": 7})
+    with pytest.raises(SignatureError, match="the signature of the verdict does not fit"):
+        document.signed_by()
+    assert gate(*runs("same", "broken")).exit_code == 0
+    unsigned = (repository / "gate" / "verdict.json").read_bytes()
+    assert b"signature" not in unsigned, "its name is what it was before there were any"
+    (repository / "ci.key").chmod(0o644)
+    for sign in ("ci.key", "nowhere.key", "env:NOTHING"):
+        done = gate(*runs("same", "broken"), "--sign", sign)
+        assert (done.exit_code, "no verdict" in done.output) == (3, True), done.output
+        assert not (repository / "gate" / "verdict.json").exists(), "an old one is gone"
 
 
 def test_results_are_files_or_folders(repository: Path) -> None:

@@ -90,6 +90,8 @@ def test_of_chains_and_variants(chain_file: Path, variant: Path) -> None:
     assert (checked["tensors"], checked["rederived"]) == (7, 7)
     assert checked["path"] == str(variant)
     assert len(checked["variant"]) == 64
+    assert checked["signer"].startswith("local:")
+    assert len(checked["public_key"]) == 44
 
 
 def test_an_error_prints_no_document(variant: Path) -> None:

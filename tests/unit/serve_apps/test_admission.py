@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ztom.errors import (
     SignatureError,
     VariantError,
 )
+from ztom.io.signatures import public_key_of, signing_key
 from ztom.ledger import Ledger
 from ztom.ledger.accounts import NewUser
 from ztom.ledger.deployments import DeploymentRecord, DeploymentState
@@ -32,6 +34,7 @@ from ztom.rollout.options import DeployOptions
 from ztom.rollout.plan import parse_plan
 from ztom.rollout.routing import Match, Placement, Route
 from ztom.settings import Settings
+from ztom.variants.signature import SIGNATURE, sign_variant
 from ztom.wire.deployments import Deploy
 
 ESTIMATE = {"value": 0.8, "low": 0.7, "high": 0.9, "method": "exact"}
@@ -100,7 +103,7 @@ def test_a_deployment_is_written_down_with_its_traffic(desk: Desk) -> None:
     assert desk.ledger.endpoints.deployments.get(digest) == record
     assert desk.ledger.endpoints.project_of("support") is None
     (note,) = [entry.event.note for entry in desk.ledger.audit.entries()]
-    assert note == "for support; verdict: improved; gate: none"
+    assert note == "for support; verdict: improved; gate: none; variant unsigned"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +221,7 @@ def test_a_verdict_that_passes_is_enough(desk: Desk) -> None:
     assert not record.insisted
     notes = [entry.event.note for entry in desk.ledger.audit.entries()]
     assert notes[-2] == "pass, signed by release"
-    assert re.search(r"gate: pass \([0-9a-f]{12}\) signed by release$", notes[-1])
+    assert re.search(r"gate: pass \([0-9a-f]{12}\) signed by release; variant unsigned$", notes[-1])
     proved, _ = desk.variant("two")
     with pytest.raises(GateRefusedError, match="no verdict of the gate is on record"):
         strict.deploy(proved, "other")
@@ -239,7 +242,41 @@ def test_a_claim_does_not_hide_what_was_signed_and_a_revoked_key_counts_no_more(
     record = strict.deploy(path, insist=True)
     assert record.insisted
     note = list(desk.ledger.audit.entries())[-1].event.note
-    assert note.endswith(", unsigned claim; insisted on by user:1")
+    assert note.endswith(", unsigned claim; variant unsigned; insisted on by user:1")
+
+
+def test_a_variant_says_who_signed_it_and_a_wrong_key_is_refused(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZTOM_ACTOR", "local:ada")
+    path, digest = desk.variant("one")
+    folder = Path(path)
+    assert sign_variant(folder, digest) is not None
+    strict = Desk(desk.ledger, desk.root)
+    strict.rules = replace(desk.rules, signed_only=True)
+    with pytest.raises(SignatureError, match=r"wrong key: got key \w+, which is not registered"):
+        strict.deploy(path)
+    signed_by = desk.deploy(path).signed_by
+    assert signed_by is not None
+    assert signed_by.endswith("which is not registered (local:ada)")
+    public = public_key_of(signing_key(tmp_path / "signing.key"))
+    own = replace(strict.rules, own_key=public)
+    wanted = Deploy(alias="own", path=path)
+    assert check(wanted, desk.ledger, own, actor="t").clearance.signer == "this server"
+    key = desk.ledger.signing_keys.register("release", public, actor="t")
+    checked = check(wanted, desk.ledger, strict.rules, actor="t")
+    assert checked.clearance.signer == "release"
+    assert "; variant signed by release" in new_deployment(wanted, checked, actor="t").note
+    desk.ledger.signing_keys.revoke(key.id, actor="t")
+    with pytest.raises(SignatureError, match="a key that was revoked: got release"):
+        desk.deploy(path, "other")
+    unsigned, _ = desk.variant("two")
+    with pytest.raises(SignatureError, match="two is unsigned"):
+        strict.deploy(unsigned, "other")
+    assert desk.deploy(unsigned, "other").signed_by is None
+    (Path(unsigned) / SIGNATURE).write_bytes((folder / SIGNATURE).read_bytes())
+    with pytest.raises(SignatureError, match="does not fit"):
+        desk.deploy(unsigned, "third")
 
 
 def test_what_a_search_of_this_server_gated_counts(desk: Desk) -> None:

@@ -16,6 +16,7 @@ from serve_apps.variants.identity import ModelIdentity, identify
 from serve_apps.variants.options import engine_options
 from ztom.errors import ConfigError, VariantError
 from ztom.variants.manifest import MANIFEST, build_manifest
+from ztom.variants.signature import SIGNATURE
 
 
 def test_text_as_the_command_line_gives_it_is_understood(tmp_path):
@@ -171,6 +172,7 @@ def write_folder(folder: Path, *names: str) -> Path:
     folder.mkdir()
     for name in names:
         (folder / name).write_text(name)
+    (folder / SIGNATURE).unlink(missing_ok=True)
     (folder / MANIFEST).write_bytes(build_manifest(folder).to_bytes())
     return folder
 

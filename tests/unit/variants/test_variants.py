@@ -18,11 +18,12 @@ from toys import make_adapter_chain, make_plain_chain
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig
 from ztom.blending.plan import plan_blend
-from ztom.errors import ContentChangedError, StorageError, VariantError
+from ztom.errors import ContentChangedError, SignatureError, StorageError, VariantError
 from ztom.settings import Settings
 from ztom.variants.manifest import MANIFEST, build_manifest, verify_manifest
 from ztom.variants.recipe import SearchEvidence, read_recipe
 from ztom.variants.shards import plan_shards
+from ztom.variants.signature import SIGNATURE, read_signature
 from ztom.variants.verify import verify_variant
 from ztom.variants.write import WriteOptions, copy_variant, stage_variant
 
@@ -114,10 +115,13 @@ def test_weights_that_do_not_follow_from_the_recipe_are_found(chain, tmp_path) -
 
 
 def forge(variant: Path, factors: list[float]) -> None:
-    """Other factors in the recipe, and a manifest that agrees with it."""
+    """Other factors in the recipe, and a manifest that agrees with it; nobody signs that."""
     recipe = json.loads((variant / "recipe.json").read_text())
     (variant / "recipe.json").write_text(json.dumps({**recipe, "factors": factors}))
     (variant / MANIFEST).unlink()
+    with pytest.raises(SignatureError, match="does not fit"):
+        read_signature(variant, build_manifest(variant).digest)
+    (variant / SIGNATURE).unlink()
     (variant / MANIFEST).write_bytes(build_manifest(variant).to_bytes())
 
 
@@ -220,6 +224,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 from ztom.blending.chain import load_chain
 from ztom.blending.chain_file import ChainConfig
+from ztom.io.signatures import signing_key
 from ztom.settings import Settings
 from ztom.variants.write import WriteOptions, stage_variant
 
@@ -227,6 +232,7 @@ folder = Path(sys.argv[1])
 paths = [str(p) for p in sorted((folder / "chain").iterdir())]
 chain = load_chain(ChainConfig(checkpoints=paths), settings=Settings())
 assert chain.digest
+signing_key(Settings().own_key)  # it is made once
 calls, stop = 0, 0
 
 def count(event, args):

@@ -16,6 +16,7 @@ from ztom.cli.console import plain_console, print_document
 from ztom.io.progress import work_display
 from ztom.settings import Settings
 from ztom.variants.recipe import Form, Recipe
+from ztom.variants.signature import signer_text
 from ztom.variants.variant import blend_on_record, ledger_beside
 from ztom.variants.verify import verify_variant
 from ztom.variants.write import WriteOptions
@@ -114,13 +115,15 @@ def verify_command(
                 "tensors": check.tensors,
                 "rederived": check.rederived,
                 "tolerated": list(check.tolerated),
+                "signer": None if check.signed is None else check.signed.signer,
+                "public_key": None if check.signed is None else check.signed.public_key,
             }
         )
         return
     plain_console().print(
         f"{variant}: {len(check.manifest.files)} files are what the manifest says, "
         f"{check.rederived} of {check.tensors} tensors derived again and equal; "
-        f"digest {check.manifest.digest[:12]}",
+        f"digest {check.manifest.digest[:12]}, {signer_text(check.signed)}",
         soft_wrap=True,
     )
     if check.tolerated:

@@ -13,9 +13,16 @@ if TYPE_CHECKING:
 
 
 def serve_command(
-    options: Mapping[str, object], *, host: str, port: int, as_json: bool = False
+    options: Mapping[str, object], signer: str, *, host: str, port: int, as_json: bool = False
 ) -> None:
     """Serve until interrupted.
+
+    Args:
+        options: Options of serving, by name.
+        signer: Who has signed the variant, in words.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        as_json: Whether a document says how to call it.
 
     Raises:
         ZtomError: The variant does not verify, does not load, or an option is wrong.
@@ -28,8 +35,8 @@ def serve_command(
 
     def ready(served: ServedVariant) -> None:
         if as_json:
-            print_document({"models": served.models, "base_url": served.api_base})
-        console.print(f"serving {', '.join(served.models)}")
+            print_document({"models": served.models, "base_url": served.api_base, "signer": signer})
+        console.print(f"serving {', '.join(served.models)}, {signer}")
         console.print(f"base_url for an OpenAI client: {served.api_base}")
         console.print("Ctrl-C stops it")
 

@@ -32,9 +32,9 @@ def gate_command(request: GateRequest) -> int:
         ZtomError: There is no verdict.
     """
     request.check()
+    _remove_documents(request.out)
     if request.sign is not None:
         key_of(request.sign)  # a key that cannot be used is known before anything is evaluated
-    _remove_documents(request.out)
     with _no_commands(to_stderr=request.as_json):
         suites = read_suites(request.suites, read=load_locked)
         runs = _all_runs(request, suites)
