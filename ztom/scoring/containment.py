@@ -74,6 +74,7 @@ def contain(
     memory_bytes: int,
     tasks: int,
     own_numbers: bool,
+    hides: Sequence[str],
 ) -> list[str]:
     """Give up what the function does not need; for a process that has one thread.
 
@@ -86,6 +87,7 @@ def contain(
         tasks: Processes and threads that it may have, where they can be counted by the system.
         own_numbers: Whether it is in a namespace of process numbers; without root's rights that is
             in a user namespace as well.
+        hides: Folders of sockets that it shall not see; Landlock says nothing about those.
 
     Returns:
         What the system did not allow, in words; empty where all of it holds.
@@ -94,6 +96,8 @@ def contain(
     version = _landlock_version()
     is_root = os.geteuid() == 0
     has_own_memory = own_numbers and _unshare(network=network, memory_bytes=memory_bytes)
+    for folder in hides if has_own_memory else ():
+        _mount(b"tmpfs", os.fsencode(folder), b"size=4k,mode=755")
     has_own_proc = has_own_memory and _mount(b"proc", b"/proc", b"")
     if not is_root:
         _set_capabilities(0)  # those that a user namespace gives

@@ -100,6 +100,7 @@ class ChildProcess:
             "booleans": booleans,
             "reads": [os.path.abspath(os.path.expanduser(path)) for path in limits.reads],
             "network": limits.network,
+            "hides": _socket_folders(),
             # a bomb ends here, between two looks; threads count, and libraries have many
             "tasks": limits.processes + 8 * (os.cpu_count() or 1) + 256,
             "requests": requests_read,
@@ -225,6 +226,12 @@ class ChildProcess:
                 f"it used more than {self._limits.memory_bytes} bytes of memory, shared memory "
                 "and all its processes included"
             )
+
+
+def _socket_folders() -> list[str]:
+    """Where the processes of Ray listen, which is reached without the network."""
+    temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return [str(path) for path in Path(temporary).glob("ray/session_*/sockets")]
 
 
 def _environment(names: Sequence[str]) -> dict[str, str]:

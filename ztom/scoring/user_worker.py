@@ -67,6 +67,7 @@ def _contained(setting: dict[str, Any]) -> list[str]:
             memory_bytes=setting["memory_bytes"],
             tasks=setting["tasks"],
             own_numbers=own_numbers,
+            hides=setting["hides"],
         )
     except (OSError, ValueError) as error:  # a kernel that has half of it
         lacks = [f"all that comes after {error}"]

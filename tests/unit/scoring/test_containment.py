@@ -43,6 +43,9 @@ def writes(prompts, outputs, expected):
 def lists(prompts, outputs, expected):
     raise LookupError(tried(lambda: os.listdir(prompts[0])))
 
+def looks(prompts, outputs, expected):
+    raise LookupError(tried(lambda: os.stat(prompts[0])))
+
 def connects(prompts, outputs, expected):
     raise LookupError(tried(lambda: socket.create_connection(("127.0.0.1", 9), timeout=5)))
 
@@ -182,6 +185,16 @@ def test_it_reaches_nobody(make) -> None:
     message = outcome(make("signals"), os.getpid())
     assert "PermissionError" in message or "ProcessLookupError" in message
     assert "ConnectionRefusedError" in outcome(make("connects", limits=Limits(network=True)))
+
+
+def test_the_sockets_of_ray_are_not_there(make, tmp_path: Path, monkeypatch) -> None:
+    sockets = tmp_path / "ray" / "session_1" / "sockets"
+    sockets.mkdir(parents=True)
+    (sockets / "raylet").touch()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert "FileNotFoundError" in outcome(make("looks"), sockets / "raylet")
+    monkeypatch.delenv("RAY_TMPDIR")
+    assert "os.stat_result" in outcome(make("looks"), sockets / "raylet"), "so the test can fail"
 
 
 def test_a_function_with_a_key_may_call(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
