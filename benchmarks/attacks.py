@@ -16,9 +16,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import multiprocessing
-import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -33,59 +33,21 @@ from ztom.ledger import Ledger
 from ztom.ledger.accounts import NewUser, Scope
 
 PATHS = ("/project", "/v1/models")
-TARGETS = (
-    ("/api/auth/login", ""),
-    ("/api/auth/register", ""),
-    ("/project", ""),
-    ("/v1/chat/completions", ""),
-    ("/project", "Authorization: Bearer nonsense\r\n"),
-    ("/v1/chat/completions", "Authorization: Bearer ztom_nonsense\r\n"),
-)
-#: A stranger who was hung up on comes back after so many seconds.
-RETURN_S = 1.0
-
-
-async def hold(host: str, port: int, number: int) -> None:
-    """Hold a connection open with a slow body; open another one when it was closed."""
-    path, token = TARGETS[number % len(TARGETS)]
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{token}Content-Length: 100000\r\n"
-    head += "Content-Type: application/json\r\n\r\n"
-    while True:
-        with contextlib.suppress(OSError):
-            reader, writer = await asyncio.open_connection(host, port)
-            with contextlib.closing(writer):
-                writer.write(head.encode())
-                while not reader.at_eof():
-                    writer.write(b" ")
-                    await writer.drain()
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(reader.read(4096), 1)
-        await asyncio.sleep(RETURN_S)
-
-
-def strangers(host: str, port: int, count: int) -> None:
-    """Hold so many connections until the process is ended."""
-    os.nice(19)  # strangers are elsewhere: their own work is not to slow this machine
-
-    async def all_of_them() -> None:
-        await asyncio.gather(*(hold(host, port, number) for number in range(count)))
-
-    asyncio.run(all_of_them())
 
 
 @contextlib.contextmanager
 def attack(url: str, count: int) -> Iterator[None]:
     """Strangers in a process of their own."""
     address = urlsplit(url)
-    arguments = (address.hostname, address.port, count)
-    process = multiprocessing.get_context("spawn").Process(target=strangers, args=arguments)
-    process.start()
+    program = str(Path(__file__).with_name("strangers.py"))
+    command = [sys.executable, "-I", "-S", program, str(address.hostname), str(address.port)]
+    process = subprocess.Popen([*command, str(count)])
     try:
         time.sleep(5)  # until all of them are there
         yield
     finally:
         process.terminate()
-        process.join()
+        process.wait()
 
 
 async def block(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import ray
-from ray.exceptions import RayError
 
 from cluster.environment import environment, require_short_folder, worker_environment
 from cluster.ports import free_port
-from cluster.shutdown import wait_for_interrupt
+from cluster.shutdown import interrupted_unless
 from ztom.errors import EngineError
 
 _LOOPBACK = "127.0.0.1"
@@ -60,31 +59,17 @@ def ray_connection(
         ray.shutdown()
 
 
-def wait_until_stopped() -> None:
-    """Wait for Ctrl-C or SIGTERM.
+def ended_with_ray() -> AbstractContextManager[None]:
+    """A context of the main thread that ends with `EngineError` when no node is left of this Ray.
 
-    Raises:
-        EngineError: No node is left of the Ray that this process is connected to.
+    What waits for Ray's answers would wait for ever.
     """
-    if not wait_for_interrupt(_is_alive):
-        raise EngineError(
-            "Ray has ended, and with it what it served",
-            reason="no node of it is left",
-            fix="Start it again; a server goes on with its deployments and searches.",
-        )
-
-
-@contextmanager
-def ray_errors(message: str) -> Iterator[None]:
-    """Raise what Ray says of its own processes as `EngineError` with this message."""
-    try:
-        yield
-    except RayError as error:
-        raise EngineError(
-            message,
-            reason=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
-            fix="Start it again; Ray's logs say more: /tmp/ray/session_latest/logs.",
-        ) from error
+    error = EngineError(
+        "Ray has ended, and with it what it served",
+        reason="no node of it is left",
+        fix="Start it again; a server goes on with its deployments and searches.",
+    )
+    return interrupted_unless(_is_alive, error)
 
 
 def _is_alive() -> bool:

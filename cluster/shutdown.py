@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 logger = logging.getLogger(__name__)
 
@@ -20,21 +20,54 @@ def terminate_like_interrupt() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def wait_for_interrupt(alive: Callable[[], bool] = lambda: True, *, every_s: float = 2.0) -> bool:
-    """Wait for a KeyboardInterrupt in the main thread.
+def wait_for_interrupt() -> None:
+    """Return once the main thread gets a KeyboardInterrupt."""
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+@contextlib.contextmanager
+def interrupted_unless(
+    alive: Callable[[], bool], error: Exception, *, every_s: float = 2.0, again_s: float = 10.0
+) -> Iterator[None]:
+    """Interrupt the main thread, which runs what is in the context, when something has died.
+
+    Whatever it does then, waiting for what has died as well, ends by a KeyboardInterrupt; undoing
+    may wait for it too, so that interrupts go on.
 
     Args:
-        alive: Whether what is waited on is there still; looked at now and then.
+        alive: Whether it lives; called in a thread.
+        error: Error that the context ends with then.
         every_s: Seconds between looks.
+        again_s: Seconds between interrupts.
 
-    Returns:
-        True once it was interrupted, False once it is not alive.
+    Raises:
+        Exception: `error`.
     """
-    with contextlib.suppress(KeyboardInterrupt):
-        while alive():
-            threading.Event().wait(every_s)
-        return False
-    return True
+    ended, dead = threading.Event(), threading.Event()
+    main = threading.main_thread().ident or 0
+
+    def watch() -> None:
+        while not ended.wait(every_s):
+            if not alive():
+                dead.set()
+                break
+        while dead.is_set():
+            signal.pthread_kill(main, signal.SIGINT)
+            if ended.wait(again_s):
+                break
+
+    thread = threading.Thread(target=watch, name="watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        if not dead.is_set():
+            raise
+    finally:
+        ended.set()
+    if dead.is_set():
+        raise error
 
 
 def best_effort(call: Callable[..., object], *arguments: object) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from cluster.ports import free_port, reachable
-from cluster.shutdown import best_effort, terminate_like_interrupt
+from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.tokens import load_keys
 from serve_apps.server.haproxy import write_haproxy
@@ -55,7 +55,7 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
             cannot be used, or Ray was imported before.
         LedgerError: The ledger cannot be opened.
         EngineTimeoutError: It did not answer in time.
-        EngineError: Ray ended meanwhile.
+        EngineError: Ray has ended, so that an init system has to start the server again.
     """
     _require_fresh_process()
     with contextlib.ExitStack() as undo:
@@ -68,7 +68,7 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
         url = f"http://{reachable(host)}:{port}"
         say_address(url)
         _prepare_environment(folder, config)
-        from cluster.local import ray_connection, ray_errors
+        from cluster.local import ended_with_ray, ray_connection
         from cluster.serve import serve_is_running, start_serve, stop_serve
 
         ray = undo.enter_context(ray_connection(dashboard=True))
@@ -77,11 +77,11 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
                 "Serve runs in this Ray already",
                 fix="Give the server a Ray of its own, or stop that one with `serve shutdown`.",
             )
-        with ray_errors("Ray ended while the server started"):
-            # on a cluster each node has a door: one dies, the others stay open
-            start_serve(host=host, port=port, every_node=not ray.is_ours)
-            undo.callback(best_effort, stop_serve)
-            _run_control_plane(config, ray.dashboard)
+        undo.enter_context(ended_with_ray())
+        # on a cluster each node has a door: one dies, the others stay open
+        start_serve(host=host, port=port, every_node=not ray.is_ours)
+        undo.callback(best_effort, stop_serve)
+        _run_control_plane(config, ray.dashboard)
         _wait_until_up(url)
         yield Running(url, ray.dashboard)
 
@@ -109,12 +109,10 @@ def run_server(
     from serve_apps.server.console import search_lines
 
     with server(config, host=host, port=port) as running:
-        from cluster.local import wait_until_stopped  # Ray was not to be imported before
-
         terminate_like_interrupt()
         on_ready(running)
         with search_lines(config.ledger_address, say):
-            wait_until_stopped()
+            wait_for_interrupt()
 
 
 def _require_fresh_process() -> None:

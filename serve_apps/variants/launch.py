@@ -15,7 +15,7 @@ from typing import Self
 
 import httpx
 
-from cluster.local import ray_connection, wait_until_stopped
+from cluster.local import ended_with_ray, ray_connection
 from cluster.ports import free_port, reachable
 from cluster.serve import (
     application_status,
@@ -26,7 +26,7 @@ from cluster.serve import (
     start_serve,
     stop_serve,
 )
-from cluster.shutdown import best_effort, terminate_like_interrupt
+from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
 from serve_apps.variants.app import build
 from serve_apps.variants.args import VariantArgs
 from serve_apps.variants.identity import ModelIdentity, identify
@@ -132,8 +132,8 @@ def serve_variant(
     if on_ready is not None:
         _stopping_on_error(served, on_ready)
     if blocking:
-        with served:
-            wait_until_stopped()
+        with ended_with_ray(), served:
+            wait_for_interrupt()
     return served
 
 

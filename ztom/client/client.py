@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import functools
 import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from ztom.client.connection import Connection
 from ztom.client.searches import SearchCalls
-from ztom.client.transfer import Sending, unpack
+from ztom.client.transfer import Sending, save_checkpoint
 from ztom.errors import ConfigError
 from ztom.io.places import require_local
 from ztom.wire.accounts import Login, User
@@ -276,7 +275,9 @@ class Client(SearchCalls):
         path = require_local(Path(path), what="where the checkpoint goes")
         project_id = self.names.project_id(project_id)
         address = f"/project/file/{self.names.file_id(project_id, file_id)}"
-        return self._save_checkpoint("GET", address, path, params={"projectId": project_id})
+        return save_checkpoint(
+            self._connection, "GET", address, path, params={"projectId": project_id}
+        )
 
     def _save_edit(
         self, address: str, edit: Edit, path: Path, on_warning: Callable[[str], None] | None
@@ -286,19 +287,6 @@ class Client(SearchCalls):
                 if on_warning is not None:
                     on_warning(warning)
 
-        return self._save_checkpoint("POST", address, path, json=edit.body(), on_headers=warn)
-
-    def _save_checkpoint(self, method: str, address: str, path: Path, **options: Any) -> Path:
-        if path.name.endswith((".tar", ".tar.gz")):
-            return self._connection.save(method, address, path, **options)
-        archive = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tar")
-        try:
-            self._connection.save(method, address, archive, **options)
-            with archive.open("rb") as file:
-                compressed = file.read(2) == b"\x1f\x8b"
-            if compressed:
-                archive = archive.rename(archive.with_name(f"{archive.name}.gz"))
-            unpack(archive, path)
-        finally:
-            archive.unlink(missing_ok=True)
-        return path
+        return save_checkpoint(
+            self._connection, "POST", address, path, json=edit.body(), on_headers=warn
+        )

@@ -6,11 +6,12 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from ztom.checkpoints.kept_paths import paths_to_send
 from ztom.checkpoints.outgoing import Piece, local_piece, pieces_of, tar_chunks, tar_size
 from ztom.checkpoints.storage import open_source
+from ztom.client.connection import Connection
 from ztom.io.progress import WorkDisplay, work_display
 from ztom.settings import Settings
 
@@ -82,6 +83,30 @@ def _pieces(path: Path) -> tuple[list[Piece], bool]:
 def _is_sent(name: str) -> bool:
     """What a trainer keeps for itself stays here: its optimizer's state, its pickles."""
     return not name.endswith((".bin", ".pt", ".pth", ".pkl")) and name != "trainer_state.json"
+
+
+def save_checkpoint(
+    connection: Connection, method: str, address: str, path: Path, **options: Any
+) -> Path:
+    """Save the checkpoint that a call answers with: as a tar by that name, else as a folder.
+
+    Raises:
+        ArchiveError: What came is no checkpoint.
+        ServerError: The server refuses, or cannot be reached.
+    """
+    if path.name.endswith((".tar", ".tar.gz")):
+        return connection.save(method, address, path, **options)
+    archive = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tar")
+    try:
+        connection.save(method, address, archive, **options)
+        with archive.open("rb") as file:
+            compressed = file.read(2) == b"\x1f\x8b"
+        if compressed:
+            archive = archive.rename(archive.with_name(f"{archive.name}.gz"))
+        unpack(archive, path)
+    finally:
+        archive.unlink(missing_ok=True)
+    return path
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -19,7 +19,21 @@ from ztom.errors import ConfigError, ZtomError
 _MERGE = "tag:yaml.org,2002:merge"
 
 
+#: Brackets in brackets: the scanner's time grows with their square (3,000 of them: a second).
+_DEEPEST = 100
+
+
 class _Loader(yaml.SafeLoader):
+    flow_level: int
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        if self.flow_level >= _DEEPEST:
+            raise yaml.MarkedYAMLError(
+                problem=f"nested too deeply (more than {_DEEPEST} brackets)",
+                problem_mark=self.get_mark(),
+            )
+        super().fetch_flow_collection_start(token)
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
