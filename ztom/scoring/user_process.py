@@ -15,6 +15,7 @@ import logging
 import os
 import select
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,9 @@ class ChildProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
+        folder = Path(os.environ.get("TMPDIR") or "/tmp")
+        for left in folder.glob(f"ztom-function-{self._process.pid}-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _streams(self) -> tuple[int, ...]:
         streams = (self._process.stdout, self._process.stderr)
