@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 
 logger = logging.getLogger(__name__)
 
+#: Not SIGINT: a process that was started in the background of a shell ignores it.
+_WAKE = signal.SIGUSR2
+
 
 def terminate_like_interrupt() -> None:
     """Have SIGTERM raise KeyboardInterrupt, as SIGINT does.
@@ -53,11 +56,12 @@ def interrupted_unless(
                 dead.set()
                 break
         while dead.is_set():
-            signal.pthread_kill(main, signal.SIGINT)
+            signal.pthread_kill(main, _WAKE)
             if ended.wait(again_s):
                 break
 
     thread = threading.Thread(target=watch, name="watch", daemon=True)
+    before = signal.signal(_WAKE, signal.default_int_handler)
     thread.start()
     try:
         yield
@@ -66,6 +70,8 @@ def interrupted_unless(
             raise
     finally:
         ended.set()
+        thread.join()
+        signal.signal(_WAKE, before)
     if dead.is_set():
         raise error
 
