@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import ray
+from ray.exceptions import RayError
 
 from cluster.environment import environment, require_short_folder, worker_environment
 from cluster.ports import free_port
 from cluster.shutdown import interrupted_unless
-from ztom.errors import EngineError
+from ztom.errors import ClusterEndedError
 
 _LOOPBACK = "127.0.0.1"
 
@@ -60,16 +61,35 @@ def ray_connection(
 
 
 def ended_with_ray() -> AbstractContextManager[None]:
-    """A context of the main thread that ends with `EngineError` when no node is left of this Ray.
+    """A context of the main thread that ends when no node is left of this Ray.
 
-    What waits for Ray's answers would wait for ever.
+    It ends with `ClusterEndedError`; what waits for Ray's answers would wait for ever.
     """
-    error = EngineError(
+    error = ClusterEndedError(
         "Ray has ended, and with it what it served",
         reason="no node of it is left",
         fix="Start it again; a server goes on with its deployments and searches.",
     )
     return interrupted_unless(_is_alive, error)
+
+
+def require_ray(*, within_s: float = 15.0) -> None:
+    """See that the Ray which this process is connected to still starts processes.
+
+    Args:
+        within_s: Seconds that it may take.
+
+    Raises:
+        ClusterEndedError: It does not.
+    """
+    try:
+        ray.get(ray.remote(num_cpus=0)(_nothing).remote(), timeout=within_s)
+    except RayError as error:
+        raise ClusterEndedError("Ray has ended", reason=type(error).__name__) from error
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is_alive() -> bool:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ztom.errors import ZtomError
+from ztom.errors import ClusterEndedError, ZtomError
 from ztom.io.disk import disk_errors, require_writable
 from ztom.io.files import write_whole
 from ztom.search.events import Preparing
@@ -43,7 +43,8 @@ def ledger_override(address: str) -> str:
 def run_command(config: SearchConfig, *, resume: bool, console: Console) -> SearchResult:
     """Search and prove, and show how it goes.
 
-    A failure is written into ``error.txt`` in the output folder, for whoever started the job.
+    A failure is written into ``error.txt`` in the output folder, for whoever started the job; not
+    that Ray has ended, after which the search is started again.
 
     Raises:
         ZtomError: Whatever went wrong, with what to do about it.
@@ -61,6 +62,8 @@ def run_command(config: SearchConfig, *, resume: bool, console: Console) -> Sear
             from tune_search.run import search_and_prove
 
             return search_and_prove(config, resume=resume, on_event=on_event)
+    except ClusterEndedError:
+        raise
     except ZtomError as error:
         with suppress(OSError):  # the disk may be what failed
             write_whole(error_file, f"{type(error).__name__}: {error}\n")

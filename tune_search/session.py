@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.environment import environment
-from cluster.local import ray_connection
+from cluster.local import ray_connection, require_ray
+from ztom.errors import EngineError, SearchError
 
 #: What Tune reads from the environment: no loggers, no signal handling, no saved state in between.
 _TUNE_ENVIRONMENT = {
@@ -29,8 +30,15 @@ def ray_for_search(replicas: int) -> Iterator[None]:
 
     Args:
         replicas: Number of engines on this machine, which share its cores.
+
+    Raises:
+        ClusterEndedError: Ray has ended, and with it what failed in the context.
     """
     threads = str(max(1, (os.cpu_count() or 1) // replicas))
     variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
     with environment(_TUNE_ENVIRONMENT), ray_connection(variables=variables):
-        yield
+        try:
+            yield
+        except (EngineError, SearchError):
+            require_ray()  # engines that die with their Ray say nothing of the search
+            raise

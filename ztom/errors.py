@@ -195,6 +195,10 @@ class EngineTimeoutError(EngineError, TimeoutError):
     """An engine made no progress before its deadline."""
 
 
+class ClusterEndedError(EngineError):
+    """The Ray that something ran on has ended; started again, it goes on."""
+
+
 class LedgerError(ZtomError, RuntimeError):
     """The ledger refused or could not complete an operation."""
 

@@ -14,7 +14,7 @@ from search_results import make_proof, make_result
 
 from tune_search.__main__ import argument_parser, main
 from tune_search.command import closing_lines, exit_status, run_command
-from ztom.errors import StorageError
+from ztom.errors import ClusterEndedError, StorageError
 from ztom.evaluation.gate.verdict import Outcome
 from ztom.scoring.proof import ProofOutcome
 from ztom.search.result import GateSummary, SearchResult
@@ -140,3 +140,18 @@ def test_a_full_disk_ends_a_search_with_a_sentence(
         run_command(config, resume=False, console=Console(file=io.StringIO()))
     error = (config.output / "error.txt").read_text()
     assert error.startswith("StorageError: ")
+
+
+def test_a_search_whose_ray_has_ended_gives_no_reason_not_to_start_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: object, **__: object) -> None:
+        raise ClusterEndedError("Ray has ended")
+
+    monkeypatch.setattr("tune_search.command.require_stack", lambda: None)
+    monkeypatch.setattr("tune_search.command.require_inputs", lambda *_, **__: None)
+    monkeypatch.setattr("tune_search.run.search_and_prove", end)
+    config = make_config(tmp_path, 3)
+    with pytest.raises(ClusterEndedError):
+        run_command(config, resume=False, console=Console(file=io.StringIO()))
+    assert not (config.output / "error.txt").exists()
