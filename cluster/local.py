@@ -17,6 +17,8 @@ from cluster.shutdown import interrupted_unless
 from ztom.errors import ClusterEndedError
 
 _LOOPBACK = "127.0.0.1"
+#: What no Ray is without, as `ray._private.ray_constants` names them.
+_DAEMONS = ("raylet", "gcs_server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,14 @@ def _nothing() -> None:
 
 
 def _is_alive() -> bool:
+    """Whether the daemons of this Ray run.
+
+    Those that were started here are looked at as processes, which shows at once that one has died;
+    of a cluster it is known what its head says of its nodes.
+    """
+    node = ray._private.worker._global_node
+    if node is not None and any(name in _DAEMONS for name, _ in node.dead_processes()):
+        return False
     return any(node["Alive"] for node in ray.nodes())
 
 
