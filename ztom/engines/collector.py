@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
+from ztom.engines.log_targets import log_targets_kept
+
 
 @contextmanager
 def collection_paused() -> Iterator[None]:
@@ -35,6 +37,6 @@ def import_paused(module: str) -> None:
     if module in sys.modules:
         return
     gc.collect()  # the garbage of before is not to be kept
-    with collection_paused():
+    with collection_paused(), log_targets_kept():
         import_module(module)
     gc.freeze()
