@@ -34,6 +34,7 @@ from serve_apps.variants.request_fields import Kind
 from serve_apps.variants.wire import Reply
 from ztom.blending.chain import Chain
 from ztom.engines.collector import collection_paused, import_paused
+from ztom.engines.log_targets import log_targets_kept
 from ztom.engines.model_fit import check_adapter_fit, check_chain_fit, check_folder_fit
 from ztom.errors import BlendError, EngineError, EngineTimeoutError, VariantError
 from ztom.rollout.options import ServingArgs
@@ -69,6 +70,7 @@ class VariantEngine:
         self.home = self.face(identity)
 
     @classmethod
+    @log_targets_kept()
     def start(cls, args: ServingArgs, identity: ModelIdentity, *, on_gpu: bool) -> VariantEngine:
         """Load a model. Blocks while it loads; call it inside a running event loop.
 

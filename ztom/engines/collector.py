@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
-from ztom.engines.log_targets import log_targets_kept
-
 
 @contextmanager
 def collection_paused() -> Iterator[None]:
@@ -37,6 +35,6 @@ def import_paused(module: str) -> None:
     if module in sys.modules:
         return
     gc.collect()  # the garbage of before is not to be kept
-    with collection_paused(), log_targets_kept():
+    with collection_paused():
         import_module(module)
     gc.freeze()
