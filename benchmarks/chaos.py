@@ -31,12 +31,10 @@ from pathlib import Path
 
 from chaos_load import SMALL, Releases, Request, Requests, Rows, Searches
 from chaos_world import Clock, Database, Disk, Supervised
-from running import PASSWORD, USER, blend, deploy, make_chain
+from running import blend, create_account, deploy, make_chain
 
 from ztom.client import Client
 from ztom.ledger import Ledger
-from ztom.ledger.accounts import NewUser, Scope
-from ztom.ledger.passwords import hash_password
 
 #: Processes of the server by the command lines that they have.
 KILLED = {
@@ -192,7 +190,7 @@ def main() -> int:
         undo.callback(disk.close)
         database = Database(home / "database")
         undo.callback(database.stop)
-        key = _account(database.address)
+        key = create_account(database.address)
         roots = home / "roots"
         chain = make_chain(roots / "chain", hidden=64, layers=2, vocabulary=2_000)
         folders = [
@@ -211,16 +209,6 @@ def main() -> int:
         )
         undo.callback(server.stop)
         return _run(options, server, database, disk, clock, key, roots, folders, stimuli)
-
-
-def _account(ledger: str) -> str:
-    with Ledger.open(ledger) as opened:
-        new = NewUser(USER, "bench@example.org", hash_password(PASSWORD), is_admin=True)
-        user = opened.accounts.create(new, actor="local:benchmark")
-        _, key = opened.accounts.create_key(
-            user.id, name="chaos", scopes=tuple(Scope), project_id=None, actor="local:benchmark"
-        )
-    return key
 
 
 def _run(

@@ -9,6 +9,7 @@ import json
 import secrets
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def _outcome(status: int, headers: Mapping[str, str], text: str, *, stream: bool
     return "answered" if whole else "truncated"
 
 
-class Worker:
+class Worker(ABC):
     """Something that is done again and again in a thread, whatever the server says."""
 
     def __init__(self, url: str, key: str, pause_s: float) -> None:
@@ -133,9 +134,9 @@ class Worker:
             except (ZtomError, httpx.HTTPError) as error:
                 self.counts[f"refused ({type(error).__name__})"] += 1
 
+    @abstractmethod
     def once(self) -> None:
         """Do it."""
-        raise NotImplementedError
 
 
 def patiently(call: Callable[[], T], until: Callable[[T], bool]) -> T | None:

@@ -11,7 +11,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,17 +22,12 @@ import httpx
 import psutil
 import psycopg
 
+from cluster.ports import free_port
+
 ZTOM = str(Path(sys.executable).with_name("ztom"))
 _FAKETIME = Path("/usr/lib")
 _FREE_S = 60.0
 _UP_S = 300.0
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Database:
@@ -45,7 +39,7 @@ class Database:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.port = free_port()
+        self.port = free_port("127.0.0.1", 0)
         account = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
         self._who = {"user": account.pw_uid, "group": account.pw_gid} if os.geteuid() == 0 else {}
         home.mkdir()
@@ -156,7 +150,8 @@ class Supervised:
         environment: Mapping[str, str],
         log: Path,
     ) -> None:
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
+        port = free_port("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{port}"
         self.starts = 0
         self._command = [ZTOM, "up", "--data", str(data), "--port", str(port), "--ledger", ledger]
         for setting in settings:

@@ -24,6 +24,17 @@ from ztom.variants.write import stage_variant
 USER, PASSWORD = "bench", "only for the benchmark"
 
 
+def create_account(ledger: str) -> str:
+    """An administrator on a ledger; returns an API key of theirs, good for everything."""
+    with Ledger.open(ledger) as opened:
+        new = NewUser(USER, "bench@example.org", hash_password(PASSWORD), is_admin=True)
+        user = opened.accounts.create(new, actor="local:benchmark")
+        _, key = opened.accounts.create_key(
+            user.id, name="bench", scopes=tuple(Scope), project_id=None, actor="local:benchmark"
+        )
+    return key
+
+
 @contextlib.contextmanager
 def server(
     data: Path, *, ledger: str | None = None, settings: Sequence[str] = ()
@@ -31,12 +42,7 @@ def server(
     """``ztom up``; its address, an API key of an administrator, and its process."""
     data.mkdir(parents=True, exist_ok=True)
     address = ledger or str(data / "ledger.db")
-    with Ledger.open(address) as opened:
-        new = NewUser(USER, "bench@example.org", hash_password(PASSWORD), is_admin=True)
-        user = opened.accounts.create(new, actor="local:benchmark")
-        _, key = opened.accounts.create_key(
-            user.id, name="bench", scopes=tuple(Scope), project_id=None, actor="local:benchmark"
-        )
+    key = create_account(address)
     command = [str(Path(sys.executable).with_name("ztom")), "up", "--data", str(data)]
     command += ["--port", "0", "--ledger", address]
     for setting in settings:
