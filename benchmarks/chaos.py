@@ -197,7 +197,7 @@ def main() -> int:
             blend(chain, f, roots / n) for n, f in (("one", (0.5, -0.5)), ("two", (0.2, 0.2)))
         ]
         stimuli = roots / "stimuli.jsonl"
-        pairs = [{"stimulus": f"a few words {n}", "expected": "to have"} for n in range(16)]
+        pairs = [{"prompt": f"a few words {n}", "expected": "to have"} for n in range(16)]
         stimuli.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
         clock = Clock(home / "clock")
         server = Supervised(
@@ -254,6 +254,7 @@ def _run(
         print(f"audit chain: {ledger.audit.check()} rows hold")
     wrong += [f"{lost} acknowledged rows"] * bool(lost)
     wrong += [f"releases: {count} {what}" for what, count in releases.counts.items() if _bad(what)]
+    wrong += ["searches: none ended"] * (not searches.counts["finished"])
     wrong += [f"searches: {count} {what}" for what, count in searches.counts.items() if _bad(what)]
     for what in wrong:
         print(f"WRONG: {what}", file=sys.stderr)
