@@ -208,13 +208,13 @@ def test_without_groups_the_digest_is_that_of_the_versions_before_them():
 def test_groups_decide_the_factors(tmp_path):
     early, late = {"early": ["model.layers.0.*"]}, {"late": ["model.layers.1.*"]}
     rules = ["kinds", {"layers": 4}, {"patterns": early | late}, {"patterns": late | early}]
-    configs = [parse_config({**MINIMAL, "factors": {"groups": rule}}) for rule in rules]
-    assert len({config.digest for config in (parse_config(MINIMAL), *configs)}) == 5
+    plain = parse_config({"chain": "/chain.yaml", "stimuli": "/s.jsonl", "error": "rouge_l"})
+    content = plain.model_dump(exclude_unset=True)
+    configs = [parse_config({**content, "factors": {"groups": rule}}) for rule in rules]
+    assert len({config.digest for config in (plain, *configs)}) == 5
     for config in configs:
         assert config.differences(json.loads(config.model_dump_json())) == []
-        assert parse_config(MINIMAL).differences(json.loads(config.model_dump_json())) == [
-            "factors"
-        ]
+        assert plain.differences(json.loads(config.model_dump_json())) == ["factors"]
         path = tmp_path / f"{config.digest}.yaml"
         path.write_text(dump_config(config))
         assert load_config(path).digest == config.digest
