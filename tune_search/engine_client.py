@@ -58,6 +58,7 @@ class EngineClient:
         questions: Reference into Ray's object store: the stimuli.
         deadline_s: Seconds for blending and answering everything once.
         start_deadline_s: Seconds for making an engine.
+        callers: Number of trials that may wait for this engine at once: it answers one at a time.
     """
 
     actor: ActorHandle
@@ -65,6 +66,7 @@ class EngineClient:
     questions: ObjectRef
     deadline_s: float
     start_deadline_s: float
+    callers: int = 1
 
     def start(self) -> EngineInfo:
         """Wait until the engine can answer, making it if need be.
@@ -117,8 +119,9 @@ class EngineClient:
             EngineError: The engine died twice.
             EngineTimeoutError: It gave no answer in time, twice.
         """
+        deadline_s = self.deadline_s * self.callers
         answers: Answers = self._twice(
-            lambda: _wait(self.actor.evaluate.remote(factors, needs), "evaluate", self.deadline_s)
+            lambda: _wait(self.actor.evaluate.remote(factors, needs), "evaluate", deadline_s)
         )
         return answers
 

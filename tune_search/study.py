@@ -162,6 +162,7 @@ class StudyRun:
             self._study.id,
             sampler=self._sampler,
             on_event=self._notify,
+            window=self._window(),
         )
         already = _ended_numbers(conductor.trials)
         self._notify(
@@ -190,17 +191,30 @@ class StudyRun:
         self._mark_ended(outcome)
         return outcome
 
+    def _window(self) -> int | None:
+        """Trials under way at once, where one engine answers them in the order of their numbers."""
+        replicas = 1 if self._sampler.sequential else self._config.engine.replicas
+        return 1 + self._ahead if replicas == 1 else None
+
+    @property
+    def _ahead(self) -> int:
+        """Trials that an engine answers while others are scored."""
+        return int(self._config.overlap_scoring and not self._sampler.sequential)
+
     def _run_trials(self, conductor: Conductor) -> None:
         from tune_search.engine_pool import make_clients, stop_engines
-        from tune_search.experiment import run_trials
+        from tune_search.experiment import prepare_processes, run_trials
+        from tune_search.score_actor import make_scorers, stop_scorers
         from tune_search.searcher import ProtocolSearcher
         from tune_search.session import ray_for_search
         from tune_search.trackers import make_callbacks
 
         replicas = 1 if self._sampler.sequential else self._config.engine.replicas
+        slots = replicas + self._ahead
         searcher = ProtocolSearcher(
             conductor,
-            slots=replicas,
+            slots=slots,
+            engines=replicas,
             retries=self._config.trial_retries,
             on_report=self._store_outputs,
         )
@@ -212,7 +226,11 @@ class StudyRun:
                 replicas=replicas,
                 deadline_s=self._config.generation_deadline_s,
                 start_deadline_s=self._config.engine_start_deadline_s,
+                callers=-(-slots // replicas),
             )
+            retries = self._config.trial_retries
+            scorers = make_scorers(self._inputs.data, count=replicas, retries=retries)
+            prepare_processes(slots)
             is_free = False
             try:
                 self._await_engines(clients)
@@ -220,7 +238,7 @@ class StudyRun:
                     run_trials(
                         searcher,
                         clients,
-                        data=self._inputs.data,
+                        scorers=scorers,
                         detailed=self._config.wants_outputs,
                         limit_s=self._time_left(searcher.elapsed_s),
                         trackers=trackers,
@@ -230,6 +248,7 @@ class StudyRun:
             except KeyboardInterrupt:
                 logger.warning("the trial under way was abandoned; a resume runs it again")
             finally:
+                stop_scorers(scorers)
                 if is_free and self._spare is not None:
                     self._spare.keep(clients)
                 else:

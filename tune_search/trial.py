@@ -1,30 +1,26 @@
-"""One trial: blend, load, generate, score.
+"""One trial: blend, load and generate in the engine's process, score in the one beside it.
 
-The process of a trial is used again for the next one, so error functions (and the models inside
-them) are made once. Whatever goes wrong becomes part of the report: Ray Tune gives up on a whole
-experiment over a single result that is not a number.
+The trial's own process only waits for both, so there may be one trial more than engines: while one
+is scored, the engine answers the next. Whatever goes wrong becomes part of the report: Ray Tune
+gives up on a whole experiment over a single result that is not a number.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 from ray import tune
 
 from tune_search.engine_client import EngineClient
-from tune_search.payload import SEARCH, Answers, DataSet, TrialReport
-from ztom.errors import ScoringError, ZtomError
+from tune_search.payload import SEARCH, Needs, TrialReport
+from tune_search.score_actor import ScoreClient
+from ztom.errors import ZtomError
 from ztom.ledger import TrialOutcome
-from ztom.scoring.protocol import ErrorFunction
 from ztom.search.space import Factors
-from ztom.statistics.scores import Scores
 
 logger = logging.getLogger(__name__)
 
@@ -33,29 +29,21 @@ REPORT = "report"
 
 
 class Evaluator:
-    """Evaluates factors with an engine and error functions; knows nothing of Tune.
+    """Evaluates factors with an engine and what scores its answers; knows nothing of Tune.
 
     Args:
-        data: The search set first, then the guardrails.
         detailed: Whether reports carry the outputs.
     """
 
-    def __init__(self, data: Sequence[DataSet], *, detailed: bool = False) -> None:
-        self._data = tuple(data)
+    def __init__(self, *, detailed: bool = False) -> None:
         self._detailed = detailed
+        self._needs: Needs | None = None
 
-    @cached_property
-    def _errors(self) -> dict[str, ErrorFunction]:
-        """Made at the first trial and not before, so that what fails here is that trial's
-        reason.
-        """
-        return {entry.name: entry.error() for entry in self._data}
-
-    def evaluate(self, engine: EngineClient, factors: Factors) -> TrialReport:
+    def evaluate(self, engine: EngineClient, scorer: ScoreClient, factors: Factors) -> TrialReport:
         """Never raises: a failure is a report with its reason."""
         started = time.perf_counter()
         try:
-            report = self._evaluate(engine, factors)
+            report = self._evaluate(engine, scorer, factors)
             reason = None
         except ZtomError as error:
             reason = str(error)
@@ -67,27 +55,12 @@ class Evaluator:
             return TrialReport(TrialOutcome(reason=reason, seconds=total))
         return _with_seconds(report, total)
 
-    def _evaluate(self, engine: EngineClient, factors: Factors) -> TrialReport:
-        needs = {name: error.needs for name, error in self._errors.items()}
-        answers = engine.answer(factors, needs)  # blend, load and generate: one call
-        started = time.perf_counter()
-        scores = self._score(answers)
-        seconds = {**answers.seconds, "score": time.perf_counter() - started}
-        outcome = TrialOutcome(
-            error=_aggregate(SEARCH, scores[SEARCH]),
-            per_stimulus=tuple(map(float, scores[SEARCH].per_stimulus)),
-            guardrails={n: _aggregate(n, s) for n, s in scores.items() if n != SEARCH},
-            seconds=seconds,
-            generated_tokens=_tokens(answers),
-        )
-        outputs = tuple(answers.outputs[SEARCH]) if self._detailed else ()
-        return TrialReport(outcome, outputs)
-
-    def _score(self, answers: Answers) -> dict[str, Scores]:
-        return {
-            entry.name: self._errors[entry.name].score(entry.stimuli, answers.outputs[entry.name])
-            for entry in self._data
-        }
+    def _evaluate(self, engine: EngineClient, scorer: ScoreClient, factors: Factors) -> TrialReport:
+        if self._needs is None:
+            self._needs = scorer.needs()
+        answers = engine.answer(factors, self._needs)  # blend, load and generate: one call
+        outcome = scorer.score(answers)
+        return TrialReport(outcome, tuple(answers.outputs[SEARCH]) if self._detailed else ())
 
 
 class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
@@ -96,13 +69,14 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
     def setup(
         self,
         config: dict[str, Any],
-        data: Sequence[DataSet] = (),
         engines: Sequence[EngineClient] = (),
+        scorers: Sequence[ScoreClient] = (),
         detailed: bool = False,
     ) -> None:
         """Prepare the process for its trials; called once per process."""
         self._engines = engines
-        self._evaluator = Evaluator(data, detailed=detailed)
+        self._scorers = scorers
+        self._evaluator = Evaluator(detailed=detailed)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Go on with another trial; Ray has set ``self.config`` already."""
@@ -110,23 +84,11 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
 
     def step(self) -> dict[str, Any]:
         """Evaluate the factors of this trial."""
-        engine = self._engines[self.config["slot"]]
-        report = self._evaluator.evaluate(engine, tuple(self.config["factors"]))
+        place = self.config["slot"]
+        report = self._evaluator.evaluate(
+            self._engines[place], self._scorers[place], tuple(self.config["factors"])
+        )
         return {"done": True, "number": self.config["number"], REPORT: report}
-
-
-def _aggregate(name: str, scores: Scores) -> float:
-    """The error of a data set, checked once more: everything downstream trusts it."""
-    values = np.asarray(scores.aggregate(), dtype=np.float64)
-    if values.shape != (1,) or not math.isfinite(values[0]):
-        raise ScoringError(f"the error of {name!r} is not a finite number", got=values.tolist())
-    return float(values[0])
-
-
-def _tokens(answers: Answers) -> int:
-    return sum(
-        output.generated_tokens for outputs in answers.outputs.values() for output in outputs
-    )
 
 
 def _with_seconds(report: TrialReport, more: dict[str, float]) -> TrialReport:

@@ -51,6 +51,7 @@ from ztom.engines.protocol import (
     EngineInfo,
     GenerationConfig,
 )
+from ztom.engines.vllm_classes import register_classes
 from ztom.engines.vllm_dtype import vllm_dtype
 from ztom.errors import CapabilityError, EngineError, FactorError, ZtomError
 from ztom.stimuli.records import Prompt
@@ -288,6 +289,7 @@ def _start(config: EngineConfig, folder: Path, *, tokenizer: Path) -> Any:
             "gpu_memory_utilization": 0.01,
             "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30),
         }
+        register_classes(vllm.ModelRegistry, folder)
     dtype = vllm_dtype(config.dtype, folder)
     try:
         return vllm.LLM(

@@ -5,6 +5,11 @@ when its answer came, so that a new conductor over the same study goes on exactl
 stopped: it replays every ask and tell to its sampler in the order in which they happened, which
 also restores the sampler's random state, and gives out again the trials that were never answered.
 It knows nothing of Ray.
+
+With a *window* of w trials the order of asks and answers is fixed, whichever process is faster: an
+answer is taken in the order of the trials' numbers, and trial n is asked for when the answers of
+trials 0 to n - w have been taken and no others, or, where nothing can be asked for (a phase of the
+protocol ends), when all have. So a study of one seed repeats itself.
 """
 
 from __future__ import annotations
@@ -56,6 +61,8 @@ class Conductor:
         study_id: Id of the study in the ledger; the trials it already has are replayed.
         sampler: Proposes factors; a new one, that nobody has asked yet.
         on_event: Callback that gets every event of the study.
+        window: Number of trials under way at once, in a fixed order; None takes answers as they
+            come.
         clock: Gives seconds that never go back.
     """
 
@@ -67,6 +74,7 @@ class Conductor:
         *,
         sampler: Sampler,
         on_event: Callable[[Event], None],
+        window: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
@@ -75,6 +83,8 @@ class Conductor:
         self._sampler = sampler
         self._on_event = on_event
         self._clock = clock
+        self._window = window
+        self._answers: dict[int, TrialOutcome] = {}
         self._trials: list[TrialRecord] = []
         self._converged = False
         self._interrupted = False
@@ -125,10 +135,19 @@ class Conductor:
         """
         if self._interrupted:
             return None
-        if not self._unanswered:
-            return self._new_trial()
-        trial = self._unanswered.popleft()
-        return self._give_out(Assignment(trial.number, trial.kind, trial.factors))
+        if self._unanswered:
+            trial = self._unanswered.popleft()
+            return self._give_out(Assignment(trial.number, trial.kind, trial.factors))
+        if self._window is not None and self._under_way() >= self._window:
+            return None
+        assignment = self._new_trial()
+        while self._take_answers() and assignment is None:
+            assignment = self._new_trial()
+        return assignment
+
+    def _under_way(self) -> int:
+        """Number of trials that were asked for and whose answer was not taken yet."""
+        return sum(trial.status is TrialStatus.RUNNING for trial in self._trials)
 
     def _new_trial(self) -> Assignment | None:
         decision = self._decide()
@@ -171,9 +190,32 @@ class Conductor:
         return assignment
 
     def complete(self, number: int, outcome: TrialOutcome) -> None:
-        """Take a trial's answer."""
+        """Take a trial's answer, now or when its turn has come."""
         if self._started is None:
             self._started = self._clock() - outcome.seconds.get("total", 0.0)
+        if self._window is None:
+            self._take(number, outcome)
+            return
+        self._answers[number] = outcome
+        self._take_answers()
+
+    def _take_answers(self) -> bool:
+        """Take the answers whose turn has come; says whether there were any."""
+        before = len(self._answers)
+        while self._answers:
+            first = next(t.number for t in self._trials if t.status is TrialStatus.RUNNING)
+            if first not in self._answers or self._may_ask():
+                break
+            self._take(first, self._answers.pop(first))
+        return len(self._answers) < before
+
+    def _may_ask(self) -> bool:
+        """Whether the next trial is to be asked for before another answer is taken."""
+        if self._window is None or self._under_way() >= self._window:
+            return False
+        return isinstance(self._decide(), Evaluate)
+
+    def _take(self, number: int, outcome: TrialOutcome) -> None:
         trial = self._ledger.studies.tell(self._study_id, number, outcome)
         self._trials[number] = trial
         self._tell(trial)

@@ -213,6 +213,8 @@ class SearchConfig(StimuliConfig):
             replaced and asked once more.
         engine_start_deadline_s: Seconds of loading the model after which it is tried once more.
         trial_retries: Number of times that a trial whose process died is run again.
+        overlap_scoring: Whether an engine answers the next trial while one is scored: the sampler
+            then proposes it without that one's error.
         output: Folder for what the search writes.
         suites: Suites, or folders of suites, that the gate asks about the written variant, with the
             trained model as the champion; nothing that does not pass is published.
@@ -240,6 +242,8 @@ class SearchConfig(StimuliConfig):
     generation_deadline_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     engine_start_deadline_s: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
     trial_retries: int = Field(default=1, ge=0, le=10)
+    # left out where it is the default: digests of configurations stay what they were
+    overlap_scoring: bool = Field(default=True, exclude_if=lambda value: value is True)
     output: OutputPath = Path("runs/search")
     suites: tuple[ConfigPath, ...] = ()
     variant: VariantOptions = VariantOptions()

@@ -91,6 +91,7 @@ variant:
   keep_unproven: false           # keep what the proof does not let out as well, in unproven
 insist: false                    # true publishes it whatever the proof says; that is recorded
 
+overlap_scoring: true            # the engine answers the next trial while one is scored
 output: runs/my-search           # everything that the search writes
 ledger: null                     # null puts ledger.db into the output folder
 

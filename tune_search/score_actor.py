@@ -1,0 +1,161 @@
+"""The process that scores what an engine answered, beside the engine's own.
+
+It loads what error functions need (an embedding model takes seconds) while the engine loads its
+model, and scores one trial's answers while the engine answers the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError
+
+from tune_search.payload import SEARCH, Answers, DataSet, Needs
+from ztom.errors import ScoringError, ZtomError
+from ztom.ledger import TrialOutcome
+from ztom.scoring.protocol import ErrorFunction, WarmsUp
+from ztom.statistics.scores import Scores
+
+logger = logging.getLogger(__name__)
+
+#: Scoring waits for engines most of the time, and must never wait for a core to be free of them.
+_CPUS = 0.001
+
+
+class ScoreActor:
+    """Runs in a process of its own and makes the error functions once.
+
+    Args:
+        data: The search set first, then the guardrails.
+    """
+
+    def __init__(self, data: Sequence[DataSet]) -> None:
+        self._data = tuple(data)
+
+    @cached_property
+    def _errors(self) -> dict[str, ErrorFunction]:
+        """Made at the first trial at the latest: what fails here is that trial's reason."""
+        return {entry.name: entry.error() for entry in self._data}
+
+    def warm_up(self) -> None:
+        """Load what scoring needs. What fails is left to the first trial, which says why."""
+        try:
+            for error in self._errors.values():
+                if isinstance(error, WarmsUp):
+                    error.warm_up()
+        except Exception as error:
+            logger.debug("what scores could not be loaded ahead: %s", error)
+
+    def needs(self) -> Needs:
+        """What the error functions of each data set need of the engine.
+
+        Raises:
+            ZtomError: An error function cannot be made.
+        """
+        return {name: error.needs for name, error in self._errors.items()}
+
+    def score(self, answers: Answers) -> TrialOutcome:
+        """Errors and seconds of one trial.
+
+        Raises:
+            ZtomError: A function failed, or an error is not a finite number.
+        """
+        started = time.perf_counter()
+        scores = {
+            entry.name: self._errors[entry.name].score(entry.stimuli, answers.outputs[entry.name])
+            for entry in self._data
+        }
+        return TrialOutcome(
+            error=_aggregate(SEARCH, scores[SEARCH]),
+            per_stimulus=tuple(map(float, scores[SEARCH].per_stimulus)),
+            guardrails={n: _aggregate(n, s) for n, s in scores.items() if n != SEARCH},
+            seconds={**answers.seconds, "score": time.perf_counter() - started},
+            generated_tokens=_tokens(answers),
+        )
+
+
+@dataclass(frozen=True)
+class ScoreClient:
+    """A way to one score actor.
+
+    Attributes:
+        actor: Handle of the score actor.
+    """
+
+    actor: ActorHandle
+
+    def needs(self) -> Needs:
+        """What the error functions need; raises as `ScoreActor.needs` does."""
+        needs: Needs = _result(self.actor.needs.remote())
+        return needs
+
+    def score(self, answers: Answers) -> TrialOutcome:
+        """Errors of one trial; raises as `ScoreActor.score` does.
+
+        Raises:
+            ScoringError: The process died as often as it may.
+        """
+        outcome: TrialOutcome = _result(self.actor.score.remote(answers))
+        return outcome
+
+
+def make_scorers(data: Sequence[DataSet], *, count: int, retries: int) -> tuple[ScoreClient, ...]:
+    """Start the processes, which load what they need meanwhile.
+
+    Args:
+        data: The search set first, then the guardrails.
+        count: Number of processes.
+        retries: Number of times that scoring is tried again when its process died.
+    """
+    actor = ray.remote(ScoreActor).options(
+        num_cpus=_CPUS, max_restarts=-1, max_task_retries=retries
+    )
+    stored = ray.put(tuple(data))
+    clients = tuple(ScoreClient(actor.remote(stored)) for _ in range(count))
+    for client in clients:
+        client.actor.warm_up.remote()
+    return clients
+
+
+def stop_scorers(clients: Sequence[ScoreClient]) -> None:
+    """End the actors and their processes."""
+    for client in clients:
+        ray.kill(client.actor, no_restart=True)
+
+
+def _result(call: Any) -> Any:
+    """The call's value, or the error behind whatever Ray raises."""
+    try:
+        return ray.get(call)
+    except RayTaskError as error:
+        if isinstance(error.cause, ZtomError):
+            raise error.cause from None
+        logger.exception("a trial failed in an unforeseen way")
+        cause = error.cause
+        raise ScoringError(f"{type(cause).__name__}: {cause}") from error
+    except RayActorError as error:
+        reason = str(error).partition("\n")[0]
+        raise ScoringError("the process that scores died", reason=reason) from error
+
+
+def _aggregate(name: str, scores: Scores) -> float:
+    """The error of a data set, checked once more: everything downstream trusts it."""
+    values = np.asarray(scores.aggregate(), dtype=np.float64)
+    if values.shape != (1,) or not math.isfinite(values[0]):
+        raise ScoringError(f"the error of {name!r} is not a finite number", got=values.tolist())
+    return float(values[0])
+
+
+def _tokens(answers: Answers) -> int:
+    return sum(
+        output.generated_tokens for outputs in answers.outputs.values() for output in outputs
+    )
