@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from tune_search.engine_pool import make_clients, stop_engines
 from tune_search.payload import SEARCH, Answers, DataSet, StudyInputs
 from tune_search.phases import PhaseTimer
 from tune_search.preparation import RunInputs
 from ztom.engines.protocol import Capability, Engine
-from ztom.errors import VariantError, ZtomError
+from ztom.errors import ScoringError, VariantError, ZtomError
 from ztom.evaluation.runs.results import SuiteRun
 from ztom.scoring.protocol import ErrorFunction, Need
 from ztom.search.config import SearchConfig
@@ -105,7 +107,7 @@ def score_model(
     compared = {
         other: given
         if isinstance(given, str)
-        else _or_reason(partial(_score, holdout.data, errors, given))
+        else _or_reason(partial(_finite_scores, holdout.data, errors, given))
         for other, given in beside.items()
     }
     timer.add("score", time.perf_counter() - began)
@@ -119,6 +121,16 @@ def _score(
         entry.name: errors[entry.name].score(entry.stimuli, answers.outputs[entry.name])
         for entry in data
     }
+
+
+def _finite_scores(
+    data: Sequence[DataSet], errors: Mapping[str, ErrorFunction], answers: Answers
+) -> Mapping[str, Scores]:
+    scores = _score(data, errors, answers)
+    for name, theirs in scores.items():
+        if not np.isfinite(theirs.aggregate()).all():
+            raise ScoringError(f"the error of {name!r} is not a finite number")
+    return scores
 
 
 def _or_reason(call: Callable[[], _Value]) -> _Value | str:

@@ -70,8 +70,8 @@ def next_comparison(
     models: Sequence[ComparedModel], trials: Sequence[TrialRecord]
 ) -> ComparedModel | None:
     """The first model that was not evaluated yet; the trained one's trials are the baselines."""
-    asked = {trial.factors for trial in trials if trial.kind is TrialKind.COMPARISON}
-    return next((m for m in models if m.kind != "trained" and m.factors not in asked), None)
+    evaluated = {trial.factors for trial in trials if trial.kind is TrialKind.COMPARISON}
+    return next((m for m in models if m.kind != "trained" and m.factors not in evaluated), None)
 
 
 def is_part_of_search(space: SearchSpace, trial: TrialRecord) -> bool:
