@@ -32,7 +32,7 @@ class ComparedModel:
     Attributes:
         name: Name of the checkpoint in the chain, or `AVERAGE`.
         kind: Kind of model; the trained one is the checkpoint that factors of 0 give.
-        factors: Scaling factors that give it, one per transition.
+        factors: Scaling factors that give it, one per transition, or per transition and group.
         also: Names of other checkpoints of the chain that have the same weights.
     """
 
@@ -61,8 +61,9 @@ def compared_models(chain: Chain, same: Sequence[int]) -> tuple[ComparedModel, .
         tags.remove(name)
         alone = [float(i == (chain.latest if is_trained else position)) for i in range(members)]
         kind: ModelKind = "trained" if is_trained else "checkpoint"
-        models.append(ComparedModel(name, kind, tuple(factors_for(chain, alone)), tuple(tags)))
-    mean = tuple(factors_for(chain, [1.0 / members] * members))
+        factors = chain.expand(factors_for(chain, alone))
+        models.append(ComparedModel(name, kind, factors, tuple(tags)))
+    mean = chain.expand(factors_for(chain, [1.0 / members] * members))
     return (*models, ComparedModel(AVERAGE, "average", mean))
 
 
