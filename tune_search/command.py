@@ -115,6 +115,11 @@ def summary(result: SearchResult) -> list[str]:
         f"optimized_scaling_factors  {factors}",
         f"number_of_inferences       {result.number_of_inferences}"
         f"   ({result.generated_tokens} generated tokens, ended by: {result.stop_reason})",
+        *(
+            [f"partial_evaluations        {result.partial_evaluations}   (stopped early)"]
+            if result.partial_evaluations
+            else []
+        ),
         f"baseline_inferences        {result.baseline_inferences}",
         f"seconds                    {phases}",
         *(

@@ -147,6 +147,8 @@ def _trial_line(event: TrialEnded) -> str:
         return f"trial {event.number} ({event.kind}) failed: {event.reason}"
     best = "-" if event.best_error is None else f"{event.best_error:.5f}"
     broken = "" if event.feasible else ", breaks a guardrail"
+    if event.reason is not None:  # of a trial that has an error, why it was stopped
+        broken = f" (estimated), {event.reason}"
     return (
         f"trial {event.number} ({event.kind}) {event.error:.5f}{broken}, best so far {best}, "
         f"{event.seconds:.2f} s at {format_factors(event.factors)}"

@@ -125,6 +125,16 @@ class EngineClient:
         )
         return answers
 
+    def answer_block(
+        self, factors: Factors, needs: Needs, places: Sequence[int], *, others: bool
+    ) -> Answers:
+        """Answer some stimuli of the search set; raises and goes on as `answer` does."""
+        call = partial(self.actor.evaluate_block.remote, factors, needs, places, others=others)
+        answers: Answers = self._twice(
+            lambda: _wait(call(), "evaluate", self.deadline_s * self.callers)
+        )
+        return answers
+
     def generate(
         self, factors: Factors, prompts: Sequence[Prompt], config: GenerationConfig
     ) -> list[Completion]:

@@ -17,6 +17,7 @@ from tune_search.engine_client import EngineClient
 from tune_search.score_actor import ScoreClient
 from tune_search.searcher import ProtocolSearcher, ReportCarrier
 from tune_search.trial import SearchTrial
+from ztom.search.racing import Race
 
 #: Trials wait for engines most of the time, and must never wait for a core to be free of them.
 _TRIAL_CPUS = 0.001
@@ -45,6 +46,7 @@ def run_trials(
     *,
     scorers: Sequence[ScoreClient],
     detailed: bool,
+    race: Race | None,
     limit_s: float | None,
     trackers: Sequence[Callback] = (),
 ) -> None:
@@ -55,10 +57,13 @@ def run_trials(
         engines: The engines.
         scorers: For each engine, what scores its answers.
         detailed: Whether reports carry the outputs.
+        race: Blocks that the stimuli are answered in; None answers all at once.
         limit_s: Seconds after which Tune ends even a trial that hangs; None for no limit.
         trackers: Callbacks that show the trials elsewhere.
     """
-    trial = tune.with_parameters(SearchTrial, engines=engines, scorers=scorers, detailed=detailed)
+    trial = tune.with_parameters(
+        SearchTrial, engines=engines, scorers=scorers, detailed=detailed, race=race
+    )
     with _short_folder() as folder:
         tune.Tuner(
             tune.with_resources(trial, {"cpu": _TRIAL_CPUS}),

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,21 @@ logger = logging.getLogger(__name__)
 
 #: Scoring waits for engines most of the time, and must never wait for a core to be free of them.
 _CPUS = 0.001
+
+
+@dataclass(frozen=True)
+class BlockScores:
+    """Scores of a part of a trial.
+
+    Attributes:
+        search: Scores of some stimuli of the search set.
+        guardrails: Scores of the other data sets, by name; empty where they were not answered.
+        seconds: Seconds of scoring.
+    """
+
+    search: Scores
+    guardrails: Mapping[str, Scores]
+    seconds: float
 
 
 class ScoreActor:
@@ -64,23 +79,38 @@ class ScoreActor:
         return {name: error.needs for name, error in self._errors.items()}
 
     def score(self, answers: Answers) -> TrialOutcome:
-        """Errors and seconds of one trial.
+        """Errors and seconds of one trial that answered everything at once.
 
         Raises:
             ZtomError: A function failed, or an error is not a finite number.
         """
         started = time.perf_counter()
-        scores = {
-            entry.name: self._errors[entry.name].score(entry.stimuli, answers.outputs[entry.name])
-            for entry in self._data
-        }
-        return TrialOutcome(
-            error=_aggregate(SEARCH, scores[SEARCH]),
-            per_stimulus=tuple(map(float, scores[SEARCH].per_stimulus)),
-            guardrails={n: _aggregate(n, s) for n, s in scores.items() if n != SEARCH},
-            seconds={**answers.seconds, "score": time.perf_counter() - started},
-            generated_tokens=_tokens(answers),
+        search = self._score(self._data[0], answers)
+        guardrails = {entry.name: self._score(entry, answers) for entry in self._data[1:]}
+        seconds = {**answers.seconds, "score": time.perf_counter() - started}
+        return whole_outcome(search, guardrails, seconds, generated_tokens(answers))
+
+    def score_block(self, answers: Answers, places: Sequence[int]) -> BlockScores:
+        """Scores of some stimuli of the search set, and of the other sets that were answered.
+
+        Args:
+            answers: What the engine gave for them.
+            places: Their places in the search set.
+
+        Raises:
+            ZtomError: A function failed.
+        """
+        started = time.perf_counter()
+        data = self._data[0]
+        block = replace(data, stimuli=tuple(data.stimuli[place] for place in places))
+        return BlockScores(
+            self._score(block, answers),
+            {e.name: self._score(e, answers) for e in self._data[1:] if e.name in answers.outputs},
+            time.perf_counter() - started,
         )
+
+    def _score(self, data: DataSet, answers: Answers) -> Scores:
+        return self._errors[data.name].score(data.stimuli, answers.outputs[data.name])
 
 
 @dataclass(frozen=True)
@@ -98,6 +128,11 @@ class ScoreClient:
         needs: Needs = _result(self.actor.needs.remote())
         return needs
 
+    def score_block(self, answers: Answers, places: Sequence[int]) -> BlockScores:
+        """Scores of a part of a trial; raises as `score` does."""
+        scores: BlockScores = _result(self.actor.score_block.remote(answers, places))
+        return scores
+
     def score(self, answers: Answers) -> TrialOutcome:
         """Errors of one trial; raises as `ScoreActor.score` does.
 
@@ -106,6 +141,29 @@ class ScoreClient:
         """
         outcome: TrialOutcome = _result(self.actor.score.remote(answers))
         return outcome
+
+
+def whole_outcome(
+    search: Scores, guardrails: Mapping[str, Scores], seconds: Mapping[str, float], tokens: int
+) -> TrialOutcome:
+    """What a trial that answered everything leaves in the ledger.
+
+    Args:
+        search: Scores of the search set.
+        guardrails: Scores of each guardrail's data, by its name.
+        seconds: Seconds by phase.
+        tokens: Number of generated tokens.
+
+    Raises:
+        ScoringError: An error is not a finite number.
+    """
+    return TrialOutcome(
+        error=_aggregate(SEARCH, search),
+        per_stimulus=tuple(map(float, search.per_stimulus)),
+        guardrails={name: _aggregate(name, scores) for name, scores in guardrails.items()},
+        seconds=seconds,
+        generated_tokens=tokens,
+    )
 
 
 def make_scorers(data: Sequence[DataSet], *, count: int, retries: int) -> tuple[ScoreClient, ...]:
@@ -155,7 +213,8 @@ def _aggregate(name: str, scores: Scores) -> float:
     return float(values[0])
 
 
-def _tokens(answers: Answers) -> int:
+def generated_tokens(answers: Answers) -> int:
+    """Number of generated tokens over all data sets."""
     return sum(
         output.generated_tokens for outputs in answers.outputs.values() for output in outputs
     )

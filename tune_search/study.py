@@ -24,6 +24,7 @@ from ztom.search.config import SearchConfig
 from ztom.search.events import EnginesReady, Event, StudyEnded, StudyStarted
 from ztom.search.outcome import PHASES, SearchOutcome, build_outcome
 from ztom.search.protocol import Plan
+from ztom.search.racing import make_race
 from ztom.search.samplers.build import build_sampler, startup_count
 from ztom.search.samplers.protocol import Sampler
 from ztom.search.signals import interruptible
@@ -153,6 +154,7 @@ class StudyRun:
         self._sampler = sampler
         self._notify = notify
         self._spare = spare
+        self._race = make_race(config.racing, len(inputs.data[0].stimuli), seed=config.seed)
         self._clock = _Clock(time.monotonic())
 
     def run(self) -> SearchOutcome:
@@ -164,6 +166,7 @@ class StudyRun:
             sampler=self._sampler,
             on_event=self._notify,
             window=self._window(),
+            racing=self._race is not None,
         )
         already = _ended_numbers(conductor.trials)
         self._notify(
@@ -199,8 +202,9 @@ class StudyRun:
 
     @property
     def _ahead(self) -> int:
-        """Trials that an engine answers while others are scored."""
-        return int(self._config.overlap_scoring and not self._sampler.sequential)
+        """Trials that an engine answers while others are scored; a race leaves no room for any."""
+        overlap = self._config.overlap_scoring and self._race is None
+        return int(overlap and not self._sampler.sequential)
 
     def _run_trials(self, conductor: Conductor) -> None:
         from tune_search.engine_pool import make_clients, stop_engines
@@ -241,6 +245,7 @@ class StudyRun:
                         clients,
                         scorers=scorers,
                         detailed=self._config.wants_outputs,
+                        race=self._race,
                         limit_s=self._time_left(searcher.elapsed_s),
                         trackers=trackers,
                     )

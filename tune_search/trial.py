@@ -17,9 +17,11 @@ from ray import tune
 
 from tune_search.engine_client import EngineClient
 from tune_search.payload import SEARCH, Needs, TrialReport
+from tune_search.racing import Heat
 from tune_search.score_actor import ScoreClient
 from ztom.errors import ZtomError
 from ztom.ledger import TrialOutcome
+from ztom.search.racing import Incumbent, Race
 from ztom.search.space import Factors
 
 logger = logging.getLogger(__name__)
@@ -33,17 +35,33 @@ class Evaluator:
 
     Args:
         detailed: Whether reports carry the outputs.
+        race: Blocks that the stimuli are answered in; None answers all at once.
     """
 
-    def __init__(self, *, detailed: bool = False) -> None:
+    def __init__(self, *, detailed: bool = False, race: Race | None = None) -> None:
         self._detailed = detailed
+        self._race = race
         self._needs: Needs | None = None
 
-    def evaluate(self, engine: EngineClient, scorer: ScoreClient, factors: Factors) -> TrialReport:
-        """Never raises: a failure is a report with its reason."""
+    def evaluate(
+        self,
+        engine: EngineClient,
+        scorer: ScoreClient,
+        factors: Factors,
+        *,
+        incumbent: Incumbent | None = None,
+    ) -> TrialReport:
+        """Never raises: a failure is a report with its reason.
+
+        Args:
+            engine: Engine that answers.
+            scorer: What scores its answers.
+            factors: Factors of the blend.
+            incumbent: The best blend so far, where the trial may be stopped for being worse.
+        """
         started = time.perf_counter()
         try:
-            report = self._evaluate(engine, scorer, factors)
+            report = self._evaluate(engine, scorer, factors, incumbent)
             reason = None
         except ZtomError as error:
             reason = str(error)
@@ -55,9 +73,21 @@ class Evaluator:
             return TrialReport(TrialOutcome(reason=reason, seconds=total))
         return _with_seconds(report, total)
 
-    def _evaluate(self, engine: EngineClient, scorer: ScoreClient, factors: Factors) -> TrialReport:
+    def _evaluate(
+        self,
+        engine: EngineClient,
+        scorer: ScoreClient,
+        factors: Factors,
+        incumbent: Incumbent | None,
+    ) -> TrialReport:
         if self._needs is None:
             self._needs = scorer.needs()
+        if self._race is not None:
+            heat = Heat(self._race, incumbent)
+            outcome = heat.run(engine, scorer, factors, self._needs)
+            if outcome is not None:
+                return TrialReport(outcome, heat.outputs if self._detailed else ())
+            self._race = None  # of this error no part says anything
         answers = engine.answer(factors, self._needs)  # blend, load and generate: one call
         outcome = scorer.score(answers)
         return TrialReport(outcome, tuple(answers.outputs[SEARCH]) if self._detailed else ())
@@ -72,11 +102,12 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
         engines: Sequence[EngineClient] = (),
         scorers: Sequence[ScoreClient] = (),
         detailed: bool = False,
+        race: Race | None = None,
     ) -> None:
         """Prepare the process for its trials; called once per process."""
         self._engines = engines
         self._scorers = scorers
-        self._evaluator = Evaluator(detailed=detailed)
+        self._evaluator = Evaluator(detailed=detailed, race=race)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Go on with another trial; Ray has set ``self.config`` already."""
@@ -86,7 +117,10 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
         """Evaluate the factors of this trial."""
         place = self.config["slot"]
         report = self._evaluator.evaluate(
-            self._engines[place], self._scorers[place], tuple(self.config["factors"])
+            self._engines[place],
+            self._scorers[place],
+            tuple(self.config["factors"]),
+            incumbent=self.config.get("incumbent"),
         )
         return {"done": True, "number": self.config["number"], REPORT: report}
 

@@ -49,6 +49,7 @@ def answer_of(request: RequestRecord, result: SearchResult) -> dict[str, Any]:
         "best_existing": None if best is None else best.model_dump(mode="json"),
         "existing": [model.model_dump(mode="json") for model in result.existing],
         "baseline_inferences": result.baseline_inferences,
+        "partial_evaluations": result.partial_evaluations,
         "step_gains": [gain.model_dump(mode="json") for gain in result.step_gains],
         "step_warnings": list(result.step_warnings),
         "holdout": None if proof is None else _holdout_of(proof, result.notes),

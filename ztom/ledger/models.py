@@ -94,6 +94,7 @@ class TrialRow(Base):
     seconds: Mapped[dict[str, Any]] = mapped_column(default=dict)
     generated_tokens: Mapped[int] = mapped_column(default=0)
     attempts: Mapped[int] = mapped_column(default=1)
+    answered: Mapped[int | None] = mapped_column(default=None)
 
 
 class ResultRow(Base):

@@ -94,6 +94,8 @@ class TrialOutcome:
         seconds: Seconds by phase: ``blend``, ``generate``, ``score``, ``total``.
         generated_tokens: Number of generated tokens over all stimuli.
         attempts: Number of times that it was started before it ended.
+        answered: Number of stimuli that were answered where the trial was stopped because it was
+            clearly worse than the best: its error is an estimate then. None where all were.
     """
 
     error: float | None = None
@@ -103,6 +105,7 @@ class TrialOutcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
     generated_tokens: int = 0
     attempts: int = 1
+    answered: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,7 @@ class Studies:
             row.seconds = dict(outcome.seconds)
             row.generated_tokens = outcome.generated_tokens
             row.attempts = outcome.attempts
+            row.answered = outcome.answered
             session.flush()
             return _trial_record(row)
 
@@ -232,5 +233,6 @@ def _trial_record(row: TrialRow) -> TrialRecord:
             seconds=row.seconds,
             generated_tokens=row.generated_tokens,
             attempts=row.attempts,
+            answered=row.answered,
         ),
     )

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ztom.ledger import Ledger, TrialKind, TrialOutcome, TrialRecord, TrialStatus
 from ztom.ledger import StudyEvent as LedgerEvent
@@ -33,11 +33,13 @@ from ztom.search.protocol import (
     StudyState,
     WaitForTrials,
     choose,
+    incumbent,
     is_feasible,
     next_decision,
     trained_error,
     violations,
 )
+from ztom.search.racing import Incumbent
 from ztom.search.samplers.protocol import Sampler
 from ztom.search.space import Factors
 
@@ -46,11 +48,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial to run."""
+    """A trial to run; against the best so far where it may be stopped for being worse."""
 
     number: int
     kind: TrialKind
     factors: Factors
+    incumbent: Incumbent | None = None
 
 
 class Conductor:
@@ -64,6 +67,7 @@ class Conductor:
         on_event: Callback that gets every event of the study.
         window: Number of trials under way at once, in a fixed order; None takes answers as they
             come.
+        racing: Whether start-up and search trials run against the best so far.
         clock: Gives seconds that never go back.
     """
 
@@ -76,6 +80,7 @@ class Conductor:
         sampler: Sampler,
         on_event: Callable[[Event], None],
         window: int | None = None,
+        racing: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
@@ -85,6 +90,7 @@ class Conductor:
         self._on_event = on_event
         self._clock = clock
         self._window = window
+        self._racing = racing
         self._answers: dict[int, TrialOutcome] = {}
         self._trials: list[TrialRecord] = []
         self._converged = False
@@ -187,6 +193,8 @@ class Conductor:
         return self._give_out(Assignment(number, kind, factors))
 
     def _give_out(self, assignment: Assignment) -> Assignment:
+        if self._racing and assignment.kind in (TrialKind.STARTUP, TrialKind.SEARCH):
+            assignment = replace(assignment, incumbent=incumbent(self._plan, self._trials))
         self._on_event(TrialStarted(assignment.number, assignment.kind, assignment.factors))
         return assignment
 
@@ -251,7 +259,8 @@ class Conductor:
             return
         outcome = trial.outcome
         failed = outcome.error is None or trained_error(self._trials) is None
-        guardrails = None if failed else dict(outcome.guardrails)
+        unknown = failed or outcome.answered is not None
+        guardrails = None if unknown else dict(outcome.guardrails)
         with self._thinking():
             self._sampler.tell(
                 trial.number,

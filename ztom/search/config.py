@@ -27,6 +27,7 @@ from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.io.places import require_local
 from ztom.scoring.build import ErrorTerm, check_error
+from ztom.search.racing import RacingConfig
 from ztom.search.samplers.protocol import SamplerConfig, check_dimensions
 from ztom.search.trackers.config import TrackerConfig
 from ztom.stimuli.hub_files import HUB_PREFIX
@@ -215,6 +216,7 @@ class SearchConfig(StimuliConfig):
         trial_retries: Number of times that a trial whose process died is run again.
         overlap_scoring: Whether an engine answers the next trial while one is scored: the sampler
             then proposes it without that one's error.
+        racing: From how many stimuli on a trial that is clearly worse than the best is stopped.
         output: Folder for what the search writes.
         suites: Suites, or folders of suites, that the gate asks about the written variant, with the
             trained model as the champion; nothing that does not pass is published.
@@ -244,6 +246,9 @@ class SearchConfig(StimuliConfig):
     trial_retries: int = Field(default=1, ge=0, le=10)
     # left out where it is the default: digests of configurations stay what they were
     overlap_scoring: bool = Field(default=True, exclude_if=lambda value: value is True)
+    racing: RacingConfig = Field(
+        default=RacingConfig(), exclude_if=lambda value: value == RacingConfig()
+    )
     output: OutputPath = Path("runs/search")
     suites: tuple[ConfigPath, ...] = ()
     variant: VariantOptions = VariantOptions()

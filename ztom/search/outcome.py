@@ -43,6 +43,8 @@ class SearchOutcome:
         factor_names: What each factor scales.
         number_of_inferences: Number of model evaluations, failed ones included, but for
             ``baseline_inferences``.
+        partial_evaluations: Number of these that were stopped early, being clearly worse than the
+            best.
         baseline_inferences: Number of evaluations of checkpoints alone and of their average.
         existing: The models that are there already, with their errors.
         step_gains: How much of the gain each step of the chain is; empty without a surrogate.
@@ -66,6 +68,7 @@ class SearchOutcome:
     optimized_scaling_factors: Factors
     factor_names: tuple[str, ...]
     number_of_inferences: int
+    partial_evaluations: int
     baseline_inferences: int
     existing: tuple[ExistingModel, ...]
     step_gains: tuple[StepGain, ...]
@@ -122,6 +125,7 @@ def build_outcome(
         optimized_scaling_factors=choice.factors,
         factor_names=plan.space.names,
         number_of_inferences=len(ended) - compared,
+        partial_evaluations=sum(t.outcome.answered is not None for t in ended),
         baseline_inferences=compared,
         existing=existing_models(plan, trials),
         step_gains=()

@@ -21,6 +21,7 @@ from typing import Literal
 
 from ztom.ledger import TrialKind, TrialRecord, TrialStatus
 from ztom.search.baselines import ComparedModel, is_part_of_search, next_comparison
+from ztom.search.racing import Incumbent
 from ztom.search.space import Factors, SearchSpace
 from ztom.search.surrogate import Surrogate
 
@@ -197,7 +198,9 @@ def violations(
 
 
 def is_feasible(plan: Plan, trials: Sequence[TrialRecord], trial: TrialRecord) -> bool:
-    """Whether a finished trial keeps every guardrail."""
+    """Whether a finished trial keeps every guardrail; of one that was stopped it is not known."""
+    if trial.outcome.answered is not None:
+        return False
     rises = violations(plan, trials, dict(trial.outcome.guardrails))
     return all(rise <= 0 for rise in rises)
 
@@ -269,6 +272,23 @@ def choose(plan: Plan, trials: Sequence[TrialRecord]) -> BestPoint | None:
         if error is not None and error < best.error and is_feasible(plan, trials, trial):
             best = BestPoint(trial.factors, error)
     return best
+
+
+def incumbent(plan: Plan, trials: Sequence[TrialRecord]) -> Incumbent | None:
+    """The best feasible trial that answered every stimulus, the trained model's included."""
+    whole = [
+        t
+        for t in _of(trials, TrialKind.BASELINE, *_EXPLORING)
+        if t.status is TrialStatus.FINISHED and t.outcome.per_stimulus
+    ]
+    best = min(
+        (t for t in whole if is_feasible(plan, trials, t)),
+        key=lambda t: (t.outcome.error, t.number),
+        default=None,
+    )
+    if best is None or best.outcome.error is None:
+        return None
+    return Incumbent(best.number, best.outcome.error, best.outcome.per_stimulus)
 
 
 def _of(trials: Sequence[TrialRecord], *kinds: TrialKind) -> list[TrialRecord]:

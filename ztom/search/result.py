@@ -55,10 +55,12 @@ class TrialEntry(BaseModel):
         error: Error of the blend, lower is better; None for a failed trial.
         guardrails: Error on each guardrail's data.
         feasible: Whether it finished and keeps every guardrail.
-        reason: Why the trial failed; None otherwise.
+        reason: Why the trial failed, or was stopped; None otherwise.
         seconds: Seconds by phase.
         generated_tokens: Number of generated tokens, over all stimuli.
         attempts: Number of times that it was started.
+        answered: Number of stimuli that were answered before it was stopped, being clearly worse
+            than the best: its error is an estimate; None where all were.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -74,6 +76,7 @@ class TrialEntry(BaseModel):
     seconds: dict[str, float]
     generated_tokens: int
     attempts: int
+    answered: int | None = None
 
 
 class SensitivityEntry(BaseModel):
@@ -243,6 +246,8 @@ class SearchResult(BaseModel):
         step_gains: How much of the gain on the search set each step of the chain is.
         baseline_inferences: Number of evaluations for ``existing``, on both sets; they are not in
             ``number_of_inferences``.
+        partial_evaluations: Number of the ``number_of_inferences`` that were stopped early, being
+            clearly worse than the best.
         proof: Proof on the holdout; None when the search was run without one.
     """
 
@@ -280,6 +285,7 @@ class SearchResult(BaseModel):
     best_existing: BestExisting | None = None
     step_gains: tuple[StepGain, ...] = ()
     baseline_inferences: int = 0
+    partial_evaluations: int = 0
     proof: Proof | None = None
 
     @property
@@ -355,6 +361,7 @@ def search_fields(outcome: SearchOutcome) -> dict[str, Any]:
         "factor_names": outcome.factor_names,
         "number_of_inferences": outcome.number_of_inferences,
         "baseline_inferences": outcome.baseline_inferences,
+        "partial_evaluations": outcome.partial_evaluations,
         "existing": outcome.existing,
         "best_existing": best_on_search(outcome.existing),
         "step_gains": outcome.step_gains,
@@ -385,4 +392,5 @@ def _entry(trial: TrialRecord, feasible: tuple[int, ...]) -> TrialEntry:
         seconds=dict(outcome.seconds),
         generated_tokens=outcome.generated_tokens,
         attempts=outcome.attempts,
+        answered=outcome.answered,
     )

@@ -58,6 +58,7 @@ _RESULT: dict[str, Any] = {
         }
     ],
     "baseline_inferences": 6,
+    "partial_evaluations": 0,
     "step_gains": [{"name": "base -> one", "gain": 0.2, "share": 0.32}],
     "step_warnings": [],
     "holdout": {
@@ -270,6 +271,8 @@ class SearchFindings(WireAnswer):
             on the holdout.
         baseline_inferences: Number of evaluations for ``existing``, besides
             ``number_of_inferences``.
+        partial_evaluations: Number of these evaluations that were stopped early, being clearly
+            worse than the best.
         step_gains: How much of the gain on the stimuli each step of the chain is.
         step_warnings: Steps that change nothing or are the same as another.
         holdout: Errors and proof on data that the search never saw.
@@ -293,6 +296,7 @@ class SearchFindings(WireAnswer):
     best_existing: dict[str, Any] | None = None
     existing: tuple[dict[str, Any], ...] = ()
     baseline_inferences: int = 0
+    partial_evaluations: int = 0
     step_gains: tuple[dict[str, Any], ...] = ()
     step_warnings: tuple[str, ...] = ()
     holdout: Holdout | None = None

@@ -217,6 +217,7 @@ def test_a_search_that_is_over_has_its_fields_at_the_top() -> None:
         "best_existing": None,
         "existing": [],
         "baseline_inferences": 0,
+        "partial_evaluations": 0,
         "step_gains": [],
         "step_warnings": [],
         "holdout": None,
