@@ -2,7 +2,7 @@
 
     python benchmarks/racing.py CHAIN [--evaluations 40] [--orders 20]
 
-CHAIN is the folder of a chain with ``holdout.jsonl`` beside ``chain.yaml``, as `ztom demo` makes it.
+CHAIN is the folder of a chain with ``holdout.jsonl`` beside ``chain.yaml``, as `ztom demo` makes.
 Every blend that a search proposes is evaluated on all of these stimuli once (torch engine, in this
 process, cross-entropy: nothing is generated). Then the same trials race in many orders of the
 stimuli. A wrong stop is one of a blend that is better, on all stimuli, than the incumbent.
