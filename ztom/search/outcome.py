@@ -38,7 +38,8 @@ class SearchOutcome:
             surrogate.
         optimized_scaling_factors: The best factors; zeros when nothing was better.
         factor_names: What each factor scales.
-        number_of_inferences: Number of model evaluations, failed ones included.
+        number_of_inferences: Number of model evaluations that were started, failed ones and those
+            whose process died included.
         generated_tokens: Number of generated tokens, over all evaluations.
         noise_floor: Difference between two evaluations of the trained model, None without both.
         trials: Every trial, by number.
@@ -109,7 +110,7 @@ def build_outcome(
         else float(surrogate.posterior([choice.factors])[0][0]),
         optimized_scaling_factors=choice.factors,
         factor_names=plan.space.names,
-        number_of_inferences=sum(t.status is not TrialStatus.RUNNING for t in trials),
+        number_of_inferences=sum(t.outcome.attempts for t in trials),
         generated_tokens=sum(t.outcome.generated_tokens for t in trials),
         noise_floor=noise_floor(trials),
         trials=tuple(trials),
