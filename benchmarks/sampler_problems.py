@@ -35,11 +35,13 @@ class Problem:
     Attributes:
         factors: Number of factors.
         error: Error without noise of a point, shape (factors,), in units of the limit.
-        gain: Error of the trained model minus the least error.
+        trained: Error of the trained model.
+        gain: That minus the least error.
     """
 
     factors: int
     error: Callable[[Point], float]
+    trained: float
     gain: float
 
 
@@ -93,11 +95,12 @@ def make_problem(family: str, factors: int, seed: int) -> Problem:
     scales = CONDITION ** np.linspace(0.0, 1.0, factors)
     bowl = _Bowl(rotation @ np.diag(scales) @ rotation.T, rng.uniform(-1.0, 1.0, factors))
     error = _OF_BOWLS[family](bowl)
-    return Problem(factors, error, error(np.zeros(factors)))
+    trained = error(np.zeros(factors))
+    return Problem(factors, error, trained, trained)
 
 
 def _cubic(factors: int, rng: np.random.Generator) -> Problem:
     sizes = rng.permutation(CONDITION ** np.linspace(0.0, 1.0, factors))
     corner = rng.choice([-1.0, 1.0], size=factors)
     sizes /= sizes.sum()
-    return Problem(factors, lambda point: float(1.0 - sizes @ (corner * point) ** 3), 1.0)
+    return Problem(factors, lambda point: float(1.0 - sizes @ (corner * point) ** 3), 1.0, 1.0)

@@ -71,7 +71,7 @@ class GaussianProcess:
     """A process fitted to points.
 
     Attributes:
-        is_quadratic: Whether the kernel has its quadratic terms.
+        form: Form of the kernel.
         spread: Standard deviation of the errors it was fitted to.
         log_variances: Logarithms of the fitted variances v_0 to v_5, shape (6,).
 
@@ -84,10 +84,15 @@ class GaussianProcess:
     """
 
     def __init__(
-        self, points: Array, errors: Array, *, form: KernelForm = QUADRATIC, start: Array | None
+        self,
+        points: Array,
+        errors: Array,
+        *,
+        form: KernelForm = QUADRATIC,
+        start: Array | None = None,
     ) -> None:
         self.points, self.factors = points, points.shape[1]
-        self.is_quadratic = form is QUADRATIC
+        self.form = form
         self._center, self.spread = float(errors.mean()), float(errors.std()) or 1.0
         self._targets = (errors - self._center) / self.spread
         self._squares, self._norms = points**2, (points**2).sum(1)
@@ -243,20 +248,21 @@ def _negative_log_posterior(
     return float(value + 0.5 * distance @ distance), 0.5 * variances * slopes + distance / spreads
 
 
-def fit_process(
-    points: Array, errors: Array, *, start: Sequence[Array | None] = (None, None)
-) -> tuple[GaussianProcess, tuple[Array, Array]]:
-    """The process that predicts left-out points better, and the variances of both forms.
+def fit_process(points: Array, errors: Array, *, like: GaussianProcess | None) -> GaussianProcess:
+    """The process of the form that predicts left-out points better.
 
     Args:
         points: Points in units of the bounds, shape (points, factors).
         errors: Error of each, shape (points,).
-        start: What an earlier call gave for fewer points, which makes this one faster.
+        like: Process of a few points less, whose form is taken without a look at the other and
+            whose variances make the fit faster; None compares.
     """
-    quadratic = GaussianProcess(points, errors, form=QUADRATIC, start=start[0])
-    matern = GaussianProcess(points, errors, form=MATERN, start=start[1])
+    if like is not None:
+        return GaussianProcess(points, errors, form=like.form, start=like.log_variances)
+    quadratic = GaussianProcess(points, errors)
+    matern = GaussianProcess(points, errors, form=MATERN)
     misfit = matern.leave_one_out() > quadratic.leave_one_out() + _LEFT_OUT_MARGIN
-    return matern if misfit else quadratic, (quadratic.log_variances, matern.log_variances)
+    return matern if misfit else quadratic
 
 
 def minimise(function: Differentiable, starts: Sequence[Array]) -> Array:

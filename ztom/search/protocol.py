@@ -246,7 +246,9 @@ def lowest(plan: Plan, trials: Sequence[TrialRecord]) -> BestPoint | None:
         return None
     feasible = [e for e in evaluations(plan, trials) if e.is_feasible and e.error < trained]
     best = min(feasible, key=lambda e: e.error, default=None)
-    return BestPoint(*((plan.space.trained, trained) if best is None else (best.factors, best.error)))
+    return BestPoint(
+        *((plan.space.trained, trained) if best is None else (best.factors, best.error))
+    )
 
 
 def _of(trials: Sequence[TrialRecord], *kinds: TrialKind) -> list[TrialRecord]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ztom.search.gaussian_process import (
+    QUADRATIC,
     Array,
     Differentiable,
     GaussianProcess,
@@ -33,8 +34,6 @@ _PENALTIES = (10.0, 1000.0)
 _BEST_STARTS, _RANDOM_STARTS = 2, 2
 _SAFETY = 0.01  # what guardrails are kept by, in standard deviations of their errors
 _MINIMISER = 1  # tells the minimiser's random starts from those of draws
-
-Variances = tuple[Array | None, ...]
 
 
 @dataclass(frozen=True)
@@ -91,12 +90,15 @@ class Compression:
     def apply(self, errors: Array) -> Array:
         """Compress errors, shape (...,)."""
         above = np.maximum(errors - self.knee, 0.0) / self.scale
-        return np.minimum(errors, self.knee) + self.scale * np.log1p(above)
+        compressed: Array = np.minimum(errors, self.knee) + self.scale * np.log1p(above)
+        return compressed
 
     def undo(self, values: Array) -> Array:
         """The errors of compressed values, shape (...,)."""
         above = np.maximum(values - self.knee, 0.0) / self.scale
-        return np.minimum(values, self.knee) + self.scale * np.expm1(np.minimum(above, 700.0))
+        exact = self.scale * np.expm1(np.minimum(above, 700.0))
+        errors: Array = np.minimum(values, self.knee) + exact
+        return errors
 
 
 class Surrogate:
@@ -110,7 +112,8 @@ class Surrogate:
         violations: Excess of each guardrail's error over what is allowed, shape (points,
             guardrails); None without guardrails.
         seed: Seeds what is drawn.
-        start: `variances` of a surrogate of fewer points, which makes the fit faster.
+        like: Surrogate of a few points less, whose form is taken and which makes the fit faster;
+            None compares the forms.
     """
 
     def __init__(
@@ -121,12 +124,12 @@ class Surrogate:
         *,
         violations: Sequence[Sequence[float]] | None = None,
         seed: int,
-        start: Variances = (),
+        like: Surrogate | None = None,
     ) -> None:
-        points = np.array(factors, dtype=np.float64).reshape(len(factors), space.dimensions)
-        targets = np.array(errors, dtype=np.float64)
+        points: Array = np.array(factors, dtype=np.float64).reshape(len(factors), -1)
+        targets: Array = np.array(errors, dtype=np.float64)
         limits = np.array(violations or [()] * len(targets), dtype=np.float64)
-        inside = np.array([space.contains(point) for point in points], dtype=bool)
+        inside = np.array([space.contains(point) for point in factors])
         if inside.any():
             points, targets, limits = points[inside], targets[inside], limits[inside]
         if len(targets) > _MOST_POINTS:
@@ -137,28 +140,22 @@ class Surrogate:
         self._compression = Compression.of(targets)
         self._process: GaussianProcess | None = None
         self._guardrails: list[GaussianProcess] = []
-        self.variances: Variances = start
         if targets.std() > 0:
             with one_thread():
-                self._fit(limits, start)
+                values = self._compression.apply(targets)
+                before = None if like is None else like._process
+                self._process = fit_process(self._points, values, like=before)
+                self._guardrails = [self._fit_guardrail(column) for column in limits.T]
 
-    def _fit(self, limits: Array, start: Variances) -> None:
-        begin = iter(start)
-        first, second = next(begin, None), next(begin, None)
-        values = self._compression.apply(self._errors)
-        self._process, variances = fit_process(self._points, values, start=(first, second))
-        for column in limits.T:
-            compression = Compression.of(column)
-            above_limit = Compression(max(compression.knee, 0.0), compression.scale)
-            values = above_limit.apply(column)
-            process = GaussianProcess(self._points, values, start=next(begin, None))
-            self._guardrails.append(process)
-        self.variances = (*variances, *(process.log_variances for process in self._guardrails))
+    def _fit_guardrail(self, violations: Array) -> GaussianProcess:
+        compression = Compression.of(violations)
+        above_limit = Compression(max(compression.knee, 0.0), compression.scale)
+        return GaussianProcess(self._points, above_limit.apply(violations))
 
     @property
     def misfits(self) -> bool:
         """Whether the errors are no quadratic: the Matern form predicts left-out points better."""
-        return self._process is not None and not self._process.is_quadratic
+        return self._process is not None and self._process.form is not QUADRATIC
 
     def posterior(
         self, factors: Sequence[Factors]
@@ -174,7 +171,7 @@ class Surrogate:
     @cached_property
     def _minimiser(self) -> Array:
         if self._process is None:
-            return self._points[0]
+            return np.asarray(self._points[0])
         limits = [_tightened(p.mean, p.noise + _SAFETY * p.spread) for p in self._guardrails]
         best = self._points[np.argsort(self._errors, kind="stable")[:_BEST_STARTS]]
         rng = np.random.default_rng((self._seed, _MINIMISER))
@@ -196,12 +193,14 @@ class Surrogate:
         """
         rng = np.random.default_rng(tuple(seed))
         if self._process is None:
-            return PosteriorDraw(self._from_box(rng.uniform(-1.0, 1.0, self._points.shape[1])), 0.0)
+            anywhere = rng.uniform(-1.0, 1.0, size=self._points.shape[1:])
+            return PosteriorDraw(self._from_box(anywhere), 0.0)
         path = self._process.draw(rng)
         limits = [process.draw(rng) for process in self._guardrails]
         starts = [self._minimiser, self._points[np.argmin(self._errors)]]
         point = self._least(path, limits, np.array(starts), rng)
-        return PosteriorDraw(self._from_box(point), max(path(self._minimiser)[0] - path(point)[0], 0.0))
+        gain = path(self._minimiser)[0] - path(point)[0]
+        return PosteriorDraw(self._from_box(point), max(gain, 0.0))
 
     def _least(
         self,
@@ -214,7 +213,10 @@ class Surrogate:
         process = self._process
         scale = 1.0 if process is None else process.spread
         with one_thread():
-            begin = [*starts, *rng.uniform(-1.0, 1.0, (_RANDOM_STARTS, starts.shape[1]))]
+            begin: list[Array] = [
+                *starts,
+                *rng.uniform(-1.0, 1.0, (_RANDOM_STARTS, starts.shape[1])),
+            ]
             if not limits:
                 return minimise(objective, begin)
             for weight in _PENALTIES:
@@ -243,10 +245,11 @@ class Surrogate:
         )
 
     def _to_box(self, points: Array) -> Array:
-        return 2.0 * self._space.to_unit(points) - 1.0
+        return np.asarray(2.0 * self._space.to_unit(points) - 1.0)
 
     def _from_box(self, point: Array) -> Factors:
-        return tuple(map(float, self._space.from_unit((point + 1.0) / 2.0)))
+        unit = self._space.from_unit((point + 1.0) / 2.0)
+        return tuple(map(float, unit))
 
 
 def _tightened(limit: Differentiable, margin: float) -> Differentiable:

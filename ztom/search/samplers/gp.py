@@ -12,12 +12,13 @@ from __future__ import annotations
 import numpy as np
 
 from ztom.search.space import Factors, SearchSpace
-from ztom.search.surrogate import Surrogate, Variances
+from ztom.search.surrogate import Surrogate
 
 #: Share of the bounds that start-up points are within: in the corners blends explode.
 STARTUP_SCALE = 0.4
 _DRAWS = 24  # whose mean gain decides whether to stop
 _TRIES = 8
+_COMPARE_AFTER = 8  # forms are compared when an eighth more points are there
 _FEWEST_POINTS = 4  # besides one a factor, before the posterior is asked whether to stop
 
 
@@ -40,8 +41,9 @@ class GPSampler:
         self._violations: list[tuple[float, ...]] = []
         self._trained: list[float] = []
         self._open: dict[int, Factors] = {}
-        self._variances: Variances = ()
+        self._compared = 0
         self._surrogate: Surrogate | None = None
+        self._fitted_to = 0
 
     def warm_up(self) -> None:
         """Import what takes a moment."""
@@ -82,22 +84,25 @@ class GPSampler:
         self._factors.append(factors)
         self._errors.append(error)
         self._violations.append(violations)
-        self._surrogate = None
 
     def close(self) -> None:
         """End nothing: there is no process."""
 
     def _fitted(self) -> Surrogate:
-        if self._surrogate is None:
+        """The surrogate of all that was told; whether it misfits is looked at now and then."""
+        count = len(self._factors)
+        if self._surrogate is None or self._fitted_to != count:
+            due = count > self._compared + self._compared // _COMPARE_AFTER
             self._surrogate = Surrogate(
                 self._space,
                 self._factors,
                 self._errors,
                 violations=self._violations,
                 seed=self._seed,
-                start=self._variances,
+                like=None if due else self._surrogate,
             )
-            self._variances = self._surrogate.variances
+            self._compared = count if due else self._compared
+            self._fitted_to = count
         return self._surrogate
 
     def _has_converged(self, surrogate: Surrogate, number: int, gain: float) -> bool:
