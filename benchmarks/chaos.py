@@ -192,7 +192,7 @@ def main() -> int:
         undo.callback(database.stop)
         key = create_account(database.address)
         roots = home / "roots"
-        chain = make_chain(roots / "chain", hidden=64, layers=2, vocabulary=2_000)
+        chain = make_chain(roots / "chain", hidden=64, layers=2, vocabulary=None)
         folders = [
             blend(chain, f, roots / n) for n, f in (("one", (0.5, -0.5)), ("two", (0.2, 0.2)))
         ]

@@ -273,6 +273,21 @@ def test_a_killed_replica_costs_streams_in_work_only(up, admin, ask) -> None:  #
     assert len(answers) == 24
 
 
+def test_a_variant_that_serve_has_given_up_is_deployed_again(up, admin, ask) -> None:
+    """Its folder is away while its replica and Serve's controller, which start it again, die."""
+    support(up, admin, ask)
+    digest, folder = digest_of(up, "a"), up.roots / "a"
+    away = folder.rename(folder.with_name("away"))
+    (controller,) = (p for p in up.children() if "ray::ServeController" in " ".join(p.cmdline()))
+    controller.kill()
+    up.replica("variant-a").kill()
+    lost = wait_for(lambda: admin.endpoints.deployment(digest).reason)
+    assert lost.startswith("all of its replicas are lost; it is deployed again (try 1, after 5 s)")
+    away.rename(folder)
+    wait_for(lambda: admin.endpoints.deployment(digest).reason is None)
+    assert one(ask, "support", PROMPTS[0], False, {})[0] == named(up, "a")
+
+
 def test_adapters_share_an_engine_and_idle_ones_leave_and_come_back(up, admin, ask) -> None:
     adapter(up, admin, "l1", "one")
     adapter(up, admin, "l2", "two")

@@ -127,6 +127,10 @@ class KilledSearch:
         return dict(self.record.result)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 @pytest.fixture(scope="module")
 def search(up: Up) -> KilledSearch:
     """Real checkpoints, with a suite that the variant does not pass.
@@ -156,9 +160,11 @@ def search(up: Up) -> KilledSearch:
     up.wait_until_up()
     with Ledger.open(up.data / "ledger.db") as ledger:
         if ledger.requests.get(request).status.is_open:
+            before = up.children()
             up.kill_ray()
             # for an init system to see
             assert up.process.wait(120) == 3  # type: ignore[union-attr]
+            assert not list(filter(is_alive, before))
             up.start()
         ended = wait_for(
             lambda: (r := ledger.requests.get(request)).status.is_open is False and r, 900
