@@ -18,8 +18,9 @@ from serve_apps.controller.apps import AppState, AppStatus
 FIRST_WAIT_S = 5.0
 #: Seconds of the longest wait between two tries: it is about what Serve itself waits at most.
 LONGEST_WAIT_S = 60.0
-#: How the reason of a deployment begins that has lost its replicas.
-LOST = "all of its replicas are lost"
+#: How the reason of a deployment that serves begins: it has lost its replicas, or could not be
+#: started again if it did.
+LOST, UNSTARTABLE = "all of its replicas are lost", "it cannot be started again"
 
 
 @dataclass(frozen=True, slots=True)

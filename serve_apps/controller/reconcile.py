@@ -13,7 +13,6 @@ from threading import Lock
 
 from serve_apps.controller.apps import Apps, AppState
 from serve_apps.controller.outages import (
-    LOST,
     Outage,
     deployed_again,
     follow_outages,
@@ -179,8 +178,8 @@ class Reconciler:
             case Revive(app, digests, message):
                 self._revive(app, digests, message)
             case Recover(digest):
-                logger.warning("%s has replicas again", digest[:12])
-                self._endpoints.deployments.clear_reason(digest, LOST)
+                logger.warning("%s: this is over: %s", digest[:12], records[digest].reason)
+                self._endpoints.deployments.clear_reason(digest, records[digest].reason)
             case Remove(app):
                 if self._unneeded.get(app, 0) >= LINGER_ROUNDS:
                     self._apps.delete(app)

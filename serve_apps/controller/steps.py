@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from serve_apps.controller.apps import AppState, AppStatus
-from serve_apps.controller.outages import LOST, is_lost
+from serve_apps.controller.outages import LOST, UNSTARTABLE, is_lost
 from serve_apps.endpoints.specs import AppSpec, app_spec
 from ztom.errors import (
     ConfigError,
@@ -84,7 +84,7 @@ class Revive:
 
 @dataclass(frozen=True, slots=True)
 class Recover:
-    """The application of a deployment that had lost every replica runs again."""
+    """What was wrong with a deployment that serves is over: its application runs."""
 
     digest: str
 
@@ -123,8 +123,10 @@ def plan_steps(
         try:
             spec = _spec(record, records)
         except ZtomError as error:
-            serves = record.state is DeploymentState.READY
-            steps.append((Wait if serves else Fail)(record.digest, str(error)))
+            if record.state is DeploymentState.READY:
+                steps.append(Wait(record.digest, f"{UNSTARTABLE}: {error}"))
+            else:
+                steps.append(Fail(record.digest, str(error)))
             continue
         needed.setdefault(spec.name, (spec, []))[1].append(record.digest)
         if record.state is DeploymentState.READY:
@@ -183,7 +185,7 @@ def _steps_of(record: DeploymentRecord, spec: AppSpec, status: AppStatus | None)
         if status.state is not AppState.RUNNING:
             return []
         steps: list[Step] = [Intend(record.digest, spec)] if record.intent is not None else []
-        recovered = status.replicas and (record.reason or "").startswith(LOST)
+        recovered = status.replicas and (record.reason or "").startswith((LOST, UNSTARTABLE))
         return [*steps, Recover(record.digest)] if recovered else steps
     if status.state is AppState.FAILED:
         return [Fail(record.digest, status.message)]

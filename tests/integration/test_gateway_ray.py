@@ -274,17 +274,19 @@ def test_a_killed_replica_costs_streams_in_work_only(up, admin, ask) -> None:  #
 
 
 def test_a_variant_that_serve_has_given_up_is_deployed_again(up, admin, ask) -> None:
-    """Its folder is away while its replica and Serve's controller, which start it again, die."""
+    """Its weights are not what they were while its replica and Serve's controller die."""
     support(up, admin, ask)
-    digest, folder = digest_of(up, "a"), up.roots / "a"
-    away = folder.rename(folder.with_name("away"))
+    digest, weights = digest_of(up, "a"), up.roots / "a" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     (controller,) = (p for p in up.children() if "ray::ServeController" in " ".join(p.cmdline()))
     controller.kill()
     up.replica("variant-a").kill()
-    lost = wait_for(lambda: admin.endpoints.deployment(digest).reason)
+    lost = wait_for(lambda: admin.endpoints.deployment(digest).reason, 600)
     assert lost.startswith("all of its replicas are lost; it is deployed again (try 1, after 5 s)")
-    away.rename(folder)
-    wait_for(lambda: admin.endpoints.deployment(digest).reason is None)
+    assert "changed model.safetensors" in lost
+    weights.write_bytes(content)
+    wait_for(lambda: admin.endpoints.deployment(digest).reason is None, 600)
     assert one(ask, "support", PROMPTS[0], False, {})[0] == named(up, "a")
 
 

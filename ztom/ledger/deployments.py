@@ -233,11 +233,11 @@ class Deployments:
             row.reason = reason
             return True
 
-    def clear_reason(self, digest: str, start: str) -> None:
-        """Forget what was wrong with a deployment, if the reason that is noted begins so."""
+    def clear_reason(self, digest: str, expected: str | None) -> None:
+        """Forget what was wrong with a deployment; another reason that is noted by now stays."""
         with self._database.write("change a deployment in") as session:
             row = _deployment_row(session, digest)
-            if (row.reason or "").startswith(start):
+            if row.reason == expected:
                 row.reason = None
 
     def clear_intent(self, digest: str, expected: Intent | None) -> None:

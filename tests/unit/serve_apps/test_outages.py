@@ -111,6 +111,18 @@ def test_a_variant_that_lost_its_replicas_comes_back_and_says_so(controlled: Con
     assert "(try 1, after 5 s)" in (deployments.get(digest).reason or ""), "it ran in between"
 
 
+def test_a_folder_that_was_away_is_no_reason_any_more(controlled: Controlled) -> None:
+    digest = controlled.serve("one")
+    deployments = controlled.endpoints.deployments
+    folder = Path(deployments.get(digest).address)
+    away = folder.rename(folder.with_name("away"))
+    controlled.look()
+    assert (deployments.get(digest).reason or "").startswith("it cannot be started again: ")
+    away.rename(folder)
+    controlled.look()
+    assert deployments.get(digest).reason is None
+
+
 def test_another_reason_of_a_deployment_stays(controlled: Controlled) -> None:
     digest = controlled.serve("one")
     deployments = controlled.endpoints.deployments
