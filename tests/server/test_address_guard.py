@@ -64,6 +64,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.abuse(36)
 def test_the_hub_leads_nobody_to_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +76,7 @@ def test_the_hub_leads_nobody_to_credentials(
     assert "169.254.169.254" not in _connected
 
 
+@pytest.mark.abuse(36)
 def test_a_registry_leads_nobody_to_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +140,7 @@ def listening(address: str) -> Iterator[tuple[int, Callable[[], bytes]]]:
         yield listener.getsockname()[1], first_byte
 
 
+@pytest.mark.abuse(36)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_name_that_changes_its_meaning_gets_no_byte(names, scheme: str) -> None:
     """Public when it is looked at, this machine when it is connected to."""
@@ -153,6 +156,7 @@ def test_a_name_that_changes_its_meaning_gets_no_byte(names, scheme: str) -> Non
     assert _connected == ["127.0.0.2"]
 
 
+@pytest.mark.abuse(36)
 def test_a_redirect_to_a_name_that_changes_its_meaning_gets_no_byte(names) -> None:
     """A proxy of the service's leads there; the service counts as public by what it meant first."""
     names["service.example"] = ["93.184.216.34"]
@@ -181,6 +185,7 @@ def test_the_service_itself_that_changes_its_meaning_gets_no_byte(names) -> None
         assert first_byte() == b""
 
 
+@pytest.mark.abuse(36)
 def test_the_hubs_own_client_sends_no_byte_to_where_its_name_leads_now(
     names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_only_an_application_that_serves_is_revived(controlled: Controlled) -> N
     assert isinstance(start, Start)
 
 
+@pytest.mark.abuse(57)
 def test_a_variant_that_lost_its_replicas_comes_back_and_says_so(controlled: Controlled) -> None:
     """As when Ray Serve has given it up: it lists the application, and starts nothing."""
     digest = controlled.serve("one")
