@@ -32,9 +32,10 @@ from ztom.search.protocol import (
     StopReason,
     StudyState,
     WaitForTrials,
-    choose,
     incumbent,
     is_feasible,
+    known_guardrails,
+    lowest,
     next_decision,
     trained_error,
     violations,
@@ -237,9 +238,19 @@ class Conductor:
                 self._trials[trial.number] = trial
                 self._tell(trial)
                 continue
+            if trial.kind is TrialKind.CONFIRM and not self._converged:
+                # exploration had ended here: with its budget, its time, or by itself
+                no_limit = self._plan.seconds is None
+                self._converged = self._has_budget() and (
+                    self._ask(trial.number) is None or no_limit
+                )
             self._trials.append(_unanswered(trial))
             if trial.kind is TrialKind.SEARCH:
                 self._compare(trial, self._ask(trial.number))
+
+    def _has_budget(self) -> bool:
+        explored = (TrialKind.STARTUP, TrialKind.SEARCH)
+        return sum(t.kind in explored for t in self._trials) < self._plan.evaluations
 
     def _compare(self, trial: TrialRecord, proposed: Factors | None) -> None:
         if proposed != trial.factors:
@@ -258,19 +269,17 @@ class Conductor:
         if not is_part_of_search(self._plan.space, trial):
             return
         outcome = trial.outcome
-        failed = outcome.error is None or trained_error(self._trials) is None
-        unknown = failed or outcome.answered is not None
-        guardrails = None if unknown else dict(outcome.guardrails)
+        known = None if trained_error(self._trials) is None else known_guardrails(outcome)
         with self._thinking():
             self._sampler.tell(
                 trial.number,
                 trial.factors,
                 error=outcome.error,
-                violations=violations(self._plan, self._trials, guardrails),
+                violations=violations(self._plan, self._trials, known),
             )
 
     def _ended_event(self, trial: TrialRecord) -> TrialEnded:
-        best = choose(self._plan, self._trials)
+        best = lowest(self._plan, self._trials)
         finished = trial.status is TrialStatus.FINISHED
         return TrialEnded(
             number=trial.number,
