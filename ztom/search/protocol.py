@@ -1,7 +1,8 @@
 """The protocol of a search, as pure functions: what comes next, given what is there.
 
 1. *baseline*: the factors zero twice. Their mean is the trained model's error, their difference the
-   noise floor.
+   noise floor. Then, outside the budget, the checkpoints of the chain alone and their average
+   (`ztom.search.baselines`).
 2. *startup*: quasi-random points over the whole space, where the sampler wants them.
 3. *search*: the sampler's points, until the budget of evaluations is spent, the time is nearly up
    or the sampler has converged.
@@ -19,6 +20,7 @@ from functools import lru_cache
 from typing import Literal
 
 from ztom.ledger import TrialKind, TrialRecord, TrialStatus
+from ztom.search.baselines import ComparedModel, is_part_of_search, next_comparison
 from ztom.search.space import Factors, SearchSpace
 from ztom.search.surrogate import Surrogate
 
@@ -41,6 +43,7 @@ class Plan:
         max_increases: Largest rise of each guardrail's error above the trained model's, by its
             name.
         seconds: Seconds for the whole study, None for no limit.
+        models: Models that are evaluated besides, to compare the best blend with.
     """
 
     space: SearchSpace
@@ -49,11 +52,13 @@ class Plan:
     seed: int
     max_increases: tuple[tuple[str, float], ...] = ()
     seconds: float | None = None
+    models: tuple[ComparedModel, ...] = ()
 
     @property
     def total(self) -> int:
         """The most trials that the study can have."""
-        return BASELINES + self.evaluations + CONFIRMATIONS
+        compared = sum(model.kind != "trained" for model in self.models)
+        return BASELINES + compared + self.evaluations + CONFIRMATIONS
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,9 @@ def next_decision(
         return Stop("baseline failed")
     if plan.seconds is not None and state.elapsed_s >= plan.seconds:
         return Stop("time")
+    model = next_comparison(plan.models, trials)
+    if model is not None:
+        return Evaluate(TrialKind.COMPARISON, model.factors)
     reason = _exploration_ends(plan, trials, state)
     return _explore(plan, trials) if reason is None else _confirm(plan, trials, reason)
 
@@ -142,8 +150,7 @@ def _explore(plan: Plan, trials: Sequence[TrialRecord]) -> Evaluate:
 def _confirm(
     plan: Plan, trials: Sequence[TrialRecord], reason: StopReason
 ) -> Evaluate | WaitForTrials | Stop:
-    explored = _of(trials, *_EXPLORING)
-    if _running(explored):
+    if _running(_of(trials, TrialKind.COMPARISON, *_EXPLORING)):
         return WaitForTrials()
     chosen = confirmation_points(plan, tuple(trials))
     confirmations = _of(trials, TrialKind.CONFIRM)
@@ -198,7 +205,11 @@ def is_feasible(plan: Plan, trials: Sequence[TrialRecord], trial: TrialRecord) -
 def confirmation_points(plan: Plan, trials: tuple[TrialRecord, ...]) -> tuple[Factors, ...]:
     """The best feasible points of the exploration, by posterior mean; at most three, no repeats."""
     explored = tuple(
-        t for t in _of(trials, TrialKind.BASELINE, *_EXPLORING) if t.status is TrialStatus.FINISHED
+        t
+        for t in trials
+        if t.kind is not TrialKind.CONFIRM
+        and t.status is TrialStatus.FINISHED
+        and is_part_of_search(plan.space, t)
     )
     feasible = {
         t.factors: None
@@ -249,7 +260,9 @@ def choose(plan: Plan, trials: Sequence[TrialRecord]) -> BestPoint | None:
         return None
     finished = [t for t in trials if t.status is TrialStatus.FINISHED]
     confirmed = [t for t in finished if t.kind is TrialKind.CONFIRM]
-    pool = confirmed or [t for t in finished if t.kind in _EXPLORING]
+    pool = confirmed or [
+        t for t in finished if t.kind is not TrialKind.BASELINE and is_part_of_search(plan.space, t)
+    ]
     best = BestPoint(plan.space.trained, trained)
     for trial in pool:
         error = trial.outcome.error
