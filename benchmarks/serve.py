@@ -12,7 +12,8 @@ its engine. The load's own work runs on the same cores on both sides. The model 
 77 M parameters unless its size is given.
 
 CPU milliseconds a request are what the processes of a side have taken while it answered, whatever
-else ran on the machine; ``idle`` is what ours take while nobody asks, in milliseconds a second.
+else ran on the machine; ``idle`` is what ours take while nobody asks, in milliseconds a second, and
+is also said without: the slower the requests come, the more of it falls on each.
 """
 
 from __future__ import annotations
@@ -190,12 +191,12 @@ def compare(args: VariantArgs, loads: Sequence[Load], turns: int, home: Path, en
 
         results = asyncio.run(run())
     for load, figures in zip(loads, results, strict=True):
-        _print(load, turns, figures)
+        _print(load, turns, figures, idle)
     print("idle, CPU ms a second: ", end="")
     print(", ".join(f"{role} {1000 * idle[role] / _IDLE_S:.1f}" for role in ROLES))
 
 
-def _print(load: Load, turns: int, figures: Sequence[Figures]) -> None:
+def _print(load: Load, turns: int, figures: Sequence[Figures], idle: Counter[str]) -> None:
     how = "streamed" if load.stream else "whole"
     print(f"\n{turns} times {load.requests} {how} requests of {load.tokens} tokens, ", end="")
     print(f"{load.clients} clients; CPU in ms a request; first in ms (median)")
@@ -206,7 +207,11 @@ def _print(load: Load, turns: int, figures: Sequence[Figures]) -> None:
         print(row.row(name, load.tokens))
     ours, theirs = figures[0], figures[1]
     around = ours.cpu_ms(GATEWAY) + ours.cpu_ms(REPLICA)
-    print(f"gateway and replica {around:.1f} ms against {theirs.cpu_ms(GATEWAY):.1f}, ", end="")
+    share = ours.seconds / _IDLE_S * (idle[GATEWAY] + idle[REPLICA]) / len(ours.whole)
+    print(
+        f"gateway and replica {around:.1f} ms ({around - 1000 * share:.1f} without idle) ", end=""
+    )
+    print(f"against {theirs.cpu_ms(GATEWAY):.1f}, ", end="")
     print(f"engine {ours.cpu_ms(ENGINE) / theirs.cpu_ms(ENGINE):.2f} times; ", end="")
     print(
         f"requests/s and tokens/s {ours.requests_per_s / theirs.requests_per_s:.2f} times; ", end=""
