@@ -164,13 +164,14 @@ def compare(args: VariantArgs, loads: Sequence[Load], turns: int, home: Path, en
     most = max(load.clients for load in loads)
     roots = f'pointer_roots=["{args.variant.parent}"]'
     with (
-        vllm_server(args, home) as (other, other_cpu),
+        vllm_server(args, home) as other,
         server(home / "data", settings=[roots]) as (url, key, process),
         Client(url, key=key) as client,
     ):
         options = {"num_cpus": args.num_cpus, "max_ongoing_requests": max(16, most)}
         ready = deploy(client, "bench", args.variant, now=True, options=options)
         print(f"a new variant has its traffic in {ready:.1f} s")
+        other.wait()
         before = cpu_seconds(process)
         time.sleep(_IDLE_S)
         idle = cpu_seconds(process) - before
@@ -178,11 +179,11 @@ def compare(args: VariantArgs, loads: Sequence[Load], turns: int, home: Path, en
         async def run() -> list[list[Figures]]:
             async with AsyncExitStack() as stack:
                 ours = await stack.enter_async_context(over_http(url, key, most))
-                theirs = await stack.enter_async_context(over_http(other, key, most))
+                theirs = await stack.enter_async_context(over_http(other.url, key, most))
                 name = identify(args).pinned
                 sides = [
                     Side("through the gateway", "bench", ours, lambda: cpu_seconds(process)),
-                    Side("vLLM's own server", name, theirs, other_cpu),
+                    Side("vLLM's own server", name, theirs, other.cpu),
                 ]
                 if engine:
                     here = await stack.enter_async_context(engine_here(args))

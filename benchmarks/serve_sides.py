@@ -30,7 +30,7 @@ from serve_apps.variants.options import engine_options
 from serve_apps.variants.wire import Reply
 
 Ask = Callable[[dict[str, Any]], AsyncIterator[bytes]]
-_READY_S = 300.0
+_READY_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,36 @@ class Side:
     model: str
     ask: Ask
     cpu: Callable[[], Counter[str]]
+
+
+@dataclass(frozen=True)
+class VllmServerProcess:
+    """A server that vLLM itself brings.
+
+    Attributes:
+        url: Its address.
+        process: Its process.
+        log: File that it writes to.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def cpu(self) -> Counter[str]:
+        """CPU seconds of its processes so far."""
+        return server_seconds(self.process.pid)
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        deadline = time.monotonic() + _READY_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx.get(f"{self.url}/health", timeout=5).status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.5)
+        raise SystemExit(f"vLLM's own server does not run:\n{self.log.read_text()[-3000:]}")
 
 
 @asynccontextmanager
@@ -92,8 +122,8 @@ async def over_http(url: str, key: str, clients: int) -> AsyncIterator[Ask]:
 
 
 @contextmanager
-def vllm_server(args: VariantArgs, home: Path) -> Iterator[tuple[str, Callable[[], Counter[str]]]]:
-    """The OpenAI server of vLLM on a variant: its address, and what gives its CPU seconds.
+def vllm_server(args: VariantArgs, home: Path) -> Iterator[VllmServerProcess]:
+    """The OpenAI server of vLLM on a variant, on its way up.
 
     Args:
         args: Arguments of the variant.
@@ -109,8 +139,7 @@ def vllm_server(args: VariantArgs, home: Path) -> Iterator[tuple[str, Callable[[
         subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process,
     ):
         try:
-            _wait_until_up(url, process, home / "vllm.log")
-            yield url, lambda: server_seconds(process.pid)
+            yield VllmServerProcess(url, process, home / "vllm.log")
         finally:
             process.terminate()
             process.wait(60)
@@ -142,14 +171,3 @@ def _named_vllm(home: Path) -> Path:
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {number}\n")
     return folder
-
-
-def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _READY_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    raise SystemExit(f"vLLM's own server does not run:\n{log.read_text()[-3000:]}")
