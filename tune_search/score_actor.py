@@ -20,6 +20,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from tune_search.payload import SEARCH, Answers, DataSet, Needs
+from ztom.engines.collector import collection_paused
 from ztom.errors import ScoringError, ZtomError
 from ztom.ledger import TrialOutcome
 from ztom.scoring.protocol import ErrorFunction, WarmsUp
@@ -64,9 +65,10 @@ class ScoreActor:
     def warm_up(self) -> None:
         """Load what scoring needs. What fails is left to the first trial, which says why."""
         try:
-            for error in self._errors.values():
-                if isinstance(error, WarmsUp):
-                    error.warm_up()
+            with collection_paused():
+                for error in self._errors.values():
+                    if isinstance(error, WarmsUp):
+                        error.warm_up()
         except Exception as error:
             logger.debug("what scores could not be loaded ahead: %s", error)
 
