@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ztom.blending.chain import load_chain
 from ztom.engines.build import build_engine
 from ztom.engines.config import EngineConfig
-from ztom.search.racing import Incumbent, Race, RacingConfig, make_race, standing
+from ztom.search.racing import Incumbent, Race, RacingConfig, make_race, margin_to
 from ztom.search.samplers.build import build_sampler, startup_count
 from ztom.search.samplers.protocol import SamplerConfig
 from ztom.search.space import SearchSpace
@@ -108,7 +108,7 @@ def race(found: Evaluated, blocks: Race | None) -> tuple[int, int, int]:
             places += block
             if number == len(blocks.blocks) - 1:
                 break
-            now = standing(
+            now = margin_to(
                 found.errors[trial, places], places, incumbent, weights=found.tokens[places]
             )
             if now.is_worse(blocks.standard_errors):

@@ -55,7 +55,7 @@ def run_trials(
     Args:
         searcher: Searcher that suggests trials and takes their reports.
         engines: The engines.
-        scorers: For each engine, what scores its answers.
+        scorers: Processes that score, one for each engine.
         detailed: Whether reports carry the outputs.
         race: Blocks that the stimuli are answered in; None answers all at once.
         limit_s: Seconds after which Tune ends even a trial that hangs; None for no limit.

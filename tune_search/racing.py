@@ -10,7 +10,7 @@ from tune_search.engine_client import EngineClient
 from tune_search.payload import SEARCH, Answers, Needs
 from tune_search.score_actor import ScoreClient, generated_tokens, whole_outcome
 from ztom.ledger import TrialOutcome
-from ztom.search.racing import Incumbent, Race, Standing, standing
+from ztom.search.racing import Incumbent, Margin, Race, margin_to
 from ztom.search.space import Factors
 from ztom.statistics.blocks import joined, stimulus_weights
 from ztom.statistics.scores import Floats, Scores
@@ -61,7 +61,7 @@ class Heat:
             self._blocks.append(scores.search)
             self._weights.append(weights)
             guardrails = scores.guardrails
-            now = None if is_last else self._standing()
+            now = None if is_last else self._margin()
             if now is not None and now.is_worse(self._race.standard_errors):
                 return self._stopped(now)
         search = joined(self._blocks, self._race.blocks)
@@ -73,15 +73,15 @@ class Heat:
         self._tokens += generated_tokens(answers)
         self._outputs |= zip(places, answers.outputs[SEARCH], strict=True)
 
-    def _standing(self) -> Standing | None:
+    def _margin(self) -> Margin | None:
         if self._incumbent is None:
             return None
         answered = self._race.blocks[: len(self._blocks)]
         errors = np.concatenate([scores.per_stimulus for scores in self._blocks])
         places = [place for block in answered for place in block]
-        return standing(errors, places, self._incumbent, weights=np.concatenate(self._weights))
+        return margin_to(errors, places, self._incumbent, weights=np.concatenate(self._weights))
 
-    def _stopped(self, now: Standing) -> TrialOutcome:
+    def _stopped(self, now: Margin) -> TrialOutcome:
         if self._incumbent is None:
             raise ValueError("without an incumbent nothing is worse")
         answered, total = len(self._outputs), len(self._incumbent.per_stimulus)

@@ -55,7 +55,7 @@ class Evaluator:
 
         Args:
             engine: Engine that answers.
-            scorer: What scores its answers.
+            scorer: Process that scores its answers.
             factors: Factors of the blend.
             incumbent: The best blend so far, where the trial may be stopped for being worse.
         """

@@ -219,7 +219,7 @@ class SearchConfig(StimuliConfig):
         trial_retries: Number of times that a trial whose process died is run again.
         overlap_scoring: Whether an engine answers the next trial while one is scored: the sampler
             then proposes it without that one's error.
-        racing: From how many stimuli on a trial that is clearly worse than the best is stopped.
+        racing: Rules by which a trial that is clearly worse than the best is stopped.
         output: Folder for what the search writes.
         suites: Suites, or folders of suites, that the gate asks about the written variant, with the
             trained model as the champion; nothing that does not pass is published.

@@ -49,7 +49,7 @@ class Incumbent:
 
     Attributes:
         number: Number of its trial.
-        error: Its error on the whole set.
+        error: Error on the whole set.
         per_stimulus: Error of each stimulus, in their order.
     """
 
@@ -75,12 +75,12 @@ class Race:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Margin:
     """Where a trial stands against the incumbent.
 
     Attributes:
         difference: Mean difference of the errors, above 0 where the trial is worse. (eq. 1)
-        standard_error: Its standard error. (eq. 2)
+        standard_error: Standard error of the difference. (eq. 2)
     """
 
     difference: float
@@ -92,10 +92,10 @@ class Standing:
 
 
 def make_race(config: RacingConfig, stimuli: int, *, seed: int) -> Race | None:
-    """The blocks of a study's stimuli; None where they are too few to race.
+    """Blocks of a study's stimuli; None where they are too few to race.
 
     Args:
-        config: From how many stimuli on, and how sure.
+        config: Number of stimuli to race from, and how sure a stop has to be.
         stimuli: Number of stimuli of the search set.
         seed: Seed that the order is drawn from.
     """
@@ -109,16 +109,16 @@ def make_race(config: RacingConfig, stimuli: int, *, seed: int) -> Race | None:
     return Race(cut, config.standard_errors)
 
 
-def standing(
+def margin_to(
     errors: Floats, places: Sequence[int], incumbent: Incumbent, *, weights: Floats
-) -> Standing:
+) -> Margin:
     """Where a trial stands after some stimuli.
 
     Args:
-        errors: Its errors on them, float64, shape (answered,).
-        places: Their places among all stimuli.
+        errors: Errors of the trial on them, float64, shape (answered,).
+        places: Places of these stimuli among all.
         incumbent: The best so far.
-        weights: What each of them counts, positive float64, shape (answered,).
+        weights: Weight of each of these stimuli, positive float64, shape (answered,).
     """
     count, total = len(places), len(incumbent.per_stimulus)
     differences = errors - np.asarray(incumbent.per_stimulus)[list(places)]
@@ -126,4 +126,4 @@ def standing(
     residuals = weights * (differences - mean) / weights.mean()
     left = 1 - count / total
     variance = left * float(residuals @ residuals) / (count * max(1, count - 1))  # (eq. 2)
-    return Standing(mean, math.sqrt(variance))
+    return Margin(mean, math.sqrt(variance))

@@ -45,7 +45,7 @@ def joined(blocks: Sequence[Scores], places: Sequence[Sequence[int]]) -> Scores:
 
     Args:
         blocks: Scores of each block.
-        places: For each block, the places of its stimuli in the whole set.
+        places: Places of each block's stimuli in the whole set.
 
     Raises:
         ScoringError: The error cannot be put together from parts.

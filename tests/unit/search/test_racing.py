@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ztom.search.racing import Incumbent, RacingConfig, make_race, standing
+from ztom.search.racing import Incumbent, RacingConfig, make_race, margin_to
 
 
 def test_small_sets_do_not_race():
@@ -29,7 +29,7 @@ def test_blocks_hold_every_stimulus_once_in_an_order_of_the_seed(count):
 def test_a_standing_is_the_paired_difference_and_its_error():
     incumbent = Incumbent(7, 1.0, (1.0, 2.0, 0.0, 4.0, 3.0, 1.0, 1.0, 1.0))
     errors, places = np.array([2.0, 5.0, 2.5]), (0, 3, 4)
-    now = standing(errors, places, incumbent, weights=np.ones(3))
+    now = margin_to(errors, places, incumbent, weights=np.ones(3))
     differences = np.array([1.0, 1.0, -0.5])
     assert now.difference == pytest.approx(differences.mean())
     expected = differences.std(ddof=1) / np.sqrt(3) * np.sqrt(1 - 3 / 8)
@@ -43,7 +43,7 @@ def test_weights_are_those_of_a_ratio_of_sums():
     base, other = rng.gamma(2.0, size=50), rng.gamma(2.0, size=50)
     whole = (tokens @ base) / tokens.sum()
     incumbent = Incumbent(0, float(whole), tuple(base))
-    now = standing(other, range(50), incumbent, weights=tokens)
+    now = margin_to(other, range(50), incumbent, weights=tokens)
     assert whole + now.difference == pytest.approx((tokens @ other) / tokens.sum())
     assert now.standard_error == 0.0  # everything was answered
 
@@ -61,7 +61,7 @@ def test_worse_blends_are_stopped_and_better_ones_go_on():
             errors = base + noise - noise.mean() + shift
             for end in range(1, len(race.blocks)):
                 places = [p for block in race.blocks[:end] for p in block]
-                now = standing(errors[places], places, incumbent, weights=np.ones(len(places)))
+                now = margin_to(errors[places], places, incumbent, weights=np.ones(len(places)))
                 if now.is_worse(race.standard_errors):
                     stopped[shift] += 1
                     break
