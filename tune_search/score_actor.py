@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
@@ -47,8 +48,8 @@ class BlockScores:
     seconds: float
 
 
-class ScoreActor:
-    """Runs in a process of its own and makes the error functions once.
+class Scorer:
+    """Makes the error functions once and scores with them.
 
     Args:
         data: The search set first, then the guardrails.
@@ -121,28 +122,64 @@ class ScoreClient:
 
     Attributes:
         actor: Handle of the score actor.
+        data: Reference into Ray's object store, in a list, so that it travels as it is: the data.
     """
 
     actor: ActorHandle
+    data: Sequence[ObjectRef]
 
     def needs(self) -> Needs:
-        """What the error functions need; raises as `ScoreActor.needs` does."""
-        needs: Needs = _result(self.actor.needs.remote())
+        """What the error functions need; raises as `Scorer.needs` does."""
+        needs: Needs = _result(self.actor.needs.remote(self.data))
         return needs
 
     def score_block(self, answers: Answers, places: Sequence[int]) -> BlockScores:
         """Scores of a part of a trial; raises as `score` does."""
-        scores: BlockScores = _result(self.actor.score_block.remote(answers, places))
+        scores: BlockScores = _result(self.actor.score_block.remote(self.data, answers, places))
         return scores
 
     def score(self, answers: Answers) -> TrialOutcome:
-        """Errors of one trial; raises as `ScoreActor.score` does.
+        """Errors of one trial; raises as `Scorer.score` does.
 
         Raises:
             ScoringError: The process died as often as it may.
         """
-        outcome: TrialOutcome = _result(self.actor.score.remote(answers))
+        outcome: TrialOutcome = _result(self.actor.score.remote(self.data, answers))
         return outcome
+
+
+class ScoreActor:
+    """Runs in a process of its own and holds one scorer.
+
+    A process that Ray has started again knows nothing, so every call brings the reference of the
+    data, which is only looked at by the first.
+    """
+
+    def __init__(self) -> None:
+        self._scorer: Scorer | None = None
+
+    def warm_up(self, data: Sequence[ObjectRef]) -> None:
+        """See `Scorer.warm_up`; so the others."""
+        self._made(data).warm_up()
+
+    def needs(self, data: Sequence[ObjectRef]) -> Needs:
+        """See `Scorer.needs`."""
+        return self._made(data).needs()
+
+    def score(self, data: Sequence[ObjectRef], answers: Answers) -> TrialOutcome:
+        """See `Scorer.score`."""
+        return self._made(data).score(answers)
+
+    def score_block(
+        self, data: Sequence[ObjectRef], answers: Answers, places: Sequence[int]
+    ) -> BlockScores:
+        """See `Scorer.score_block`."""
+        return self._made(data).score_block(answers, places)
+
+    def _made(self, data: Sequence[ObjectRef]) -> Scorer:
+        if self._scorer is None:
+            self._scorer = Scorer(ray.get(data[0]))
+        return self._scorer
 
 
 def whole_outcome(
@@ -179,10 +216,10 @@ def make_scorers(data: Sequence[DataSet], *, count: int, retries: int) -> tuple[
     actor = ray.remote(ScoreActor).options(
         num_cpus=_CPUS, max_restarts=-1, max_task_retries=retries
     )
-    stored = ray.put(tuple(data))
-    clients = tuple(ScoreClient(actor.remote(stored)) for _ in range(count))
+    stored = [ray.put(tuple(data))]
+    clients = tuple(ScoreClient(actor.remote(), stored) for _ in range(count))
     for client in clients:
-        client.actor.warm_up.remote()
+        client.actor.warm_up.remote(stored)
     return clients
 
 

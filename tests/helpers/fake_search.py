@@ -122,7 +122,7 @@ def make_config(folder: Path, evaluations: int, **more: object) -> SearchConfig:
         "stimuli": "unused.jsonl",
         "error": "cross_entropy",
         "output": str(folder / "out"),
-        "budget": {"evaluations": evaluations},
+        "budget": {"evaluations": evaluations, "tolerance": 0},
         **more,
     }
     return parse_config(content)
