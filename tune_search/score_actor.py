@@ -48,7 +48,7 @@ class BlockScores:
     seconds: float
 
 
-class Scorer:
+class TrialScorer:
     """Makes the error functions once and scores with them.
 
     Args:
@@ -129,7 +129,7 @@ class ScoreClient:
     data: Sequence[ObjectRef]
 
     def needs(self) -> Needs:
-        """What the error functions need; raises as `Scorer.needs` does."""
+        """What the error functions need; raises as `TrialScorer.needs` does."""
         needs: Needs = _result(self.actor.needs.remote(self.data))
         return needs
 
@@ -139,7 +139,7 @@ class ScoreClient:
         return scores
 
     def score(self, answers: Answers) -> TrialOutcome:
-        """Errors of one trial; raises as `Scorer.score` does.
+        """Errors of one trial; raises as `TrialScorer.score` does.
 
         Raises:
             ScoringError: The process died as often as it may.
@@ -156,29 +156,29 @@ class ScoreActor:
     """
 
     def __init__(self) -> None:
-        self._scorer: Scorer | None = None
+        self._scorer: TrialScorer | None = None
 
     def warm_up(self, data: Sequence[ObjectRef]) -> None:
-        """See `Scorer.warm_up`; so the others."""
+        """See `TrialScorer.warm_up`; so the others."""
         self._made(data).warm_up()
 
     def needs(self, data: Sequence[ObjectRef]) -> Needs:
-        """See `Scorer.needs`."""
+        """See `TrialScorer.needs`."""
         return self._made(data).needs()
 
     def score(self, data: Sequence[ObjectRef], answers: Answers) -> TrialOutcome:
-        """See `Scorer.score`."""
+        """See `TrialScorer.score`."""
         return self._made(data).score(answers)
 
     def score_block(
         self, data: Sequence[ObjectRef], answers: Answers, places: Sequence[int]
     ) -> BlockScores:
-        """See `Scorer.score_block`."""
+        """See `TrialScorer.score_block`."""
         return self._made(data).score_block(answers, places)
 
-    def _made(self, data: Sequence[ObjectRef]) -> Scorer:
+    def _made(self, data: Sequence[ObjectRef]) -> TrialScorer:
         if self._scorer is None:
-            self._scorer = Scorer(ray.get(data[0]))
+            self._scorer = TrialScorer(ray.get(data[0]))
         return self._scorer
 
 

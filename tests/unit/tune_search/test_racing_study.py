@@ -12,7 +12,7 @@ from search_helpers import new_study, open_ledger
 from tune_search.display import event_line
 from tune_search.engine_actor import EngineActor
 from tune_search.payload import SEARCH, DataSet, Questions, StudyInputs
-from tune_search.score_actor import Scorer
+from tune_search.score_actor import TrialScorer
 from tune_search.trial import Evaluator
 from ztom.engines.protocol import Engine
 from ztom.ledger import Ledger, TrialKind, TrialOutcome, TrialStatus
@@ -84,7 +84,7 @@ def search(
     conductor = Conductor(
         PLAN, ledger, study, sampler=sampler, on_event=on_event, window=1, racing=race is not None
     )
-    engine, scorer = LocalEngine(inputs), Scorer(inputs.data)
+    engine, scorer = LocalEngine(inputs), TrialScorer(inputs.data)
     evaluator = Evaluator(race=race)
     for _ in range(stop_after):
         assignment = conductor.next()
