@@ -12,7 +12,6 @@ SHARED = {
     "integration/test_eval_vllm.py": "vllm",
     "integration/test_models_on_engines.py": "vllm",
     "integration/test_examples.py": "searches",
-    "integration/test_existing.py": "searches",
     "integration/test_search_ray.py": "searches",
     "integration/test_search_trackers.py": "searches",
     "outside": "outside",
