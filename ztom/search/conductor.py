@@ -27,8 +27,8 @@ from ztom.search.protocol import (
     StopReason,
     StudyState,
     WaitForTrials,
-    choose,
     is_feasible,
+    lowest,
     next_decision,
     trained_error,
     violations,
@@ -187,9 +187,16 @@ class Conductor:
                 self._trials[trial.number] = trial
                 self._tell(trial)
                 continue
+            if trial.kind is TrialKind.CONFIRM and not self._converged:
+                # exploration had ended here: with its budget, its time, or by itself
+                self._converged = self._has_budget() and self._ask(trial.number) is None
             self._trials.append(_unanswered(trial))
             if trial.kind is TrialKind.SEARCH:
                 self._compare(trial, self._ask(trial.number))
+
+    def _has_budget(self) -> bool:
+        explored = (TrialKind.STARTUP, TrialKind.SEARCH)
+        return sum(t.kind in explored for t in self._trials) < self._plan.evaluations
 
     def _compare(self, trial: TrialRecord, proposed: Factors | None) -> None:
         if proposed != trial.factors:
@@ -219,7 +226,7 @@ class Conductor:
             )
 
     def _ended_event(self, trial: TrialRecord) -> TrialEnded:
-        best = choose(self._plan, self._trials)
+        best = lowest(self._plan, self._trials)
         finished = trial.status is TrialStatus.FINISHED
         return TrialEnded(
             number=trial.number,

@@ -41,8 +41,8 @@ class SearchOutcome:
             surrogate.
         optimized_scaling_factors: The best factors; zeros when nothing was better.
         factor_names: What each factor scales.
-        number_of_inferences: Number of model evaluations, failed ones included, but for
-            ``baseline_inferences``.
+        number_of_inferences: Number of model evaluations that were started, failed ones and those
+            whose process died included, but for ``baseline_inferences``.
         baseline_inferences: Number of evaluations of checkpoints alone and of their average.
         existing: The models that are there already, with their errors.
         step_gains: How much of the gain each step of the chain is; empty without a surrogate.
@@ -109,8 +109,7 @@ def build_outcome(
     _check_not_all_failed(trials)
     surrogate = _fit(plan, trials)
     finished = [t for t in trials if t.status is TrialStatus.FINISHED]
-    ended = [t for t in trials if t.status is not TrialStatus.RUNNING]
-    compared = sum(t.kind is TrialKind.COMPARISON for t in ended)
+    compared = [t for t in trials if t.kind is TrialKind.COMPARISON]
     return SearchOutcome(
         study_id=study_id,
         trained_model_error=trained,
@@ -121,8 +120,10 @@ def build_outcome(
         else float(surrogate.posterior([choice.factors])[0][0]),
         optimized_scaling_factors=choice.factors,
         factor_names=plan.space.names,
-        number_of_inferences=len(ended) - compared,
-        baseline_inferences=compared,
+        number_of_inferences=sum(
+            t.outcome.attempts for t in trials if t.kind is not TrialKind.COMPARISON
+        ),
+        baseline_inferences=sum(t.outcome.attempts for t in compared),
         existing=existing_models(plan, trials),
         step_gains=()
         if surrogate is None
