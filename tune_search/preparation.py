@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tune_search.factories import EngineFactory, ErrorFactory
-from tune_search.payload import SEARCH, DataSet, StudyInputs
+from tune_search.payload import SEARCH, DataSet, GradientInputs, StudyInputs
 from ztom.blending.chain import Chain, load_chain, pinned
 from ztom.blending.chain_file import ChainConfig
 from ztom.checkpoints.object_store import require_reachable_store
@@ -19,9 +19,11 @@ from ztom.evaluation.suites.lock import load_locked
 from ztom.evaluation.suites.suite import Item
 from ztom.evaluation.suites.templates import PromptTemplate
 from ztom.io.disk import require_room
-from ztom.scoring.build import ErrorTerm, check_own_functions
-from ztom.search.config import SearchConfig
+from ztom.scoring.build import check_own_functions
+from ztom.scoring.differentiable import loss_terms
+from ztom.search.config import SearchConfig, StimuliConfig
 from ztom.search.data import read_search_data, read_split
+from ztom.search.gradients import differentiating_engine
 from ztom.search.inputs import chain_config
 from ztom.search.space import SearchSpace
 from ztom.settings import Settings
@@ -77,10 +79,11 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     require_room(config.output, written, what="the variant that the search writes")
     search, holdout, files = read_search_data(config)
     guarded = {g.name: read_split(g, seed=config.seed) for g in config.guardrails}
-    sets = [_data_set(SEARCH, search, config.error, config.labels)]
+    slopes = config.sampler.takes_gradients
+    sets = [_data_set(SEARCH, search, config, gradients=slopes)]
     for guardrail in config.guardrails:
         seen = guarded[guardrail.name].search
-        sets.append(_data_set(guardrail.name, seen, guardrail.error, guardrail.labels))
+        sets.append(_data_set(guardrail.name, seen, guardrail, gradients=slopes))
     study = StudyInputs(
         space=make_space(config, chain.names),
         data=tuple(sets),
@@ -90,6 +93,7 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
         gpus=config.engine.tensor_parallel_size,
         chain_digest=chain.digest,
         data_digests={entry.name: data_digest(entry.stimuli) for entry in sets},
+        gradients=_gradients(config, members, settings),
     )
     holdouts = {name: data.holdout for name, data in guarded.items()}
     suites = read_suites(config.suites, read=load_locked)
@@ -154,7 +158,20 @@ def make_space(config: SearchConfig, names: Sequence[str]) -> SearchSpace:
 
 
 def _data_set(
-    name: str, stimuli: Sequence[Stimulus], error: Sequence[ErrorTerm], labels: Sequence[str]
+    name: str, stimuli: Sequence[Stimulus], data: StimuliConfig, *, gradients: bool
 ) -> DataSet:
-    make = ErrorFactory(tuple(error), tuple(labels))
-    return DataSet(name, tuple(stimuli), make, tuple(labels))
+    make = ErrorFactory(data.error, data.labels)
+    losses = loss_terms(data.error, data.labels) if gradients else ()
+    return DataSet(name, tuple(stimuli), make, data.labels, losses)
+
+
+def _gradients(
+    config: SearchConfig, members: ChainConfig, settings: Settings
+) -> GradientInputs | None:
+    """How derivatives are taken; by a torch engine in float32 where the engine takes none."""
+    if not config.sampler.takes_gradients:
+        return None
+    engine = differentiating_engine(config.engine)
+    return GradientInputs(
+        config.sampler.mode or "forward", EngineFactory(engine, members, settings)
+    )

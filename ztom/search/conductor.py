@@ -32,7 +32,7 @@ from ztom.search.protocol import (
     trained_error,
     violations,
 )
-from ztom.search.samplers.protocol import Sampler
+from ztom.search.samplers.protocol import Sampler, TakesGradients
 from ztom.search.space import Factors
 
 logger = logging.getLogger(__name__)
@@ -40,11 +40,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial to run."""
+    """A trial to run.
+
+    Attributes:
+        number: Number of the trial.
+        kind: Why it is run.
+        factors: Factors to evaluate.
+        derivatives: Whether the error's derivatives are taken as well.
+    """
 
     number: int
     kind: TrialKind
     factors: Factors
+    derivatives: bool = False
 
 
 class Conductor:
@@ -81,6 +89,7 @@ class Conductor:
         self.stop_reason: StopReason | None = None
         self.thinking_s = 0.0
         self._replay(ledger.studies.events(study_id))
+        self._converged = self._had_converged()
         self._unanswered = deque(t for t in self._trials if t.status is TrialStatus.RUNNING)
         self._earlier_s = sum(t.outcome.seconds.get("total", 0.0) for t in self._trials)
         self._started: float | None = None
@@ -128,7 +137,7 @@ class Conductor:
         if not self._unanswered:
             return self._new_trial()
         trial = self._unanswered.popleft()
-        return self._give_out(Assignment(trial.number, trial.kind, trial.factors))
+        return self._give_out(trial)
 
     def _new_trial(self) -> Assignment | None:
         decision = self._decide()
@@ -164,11 +173,12 @@ class Conductor:
         number = len(self._trials)
         trial = self._ledger.studies.ask(self._study_id, number=number, kind=kind, factors=factors)
         self._trials.append(trial)
-        return self._give_out(Assignment(number, kind, factors))
+        return self._give_out(trial)
 
-    def _give_out(self, assignment: Assignment) -> Assignment:
-        self._on_event(TrialStarted(assignment.number, assignment.kind, assignment.factors))
-        return assignment
+    def _give_out(self, trial: TrialRecord) -> Assignment:
+        self._on_event(TrialStarted(trial.number, trial.kind, trial.factors))
+        derivatives = self._plan.gradients and trial.kind is TrialKind.SEARCH
+        return Assignment(trial.number, trial.kind, trial.factors, derivatives)
 
     def complete(self, number: int, outcome: TrialOutcome) -> None:
         """Take a trial's answer."""
@@ -190,6 +200,11 @@ class Conductor:
             if trial.kind is TrialKind.SEARCH:
                 self._compare(trial, self._ask(trial.number))
 
+    def _had_converged(self) -> bool:
+        """Whether it was its method's end that led to the confirmations that are there already."""
+        confirming = any(t.kind is TrialKind.CONFIRM for t in self._trials)
+        return self._sampler.sequential and confirming and self._ask(len(self._trials)) is None
+
     def _compare(self, trial: TrialRecord, proposed: Factors | None) -> None:
         if proposed != trial.factors:
             logger.warning(
@@ -207,6 +222,9 @@ class Conductor:
         outcome = trial.outcome
         failed = outcome.error is None or trained_error(self._trials) is None
         guardrails = None if failed else dict(outcome.guardrails)
+        if outcome.gradient and isinstance(self._sampler, TakesGradients):
+            slopes = tuple(outcome.guardrail_gradients[n] for n, _ in self._plan.max_increases)
+            self._sampler.take_gradients(trial.number, outcome.gradient, slopes)
         with self._thinking():
             self._sampler.tell(
                 trial.number,

@@ -39,6 +39,7 @@ class SearchOutcome:
         optimized_scaling_factors: The best factors; zeros when nothing was better.
         factor_names: What each factor scales.
         number_of_inferences: Number of model evaluations, failed ones included.
+        gradient_evaluations: Number of evaluations with derivatives, which are not among them.
         generated_tokens: Number of generated tokens, over all evaluations.
         noise_floor: Difference between two evaluations of the trained model, None without both.
         trials: Every trial, by number.
@@ -59,6 +60,7 @@ class SearchOutcome:
     optimized_scaling_factors: Factors
     factor_names: tuple[str, ...]
     number_of_inferences: int
+    gradient_evaluations: int
     generated_tokens: int
     noise_floor: float | None
     trials: tuple[TrialRecord, ...]
@@ -99,6 +101,8 @@ def build_outcome(
     _check_not_all_failed(trials)
     surrogate = _fit(plan, trials)
     finished = [t for t in trials if t.status is TrialStatus.FINISHED]
+    ended = [t for t in trials if t.status is not TrialStatus.RUNNING]
+    gradients = sum(plan.gradients and t.kind is TrialKind.SEARCH for t in ended)
     return SearchOutcome(
         study_id=study_id,
         trained_model_error=trained,
@@ -109,7 +113,8 @@ def build_outcome(
         else float(surrogate.posterior([choice.factors])[0][0]),
         optimized_scaling_factors=choice.factors,
         factor_names=plan.space.names,
-        number_of_inferences=sum(t.status is not TrialStatus.RUNNING for t in trials),
+        number_of_inferences=len(ended) - gradients,
+        gradient_evaluations=gradients,
         generated_tokens=sum(t.outcome.generated_tokens for t in trials),
         noise_floor=noise_floor(trials),
         trials=tuple(trials),

@@ -41,6 +41,7 @@ class Plan:
         max_increases: Largest rise of each guardrail's error above the trained model's, by its
             name.
         seconds: Seconds for the whole study, None for no limit.
+        gradients: Whether the sampler's trials take derivatives, in float32.
     """
 
     space: SearchSpace
@@ -49,6 +50,7 @@ class Plan:
     seed: int
     max_increases: tuple[tuple[str, float], ...] = ()
     seconds: float | None = None
+    gradients: bool = False
 
     @property
     def total(self) -> int:
@@ -206,7 +208,17 @@ def confirmation_points(plan: Plan, trials: tuple[TrialRecord, ...]) -> tuple[Fa
         if t.kind is not TrialKind.BASELINE and is_feasible(plan, trials, t)
     }
     evaluated = tuple((t.factors, t.outcome.error) for t in explored if t.outcome.error is not None)
+    if plan.gradients:
+        return _best_by_error(evaluated, tuple(feasible))
     return _best_by_posterior(plan.space, plan.seed, evaluated, tuple(feasible))
+
+
+def _best_by_error(
+    evaluated: tuple[tuple[Factors, float], ...], candidates: tuple[Factors, ...]
+) -> tuple[Factors, ...]:
+    """Errors with derivatives are exact: there is no luck to be smoothed out."""
+    errors = dict(evaluated)
+    return tuple(sorted(candidates, key=errors.__getitem__)[:CONFIRMATIONS])
 
 
 @lru_cache(maxsize=4)

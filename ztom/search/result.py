@@ -249,6 +249,7 @@ class SearchResult(BaseModel):
     factor_names: tuple[str, ...]
     factor_bounds: tuple[tuple[float, float], ...]
     number_of_inferences: int
+    gradient_evaluations: int = 0
     generated_tokens: int
     noise_floor: float | None
     stop_reason: str
@@ -335,6 +336,7 @@ def search_fields(outcome: SearchOutcome) -> dict[str, Any]:
         "optimized_scaling_factors": outcome.optimized_scaling_factors,
         "factor_names": outcome.factor_names,
         "number_of_inferences": outcome.number_of_inferences,
+        "gradient_evaluations": outcome.gradient_evaluations,
         "generated_tokens": outcome.generated_tokens,
         "noise_floor": outcome.noise_floor,
         "stop_reason": outcome.stop_reason,

@@ -34,6 +34,10 @@ def build_sampler(config: SamplerConfig, space: SearchSpace, *, seed: int) -> Sa
         if config.name == "cobyla":
             require_extra("nlopt", extra="cobyla", purpose="the sampler cobyla")
         return CallbackSampler(config, space)
+    if config.name == "gradient":
+        from ztom.search.samplers.gradient import GradientSampler
+
+        return GradientSampler(config, space)
     if config.name in BUILT_IN:
         from ztom.search.samplers.optuna import OptunaSampler
 
