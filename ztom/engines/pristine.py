@@ -142,7 +142,7 @@ class HeldChain:
 
 def _pristine(chain: Chain) -> list[tuple[int, TensorSpec]]:
     """Every tensor that some blend of the chain reads, once."""
-    everything = plan_blend(chain, [0.5**i for i in range(1, chain.transitions + 1)])
+    everything = plan_blend(chain, chain.expand([0.5**i for i in range(1, chain.transitions + 1)]))
     specs: dict[tuple[int, str], TensorSpec] = {}
     for tensor in everything.tensors:
         for term in tensor.dense:
