@@ -190,6 +190,5 @@ def _gradients(
     if not config.sampler.takes_gradients:
         return None
     engine = differentiating_engine(config.engine)
-    return GradientInputs(
-        config.sampler.mode or "forward", EngineFactory(engine, members, settings)
-    )
+    make = EngineFactory(engine, members, settings, config.factors.groups)
+    return GradientInputs(config.sampler.mode or "forward", make)

@@ -41,7 +41,7 @@ def plan_step(chain: Chain, factor: int, *, zero: BlendPlan | None = None) -> di
 
 def plan_zero(chain: Chain) -> BlendPlan:
     """The plan of the trained model in float32."""
-    return plan_blend(chain, [0.0] * chain.transitions, dtype=torch.float32)
+    return plan_blend(chain, [0.0] * chain.factor_count, dtype=torch.float32)
 
 
 def _difference(one: TensorPlan, zero: TensorPlan) -> TensorPlan | None:

@@ -26,7 +26,7 @@ class Differentiator:
     def __init__(self, held: HeldChain, inputs: LossInputs) -> None:
         self._inputs = inputs
         self._steps = FactorSteps(inputs.model, held)
-        self._factors = held.chain.transitions
+        self._factors = held.chain.factor_count
         self._sets: _Sets | None = None
         self._prepared: list[list[LossSet]] = []
 

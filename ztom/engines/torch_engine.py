@@ -195,7 +195,7 @@ class TorchEngine:
     def _gradient(self) -> frozenset[Capability]:
         """Derivatives, where there are factors and every weight is in float32."""
         dtypes = {t.dtype for t in self._model.state_dict().values() if t.is_floating_point()}
-        able = self._transitions > 0 and dtypes == {torch.float32}
+        able = self._held is not None and dtypes == {torch.float32}
         return frozenset({Capability.GRADIENT} if able else ())
 
     def _loss_inputs(self) -> LossInputs:
