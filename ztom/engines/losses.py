@@ -217,7 +217,7 @@ class _TokenBatch:
         inputs: Named arguments of the model.
         row: Row of each token of a continuation, int64, shape (tokens,).
         place: Position of the logits that it is predicted by, shape (tokens,).
-        token: Its id, shape (tokens,).
+        token: Id of each token, shape (tokens,).
         count: Number of rows.
     """
 

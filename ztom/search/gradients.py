@@ -7,18 +7,28 @@ engine and the dtype that are deployed evaluate the trained model, confirm the a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from ztom.engines.config import EngineConfig
 from ztom.errors import ConfigError
+from ztom.scoring.build import ErrorTerm
 from ztom.scoring.differentiable import loss_terms
 
-if TYPE_CHECKING:
-    from ztom.search.config import StimuliConfig
+
+class JudgedData(Protocol):
+    """A data set as `ztom.search.config.StimuliConfig` describes it."""
+
+    @property
+    def error(self) -> Sequence[ErrorTerm]:
+        """Terms of the error function."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Class labels, where the error needs them."""
 
 
-def check_gradients(data: Iterable[tuple[str, StimuliConfig]], engine: EngineConfig) -> None:
+def check_gradients(data: Iterable[tuple[str, JudgedData]], engine: EngineConfig) -> None:
     """Check that every error of a search has derivatives, and that something can take them.
 
     Args:

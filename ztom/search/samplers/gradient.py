@@ -47,9 +47,9 @@ class _Answer:
 
     Attributes:
         error: Error of the blend.
-        slope: Its derivative, shape (factors,).
+        slope: Derivative of the error, shape (factors,).
         violations: Rise of each guardrail above what is allowed, shape (guardrails,).
-        violation_slopes: Its derivatives, shape (guardrails, factors).
+        violation_slopes: Derivative of each violation, shape (guardrails, factors).
     """
 
     error: float
