@@ -13,6 +13,7 @@ from ztom.engines.protocol import DerivativeMode, Derivatives, Engine, Generatio
 from ztom.ledger import TrialOutcome
 from ztom.scoring.differentiable import LossTerm
 from ztom.scoring.protocol import ErrorFunction, Need
+from ztom.search.baselines import ComparedModel
 from ztom.search.space import SearchSpace
 from ztom.stimuli.records import Output, Stimulus
 
@@ -65,6 +66,7 @@ class StudyInputs:
         gpus: Number of GPUs that one engine takes on a cluster that has any.
         chain_digest: sha256 of the chain's content.
         data_digests: sha256 of each data set, by its name.
+        models: The chain's checkpoints alone and their average, to compare with.
         gradients: How derivatives are taken; None where the sampler takes none.
     """
 
@@ -76,6 +78,7 @@ class StudyInputs:
     gpus: int = 0
     chain_digest: str = ""
     data_digests: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[ComparedModel, ...] = ()
     gradients: GradientInputs | None = None
 
 

@@ -1,111 +1,84 @@
-"""What one scaling factor adds to a model: the derivative of a blend by that factor, as a plan.
+"""Steps of a chain that say nothing of their own: members with the same weights.
 
-A blend is affine in its factors, ``W(alpha) = W(0) + sum_i alpha_i D_i``, so ``D_i`` is the same
-everywhere. Its plan is the difference of two plans, coefficient by coefficient: what both have
-cancels exactly and nothing is rounded. Adapters' products stay products. Tensors that the factor
-does not reach are left out.
+Files with the same digest are the same; others are compared, first the beginning of each tensor and
+only where these agree the whole, so that different checkpoints cost a few reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
 import torch
 
+from ztom.blending.apply import Reader, TermSum, file_reader
 from ztom.blending.chain import Chain
-from ztom.blending.plan import BlendPlan, DenseTerm, LowRankTerm, TensorPlan, plan_blend
+from ztom.blending.changes import member_plan, slice_pairs
+from ztom.blending.plan import TensorPlan
 
-_Place = tuple[int, str, tuple[int, int] | None]
+#: Elements at the beginning of each tensor that are compared first.
+_HEAD = 1024
 
 
-def plan_step(chain: Chain, factor: int, *, zero: BlendPlan | None = None) -> dict[str, TensorPlan]:
-    """The tensors that one factor changes, and what it adds to each per unit, in float32.
+def equal_members(chain: Chain) -> tuple[int, ...]:
+    """For each member, the position of the first one with the same weights: its own where none is.
+
+    Raises:
+        CheckpointError: A tensor cannot be read.
+    """
+    first: list[int] = []
+    for position in range(len(chain.members)):
+        before = dict.fromkeys(first)
+        first.append(next((i for i in before if _are_equal(chain, i, position)), position))
+    return tuple(first)
+
+
+def step_warnings(chain: Chain, same: Sequence[int]) -> tuple[str, ...]:
+    """What is wrong with the steps of a chain, a sentence each.
 
     Args:
         chain: Chain that was opened and checked.
-        factor: Position of the factor.
-        zero: Plan of the blend with all factors zero, in float32; made when None.
-
-    Returns:
-        Plans by the name of the tensor.
+        same: What `equal_members` gives.
     """
-    if zero is None:
-        zero = plan_zero(chain)
-    unit = [0.0] * len(zero.factors)
-    unit[factor] = 1.0
-    one = plan_blend(chain, unit, dtype=torch.float32)
-    steps = (_difference(a, b) for a, b in zip(one.tensors, zero.tensors, strict=True))
-    return {step.name: step for step in steps if step is not None}
+    warnings, seen = [], dict[tuple[int, int], str]()
+    for step, name in enumerate(chain.names, start=1):
+        before = same[step - 1] if chain.topology == "sequence" else same[0]
+        ends = (before, same[step])
+        if ends[0] == ends[1]:
+            warnings.append(
+                f"step {name} changes nothing: both checkpoints have the same weights, so its "
+                "factor has no effect"
+            )
+        elif ends in seen:
+            warnings.append(
+                f"step {name} is the same as {seen[ends]}: only the sum of their factors has an "
+                "effect"
+            )
+        elif ends[::-1] in seen:
+            warnings.append(
+                f"step {name} undoes {seen[ends[::-1]]}: only the difference of their factors has "
+                "an effect"
+            )
+        seen.setdefault(ends, name)
+    return tuple(warnings)
 
 
-def plan_zero(chain: Chain) -> BlendPlan:
-    """The plan of the trained model in float32."""
-    return plan_blend(chain, [0.0] * chain.factor_count, dtype=torch.float32)
+def _are_equal(chain: Chain, first: int, second: int) -> bool:
+    if chain.members[first].digest == chain.members[second].digest:
+        return True
+    if not all(torch.equal(a, b) for a, b in _heads(chain, first, second)):
+        return False
+    return all(torch.equal(a, b) for _, _, a, b in slice_pairs(chain, first, second))
 
 
-def _difference(one: TensorPlan, zero: TensorPlan) -> TensorPlan | None:
-    if not one.dtype.is_floating_point or (one.dense, one.low_rank) == (zero.dense, zero.low_rank):
-        return None
-    cuts = _cuts((*one.dense, *zero.dense))
-    added, removed = _by_place(one.dense, cuts), _by_place(zero.dense, cuts)
-    terms = [
-        replace(term, coefficient=_coefficient(added, place) - _coefficient(removed, place))
-        for place, term in (removed | added).items()
-    ]
-    low_rank = _low_rank(one.low_rank, zero.low_rank)
-    if not low_rank and all(term.coefficient == 0.0 for term in terms):
-        return None
-    return TensorPlan(one.name, one.shape, torch.float32, tuple(_covering(terms)), low_rank)
+def _heads(chain: Chain, first: int, second: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The beginning of each floating-point tensor of both members, float32 [n]."""
+    read = file_reader(chain)
+    for one, other in zip(member_plan(chain, first), member_plan(chain, second), strict=True):
+        if one.dtype.is_floating_point:
+            yield _head(one, read), _head(other, read)
 
 
-def _covering(terms: Iterable[DenseTerm]) -> Iterator[DenseTerm]:
-    """Terms that add something, and one for each range of rows in which none does.
-
-    A plan's terms have to reach every row that any of them reaches.
-    """
-    by_rows: dict[tuple[int, int] | None, list[DenseTerm]] = {}
-    for term in terms:
-        by_rows.setdefault(term.rows, []).append(term)
-    if all(term.coefficient == 0.0 for term in terms):
-        return
-    for group in by_rows.values():
-        yield from [term for term in group if term.coefficient != 0.0] or group[:1]
-
-
-def _cuts(terms: Iterable[DenseTerm]) -> tuple[int, ...]:
-    """Rows at which some term begins or ends; none where all terms are of all rows."""
-    return tuple(sorted({row for term in terms if term.rows is not None for row in term.rows}))
-
-
-def _by_place(terms: Iterable[DenseTerm], cuts: tuple[int, ...]) -> dict[_Place, DenseTerm]:
-    places: dict[_Place, DenseTerm] = {}
-    for term in terms:
-        for rows in _pieces(term.rows, cuts):
-            places[term.member, term.spec.name, rows] = replace(term, rows=rows)
-    return places
-
-
-def _pieces(
-    rows: tuple[int, int] | None, cuts: tuple[int, ...]
-) -> Iterable[tuple[int, int] | None]:
-    if not cuts:
-        return (None,)
-    first, last = (cuts[0], cuts[-1]) if rows is None else rows
-    inside = [cut for cut in cuts if first <= cut <= last]
-    return zip(inside, inside[1:], strict=False)
-
-
-def _coefficient(terms: dict[_Place, DenseTerm], place: _Place) -> float:
-    return terms[place].coefficient if place in terms else 0.0
-
-
-def _low_rank(one: Iterable[LowRankTerm], zero: Iterable[LowRankTerm]) -> tuple[LowRankTerm, ...]:
-    added, removed = {t.member: t for t in one}, {t.member: t for t in zero}
-    terms = []
-    for member, term in (removed | added).items():
-        coefficient = added[member].coefficient if member in added else 0.0
-        coefficient -= removed[member].coefficient if member in removed else 0.0
-        if coefficient != 0.0:
-            terms.append(replace(term, coefficient=coefficient))
-    return tuple(terms)
+def _head(tensor: TensorPlan, read: Reader) -> torch.Tensor:
+    values = torch.empty(min(_HEAD, tensor.count))
+    TermSum(tensor, read).into(values, 0)
+    return values

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from ztom.blending.factor_plans import plan_step, plan_zero
 from ztom.blending.plan import TensorPlan
-from ztom.blending.steps import plan_step, plan_zero
 from ztom.checkpoints.own_names import OwnNames, TensorGroup
 from ztom.engines.pristine import HeldChain
 

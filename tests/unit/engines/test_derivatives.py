@@ -15,7 +15,7 @@ from toy_variant import open_toy_adapters
 from toys import make_config, make_plain_chain, make_tokenizer, save_steps
 
 from ztom.blending.chain import Chain
-from ztom.blending.steps import plan_step
+from ztom.blending.factor_plans import plan_step
 from ztom.engines.build import build_engine, build_single
 from ztom.engines.config import EngineConfig
 from ztom.engines.derivatives import differentiate

@@ -76,6 +76,13 @@ def test_it_stays_inside_the_bounds_and_ends_on_them():
     assert best == pytest.approx((0.03, -0.03), abs=1e-4)
 
 
+def test_it_begins_at_the_best_of_the_models_that_are_there_already():
+    sampler = make()
+    for number, point in enumerate([(0.0, 0.0), (-0.1, 0.1), (0.04, 0.0), (0.05, -0.5)]):
+        sampler.tell(number, point, error=valley(point)[0], violations=())
+    assert sampler.ask(4) == pytest.approx((0.04, 0.0))
+
+
 def test_it_begins_at_the_nearest_point_where_zero_is_outside():
     space = SearchSpace(("one", "two"), (0.02, -0.1), (0.1, 0.1))
     assert make(space).ask(1) == (0.02, 0.0)
@@ -183,10 +190,13 @@ def test_gradients_are_counted_apart_and_the_best_points_are_confirmed(tmp_path)
     assert all(len(t.outcome.gradient) == 2 for t in searched)
     assert all(set(t.outcome.guardrail_gradients) == {"rail"} for t in searched)
     assert outcome.gradient_evaluations == len(searched)
-    assert outcome.number_of_inferences == len(trials) - len(searched) == 5
+    assert outcome.number_of_inferences == len(trials) - len(searched) <= 5
     confirmed = [t.factors for t in trials if t.kind is TrialKind.CONFIRM]
+    assert 1 <= len(confirmed) <= 3
     feasible = [t for t in searched if t.number in outcome.feasible]
-    assert confirmed == [t.factors for t in sorted(feasible, key=lambda t: t.outcome.error)[:3]]
+    assert confirmed == [
+        t.factors for t in sorted(feasible, key=lambda t: t.outcome.error)[: len(confirmed)]
+    ]
     assert outcome.optimized_scaling_factors == confirmed[0]
     assert outcome.optimized_scaling_factors == pytest.approx((0.019, -0.03), abs=2e-3)
 

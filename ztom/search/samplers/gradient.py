@@ -1,12 +1,13 @@
 """The sampler ``gradient``: L-BFGS-B on exact derivatives, SLSQP where there are guardrails.
 
-Both come from SciPy and go downhill from the trained model, inside the bounds (L-BFGS-B: Byrd, Lu,
-Nocedal & Zhu 1995; SLSQP: Kraft 1988, which takes the guardrails and their derivatives as
-constraints). They are deterministic, and cheap beside one gradient: at each ask the method is run
-again from the start over the answers so far, until it wants a point that has none. No state is
-kept but the answers, so that a resumed study goes on as if it had never stopped.
+Both come from SciPy and go downhill inside the bounds, from the trained model or the best of the
+models that were compared with it there (L-BFGS-B: Byrd, Lu, Nocedal & Zhu 1995; SLSQP: Kraft 1988,
+which takes the guardrails and their derivatives as constraints). They are deterministic, and cheap
+beside one gradient: at each ask the method is run again from the start over the answers so far,
+until it wants a point that has none. No state is kept but the answers, so that a resumed study goes
+on as if it had never stopped.
 
-It finds the bottom of the valley that the trained model lies in, not the lowest of several.
+It finds the bottom of the valley that it begins in, not the lowest of several.
 """
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ class GradientSampler:
         self._allowed: Floats | None = None
         self._worst: float | None = None
         self._pending: int | None = None
+        self._begin = tuple(np.clip(0.0, space.lower, space.upper).tolist())
+        self._begin_error = np.inf
+        self._has_begun = False
 
     def warm_up(self) -> None:
         """Import SciPy's methods."""
@@ -90,6 +94,7 @@ class GradientSampler:
         """
         if self._pending is not None:
             raise SearchError("asked again before an answer", got=f"trial {self._pending} open")
+        self._has_begun = True
         try:
             self._minimise()
         except _MissingPointError as missing:
@@ -127,6 +132,9 @@ class GradientSampler:
             self._worst = error if self._worst is None else max(self._worst, error)
             if self._allowed is None and slopes is None:
                 self._allowed = -np.array(violations)  # the trained model rises by nothing
+            is_start = error < self._begin_error and all(excess <= 0 for excess in violations)
+            if is_start and not self._has_begun and self._space.contains(factors):
+                self._begin, self._begin_error = factors, error
         if slopes is not None and error is not None:
             self._answers[factors] = self._answer(error, slopes[0], violations, slopes[1])
         elif error is None and self._space.contains(factors):
@@ -172,7 +180,8 @@ class GradientSampler:
         """
         from scipy.optimize import minimize
 
-        start = self._start()
+        begin = np.array(self._begin)
+        start: Floats = np.clip(2.0 * self._space.to_unit(begin) - 1.0, -1.0, 1.0)
         first = self._at(start)
         scale = _scale(first, start)
 
@@ -193,8 +202,7 @@ class GradientSampler:
             return
         allowed = np.zeros(first.violations.size) if self._allowed is None else self._allowed
         # A rise is measured from the trained model at the same dtype, which is the first point.
-        at_zero = np.allclose(self._factors_at(start), 0.0, atol=1e-9)
-        start_is_trained = self._allowed is not None and at_zero
+        start_is_trained = self._allowed is not None and not begin.any()
         offset = first.violations + allowed if start_is_trained else np.zeros(allowed.size)
         constraint = {
             "type": "ineq",
@@ -205,13 +213,6 @@ class GradientSampler:
         minimize(
             objective, start, method="SLSQP", constraints=[constraint], options=options, **common
         )
-
-    def _start(self) -> Floats:
-        """The trained model, or the nearest point of the space, in units of the bounds."""
-        space = self._space
-        nearest = np.clip(np.zeros(space.dimensions), space.lower, space.upper)
-        start: Floats = np.clip(2.0 * space.to_unit(nearest) - 1.0, -1.0, 1.0)
-        return start
 
 
 def _scale(first: _Answer, start: Floats) -> float:

@@ -17,7 +17,7 @@ from ztom.plugins import Group, check_name
 from ztom.search.space import Factors
 
 #: Samplers that come with the package.
-BUILT_IN = ("gp", "gradient", "cobyqa", "cobyla", "cmaes", "tpe", "random")
+BUILT_IN = ("gp", "gradient", "optuna_gp", "cobyqa", "cobyla", "cmaes", "tpe", "random")
 SamplerName = Annotated[
     str, AfterValidator(lambda name: check_name(Group.SAMPLERS, name, BUILT_IN))
 ]
@@ -27,9 +27,10 @@ class SamplerConfig(BaseModel):
     """A sampler and its options.
 
     Attributes:
-        name: ``gp`` (Gaussian process, the default), ``gradient`` (exact derivatives, for
-            likelihoods and output values), ``cobyqa`` (better without noise), ``cobyla`` (the
-            classic), ``cmaes`` (for budgets of hundreds), ``tpe`` or ``random``.
+        name: ``gp`` (a Gaussian process that knows quadratics, the default), ``gradient`` (exact
+            derivatives, for likelihoods and output values), ``optuna_gp`` (Optuna's), ``cobyqa``
+            (for errors without noise), ``cobyla`` (the classic), ``cmaes`` (for budgets of
+            hundreds), ``tpe`` or ``random``.
             One's own is the name of an entry point ``ztom.samplers`` or ``package.module:function``
             and is called with this configuration, the search space and the seed.
         startup: Quasi-random points before the sampler's own; None takes what suits the sampler.
