@@ -241,6 +241,8 @@ class SearchResult(BaseModel):
             the first results did not measure them, nor what comes with them.
         best_existing: The best checkpoint, and how the blend stands to it.
         step_gains: How much of the gain on the search set each step of the chain is.
+        gradient_evaluations: Number of errors with their derivatives, in float32, which are not in
+            ``number_of_inferences``; 0 but for the sampler ``gradient``.
         baseline_inferences: Number of evaluations for ``existing``, on both sets; they are not in
             ``number_of_inferences``.
         proof: Proof on the holdout; None when the search was run without one.
