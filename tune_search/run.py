@@ -14,6 +14,7 @@ from ztom.io.files import write_whole
 from ztom.ledger import Ledger
 from ztom.search.config import SearchConfig
 from ztom.search.events import Event, Preparing
+from ztom.search.gradients import gradient_note
 from ztom.search.outcome import SearchOutcome
 from ztom.search.report.render import render_report
 from ztom.search.result import Proof, SearchResult, data_file_entry, search_fields
@@ -84,7 +85,7 @@ def build_result(
         checkpoints=inputs.chain.places,
         data_digests=dict(study.data_digests),
         data_files=tuple(map(data_file_entry, inputs.data_files)),
-        notes=inputs.chain.notes,
+        notes=(*inputs.chain.notes, *_gradient_notes(config, inputs)),
         step_warnings=inputs.step_warnings,
         **search_fields(outcome),
     )
@@ -100,6 +101,15 @@ def with_proof(result: SearchResult, proof: Proof, existing: ExistingProof) -> S
             "baseline_inferences": result.baseline_inferences + existing.inferences,
         }
     )
+
+
+def _gradient_notes(config: SearchConfig, inputs: RunInputs) -> tuple[str, ...]:
+    if inputs.study.gradients is None:
+        return ()
+    stored = str(inputs.chain.members[inputs.chain.model].dtype).removeprefix("torch.")
+    deployed = stored if config.engine.dtype == "auto" else config.engine.dtype
+    note = gradient_note(config.engine, deployed=deployed)
+    return () if note is None else (note,)
 
 
 def result_path(config: SearchConfig) -> Path:
