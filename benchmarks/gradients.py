@@ -1,13 +1,14 @@
 """What exact derivatives cost, and what they find, on the demo's chain.
 
 Evaluations: likelihood of the expected outputs of the search set's first stimuli, teacher-forced,
-with the torch engine in float32 on one thread. With 4 factors (one a step) and 16 (a step and a
-block of layers) it shows the price of a gradient in forward and in reverse mode, in such
-evaluations (CPU time, blend and steps included), and the share of the gain that is reached after
-some gradients, beside the default sampler after 55 evaluations. The whole gain is that of the best
-point which any of them, or forty gradients with a tight tolerance, found.
+with the torch engine in float32 on one thread. With 4 factors (one a step), 16 (a step and a block
+of layers) and 64 (a step, a layer and a kind of module) it shows the price of a gradient in forward
+and in reverse mode, in such evaluations (CPU time, blend and steps included), and the share of the
+gain that is reached after some gradients, beside the default sampler after 55 evaluations. The
+whole gain is that of the best point which any of them, or forty gradients with a tight tolerance,
+found.
 
-    python benchmarks/gradients.py [--stimuli 24] [--seeds 3]
+    python benchmarks/gradients.py [--stimuli 24] [--seeds 3] [--factors 4 16 64]
 
 The chain is trained where it is not there yet (ZTOM_DEMO_CHAIN, runs/demo/stdlib/chain).
 """
@@ -38,16 +39,35 @@ from ztom.settings import Settings
 from ztom.stimuli.files import read_stimuli
 
 LIMIT, EVALUATIONS = 1.0, 55
+LAYERS = 3
+PARTS = {
+    "queries, keys": ("*.q_proj.*", "*.k_proj.*"),
+    "values, outputs": ("*.v_proj.*", "*.o_proj.*"),
+    "gate, up": ("*.gate_proj.*", "*.up_proj.*"),
+    "down": ("*.down_proj.*",),
+    "norms": ("*norm.weight",),
+}
+#: Groups of tensors by the number of factors that they come to on the demo's four steps.
+GROUPS = {
+    4: None,
+    16: FactorGroups(layers=LAYERS),
+    64: FactorGroups(
+        patterns={
+            f"{part} {layer}": tuple(f"model.layers.{layer}.{glob}" for glob in globs)
+            for layer in range(LAYERS)
+            for part, globs in PARTS.items()
+        }
+    ),
+}
 SHOWN = (1, 2, 3, 4, 5, 7, 10, 15)
 
 
 class Problem:
     """The error over the factors of the demo's chain, and its derivatives."""
 
-    def __init__(self, blocks: int | None, stimuli: int) -> None:
+    def __init__(self, groups: FactorGroups | None, stimuli: int) -> None:
         folder = Path(os.environ.get("ZTOM_DEMO_CHAIN", "runs/demo/stdlib/chain"))
         demo = make_stdlib_chain(folder)
-        groups = None if blocks is None else FactorGroups(layers=blocks)
         chain = group_chain(load_chain(demo.chain_file, settings=Settings()), groups)
         config = EngineConfig(name="torch", dtype="float32")
         self.engine = TorchEngine(config, Path(chain.reference.reference), chain)
@@ -132,10 +152,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--stimuli", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--factors", type=int, nargs="*", default=list(GROUPS), choices=GROUPS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for blocks in (None, 3):
-        problem = Problem(blocks, options.stimuli)
+    for factors in options.factors:
+        problem = Problem(GROUPS[factors], options.stimuli)
         print(f"{problem.space.dimensions} factors, limit {LIMIT:g}:", flush=True)
         show_costs(problem)
         trained = problem.error(problem.space.trained)
@@ -147,6 +168,8 @@ def main() -> None:
         shown = ", ".join(f"{i}: {share[i - 1]:.3f}" for i in SHOWN if i <= len(share))
         print(f"  error {trained:.4f} -> {best:.4f}; share of the gain by gradients: {shown}")
         print(f"  converged after {len(path)} gradients with {share[-1]:.3f}")
+        if not others:
+            continue
         gained = ", ".join(f"{(trained - error) / (trained - best):.3f}" for error in others)
         print(f"  {SamplerConfig().name} after {EVALUATIONS} evaluations: {gained}", flush=True)
 
