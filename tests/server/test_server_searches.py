@@ -377,6 +377,7 @@ def test_a_result_that_cannot_be_read_ends_the_search(server, ada, body) -> None
         ({"error": {"function": "cross_entropy", "source": "labels"}}, "none are given"),
         ({"error": "accuracy", "labels": ["a", "a"]}, "a class label is given twice"),
         ({"sampler": "bayes"}, "unknown sampler: got bayes"),
+        ({"sampler": "gradient", "error": "rouge_l"}, "got rouge_l, which reads the answer's text"),
         ({"scalingFactorLimit": 0}, "greater than 0"),
         ({"maxEvaluations": 10_001}, "at most 10000"),
         ({"seed": -1}, "at least 0"),
