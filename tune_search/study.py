@@ -130,6 +130,7 @@ def make_plan(config: SearchConfig, inputs: StudyInputs) -> Plan:
         seed=config.seed,
         max_increases=tuple((g.name, g.max_increase) for g in config.guardrails),
         seconds=config.budget.seconds,
+        models=inputs.models,
     )
 
 

@@ -12,13 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 
 from serve_apps.controller.apps import Apps, AppState
+from serve_apps.controller.outages import (
+    Outage,
+    deployed_again,
+    follow_outages,
+    reason_of,
+)
 from serve_apps.controller.steps import (
     Admit,
     Fail,
     Intend,
     LetGo,
+    Recover,
     Remove,
     Retire,
+    Revive,
     Start,
     Step,
     Wait,
@@ -76,6 +84,7 @@ class Reconciler:
         self._unneeded: dict[str, int] = {}
         self._since: dict[str, float] = {}
         self._not_before: dict[str, float] = {}
+        self._outages: dict[str, Outage] = {}
         self._swaps: dict[str, Lock] = {}
 
     def round(self) -> None:
@@ -97,6 +106,7 @@ class Reconciler:
             for app in removals
         }
         self._give_up(records)
+        self._outages = follow_outages(self._outages, running, self._clock())
         by_digest = {record.digest: record for record in records}
         for step in steps:
             self._carry_out(step, by_digest)
@@ -165,9 +175,24 @@ class Reconciler:
                 self._endpoints.deployments.let_go(digest)
             case Retire(digest):
                 self._retire(records[digest])
+            case Revive(app, digests, message):
+                self._revive(app, digests, message)
+            case Recover(digest):
+                logger.warning("%s: this is over: %s", digest[:12], records[digest].reason)
+                self._endpoints.deployments.clear_reason(digest, records[digest].reason)
             case Remove(app):
                 if self._unneeded.get(app, 0) >= LINGER_ROUNDS:
                     self._apps.delete(app)
+
+    def _revive(self, app: str, digests: Sequence[str], message: str) -> None:
+        """Take an application away that is due; the next look finds it missing and starts it."""
+        outage = self._outages[app]
+        for digest in digests:
+            if self._endpoints.deployments.note(digest, reason_of(outage, message)):
+                logger.error("%s: %s", digest[:12], reason_of(outage, message))
+        if outage.is_due(self._clock()):
+            self._apps.delete(app)
+            self._outages[app] = deployed_again(outage)
 
     def _check(self, record: DeploymentRecord, spec: AppSpec) -> None:
         who = (record.digest, record.address, record.name)

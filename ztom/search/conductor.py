@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from ztom.ledger import Ledger, TrialKind, TrialOutcome, TrialRecord, TrialStatus
 from ztom.ledger import StudyEvent as LedgerEvent
+from ztom.search.baselines import is_part_of_search
 from ztom.search.events import Event, Stopping, TrialEnded, TrialStarted
 from ztom.search.protocol import (
     Evaluate,
@@ -160,7 +161,7 @@ class Conductor:
             self.thinking_s += self._clock() - started
 
     def _write_ask(self, kind: TrialKind, factors: Factors) -> Assignment:
-        if kind is not TrialKind.BASELINE:
+        if kind not in (TrialKind.BASELINE, TrialKind.COMPARISON):
             self._plan.space.check(factors)
         number = len(self._trials)
         trial = self._ledger.studies.ask(self._study_id, number=number, kind=kind, factors=factors)
@@ -215,6 +216,8 @@ class Conductor:
             return self._sampler.ask(number)
 
     def _tell(self, trial: TrialRecord) -> None:
+        if not is_part_of_search(self._plan.space, trial):
+            return
         outcome = trial.outcome
         failed = outcome.error is None or trained_error(self._trials) is None
         guardrails = None if failed else dict(outcome.guardrails)

@@ -1,7 +1,8 @@
 """The protocol of a search, as pure functions: what comes next, given what is there.
 
 1. *baseline*: the factors zero twice. Their mean is the trained model's error, their difference the
-   noise floor.
+   noise floor. Then, outside the budget, the checkpoints of the chain alone and their average
+   (`ztom.search.baselines`).
 2. *startup*: quasi-random points around the middle of the space, where the sampler wants them.
 3. *search*: the sampler's points, until the budget of evaluations is spent, the time is nearly up
    or the sampler has converged.
@@ -20,6 +21,7 @@ from typing import Literal
 
 from ztom.ledger import TrialKind, TrialRecord, TrialStatus
 from ztom.search.answer import CONFIRMATIONS, Evaluation, choose_answer, next_confirmation
+from ztom.search.baselines import ComparedModel, is_part_of_search, next_comparison
 from ztom.search.space import Factors, SearchSpace
 
 BASELINES = 2
@@ -41,6 +43,7 @@ class Plan:
         max_increases: Largest rise of each guardrail's error above the trained model's, by its
             name.
         seconds: Seconds for the whole study, None for no limit.
+        models: Models that are evaluated besides, to compare the best blend with.
     """
 
     space: SearchSpace
@@ -49,12 +52,14 @@ class Plan:
     seed: int
     max_increases: tuple[tuple[str, float], ...] = ()
     seconds: float | None = None
+    models: tuple[ComparedModel, ...] = ()
     startup_scale: float = 1.0
 
     @property
     def total(self) -> int:
         """The most trials that the study can have."""
-        return BASELINES + self.evaluations + CONFIRMATIONS
+        compared = sum(model.kind != "trained" for model in self.models)
+        return BASELINES + compared + self.evaluations + CONFIRMATIONS
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,9 @@ def next_decision(
         return Stop("baseline failed")
     if plan.seconds is not None and state.elapsed_s >= plan.seconds:
         return Stop("time")
+    model = next_comparison(plan.models, trials)
+    if model is not None:
+        return Evaluate(TrialKind.COMPARISON, model.factors)
     reason = _exploration_ends(plan, trials, state)
     return _explore(plan, trials) if reason is None else _confirm(plan, trials, reason)
 
@@ -143,8 +151,7 @@ def _explore(plan: Plan, trials: Sequence[TrialRecord]) -> Evaluate:
 def _confirm(
     plan: Plan, trials: Sequence[TrialRecord], reason: StopReason
 ) -> Evaluate | WaitForTrials | Stop:
-    explored = _of(trials, *_EXPLORING)
-    if _running(explored):
+    if _running(_of(trials, TrialKind.COMPARISON, *_EXPLORING)):
         return WaitForTrials()
     confirmations = _of(trials, TrialKind.CONFIRM)
     if _running(confirmations):
@@ -199,7 +206,7 @@ def is_feasible(plan: Plan, trials: Sequence[TrialRecord], trial: TrialRecord) -
 
 
 def evaluations(plan: Plan, trials: Sequence[TrialRecord]) -> tuple[Evaluation, ...]:
-    """What finished trials gave, in order of their numbers."""
+    """What finished trials of the search gave, in order of their numbers."""
     return tuple(
         Evaluation(
             factors=trial.factors,
@@ -208,7 +215,9 @@ def evaluations(plan: Plan, trials: Sequence[TrialRecord]) -> tuple[Evaluation, 
             is_confirmation=trial.kind is TrialKind.CONFIRM,
         )
         for trial in trials
-        if trial.status is TrialStatus.FINISHED and trial.outcome.error is not None
+        if trial.status is TrialStatus.FINISHED
+        and trial.outcome.error is not None
+        and is_part_of_search(plan.space, trial)
     )
 
 

@@ -102,6 +102,7 @@ def test_result_is_replaced(ledger_address):
             ledger.studies.save_result(99, {})
 
 
+@pytest.mark.abuse(79)
 def test_names_are_values_and_not_sql(ledger_address):
     nasty = "x'; DROP TABLE studies; --"
     with open_ledger(ledger_address) as ledger:
