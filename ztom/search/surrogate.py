@@ -82,9 +82,9 @@ class Compression:
 
     @classmethod
     def of(cls, errors: Array) -> Compression:
-        """The knee lies two median distances above the median error."""
+        """The knee lies five median distances above the median error, beyond any quadratic's."""
         middle = float(np.median(errors))
-        scale = 2.0 * float(np.median(np.abs(errors - middle)))
+        scale = 5.0 * float(np.median(np.abs(errors - middle)))
         return cls(middle + scale, scale) if scale > 0 else cls(float(errors.max()), 1.0)
 
     def apply(self, errors: Array) -> Array:
