@@ -65,7 +65,7 @@ def test_a_deterministic_engine_is_not_asked_the_same_point_twice():
 
 
 def test_noise_is_confirmed_by_a_repeat_and_luck_is_no_answer():
-    lucky = Evaluation((-0.09, 0.09), 0.2, ())
+    lucky = Evaluation((0.0, 0.04), 0.85, ())  # is 1.37
     evaluations, done = confirmed((*explored(30, noise=0.05), lucky), noise=0.05)
     assert not is_deterministic(evaluations)
     assert done == CONFIRMATIONS
