@@ -83,7 +83,7 @@ def search_config(
             inference_config=options.generation,
             detailed_output=request.detailed_output or False,
             sampler=SamplerConfig(name=request.sampler),
-            budget=Budget(evaluations=request.max_evaluations),
+            budget=Budget(evaluations=request.max_evaluations, tolerance=request.tolerance),
             engine=options.engine(request.engine or engine),
             seed=request.seed,
             suites=tuple(folder / "suites" / str(i) for i in range(len(request.suite_paths))),

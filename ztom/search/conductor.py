@@ -86,6 +86,7 @@ class Conductor:
         self._clock = clock
         self._trials: list[TrialRecord] = []
         self._converged = False
+        self._differs = False
         self._interrupted = False
         self.stop_reason: StopReason | None = None
         self.thinking_s = 0.0
@@ -210,12 +211,15 @@ class Conductor:
 
     def _compare(self, trial: TrialRecord, proposed: Factors | None) -> None:
         if proposed != trial.factors:
-            logger.warning(
-                "trial %d was %s in the ledger and would now be %s; the ledger's counts",
+            logger.log(
+                logging.DEBUG if self._differs else logging.WARNING,
+                "trial %d was %s in the ledger and would now be %s (another version of the sampler "
+                "or of a library); the ledger's counts, for this trial and all that differ",
                 trial.number,
                 trial.factors,
                 proposed,
             )
+            self._differs = True
 
     def _ask(self, number: int) -> Factors | None:
         with self._thinking():

@@ -70,6 +70,7 @@ DataPlace = Annotated[Path | str, BeforeValidator(_data_place)]
 ScalingFactorLimit = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 BatchSize = Annotated[int, Field(ge=1)]
 Evaluations = Annotated[int, Field(ge=1, le=100_000)]
+Tolerance = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 DetailedOutput = bool | Literal["STORE_AND_RETURN"]
 
@@ -160,7 +161,7 @@ class Budget(_Strict):
     """
 
     evaluations: Evaluations = 50
-    tolerance: float = Field(default=0.01, ge=0, lt=1, allow_inf_nan=False)
+    tolerance: Tolerance = 0.01
     seconds: float | None = Field(default=None, gt=0, le=31_536_000, allow_inf_nan=False)
 
 

@@ -34,8 +34,8 @@ class SearchOutcome:
     Attributes:
         study_id: Id of the study in the ledger.
         trained_model_error: Mean over the evaluations of the trained model.
-        optimized_model_error: Error of the best factors when evaluated again; the trained model's
-            when nothing was better.
+        optimized_model_error: Error of the evaluation that confirmed the best factors; the trained
+            model's when nothing was better.
         improvement: The first minus the second, never negative.
         estimated_error: The surrogate's posterior mean at the best factors, None without a
             surrogate.

@@ -153,7 +153,8 @@ class SearchProgress(WireAnswer):
 
     Attributes:
         trials: Number of evaluations that ended.
-        max_evaluations: Number of evaluations that it may take besides the repeats of the best.
+        max_evaluations: Number of evaluations that it may take besides those of the trained
+            model and those that confirm the answer.
         best_error: Lowest error so far; None before the first.
         best_factors: Scaling factors of that trial, one per step of the chain.
     """

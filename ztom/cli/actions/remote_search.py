@@ -105,6 +105,8 @@ def search_options(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     budget = content.get("budget") or {}
     if "evaluations" in budget:
         options["maxEvaluations"] = int(budget["evaluations"])
+    if "tolerance" in budget:
+        options["tolerance"] = float(budget["tolerance"])
     return options
 
 

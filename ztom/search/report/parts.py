@@ -127,7 +127,7 @@ def legend(result: SearchResult) -> list[tuple[Markup, str]]:
         "baseline": "the trained model",
         "startup": "start-up point",
         "search": "proposed by the sampler",
-        "confirm": "evaluated again",
+        "confirm": "confirms the answer",
     }
     there = {trial.kind for trial in result.trials}
     shown = [(charts.symbol(kind), word) for kind, word in words.items() if kind in there]
