@@ -21,8 +21,8 @@ from ztom.stimuli.records import Stimulus
 
 #: Tokens that an answer has at most.
 NEW_TOKENS = 32
-#: About 79 M parameters, trained for a few minutes: what its steps do to an error is real, its answers
-#: are not good.
+#: About 79 M parameters, trained for a few minutes: what its steps do to an error is real, its
+#: answers are not good.
 LARGE_PLAN = StdlibPlan(
     per_topic=26,
     tools=6,

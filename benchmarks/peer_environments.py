@@ -1,7 +1,7 @@
 """An environment for each peer: made once by pip, with pinned versions, and kept.
 
-Where ours has a package too (torch, transformers, the embedding model), its version is that of the lock
-file. pip takes what it is set up for: for a CPU give it an index of CPU builds of torch
+Where ours has a package too (torch, transformers, the embedding model), its version is that of the
+lock file. pip takes what it is set up for: for a CPU give it an index of CPU builds of torch
 (``PIP_EXTRA_INDEX_URL``), which is smaller.
 """
 

@@ -4,13 +4,13 @@
     python benchmarks/peers.py --searches 3      # whole searches to the same error as well
 
 An evaluation blends, generates 32 tokens for each prompt, scores the expected answers, and compares
-the texts by MiniLM where the workload says so. The peers take turns, so that what else the machine does
-hits all of them; each is a process of its own, in an environment of its own, that loads once and stays.
-All must get the same error to four digits, or the benchmark fails.
+the texts by MiniLM where the workload says so. The peers take turns, so that what else the machine
+does hits all of them; each is a process of its own, in an environment of its own, that loads once
+and stays. All must get the same error to four digits, or the benchmark fails.
 
 peers: ours (the engine in process, vLLM), plain torch in place (one batch), mergekit to disk +
-transformers, mergekit to disk + vLLM, mergekit's in-memory plan + transformers, and the original's way
-(in place, a prompt at a time).
+transformers, mergekit to disk + vLLM, mergekit's in-memory plan + transformers, and the original's
+way (in place, a prompt at a time).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What every peer's process does: read a task, answer one JSON line for each that comes.
 
-A line in is ``{"factors": [...]}`` with more that a peer may need; a line out has the seconds of each
+A line in is ``{"factors": [...]}`` or what else a peer needs; a line out has the seconds of each
 phase, the CPU seconds, what was scored, and the texts. Nothing of Z-TOM is imported here: a peer's
 environment does not have it.
 """
