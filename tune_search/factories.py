@@ -14,6 +14,7 @@ from ztom.scoring.protocol import ErrorFunction
 
 if TYPE_CHECKING:
     from ztom.blending.chain_file import ChainConfig
+    from ztom.blending.groups import FactorGroups
     from ztom.engines.config import EngineConfig
     from ztom.scoring.build import ErrorTerm
     from ztom.settings import Settings
@@ -27,18 +28,21 @@ class EngineFactory:
         engine: Kind of engine, and its options.
         chain: The chain with absolute references.
         settings: The driver's settings; the other process may have another environment.
+        groups: Groups of tensors that have factors of their own.
     """
 
     engine: EngineConfig
     chain: ChainConfig
     settings: Settings
+    groups: FactorGroups | None = None
 
     def __call__(self) -> Engine:
         """The engine, loaded."""
         from ztom.blending.chain import load_chain
+        from ztom.blending.group_assignment import group_chain
         from ztom.engines.build import build_engine
 
-        chain = load_chain(self.chain, settings=self.settings)
+        chain = group_chain(load_chain(self.chain, settings=self.settings), self.groups)
         return build_engine(self.engine, chain, settings=self.settings)
 
 

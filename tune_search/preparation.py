@@ -11,6 +11,8 @@ from tune_search.factories import EngineFactory, ErrorFactory
 from tune_search.payload import SEARCH, DataSet, StudyInputs
 from ztom.blending.chain import Chain, load_chain, pinned
 from ztom.blending.chain_file import ChainConfig
+from ztom.blending.group_assignment import group_chain
+from ztom.blending.groups import factor_labels
 from ztom.checkpoints.object_store import require_reachable_store
 from ztom.errors import LeakageError
 from ztom.evaluation.metrics.build import build_metric
@@ -71,7 +73,7 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     for data in (config, *config.guardrails):
         check_own_functions(data.error)
     members = chain_config(config)
-    chain = load_chain(members, settings=settings)
+    chain = group_chain(load_chain(members, settings=settings), config.factors.groups)
     members = pinned(members, chain)
     written = needed_bytes(chain, write_options(config))
     require_room(config.output, written, what="the variant that the search writes")
@@ -82,9 +84,9 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
         seen = guarded[guardrail.name].search
         sets.append(_data_set(guardrail.name, seen, guardrail.error, guardrail.labels))
     study = StudyInputs(
-        space=make_space(config, chain.names),
+        space=make_space(config, chain.names, chain.group_names),
         data=tuple(sets),
-        engine=EngineFactory(config.engine, members, settings),
+        engine=EngineFactory(config.engine, members, settings, config.factors.groups),
         generation=config.inference_config,
         batch_size=config.batch_size,
         gpus=config.engine.tensor_parallel_size,
@@ -141,16 +143,32 @@ def write_options(config: SearchConfig) -> WriteOptions:
     )
 
 
-def make_space(config: SearchConfig, names: Sequence[str]) -> SearchSpace:
-    """The bounds for a chain with these transitions.
+def make_space(
+    config: SearchConfig, steps: Sequence[str], groups: Sequence[str] = ()
+) -> SearchSpace:
+    """The bounds for a chain with these transitions and groups of tensors.
+
+    Args:
+        config: Configuration of the search; bounds are one per factor, or one per transition that
+            all of its groups have.
+        steps: Names of the transitions.
+        groups: Names of the groups; none where a transition has one factor.
 
     Raises:
-        FactorError: Not one bound per transition.
+        FactorError: Not so many bounds.
     """
-    if config.lower_bound is not None and config.upper_bound is not None:
-        return SearchSpace(tuple(names), config.lower_bound, config.upper_bound)
-    limit = config.scaling_factor_limit
-    return SearchSpace(tuple(names), (-limit,) * len(names), (limit,) * len(names))
+    names, limit = factor_labels(steps, groups), config.scaling_factor_limit
+    if config.lower_bound is None or config.upper_bound is None:
+        bounds = (-limit,) * len(names), (limit,) * len(names)
+    else:
+        bounds = config.lower_bound, config.upper_bound
+        if groups and len(config.lower_bound) == len(steps):
+            bounds = _for_groups(bounds[0], groups), _for_groups(bounds[1], groups)
+    return SearchSpace(names, *bounds, tuple(groups))
+
+
+def _for_groups(bounds: Sequence[float], groups: Sequence[str]) -> tuple[float, ...]:
+    return tuple(bound for bound in bounds for _ in groups)
 
 
 def _data_set(

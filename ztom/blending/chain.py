@@ -5,9 +5,10 @@ With ``delta_i = W_i - W_(i-1)`` a *sequence* W_0 ... W_n is blended as
 are blended as ``W(alpha) = W_latest + sum_i alpha_i * delta_i`` (task arithmetic, Ilharco et al.
 2023). Both are sums over members, ``W(alpha) = sum_j c_j * W_j`` with ``sum_j c_j = 1``, and it is
 these coefficients that are applied: a factor of 0 or -1 then gives a coefficient of exactly 1 or 0,
-so nothing is rounded where nothing changes. Where a member lacks rows that others have, steps from
-and to it have no delta there (`ztom.blending.rows`). Comparing the members is `ztom.blending.fit`,
-and how a chain is written in a file `ztom.blending.chain_file`.
+so nothing is rounded where nothing changes. With groups of tensors (`ztom.blending.groups`) there
+is a factor for each step and group, and coefficients by group. Where a member lacks rows that
+others have, steps from and to it have no delta there (`ztom.blending.rows`). Comparing the members
+is `ztom.blending.fit`, and how a chain is written in a file `ztom.blending.chain_file`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ztom.blending.alignment import align, derived_notes
 from ztom.blending.chain_file import ChainConfig, Topology, read_chain_file
 from ztom.blending.differences import find_differences
 from ztom.blending.fit import check_fit
+from ztom.blending.groups import GroupAssignment, factor_labels, transition_names
 from ztom.blending.integers import check_integers
 from ztom.blending.rows import refuse_adapted_rows, row_notes
 from ztom.blending.vocabularies import check_tokenizers
@@ -47,6 +49,7 @@ class Chain:
         notes: What was passed over or put right so that the members fit, a sentence each.
         allow_config_differences: Keys of ``config.json`` in which members were allowed to differ.
         allow_tokenizer_differences: Whether tokenizers were allowed to split texts differently.
+        groups: Groups of tensors that have factors of their own; None for one factor a step.
     """
 
     members: tuple[Checkpoint, ...]
@@ -57,11 +60,27 @@ class Chain:
     notes: tuple[str, ...] = ()
     allow_config_differences: tuple[str, ...] = ()
     allow_tokenizer_differences: bool = False
+    groups: GroupAssignment | None = None
 
     @property
     def transitions(self) -> int:
-        """How many steps, and so factors, the chain has."""
+        """How many steps the chain has."""
         return len(self.members) - 1
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the groups that have factors of their own; none where a step has one factor."""
+        return () if self.groups is None else self.groups.names
+
+    @property
+    def factor_count(self) -> int:
+        """How many scaling factors a blend takes: one per step, or per step and group."""
+        return self.transitions * max(1, len(self.group_names))
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """A name per factor, step by step and in a step group by group."""
+        return factor_labels(self.names, self.group_names)
 
     @property
     def base(self) -> Checkpoint:
@@ -89,10 +108,7 @@ class Chain:
     @property
     def names(self) -> tuple[str, ...]:
         """A name per transition."""
-        before = (
-            self.tags[:-1] if self.topology == "sequence" else (self.tags[0],) * self.transitions
-        )
-        return tuple(f"{a} -> {b}" for a, b in zip(before, self.tags[1:], strict=True))
+        return transition_names(self.tags, self.topology)
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -131,13 +147,15 @@ class Chain:
         """The factors as floats.
 
         Raises:
-            FactorError: Not one finite number per transition.
+            FactorError: Not one finite number per transition, or per transition and group.
         """
-        if len(factors) != self.transitions:
+        if len(factors) != self.factor_count:
+            per = " and group" if self.groups is not None else ""
             raise FactorError(
                 "wrong number of scaling factors",
                 got=len(factors),
-                expected=f"{self.transitions}, one per transition ({', '.join(self.names)})",
+                expected=f"{self.factor_count}, one per transition{per} "
+                f"({', '.join(self.factor_names)})",
             )
         checked = tuple(float(factor) for factor in factors)
         for position, factor in enumerate(checked):
@@ -149,20 +167,55 @@ class Chain:
                 )
         return checked
 
-    def coefficients(
-        self, factors: Sequence[float], *, holders: Collection[int] | None = None
-    ) -> tuple[float, ...]:
-        """The coefficient of each member in the blend; they sum to 1.
+    def expand(self, step_factors: Sequence[float]) -> tuple[float, ...]:
+        """All factors of a blend in which every group of a step has the same one.
 
         Args:
-            factors: Scaling factors, one per transition.
-            holders: Positions of the members that have what is blended, the latest among them; a
-                step from or to another one changes nothing. All of them when None.
+            step_factors: One factor per transition.
+        """
+        width = max(1, len(self.group_names))
+        return tuple(float(factor) for factor in step_factors for _ in range(width))
+
+    def step_factors(self, factors: Sequence[float], name: str) -> tuple[float, ...]:
+        """The factors of one tensor, one per transition; zeros where no step can change it.
+
+        Args:
+            factors: All factors of the blend, checked.
+            name: Name of the tensor in the latest checkpoint.
+        """
+        if self.groups is None:
+            return tuple(factors)
+        group = self.groups.tensors.get(name)
+        if group is None:
+            return (0.0,) * self.transitions
+        return tuple(factors[group :: len(self.groups.names)])
+
+    def coefficients(self, factors: Sequence[float]) -> tuple[float, ...]:
+        """The coefficient of each member in the blend; they sum to 1 in every group.
+
+        Args:
+            factors: Scaling factors, one per transition, or per transition and group.
+
+        Returns:
+            One per member, or per member and group: member by member, in a member group by group.
 
         Raises:
-            FactorError: Not one finite number per transition.
+            FactorError: Not one finite number per transition, or per transition and group.
         """
-        alpha = self.check_factors(factors)
+        alpha, width = self.check_factors(factors), max(1, len(self.group_names))
+        columns = [self.step_coefficients(alpha[group::width]) for group in range(width)]
+        return tuple(value for row in zip(*columns, strict=True) for value in row)
+
+    def step_coefficients(
+        self, alpha: Sequence[float], *, holders: Collection[int] | None = None
+    ) -> tuple[float, ...]:
+        """The coefficient of each member in the blend of one tensor; they sum to 1.
+
+        Args:
+            alpha: Factors of the tensor, one per transition.
+            holders: Positions of the members that have what is blended, the latest among them; a
+                step from or to another one changes nothing. All of them when None.
+        """
         coefficients = [0.0] * len(self.members)
         coefficients[self.latest] = 1.0
         for step, factor in enumerate(alpha, start=1):

@@ -101,11 +101,11 @@ def member_plan(chain: Chain, member: int) -> tuple[TensorPlan, ...]:
     """A plan that gives back one member: removing every later step, or taking one sibling."""
     alone = [0.0] * len(chain.members)
     alone[member] = 1.0
-    return plan_blend(chain, factors_for(chain, alone)).tensors
+    return plan_blend(chain, chain.expand(factors_for(chain, alone))).tensors
 
 
 def factors_for(chain: Chain, coefficients: list[float]) -> list[float]:
-    """The factors that give these coefficients; the inverse of `Chain.coefficients`."""
+    """The factor of each step that gives these coefficients, one per member."""
     wanted = list(coefficients)
     wanted[chain.latest] -= 1.0
     if chain.topology == "siblings":

@@ -87,9 +87,9 @@ def inspect_chain(chain: Chain, *, limit: float, dtype: torch.dtype | None) -> C
     for step in range(chain.transitions):
         alone = [limit if i == step else 0.0 for i in range(chain.transitions)]
         changes, total = _changes(chain, step)
-        bound = measure_precision(chain, alone, read, dtype=dtype)
+        bound = measure_precision(chain, chain.expand(alone), read, dtype=dtype)
         steps.append(StepReport(chain.names[step], total, changes, bound))
-    plan = plan_blend(chain, [0.0] * chain.transitions, dtype=dtype)
+    plan = plan_blend(chain, [0.0] * chain.factor_count, dtype=dtype)
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in plan.tensors})
     return ChainReport(
         tags=chain.tags,

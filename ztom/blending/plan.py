@@ -83,8 +83,8 @@ class BlendPlan:
     """A whole blend.
 
     Attributes:
-        factors: One scaling factor per transition.
-        coefficients: One coefficient per member.
+        factors: Scaling factors, one per transition, or per transition and group.
+        coefficients: Coefficients, one per member, or per member and group.
         tensors: Sorted by name.
     """
 
@@ -121,12 +121,12 @@ def plan_blend(
 
     Args:
         chain: Chain that was opened and checked.
-        factors: One per transition.
+        factors: One per transition, or per transition and group of the chain.
         dtype: Dtype that floating-point tensors are cast to; None keeps the dtype they are stored
             in.
 
     Raises:
-        FactorError: Not one finite factor per transition.
+        FactorError: Not one finite factor per transition, or per transition and group.
     """
     alpha = chain.check_factors(factors)
     coefficients = chain.coefficients(alpha)
@@ -134,13 +134,16 @@ def plan_blend(
     return BlendPlan(
         factors=alpha,
         coefficients=coefficients,
-        tensors=tuple(_plan_tensor(chain, name, alpha, dtype) for name in names),
+        tensors=tuple(
+            _plan_tensor(chain, name, chain.step_factors(alpha, name), dtype) for name in names
+        ),
     )
 
 
 def _plan_tensor(
     chain: Chain, name: str, alpha: Sequence[float], dtype: torch.dtype | None
 ) -> TensorPlan:
+    """The plan of one tensor, from its own factors, one per transition."""
     kept = chain.model
     spec = chain.members[kept].tensors[name]
     # equal over the chain, or a counter; or what the model computes itself
@@ -152,7 +155,7 @@ def _plan_tensor(
         spec.shape,
         dtype or spec.dtype,
         _dense(chain, name, spec, alpha),
-        _low_rank(chain, name, chain.coefficients(alpha)),
+        _low_rank(chain, name, chain.step_coefficients(alpha)),
     )
 
 
@@ -171,12 +174,12 @@ def _dense(
     """Terms of the whole tensor, or of each range of rows that the same members have."""
     held = rows_held(chain.members, name, kept)
     if held is None:
-        return _terms(chain, name, chain.coefficients(alpha))
+        return _terms(chain, name, chain.step_coefficients(alpha))
     ends = sorted({min(rows, kept.shape[0]) for rows in (*held, kept.shape[0])})
     ranges = []
     for start, end in zip((0, *ends), ends, strict=False):
         holders = [i for i, rows in enumerate(held) if rows >= end]
-        terms = _terms(chain, name, chain.coefficients(alpha, holders=holders))
+        terms = _terms(chain, name, chain.step_coefficients(alpha, holders=holders))
         ranges.append((start, end, terms))
     if all(terms == ranges[0][2] for _, _, terms in ranges):
         return ranges[0][2]

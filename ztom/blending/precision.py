@@ -71,7 +71,7 @@ class PrecisionMeter:
     """Adds up what `blend_tensor` shows it; give `observe` as its observer."""
 
     def __init__(self, chain: Chain, read: Reader, *, dtype: torch.dtype | None) -> None:
-        latest = plan_blend(chain, [0.0] * chain.transitions, dtype=dtype)
+        latest = plan_blend(chain, [0.0] * chain.factor_count, dtype=dtype)
         self._latest = {tensor.name: tensor for tensor in latest.tensors}
         self._read = read
         self._sums: dict[str, torch.Tensor] = {}

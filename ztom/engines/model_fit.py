@@ -63,7 +63,7 @@ def check_chain_fit(folder: Path, chain: Chain) -> None:
     Raises:
         EngineError: The blends do not fit the model; see `check_folder_fit`.
     """
-    plan = plan_blend(chain, (0.0,) * chain.transitions)
+    plan = plan_blend(chain, (0.0,) * chain.factor_count)
     tensors = {
         tensor.name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
         for tensor in plan.tensors

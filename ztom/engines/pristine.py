@@ -138,7 +138,7 @@ def pristine_bytes(chain: Chain) -> int:
 
 def _pristine(chain: Chain) -> list[tuple[int, TensorSpec]]:
     """Every tensor that some blend of the chain reads, once."""
-    everything = plan_blend(chain, [0.5**i for i in range(1, chain.transitions + 1)])
+    everything = plan_blend(chain, chain.expand([0.5**i for i in range(1, chain.transitions + 1)]))
     specs: dict[tuple[int, str], TensorSpec] = {}
     for tensor in everything.tensors:
         for term in tensor.dense:

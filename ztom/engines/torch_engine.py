@@ -70,8 +70,8 @@ class TorchEngine:
         self._model.to(self._device).eval().requires_grad_(False)
         if self._dtype is not None:
             self._model.to(self._dtype)
-        self._transitions = 0 if chain is None else chain.transitions
-        self._factors: tuple[float, ...] | None = (0.0,) * self._transitions
+        count = 0 if chain is None else chain.factor_count
+        self._factors: tuple[float, ...] | None = (0.0,) * count
         self._held: HeldChain | None = None
         if chain is not None:
             self._held = HeldChain(chain, device=self._device, dtype=self._dtype)

@@ -154,7 +154,7 @@ class VllmEngine:
         self._blends = 0
         self._placement = "host"
         self._chain = chain
-        self._factors: tuple[float, ...] | None = (0.0,) * (chain.transitions if chain else 0)
+        self._factors: tuple[float, ...] | None = (0.0,) * (chain.factor_count if chain else 0)
         if chain is not None:
             self._placement = choose_together(self._rpc("ztom_hold", pickle.dumps(chain)))
             self._rpc("ztom_place", self._placement)

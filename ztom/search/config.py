@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from ztom.blending.chain_file import ChainConfig
+from ztom.blending.groups import FactorGroups, division_key
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.io.places import require_local
@@ -158,6 +159,17 @@ class Budget(_Strict):
     seconds: float | None = Field(default=None, gt=0, le=31_536_000, allow_inf_nan=False)
 
 
+class FactorOptions(_Strict):
+    """What a scaling factor belongs to.
+
+    Attributes:
+        groups: Groups of tensors that have factors of their own in every step; None for one factor
+            a step.
+    """
+
+    groups: FactorGroups | None = None
+
+
 class VariantOptions(_Strict):
     """How the mastered variant is written, into ``variant`` in the output folder.
 
@@ -184,8 +196,11 @@ class SearchConfig(StimuliConfig):
         max_search_stimuli: Number of stimuli to search on, chosen by the seed; None for all.
         guardrails: Data sets on which the model may not get worse.
         scaling_factor_limit: Limit of every factor, which lies between minus and plus this.
-        lower_bound: Lower bound of each factor, instead of the limit.
-        upper_bound: Upper bound of each factor, instead of the limit.
+        lower_bound: Lower bound of each factor, instead of the limit; with groups also of each
+            step.
+        upper_bound: Upper bound of each factor, instead of the limit; with groups also of each
+            step.
+        factors: What a factor belongs to: a step, or a step and a group of tensors.
         batch_size: Number of stimuli per call of the engine; None hands over all at once.
         inference_config: Settings of generating text.
         detailed_output: Whether to keep the generated texts of every trial (true, or
@@ -214,6 +229,7 @@ class SearchConfig(StimuliConfig):
     scaling_factor_limit: ScalingFactorLimit = 0.1
     lower_bound: FiniteBounds | None = None
     upper_bound: FiniteBounds | None = None
+    factors: FactorOptions = FactorOptions()
     batch_size: BatchSize | None = None
     inference_config: GenerationConfig = GenerationConfig()
     detailed_output: DetailedOutput = False
@@ -264,6 +280,8 @@ class SearchConfig(StimuliConfig):
         if isinstance(self.chain, Path):
             return self
         factors = len(self.chain.checkpoints) - 1
+        if self.factors.groups is not None:
+            return self  # how many groups there are, the chain says when it is opened
         if self.lower_bound is not None and len(self.lower_bound) != factors:
             raise ValueError(
                 f"the bounds are for {len(self.lower_bound)} factors and the chain has {factors}: "
@@ -299,6 +317,9 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     budget = kept.get("budget")
     if isinstance(budget, Mapping):
         kept["budget"] = {"evaluations": budget.get("evaluations")}
+    grouping = division_key((kept.pop("factors", None) or {}).get("groups"))
+    if grouping is not None:  # without groups the digest is what it was before there were any
+        kept["factors"] = grouping
     terms = kept.get("error")
     if isinstance(terms, list | tuple):
         kept["error"] = [_without_rights(term) for term in terms]

@@ -47,6 +47,11 @@ scaling_factor_limit: 0.1
 # lower_bound: [-0.1, -0.2]
 # upper_bound: [0.1, 0.2]
 
+# A factor for each step and group of tensors: kinds, {layers: 4}, {kinds: [attention, mlp]} or
+# {patterns: {early: ["model.layers.0.*"]}}. Without groups a step has one factor.
+factors:
+  groups: null
+
 inference_config:                # only used where text is generated
   max_new_tokens: 64
   temperature: 0.0               # greedy, and so deterministic

@@ -26,18 +26,22 @@ class SearchSpace:
         names: What each factor scales, for people.
         lower: Smallest value of each factor.
         upper: Largest value of each factor.
+        groups: Groups of tensors that have factors of their own, factors standing step by step and
+            in a step group by group; none where a step of the chain has one factor.
     """
 
     names: tuple[str, ...]
     lower: Factors
     upper: Factors
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.names or not len(self.names) == len(self.lower) == len(self.upper):
             raise FactorError(
                 "the bounds do not fit the chain",
                 got=f"{len(self.lower)} lower and {len(self.upper)} upper bounds",
-                expected=f"{len(self.names)} of each, one per transition",
+                expected=f"{len(self.names)} of each, one per transition"
+                + (" and group, or one per transition" if self.groups else ""),
             )
         for name, low, high in zip(self.names, self.lower, self.upper, strict=True):
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -51,6 +55,20 @@ class SearchSpace:
     def dimensions(self) -> int:
         """Number of factors."""
         return len(self.names)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of the chain that the factors scale."""
+        return self.dimensions // max(1, len(self.groups))
+
+    def expand(self, step_factors: Sequence[float]) -> Factors:
+        """All factors of a blend in which every group of a step has the same one.
+
+        Args:
+            step_factors: One factor per step of the chain.
+        """
+        width = max(1, len(self.groups))
+        return tuple(float(factor) for factor in step_factors for _ in range(width))
 
     @property
     def trained(self) -> Factors:

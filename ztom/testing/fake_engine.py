@@ -33,7 +33,7 @@ _FILLER = ("lorem", "ipsum", "dolor", "sit", "amet", "elit", "nunc", "quam")
 
 def make_engine(config: EngineConfig, folder: Path, chain: Chain | None) -> FakeEngine:
     """A fake engine for a chain, or for one fixed model."""
-    return FakeEngine(0 if chain is None else chain.transitions)
+    return FakeEngine(0 if chain is None else chain.factor_count)
 
 
 class FakeEngine:

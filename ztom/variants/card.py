@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ztom.blending.precision import PrecisionReport
 from ztom.checkpoints.reference import is_address
-from ztom.variants.recipe import Recipe, SearchEvidence
+from ztom.variants.recipe import Recipe, SearchEvidence, step_names
 
 
 def render_card(recipe: Recipe, precision: PrecisionReport) -> str:
@@ -22,16 +22,11 @@ def render_card(recipe: Recipe, precision: PrecisionReport) -> str:
         f"A blend of {len(recipe.members)} checkpoints ({recipe.topology}), written by Z-TOM from "
         "the recipe in `recipe.json`. Nothing was trained for it.",
         "",
-        "| checkpoint | sha256 | coefficient |",
-        "| --- | --- | ---: |",
+        *_checkpoints(recipe),
+        "",
+        *_factors(recipe),
+        "",
     ]
-    for member, coefficient in zip(recipe.members, recipe.coefficients, strict=True):
-        place = f" `{member.reference}`" if is_address(member.reference) else ""
-        lines.append(
-            f"| {_cell(member.tag)}{place} | `{member.sha256[:16]}` | {coefficient:+.6g} |"
-        )
-    factors = ", ".join(f"{factor:+.6g}" for factor in recipe.factors)
-    lines += ["", f"Scaling factors, one per transition: {factors}.", ""]
     if precision.overall.realised is not None:
         lines += [
             f"Realised over intended step at dtype `{recipe.dtype}`: "
@@ -44,6 +39,38 @@ def render_card(recipe: Recipe, precision: PrecisionReport) -> str:
     lines += [f"- {_cell(note)}" for note in recipe.notes] + [""] * bool(recipe.notes)
     lines += _evidence(recipe.evidence)
     return "\n".join(lines) + "\n"
+
+
+def _checkpoints(recipe: Recipe) -> list[str]:
+    """The rows of the members; with groups a coefficient is one of several, and not shown."""
+    coefficients = (
+        [f" {value:+.6g} |" for value in recipe.coefficients]
+        if recipe.groups is None
+        else [""] * len(recipe.members)
+    )
+    columns = ("", "") if recipe.groups else (" coefficient |", " ---: |")
+    lines = [f"| checkpoint | sha256 |{columns[0]}", f"| --- | --- |{columns[1]}"]
+    for member, coefficient in zip(recipe.members, coefficients, strict=True):
+        place = f" `{member.reference}`" if is_address(member.reference) else ""
+        lines.append(f"| {_cell(member.tag)}{place} | `{member.sha256[:16]}` |{coefficient}")
+    return lines
+
+
+def _factors(recipe: Recipe) -> list[str]:
+    if recipe.groups is None:
+        factors = ", ".join(f"{factor:+.6g}" for factor in recipe.factors)
+        return [f"Scaling factors, one per transition: {factors}."]
+    names = recipe.groups.names
+    lines = [
+        f"Scaling factors, one per transition and group of tensors ({recipe.groups.digest[:16]}):",
+        "",
+        f"| transition | {' | '.join(map(_cell, names))} |",
+        f"| --- |{' ---: |' * len(names)}",
+    ]
+    for at, step in enumerate(step_names(recipe)):
+        row = recipe.factors[at * len(names) : (at + 1) * len(names)]
+        lines.append(f"| {_cell(step)} | {' | '.join(f'{factor:+.6g}' for factor in row)} |")
+    return lines
 
 
 def _left_out(recipe: Recipe) -> list[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ztom.blending.chain_file import Topology
+from ztom.blending.groups import GroupRecord, transition_names
 from ztom.errors import VariantError
 from ztom.io.problems import check_json
 
@@ -30,7 +31,7 @@ _LIBRARIES = ("ztom", "torch", "safetensors", "numpy")
 #: Fields that older versions did not write.
 _OPTIONAL = (
     *("kept", "left_out", "notes"),
-    *("allow_config_differences", "allow_tokenizer_differences"),
+    *("allow_config_differences", "allow_tokenizer_differences", "groups"),
 )
 
 
@@ -98,8 +99,10 @@ class Recipe(BaseModel):
         latest: Position of the checkpoint that steps are added to, from 0.
         members: Checkpoints of the chain, base first.
         chain_digest: Digest of the chain; see `ztom.blending.chain.Chain.digest`.
-        factors: Scaling factors, one per transition.
-        coefficients: Coefficients, one per member; the blend is their weighted sum.
+        factors: Scaling factors, one per transition; with groups step by step, and in a step group
+            by group.
+        coefficients: Coefficients, one per member; the blend is their weighted sum. With groups
+            member by member, and in a member group by group.
         dtype: Dtype that tensors were cast to; ``auto`` kept what was stored.
         form: Full weights, or one LoRA adapter over the base.
         max_shard_bytes: Largest shard, bytes.
@@ -112,6 +115,8 @@ class Recipe(BaseModel):
         notes: What was passed over or put right so that the chain fits, a sentence each.
         allow_config_differences: Keys of ``config.json`` in which members were allowed to differ.
         allow_tokenizer_differences: Whether tokenizers were allowed to split texts differently.
+        groups: Groups of tensors that have factors of their own, and the group of every tensor;
+            None for one factor per transition.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -134,6 +139,7 @@ class Recipe(BaseModel):
     notes: tuple[str, ...] = ()
     allow_config_differences: tuple[str, ...] = ()
     allow_tokenizer_differences: bool = False
+    groups: GroupRecord | None = None
 
     def to_bytes(self) -> bytes:
         """The document, the same bytes for the same content."""
@@ -151,6 +157,11 @@ def recipe_members(chain: Chain) -> tuple[RecipeMember, ...]:
         RecipeMember(reference=member.reference, sha256=member.digest, tag=tag)
         for member, tag in zip(chain.members, chain.tags, strict=True)
     )
+
+
+def step_names(recipe: Recipe) -> tuple[str, ...]:
+    """A name per transition, as the chain itself has them."""
+    return transition_names([member.tag for member in recipe.members], recipe.topology)
 
 
 def writer_versions() -> Mapping[str, str]:

@@ -15,6 +15,7 @@ from ztom.blending.adapter import blend_adapter
 from ztom.blending.apply import blend_tensor, file_reader
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig, Member
+from ztom.blending.group_assignment import regroup_chain
 from ztom.blending.plan import parse_dtype, plan_blend
 from ztom.checkpoints.checkpoint import open_folder
 from ztom.errors import ConfigError, VariantError
@@ -123,7 +124,7 @@ def open_recipe_chain(
             got=opened.digest[:12],
             expected=recipe.chain_digest[:12],
         )
-    return opened
+    return regroup_chain(opened, recipe.groups)
 
 
 def _derivations(recipe: Recipe, chain: Chain) -> dict[str, Callable[[], torch.Tensor]]:

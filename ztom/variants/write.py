@@ -155,7 +155,7 @@ def stage_variant(
     Args:
         chain: Chain that was opened and checked; its content is compared with its digests once
             more.
-        factors: Scaling factors, one per transition.
+        factors: Scaling factors, one per transition, or per transition and group.
         destination: The variant's folder; its parent is made.
         options: Options of writing.
         progress: Callback with bytes written, and bytes in all.
@@ -197,6 +197,7 @@ def stage_variant(
             notes=chain.notes,
             allow_config_differences=chain.allow_config_differences,
             allow_tokenizer_differences=chain.allow_tokenizer_differences,
+            groups=None if chain.groups is None else chain.groups.record(),
         )
         yield StagedVariant(folder, destination.absolute(), recipe, precision)
 
@@ -215,7 +216,7 @@ def needed_bytes(chain: Chain, options: WriteOptions) -> int:
             if adapter is not None
         ]
         return sum(spec.nbytes for member in adapters for spec in member.tensors.values())
-    no_step = (0.0,) * len(chain.names)
+    no_step = (0.0,) * chain.factor_count
     return plan_blend(chain, no_step, dtype=parse_dtype(options.dtype)).nbytes
 
 

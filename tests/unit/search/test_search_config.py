@@ -142,6 +142,11 @@ def test_budgets_out_of_bounds_are_refused(evaluations):
             {"chain": {"checkpoints": ["a", "b"]}, "lower_bound": [-1, -1], "upper_bound": [1, 1]},
             "for 2 factors and the chain has 1",
         ),
+        ({"factors": {"groups": {"layers": 0}}}, "factors.groups.layers"),
+        ({"factors": {"groups": {"kinds": ["convolutions"]}}}, "factors.groups.kinds"),
+        ({"factors": {"groups": {"patterns": {}}}}, "patterns has no group"),
+        ({"factors": {"groups": "layers"}}, "kinds, {layers: N}"),
+        ({"factors": {"group": "kinds"}}, "factors.group"),
         ({"sampler": "bayes"}, "sampler"),
         ({"holdout_fraction": 1.0}, "holdout_fraction"),
         ({"generation_deadline_s": 0}, "generation_deadline_s"),
@@ -189,6 +194,33 @@ def test_digest_says_what_decides_the_factors():
     stored = json.loads(plain.model_dump_json())
     assert plain.differences(stored) == []
     assert other.differences(stored) == ["sampler", "seed"]
+
+
+def test_without_groups_the_digest_is_that_of_the_versions_before_them():
+    before = {"chain": {"checkpoints": ["/a", "/b", "/c"]}, "stimuli": "/s.jsonl"}
+    plain = parse_config({**before, "error": "rouge_l"})
+    assert plain.digest == "ea82ef4f2dba9b6889f9990868eeebc82a11917d3c9137e2e3c526d6ff068c9c"
+    stored = json.loads(plain.model_dump_json())
+    del stored["factors"]
+    assert plain.differences(stored) == []
+
+
+def test_groups_decide_the_factors(tmp_path):
+    early, late = {"early": ["model.layers.0.*"]}, {"late": ["model.layers.1.*"]}
+    rules = ["kinds", {"layers": 4}, {"patterns": early | late}, {"patterns": late | early}]
+    plain = parse_config({"chain": "/chain.yaml", "stimuli": "/s.jsonl", "error": "rouge_l"})
+    content = plain.model_dump(exclude_unset=True)
+    configs = [parse_config({**content, "factors": {"groups": rule}}) for rule in rules]
+    assert len({config.digest for config in (plain, *configs)}) == 5
+    for config in configs:
+        assert config.differences(json.loads(config.model_dump_json())) == []
+        assert plain.differences(json.loads(config.model_dump_json())) == ["factors"]
+        path = tmp_path / f"{config.digest}.yaml"
+        path.write_text(dump_config(config))
+        assert load_config(path).digest == config.digest
+    path = write(tmp_path, MINIMAL)
+    assert load_config(path, ["factors.groups=kinds"]).factors.groups.kinds == "all"
+    assert load_config(path, ["factors.groups.layers=4"]).factors.groups.layers == 4
 
 
 def test_store_and_return_is_detailed_output():

@@ -150,6 +150,48 @@ def test_bounds_have_to_fit_the_chain(folder):
         make(folder, chain="chain.yaml", **too_few)
 
 
+def test_groups_make_a_factor_of_each_step_and_group(folder):
+    ready = make(folder, factors={"groups": {"kinds": ["attention", "mlp"]}})
+    space = ready.study.space
+    assert space.groups == ready.chain.group_names == ("attention", "mlp", "rest")
+    assert (space.dimensions, space.steps) == (6, 2)
+    assert space.names == ready.chain.factor_names
+    assert space.names[3] == "c1 -> c2: attention"
+    assert space.expand((-1.0, 0.0)) == (-1.0, -1.0, -1.0, 0.0, 0.0, 0.0)
+    assert make(folder).study.space.expand((-1.0, 0.0)) == (-1.0, 0.0)
+    engine = pickle.loads(pickle.dumps(ready.study)).engine()
+    engine.blend((0.05,) * 6)
+    with pytest.raises(FactorError):
+        engine.blend((0.05,) * 2)
+
+
+def test_bounds_with_groups_are_one_per_step_or_one_per_factor(folder):
+    groups = {"factors": {"groups": {"kinds": ["attention", "mlp"]}}}
+    space = make(folder, **groups, lower_bound=[-0.1, 0.0], upper_bound=[0.2, 0.3]).study.space
+    assert space.lower == (-0.1, -0.1, -0.1, 0.0, 0.0, 0.0)
+    assert space.upper == (0.2, 0.2, 0.2, 0.3, 0.3, 0.3)
+    flat = [-0.1, -0.2, -0.3, -0.4, -0.5, -0.6]
+    space = make(folder, **groups, lower_bound=flat, upper_bound=[1.0] * 6).study.space
+    assert space.lower == tuple(flat)
+    with pytest.raises(FactorError, match=r"(?s)3 lower .* 6 of each, one per transition and gr"):
+        make(folder, **groups, lower_bound=[-0.1] * 3, upper_bound=[0.1] * 3)
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ({"layers": 9}, "fewer layers than blocks"),
+        ({"patterns": {"gone": ["nothing.*"]}}, "no tensor"),
+        ({"kinds": ["other"]}, "of kind other"),
+    ],
+)
+def test_groups_that_the_model_does_not_have_are_refused_before_anything_loads(
+    folder, groups, said
+):
+    with pytest.raises(ConfigError, match=said):
+        make(folder, factors={"groups": groups})
+
+
 @pytest.mark.parametrize(
     "more",
     [
