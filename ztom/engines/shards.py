@@ -204,7 +204,7 @@ class HeldShards:
     def _parts(self) -> list[tuple[int, TensorSpec, Region | None, int]]:
         """Member, place in its files, part and its elements, of all that some blend reads; once."""
         parts: dict[tuple[int, str, Region | None], tuple[TensorSpec, int]] = {}
-        factors = [0.5**i for i in range(1, self.chain.transitions + 1)]
+        factors = self.chain.expand([0.5**i for i in range(1, self.chain.transitions + 1)])
         for tensor in plan_blend(self.chain, factors).tensors:
             for region in self._regions.get(tensor.name, ()):
                 planned = plan_region(tensor, region)

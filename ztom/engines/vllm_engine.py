@@ -108,7 +108,7 @@ class BlendWorker:
         self._ztom_held = HeldShards(
             pickle.loads(chain), device=torch.device(self.device), dtype=dtype
         )
-        zeros = (0.0,) * self._ztom_held.chain.transitions
+        zeros = (0.0,) * self._ztom_held.chain.factor_count
         done = self.ztom_blend_or_error(zeros)
         return done if isinstance(done, ZtomError) else self._ztom_held.need()
 
