@@ -5,8 +5,8 @@ That is what `ztom.blending.apply` computes step by step: PyTorch's ``add(alpha=
 and adds with one rounding too, so both give the same bits. Of five checkpoints in bfloat16 an
 element moves 12 bytes, where the steps move 62.
 
-It is imported where Triton and CUDA are there, and on a CPU with Triton's interpreter
-(``TRITON_INTERPRET=1``), whose ``fma`` rounds twice.
+It is imported where Triton and CUDA are there. On a CPU Triton's interpreter runs it
+(``TRITON_INTERPRET=1``), for tests.
 """
 
 from __future__ import annotations
