@@ -45,7 +45,7 @@ class LazyTensor(torch.Tensor):
         cls, shape: Sequence[int], view: torch.Tensor, make: Maker, device: torch.device
     ) -> LazyTensor:
         """The wrapper that PyTorch sees: it has no memory."""
-        wrapper: LazyTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        wrapper: LazyTensor = torch.Tensor._make_wrapper_subclass(
             cls,
             view.shape,
             strides=view.stride(),
@@ -106,7 +106,7 @@ class LazyTensor(torch.Tensor):
         target.copy_(self.made())
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls,
         func: Any,
         types: Sequence[type],
@@ -114,7 +114,7 @@ class LazyTensor(torch.Tensor):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Views stay lazy, copies are made where they go, everything else is done for real."""
-        first = args[0] if args else None
+        first: Any = args[0] if args else None
         if func is _COPY and isinstance(args[1], cls) and not isinstance(first, cls):
             if first.device.type != "meta":
                 args[1].copy_into(first)

@@ -68,7 +68,7 @@ def find_box(shape: Sequence[int], view: torch.Tensor) -> Box | None:
     whole = _contiguous(shape)
     if view.numel() == 0 or any(n > 1 and s == 0 for n, s in _dimensions(view)):
         return None
-    first = view.storage_offset()
+    first = int(view.storage_offset())
     last = first + sum((n - 1) * s for n, s in _dimensions(view))
     low, high = _coordinates(first, whole), _coordinates(last, whole)
     sizes = [b - a + 1 for a, b in zip(low, high, strict=True)]
@@ -95,18 +95,16 @@ def plan_region(plan: TensorPlan, region: Region) -> TensorPlan | None:
     dense = tuple(
         part for term in plan.dense if (part := _dense_part(term, region, columns)) is not None
     )
-    low_rank = []
-    for term in plan.low_rank:
-        part = _low_rank_part(term, region, plan.shape)
-        if part is None:
-            return None
-        low_rank.append(part)
+    changes = [_low_rank_part(term, region, plan.shape) for term in plan.low_rank]
+    low_rank = tuple(change for change in changes if change is not None)
+    if len(low_rank) < len(changes):
+        return None
     shape = (region.runs, region.run)
     if region.runs == 1 and plan.low_rank:
         shape = (region.run // columns, columns)
     elif region.runs == 1:
         shape = (region.run, 1)
-    return replace(plan, shape=shape, dense=dense, low_rank=tuple(low_rank))
+    return replace(plan, shape=shape, dense=dense, low_rank=low_rank)
 
 
 def _dense_part(term: DenseTerm, region: Region, columns: int) -> DenseTerm | None:
@@ -146,7 +144,7 @@ def _region(first: int, box: list[Dimension], count: int) -> Region | None:
 
 
 def _dimensions(view: torch.Tensor) -> list[Dimension]:
-    return list(zip(view.shape, view.stride(), strict=True))
+    return [(int(n), int(s)) for n, s in zip(view.shape, view.stride(), strict=True)]
 
 
 def _contiguous(sizes: Sequence[int]) -> list[Dimension]:
