@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import venv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 LOCK = Path(__file__).resolve().parent.parent / "requirements" / "cpu.txt"
@@ -18,20 +18,22 @@ _TORCH = ("torch", "transformers", "safetensors", "sentence-transformers", "gt-a
 #: Packages by environment; a name without a version has the lock file's.
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "torch": _TORCH,
-    # plan_in_memory of this mergekit fails with a pydantic that is newer
-    "mergekit": (*_TORCH, "mergekit==0.1.5", "pydantic==2.10.6"),
+    "mergekit": (*_TORCH, "mergekit==0.1.5"),
     # vLLM's own requirements bring builds that a CPU torch cannot load: the whole lock file
     "vllm": (f"--requirement={LOCK}", "--no-deps"),
 }
 
 
-def python_of(name: str, cache: Path) -> Path:
+def python_of(name: str, cache: Path, given: Mapping[str, Path] | None = None) -> Path:
     """The interpreter of a peer's environment, which is made where it is not there yet.
 
     Args:
         name: Key of `ENVIRONMENTS`.
         cache: Folder that environments are kept in.
+        given: Interpreters of environments that are there already, by key.
     """
+    if given and name in given:
+        return given[name]
     folder = cache / "environments" / name
     python, marker = folder / "bin" / "python", folder / "packages.txt"
     packages = [_pinned(package) for package in ENVIRONMENTS[name]]

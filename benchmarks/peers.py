@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,8 @@ class Process:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{' '.join(self._script)} has ended; see {self._log_file}")
+            log = self._log_file.read_text(encoding="utf-8", errors="replace")
+            raise SystemExit(f"{' '.join(self._script)} has ended:\n{log[-3000:]}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -137,15 +138,21 @@ class Contestant:
         peer: The peer.
         task: File of the task.
         cache: Folder of the environments.
+        given: Interpreters of environments that are there already, by key.
     """
 
-    def __init__(self, peer: Peer, task: Path, cache: Path) -> None:
-        python = str(python_of(peer.environment, cache)) if peer.environment else sys.executable
+    def __init__(
+        self, peer: Peer, task: Path, cache: Path, given: Mapping[str, Path] | None = None
+    ) -> None:
+        python = sys.executable
+        if peer.environment is not None:
+            python = str(python_of(peer.environment, cache, given))
         self._first = Process(python, peer.script, task)
         self._second: Process | None = None
         if peer.second is not None:
             environment, script = peer.second
-            self._second = Process(str(python_of(environment, cache)), (script,), task)
+            second = str(python_of(environment, cache, given))
+            self._second = Process(second, (script,), task)
         self.start_s = self._first.start_s + (self._second.start_s if self._second else 0.0)
 
     def evaluate(self, factors: Sequence[float]) -> dict[str, Any]:
@@ -205,7 +212,13 @@ class Row:
 
 
 def compare(
-    workload: Workload, names: Sequence[str], *, evaluations: int, cache: Path, scratch: Path
+    workload: Workload,
+    names: Sequence[str],
+    *,
+    evaluations: int,
+    cache: Path,
+    scratch: Path,
+    given: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Let the peers take turns; returns a document with a row each.
 
@@ -215,9 +228,10 @@ def compare(
         evaluations: Rounds that are measured, after one that is not.
         cache: Folder of the environments.
         scratch: Folder for logs and merged models.
+        given: Interpreters of environments that are there already, by key.
     """
     task = workload.write_task(scratch / "task.json", scratch)
-    contestants = {name: Contestant(PEERS[name], task, cache) for name in names}
+    contestants = {name: Contestant(PEERS[name], task, cache, given) for name in names}
     rows = {name: Row(contestant.start_s) for name, contestant in contestants.items()}
     random = np.random.default_rng(0)
     worst, equal_texts = 0.0, 1.0
@@ -274,9 +288,17 @@ def main() -> int:
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--evaluations", type=int, default=6)
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "ztom-peers")
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="an interpreter that has the packages already, e.g. vllm=.venv/bin/python",
+    )
     parser.add_argument("--out", type=Path, help="write what was measured here, as JSON")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
+    given = {name: Path(path) for name, _, path in (p.partition("=") for p in options.python)}
     documents = []
     for size in options.sizes.split(","):
         workload = {"small": small, "large": large}[size](options.cache)
@@ -287,6 +309,7 @@ def main() -> int:
                 evaluations=options.evaluations,
                 cache=options.cache,
                 scratch=Path(scratch),
+                given=given,
             )
         print_table(document)
         documents.append(document)

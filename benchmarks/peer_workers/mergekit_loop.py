@@ -18,7 +18,7 @@ from huggingface import Evaluation, load_model
 from mergekit.architecture import arch_info_for_config
 from mergekit.config import MergeConfiguration
 from mergekit.graph import Executor
-from mergekit.io.tasks import LoaderCache
+from mergekit.io.tasks import LoaderCache, ReturnTensor
 from mergekit.merge import _model_out_config, run_merge
 from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
@@ -81,8 +81,9 @@ def _in_memory(
             merge = configuration(folders, line["factors"])
             architecture = arch_info_for_config(model.config)
             out = _model_out_config(merge, architecture, trust_remote_code=False)
-            tasks = MergePlanner(merge, architecture, OPTIONS, out).plan_in_memory()
-            executor = Executor(tasks, math_device="cpu", storage_device="cpu")
+            executor = Executor(
+                _tasks(merge, architecture, out), math_device="cpu", storage_device="cpu"
+            )
             for task, value in executor.run(quiet=True):
                 name = task.weight_info.name
                 if name in parameters:
@@ -90,6 +91,16 @@ def _in_memory(
         return evaluation.run(model, phases)
 
     return evaluate
+
+
+def _tasks(merge: MergeConfiguration, architecture: Any, out: Any) -> list[ReturnTensor]:
+    """`MergePlanner.plan_in_memory`, which fails in 0.1.5: its tasks fail their own validation."""
+    planner = MergePlanner(merge, architecture, OPTIONS, out)
+    planner._plan()
+    return [
+        ReturnTensor.model_construct(weight_info=info, tensor_task=task, dtype="float32")
+        for info, task in planner._tensors
+    ]
 
 
 if __name__ == "__main__":
