@@ -67,8 +67,8 @@ class LazyTensor(torch.Tensor):
         """A whole tensor.
 
         Args:
-            shape: Its shape.
-            dtype: Its dtype.
+            shape: Shape of the tensor.
+            dtype: Dtype of the tensor.
             make: Function that makes parts of it.
             device: Device that parts are made on.
         """
