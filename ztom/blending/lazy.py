@@ -22,6 +22,7 @@ from ztom.blending.regions import Region, find_box
 Maker = Callable[[Region, torch.Tensor | None], torch.Tensor]
 
 _COPY = torch.ops.aten.copy_.default
+_TO = torch.ops.aten._to_copy.default
 _DETACH = torch.ops.aten.detach.default
 
 
@@ -120,6 +121,9 @@ class LazyTensor(torch.Tensor):
                 args[1].copy_into(first)
             return first
         if isinstance(first, cls):
+            device = (kwargs or {}).get("device")
+            if func is _TO and device is not None and torch.device(device).type == "meta":
+                return func(first._view, **(kwargs or {}))  # only counted, not made
             if first._value is None and (func is _DETACH or func.is_view):
                 seen = func(first._view, *args[1:], **(kwargs or {}))
                 return tree_map(first._seen_as, seen)

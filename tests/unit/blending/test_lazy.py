@@ -86,6 +86,9 @@ def test_what_is_computed_is_computed_with_the_whole() -> None:
     assert torch.equal(torch.cat([lazy, lazy]), torch.cat([source.tensor] * 2))
     assert lazy[0, 0, 0].item() == source.tensor[0, 0, 0].item()
     assert torch.equal(lazy.to(torch.bfloat16), source.tensor.to(torch.bfloat16))
+    made = len(source.made)
+    assert lazy.to("meta").shape == SHAPE
+    assert len(source.made) == made  # a loader that counts elements needs none of them
     target = torch.empty(SHAPE, dtype=torch.bfloat16)
     target.copy_(lazy)
     assert torch.equal(target, source.tensor.to(torch.bfloat16))
