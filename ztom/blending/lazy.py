@@ -93,6 +93,8 @@ class LazyTensor(torch.Tensor):
     def copy_into(self, target: torch.Tensor) -> None:
         """Make what the view shows in ``target``, of the same shape."""
         view = self._view
+        if view.numel() == 0:
+            return
         box = None if self._value is not None else find_box(self._shape, view)
         if (
             box is not None
