@@ -108,12 +108,20 @@ class SearchSpace:
         inside: NDArray[np.float64] = np.clip(low + points * (high - low), low, high)
         return inside
 
-    def startup_points(self, count: int, *, seed: int) -> tuple[Factors, ...]:
-        """The first ``count`` points of a scrambled Sobol sequence (Owen 1998) over the space."""
+    def startup_points(self, count: int, *, seed: int, scale: float = 1.0) -> tuple[Factors, ...]:
+        """The first ``count`` points of a scrambled Sobol sequence (Owen 1998).
+
+        Args:
+            count: Number of points.
+            seed: Seed of the scrambling.
+            scale: Share of the space, around its middle, that the points are within.
+        """
         if count == 0:
             return ()
         from scipy.stats import qmc  # takes a second, which every worker would spend
 
         sobol = qmc.Sobol(self.dimensions, scramble=True, rng=np.random.default_rng(seed))
         points = sobol.random_base2(math.ceil(math.log2(count)) if count > 1 else 0)[:count]
-        return tuple(tuple(map(float, point)) for point in self.from_unit(points))
+        return tuple(
+            tuple(map(float, point)) for point in self.from_unit(0.5 + scale * (points - 0.5))
+        )
