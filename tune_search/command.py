@@ -115,6 +115,7 @@ def summary(result: SearchResult) -> list[str]:
         f"optimized_scaling_factors  {factors}",
         f"number_of_inferences       {result.number_of_inferences}"
         f"   ({result.generated_tokens} generated tokens, ended by: {result.stop_reason})",
+        *_gradient_lines(result),
         f"baseline_inferences        {result.baseline_inferences}",
         f"seconds                    {phases}",
         *(
@@ -124,6 +125,11 @@ def summary(result: SearchResult) -> list[str]:
             if file.left_out
         ),
     ]
+
+
+def _gradient_lines(result: SearchResult) -> list[str]:
+    count = result.gradient_evaluations
+    return [f"gradient_evaluations       {count}"] if count else []
 
 
 def closing_lines(result: SearchResult, config: SearchConfig, file: Path) -> list[str]:

@@ -89,6 +89,7 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "number": assignment.number,
             "factors": list(assignment.factors),
             "slot": slot,
+            "derivatives": assignment.derivatives,
             # by name, for trackers that show single values
             **{f"alpha_{i}": value for i, value in enumerate(assignment.factors, start=1)},
         }

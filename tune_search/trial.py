@@ -51,11 +51,20 @@ class Evaluator:
         """
         return {entry.name: entry.error() for entry in self._data}
 
-    def evaluate(self, engine: EngineClient, factors: Factors) -> TrialReport:
-        """Never raises: a failure is a report with its reason."""
+    def evaluate(
+        self, engine: EngineClient, factors: Factors, *, derivatives: bool = False
+    ) -> TrialReport:
+        """Never raises: a failure is a report with its reason.
+
+        Args:
+            engine: Engine that answers.
+            factors: Factors of the blend.
+            derivatives: Whether errors are taken with their derivatives, by the engine itself.
+        """
         started = time.perf_counter()
         try:
-            report = self._evaluate(engine, factors)
+            way = _differentiate if derivatives else self._evaluate
+            report = way(engine, factors)
             reason = None
         except ZtomError as error:
             reason = str(error)
@@ -111,8 +120,29 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
     def step(self) -> dict[str, Any]:
         """Evaluate the factors of this trial."""
         engine = self._engines[self.config["slot"]]
-        report = self._evaluator.evaluate(engine, tuple(self.config["factors"]))
+        report = self._evaluator.evaluate(
+            engine, tuple(self.config["factors"]), derivatives=self.config["derivatives"]
+        )
         return {"done": True, "number": self.config["number"], REPORT: report}
+
+
+def _differentiate(engine: EngineClient, factors: Factors) -> TrialReport:
+    slopes = engine.differentiate(factors)
+    for name, values in slopes.sets.items():
+        if not np.isfinite([values.error, *values.gradient, *values.per_stimulus]).all():
+            raise ScoringError(f"the error of {name!r} or a derivative is not a finite number")
+    search = slopes.sets[SEARCH]
+    guardrails = {name: values for name, values in slopes.sets.items() if name != SEARCH}
+    return TrialReport(
+        TrialOutcome(
+            error=search.error,
+            per_stimulus=search.per_stimulus,
+            guardrails={name: values.error for name, values in guardrails.items()},
+            seconds=slopes.seconds,
+            gradient=search.gradient,
+            guardrail_gradients={name: values.gradient for name, values in guardrails.items()},
+        )
+    )
 
 
 def _aggregate(name: str, scores: Scores) -> float:

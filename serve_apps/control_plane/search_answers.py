@@ -48,6 +48,7 @@ def answer_of(request: RequestRecord, result: SearchResult) -> dict[str, Any]:
         "advice": result.advice,
         "best_existing": None if best is None else best.model_dump(mode="json"),
         "existing": [model.model_dump(mode="json") for model in result.existing],
+        "gradient_evaluations": result.gradient_evaluations,
         "baseline_inferences": result.baseline_inferences,
         "step_gains": [gain.model_dump(mode="json") for gain in result.step_gains],
         "step_warnings": list(result.step_warnings),

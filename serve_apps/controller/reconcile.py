@@ -87,8 +87,11 @@ class Reconciler:
         self._outages: dict[str, Outage] = {}
         self._swaps: dict[str, Lock] = {}
 
-    def round(self) -> None:
+    def round(self) -> bool:
         """One look, and every step that follows from it.
+
+        Returns:
+            Whether something is under way: a step was taken, or a deployment waits for something.
 
         Raises:
             LedgerError: The ledger cannot be read or written.
@@ -110,17 +113,23 @@ class Reconciler:
         by_digest = {record.digest: record for record in records}
         for step in steps:
             self._carry_out(step, by_digest)
+        waiting = (r.state is DeploymentState.STARTING or r.intent is not None for r in records)
+        return bool(steps) or any(waiting)
 
-    def keep_swapped(self) -> None:
+    def keep_swapped(self) -> bool:
         """Have replicas of applications that hold a chain answer with the variant that should.
 
         A replica that was started since, a swap that failed half-way, and a rollback show here.
+
+        Returns:
+            Whether there is such an application.
 
         Raises:
             LedgerError: The ledger cannot be read.
         """
         places = self._endpoints.table().placements.values()
-        for app in sorted({where.app for where in places if where.current is not None}):
+        apps = sorted({where.app for where in places if where.current is not None})
+        for app in apps:
             swapping = self._swapping(app)
             # while a deployment is swapped in, the table does not say so yet
             if self._clock() >= self._not_before.get(app, 0.0) and swapping.acquire(blocking=False):
@@ -128,6 +137,7 @@ class Reconciler:
                     self._keep(app)
                 finally:
                     swapping.release()
+        return bool(apps)
 
     def _keep(self, app: str) -> None:
         table = self._endpoints.table()

@@ -113,6 +113,15 @@ class HeldChain:
             spare = None if instead is None else instead.tensors[position]
             yield tensor.name, self._blended(tensor, spare)
 
+    @property
+    def device(self) -> torch.device:
+        """Device that blends are computed on."""
+        return self._device
+
+    def blend_one(self, plan: TensorPlan) -> torch.Tensor:
+        """One tensor, as planned, on the device; it may be a pristine one itself."""
+        return blend_tensor(plan, self._read, device=self._device)
+
     def _blended(self, tensor: TensorPlan, spare: TensorPlan | None) -> torch.Tensor:
         """The tensor, or the spare one from the first failure on."""
         if spare is None:

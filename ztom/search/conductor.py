@@ -33,7 +33,7 @@ from ztom.search.protocol import (
     trained_error,
     violations,
 )
-from ztom.search.samplers.protocol import Sampler
+from ztom.search.samplers.protocol import Sampler, TakesGradients
 from ztom.search.space import Factors
 
 logger = logging.getLogger(__name__)
@@ -41,11 +41,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial to run."""
+    """A trial to run.
+
+    Attributes:
+        number: Number of the trial.
+        kind: Why it is run.
+        factors: Factors to evaluate.
+        derivatives: Whether the error's derivatives are taken as well.
+    """
 
     number: int
     kind: TrialKind
     factors: Factors
+    derivatives: bool = False
 
 
 class Conductor:
@@ -129,7 +137,7 @@ class Conductor:
         if not self._unanswered:
             return self._new_trial()
         trial = self._unanswered.popleft()
-        return self._give_out(Assignment(trial.number, trial.kind, trial.factors))
+        return self._give_out(trial)
 
     def _new_trial(self) -> Assignment | None:
         decision = self._decide()
@@ -165,11 +173,12 @@ class Conductor:
         number = len(self._trials)
         trial = self._ledger.studies.ask(self._study_id, number=number, kind=kind, factors=factors)
         self._trials.append(trial)
-        return self._give_out(Assignment(number, kind, factors))
+        return self._give_out(trial)
 
-    def _give_out(self, assignment: Assignment) -> Assignment:
-        self._on_event(TrialStarted(assignment.number, assignment.kind, assignment.factors))
-        return assignment
+    def _give_out(self, trial: TrialRecord) -> Assignment:
+        self._on_event(TrialStarted(trial.number, trial.kind, trial.factors))
+        derivatives = self._plan.gradients and trial.kind is TrialKind.SEARCH
+        return Assignment(trial.number, trial.kind, trial.factors, derivatives)
 
     def complete(self, number: int, outcome: TrialOutcome) -> None:
         """Take a trial's answer."""
@@ -187,7 +196,8 @@ class Conductor:
                 self._trials[trial.number] = trial
                 self._tell(trial)
                 continue
-            if trial.kind is TrialKind.CONFIRM and not self._converged:
+            confirming = any(t.kind is TrialKind.CONFIRM for t in self._trials)
+            if trial.kind is TrialKind.CONFIRM and not confirming:
                 # exploration had ended here: with its budget, its time, or by itself
                 self._converged = self._has_budget() and self._ask(trial.number) is None
             self._trials.append(_unanswered(trial))
@@ -217,6 +227,9 @@ class Conductor:
         outcome = trial.outcome
         failed = outcome.error is None or trained_error(self._trials) is None
         guardrails = None if failed else dict(outcome.guardrails)
+        if outcome.gradient and isinstance(self._sampler, TakesGradients):
+            slopes = tuple(outcome.guardrail_gradients[n] for n, _ in self._plan.max_increases)
+            self._sampler.take_gradients(trial.number, outcome.gradient, slopes)
         with self._thinking():
             self._sampler.tell(
                 trial.number,

@@ -27,6 +27,7 @@ from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.io.places import require_local
 from ztom.scoring.build import ErrorTerm, check_error
+from ztom.search.gradients import check_gradients
 from ztom.search.samplers.protocol import SamplerConfig, check_dimensions
 from ztom.search.trackers.config import TrackerConfig
 from ztom.stimuli.hub_files import HUB_PREFIX
@@ -151,7 +152,8 @@ class Budget(_Strict):
 
     Attributes:
         evaluations: Start-up and search trials. Two evaluations of the trained model and up to
-            three that confirm the answer come on top.
+            three that confirm the answer come on top. With the sampler ``gradient`` an error with
+            all its derivatives counts as one.
         tolerance: Share of the gain; the search ends when less than it is left to gain, by the
             posterior of the sampler ``gp``. 0 goes on until the budget is spent.
         seconds: Seconds for all trials; None for no limit.
@@ -291,6 +293,13 @@ class SearchConfig(StimuliConfig):
                 "give one lower and one upper bound for each step of the chain"
             )
         check_dimensions(self.sampler, factors)
+        return self
+
+    @model_validator(mode="after")
+    def _gradients_can_be_taken(self) -> Self:
+        if self.sampler.takes_gradients:
+            rails = [(guardrail.name, guardrail) for guardrail in self.guardrails]
+            check_gradients([("search", self), *rails], self.engine)
         return self
 
     @property

@@ -42,7 +42,9 @@ class SearchOutcome:
         optimized_scaling_factors: The best factors; zeros when nothing was better.
         factor_names: What each factor scales.
         number_of_inferences: Number of model evaluations that were started, failed ones and those
-            whose process died included, but for ``baseline_inferences``.
+            whose process died included, but for ``baseline_inferences`` and
+            ``gradient_evaluations``.
+        gradient_evaluations: Number of errors with derivatives that were started.
         baseline_inferences: Number of evaluations of checkpoints alone and of their average.
         existing: The models that are there already, with their errors.
         step_gains: How much of the gain each step of the chain is; empty without a surrogate.
@@ -66,6 +68,7 @@ class SearchOutcome:
     optimized_scaling_factors: Factors
     factor_names: tuple[str, ...]
     number_of_inferences: int
+    gradient_evaluations: int
     baseline_inferences: int
     existing: tuple[ExistingModel, ...]
     step_gains: tuple[StepGain, ...]
@@ -110,6 +113,8 @@ def build_outcome(
     surrogate = _fit(plan, trials)
     finished = [t for t in trials if t.status is TrialStatus.FINISHED]
     compared = [t for t in trials if t.kind is TrialKind.COMPARISON]
+    gradients = [t for t in trials if plan.gradients and t.kind is TrialKind.SEARCH]
+    apart = {t.number for t in (*compared, *gradients)}
     return SearchOutcome(
         study_id=study_id,
         trained_model_error=trained,
@@ -120,9 +125,8 @@ def build_outcome(
         else float(surrogate.posterior([choice.factors])[0][0]),
         optimized_scaling_factors=choice.factors,
         factor_names=plan.space.names,
-        number_of_inferences=sum(
-            t.outcome.attempts for t in trials if t.kind is not TrialKind.COMPARISON
-        ),
+        number_of_inferences=sum(t.outcome.attempts for t in trials if t.number not in apart),
+        gradient_evaluations=sum(t.outcome.attempts for t in gradients),
         baseline_inferences=sum(t.outcome.attempts for t in compared),
         existing=existing_models(plan, trials),
         step_gains=()

@@ -241,6 +241,8 @@ class SearchResult(BaseModel):
             the first results did not measure them, nor what comes with them.
         best_existing: The best checkpoint, and how the blend stands to it.
         step_gains: How much of the gain on the search set each step of the chain is.
+        gradient_evaluations: Number of errors with their derivatives, in float32, which are not in
+            ``number_of_inferences``; 0 but for the sampler ``gradient``.
         baseline_inferences: Number of evaluations for ``existing``, on both sets; they are not in
             ``number_of_inferences``.
         proof: Proof on the holdout; None when the search was run without one.
@@ -258,6 +260,7 @@ class SearchResult(BaseModel):
     factor_names: tuple[str, ...]
     factor_bounds: tuple[tuple[float, float], ...]
     number_of_inferences: int
+    gradient_evaluations: int = 0
     generated_tokens: int
     noise_floor: float | None
     stop_reason: str
@@ -358,6 +361,7 @@ def search_fields(outcome: SearchOutcome) -> dict[str, Any]:
         "existing": outcome.existing,
         "best_existing": best_on_search(outcome.existing),
         "step_gains": outcome.step_gains,
+        "gradient_evaluations": outcome.gradient_evaluations,
         "generated_tokens": outcome.generated_tokens,
         "noise_floor": outcome.noise_floor,
         "stop_reason": outcome.stop_reason,

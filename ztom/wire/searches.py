@@ -57,6 +57,7 @@ _RESULT: dict[str, Any] = {
             "reason": None,
         }
     ],
+    "gradient_evaluations": 0,
     "baseline_inferences": 6,
     "step_gains": [{"name": "base -> one", "gain": 0.2, "share": 0.32}],
     "step_warnings": [],
@@ -268,6 +269,8 @@ class SearchFindings(WireAnswer):
             the blend is ``better``, ``not distinguishable`` or ``worse``.
         existing: Each checkpoint alone and the average of all, with their errors on the stimuli and
             on the holdout.
+        gradient_evaluations: Number of errors with their derivatives, besides
+            ``number_of_inferences``; 0 but for the sampler ``gradient``.
         baseline_inferences: Number of evaluations for ``existing``, besides
             ``number_of_inferences``.
         step_gains: How much of the gain on the stimuli each step of the chain is.
@@ -292,6 +295,7 @@ class SearchFindings(WireAnswer):
     advice: str | None = None
     best_existing: dict[str, Any] | None = None
     existing: tuple[dict[str, Any], ...] = ()
+    gradient_evaluations: int = 0
     baseline_inferences: int = 0
     step_gains: tuple[dict[str, Any], ...] = ()
     step_warnings: tuple[str, ...] = ()

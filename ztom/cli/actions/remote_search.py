@@ -123,6 +123,11 @@ def _lines(answer: SearchAnswer, project: str) -> list[str]:
         f"optimized_model_error      {answer.optimized_model_error:.5f}",
         f"optimized_scaling_factors  {factors}",
         f"number_of_inferences       {answer.number_of_inferences}",
+        *(
+            [f"gradient_evaluations       {answer.gradient_evaluations}"]
+            if answer.gradient_evaluations
+            else []
+        ),
         f"baseline_inferences        {answer.baseline_inferences}",
         *_best_existing_lines(answer),
         *_proof_lines(answer),
