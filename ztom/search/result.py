@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -220,6 +220,8 @@ class SearchResult(BaseModel):
     Attributes:
         name: Name of the study.
         factor_bounds: Lower and upper bound of each factor.
+        factor_groups: Groups of tensors that have factors of their own, which stand step by step
+            and in a step group by group; none where a step has one factor.
         error: The terms of the error function that was made small, and their weights; the first
             results did not name them.
         sampler: Name of the sampler that proposed the factors; `UNKNOWN` in the first results.
@@ -248,6 +250,7 @@ class SearchResult(BaseModel):
     optimized_scaling_factors: tuple[float, ...]
     factor_names: tuple[str, ...]
     factor_bounds: tuple[tuple[float, float], ...]
+    factor_groups: Annotated[tuple[str, ...], Field(exclude_if=lambda names: not names)] = ()
     number_of_inferences: int
     generated_tokens: int
     noise_floor: float | None
@@ -267,6 +270,21 @@ class SearchResult(BaseModel):
     data_files: tuple[DataFileEntry, ...] = ()
     notes: tuple[str, ...] = ()
     proof: Proof | None = None
+
+    @property
+    def factor_grid(self) -> tuple[tuple[str, tuple[float, ...]], ...]:
+        """The name of each step, and the best factors of its groups; empty without groups."""
+        width = len(self.factor_groups)
+        if not width:
+            return ()
+        ends = f": {self.factor_groups[0]}"
+        return tuple(
+            (
+                self.factor_names[start].removesuffix(ends),
+                self.optimized_scaling_factors[start : start + width],
+            )
+            for start in range(0, len(self.factor_names), width)
+        )
 
     def _repr_html_(self) -> str:
         from ztom.pages.formats import count, factor, number, signed
