@@ -1,151 +1,228 @@
-"""Fraction of the achievable gain that each sampler finds in 50 evaluations, on made-up errors.
+"""Share of the achievable gain that each sampler finds, on errors that are known.
 
-    python benchmarks/samplers.py [--seeds 3] [--samplers gp,cobyla] [--factors 4,8,16]
+    python benchmarks/samplers.py [--samplers gp,optuna_gp] [--families quadratic,cubic] \
+        [--factors 4,8,16] [--noise 0,0.03,0.1] [--seeds 24] [--jobs 2] [--table]
 
-A problem is a quadratic ``e(a) = (a - a*)' H (a - a*)``, a in units of the limit: H has a random
-rotation and eigenvalues spread evenly in the logarithm over a condition number of 5; the optimum a*
-is drawn evenly from within the bounds. The achievable gain is e(0) - e(a*), and each evaluation
-carries normal noise of 0, 3 % or 10 % of it. The protocol is the real one:
-two baselines, start-up, search, three confirmations, choice; the fraction is computed from the
-noise-free error of what was chosen. No Ray.
+The families are those of `sampler_problems`, and ``chain``: the demo's chain of five checkpoints,
+trained on the first run, each evaluation made by the torch engine. An evaluation carries normal
+noise of a share of the gain. The protocol is the real one: two baselines, start-up, 50 evaluations,
+three confirmations, the answer; the share is computed from the answer's error without noise. No
+Ray. ``--tolerance 0.01`` lets searches stop early, as they do by default; comparisons of samplers
+are made without.
 
-Without noise COBYQA beats the Gaussian process, which is why it is kept; 50 evaluations, mean and
-worst of 12 seeds, seconds that proposing the points of a search took on one core:
+Every run is appended to a file of JSON lines, and what is in there is not run again: interrupt it
+and go on at will. It says beforehand how many hours the rest will take. ``--table`` prints what is
+in the file and runs nothing; differences are paired by seed and stand with the lower end of their
+one-sided 95 % interval (Student's t).
 
-    factors   gp                    cobyqa                cobyla
-          4   1.000  1.000   4.0    1.000  1.000  0.11    1.000  1.000  0.01
-          8   0.994  0.970   8.9    1.000  1.000  0.10    0.989  0.962  0.01
-         16   0.925  0.865  19.4    0.954  0.928  0.12    0.951  0.901  0.01
-
-The family was chosen among several (other condition numbers, optima near the middle) because COBYLA
-and CMA-ES do about as well on it as in the study that the aims come from, whose family is not known
-in detail: the figures of the two studies are comparable to a few hundredths at best.
+The samplers ``botorch`` (qLogNoisyExpectedImprovement), ``turbo`` (TuRBO-1) and ``nevergrad``
+(NGOpt) need packages that this project does without; install botorch and nevergrad into a folder of
+their own and name it in PYTHONPATH.
 """
 
 from __future__ import annotations
 
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
 import argparse
+import itertools
+import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from sampler_chain import chain_problem
+from sampler_peers import PEERS, build_peer
+from sampler_problems import FAMILIES, Problem, make_problem
+from sampler_table import print_tables
 
-from ztom.ledger import TrialOutcome, TrialRecord, TrialStatus
-from ztom.search.protocol import Evaluate, Plan, StudyState, choose, next_decision
-from ztom.search.samplers.build import build_sampler, startup_count
-from ztom.search.samplers.protocol import SamplerConfig
-from ztom.search.space import Factors, SearchSpace
+from ztom.ledger import TrialKind, TrialOutcome, TrialRecord, TrialStatus
+from ztom.search.protocol import Evaluate, Plan, Stop, StudyState, choose, next_decision
+from ztom.search.samplers.build import build_sampler, startup_count, startup_scale
+from ztom.search.samplers.protocol import Sampler, SamplerConfig
+from ztom.search.space import SearchSpace
 
 EVALUATIONS = 50
 LIMIT = 0.1
-CONDITION = 5.0
+#: Seconds of a search on one core of 2026, by sampler and factors, until the file knows better.
+SECONDS = {
+    "optuna_gp": (4.0, 9.0, 19.0),
+    "botorch": (40.0, 50.0, 70.0),
+    "turbo": (30.0, 30.0, 40.0),
+}
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A quadratic with its optimum inside the bounds."""
+class Case:
+    """A search to run.
 
-    hessian: NDArray[np.float64]
-    optimum: NDArray[np.float64]
+    Attributes:
+        sampler: Name of the sampler.
+        family: Family of the problem.
+        factors: Number of factors.
+        noise: Standard deviation of an evaluation's noise, as a share of the gain.
+        seed: Seed of the problem, the noise and the sampler.
+        tolerance: Share of the gain at which it stops.
+    """
 
-    @property
-    def gain(self) -> float:
-        """Error of the trained model minus that of the optimum."""
-        return self.error((0.0,) * len(self.optimum))
-
-    def error(self, factors: Factors) -> float:
-        """Error without noise; 0 at the optimum."""
-        step = np.array(factors) / LIMIT - self.optimum
-        return float(step @ self.hessian @ step)
-
-
-def make_problem(factors: int, rng: np.random.Generator) -> Problem:
-    """Draw a problem."""
-    rotation, _ = np.linalg.qr(rng.standard_normal((factors, factors)))
-    scales = CONDITION ** np.linspace(0.0, 1.0, factors)
-    return Problem(rotation @ np.diag(scales) @ rotation.T, rng.uniform(-1.0, 1.0, factors))
+    sampler: str
+    family: str
+    factors: int
+    noise: float
+    seed: int
+    tolerance: float
 
 
-def run(problem: Problem, config: SamplerConfig, *, noise: float, seed: int) -> tuple[float, float]:
-    """One whole search; returns the fraction of the gain and the sampler's seconds."""
-    factors = len(problem.optimum)
+def run(case: Case) -> dict[str, object]:
+    """One whole search, as a line of the file."""
+    problem = _problem(case)
     space = SearchSpace(
-        tuple(f"step {i}" for i in range(factors)), (-LIMIT,) * factors, (LIMIT,) * factors
+        tuple(f"step {i}" for i in range(case.factors)),
+        (-LIMIT,) * case.factors,
+        (LIMIT,) * case.factors,
     )
+    config = SamplerConfig(name="optuna_gp" if case.sampler in PEERS else case.sampler)
     plan = Plan(
         space=space,
         evaluations=EVALUATIONS,
         startup=startup_count(config, space, EVALUATIONS),
-        seed=seed,
+        startup_scale=startup_scale(config),
+        seed=case.seed,
     )
-    rng = np.random.default_rng((seed, 1))
-    sigma = noise * problem.gain
-    sampler = build_sampler(config, space, seed=seed)
+    started = time.process_time()
+    trials, reason, thinking = _search(case, problem, plan)
+    choice = choose(plan, trials)
+    factors = plan.space.trained if choice is None else choice.factors
+    error = problem.error(np.array(factors) / LIMIT)
+    return {
+        **asdict(case),
+        "share": (problem.trained - error) / problem.gain,
+        "error": error,
+        "evaluations": len(trials),
+        "stop": reason,
+        "thinking_s": thinking,
+        "cpu_s": time.process_time() - started,
+    }
+
+
+def _problem(case: Case) -> Problem:
+    if case.family == "chain":
+        return chain_problem(case.factors, LIMIT)
+    return make_problem(case.family, case.factors, case.seed)
+
+
+def _sampler(case: Case, space: SearchSpace) -> Sampler:
+    if case.sampler in PEERS:
+        return build_peer(case.sampler, space, seed=case.seed)
+    config = SamplerConfig(name=case.sampler)
+    return build_sampler(config, space, seed=case.seed, tolerance=case.tolerance)
+
+
+def _search(case: Case, problem: Problem, plan: Plan) -> tuple[list[TrialRecord], str, float]:
+    """The trials, why they ended, and CPU seconds that proposing points took."""
+    rng = np.random.default_rng((case.seed, 1))
+    sampler = _sampler(case, plan.space)
     trials: list[TrialRecord] = []
-    seconds, converged = 0.0, False
-    while isinstance(
-        decision := next_decision(plan, trials, StudyState(converged=converged)), Evaluate
-    ):
-        number = len(trials)
-        started = time.perf_counter()
-        point = decision.factors if decision.factors is not None else sampler.ask(number)
-        seconds += time.perf_counter() - started
+    thinking, converged = 0.0, False
+    while True:
+        decision = next_decision(plan, trials, StudyState(converged=converged))
+        if not isinstance(decision, Evaluate):
+            break
+        started = time.process_time()
+        point = decision.factors or sampler.ask(len(trials))
+        thinking += time.process_time() - started
         if point is None:
             converged = True
             continue
-        error = problem.error(point) + sigma * rng.standard_normal()
-        sampler.tell(number, point, error=error, violations=())
-        trials.append(
-            TrialRecord(
-                study_id=0,
-                number=number,
-                kind=decision.kind,
-                factors=point,
-                status=TrialStatus.FINISHED,
-                asked=2 * number,
-                told=2 * number + 1,
-                outcome=TrialOutcome(error=error),
-            )
-        )
+        noise = case.noise * problem.gain * rng.standard_normal()
+        error = problem.error(np.array(point) / LIMIT) + noise
+        sampler.tell(len(trials), point, error=error, violations=())
+        trials.append(_finished(len(trials), decision.kind, point, error))
     sampler.close()
-    choice = choose(plan, trials)
-    best = problem.gain if choice is None else problem.error(choice.factors)
-    return 1.0 - best / problem.gain, seconds
+    return trials, decision.reason if isinstance(decision, Stop) else "", thinking
+
+
+def _finished(
+    number: int, kind: TrialKind, factors: tuple[float, ...], error: float
+) -> TrialRecord:
+    return TrialRecord(
+        study_id=0,
+        number=number,
+        kind=kind,
+        factors=factors,
+        status=TrialStatus.FINISHED,
+        asked=2 * number,
+        told=2 * number + 1,
+        outcome=TrialOutcome(error=error),
+    )
+
+
+def _cases(options: argparse.Namespace) -> Iterator[Case]:
+    """Seed by seed, so that what is there at any time compares samplers on the same problems."""
+    for seed, family, factors, noise, sampler in itertools.product(
+        range(options.seeds),
+        options.families.split(","),
+        map(int, options.factors.split(",")),
+        map(float, options.noise.split(",")),
+        options.samplers.split(","),
+    ):
+        if family != "chain" or factors in (4, 16):
+            yield Case(sampler, family, factors, noise, seed, options.tolerance)
+
+
+def _read(file: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _key(row: dict[str, object]) -> tuple[object, ...]:
+    return tuple(row[name] for name in Case.__dataclass_fields__)
+
+
+def _hours(cases: Sequence[Case], rows: Sequence[dict[str, object]]) -> float:
+    """CPU hours of the cases, from runs of the same sampler and size where there are any."""
+    known: dict[tuple[object, object], list[float]] = {}
+    for row in rows:
+        known.setdefault((row["sampler"], row["factors"]), []).append(float(str(row["cpu_s"])))
+
+    def seconds(case: Case) -> float:
+        past = known.get((case.sampler, case.factors))
+        sizes = SECONDS.get(case.sampler, (1.0, 1.0, 1.5))
+        return float(np.mean(past)) if past else sizes[min(case.factors // 8, 2)]
+
+    return sum(map(seconds, cases)) / 3600
 
 
 def main() -> None:
-    """Print one line per sampler and size."""
+    """Run what is not in the file yet, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--samplers", default="gp,cobyqa,cobyla,cmaes,tpe,random")
+    parser.add_argument("--samplers", default="gp,optuna_gp,cobyqa,cobyla,cmaes,tpe,random")
+    parser.add_argument("--families", default=",".join((*FAMILIES, "chain")))
     parser.add_argument("--factors", default="4,8,16")
-    parser.add_argument("--noise", default="0,0.03,0.10")
-    parser.add_argument("--startup", type=int, help="instead of what suits the sampler")
+    parser.add_argument("--noise", default="0,0.03,0.1")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tolerance", type=float, default=0.0)
+    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
+    parser.add_argument("--file", type=Path, default=Path("runs/samplers.jsonl"))
+    parser.add_argument("--table", action="store_true", help="only print what is in the file")
     options = parser.parse_args()
-    split: Callable[[str], list[str]] = lambda text: text.split(",")  # noqa: E731
-    print(f"fraction of the achievable gain after {EVALUATIONS} evaluations, {options.seeds} seeds")
-    print(f"{'sampler':8} {'factors':>7} {'noise':>6} {'mean':>6} {'worst':>6} {'s/search':>9}")
-    for name in split(options.samplers):
-        for factors in map(int, split(options.factors)):
-            for noise in map(float, split(options.noise)):
-                results = [
-                    run(
-                        make_problem(factors, np.random.default_rng((factors, seed))),
-                        SamplerConfig(name=name, startup=options.startup),
-                        noise=noise,
-                        seed=seed,
-                    )
-                    for seed in range(options.seeds)
-                ]
-                fractions = [fraction for fraction, _ in results]
-                spent = np.mean([seconds for _, seconds in results])
-                print(
-                    f"{name:8} {factors:7d} {noise:6.2f} {np.mean(fractions):6.3f} "
-                    f"{min(fractions):6.3f} {spent:9.2f}",
-                    flush=True,
-                )
+    rows = _read(options.file)
+    if not options.table:
+        done = set(map(_key, rows))
+        cases = [case for case in _cases(options) if _key(asdict(case)) not in done]
+        hours = _hours(cases, rows)
+        print(f"{len(cases)} searches, about {hours:.1f} CPU hours, {options.jobs} at a time")
+        options.file.parent.mkdir(parents=True, exist_ok=True)
+        with ProcessPoolExecutor(options.jobs) as pool, options.file.open("a") as lines:
+            for future in as_completed([pool.submit(run, case) for case in cases]):
+                lines.write(json.dumps(future.result()) + "\n")
+                lines.flush()
+        rows = _read(options.file)
+    print_tables(rows)
 
 
 if __name__ == "__main__":

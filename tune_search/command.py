@@ -100,7 +100,8 @@ def result_lines(result: SearchResult, config: SearchConfig, file: Path) -> list
         config: Configuration of the search.
         file: YAML file that it was read from.
     """
-    return [*summary(result), *closing_lines(result, config, file)]
+    first = [] if result.advice is None else [result.advice]
+    return [*first, *summary(result), *closing_lines(result, config, file)]
 
 
 def summary(result: SearchResult) -> list[str]:
@@ -116,6 +117,7 @@ def summary(result: SearchResult) -> list[str]:
         *grid_lines(result.factor_groups, result.factor_grid),
         f"number_of_inferences       {result.number_of_inferences}"
         f"   ({result.generated_tokens} generated tokens, ended by: {result.stop_reason})",
+        f"baseline_inferences        {result.baseline_inferences}",
         f"seconds                    {phases}",
         *(
             f"left out of {file.name}: "
@@ -156,7 +158,8 @@ def closing_lines(result: SearchResult, config: SearchConfig, file: Path) -> lis
     output = config.output.absolute()
     again = f"ztom search {shlex.quote(str(file))} --resume"
     proof = result.proof
-    places = [f"result   {output / 'result.json'}", f"report   {output / 'report.html'}"]
+    beside = [*existing_lines(result), *step_lines(result)]
+    places = [*beside, f"result   {output / 'result.json'}", f"report   {output / 'report.html'}"]
     if proof is None:
         interrupted = result.stop_reason == "interrupted"
         why = "it was interrupted" if interrupted else "there is no holdout"
@@ -173,6 +176,32 @@ def closing_lines(result: SearchResult, config: SearchConfig, file: Path) -> lis
         f"variant  {variant}{' (insisted)' if proof.insisted else ''}",
         f"next     {following}",
     ]
+
+
+def existing_lines(result: SearchResult) -> list[str]:
+    """What is there without any search, beside the blend."""
+    lines = []
+    for model in result.existing:
+        errors = [("search set", model.search_error), ("holdout", model.holdout_error)]
+        shown = ", ".join(f"{where} {error:.5f}" for where, error in errors if error is not None)
+        failed = "" if model.reason is None else f"  failed: {model.reason}"
+        named = "" if model.kind == "average" else f" ({model.kind})"
+        lines.append(f"exists   {', '.join((model.name, *model.also))}{named}: {shown}{failed}")
+    best = result.best_existing
+    if best is not None:
+        outcome = "" if best.outcome is None else f", the blend is {best.outcome}"
+        lines.append(f"best of these on the search set: {best.name}{outcome}: {best.reason}")
+    return lines
+
+
+def step_lines(result: SearchResult) -> list[str]:
+    """How much of the gain each step of the chain is, and what is wrong with steps."""
+    gains = [
+        f"step     {step.name}: {step.gain:+.5f}"
+        + ("" if step.share is None else f" ({step.share:.0%} of the estimated gain)")
+        for step in result.step_gains
+    ]
+    return gains + [f"warning  {warning}" for warning in result.step_warnings]
 
 
 def proof_lines(proof: Proof) -> list[str]:

@@ -111,7 +111,7 @@ class StudyProgress:
 _STOPPING = {
     "interrupted": "stopping after the trial under way; once more abandons it",
     "budget": "the budget is spent",
-    "converged": "the sampler has converged",
+    "converged": "too little is left to gain",
     "time": "the time is up",
 }
 

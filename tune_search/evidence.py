@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+from tune_search.existing import ExistingProof
 from tune_search.preparation import RunInputs
 from ztom.ledger import Ledger, TrialRecord
 from ztom.search.config import SearchConfig
@@ -16,7 +17,12 @@ from ztom.variants.recipe import SearchEvidence
 
 
 def build_evidence(
-    config: SearchConfig, inputs: RunInputs, outcome: SearchOutcome, ledger: Ledger, proof: Proof
+    config: SearchConfig,
+    inputs: RunInputs,
+    outcome: SearchOutcome,
+    ledger: Ledger,
+    proof: Proof,
+    existing: ExistingProof,
 ) -> SearchEvidence:
     """The configuration, data, trials and errors behind a variant.
 
@@ -26,7 +32,9 @@ def build_evidence(
         outcome: Trials and errors that the search came to.
         ledger: Ledger that holds the study, with the versions of the libraries it ran on.
         proof: Errors and verdict on the holdout.
+        existing: The best checkpoint beside them.
     """
+    best = existing.best
     digests = dict(inputs.study.data_digests)
     digests["holdout"] = data_digest(inputs.holdout)
     for name, stimuli in inputs.guardrail_holdouts.items():
@@ -46,6 +54,9 @@ def build_evidence(
         gate=None if proof.gate is None else proof.gate.model_dump(mode="json"),
         insisted=config.insist and not proof.holds,
         versions=dict(ledger.studies.get(outcome.study_id).versions),
+        best_existing=None
+        if best is None
+        else {**best.model_dump(mode="json"), "advice": best.advice},
     )
 
 

@@ -1,26 +1,35 @@
-"""One model's answers and errors on what the search never saw."""
+"""One model's answers and errors on what the search never saw, and those of others beside it."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
 
 from tune_search.engine_pool import make_clients, stop_engines
 from tune_search.payload import SEARCH, Answers, DataSet, StudyInputs
 from tune_search.phases import PhaseTimer
 from tune_search.preparation import RunInputs
 from ztom.engines.protocol import Capability, Engine
-from ztom.errors import VariantError
+from ztom.errors import ScoringError, VariantError, ZtomError
 from ztom.evaluation.runs.results import SuiteRun
-from ztom.scoring.protocol import Need
+from ztom.scoring.protocol import ErrorFunction, Need
 from ztom.search.config import SearchConfig
+from ztom.search.space import Factors
 from ztom.statistics.scores import Scores
 
 if TYPE_CHECKING:
     from tune_search.gate import AnswerSuites
     from tune_search.spare_engine import SpareEngine
+
+logger = logging.getLogger(__name__)
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -31,11 +40,14 @@ class HoldoutScores:
         answers: Outputs of the model, by data set.
         scores: Errors by data set, one per stimulus.
         runs: Results of the suites, where there are any.
+        others: Errors by data set of further blends of the same engine, by their factors; where one
+            could not be evaluated, the reason.
     """
 
     answers: Answers
     scores: Mapping[str, Scores]
     runs: tuple[SuiteRun, ...] = ()
+    others: Mapping[Factors, Mapping[str, Scores] | str] = field(default_factory=dict)
 
 
 def holdout_inputs(inputs: RunInputs) -> StudyInputs:
@@ -53,6 +65,7 @@ def score_model(
     timer: PhaseTimer,
     answer_suites: AnswerSuites | None,
     spare: SpareEngine | None = None,
+    others: Sequence[Factors] = (),
 ) -> HoldoutScores:
     """Have one model answer everything, and score it.
 
@@ -64,6 +77,8 @@ def score_model(
         timer: Timer that counts the seconds of scoring.
         answer_suites: Callable that runs the suites too; None where there are none.
         spare: Place of an engine that ``make_engine`` made before, to be used instead of a new one.
+        others: Further blends that the same engine answers with, for their errors alone: texts are
+            generated only where an error needs them.
     """
     errors = {data.name: data.error() for data in holdout.data}
     client = None if spare is None else spare.take(holdout)
@@ -82,16 +97,51 @@ def score_model(
         needs = {name: frozenset(error.needs | texts) for name, error in errors.items()}
         answers = client.answer(factors, needs)
         runs = answer_suites(client, info) if answer_suites is not None else ()
+        plain = {name: error.needs for name, error in errors.items()}
+        beside = {other: _or_reason(partial(client.answer, other, plain)) for other in others}
     finally:
         stop_engines((client,))
     _check_alive(holdout.data, answers)
     began = time.perf_counter()
-    scores = {
-        data.name: errors[data.name].score(data.stimuli, answers.outputs[data.name])
-        for data in holdout.data
+    scores = _score(holdout.data, errors, answers)
+    compared = {
+        other: given
+        if isinstance(given, str)
+        else _or_reason(partial(_finite_scores, holdout.data, errors, given))
+        for other, given in beside.items()
     }
     timer.add("score", time.perf_counter() - began)
-    return HoldoutScores(answers, scores, runs)
+    return HoldoutScores(answers, scores, runs, compared)
+
+
+def _score(
+    data: Sequence[DataSet], errors: Mapping[str, ErrorFunction], answers: Answers
+) -> Mapping[str, Scores]:
+    return {
+        entry.name: errors[entry.name].score(entry.stimuli, answers.outputs[entry.name])
+        for entry in data
+    }
+
+
+def _finite_scores(
+    data: Sequence[DataSet], errors: Mapping[str, ErrorFunction], answers: Answers
+) -> Mapping[str, Scores]:
+    scores = _score(data, errors, answers)
+    for name, theirs in scores.items():
+        if not np.isfinite(theirs.aggregate()).all():
+            raise ScoringError(f"the error of {name!r} is not a finite number")
+    return scores
+
+
+def _or_reason(call: Callable[[], _Value]) -> _Value | str:
+    """What the call gives; the reason where it fails: no comparison ends a search."""
+    try:
+        return call()
+    except ZtomError as error:
+        return str(error)
+    except Exception as error:  # of a user's error function
+        logger.exception("a comparison failed in an unforeseen way")
+        return f"{type(error).__name__}: {error}"
 
 
 def _check_alive(data: Sequence[DataSet], answers: Answers) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ztom.engines.protocol import Engine, GenerationConfig
 from ztom.ledger import TrialOutcome
 from ztom.scoring.protocol import ErrorFunction, Need
+from ztom.search.baselines import ComparedModel
 from ztom.search.space import SearchSpace
 from ztom.stimuli.records import Output, Stimulus
 
@@ -49,6 +50,7 @@ class StudyInputs:
         gpus: Number of GPUs that one engine takes on a cluster that has any.
         chain_digest: sha256 of the chain's content.
         data_digests: sha256 of each data set, by its name.
+        models: The chain's checkpoints alone and their average, to compare with.
     """
 
     space: SearchSpace
@@ -59,6 +61,7 @@ class StudyInputs:
     gpus: int = 0
     chain_digest: str = ""
     data_digests: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[ComparedModel, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ztom.blending.chain import Chain, load_chain, pinned
 from ztom.blending.chain_file import ChainConfig
 from ztom.blending.group_assignment import group_chain
 from ztom.blending.groups import factor_labels
+from ztom.blending.steps import equal_members, step_warnings
 from ztom.checkpoints.object_store import require_reachable_store
 from ztom.errors import LeakageError
 from ztom.evaluation.metrics.build import build_metric
@@ -22,6 +23,7 @@ from ztom.evaluation.suites.suite import Item
 from ztom.evaluation.suites.templates import PromptTemplate
 from ztom.io.disk import require_room
 from ztom.scoring.build import ErrorTerm, check_own_functions
+from ztom.search.baselines import compared_models
 from ztom.search.config import SearchConfig
 from ztom.search.data import read_search_data, read_split
 from ztom.search.inputs import chain_config
@@ -46,6 +48,7 @@ class RunInputs:
         guardrail_holdouts: Holdout of each guardrail, by its name.
         suites: Suites of the gate; the search sees none of their items, guardrails' sets included.
         data_files: The files of data as they were read, and what was left out of them.
+        step_warnings: Steps of the chain that change nothing or are the same as another.
     """
 
     study: StudyInputs
@@ -55,6 +58,7 @@ class RunInputs:
     guardrail_holdouts: Mapping[str, tuple[Stimulus, ...]]
     suites: tuple[FoundSuite, ...] = ()
     data_files: tuple[StimuliFile, ...] = ()
+    step_warnings: tuple[str, ...] = ()
 
 
 def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInputs:
@@ -83,6 +87,7 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     for guardrail in config.guardrails:
         seen = guarded[guardrail.name].search
         sets.append(_data_set(guardrail.name, seen, guardrail.error, guardrail.labels))
+    same = equal_members(chain)
     study = StudyInputs(
         space=make_space(config, chain.names, chain.group_names),
         data=tuple(sets),
@@ -92,13 +97,15 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
         gpus=config.engine.tensor_parallel_size,
         chain_digest=chain.digest,
         data_digests={entry.name: data_digest(entry.stimuli) for entry in sets},
+        models=compared_models(chain, same),
     )
     holdouts = {name: data.holdout for name, data in guarded.items()}
     suites = read_suites(config.suites, read=load_locked)
     for entry in suites:
         _check_suite(entry, sets)
     read = (*files, *(file for data in guarded.values() for file in data.files))
-    return RunInputs(study, chain, members, holdout, holdouts, suites, read)
+    warnings = step_warnings(chain, same)
+    return RunInputs(study, chain, members, holdout, holdouts, suites, read, warnings)
 
 
 def _check_suite(entry: FoundSuite, sets: Sequence[DataSet]) -> None:

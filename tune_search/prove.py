@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune_search.evidence import build_evidence
+from tune_search.existing import ExistingProof, asked_models, compare_existing
 from tune_search.factories import EngineFactory, VariantEngineFactory
 from tune_search.holdout import holdout_inputs, score_model
 from tune_search.phases import PhaseTimer
@@ -47,8 +48,11 @@ def prove(
     *,
     on_event: Callable[[Event], None],
     spare: SpareEngine | None = None,
-) -> Proof:
+) -> tuple[Proof, ExistingProof]:
     """Write, load, compare and decide; publishes the variant if that is allowed.
+
+    The engine that gives the trained model's answers gives those of the chain's checkpoints alone
+    and of their average as well, which the blend is compared with.
 
     Args:
         config: Configuration of the search.
@@ -68,16 +72,20 @@ def prove(
     gate = _suite_gate(config, inputs, timer, settings) if inputs.suites else None
     no_step = (0.0,) * len(factors)
     answer_suites = gate.champion_answers(no_step) if gate is not None and any(factors) else None
-    with timer.phase("answer", "the trained model answers the holdout"):
-        before = score_model(holdout, holdout.engine, no_step, config, timer, answer_suites, spare)
+    others = asked_models(outcome)
+    with timer.phase("answer", "the trained model, and what exists besides, answer the holdout"):
+        before = score_model(
+            holdout, holdout.engine, no_step, config, timer, answer_suites, spare, others
+        )
     if not any(factors):
+        existing = compare_existing(config, inputs, outcome, before, before)
         proof = build_proof(config, inputs, before, before, None, timer.seconds(started))
         if config.variant.keep_unproven:
             with stage_variant(
                 inputs.chain, factors, _unproven(config), options=write_options(config)
             ) as staged:
-                _keep(config, inputs, outcome, ledger, proof, staged)
-        return proof
+                _keep(config, inputs, outcome, ledger, proof, existing, staged)
+        return proof, existing
     timer.begin("write", "the variant is written")
     with stage_variant(
         inputs.chain, factors, _destination(config), options=write_options(config)
@@ -91,20 +99,21 @@ def prove(
         answer_suites = None if gate is None else gate.candidate_answers(staged.folder, no_step)
         with timer.phase("answer", "the variant, as written, answers the holdout"):
             after = score_model(holdout, make_engine, no_step, config, timer, answer_suites)
+        existing = compare_existing(config, inputs, outcome, before, after)
         proof = build_proof(config, inputs, before, after, staged, timer.seconds(started))
         if gate is not None:
             proof = proof.model_copy(update={"gate": gate.decide(before.runs, after.runs)})
         if not proof.holds and not config.insist:
             if config.variant.keep_unproven:
-                _keep(config, inputs, outcome, ledger, proof, staged)
-            return proof
-        evidence = build_evidence(config, inputs, outcome, ledger, proof)
+                _keep(config, inputs, outcome, ledger, proof, existing, staged)
+            return proof, existing
+        evidence = build_evidence(config, inputs, outcome, ledger, proof, existing)
         manifest = staged.seal(evidence)
         new = for_the_record(staged, manifest, action="variant.release", study_id=outcome.study_id)
         ledger.variants.record(new, partial(staged.place, manifest))
     if gate is not None:
         gate.record(ledger, before.runs, after.runs, manifest.digest)
-    return _published(config, proof, manifest)
+    return _published(config, proof, manifest), existing
 
 
 def _suite_gate(
@@ -123,13 +132,14 @@ def _keep(
     outcome: SearchOutcome,
     ledger: Ledger,
     proof: Proof,
+    existing: ExistingProof,
     staged: StagedVariant,
 ) -> None:
     """Keep what is not published beside where it would be; its papers say what the proof said."""
     target = _unproven(config)
     shutil.rmtree(target, ignore_errors=True)  # of a proof that was interrupted
     staged = replace(staged, destination=target)
-    manifest = staged.seal(build_evidence(config, inputs, outcome, ledger, proof))
+    manifest = staged.seal(build_evidence(config, inputs, outcome, ledger, proof, existing))
     new = for_the_record(staged, manifest, action="variant.unproven")
     ledger.variants.record(new, partial(staged.place, manifest))
 

@@ -52,8 +52,18 @@ def search_and_prove(
         with Ledger.open(config.ledger_address) as ledger:
             result = build_result(config, inputs, outcome, ledger)
             if inputs.holdout and outcome.stop_reason != "interrupted":
-                proof = prove(config, inputs, outcome, ledger, on_event=notify, spare=spare)
-                result = result.model_copy(update={"proof": proof})
+                proof, existing = prove(
+                    config, inputs, outcome, ledger, on_event=notify, spare=spare
+                )
+                inferences = result.baseline_inferences + existing.inferences
+                result = result.model_copy(
+                    update={
+                        "proof": proof,
+                        "existing": existing.models,
+                        "best_existing": existing.best,
+                        "baseline_inferences": inferences,
+                    }
+                )
                 decision = proof.decision
                 content = decision.model_dump(mode="json")
                 ledger.studies.save_proof(outcome.study_id, str(decision.outcome), content)
@@ -83,6 +93,7 @@ def build_result(
         data_digests=dict(study.data_digests),
         data_files=tuple(map(data_file_entry, inputs.data_files)),
         notes=inputs.chain.notes,
+        step_warnings=inputs.step_warnings,
         **search_fields(outcome),
     )
 

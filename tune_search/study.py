@@ -24,7 +24,7 @@ from ztom.search.config import SearchConfig
 from ztom.search.events import EnginesReady, Event, StudyEnded, StudyStarted
 from ztom.search.outcome import PHASES, SearchOutcome, build_outcome
 from ztom.search.protocol import Plan
-from ztom.search.samplers.build import build_sampler, startup_count
+from ztom.search.samplers.build import build_sampler, startup_count, startup_scale
 from ztom.search.samplers.protocol import Sampler
 from ztom.search.signals import interruptible
 from ztom.search.trackers.config import require_trackers
@@ -109,7 +109,9 @@ def run_search(
         inputs = inputs or prepare(config).study
         study = open_study(config, inputs, ledger, resume=resume)
         plan = make_plan(config, inputs)
-        sampler = build_sampler(config.sampler, plan.space, seed=config.seed)
+        sampler = build_sampler(
+            config.sampler, plan.space, seed=config.seed, tolerance=config.budget.tolerance
+        )
         try:
             run = StudyRun(config, inputs, ledger, study, plan, sampler, notify, spare)
             return run.run()
@@ -124,9 +126,11 @@ def make_plan(config: SearchConfig, inputs: StudyInputs) -> Plan:
         space=inputs.space,
         evaluations=evaluations,
         startup=startup_count(config.sampler, inputs.space, evaluations),
+        startup_scale=startup_scale(config.sampler),
         seed=config.seed,
         max_increases=tuple((g.name, g.max_increase) for g in config.guardrails),
         seconds=config.budget.seconds,
+        models=inputs.models,
     )
 
 

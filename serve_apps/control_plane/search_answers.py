@@ -8,7 +8,7 @@ from typing import Any
 
 from ztom.ledger.checkpoints import NewCheckpoint, Part, Storage
 from ztom.ledger.ledger import Ledger
-from ztom.ledger.records import StudyRecord, TrialRecord, TrialStatus
+from ztom.ledger.records import StudyRecord, TrialKind, TrialRecord, TrialStatus
 from ztom.ledger.requests import RequestRecord
 from ztom.search.result import Proof, SearchResult, read_result
 from ztom.variants.manifest import UNPROVEN, VARIANT
@@ -35,8 +35,8 @@ def finished_result(study: StudyRecord | None, ledger: Ledger) -> SearchResult |
 
 
 def answer_of(request: RequestRecord, result: SearchResult) -> dict[str, Any]:
-    """The original's four fields, what the holdout said, and the path of the mastered model."""
-    proof = result.proof
+    """The original's four fields, what exists besides, what the holdout said, the model's path."""
+    proof, best = result.proof, result.best_existing
     return {
         "trained_model_error": result.trained_model_error,
         "optimized_model_error": result.optimized_model_error,
@@ -46,6 +46,12 @@ def answer_of(request: RequestRecord, result: SearchResult) -> dict[str, Any]:
         "verdict": None if proof is None else str(proof.decision.outcome),
         "noise_floor": result.noise_floor,
         "stop_reason": result.stop_reason,
+        "advice": result.advice,
+        "best_existing": None if best is None else best.model_dump(mode="json"),
+        "existing": [model.model_dump(mode="json") for model in result.existing],
+        "baseline_inferences": result.baseline_inferences,
+        "step_gains": [gain.model_dump(mode="json") for gain in result.step_gains],
+        "step_warnings": list(result.step_warnings),
         "holdout": None if proof is None else _holdout_of(proof, result.notes),
         "variant_digest": None if proof is None else proof.variant_digest,
         "mastered_path": f"{request.project_id}/results/{request.id}.tar",
@@ -97,10 +103,12 @@ def mastered_checkpoint(request: RequestRecord, proof: Proof | None) -> NewCheck
 
 
 def progress_of(request: RequestRecord, ledger: Ledger) -> SearchProgress:
-    """Where a search stands, from its trials."""
+    """Where a search stands, from its trials; checkpoints alone are no blends that it found."""
     trials = trials_of(request, ledger)
     evaluated = [
-        (t.outcome.error, t.number, t.factors) for t in trials if t.outcome.error is not None
+        (t.outcome.error, t.number, t.factors)
+        for t in trials
+        if t.outcome.error is not None and t.kind is not TrialKind.COMPARISON
     ]
     error, _, factors = min(evaluated, default=(None, None, None))
     most = request.parameters.get("maxEvaluations")

@@ -11,10 +11,12 @@ import pytest
 from ztom.errors import ConfigError, ScoringError
 from ztom.scoring import embedding_model
 from ztom.scoring.build import build_error
+from ztom.scoring.embeddings import TextEmbedder
 from ztom.scoring.similarity import SentenceSimilarity
 from ztom.stimuli.records import Output, Stimulus
 
 EXPECTED = ["The cat is asleep on the sofa.", "Interest rates rose again.", "The cat is asleep."]
+TEXTS = ("open", "the file", "in text mode", "and", "read", "a line", "socket", "x", "", "list")
 ANSWERS = ["A kitten is sleeping on the couch.", "I like pizza with olives.", ""]
 STIMULI = [Stimulus(f"s{i}", "q", text, "g") for i, text in enumerate(EXPECTED)]
 
@@ -65,18 +67,27 @@ def test_an_error_depends_on_its_set_alone(similarity):
     assert np.array_equal(before, fresh)
 
 
-def test_expected_outputs_are_embedded_once(similarity, monkeypatch):
-    encoded = []
-    encode = similarity._loaded().encode
-    monkeypatch.setattr(
-        similarity._model,
-        "encode",
-        lambda texts, **kw: encoded.append(texts) or encode(texts, **kw),
-    )
+def test_each_text_is_embedded_once(similarity, monkeypatch):
+    embedded = []
+    model = similarity._embedder.load()
+    pieces = model.pieces
+    monkeypatch.setattr(model, "pieces", lambda texts: embedded.append(texts) or pieces(texts))
     stimuli = [Stimulus("a", "q", "Never seen before.", "g")] * 3
-    for answer in ("one", "two"):
+    for answer in ("one", "two", "one"):
         similarity.score(stimuli, _outputs([answer] * 3))
-    assert encoded == [["Never seen before."], ["one"], ["two"]]
+    assert embedded == [["Never seen before."], ["one"], ["two"]]
+
+
+def test_a_vector_depends_on_its_text_alone():
+    """Bit for bit, whatever it is batched with, and with whatever was asked before."""
+    texts = [f"{word} " * count for count, word in enumerate(TEXTS, start=1)]
+    together = TextEmbedder().vectors(texts)
+    alone = np.stack([TextEmbedder().vectors([text])[0] for text in texts])
+    embedder = TextEmbedder()
+    embedder.vectors(texts[3:7])
+    backwards = embedder.vectors(texts[::-1])[::-1]
+    assert np.array_equal(together, alone)
+    assert np.array_equal(together, backwards)
 
 
 def test_it_combines_with_other_functions():

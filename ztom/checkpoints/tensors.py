@@ -173,6 +173,10 @@ def check_finite(tensor: torch.Tensor, name: str) -> None:
         chunk = flat[start : start + _CHUNK_ELEMENTS]
         if chunk.dtype.itemsize == 1:
             chunk = chunk.float()
+        # a NaN or infinity makes the sum so, in a small part of the time that a look at each value
+        # takes; a sum can also overflow on its own, so look then
+        if bool(torch.isfinite(chunk.sum(dtype=_sum_dtype(chunk)))):
+            continue
         finite = torch.isfinite(chunk)
         if not bool(finite.all()):
             index = int((~finite).nonzero()[0, 0])
@@ -182,6 +186,10 @@ def check_finite(tensor: torch.Tensor, name: str) -> None:
                 expected="finite numbers",
                 fix="A checkpoint with NaN or infinity cannot be blended; take an earlier one.",
             )
+
+
+def _sum_dtype(tensor: torch.Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 def _bad_length(file: str, prefix: bytes, length: int, *, limit: int) -> TensorFileError:

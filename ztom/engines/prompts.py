@@ -2,7 +2,8 @@
 
 A chat template is applied where the tokenizer has one: chat turns as they are, plain text as one
 user turn. Continuations are tokenised on their own and appended, so the same tokens are scored by
-every engine.
+every engine. A search asks the same prompts again and again, so the latest ones' ids are kept: to
+render a template takes a process of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from ztom.errors import CapabilityError, EngineError, PromptError
 from ztom.stimuli.records import Message, Prompt
 
 logger = logging.getLogger(__name__)
+
+#: Prompts, and continuations, whose ids are kept.
+_KEPT = 4096
 
 
 class PromptEncoder:
@@ -60,6 +65,8 @@ class PromptEncoder:
                 check_chat_template(source)
         self._has_template = has_template
         self._for_text = has_template and chat_template != "never"
+        self._kept_prompt_ids = lru_cache(_KEPT)(self._prompt_ids)
+        self._kept_text_ids = lru_cache(_KEPT)(self._text_ids)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The ids a model is given.
@@ -68,9 +75,12 @@ class PromptEncoder:
             CapabilityError: The prompt is a row of numbers.
             PromptError: It is a chat, and there is no chat template, or the template refuses it.
         """
+        return list(self._kept_prompt_ids(prompt))
+
+    def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         if isinstance(prompt, str):
             if not self._for_text:
-                return self._ids(prompt, special=True)
+                return tuple(self._ids(prompt, special=True))
             prompt = (Message(role="user", content=prompt),)
         turns = [turn for turn in prompt if isinstance(turn, Message)]
         if len(turns) != len(prompt):
@@ -80,7 +90,8 @@ class PromptEncoder:
                 "the stimuli are chats and the tokenizer has no chat template",
                 fix="Give prompts as plain text, or add chat_template.jinja to the checkpoint.",
             )
-        return self._ids(self._rendered(turns), special=False)  # special tokens are the template's
+        # special tokens are the template's
+        return tuple(self._ids(self._rendered(turns), special=False))
 
     def _rendered(self, turns: Sequence[Message]) -> str:
         tools = [
@@ -110,10 +121,13 @@ class PromptEncoder:
         Raises:
             PromptError: The text has no tokens.
         """
-        ids = self._ids(text, special=False)
+        ids = self._kept_text_ids(text)
         if not ids:
             raise PromptError("an expected output is empty: it has no token to score")
-        return ids
+        return list(ids)
+
+    def _text_ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self._ids(text, special=False))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text without special tokens."""

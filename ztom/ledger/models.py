@@ -72,7 +72,9 @@ class TrialRow(Base):
     __table_args__ = (
         UniqueConstraint("study_id", "number"),
         CheckConstraint("status IN ('running', 'finished', 'failed')", name="known_status"),
-        CheckConstraint("kind IN ('baseline', 'startup', 'search', 'confirm')", name="known_kind"),
+        CheckConstraint(
+            "kind IN ('baseline', 'comparison', 'startup', 'search', 'confirm')", name="known_kind"
+        ),
         CheckConstraint("(status = 'finished') = (error IS NOT NULL)", name="error_if_finished"),
         CheckConstraint("(status = 'running') = (told IS NULL)", name="told_unless_running"),
     )

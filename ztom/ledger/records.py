@@ -21,9 +21,14 @@ class StudyStatus(StrEnum):
 
 
 class TrialKind(StrEnum):
-    """Why a trial was run: the trained model, a start-up point, the sampler's, a re-evaluation."""
+    """Why a trial was run.
+
+    The trained model; a checkpoint alone, or the average of all, to compare with; a start-up point;
+    the sampler's; a re-evaluation.
+    """
 
     BASELINE = "baseline"
+    COMPARISON = "comparison"
     STARTUP = "startup"
     SEARCH = "search"
     CONFIRM = "confirm"

@@ -17,7 +17,7 @@ from ztom.errors import ConfigError
 from ztom.plugins import Group, build_plugin, check_name, is_import_path
 from ztom.scoring.labels import ClassError
 from ztom.scoring.likelihood import LabelCrossEntropy, TokenCrossEntropy
-from ztom.scoring.protocol import ErrorFunction, Need
+from ztom.scoring.protocol import ErrorFunction, Need, WarmsUp
 from ztom.scoring.regression import SquaredError
 from ztom.scoring.similarity import SentenceSimilarity
 from ztom.scoring.text import TextError, exact_match_error, rouge_l_error, token_f1_error
@@ -104,6 +104,12 @@ class WeightedError:
     def needs(self) -> frozenset[Need]:
         """Everything that any of the parts needs."""
         return frozenset().union(*(part.needs for part in self.parts))
+
+    def warm_up(self) -> None:
+        """Load what the parts need."""
+        for part in self.parts:
+            if isinstance(part, WarmsUp):
+                part.warm_up()
 
     def score(self, stimuli: Sequence[Stimulus], outputs: Sequence[Output]) -> Scores:
         """Score with each part and add up.

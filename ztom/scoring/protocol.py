@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ztom.statistics.scores import Scores
 from ztom.stimuli.records import Output, Stimulus
@@ -38,4 +38,16 @@ class ErrorFunction(Protocol):
 
         Raises:
             ScoringError: An error is not a finite number, or the function failed, hung or died.
+        """
+
+
+@runtime_checkable
+class WarmsUp(Protocol):
+    """An error function that takes a while before it can score; not every one does."""
+
+    def warm_up(self) -> None:
+        """Load what scoring needs; calling it twice is harmless.
+
+        Raises:
+            ZtomError: What scoring would have raised.
         """

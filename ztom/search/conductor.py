@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from ztom.ledger import Ledger, TrialKind, TrialOutcome, TrialRecord, TrialStatus
 from ztom.ledger import StudyEvent as LedgerEvent
+from ztom.search.baselines import is_part_of_search
 from ztom.search.events import Event, Stopping, TrialEnded, TrialStarted
 from ztom.search.protocol import (
     Evaluate,
@@ -26,8 +27,8 @@ from ztom.search.protocol import (
     StopReason,
     StudyState,
     WaitForTrials,
-    choose,
     is_feasible,
+    lowest,
     next_decision,
     trained_error,
     violations,
@@ -159,7 +160,7 @@ class Conductor:
             self.thinking_s += self._clock() - started
 
     def _write_ask(self, kind: TrialKind, factors: Factors) -> Assignment:
-        if kind is not TrialKind.BASELINE:
+        if kind not in (TrialKind.BASELINE, TrialKind.COMPARISON):
             self._plan.space.check(factors)
         number = len(self._trials)
         trial = self._ledger.studies.ask(self._study_id, number=number, kind=kind, factors=factors)
@@ -186,9 +187,16 @@ class Conductor:
                 self._trials[trial.number] = trial
                 self._tell(trial)
                 continue
+            if trial.kind is TrialKind.CONFIRM and not self._converged:
+                # exploration had ended here: with its budget, its time, or by itself
+                self._converged = self._has_budget() and self._ask(trial.number) is None
             self._trials.append(_unanswered(trial))
             if trial.kind is TrialKind.SEARCH:
                 self._compare(trial, self._ask(trial.number))
+
+    def _has_budget(self) -> bool:
+        explored = (TrialKind.STARTUP, TrialKind.SEARCH)
+        return sum(t.kind in explored for t in self._trials) < self._plan.evaluations
 
     def _compare(self, trial: TrialRecord, proposed: Factors | None) -> None:
         if proposed != trial.factors:
@@ -204,6 +212,8 @@ class Conductor:
             return self._sampler.ask(number)
 
     def _tell(self, trial: TrialRecord) -> None:
+        if not is_part_of_search(self._plan.space, trial):
+            return
         outcome = trial.outcome
         failed = outcome.error is None or trained_error(self._trials) is None
         guardrails = None if failed else dict(outcome.guardrails)
@@ -216,7 +226,7 @@ class Conductor:
             )
 
     def _ended_event(self, trial: TrialRecord) -> TrialEnded:
-        best = choose(self._plan, self._trials)
+        best = lowest(self._plan, self._trials)
         finished = trial.status is TrialStatus.FINISHED
         return TrialEnded(
             number=trial.number,

@@ -152,11 +152,14 @@ class Budget(_Strict):
 
     Attributes:
         evaluations: Start-up and search trials. Two evaluations of the trained model and up to
-            three repetitions of the best blends come on top.
+            three that confirm the answer come on top.
+        tolerance: Share of the gain; the search ends when less than it is left to gain, by the
+            posterior of the sampler ``gp``. 0 goes on until the budget is spent.
         seconds: Seconds for all trials; None for no limit.
     """
 
     evaluations: Evaluations = 50
+    tolerance: float = Field(default=0.01, ge=0, lt=1, allow_inf_nan=False)
     seconds: float | None = Field(default=None, gt=0, le=31_536_000, allow_inf_nan=False)
 
 

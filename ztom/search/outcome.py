@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from ztom.errors import SearchError
 from ztom.ledger import TrialKind, TrialRecord, TrialStatus
+from ztom.search.baselines import is_part_of_search
+from ztom.search.existing import ExistingModel, existing_models
 from ztom.search.protocol import (
     Plan,
     StopReason,
@@ -17,6 +19,7 @@ from ztom.search.protocol import (
     trained_error,
 )
 from ztom.search.space import Factors
+from ztom.search.step_gains import StepGain, step_gains
 from ztom.search.surrogate import FactorSensitivity, Surrogate
 
 logger = logging.getLogger(__name__)
@@ -38,7 +41,11 @@ class SearchOutcome:
             surrogate.
         optimized_scaling_factors: The best factors; zeros when nothing was better.
         factor_names: What each factor scales.
-        number_of_inferences: Number of model evaluations, failed ones included.
+        number_of_inferences: Number of model evaluations that were started, failed ones and those
+            whose process died included, but for ``baseline_inferences``.
+        baseline_inferences: Number of evaluations of checkpoints alone and of their average.
+        existing: The models that are there already, with their errors.
+        step_gains: How much of the gain each step of the chain is; empty without a surrogate.
         generated_tokens: Number of generated tokens, over all evaluations.
         noise_floor: Difference between two evaluations of the trained model, None without both.
         trials: Every trial, by number.
@@ -59,6 +66,9 @@ class SearchOutcome:
     optimized_scaling_factors: Factors
     factor_names: tuple[str, ...]
     number_of_inferences: int
+    baseline_inferences: int
+    existing: tuple[ExistingModel, ...]
+    step_gains: tuple[StepGain, ...]
     generated_tokens: int
     noise_floor: float | None
     trials: tuple[TrialRecord, ...]
@@ -99,6 +109,7 @@ def build_outcome(
     _check_not_all_failed(trials)
     surrogate = _fit(plan, trials)
     finished = [t for t in trials if t.status is TrialStatus.FINISHED]
+    compared = [t for t in trials if t.kind is TrialKind.COMPARISON]
     return SearchOutcome(
         study_id=study_id,
         trained_model_error=trained,
@@ -109,7 +120,14 @@ def build_outcome(
         else float(surrogate.posterior([choice.factors])[0][0]),
         optimized_scaling_factors=choice.factors,
         factor_names=plan.space.names,
-        number_of_inferences=sum(t.status is not TrialStatus.RUNNING for t in trials),
+        number_of_inferences=sum(
+            t.outcome.attempts for t in trials if t.kind is not TrialKind.COMPARISON
+        ),
+        baseline_inferences=sum(t.outcome.attempts for t in compared),
+        existing=existing_models(plan, trials),
+        step_gains=()
+        if surrogate is None
+        else step_gains(surrogate, choice.factors, plan.space.step_names),
         generated_tokens=sum(t.outcome.generated_tokens for t in trials),
         noise_floor=noise_floor(trials),
         trials=tuple(trials),
@@ -122,7 +140,7 @@ def build_outcome(
 
 
 def _check_not_all_failed(trials: Sequence[TrialRecord]) -> None:
-    tried = [t for t in trials if t.kind is not TrialKind.BASELINE]
+    tried = [t for t in trials if t.kind not in (TrialKind.BASELINE, TrialKind.COMPARISON)]
     if tried and all(t.status is TrialStatus.FAILED for t in tried):
         raise SearchError(
             f"all {len(tried)} blends failed",
@@ -138,7 +156,11 @@ def _reasons(trials: Sequence[TrialRecord]) -> str:
 
 def _fit(plan: Plan, trials: Sequence[TrialRecord]) -> Surrogate | None:
     """None when there are too few trials to say anything about a surface."""
-    points = [(t.factors, t.outcome.error) for t in trials if t.outcome.error is not None]
+    points = [
+        (t.factors, t.outcome.error)
+        for t in trials
+        if t.outcome.error is not None and is_part_of_search(plan.space, t)
+    ]
     if len({factors for factors, _ in points}) < 3:
         return None
     return Surrogate(

@@ -1,12 +1,13 @@
 """The protocol of a search, as pure functions: what comes next, given what is there.
 
 1. *baseline*: the factors zero twice. Their mean is the trained model's error, their difference the
-   noise floor.
-2. *startup*: quasi-random points over the whole space, where the sampler wants them.
+   noise floor. Then, outside the budget, the checkpoints of the chain alone and their average
+   (`ztom.search.baselines`).
+2. *startup*: quasi-random points around the middle of the space, where the sampler wants them.
 3. *search*: the sampler's points, until the budget of evaluations is spent, the time is nearly up
    or the sampler has converged.
-4. *confirm*: the best three feasible points, by the surrogate's posterior mean, evaluated once
-   more, so that luck in one evaluation is not taken for a better blend.
+4. *confirm*: the minimiser of the surrogate's posterior, evaluated, so that luck in one evaluation
+   is not taken for a better blend (`ztom.search.answer`).
 
 Nothing here knows Ray, samplers, clocks or the ledger's database: state comes in as arguments.
 """
@@ -19,11 +20,11 @@ from functools import lru_cache
 from typing import Literal
 
 from ztom.ledger import TrialKind, TrialRecord, TrialStatus
+from ztom.search.answer import CONFIRMATIONS, Evaluation, choose_answer, next_confirmation
+from ztom.search.baselines import ComparedModel, is_part_of_search, next_comparison
 from ztom.search.space import Factors, SearchSpace
-from ztom.search.surrogate import Surrogate
 
 BASELINES = 2
-CONFIRMATIONS = 3
 _EXPLORING = (TrialKind.STARTUP, TrialKind.SEARCH)
 
 StopReason = Literal["budget", "converged", "time", "interrupted", "baseline failed"]
@@ -37,10 +38,12 @@ class Plan:
         space: Bounds of the factors.
         evaluations: Number of start-up and search trials together.
         startup: Number of these that are quasi-random.
+        startup_scale: Share of the bounds, around their middle, that these are within.
         seed: Seeds the start-up points and the surrogate.
         max_increases: Largest rise of each guardrail's error above the trained model's, by its
             name.
         seconds: Seconds for the whole study, None for no limit.
+        models: Models that are evaluated besides, to compare the best blend with.
     """
 
     space: SearchSpace
@@ -49,11 +52,14 @@ class Plan:
     seed: int
     max_increases: tuple[tuple[str, float], ...] = ()
     seconds: float | None = None
+    models: tuple[ComparedModel, ...] = ()
+    startup_scale: float = 1.0
 
     @property
     def total(self) -> int:
         """The most trials that the study can have."""
-        return BASELINES + self.evaluations + CONFIRMATIONS
+        compared = sum(model.kind != "trained" for model in self.models)
+        return BASELINES + compared + self.evaluations + CONFIRMATIONS
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,9 @@ def next_decision(
         return Stop("baseline failed")
     if plan.seconds is not None and state.elapsed_s >= plan.seconds:
         return Stop("time")
+    model = next_comparison(plan.models, trials)
+    if model is not None:
+        return Evaluate(TrialKind.COMPARISON, model.factors)
     reason = _exploration_ends(plan, trials, state)
     return _explore(plan, trials) if reason is None else _confirm(plan, trials, reason)
 
@@ -142,19 +151,20 @@ def _explore(plan: Plan, trials: Sequence[TrialRecord]) -> Evaluate:
 def _confirm(
     plan: Plan, trials: Sequence[TrialRecord], reason: StopReason
 ) -> Evaluate | WaitForTrials | Stop:
-    explored = _of(trials, *_EXPLORING)
-    if _running(explored):
+    if _running(_of(trials, TrialKind.COMPARISON, *_EXPLORING)):
         return WaitForTrials()
-    chosen = confirmation_points(plan, tuple(trials))
     confirmations = _of(trials, TrialKind.CONFIRM)
-    if len(confirmations) < len(chosen):
-        return Evaluate(TrialKind.CONFIRM, chosen[len(confirmations)])
-    return WaitForTrials() if _running(confirmations) else Stop(reason)
+    if _running(confirmations):
+        return WaitForTrials()
+    point = next_confirmation(
+        plan.space, plan.seed, evaluations(plan, trials), done=len(confirmations)
+    )
+    return Stop(reason) if point is None else Evaluate(TrialKind.CONFIRM, point)
 
 
 @lru_cache(maxsize=4)
 def _startup_points(plan: Plan) -> tuple[Factors, ...]:
-    return plan.space.startup_points(plan.startup, seed=plan.seed)
+    return plan.space.startup_points(plan.startup, seed=plan.seed, scale=plan.startup_scale)
 
 
 def trained_error(trials: Sequence[TrialRecord]) -> float | None:
@@ -195,33 +205,20 @@ def is_feasible(plan: Plan, trials: Sequence[TrialRecord], trial: TrialRecord) -
     return all(rise <= 0 for rise in rises)
 
 
-def confirmation_points(plan: Plan, trials: tuple[TrialRecord, ...]) -> tuple[Factors, ...]:
-    """The best feasible points of the exploration, by posterior mean; at most three, no repeats."""
-    explored = tuple(
-        t for t in _of(trials, TrialKind.BASELINE, *_EXPLORING) if t.status is TrialStatus.FINISHED
+def evaluations(plan: Plan, trials: Sequence[TrialRecord]) -> tuple[Evaluation, ...]:
+    """What finished trials of the search gave, in order of their numbers."""
+    return tuple(
+        Evaluation(
+            factors=trial.factors,
+            error=trial.outcome.error,
+            violations=violations(plan, trials, dict(trial.outcome.guardrails)),
+            is_confirmation=trial.kind is TrialKind.CONFIRM,
+        )
+        for trial in trials
+        if trial.status is TrialStatus.FINISHED
+        and trial.outcome.error is not None
+        and is_part_of_search(plan.space, trial)
     )
-    feasible = {
-        t.factors: None
-        for t in explored
-        if t.kind is not TrialKind.BASELINE and is_feasible(plan, trials, t)
-    }
-    evaluated = tuple((t.factors, t.outcome.error) for t in explored if t.outcome.error is not None)
-    return _best_by_posterior(plan.space, plan.seed, evaluated, tuple(feasible))
-
-
-@lru_cache(maxsize=4)
-def _best_by_posterior(
-    space: SearchSpace,
-    seed: int,
-    evaluated: tuple[tuple[Factors, float], ...],
-    candidates: tuple[Factors, ...],
-) -> tuple[Factors, ...]:
-    if not candidates:
-        return ()
-    surrogate = Surrogate(space, [f for f, _ in evaluated], [e for _, e in evaluated], seed=seed)
-    means, _ = surrogate.posterior(candidates)
-    order = sorted(range(len(candidates)), key=lambda i: (means[i], i))
-    return tuple(candidates[i] for i in order[:CONFIRMATIONS])
 
 
 @dataclass(frozen=True)
@@ -238,24 +235,29 @@ class BestPoint:
 
 
 def choose(plan: Plan, trials: Sequence[TrialRecord]) -> BestPoint | None:
-    """The best factors of a study that has ended, or was interrupted.
+    """The best factors of a study that has ended, or was interrupted (`choose_answer`).
 
-    Among points that were evaluated again only the second evaluation counts: the first one is what
-    they were selected by. Without confirmations (an interrupted study) the best feasible trial is
-    taken. None when the trained model's error is not known.
+    None when the trained model's error is not known.
     """
     trained = trained_error(trials)
     if trained is None:
         return None
-    finished = [t for t in trials if t.status is TrialStatus.FINISHED]
-    confirmed = [t for t in finished if t.kind is TrialKind.CONFIRM]
-    pool = confirmed or [t for t in finished if t.kind in _EXPLORING]
-    best = BestPoint(plan.space.trained, trained)
-    for trial in pool:
-        error = trial.outcome.error
-        if error is not None and error < best.error and is_feasible(plan, trials, trial):
-            best = BestPoint(trial.factors, error)
-    return best
+    answer = choose_answer(plan.space, plan.seed, evaluations(plan, trials), trained)
+    if answer is None:
+        return BestPoint(plan.space.trained, trained)
+    return BestPoint(answer.factors, answer.error)
+
+
+def lowest(plan: Plan, trials: Sequence[TrialRecord]) -> BestPoint | None:
+    """The lowest error so far that keeps every guardrail, for whoever watches a study."""
+    trained = trained_error(trials)
+    if trained is None:
+        return None
+    feasible = [e for e in evaluations(plan, trials) if e.is_feasible and e.error < trained]
+    best = min(feasible, key=lambda e: e.error, default=None)
+    return BestPoint(
+        *((plan.space.trained, trained) if best is None else (best.factors, best.error))
+    )
 
 
 def _of(trials: Sequence[TrialRecord], *kinds: TrialKind) -> list[TrialRecord]:

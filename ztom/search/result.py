@@ -13,7 +13,9 @@ from ztom.evaluation.gate.verdict import Outcome as GateOutcome
 from ztom.ledger import TrialRecord
 from ztom.scoring.build import ErrorTerm
 from ztom.scoring.proof import ProofDecision, ProofOutcome
+from ztom.search.existing import BestExisting, ExistingModel, best_on_search
 from ztom.search.outcome import SearchOutcome
+from ztom.search.step_gains import StepGain
 from ztom.stimuli.files import StimuliFile
 
 #: What results that were written before a field existed have in it.
@@ -47,7 +49,7 @@ class TrialEntry(BaseModel):
 
     Attributes:
         number: Position in the order in which trials were proposed, from 0.
-        kind: ``baseline``, ``startup``, ``search`` or ``confirm``.
+        kind: ``baseline``, ``comparison``, ``startup``, ``search`` or ``confirm``.
         factors: The scaling factors.
         status: ``finished``, ``failed``, or ``running`` when it was abandoned.
         error: Error of the blend, lower is better; None for a failed trial.
@@ -236,6 +238,13 @@ class SearchResult(BaseModel):
         data_files: The files of data as they were read; the first results did not name them.
         notes: What differs between the checkpoints of the chain, and what was passed over so that
             they fit, a sentence each; the first results did not say.
+        step_warnings: Steps that change nothing or are the same as another, a sentence each.
+        existing: The checkpoints alone and their average, on the search set and on the holdout;
+            the first results did not measure them, nor what comes with them.
+        best_existing: The best checkpoint, and how the blend stands to it.
+        step_gains: How much of the gain on the search set each step of the chain is.
+        baseline_inferences: Number of evaluations for ``existing``, on both sets; they are not in
+            ``number_of_inferences``.
         proof: Proof on the holdout; None when the search was run without one.
     """
 
@@ -269,6 +278,11 @@ class SearchResult(BaseModel):
     data_digests: dict[str, str]
     data_files: tuple[DataFileEntry, ...] = ()
     notes: tuple[str, ...] = ()
+    step_warnings: tuple[str, ...] = ()
+    existing: tuple[ExistingModel, ...] = ()
+    best_existing: BestExisting | None = None
+    step_gains: tuple[StepGain, ...] = ()
+    baseline_inferences: int = 0
     proof: Proof | None = None
 
     @property
@@ -285,6 +299,11 @@ class SearchResult(BaseModel):
             )
             for start in range(0, len(self.factor_names), width)
         )
+
+    @property
+    def advice(self) -> str | None:
+        """What to say before anything else; None where nothing that exists is better."""
+        return None if self.best_existing is None else self.best_existing.advice
 
     def _repr_html_(self) -> str:
         from ztom.pages.formats import count, factor, number, signed
@@ -353,6 +372,10 @@ def search_fields(outcome: SearchOutcome) -> dict[str, Any]:
         "optimized_scaling_factors": outcome.optimized_scaling_factors,
         "factor_names": outcome.factor_names,
         "number_of_inferences": outcome.number_of_inferences,
+        "baseline_inferences": outcome.baseline_inferences,
+        "existing": outcome.existing,
+        "best_existing": best_on_search(outcome.existing),
+        "step_gains": outcome.step_gains,
         "generated_tokens": outcome.generated_tokens,
         "noise_floor": outcome.noise_floor,
         "stop_reason": outcome.stop_reason,

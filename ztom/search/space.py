@@ -61,6 +61,14 @@ class SearchSpace:
         """Number of steps of the chain that the factors scale."""
         return self.dimensions // max(1, len(self.groups))
 
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        """What the factors of each step scale, whatever the group."""
+        if not self.groups:
+            return self.names
+        ends = f": {self.groups[0]}"
+        return tuple(name.removesuffix(ends) for name in self.names[:: len(self.groups)])
+
     def expand(self, step_factors: Sequence[float]) -> Factors:
         """All factors of a blend in which every group of a step has the same one.
 
@@ -108,12 +116,20 @@ class SearchSpace:
         inside: NDArray[np.float64] = np.clip(low + points * (high - low), low, high)
         return inside
 
-    def startup_points(self, count: int, *, seed: int) -> tuple[Factors, ...]:
-        """The first ``count`` points of a scrambled Sobol sequence (Owen 1998) over the space."""
+    def startup_points(self, count: int, *, seed: int, scale: float = 1.0) -> tuple[Factors, ...]:
+        """The first ``count`` points of a scrambled Sobol sequence (Owen 1998).
+
+        Args:
+            count: Number of points.
+            seed: Seed of the scrambling.
+            scale: Share of the space, around its middle, that the points are within.
+        """
         if count == 0:
             return ()
         from scipy.stats import qmc  # takes a second, which every worker would spend
 
         sobol = qmc.Sobol(self.dimensions, scramble=True, rng=np.random.default_rng(seed))
         points = sobol.random_base2(math.ceil(math.log2(count)) if count > 1 else 0)[:count]
-        return tuple(tuple(map(float, point)) for point in self.from_unit(points))
+        return tuple(
+            tuple(map(float, point)) for point in self.from_unit(0.5 + scale * (points - 0.5))
+        )

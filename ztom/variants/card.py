@@ -17,6 +17,7 @@ def render_card(recipe: Recipe, precision: PrecisionReport) -> str:
         "- ztom",
         "---",
         "",
+        *_advice(recipe.evidence),
         "# A mastered variant",
         "",
         f"A blend of {len(recipe.members)} checkpoints ({recipe.topology}), written by Z-TOM from "
@@ -80,6 +81,24 @@ def _left_out(recipe: Recipe) -> list[str]:
     return [f"Files of the latest checkpoint that are not here: {named}.", ""]
 
 
+def _advice(evidence: SearchEvidence | None) -> list[str]:
+    """What to know before anything else, where a checkpoint alone is better."""
+    best = None if evidence is None else evidence.best_existing
+    return [f"**{_cell(best['advice'])}**", ""] if best and best["advice"] else []
+
+
+def _best_existing(evidence: SearchEvidence) -> list[str]:
+    best = evidence.best_existing
+    if best is None or best["outcome"] is None:
+        return []
+    return [
+        f"The best checkpoint of the chain on the search set is {_cell(best['name'])}, with "
+        f"{best['search_error']:.6g} there and {best['holdout_error']:.6g} on the holdout. Beside "
+        f"it this variant is **{best['outcome']}**: {_cell(best['reason'])}.",
+        "",
+    ]
+
+
 def _evidence(evidence: SearchEvidence | None) -> list[str]:
     if evidence is None:
         return ["The factors were set by hand; no search and no proof stand behind them."]
@@ -100,6 +119,7 @@ def _evidence(evidence: SearchEvidence | None) -> list[str]:
         *[f"- {_cell(reason)}" for reason in evidence.verdict["reasons"]],
         "",
     ]
+    lines += _best_existing(evidence)
     if evidence.gate is not None:
         suites = ", ".join(_cell(name) for name in evidence.gate["suites"])
         lines += [f"Gate on the suites {suites}: **{evidence.gate['outcome']}**.", ""]

@@ -68,6 +68,8 @@ class SearchEvidence(BaseModel):
         verdict: Decision of `ztom.scoring.proof`, as JSON.
         gate: Outcome and reasons of the gate on the suites of the search, with the suites' digests,
             JSON; None where the search had none.
+        best_existing: The best checkpoint of the chain and how this variant stands to it on the
+            holdout, JSON; None in older recipes.
         insisted: Whether it was released although it is not proved to be better, or not passed.
         versions: Versions of the libraries that searched and evaluated, by name.
     """
@@ -88,6 +90,7 @@ class SearchEvidence(BaseModel):
     insisted: bool
     versions: dict[str, str]
     gate: dict[str, Any] | None = None
+    best_existing: dict[str, Any] | None = None
 
 
 class Recipe(BaseModel):
@@ -153,6 +156,8 @@ class Recipe(BaseModel):
         for name in _OPTIONAL:
             if not content[name]:
                 del content[name]
+        if self.evidence is not None and self.evidence.best_existing is None:
+            del content["evidence"]["best_existing"]
         return (json.dumps(content, sort_keys=True, indent=1) + "\n").encode()
 
 

@@ -28,6 +28,39 @@ _RESULT: dict[str, Any] = {
     "verdict": "improved",
     "noise_floor": 0.01,
     "stop_reason": "budget",
+    "advice": None,
+    "best_existing": {
+        "name": "base",
+        "kind": "checkpoint",
+        "search_error": 0.72,
+        "holdout_error": 0.75,
+        "outcome": "better",
+        "improvement": {
+            "estimate": 0.31,
+            "low": 0.24,
+            "high": 0.38,
+            "confidence": 0.95,
+            "resamples": 10_000,
+            "groups": 380,
+        },
+        "guardrails": [],
+        "reason": "the blend's error on the holdout is lower than checkpoint base's",
+    },
+    "existing": [
+        {
+            "name": "base",
+            "kind": "checkpoint",
+            "also": [],
+            "factors": [-1.0, -1.0],
+            "search_error": 0.72,
+            "holdout_error": 0.75,
+            "keeps_guardrails": True,
+            "reason": None,
+        }
+    ],
+    "baseline_inferences": 6,
+    "step_gains": [{"name": "base -> one", "gain": 0.2, "share": 0.32}],
+    "step_warnings": [],
     "holdout": {
         "trained_model_error": 1.07,
         "optimized_model_error": 0.44,
@@ -158,7 +191,8 @@ class Trial(WireAnswer):
 
     Attributes:
         number: Number of the trial, from 0, in the order in which they began.
-        kind: Kind of the trial: ``baseline``, ``search`` and the like.
+        kind: Kind of the trial: ``baseline``, ``search`` and the like; a ``comparison`` is a
+            checkpoint alone, or the average of all.
         factors: Scaling factors, one per step of the chain, or per step and group.
         error: Error of the blend, lower is better; None for a failed trial.
         reason: Reason why it failed.
@@ -232,6 +266,16 @@ class SearchFindings(WireAnswer):
         verdict: Outcome of the proof; None where nothing was proved.
         noise_floor: Difference between two evaluations of the same blend.
         stop_reason: Why the search ended.
+        advice: What to know first: a checkpoint of the chain alone is better than the blend, beyond
+            chance; None where that is not so.
+        best_existing: The best checkpoint alone by the stimuli, and its ``outcome`` on the holdout:
+            the blend is ``better``, ``not distinguishable`` or ``worse``.
+        existing: Each checkpoint alone and the average of all, with their errors on the stimuli and
+            on the holdout.
+        baseline_inferences: Number of evaluations for ``existing``, besides
+            ``number_of_inferences``.
+        step_gains: How much of the gain on the stimuli each step of the chain is.
+        step_warnings: Steps that change nothing or are the same as another.
         holdout: Errors and proof on data that the search never saw.
         variant_digest: Digest of the variant that was published.
         mastered_path: Path that names the mastered model wherever a path is taken, published or
@@ -250,6 +294,12 @@ class SearchFindings(WireAnswer):
     verdict: str | None = None
     noise_floor: float | None = None
     stop_reason: str | None = None
+    advice: str | None = None
+    best_existing: dict[str, Any] | None = None
+    existing: tuple[dict[str, Any], ...] = ()
+    baseline_inferences: int = 0
+    step_gains: tuple[dict[str, Any], ...] = ()
+    step_warnings: tuple[str, ...] = ()
     holdout: Holdout | None = None
     variant_digest: str | None = None
     mastered_path: str | None = None

@@ -176,6 +176,7 @@ def test_row16_nan_and_infinity_are_found_wherever_they_are() -> None:
     check_finite(torch.randn(3, 4), "x")
     check_finite(torch.tensor([1, 2]), "ints")
     check_finite(torch.empty(0), "nothing")
+    check_finite(torch.full((8,), 3e38), "a sum that overflows")
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         for bad in (float("nan"), float("inf"), -float("inf")):
             tensor = torch.ones(4 * 2**20 + 10, dtype=dtype)

@@ -123,10 +123,13 @@ def _chain_content(chain: object, folder: Path) -> Mapping[str, Any]:
 def _lines(answer: SearchAnswer, project: str) -> list[str]:
     factors = ", ".join(f"{factor:+.4g}" for factor in answer.optimized_scaling_factors)
     lines = [
+        *([] if answer.advice is None else [answer.advice]),
         f"trained_model_error        {answer.trained_model_error:.5f}",
         f"optimized_model_error      {answer.optimized_model_error:.5f}",
         f"optimized_scaling_factors  {factors}",
         f"number_of_inferences       {answer.number_of_inferences}",
+        f"baseline_inferences        {answer.baseline_inferences}",
+        *_best_existing_lines(answer),
         *_proof_lines(answer),
         f"checkpoint  {answer.checkpoint_id or 'none was published'}",
         f"request     {answer.request_id}",
@@ -135,6 +138,15 @@ def _lines(answer: SearchAnswer, project: str) -> list[str]:
         return [*lines, f"next        ztom log {project} --server ADDRESS"]
     download = f"ztom project download {project} {answer.checkpoint_id} --output mastered"
     return [*lines, f"next        {download}"]
+
+
+def _best_existing_lines(answer: SearchAnswer) -> list[str]:
+    best = answer.best_existing
+    warnings = [f"warning     {warning}" for warning in answer.step_warnings]
+    if best is None:
+        return warnings
+    outcome = "" if best.get("outcome") is None else f", the blend is {best['outcome']}"
+    return [f"existing    best is {best['name']}{outcome}: {best['reason']}", *warnings]
 
 
 def _proof_lines(answer: SearchAnswer) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ztom.pages.formats import count, name, number, percent, setting
+from ztom.pages.formats import count, name, number, percent, setting, visible
 from ztom.scoring.proof import GuardrailOutcome, ProofOutcome
 from ztom.search.result import Proof, SearchResult
 from ztom.statistics.bootstrap import Interval, fewest_groups
@@ -33,7 +33,14 @@ class Advice:
 
 def advise(result: SearchResult) -> tuple[Advice, ...]:
     """What the numbers suggest doing next, the most useful first."""
-    parts = [_proof(result), _precision(result), _bounds(result), _budget(result), _trials(result)]
+    parts = [
+        _existing(result),
+        _proof(result),
+        _precision(result),
+        _bounds(result),
+        _budget(result),
+        _trials(result),
+    ]
     pieces = tuple(advice for part in parts for advice in part)
     return pieces or (Advice("Nothing stands out.", "No number of this search asks for a change."),)
 
@@ -56,6 +63,15 @@ def stimuli_needed(interval: Interval, stimuli: int) -> int | None:
     half = (interval.high - interval.low) / 2
     needed = stimuli * (half / interval.estimate) ** 2
     return math.ceil(needed) if math.isfinite(needed) else None
+
+
+def _existing(result: SearchResult) -> Iterator[Advice]:
+    best = result.best_existing
+    if result.advice is not None and best is not None:
+        yield Advice(
+            f"Use checkpoint {name(best.name)}, or search further from the trained model.",
+            f"{visible(best.reason)}. A larger limit lets the search reach past it.",
+        )
 
 
 def _proof(result: SearchResult) -> Iterator[Advice]:
@@ -175,7 +191,11 @@ def _trials(result: SearchResult) -> Iterator[Advice]:
             f"The gain on the search set, {number(result.improvement, digits=3)}, is smaller than "
             f"the noise floor, {number(floor, digits=3)}.",
         )
-    explored = [t for t in result.trials if t.kind != "baseline" and t.status != "running"]
+    explored = [
+        t
+        for t in result.trials
+        if t.kind not in ("baseline", "comparison") and t.status != "running"
+    ]
     failed = sum(t.status == "failed" for t in explored)
     broken = sum(t.status == "finished" and not t.feasible for t in explored)
     if explored and failed >= 0.2 * len(explored):

@@ -173,10 +173,9 @@ def legend(result: SearchResult) -> list[tuple[Markup, str]]:
 
 def beyond(result: SearchResult) -> int:
     """How many trials lie above the convergence chart."""
-    scale = charts.error_scale(
-        result.trials, result.trained_model_error, result.optimized_model_error
-    )
-    return sum(t.error is not None and t.error > scale.high for t in result.trials)
+    blends = [trial for trial in result.trials if trial.kind != "comparison"]
+    scale = charts.error_scale(blends, result.trained_model_error, result.optimized_model_error)
+    return sum(t.error is not None and t.error > scale.high for t in blends)
 
 
 def rail_rows(proof: Proof) -> list[RailRow]:

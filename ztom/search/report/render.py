@@ -21,6 +21,7 @@ from ztom.pages.page import page_template
 from ztom.scoring.proof import ProofOutcome
 from ztom.search.report import charts, parts
 from ztom.search.report.advice import LOW_STEP, advise
+from ztom.search.report.existing import STATES, existing_rows
 from ztom.search.result import Proof, SearchResult
 from ztom.statistics.bootstrap import fewest_groups
 
@@ -30,7 +31,7 @@ _MOST_CURVES = 12
 _GATE_STATES = {"pass": "good", "fail": "bad", "inconclusive": "open"}
 _STOP_REASONS = {
     "budget": "the budget of evaluations was used up",
-    "converged": "the sampler had no better point to propose",
+    "converged": "what was left to gain was below the tolerance",
     "time": "the time given was used up",
     "interrupted": "it was interrupted",
     "baseline failed": "the trained model could not be evaluated",
@@ -55,13 +56,14 @@ class Headline:
 def render_report(result: SearchResult) -> str:
     """The report as the text of one HTML file; the same result gives the same text."""
     proof = result.proof
+    blends = [trial for trial in result.trials if trial.kind != "comparison"]
     return _template().render(
         result=result,
         proof=proof,
         headline=headline(proof),
         advice=advise(result),
         convergence=charts.convergence_chart(
-            result.trials,
+            blends,
             trained=result.trained_model_error,
             optimized=result.optimized_model_error,
         ),
@@ -72,6 +74,8 @@ def render_report(result: SearchResult) -> str:
         exact_factors=json.dumps(list(result.optimized_scaling_factors)),
         curves=parts.curves(result),
         shown_curves=_MOST_CURVES,
+        existing=existing_rows(result),
+        standing_states=STATES,
         rails=parts.rails_during_search(result),
         stop_reason=_STOP_REASONS.get(result.stop_reason, result.stop_reason),
         rail_names=list(dict.fromkeys(r for trial in result.trials for r in trial.guardrails)),

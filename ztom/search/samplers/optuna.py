@@ -13,14 +13,14 @@ from ztom.search.samplers.threads import one_thread
 from ztom.search.space import Factors, SearchSpace
 
 #: These read constraints; the others get a penalty instead.
-_CONSTRAINED = ("gp", "tpe")
+_CONSTRAINED = ("optuna_gp", "tpe")
 
 
 class OptunaSampler:
     """GP, TPE, CMA-ES and random search.
 
     Args:
-        name: ``gp``, ``tpe``, ``cmaes`` or ``random``.
+        name: ``optuna_gp``, ``tpe``, ``cmaes`` or ``random``.
         space: Bounds of the factors.
         seed: Everything random is drawn from it.
     """
@@ -42,7 +42,7 @@ class OptunaSampler:
 
     def warm_up(self) -> None:
         """Optuna imports torch, which takes seconds, when a Gaussian process is first fitted."""
-        if self._name == "gp":
+        if self._name == "optuna_gp":
             importlib.import_module("torch")
 
     def ask(self, number: int) -> Factors:
@@ -106,7 +106,7 @@ class OptunaSampler:
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     """Optuna's sampler without start-up points of its own, since the protocol adds them."""
-    if name == "gp":
+    if name == "optuna_gp":
         return optuna.samplers.GPSampler(
             seed=seed,
             n_startup_trials=1,

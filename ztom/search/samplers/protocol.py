@@ -16,7 +16,7 @@ from ztom.plugins import Group, check_name
 from ztom.search.space import Factors
 
 #: Samplers that come with the package.
-BUILT_IN = ("gp", "cobyqa", "cobyla", "cmaes", "tpe", "random")
+BUILT_IN = ("gp", "optuna_gp", "cobyqa", "cobyla", "cmaes", "tpe", "random")
 SamplerName = Annotated[
     str, AfterValidator(lambda name: check_name(Group.SAMPLERS, name, BUILT_IN))
 ]
@@ -26,8 +26,9 @@ class SamplerConfig(BaseModel):
     """A sampler and its options.
 
     Attributes:
-        name: ``gp`` (Gaussian process, the default), ``cobyqa`` (better without noise),
-            ``cobyla`` (the classic), ``cmaes`` (for budgets of hundreds), ``tpe`` or ``random``.
+        name: ``gp`` (a Gaussian process that knows quadratics, the default), ``optuna_gp``
+            (Optuna's), ``cobyqa`` (for errors without noise), ``cobyla`` (the classic), ``cmaes``
+            (for budgets of hundreds), ``tpe`` or ``random``.
             One's own is the name of an entry point ``ztom.samplers`` or ``package.module:function``
             and is called with this configuration, the search space and the seed.
         startup: Quasi-random points before the sampler's own; None takes what suits the sampler.
