@@ -127,6 +127,12 @@ def _lines(answer: SearchAnswer, project: str) -> list[str]:
         f"trained_model_error        {answer.trained_model_error:.5f}",
         f"optimized_model_error      {answer.optimized_model_error:.5f}",
         f"optimized_scaling_factors  {factors}",
+        *(
+            f"  {factor:+.4g}  {label}"
+            for label, factor in zip(
+                answer.factor_labels, answer.optimized_scaling_factors, strict=False
+            )
+        ),
         f"number_of_inferences       {answer.number_of_inferences}",
         f"baseline_inferences        {answer.baseline_inferences}",
         *_best_existing_lines(answer),
