@@ -49,6 +49,8 @@ KILLED = {
 }
 DATABASE_DOWN_S, DISK_FULL_S, CLOCK_WRONG_S = 3.0, 10.0, 20.0
 LONGEST_OUTAGE_S = 300.0
+#: Requests in a row that are answered when all is well again.
+WELL = 12
 #: Seconds that a process takes to be gone with what hangs on it.
 DYING_S = {"raylet": 10.0}
 KEPT_MB = 400
@@ -56,12 +58,20 @@ KEPT_MB = 400
 
 @dataclass
 class Event:
-    """Something that was done, and what it cost; seconds are monotonic ones."""
+    """Something that was done, and what it cost; seconds are monotonic ones.
+
+    Attributes:
+        at: When it was done.
+        over: When what died of it was gone.
+        first_answer_s: Seconds from `at` to the first answer to a request that was made later.
+        well_s: Seconds from `at` to the first of `WELL` answers in a row.
+    """
 
     kind: str
     at: float
     over: float
     first_answer_s: float = float("nan")
+    well_s: float = float("inf")
     lost: Counter[str] = field(default_factory=Counter)
 
 
@@ -86,7 +96,7 @@ class Chaos:
         self.kinds = [*KILLED, *self._other]
 
     def happen(self, kind: str, requests: Requests) -> None:
-        """Do it, and wait for the first answer to a request that was made afterwards."""
+        """Do it, and wait until requests that were made afterwards are answered."""
         at = time.monotonic()
         if kind in self._other:
             self._other[kind]()
@@ -98,9 +108,10 @@ class Chaos:
             return
         event = Event(kind, at, time.monotonic() + DYING_S.get(kind, 0.0))
         self.events.append(event)
-        answered = _wait_for_answer(requests, at)
-        event.first_answer_s = answered - at
-        print(f"{kind:<20} first answer after {event.first_answer_s:6.1f} s", flush=True)
+        event.first_answer_s = _seconds_to_answers(requests, at, 1)
+        event.well_s = _seconds_to_answers(requests, at, WELL)
+        first, well = event.first_answer_s, event.well_s
+        print(f"{kind:<20} first answer after {first:6.1f} s, all well {well:6.1f} s", flush=True)
 
 
 def _put(clock: Clock, seconds: float) -> None:
@@ -109,12 +120,16 @@ def _put(clock: Clock, seconds: float) -> None:
     clock.put(0)
 
 
-def _wait_for_answer(requests: Requests, at: float) -> float:
+def _seconds_to_answers(requests: Requests, at: float, count: int) -> float:
+    """Wait for so many answers in a row to requests made since; seconds to the first of them."""
     while time.monotonic() < at + LONGEST_OUTAGE_S:
-        for made in requests.made[-200:]:
-            if made.began > at and made.outcome == "answered":
-                return made.ended
-        time.sleep(0.05)
+        row: list[Request] = []
+        for request in requests.made:
+            if request.began > at:
+                row = [*row, request] if request.outcome == "answered" else []
+            if len(row) == count:
+                return row[0].ended - at
+        time.sleep(0.2)
     return float("inf")
 
 
@@ -132,20 +147,20 @@ def attribute(events: list[Event], made: list[Request]) -> Counter[str]:
         before = [e for e in events if e.at < request.began]
         if during:
             during[-1].lost[f"{request.outcome}, in flight"] += 1
-        elif before and request.began < before[-1].at + before[-1].first_answer_s:
+        elif before and request.began < before[-1].at + before[-1].well_s:
             before[-1].lost[f"{request.outcome}, made later"] += 1
         else:
             without[request.outcome] += 1
     return without
 
 
-def report(chaos: Chaos, made: list[Request], out: Path | None) -> list[str]:
-    """Print what happened; returns what should not have."""
+def report(chaos: Chaos, made: list[Request]) -> tuple[list[str], dict[str, object]]:
+    """Print what happened; returns what should not have, and the figures."""
     wrong = []
     without = attribute(chaos.events, made)
     answered = sum(request.outcome == "answered" for request in made)
     print(f"\n{answered} requests answered, {len(made) - answered} not")
-    print(f"{'':<20}{'times':>6}{'first answer, s: median':>25}{'longest':>9}  lost")
+    print(f"{'':<20}{'times':>6}{'first answer, s: median':>25}{'longest':>9}{'all well':>9}  lost")
     table = []
     for kind in chaos.kinds:
         events = [event for event in chaos.events if event.kind == kind]
@@ -155,16 +170,23 @@ def report(chaos: Chaos, made: list[Request], out: Path | None) -> list[str]:
         lost = sum((event.lost for event in events), Counter[str]())
         seconds = [event.first_answer_s for event in events]
         print(
-            f"{kind:<20}{len(events):>6}{statistics.median(seconds):>25.1f}{max(seconds):>9.1f}  "
+            f"{kind:<20}{len(events):>6}{statistics.median(seconds):>25.1f}{max(seconds):>9.1f}"
+            f"{statistics.median(event.well_s for event in events):>9.1f}  "
             + ", ".join(f"{count} {what}" for what, count in lost.most_common())
         )
         wrong += [f"{what} ({kind})" for what in lost if _is_fault(what)]
-        table.append({"kind": kind, "first_answer_s": seconds, "lost": dict(lost)})
+        table.append(
+            {
+                "kind": kind,
+                "first_answer_s": seconds,
+                "well_s": [e.well_s for e in events],
+                "lost": dict(lost),
+            }
+        )
     print("with nothing done:", dict(without) or "none lost")
     wrong += [f"{what}, with nothing done" for what in without if what != "later"]
-    if out is not None:
-        out.write_text(json.dumps({"answered": answered, "events": table}, indent=1) + "\n")
-    return wrong
+    outcomes = dict(Counter(request.outcome for request in made))
+    return wrong, {"requests": outcomes, "with nothing done": dict(without), "events": table}
 
 
 def _is_fault(what: str) -> bool:
@@ -192,7 +214,7 @@ def main() -> int:
         undo.callback(database.stop)
         key = create_account(database.address)
         roots = home / "roots"
-        chain = make_chain(roots / "chain", hidden=64, layers=2, vocabulary=2_000)
+        chain = make_chain(roots / "chain", hidden=64, layers=2, vocabulary=None)
         folders = [
             blend(chain, f, roots / n) for n, f in (("one", (0.5, -0.5)), ("two", (0.2, 0.2)))
         ]
@@ -245,17 +267,29 @@ def _run(
                 break
     for part in reversed(work):
         part.stop()
-    wrong = report(chaos, requests.made, options.out)
+    wrong, figures = report(chaos, requests.made)
     lost = rows.lost()
     print(f"rows: {len(rows.acknowledged)} acknowledged, {lost} lost; {dict(rows.counts)}")
     print(f"releases: {dict(releases.counts)}; searches: {dict(searches.counts)}")
     print(f"the server was started {server.starts} times")
     with Ledger.open(database.address) as ledger:
-        print(f"audit chain: {ledger.audit.check()} rows hold")
+        audit = ledger.audit.check()
+    print(f"audit chain: {audit} rows hold")
     wrong += [f"{lost} acknowledged rows"] * bool(lost)
     wrong += [f"releases: {count} {what}" for what, count in releases.counts.items() if _bad(what)]
     wrong += ["searches: none ended"] * (not searches.counts["finished"])
     wrong += [f"searches: {count} {what}" for what, count in searches.counts.items() if _bad(what)]
+    figures |= {
+        "missed": dict(chaos.missed),
+        "rows": {"acknowledged": len(rows.acknowledged), "lost": lost, **rows.counts},
+        "releases": dict(releases.counts),
+        "searches": dict(searches.counts),
+        "audit rows": audit,
+        "starts": server.starts,
+        "wrong": wrong,
+    }
+    if options.out is not None:
+        options.out.write_text(json.dumps(figures, indent=1) + "\n")
     for what in wrong:
         print(f"WRONG: {what}", file=sys.stderr)
     return 1 if wrong else 0

@@ -27,7 +27,7 @@ from cluster.ports import free_port
 ZTOM = str(Path(sys.executable).with_name("ztom"))
 _FAKETIME = Path("/usr/lib")
 _FREE_S = 60.0
-_UP_S = 300.0
+_UP_S = 900.0
 
 
 class Database:

@@ -12,7 +12,13 @@ from ztom.demo.model import ModelSize, train_tokenizer
 
 
 def make_llama_chain(
-    folder: Path, *, hidden: int, layers: int, vocabulary: int, members: int, dtype: torch.dtype
+    folder: Path,
+    *,
+    hidden: int,
+    layers: int,
+    vocabulary: int | None,
+    members: int,
+    dtype: torch.dtype,
 ) -> Path:
     """Write a chain of Llamas; returns its chain file.
 
@@ -20,14 +26,15 @@ def make_llama_chain(
         folder: Gets one folder per member.
         hidden: Hidden size, a multiple of 64.
         layers: Number of layers.
-        vocabulary: Number of tokens of the embedding.
+        vocabulary: Number of tokens of the embedding; None is the tokenizer's, so that every token
+            is text.
         members: Number of checkpoints.
         dtype: What is stored.
     """
     texts = ["a few words to have a tokenizer for a benchmark"] * 4
     tokenizer = train_tokenizer(texts, ModelSize())
     config = transformers.LlamaConfig(
-        vocab_size=vocabulary,
+        vocab_size=vocabulary or len(tokenizer),
         hidden_size=hidden,
         intermediate_size=4 * hidden,
         num_hidden_layers=layers,

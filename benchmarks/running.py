@@ -57,7 +57,7 @@ def server(
             process.wait(60)
 
 
-def make_chain(folder: Path, *, hidden: int, layers: int, vocabulary: int = 8_000) -> Chain:
+def make_chain(folder: Path, *, hidden: int, layers: int, vocabulary: int | None = 8_000) -> Chain:
     """Three Llamas with random weights."""
     make_llama_chain(
         folder,

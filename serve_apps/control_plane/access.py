@@ -23,6 +23,7 @@ from serve_apps.control_plane.bodies import BoundedRoute
 from serve_apps.control_plane.credentials import account_of, known_caller, secret_of, unknown
 from serve_apps.control_plane.openapi import REFUSED
 from serve_apps.control_plane.places import TERMS, ServerSide, Terms
+from serve_apps.control_plane.plain_route import plain_route
 from serve_apps.control_plane.services import Services
 from ztom.errors import NotOnRecordError
 from ztom.ledger.accounts import ApiKeyRecord, Scope, UserRecord
@@ -169,6 +170,7 @@ def route(
     permission: Permission,
     *,
     side: ServerSide | None = ServerSide.CONTROL,
+    plain: bool = False,
     **options: Any,
 ) -> Callable[[_Handler], _Handler]:
     """Like ``router.get(path)``, with a permission and, from the docstring, a summary.
@@ -180,6 +182,8 @@ def route(
         permission: Permission that a call takes.
         side: Side on which a call takes its place; those to models and those without an account
             have sides of their own, and None takes none.
+        plain: Whether the handler reads the body and makes the response by itself. It is called
+            with request, caller and services, and FastAPI only describes it.
         options: Further options of FastAPI's decorator.
     """
     extra = {**options.pop("openapi_extra", {}), "x-permission": str(permission)}
@@ -195,7 +199,7 @@ def route(
             methods=[method],
             summary=summary,
             openapi_extra=extra,
-            route_class_override=_guarded_route(permission, side),
+            route_class_override=_guarded_route(permission, side, plain),
             **options,
         )
         return handler
@@ -204,12 +208,14 @@ def route(
 
 
 @cache
-def _guarded_route(permission: Permission, side: ServerSide | None) -> type[APIRoute]:
+def _guarded_route(permission: Permission, side: ServerSide | None, plain: bool) -> type[APIRoute]:
     """The class of routes that let a caller in, and give them a place, before they read a body.
 
     A dependency would come too late: FastAPI reads the body before it calls any.
     """
     guard = _guard(permission, side)
+    if plain:
+        return plain_route(guard)
 
     class GuardedRoute(BoundedRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -25,9 +25,10 @@ class Scorer:
     def __init__(self) -> None:
         self._again: dict[str, tuple[int, float]] = {}
 
-    async def round(self, services: Services) -> None:
-        """Look at every file that was not looked at yet."""
-        for file in await asyncio.to_thread(services.ledger.files.pending):
+    async def round(self, services: Services) -> bool:
+        """Look at every file that was not looked at yet; returns whether there was one."""
+        pending = await asyncio.to_thread(services.ledger.files.pending)
+        for file in pending:
             tries, not_before = self._again.get(file.id, (0, 0.0))
             if time.monotonic() < not_before:
                 continue
@@ -38,6 +39,7 @@ class Scorer:
                 continue
             self._again.pop(file.id, None)
             await asyncio.to_thread(_write_down, file, scores, services)
+        return bool(pending)
 
     async def _look(
         self, file: CheckpointRecord, services: Services, *, last: bool

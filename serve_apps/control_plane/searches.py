@@ -205,8 +205,12 @@ def _copy_all(
     }
 
 
-def advance(services: Services) -> None:
-    """Do what is due for every open search; one that cannot be moved does not hold the others."""
+def advance(services: Services) -> bool:
+    """Do what is due for every open search; one that cannot be moved does not hold the others.
+
+    Returns:
+        Whether there was one.
+    """
     searches = [r for r in services.ledger.requests.open() if r.kind is RequestKind.SEARCH]
     running = sum(r.status is RequestStatus.RUNNING for r in searches)
     if running:
@@ -216,6 +220,7 @@ def advance(services: Services) -> None:
             running += _advance(request, services, others_running=running > 0)
         except ZtomError as error:
             logger.error("search %s: %s", request.id, error)
+    return bool(searches)
 
 
 def _advance(request: RequestRecord, services: Services, *, others_running: bool) -> int:

@@ -10,6 +10,7 @@ import logging
 import math
 import secrets
 import time
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -42,12 +43,21 @@ class AppState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AppStatus:
-    """How an application is, and why; how many replicas run; what it waits for a place for."""
+    """How an application is.
+
+    Attributes:
+        state: How it is as a whole.
+        message: Why.
+        replicas: Number of replicas that run.
+        missing: What one of them waits for a place for; empty where none waits.
+        coming: Number of replicas that are being started or found again.
+    """
 
     state: AppState
     message: str = ""
     replicas: int = 0
     missing: str = ""
+    coming: int = 0
 
 
 class Apps(Protocol):
@@ -135,12 +145,12 @@ class ServeApps:
         for name, app in serve.status().applications.items():
             if not name.startswith(PREFIXES):
                 continue
-            running = sum(
-                deployment.replica_states.get(State.RUNNING, 0)
-                for deployment in app.deployments.values()
-            )
+            counts = sum((Counter(d.replica_states) for d in app.deployments.values()), Counter())
+            coming = sum(counts[one] for one in (State.STARTING, State.UPDATING, State.RECOVERING))
             state = states.get(app.status, AppState.STARTING)
-            statuses[name] = AppStatus(state, reason_of(app), running, missing_place(app))
+            statuses[name] = AppStatus(
+                state, reason_of(app), counts[State.RUNNING], missing_place(app), coming
+            )
         return statuses
 
     def start(self, spec: AppSpec) -> None:

@@ -12,13 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 
 from serve_apps.controller.apps import Apps, AppState
+from serve_apps.controller.outages import (
+    Outage,
+    deployed_again,
+    follow_outages,
+    reason_of,
+)
 from serve_apps.controller.steps import (
     Admit,
     Fail,
     Intend,
     LetGo,
+    Recover,
     Remove,
     Retire,
+    Revive,
     Start,
     Step,
     Wait,
@@ -76,10 +84,14 @@ class Reconciler:
         self._unneeded: dict[str, int] = {}
         self._since: dict[str, float] = {}
         self._not_before: dict[str, float] = {}
+        self._outages: dict[str, Outage] = {}
         self._swaps: dict[str, Lock] = {}
 
-    def round(self) -> None:
+    def round(self) -> bool:
         """One look, and every step that follows from it.
+
+        Returns:
+            Whether something is under way: a step was taken, or a deployment waits for something.
 
         Raises:
             LedgerError: The ledger cannot be read or written.
@@ -97,20 +109,27 @@ class Reconciler:
             for app in removals
         }
         self._give_up(records)
+        self._outages = follow_outages(self._outages, running, self._clock())
         by_digest = {record.digest: record for record in records}
         for step in steps:
             self._carry_out(step, by_digest)
+        waiting = (r.state is DeploymentState.STARTING or r.intent is not None for r in records)
+        return bool(steps) or any(waiting)
 
-    def keep_swapped(self) -> None:
+    def keep_swapped(self) -> bool:
         """Have replicas of applications that hold a chain answer with the variant that should.
 
         A replica that was started since, a swap that failed half-way, and a rollback show here.
+
+        Returns:
+            Whether there is such an application.
 
         Raises:
             LedgerError: The ledger cannot be read.
         """
         places = self._endpoints.table().placements.values()
-        for app in sorted({where.app for where in places if where.current is not None}):
+        apps = sorted({where.app for where in places if where.current is not None})
+        for app in apps:
             swapping = self._swapping(app)
             # while a deployment is swapped in, the table does not say so yet
             if self._clock() >= self._not_before.get(app, 0.0) and swapping.acquire(blocking=False):
@@ -118,6 +137,7 @@ class Reconciler:
                     self._keep(app)
                 finally:
                     swapping.release()
+        return bool(apps)
 
     def _keep(self, app: str) -> None:
         table = self._endpoints.table()
@@ -165,9 +185,24 @@ class Reconciler:
                 self._endpoints.deployments.let_go(digest)
             case Retire(digest):
                 self._retire(records[digest])
+            case Revive(app, digests, message):
+                self._revive(app, digests, message)
+            case Recover(digest):
+                logger.warning("%s: this is over: %s", digest[:12], records[digest].reason)
+                self._endpoints.deployments.clear_reason(digest, records[digest].reason)
             case Remove(app):
                 if self._unneeded.get(app, 0) >= LINGER_ROUNDS:
                     self._apps.delete(app)
+
+    def _revive(self, app: str, digests: Sequence[str], message: str) -> None:
+        """Take an application away that is due; the next look finds it missing and starts it."""
+        outage = self._outages[app]
+        for digest in digests:
+            if self._endpoints.deployments.note(digest, reason_of(outage, message)):
+                logger.error("%s: %s", digest[:12], reason_of(outage, message))
+        if outage.is_due(self._clock()):
+            self._apps.delete(app)
+            self._outages[app] = deployed_again(outage)
 
     def _check(self, record: DeploymentRecord, spec: AppSpec) -> None:
         who = (record.digest, record.address, record.name)

@@ -37,18 +37,20 @@ logger = logging.getLogger(__name__)
 ACTOR = "controller"
 
 
-def move_releases(endpoints: Endpoints, *, seconds: float) -> None:
-    """One look at every release that is under way.
+def move_releases(endpoints: Endpoints, *, seconds: float) -> bool:
+    """One look at every release that is under way; returns whether there is one.
 
     Args:
         endpoints: Endpoints in the ledger.
         seconds: Seconds since the last look, on a monotonic clock.
     """
-    for record in endpoints.rollouts.open():
+    records = endpoints.rollouts.open()
+    for record in records:
         try:
             _move(endpoints, record, seconds)
         except Exception as error:  # one that cannot be moved must not keep the others
             logger.error("release %s of %s: %s", record.id, record.alias, error)
+    return bool(records)
 
 
 def _move(endpoints: Endpoints, record: RolloutRecord, seconds: float) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from serve_apps.controller.apps import AppState, AppStatus
+from serve_apps.controller.outages import LOST, UNSTARTABLE, is_lost
 from serve_apps.endpoints.specs import AppSpec, app_spec
 from ztom.errors import (
     ConfigError,
@@ -73,13 +74,29 @@ class Intend:
 
 
 @dataclass(frozen=True, slots=True)
+class Revive:
+    """An application that deployments are served by has lost every replica."""
+
+    app: str
+    digests: tuple[str, ...]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """What was wrong with a deployment that serves is over: its application runs."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Remove:
     """Remove an application that no deployment needs."""
 
     app: str
 
 
-Step = Start | Admit | Wait | Fail | LetGo | Retire | Intend | Remove
+Step = Start | Admit | Wait | Fail | LetGo | Retire | Intend | Revive | Recover | Remove
 
 
 def plan_steps(
@@ -94,6 +111,7 @@ def plan_steps(
     """
     steps: list[Step] = []
     needed: dict[str, tuple[AppSpec, list[str]]] = {}
+    serving: dict[str, list[str]] = {}
     for record in [*records, *_kept_deployments(records, table)]:
         if record.state is DeploymentState.FAILED:
             if record.kept is not None and record.digest not in table.used:
@@ -105,14 +123,20 @@ def plan_steps(
         try:
             spec = _spec(record, records)
         except ZtomError as error:
-            serves = record.state is DeploymentState.READY
-            steps.append((Wait if serves else Fail)(record.digest, str(error)))
+            if record.state is DeploymentState.READY:
+                steps.append(Wait(record.digest, f"{UNSTARTABLE}: {error}"))
+            else:
+                steps.append(Fail(record.digest, str(error)))
             continue
         needed.setdefault(spec.name, (spec, []))[1].append(record.digest)
+        if record.state is DeploymentState.READY:
+            serving.setdefault(spec.name, []).append(record.digest)
         steps += _steps_of(record, spec, running.get(spec.name))
     for name, (spec, digests) in needed.items():
         if name not in running:
             steps.append(Start(spec, tuple(digests)))
+        elif is_lost(running[name]) and name in serving:
+            steps.append(Revive(name, tuple(serving[name]), running[name].message))
     placed = {where.app for where in table.placements.values()}
     steps += [Remove(name) for name in running if name not in needed and name not in placed]
     return steps
@@ -158,8 +182,11 @@ def _steps_of(record: DeploymentRecord, spec: AppSpec, status: AppStatus | None)
     if status is None:
         return []
     if record.state is DeploymentState.READY:
-        runs = status.state is AppState.RUNNING
-        return [Intend(record.digest, spec)] if runs and record.intent is not None else []
+        if status.state is not AppState.RUNNING:
+            return []
+        steps: list[Step] = [Intend(record.digest, spec)] if record.intent is not None else []
+        recovered = status.replicas and (record.reason or "").startswith((LOST, UNSTARTABLE))
+        return [*steps, Recover(record.digest)] if recovered else steps
     if status.state is AppState.FAILED:
         return [Fail(record.digest, status.message)]
     if status.state is AppState.RUNNING:

@@ -98,7 +98,7 @@ class ServeBackends:
             async with asyncio.timeout(placement.timeout_s):
                 for attempt in range(1, _TRIES + 1):
                     handle = await self._handle(placement, stream=stream)
-                    response = (handle.stream if stream else handle.ask).remote(call)
+                    response = handle.remote(call)
                     try:
                         return await (anext(response) if stream else response), response
                     except asyncio.CancelledError as error:
@@ -117,11 +117,12 @@ class ServeBackends:
             del self._handles[key]
 
     async def _handle(self, placement: Placement, *, stream: bool) -> Any:
-        key = (placement.app, "stream" if stream else "ask")
+        method = "stream" if stream else "ask"
+        key = (placement.app, method)
         if key not in self._handles:
             # it asks Serve's controller, and waits for the answer
             handle = await asyncio.to_thread(_look_up, placement)
-            self._handles[key] = handle.options(stream=stream)
+            self._handles[key] = handle.options(method_name=method, stream=stream)
         return self._handles[key]
 
     async def _again_or_raise(self, error: Exception, placement: Placement, attempt: int) -> None:

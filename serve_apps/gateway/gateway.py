@@ -33,6 +33,7 @@ from serve_apps.variants.request_fields import Kind, without_neutral
 from serve_apps.variants.request_size import DEFAULT_LIMITS, RequestLimits
 from serve_apps.variants.wire import (
     DONE_EVENT,
+    EVENT_END,
     Reply,
     event,
     no_such_model,
@@ -94,7 +95,7 @@ class _Exchange:
     first_s: float | None = None
     caller: str = ""
     events: list[str] | None = None
-    pieces: int = 0
+    events_sent: int = 0
 
 
 class Gateway:
@@ -327,7 +328,7 @@ class Gateway:
             async with aclosing(items):
                 async for item in items:
                     if isinstance(item, str):
-                        exchange.pieces += 1
+                        exchange.events_sent += item.count(EVENT_END)
                         if exchange.first_s is None:
                             exchange.first_s = time.monotonic() - exchange.began
                         if exchange.events is not None:
@@ -373,7 +374,7 @@ class Gateway:
         seconds = now - exchange.began
         choice, asker = exchange.choice, exchange.asker
         # of an answer that was not read to its end the counts are not known: what was sent counts
-        tokens = max(prompt_tokens + completion_tokens, exchange.pieces)
+        tokens = max(prompt_tokens + completion_tokens, exchange.events_sent)
         for whose, quota in asker.quotas:
             self._quotas.use(whose, quota, tokens, now=now)
         self._metrics.ended(

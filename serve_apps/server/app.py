@@ -93,8 +93,10 @@ def create_app(
     )
     app.openapi_version = VERSION
     app.state.services = services
-    # files before projects: /project/file is not the project called "file"
+    # models first: routes are tried in this order, and most requests are to models; files before
+    # projects: /project/file is not the project called "file"
     rooms = (
+        gateway,
         accounts,
         files,
         pointers,
@@ -107,7 +109,7 @@ def create_app(
         endpoints,
         releases,
     )
-    for room in (*rooms, verdicts, signing_keys, gateway):
+    for room in (*rooms, verdicts, signing_keys):
         app.include_router(room.router)
     app.include_router(health_router)
     add_error_handlers(app)

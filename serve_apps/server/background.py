@@ -1,6 +1,7 @@
 """What a server does besides answering: searches move on, checkpoints are looked at, leftovers go.
 
-Each round reads the ledger anew, so a round that fails is simply followed by the next one.
+Each round reads the ledger anew, so a round that fails is simply followed by the next one. While
+nothing is in work, a round waits until somebody has written to the ledger.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,31 +30,45 @@ from ztom.ledger.requests import RequestKind, RequestStatus
 logger = logging.getLogger(__name__)
 
 
+#: A look at the ledger; it returns whether something is in work, which the next look moves on.
+Work = Callable[[], Awaitable[bool]]
+#: Seconds between two looks at nothing new: what is not in the ledger may have changed.
+QUIET_S = 2.0
+
+
 @contextlib.asynccontextmanager
 async def background(services: Services) -> AsyncIterator[None]:
     """Keep working while in the context; one process of a server does."""
 
-    async def searches() -> None:
-        await asyncio.to_thread(advance, services)
+    async def searches() -> bool:
+        return await asyncio.to_thread(advance, services)
 
-    async def scores() -> None:
-        await scorer.round(services)
+    async def scores() -> bool:
+        return await scorer.round(services)
 
-    async def head() -> None:
+    async def head() -> bool:
         await asyncio.to_thread(exported.write, services)
+        return False
 
     scorer, exported = Scorer(), HeadExport()
     works = (searches, scores) if services.config.audit_head is None else (searches, scores, head)
-    async with again_and_again(works, every_s=services.config.poll_s):
+    async with again_and_again(works, services.ledger.revision, every_s=services.config.poll_s):
         yield
 
 
 @contextlib.asynccontextmanager
 async def again_and_again(
-    works: Sequence[Callable[[], Awaitable[None]]], *, every_s: float
+    works: Sequence[Work], revision: Callable[[], str], *, every_s: float
 ) -> AsyncIterator[None]:
-    """Do each of these over and over while in the context; what one raises is logged."""
-    async with meanwhile(_again(work, every_s) for work in works):
+    """Do each of these over and over while in the context; what one raises is logged.
+
+    Args:
+        works: What is done; while a work has nothing in hand it is not done again before the
+            ledger has changed, or `QUIET_S` have passed.
+        revision: Function that tells one state of the ledger from another.
+        every_s: Seconds between two looks.
+    """
+    async with meanwhile(_again(work, revision, every_s) for work in works):
         yield
 
 
@@ -130,10 +146,14 @@ def tidy(services: Services) -> None:
             )
 
 
-async def _again(work: Callable[[], Awaitable[None]], every_s: float) -> None:
+async def _again(work: Work, revision: Callable[[], str], every_s: float) -> None:
+    seen, busy, looked_s = "", True, 0.0
     while True:
         try:
-            await work()
+            now = await asyncio.to_thread(revision)
+            if busy or now != seen or time.monotonic() - looked_s >= QUIET_S:
+                seen, busy, looked_s = now, True, time.monotonic()
+                busy = await work()
         except ZtomError as error:
             logger.error("%s", error)
         except Exception as error:

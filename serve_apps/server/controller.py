@@ -36,32 +36,36 @@ async def controlling(
     endpoints = services.ledger.endpoints
     reconciler = Reconciler(endpoints, services.ledger.verdicts, apps)
     metrics = ReplicaMetrics(endpoints, apps)
-    last = time.monotonic()
+    revision = services.ledger.revision
+    last, moving = time.monotonic(), False
 
-    def round_of_deployments() -> None:
+    def round_of_deployments() -> bool:
         if any(record.state is DeploymentState.STARTING for record in endpoints.deployments.all()):
             services.runner.make_room()
-        reconciler.round()
+        return reconciler.round()
 
-    async def deployments() -> None:
-        await asyncio.to_thread(round_of_deployments)
+    async def deployments() -> bool:
+        return await asyncio.to_thread(round_of_deployments)
 
-    async def swaps() -> None:
-        await asyncio.to_thread(reconciler.keep_swapped)
+    async def swaps() -> bool:
+        return await asyncio.to_thread(reconciler.keep_swapped)
 
-    async def releases() -> None:
-        nonlocal last
+    async def releases() -> bool:
+        nonlocal last, moving
         now = time.monotonic()
-        seconds, last = min(now - last, _LONGEST_TICK_S), now
-        await asyncio.to_thread(move_releases, endpoints, seconds=seconds)
+        # what began since the last look has not been watched for longer than a look takes to come
+        seconds, last = min(now - last, _LONGEST_TICK_S if moving else every_s), now
+        moving = await asyncio.to_thread(move_releases, endpoints, seconds=seconds)
+        return moving
 
-    async def look() -> None:
+    async def look() -> bool:
         await asyncio.to_thread(metrics.look)
+        return True
 
     async with (
         background(services),
-        again_and_again((deployments, swaps, releases), every_s=every_s),
-        again_and_again((look,), every_s=_METRICS_EVERY_S),
+        again_and_again((deployments, swaps, releases), revision, every_s=every_s),
+        again_and_again((look,), revision, every_s=_METRICS_EVERY_S),
     ):
         yield
 

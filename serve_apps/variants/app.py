@@ -23,6 +23,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.schema import LoggingConfig
 from starlette.exceptions import HTTPException
 
 from serve_apps.variants.args import (
@@ -116,7 +117,11 @@ class HoldsVariant(AnswersCalls):
         return await self._replica.swap(Path(folder), name, wait_s)
 
 
-@serve.deployment(name=VARIANT_DEPLOYMENT)
+#: The gateway logs every answer, with more than Serve knows of it.
+_NO_ACCESS_LOG = LoggingConfig(enable_access_log=False)
+
+
+@serve.deployment(name=VARIANT_DEPLOYMENT, logging_config=_NO_ACCESS_LOG)
 class CalledVariant(HoldsVariant):
     """A replica behind a gateway: it is called through handles only, and takes no HTTP.
 
@@ -202,7 +207,7 @@ class Variant(HoldsVariant):
         }
 
 
-@serve.deployment(name=SHARED_DEPLOYMENT)
+@serve.deployment(name=SHARED_DEPLOYMENT, logging_config=_NO_ACCESS_LOG)
 class SharedBase(AnswersCalls):
     """A replica: one engine on one base, and the adapters that were asked for."""
 

@@ -114,6 +114,11 @@ class VariantEngine:
         return self._server.max_model_len
 
     @property
+    def stream_interval_s(self) -> float:
+        """Least seconds between two pieces of a stream."""
+        return self._args.stream_interval_ms / 1000
+
+    @property
     def has_chat_template(self) -> bool:
         """Whether the model's tokenizer brings a chat template."""
         return self._server.has_chat_template

@@ -104,34 +104,49 @@ class EventStream:
         return self._stamp + raw.removeprefix(_PREFIX)
 
 
-async def joined(events: EventStream) -> AsyncGenerator[str, None]:
-    """The same events, those that are ready at the same time in one piece.
+async def joined(events: EventStream, *, interval_s: float = 0.0) -> AsyncGenerator[str, None]:
+    """The same events, those of one interval in one piece.
 
-    What is yielded crosses processes, at a fixed price each. Nothing waits for company: a piece is
-    what has come since the last one was taken.
+    What is yielded crosses processes, at a fixed price each. The first piece and the last wait for
+    nothing; any other one until the interval since the last is over.
+
+    Args:
+        events: Events of one answer.
+        interval_s: Least seconds between two pieces; with 0 a piece is what has come since the
+            last one was taken.
     """
     ready: list[str] = []
-    arrived = asyncio.Event()
+    due = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    next_s = loop.time()
+    timer: asyncio.TimerHandle | None = None
 
     async def collect() -> None:
+        nonlocal timer
         try:
             async for text in events:
                 ready.append(text)
-                arrived.set()
+                if loop.time() >= next_s:
+                    due.set()
+                elif len(ready) == 1:
+                    timer = loop.call_at(next_s, due.set)
         finally:
-            arrived.set()
+            due.set()
 
     collecting = asyncio.create_task(collect())
     try:
         while not collecting.done() or ready:
-            await arrived.wait()
-            arrived.clear()
+            await due.wait()
+            due.clear()
             if ready:
                 piece = "".join(ready)
                 ready.clear()
+                next_s = loop.time() + interval_s
                 yield piece
         await collecting
     finally:
+        if timer is not None:
+            timer.cancel()
         collecting.cancel()
         await asyncio.wait([collecting])
         await events.aclose()

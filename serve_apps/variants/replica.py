@@ -144,7 +144,8 @@ class Replica(ABC):
                 if isinstance(result, Reply):
                     yield _answer(result, face.identity)
                     return
-                async with aclosing(_streamed(result, face.identity)) as items:
+                pace = self.engine.stream_interval_s
+                async with aclosing(_streamed(result, face.identity, pace)) as items:
                     async for item in items:
                         yield item
         except RefusedError as error:
@@ -362,10 +363,10 @@ def _start_engine(
 
 
 async def _streamed(
-    events: EventStream, identity: ModelIdentity
+    events: EventStream, identity: ModelIdentity, interval_s: float
 ) -> AsyncGenerator[StreamItem, None]:
     # Both: what is joined is closed by the joining only once that has begun.
-    async with aclosing(events), aclosing(joined(events)) as pieces:
+    async with aclosing(events), aclosing(joined(events, interval_s=interval_s)) as pieces:
         yield Opened(identity.pinned, identity.digest)
         async for piece in pieces:
             yield piece

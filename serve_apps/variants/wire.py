@@ -284,7 +284,9 @@ def event(data: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
-DONE_EVENT = "data: [DONE]\n\n"
+#: What ends every event, and stands nowhere within one: JSON escapes it.
+EVENT_END = "\n\n"
+DONE_EVENT = f"data: [DONE]{EVENT_END}"
 
 
 def event_error(text: str) -> dict[str, Any] | None:

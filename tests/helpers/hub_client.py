@@ -12,8 +12,9 @@ def use_hub(
     monkeypatch: pytest.MonkeyPatch, hub: Hub, cache: Path, *, token: str | None = None
 ) -> None:
     """Point `huggingface_hub` at the stand-in; it reads its variables once, when it is imported."""
-    from huggingface_hub import constants
+    from huggingface_hub import close_session, constants
 
+    close_session()  # whose guard knows the Hub that was there before
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -357,6 +357,7 @@ HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
 #: Seconds between two looks, where a server in production would take its time.
 LOOKS = {
     "serve_apps.gateway.table.POLL_S": 0.05,
+    "serve_apps.server.background.QUIET_S": 0.1,
     "serve_apps.gateway.observe._EVERY_S": 0.2,
     "serve_apps.gateway.observe.TRAFFIC_EVERY_S": 0.2,
 }

@@ -229,7 +229,8 @@ def test_canary_rollback_and_live_swap_lose_no_request(up, admin, ask) -> None:
     assert ready - {"l1", "l2"} == {"a", "c"}
 
 
-def test_a_broken_variant_leaves_everything_as_it_was(up, admin, ask) -> None:  # rows 70, 91
+@pytest.mark.abuse(70, 91)
+def test_a_broken_variant_leaves_everything_as_it_was(up, admin, ask) -> None:
     support(up, admin, ask)
     folder = up.home / "roots" / "broken"
     weights = folder / "model.safetensors"
@@ -246,6 +247,7 @@ def test_a_broken_variant_leaves_everything_as_it_was(up, admin, ask) -> None:  
     assert one(ask, "support", PROMPTS[1], False, {})[:3] == before[:3]
 
 
+@pytest.mark.abuse(66)
 def test_killed_controller_costs_nothing_and_comes_back(up, admin, ask) -> None:
     support(up, admin, ask, "c")
     pid = up.replica("ztom:controller").pid
@@ -261,7 +263,8 @@ def test_killed_controller_costs_nothing_and_comes_back(up, admin, ask) -> None:
     wait_for(lambda: one(ask, "support", PROMPTS[0], False, {})[0] == a)
 
 
-def test_a_killed_replica_costs_streams_in_work_only(up, admin, ask) -> None:  # rows 54, 68
+@pytest.mark.abuse(54, 68)
+def test_a_killed_replica_costs_streams_in_work_only(up, admin, ask) -> None:
     support(up, admin, ask)
     with ThreadPoolExecutor(12) as pool:
         before = [pool.submit(one, ask, "support", PROMPTS[i % 8], False, {}) for i in range(12)]
@@ -271,6 +274,24 @@ def test_a_killed_replica_costs_streams_in_work_only(up, admin, ask) -> None:  #
         # sent after the kill: nothing of them had begun
         answers += [each.result(600) for each in after]
     assert len(answers) == 24
+
+
+@pytest.mark.abuse(57)
+def test_a_variant_that_serve_has_given_up_is_deployed_again(up, admin, ask) -> None:
+    """Its weights are not what they were while its replica and Serve's controller die."""
+    support(up, admin, ask)
+    digest, weights = digest_of(up, "a"), up.roots / "a" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (controller,) = (p for p in up.children() if "ray::ServeController" in " ".join(p.cmdline()))
+    controller.kill()
+    up.replica("variant-a").kill()
+    lost = wait_for(lambda: admin.endpoints.deployment(digest).reason, 600)
+    assert lost.startswith("all of its replicas are lost; it is deployed again (try 1, after 5 s)")
+    assert "changed model.safetensors" in lost
+    weights.write_bytes(content)
+    wait_for(lambda: admin.endpoints.deployment(digest).reason is None, 600)
+    assert one(ask, "support", PROMPTS[0], False, {})[0] == named(up, "a")
 
 
 def test_adapters_share_an_engine_and_idle_ones_leave_and_come_back(up, admin, ask) -> None:
@@ -287,6 +308,7 @@ def test_adapters_share_an_engine_and_idle_ones_leave_and_come_back(up, admin, a
     assert woken[:3] == second[:3]
 
 
+@pytest.mark.abuse(66)
 def test_a_release_goes_on_where_its_killed_controller_stopped(up, admin, ask) -> None:
     l1, l2 = (named(up, name) for name in ("l1", "l2"))
     adapter(up, admin, "l1", "released")
@@ -349,7 +371,8 @@ def missing(text: str, wanted: list[Series]) -> list[Series]:
     ]
 
 
-def test_metrics_are_there_and_prompts_are_nowhere(up, admin, ask) -> None:  # row 81
+@pytest.mark.abuse(81)
+def test_metrics_are_there_and_prompts_are_nowhere(up, admin, ask) -> None:
     canary = "zebra-canary-77aa"
     support(up, admin, ask)
     adapter(up, admin, "l1", "measured")

@@ -111,6 +111,7 @@ def transformers_log_probs(engine: Engine, paths: list[Path]) -> list[np.ndarray
     return rows
 
 
+@pytest.mark.abuse(112)
 @pytest.mark.parametrize("name", ["torch", "vllm"])
 @pytest.mark.parametrize("whole_chain", [False, True], ids=["model", "chain"])
 @pytest.mark.parametrize(

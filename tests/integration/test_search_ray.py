@@ -76,6 +76,7 @@ def test_guardrail_is_kept(local_ray, tmp_path):
     assert len(list((tmp_path / "out" / "outputs").iterdir())) == outcome.number_of_inferences
 
 
+@pytest.mark.abuse(45)
 def test_a_failing_function_fails_trials_and_not_the_study(local_ray, tmp_path):
     outcome = run_search(make_config(tmp_path, 10), inputs=make_inputs(tmp_path, limit=2.5))
     failed = [t for t in outcome.trials if t.status is TrialStatus.FAILED]
@@ -84,6 +85,7 @@ def test_a_failing_function_fails_trials_and_not_the_study(local_ray, tmp_path):
     assert outcome.improvement > 0
 
 
+@pytest.mark.abuse(51)
 def test_all_trials_failing_fails_the_study(local_ray, tmp_path):
     config = make_config(tmp_path, 10)
     with pytest.raises(SearchError, match="could not be evaluated.*gave NaN"):
@@ -118,6 +120,7 @@ def test_a_proof_begins_on_the_engine_that_the_study_ends_with(local_ray, tmp_pa
     assert len(set((tmp_path / "processes").read_text().split())) == 1
 
 
+@pytest.mark.abuse(53, 54)
 def test_killed_engine_and_killed_trial_are_replaced(local_ray, tmp_path):
     kill_engine = _while_held(tmp_path, 3, lambda: _kill(tmp_path / "engine.pid"))
     kill_trial = _while_held(tmp_path, 5, lambda: _kill(tmp_path / "trial.pid"))
@@ -133,6 +136,7 @@ def test_killed_engine_and_killed_trial_are_replaced(local_ray, tmp_path):
     assert [t.outcome.attempts for t in outcome.trials] == [1] * 5 + [2] + [1] * 5
 
 
+@pytest.mark.abuse(55)
 def test_stuck_engine_is_replaced(local_ray, tmp_path):
     stop = _while_held(tmp_path, 3, lambda: _kill(tmp_path / "engine.pid", signal.SIGSTOP))
     config = make_config(tmp_path, 2, generation_deadline_s=10.0)
@@ -156,6 +160,7 @@ def test_two_drivers_on_one_study_are_refused(tmp_path):
         run_search(config, inputs=make_inputs(tmp_path))
 
 
+@pytest.mark.abuse(56)
 def test_driver_killed_and_resumed_ends_with_the_same_trials(local_ray, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()

@@ -350,12 +350,13 @@ def test_prompts_are_not_in_the_logs(client, served, ray_folder):
     assert not [path for path in logs if CANARY.encode() in path.read_bytes()]
 
 
+@pytest.mark.abuse(101)
 @pytest.mark.brings(
     "endpoint",
     "a chat template that loops on a certain word",
     "400 for who says it, after a second of computing in another process; nobody else waits",
 )
-def test_a_template_that_loops_on_a_word_costs_its_sender_alone(served):  # row 101
+def test_a_template_that_loops_on_a_word_costs_its_sender_alone(served):
     async def run() -> tuple[httpx.Response, float, list[float]]:
         url = f"{served.api_base}/chat/completions"
         async with httpx.AsyncClient(timeout=60) as http:
@@ -383,10 +384,11 @@ def test_a_template_that_loops_on_a_word_costs_its_sender_alone(served):  # row 
     assert health(served)["status"] == "ok"
 
 
+@pytest.mark.abuse(107)
 @pytest.mark.brings(
     "endpoint", "a JSON schema or pattern that takes minutes to compile", "400 in seconds"
 )
-def test_a_schema_that_explodes_is_refused_in_time(client):  # row 107
+def test_a_schema_that_explodes_is_refused_in_time(client):
     def ask(schema: dict[str, object]) -> str:
         form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
         answer = client.chat.completions.create(

@@ -127,6 +127,10 @@ class KilledSearch:
         return dict(self.record.result)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 @pytest.fixture(scope="module")
 def search(up: Up) -> KilledSearch:
     """Real checkpoints, with a suite that the variant does not pass.
@@ -156,9 +160,11 @@ def search(up: Up) -> KilledSearch:
     up.wait_until_up()
     with Ledger.open(up.data / "ledger.db") as ledger:
         if ledger.requests.get(request).status.is_open:
+            before = up.children()
             up.kill_ray()
             # for an init system to see
             assert up.process.wait(120) == 3  # type: ignore[union-attr]
+            assert not list(filter(is_alive, before))
             up.start()
         ended = wait_for(
             lambda: (r := ledger.requests.get(request)).status.is_open is False and r, 900
@@ -219,6 +225,7 @@ def test_from_login_to_a_mastered_checkpoint(up: Up, search: KilledSearch, tmp_p
     assert inference["model_output"] != inference["attenuated_model_output"]
 
 
+@pytest.mark.abuse(56, 57)
 def test_a_search_outlives_its_server(up: Up, search: KilledSearch) -> None:
     """It ends with its budget all the same."""
     assert search.record.status is RequestStatus.FINISHED, search.record.reason
@@ -254,7 +261,8 @@ def check_gate(up: Up, request: str, result: dict[str, Any]) -> None:
     assert ">fail<" in (run / "report.html").read_text()
 
 
-def test_ports_are_for_this_machine_only(up: Up) -> None:  # row 85
+@pytest.mark.abuse(85)
+def test_ports_are_for_this_machine_only(up: Up) -> None:
     """All but one: a Serve replica's own gRPC port, which Ray opens on every interface.
 
     That one answers to nobody who does not know Ray's token.
@@ -275,7 +283,8 @@ def test_ports_are_for_this_machine_only(up: Up) -> None:  # row 85
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_slow_headers_are_cut_and_health_stays_up(up: Up) -> None:  # rows 82, 83
+@pytest.mark.abuse(82, 83)
+def test_slow_headers_are_cut_and_health_stays_up(up: Up) -> None:
     host, port = up.url.removeprefix("http://").split(":")
     idle = [socket.create_connection((host, int(port)), timeout=240) for _ in range(50)]
     for connection in idle:
@@ -296,6 +305,7 @@ def test_slow_headers_are_cut_and_health_stays_up(up: Up) -> None:  # rows 82, 8
         connection.close()
 
 
+@pytest.mark.abuse(8, 58)
 def test_kill_9_during_an_upload_leaves_nothing(up: Up) -> None:
     session = up.session()
     project = session.post(f"{up.url}/project", json={"name": "cut"}, timeout=120).json()["id"]
@@ -369,7 +379,8 @@ def _on_record(ledger: Ledger, folder: Path) -> bool:
     return str(folder / "variant") in {variant.address for variant in ledger.variants.all()}
 
 
-def test_no_secret_is_open_to_others(up: Up) -> None:  # rows 49, 102
+@pytest.mark.abuse(49, 102)
+def test_no_secret_is_open_to_others(up: Up) -> None:
     """The data folder, Ray's token, and what Ray writes of us, looked at as somebody else."""
     up.data.chmod(0o755)  # as one that was there before may be
     assert faults.readable_by_a_stranger(up.data) == [up.data]
@@ -380,6 +391,7 @@ def test_no_secret_is_open_to_others(up: Up) -> None:  # rows 49, 102
     assert open_files == []
 
 
+@pytest.mark.abuse(109)
 def test_a_second_server_is_refused_while_the_first_serves(up: Up) -> None:
     second = subprocess.run(
         [up.command, "up", "--data", str(up.data), "--port", "0"],

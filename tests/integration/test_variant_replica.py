@@ -288,7 +288,8 @@ def test_a_swap_does_not_cut_off_what_is_running(replica, variants, run):
         assert (answer.status, answer.digest) == (200, variants["b"].digest)
 
 
-def test_an_engine_that_is_alive_and_stuck_is_noticed(replica, variants, run):  # row 55
+@pytest.mark.abuse(55)
+def test_an_engine_that_is_alive_and_stuck_is_noticed(replica, variants, run):
     (core,) = [p for p in psutil.Process().children() if "EngineCore" in " ".join(p.cmdline())]
 
     async def stop_and_go_on() -> Answer:

@@ -129,12 +129,13 @@ def answer(script: Script, prompts: list[str]) -> dict[str, Any]:
     return dict(script.call("POST", "/dynamic_analysis/zto/batch", json=body))
 
 
+@pytest.mark.abuse(110)
 @pytest.mark.brings(
     "client code",
     "a search on tarred checkpoints, one stimulus a file",
     "answers on the default engine, at the top and in `result`",
 )
-def test_a_search_on_the_default_engine(script: Script, answer: dict[str, Any]) -> None:  # row 110
+def test_a_search_on_the_default_engine(script: Script, answer: dict[str, Any]) -> None:
     result = answer["result"]
     assert {name: answer[name] for name in result} == result
     assert result["trained_model_error"] > 0

@@ -13,6 +13,7 @@ from wide_search import WideSearch, write_wide_search
 MOST_SILENCE_S = 25.0
 
 
+@pytest.mark.abuse(125)
 @pytest.mark.brings("terminal", "a search in a pipe", "a line at least every 15 s; 0 at the end")
 def test_a_search_in_a_pipe_is_never_silent_for_long(wide_search: WideSearch) -> None:
     printed = wide_search.printed

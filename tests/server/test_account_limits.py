@@ -62,6 +62,7 @@ def until(condition: Callable[[], Any], within_s: float = 20) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.abuse(94)
 def test_event_streams_of_one_account(server: Server) -> None:
     ada, grace = server.as_user("ada"), server.as_user("grace")
     events = {
@@ -108,6 +109,7 @@ def searchable(server: Server, session: requests.Session, folder: Path) -> dict[
     return {"projectId": project, "scalingFactorLimit": 0.1, "stimulusPaths": [reference]}
 
 
+@pytest.mark.abuse(94)
 def test_searches_of_one_account(server: Server, tmp_path: Path) -> None:
     mary, ruth = server.as_user("mary"), server.as_user("ruth")
     body = searchable(server, mary, tmp_path)
@@ -131,6 +133,7 @@ def test_searches_of_one_account(server: Server, tmp_path: Path) -> None:
     assert mary.post(f"{url}/{ids[0]}/resume", timeout=30).status_code == 429
 
 
+@pytest.mark.abuse(94)
 def test_waiting_calls_of_one_account(server: Server, tmp_path: Path) -> None:
     lise = server.as_user("lise")
     body = searchable(server, lise, tmp_path)
@@ -223,6 +226,7 @@ def test_an_administrator_has_limits_too(server: Server) -> None:
         assert [limit.name for limit in client.limits()] == [limit["name"] for limit in limits]
 
 
+@pytest.mark.abuse(94, 99)
 def test_engines_of_one_account(tmp_path: Path) -> None:
     config = variants_config(tmp_path, gate_required=False, replicas_per_caller=4)
     with serving(config) as server, chief_of(server) as chief:

@@ -173,6 +173,7 @@ def test_several_forms_of_stimuli(server, ada, project, roots, prompts) -> None:
         assert len(answer.json()["result"]["output"]) == count
 
 
+@pytest.mark.abuse(41, 42, 43)
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
@@ -189,7 +190,7 @@ def test_several_forms_of_stimuli(server, ada, project, roots, prompts) -> None:
 )
 def test_what_is_wrong_with_a_stimulus_is_told_by_its_name(
     server, ada, project, roots, name, content, reason
-) -> None:  # rows 41 to 43
+) -> None:
     (roots / name).write_bytes(content)
     path = project["fileList"][-1]["filePath"]
     answer = infer(server, ada, modelPath=path, stimulusPaths=[str(roots / name)])
@@ -275,7 +276,8 @@ def test_sensitivity_takes_the_flat_list_of_steps_and_groups(server, ada, projec
     assert len(server.runner.engines) == starts
 
 
-def test_a_strangers_paths_are_nothing_to_others(server, ada, project, prompts) -> None:  # row 77
+@pytest.mark.abuse(77)
+def test_a_strangers_paths_are_nothing_to_others(server, ada, project, prompts) -> None:
     eve = server.as_user("mallory")
     path = project["fileList"][0]["filePath"]
     assert infer(server, eve, modelPath=path, stimulusPaths=prompts).status_code == 404
@@ -289,12 +291,13 @@ def test_a_strangers_paths_are_nothing_to_others(server, ada, project, prompts) 
     assert infer(server, ada, modelPath=late, stimulusPaths=prompts).status_code == 404
 
 
+@pytest.mark.abuse(32, 33, 34, 106)
 @pytest.mark.parametrize(
     "path",
     ["/etc/passwd", "file:///etc", "../..", "filecache::http://169.254.169.254", "sftp://x/y"],
 )
 def test_a_refusal_does_not_tell_where_things_are(server, ada, prompts, roots, path) -> None:
-    answer = infer(server, ada, modelPath=path, stimulusPaths=prompts)  # rows 32 to 34, 106
+    answer = infer(server, ada, modelPath=path, stimulusPaths=prompts)
     assert answer.status_code == 422
     assert str(roots) not in answer.text
     assert "ZTOM_" not in answer.text

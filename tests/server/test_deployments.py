@@ -151,7 +151,8 @@ def test_a_candidate_needs_something_beside_it(server, admin) -> None:
         admin.endpoints.deploy("support", path=folder, canary=5)
 
 
-def test_of_two_deploys_at_once_one_is_refused(server, admin) -> None:  # row 64
+@pytest.mark.abuse(64)
+def test_of_two_deploys_at_once_one_is_refused(server, admin) -> None:
     deploy(server, admin, "zero")
     folders = [variant(server, f"v{i}")[0] for i in range(4)]
 
@@ -183,7 +184,8 @@ def test_adapters_of_one_base_share_an_application(server, admin, ask) -> None:
     assert said(chat(ask, "b")) == "I am a2."
 
 
-def test_what_should_run_is_started_again(server, admin, ask) -> None:  # rows 57, 66
+@pytest.mark.abuse(57, 66)
+def test_what_should_run_is_started_again(server, admin, ask) -> None:
     _, digest = deploy(server, admin, "one")
     server.stage.apps.clear()
     wait_for(lambda: server.stage.apps, "the restart")

@@ -140,7 +140,8 @@ def test_another_project_cannot_take_a_deployment_over(server, admin, ask) -> No
     assert admin.endpoints.deployment(digest).project_id is None
 
 
-def test_endpoints_of_a_project_are_for_its_members(server, admin) -> None:  # row 77
+@pytest.mark.abuse(77)
+def test_endpoints_of_a_project_are_for_its_members(server, admin) -> None:
     owner = server.as_user("owner")
     project = server.project(owner)
     folder, digest = variant(server, "one")

@@ -92,6 +92,7 @@ def answer_of(opened: socket.socket) -> tuple[int, bytes]:
     return int(match[1]), content.partition(b"\r\n\r\n")[2]
 
 
+@pytest.mark.abuse(82, 93)
 def test_a_body_of_a_stranger_reaches_no_gateway_before_it_is_whole(
     server: Server, door: str
 ) -> None:
@@ -126,7 +127,8 @@ def test_an_answer_may_take_longer_than_a_client_may_be_silent(
     assert session.get(f"{door}/project", timeout=20).json() == []
 
 
-def test_strangers_at_the_door(server: Server, door: str) -> None:  # case 93
+@pytest.mark.abuse(93)
+def test_strangers_at_the_door(server: Server, door: str) -> None:
     session = server.as_user("ada")
     with ExitStack() as stack:
         strangers = [

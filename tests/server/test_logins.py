@@ -40,7 +40,8 @@ def log_in(
     )
 
 
-def test_guessing_closes_an_account_to_the_guesser_alone(server: Server) -> None:  # case 75
+@pytest.mark.abuse(75)
+def test_guessing_closes_an_account_to_the_guesser_alone(server: Server) -> None:
     session = server.as_user("root", admin=True)
     guesses = [log_in(server, "root", f"guess {n}", address=ELSEWHERE) for n in range(7)]
     assert [answer.status_code for answer in guesses] == [401] * 5 + [429] * 2
@@ -53,7 +54,8 @@ def test_guessing_closes_an_account_to_the_guesser_alone(server: Server) -> None
     assert session.get(f"{server.url}/project", timeout=30).status_code == 200
 
 
-def test_an_account_is_one_account_however_it_is_spelt(server: Server) -> None:  # case 75
+@pytest.mark.abuse(75)
+def test_an_account_is_one_account_however_it_is_spelt(server: Server) -> None:
     server.as_user("ada")
     spellings = ("ada", "ADA", " ada", "ada@example.org", "\uff41\uff44\uff41", "Ada@Example.org ")
     answers = [log_in(server, name, "wrong").status_code for name in spellings]
@@ -76,9 +78,10 @@ def test_a_caller_cannot_choose_the_address_that_it_comes_from(server: Server) -
     assert [guess(n) for n in range(6)] == [401] * 5 + [429]
 
 
+@pytest.mark.abuse(75)
 def test_a_hundred_strangers_at_the_login_wait_for_each_other_alone(
     server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:  # case 75
+) -> None:
     session = server.as_user("ada")
     busiest = _most_at_once(monkeypatch)
     with ThreadPoolExecutor(100) as pool:
@@ -149,6 +152,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.abuse(63, 105)
 @pytest.mark.parametrize(
     ("step_s", "holds"),
     [
@@ -162,7 +166,7 @@ class Clock:
         (12 * HOUR_S + HOUR_S, False),
     ],
 )
-def test_a_clock_that_is_set(step_s: float, *, holds: bool) -> None:  # cases 63 and 105
+def test_a_clock_that_is_set(step_s: float, *, holds: bool) -> None:
     clock = Clock()
     tokens = Tokens((b"k" * 48,), clock=clock)
     token = tokens.issue("ada", audience=LOGIN, seconds=12 * HOUR_S)
@@ -173,6 +177,7 @@ def test_a_clock_that_is_set(step_s: float, *, holds: bool) -> None:  # cases 63
     assert tokens.check(again, audience=LOGIN) is not None
 
 
+@pytest.mark.abuse(105)
 def test_a_server_whose_clock_goes_back_a_second_logs_nobody_out(server: Server) -> None:
     clock = Clock()
     clock.now = time.time()

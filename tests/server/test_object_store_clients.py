@@ -58,8 +58,9 @@ def test_real_clients_read_in_place_and_pin(
             use("b.bin")
 
 
+@pytest.mark.abuse(61)
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
-def test_row61_partial_answers_of_real_clients_are_read_again(
+def test_partial_answers_of_real_clients_are_read_again(
     scheme: str, store: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_store.time, "sleep", lambda wait_s: None)
@@ -71,10 +72,9 @@ def test_row61_partial_answers_of_real_clients_are_read_again(
         source.read("b.bin")
 
 
+@pytest.mark.abuse(61)
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
-def test_row61_real_clients_recover_from_503(
-    scheme: str, store: ObjectStore, settings: Settings
-) -> None:
+def test_real_clients_recover_from_503(scheme: str, store: ObjectStore, settings: Settings) -> None:
     source = open_source(f"{scheme}://bucket/m", settings=settings)
     store.failures = [503]
     assert source.read("b.bin") == CONTENT

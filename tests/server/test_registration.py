@@ -26,6 +26,7 @@ def admin(server: Server) -> requests.Session:
     return server.as_user("chief", admin=True)
 
 
+@pytest.mark.abuse(99)
 def test_registration_takes_an_invitation(server: Server, admin) -> None:
     """The original's unchanged body with an invited address is accepted; no other is."""
     url = f"{server.url}/api/auth/register"
@@ -61,6 +62,7 @@ def test_registration_takes_an_invitation(server: Server, admin) -> None:
         assert not lapsed.holds("late@example.org")
 
 
+@pytest.mark.abuse(99)
 def test_a_fresh_account_deploys_nothing_and_takes_no_alias_of_others(
     server: Server, admin
 ) -> None:

@@ -149,7 +149,7 @@ def check_serving(
     allowed = ada.post(url, json={**by_path, "insist": True}, timeout=30)
     assert allowed.status_code == 202, allowed.text
     assert allowed.json()["insisted"] is True
-    assert str(server.services.config.data) not in allowed.text  # row 106
+    assert str(server.services.config.data) not in allowed.text
 
 
 def test_insisting_publishes_it_and_proves_nothing(server, ada, body) -> None:

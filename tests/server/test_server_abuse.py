@@ -82,6 +82,7 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
     return info
 
 
+@pytest.mark.abuse(1, 2, 3, 6, 24, 25, 26)
 @pytest.mark.parametrize(
     "content",
     [
@@ -142,7 +143,8 @@ def test_forms_that_are_none(server, ada, project) -> None:
     assert nothing_was_kept(server, project)
 
 
-def test_long_bodies_are_refused_while_they_come(server, ada, project) -> None:  # row 9
+@pytest.mark.abuse(9)
+def test_long_bodies_are_refused_while_they_come(server, ada, project) -> None:
     long = b"x" * (LIMIT + 1)
     assert server.upload(ada, project, long).status_code == 413
 
@@ -178,7 +180,8 @@ def test_who_may_not_upload_is_told_before_the_file_is_read(server, project) -> 
     assert answer.status_code == 404
 
 
-def test_a_lost_connection_leaves_nothing(server, ada, project) -> None:  # row 8
+@pytest.mark.abuse(8)
+def test_a_lost_connection_leaves_nothing(server, ada, project) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     body = form(('name="projectId"', project.encode()), end=False)
     body += b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.tar"\r\n\r\n'
@@ -196,7 +199,8 @@ def test_a_lost_connection_leaves_nothing(server, ada, project) -> None:  # row 
     assert nothing_was_kept(server, project)
 
 
-def test_a_body_that_stands_still_is_given_up(server, ada, project) -> None:  # row 82, in part
+@pytest.mark.abuse(82)
+def test_a_body_that_stands_still_is_given_up(server, ada, project) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     head = (
         f"POST /project HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100\r\n"
@@ -210,6 +214,7 @@ def test_a_body_that_stands_still_is_given_up(server, ada, project) -> None:  # 
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.abuse(32, 33, 34, 35, 36)
 @pytest.mark.parametrize(
     "address",
     [
@@ -240,7 +245,7 @@ def test_a_body_that_stands_still_is_given_up(server, ada, project) -> None:  # 
         "a\0b",
     ],
 )
-def test_pointers_to_elsewhere(server, ada, project, home, address: str) -> None:  # 32 to 36
+def test_pointers_to_elsewhere(server, ada, project, home, address: str) -> None:
     body = {"projectId": project, "filePath": address.replace("{roots}", str(home / "roots"))}
     answer = ada.post(f"{server.url}/project/file/external", json=body, timeout=30)
     assert answer.status_code == 422, answer.text
@@ -253,7 +258,8 @@ def test_pointers_to_elsewhere(server, ada, project, home, address: str) -> None
     assert nothing_was_kept(server, project)
 
 
-def test_options_of_stores_are_the_operators(server, ada, project) -> None:  # row 37
+@pytest.mark.abuse(37)
+def test_options_of_stores_are_the_operators(server, ada, project) -> None:
     for extra in ("storageOptions", "token", "endpoint_url"):
         body = {"projectId": project, "filePath": "gs://bucket/x", extra: {"a": 1}}
         answer = ada.post(f"{server.url}/project/file/external", json=body, timeout=30)
@@ -261,7 +267,8 @@ def test_options_of_stores_are_the_operators(server, ada, project) -> None:  # r
         assert "allowed roots" in answer.json()["detail"]
 
 
-def test_links_inside_of_a_root(server, ada, project, home, checkpoint) -> None:  # row 38
+@pytest.mark.abuse(38)
+def test_links_inside_of_a_root(server, ada, project, home, checkpoint) -> None:
     folder = home / "roots" / "linked"
     folder.mkdir()
     for path in checkpoint.iterdir():
@@ -274,7 +281,8 @@ def test_links_inside_of_a_root(server, ada, project, home, checkpoint) -> None:
     assert "leads out of the folder" in answer.json()["detail"]
 
 
-def test_content_that_changes_is_noticed(server, ada, home) -> None:  # row 39
+@pytest.mark.abuse(39)
+def test_content_that_changes_is_noticed(server, ada, home) -> None:
     project = server.project(ada, "changing")
     paths = make_plain_chain(home / "roots" / "changing", members=2)
     url = f"{server.url}/project/file/external"
@@ -290,7 +298,8 @@ def test_content_that_changes_is_noticed(server, ada, home) -> None:  # row 39
     assert "pinned" in answer.json()["detail"]
 
 
-def test_a_checkpoint_with_nan_is_invalid(server, ada, home) -> None:  # row 16
+@pytest.mark.abuse(16)
+def test_a_checkpoint_with_nan_is_invalid(server, ada, home) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -309,7 +318,8 @@ def test_a_checkpoint_with_nan_is_invalid(server, ada, home) -> None:  # row 16
     assert answer.status_code == 422
 
 
-def test_numbers_that_are_none(server, ada, project) -> None:  # row 40
+@pytest.mark.abuse(40)
+def test_numbers_that_are_none(server, ada, project) -> None:
     headers = {"Content-Type": "application/json"}
     for number in ("NaN", "1e999", "-Infinity", '"x"', "0", "-1", "1" * 5000):
         body = (
@@ -339,7 +349,8 @@ def test_code_of_the_callers_choice_is_refused(server, ada, home) -> None:
         assert answer.status_code == 422, answer.text
 
 
-def test_what_a_refused_archive_was_unpacked_to_is_removed(server, ada, project) -> None:  # row 5
+@pytest.mark.abuse(5)
+def test_what_a_refused_archive_was_unpacked_to_is_removed(server, ada, project) -> None:
     content = gzip.compress(archive(("config.json", b"{}"), ("notes.txt", b"0" * 100_000)))
     assert server.upload(ada, project, content).status_code == 422
     unpacked = server.services.store.cache / "archives"
@@ -350,6 +361,7 @@ def test_what_a_refused_archive_was_unpacked_to_is_removed(server, ada, project)
     assert not unpacked.exists() or list(unpacked.iterdir()) == []
 
 
+@pytest.mark.abuse(106)
 def test_an_error_does_not_say_where_the_server_keeps_its_files(server, ada, monkeypatch) -> None:
     data = server.services.config.data
 

@@ -220,7 +220,8 @@ ALLOWED = {
 }
 
 
-def test_every_route_declares_a_permission(server: Server) -> None:  # row 78
+@pytest.mark.abuse(78)
+def test_every_route_declares_a_permission(server: Server) -> None:
     for method, path, operation in routes(server.services):
         assert operation.get("x-permission") in set(Permission), f"{method} {path}"
         public = operation["x-permission"] == Permission.PUBLIC
@@ -229,9 +230,8 @@ def test_every_route_declares_a_permission(server: Server) -> None:  # row 78
     assert public == {"/health", "/api/auth/login", "/api/auth/register", "/v1/artifacts"}
 
 
-def test_every_route_by_every_role(  # rows 76, 77
-    server, people, project, search, release
-) -> None:
+@pytest.mark.abuse(76, 77)
+def test_every_route_by_every_role(server, people, project, search, release) -> None:
     for method, path, operation in routes(server.services):
         permission = Permission(operation["x-permission"])
         if permission is Permission.PUBLIC or (method, path) == ("POST", "/project"):
@@ -282,7 +282,8 @@ def forged(claims: dict[str, Any], header: dict[str, Any], key: bytes, digest: A
     return f"{body}.{part(hmac.new(key, body.encode(), digest).digest())}"
 
 
-def test_tokens_that_do_not_hold(server: Server, people) -> None:  # rows 72, 73
+@pytest.mark.abuse(72, 73)
+def test_tokens_that_do_not_hold(server: Server, people) -> None:
     user = server.services.ledger.accounts.for_login("owner")
     assert user is not None
     key = load_keys(server.services.config.keys / "jwt.keys")[0]
@@ -320,7 +321,8 @@ def test_tokens_that_do_not_hold(server: Server, people) -> None:  # rows 72, 73
         assert answer.status_code == (401 if token in bad else 200), token
 
 
-def test_short_and_open_keys_are_refused(tmp_path: Path, monkeypatch) -> None:  # row 74
+@pytest.mark.abuse(74)
+def test_short_and_open_keys_are_refused(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(ConfigError, match="too short"):
         Tokens((b"four",))
     monkeypatch.setenv("ZTOM_JWT_KEY", "four")
@@ -341,7 +343,8 @@ def test_short_and_open_keys_are_refused(tmp_path: Path, monkeypatch) -> None:  
         load_keys(path)
 
 
-def test_a_demotion_or_disabling_works_at_once(server: Server, people) -> None:  # row 76
+@pytest.mark.abuse(76)
+def test_a_demotion_or_disabling_works_at_once(server: Server, people) -> None:
     eve = server.as_user("eve", admin=True)
     users = people["admin"].get(f"{server.url}/api/auth/admin/user", timeout=30).json()
     url = f"{server.url}/api/auth/admin/{next(u['id'] for u in users if u['username'] == 'eve')}"
@@ -373,7 +376,8 @@ def test_api_keys(server: Server, people, project: str) -> None:
     assert machine.get(f"{server.url}/project/{project}", timeout=30).status_code == 401
 
 
-def test_fields_that_are_nobodys_business_are_refused(server: Server, people) -> None:  # row 84
+@pytest.mark.abuse(84)
+def test_fields_that_are_nobodys_business_are_refused(server: Server, people) -> None:
     account = {"username": "m", "emailAddress": "m@x", "password": PASSWORD}
     for extra in ({"roles": ["ADMIN"]}, {"isAdmin": True}, {"is_admin": True}, {"enabled": True}):
         answer = requests.post(
@@ -391,7 +395,8 @@ def test_fields_that_are_nobodys_business_are_refused(server: Server, people) ->
     assert any("id" in warning for warning in made.json()["warnings"])
 
 
-def test_names_are_values_and_are_shown_as_they_are(server: Server, people) -> None:  # 79, 80
+@pytest.mark.abuse(79, 80)
+def test_names_are_values_and_are_shown_as_they_are(server: Server, people) -> None:
     name = "x'; DROP TABLE projects; -- <b>"
     project = server.project(people["stranger"], name)
     found = people["stranger"].get(f"{server.url}/project/{project}", timeout=30).json()
@@ -401,7 +406,8 @@ def test_names_are_values_and_are_shown_as_they_are(server: Server, people) -> N
         assert answer.status_code == 422
 
 
-def test_secrets_and_prompts_stay_out_of_logs_errors_and_audit(  # row 81
+@pytest.mark.abuse(81)
+def test_secrets_and_prompts_stay_out_of_logs_errors_and_audit(
     server: Server, people, project: str, caplog, tmp_path: Path
 ) -> None:
     canary = "canary-7f3a-secret"
@@ -433,7 +439,8 @@ def test_secrets_and_prompts_stay_out_of_logs_errors_and_audit(  # row 81
     assert not any(canary in text for text in texts)
 
 
-def test_other_hosts_and_origins_are_refused(server: Server) -> None:  # row 86
+@pytest.mark.abuse(86)
+def test_other_hosts_and_origins_are_refused(server: Server) -> None:
     answer = requests.get(f"{server.url}/health", headers={"Host": "evil.example"}, timeout=30)
     assert answer.status_code == 400
     answer = requests.options(

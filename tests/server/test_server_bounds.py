@@ -100,6 +100,7 @@ def others(server: Server) -> Iterator[list[float]]:
         thread.join()
 
 
+@pytest.mark.abuse(5, 13, 96, 97)
 @pytest.mark.brings(
     "checkpoint",
     "an archive, a configuration or a header of kilobytes that becomes gigabytes",
@@ -229,6 +230,7 @@ def requests_with_numbers(document: dict[str, Any]) -> Iterator[tuple[str, str, 
                     yield method, path, kind, content.get("example") or {}, leaf
 
 
+@pytest.mark.abuse(106)
 def test_no_number_is_an_error_of_the_server(
     server: Server, ada: requests.Session, project: str
 ) -> None:

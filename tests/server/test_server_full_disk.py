@@ -34,6 +34,7 @@ def refusal(answer: requests.Response, tmp_path: Path) -> str:
     return detail
 
 
+@pytest.mark.abuse(59, 104)
 def test_nothing_is_half_done_and_all_goes_on(server: Server, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     ada = server.as_user("ada")

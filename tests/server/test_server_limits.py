@@ -9,6 +9,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+import pytest
 import requests
 from server_helpers import serving, tar_of
 from starlette.types import Message, Receive, Scope, Send
@@ -65,7 +66,8 @@ def test_the_window_bounds_what_is_held() -> None:
     assert len(held) == 50
 
 
-def test_more_than_the_server_takes(tmp_path: Path) -> None:  # row 83
+@pytest.mark.abuse(83)
+def test_more_than_the_server_takes(tmp_path: Path) -> None:
     with serving(ServerConfig(data=tmp_path, max_requests=3, body_timeout_s=20)) as server:
         host, port = server.url.removeprefix("http://").split(":")
         session = server.as_user("ada")
@@ -89,7 +91,8 @@ def test_more_than_the_server_takes(tmp_path: Path) -> None:  # row 83
             time.sleep(0.05)
 
 
-def test_a_ledger_that_is_locked_is_503(tmp_path: Path) -> None:  # row 67
+@pytest.mark.abuse(67)
+def test_a_ledger_that_is_locked_is_503(tmp_path: Path) -> None:
     with serving(ServerConfig(data=tmp_path)) as server:
         session = server.as_user("ada")
         server.services.ledger._database._busy_timeout_s = 0.1

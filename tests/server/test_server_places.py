@@ -82,6 +82,7 @@ def guarded_routes(server: Server) -> list[tuple[str, str]]:
     return routes
 
 
+@pytest.mark.abuse(93)
 @pytest.mark.parametrize("secret", [None, "Bearer nonsense", "Bearer ztom_nonsense"])
 def test_who_calls_is_asked_before_a_byte_of_the_body(server: Server, secret: str | None) -> None:
     headers = () if secret is None else (f"Authorization: {secret}",)
@@ -91,7 +92,8 @@ def test_who_calls_is_asked_before_a_byte_of_the_body(server: Server, secret: st
             assert status_of(opened) == 401, f"{method} {path}"
 
 
-def test_strangers_with_slow_bodies_cost_nobody_anything(server: Server) -> None:  # case 93
+@pytest.mark.abuse(93)
+def test_strangers_with_slow_bodies_cost_nobody_anything(server: Server) -> None:
     session = server.as_user("ada")
     paths = ("/api/auth/login", "/api/auth/register", "/project", "/v1/chat/completions")
     with ExitStack() as stack:
@@ -120,6 +122,7 @@ def test_a_body_of_a_stranger_is_small(server: Server) -> None:
     )
 
 
+@pytest.mark.abuse(82)
 @pytest.mark.parametrize(
     ("side", "slow", "quick"),
     [

@@ -185,7 +185,8 @@ def test_one_at_a_time_and_the_next_when_it_ends(server, ada, body) -> None:
     assert state(server, first) is RequestStatus.QUEUED
 
 
-def test_two_replicas_start_it_once(server, ada, body) -> None:  # row 65
+@pytest.mark.abuse(65)
+def test_two_replicas_start_it_once(server, ada, body) -> None:
     request = started(server, ada, body)
     seen = server.services.ledger.requests.get(request)
     assert server.services.ledger.requests.start(request, job="a", instead_of=seen.job)

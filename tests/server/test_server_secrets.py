@@ -31,6 +31,7 @@ with server_lock(Path(sys.argv[1])) as say:
 """
 
 
+@pytest.mark.abuse(109)
 def test_a_second_server_is_refused_by_name_of_the_first(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
@@ -66,6 +67,7 @@ def test_a_second_server_is_refused_by_name_of_the_first(tmp_path: Path) -> None
     assert (tmp_path / LOCK).read_text() == ""
 
 
+@pytest.mark.abuse(102)
 def test_a_folder_that_was_open_to_all_is_closed(tmp_path: Path) -> None:
     """Made by hand, before the first start, with a umask that hides nothing."""
     data = tmp_path / "data"
@@ -88,6 +90,7 @@ def test_a_folder_that_was_open_to_all_is_closed(tmp_path: Path) -> None:
         os.umask(before)
 
 
+@pytest.mark.abuse(102)
 def test_the_token_of_ray_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     close_token()

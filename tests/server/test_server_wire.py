@@ -99,7 +99,8 @@ def test_files_come_back_as_they_went_in_and_get_scores(server, ada, chain, tmp_
     assert [file["id"] for file in gone.json()["fileList"]] == ids[1:]
 
 
-def test_the_same_upload_twice_is_one_file(server, ada, chain) -> None:  # row 10
+@pytest.mark.abuse(10)
+def test_the_same_upload_twice_is_one_file(server, ada, chain) -> None:
     project, ids = filled(server, ada, chain)
     again = server.upload(ada, project, tar_of(chain[0]))
     assert [file["id"] for file in again.json()["fileList"]] == ids

@@ -91,7 +91,8 @@ def test_a_release_goes_step_by_step_to_its_promotion(server, admin, ask) -> Non
     assert {steps[-1]} < set(steps) <= {0, 1, 2}
 
 
-def test_a_canary_that_fails_is_rolled_back_by_itself(server, admin, ask) -> None:  # row 71
+@pytest.mark.abuse(71)
+def test_a_canary_that_fails_is_rolled_back_by_itself(server, admin, ask) -> None:
     _, one = deploy(server, admin, "one")
     folder, two = variant(server, "two")
     plan = {**FAST, "checks": {**FAST["checks"], "error_rate": 0.02}}
@@ -111,6 +112,7 @@ def test_a_canary_that_fails_is_rolled_back_by_itself(server, admin, ask) -> Non
     wait_for(lambda: f"delete variant-two-{two[:12]}" in server.stage.log, "the candidate's end")
 
 
+@pytest.mark.abuse(100)
 def test_bad_calls_of_one_key_of_five_roll_nothing_back(server, admin) -> None:
     """Whatever it writes into the sticky header, and whoever caused the errors."""
     _, one = deploy(server, admin, "one")
@@ -269,7 +271,8 @@ def test_a_shadow_gets_copies_and_users_never_notice(server, admin, ask) -> None
     assert all("stream" not in call.body for call in server.stage.actor(two).calls)
 
 
-def test_a_slow_or_failing_shadow_costs_the_user_nothing(server, admin, ask) -> None:  # row 71
+@pytest.mark.abuse(71)
+def test_a_slow_or_failing_shadow_costs_the_user_nothing(server, admin, ask) -> None:
     """What it costs in time is measured by ``benchmarks/faults.py --only shadow``."""
     deploy(server, admin, "one")
     _, two = deploy(server, admin, "two", shadow=100, options={"timeout_s": 0.2})

@@ -172,6 +172,7 @@ def test_no_pass_no_traffic(tmp_path) -> None:
         ready(admin, digest, server)
 
 
+@pytest.mark.abuse(95)
 def test_a_forged_verdict_does_not_ship(tmp_path) -> None:
     """Whoever forges a verdict forges what is under it as well: what counts is who signed."""
     with serving(variants_config(tmp_path)) as server, chief_of(server) as admin:

@@ -304,7 +304,8 @@ def test_the_packages_are_typed() -> None:
         assert (REPOSITORY / package / "py.typed").is_file()
 
 
-def test_the_table_of_what_users_bring_is_what_the_tests_bring() -> None:
-    """Write it anew with ``python .ci/refresh-bring-table.py``."""
-    made = runpy.run_path(str(REPOSITORY / ".ci" / "refresh-bring-table.py"))
+@pytest.mark.parametrize("script", ["refresh-bring-table.py", "refresh-abuse-table.py"])
+def test_a_table_that_is_made_of_marks_is_what_the_tests_bear(script: str) -> None:
+    """Write it anew with the script in ``.ci``."""
+    made = runpy.run_path(str(REPOSITORY / ".ci" / script))
     assert made["PAGE"].read_text() == made["page"]()

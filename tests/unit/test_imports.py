@@ -66,8 +66,9 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "jobs": set(),
         "ports": set(),
         "serve": set(),
+        "leftovers": set(),
         "shutdown": set(),
-        "local": {"environment", "ports", "shutdown"},
+        "local": {"environment", "leftovers", "ports", "shutdown"},
     },
     "tune_search": {
         "display": set(),

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ztom.errors import StorageError, ZtomError
+from ztom.io.address_guard import AddressGuard
 from ztom.io.files import write_whole
 from ztom.io.hub_address import HubAddress, read_hub_address
 from ztom.io.hub_errors import OFFLINE_HINT, hub_error, is_unreachable, no_entry
-from ztom.io.outgoing import AddressGuard
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

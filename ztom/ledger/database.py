@@ -23,6 +23,7 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import PoolProxiedConnection
 
 from ztom.errors import LedgerError, ZtomError
 from ztom.extras import require_extra
@@ -129,6 +130,8 @@ class Database:
         self._reads = reads
         self._evidence = evidence
         self._writing = threading.Lock()
+        self._watching = threading.Lock()
+        self._watch: PoolProxiedConnection | None = None
 
     @contextmanager
     def write(self, action: str) -> Iterator[Session]:
@@ -170,8 +173,31 @@ class Database:
         if self._evidence is not None:
             self._evidence.require_unchanged()
 
+    def revision(self) -> str:
+        """A text that is another one once anybody has written.
+
+        It costs less than any look at a table, and may change for nothing: PostgreSQL's is of all
+        its databases.
+
+        Raises:
+            LedgerError: The database failed.
+        """
+        if self.engine.dialect.name == "postgresql":
+            with self.read() as session:
+                return str(session.execute(text("SELECT pg_current_snapshot()::text")).scalar_one())
+        with guarded(self.url, "read"), self._watching:
+            if self._watch is None:
+                self._watch = self.engine.raw_connection()
+            # SQLite counts what other connections have written, and this one writes nothing
+            rows = self._watch.cursor().execute("PRAGMA data_version")
+            return str(rows.fetchone()[0])
+
     def close(self) -> None:
         """Give back the connections; calling it twice is harmless."""
+        with self._watching:
+            if self._watch is not None:
+                self._watch.close()
+            self._watch = None
         if self._reads:  # who does not write closes without the writers' lock
             self.engine.dispose()
             if self._evidence is not None:

@@ -86,7 +86,7 @@ class DeploymentRecord:
         kept: Name, folder and options that it goes on serving with while it is deployed anew, and
             when that fails; None when there is nothing to go on with.
         reason: Why it failed; what one that is starting waits for; of one that is ready, why it
-            did not get the traffic it was for.
+            did not get the traffic it was for, or that it has lost its replicas.
         signed_by: Who has signed the variant, in words; None where nobody has.
     """
 
@@ -232,6 +232,13 @@ class Deployments:
                 return False
             row.reason = reason
             return True
+
+    def clear_reason(self, digest: str, expected: str | None) -> None:
+        """Forget what was wrong with a deployment; another reason that is noted by now stays."""
+        with self._database.write("change a deployment in") as session:
+            row = _deployment_row(session, digest)
+            if row.reason == expected:
+                row.reason = None
 
     def clear_intent(self, digest: str, expected: Intent | None) -> None:
         """Say that a deployment has got the traffic that was wanted then; a newer wish stays."""

@@ -48,6 +48,10 @@ class Endpoints:
         """The table that holds."""
         return self.routing()[1]
 
+    def revision(self) -> str:
+        """A text that is another one once anybody has written; see `Database.revision`."""
+        return self._database.revision()
+
     def routing_version(self) -> int:
         """The version of the table that holds."""
         with self._database.read() as session:

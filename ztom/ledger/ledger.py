@@ -87,6 +87,14 @@ class Ledger:
         """
         return cls(read_database(parse_address(address, make=False), busy_timeout_s=busy_timeout_s))
 
+    def revision(self) -> str:
+        """A text that is another one once anybody has written; see `Database.revision`.
+
+        Raises:
+            LedgerError: The database failed.
+        """
+        return self._database.revision()
+
     def close(self) -> None:
         """Give back the connections; calling it twice is harmless."""
         self._database.close()

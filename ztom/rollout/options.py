@@ -64,6 +64,13 @@ class ServingArgs(BaseModel):
         description="CPUs reserved for one replica; without a GPU, the threads it computes with",
     )
 
+    stream_interval_ms: float = Field(
+        default=25,
+        ge=0,
+        le=1000,
+        description="least milliseconds between two pieces of a stream, after the first token; 0 "
+        "sends each token as it comes",
+    )
     drain_s: float = Field(
         default=120,
         ge=0,

@@ -56,6 +56,7 @@ def _openai(request: type[BaseModel], answer: type[BaseModel]) -> dict[str, Any]
     "POST",
     "/v1/chat/completions",
     Permission.INFER,
+    plain=True,
     **_openai(ChatCompletionRequest, ChatCompletion),
 )
 async def chat_completions(request: Request, caller: CallerOf, services: ServicesOf) -> Response:
@@ -68,6 +69,7 @@ async def chat_completions(request: Request, caller: CallerOf, services: Service
     "POST",
     "/v1/completions",
     Permission.INFER,
+    plain=True,
     **_openai(CompletionRequest, TextCompletion),
 )
 async def completions(request: Request, caller: CallerOf, services: ServicesOf) -> Response:
@@ -80,6 +82,7 @@ async def completions(request: Request, caller: CallerOf, services: ServicesOf) 
     "POST",
     "/v1/embeddings",
     Permission.INFER,
+    plain=True,
     **_openai(EmbeddingRequest, EmbeddingList),
 )
 async def embeddings(request: Request, caller: CallerOf, services: ServicesOf) -> Response:

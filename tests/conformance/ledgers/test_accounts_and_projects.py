@@ -40,6 +40,7 @@ def file(number: int = 0, **more: object) -> NewCheckpoint:
     )
 
 
+@pytest.mark.abuse(79)
 def test_names_and_addresses_are_taken_once(ledger: Ledger, ada: UserRecord) -> None:
     assert (ada.username, ada.email) == ("ada", "ada@example.org")
     for username, email in [("ADA", "x@example.org"), ("bob", "ADA@example.org")]:
@@ -47,7 +48,7 @@ def test_names_and_addresses_are_taken_once(ledger: Ledger, ada: UserRecord) -> 
             ledger.accounts.create(NewUser(username, email, "hash"), actor="ada")
     found = ledger.accounts.for_login("aDa")
     assert found == (ada, "hash") == ledger.accounts.for_login("ada@example.ORG")
-    assert ledger.accounts.for_login("nobody' OR 1=1 --") is None  # row 79
+    assert ledger.accounts.for_login("nobody' OR 1=1 --") is None
 
 
 def test_a_change_of_password_or_a_disabling_ends_the_session(ledger, ada) -> None:
@@ -104,6 +105,7 @@ def test_projects_are_seen_by_their_members(ledger: Ledger, ada: UserRecord) -> 
         ledger.projects.get(one.id)
 
 
+@pytest.mark.abuse(10)
 def test_files_in_their_order_with_the_base_first(ledger: Ledger, ada: UserRecord) -> None:
     project = ledger.projects.create(
         name="p", description="", format="HF_TEXT_GENERATION", owner=ada.id, actor="ada"
@@ -118,7 +120,7 @@ def test_files_in_their_order_with_the_base_first(ledger: Ledger, ada: UserRecor
     found = ledger.projects.get(project.id)
     assert [f.file_name for f in found.files] == ["0.tar", "1.tar", "2.tar", "9.tar"]
     assert [f.file_name for f in found.chain] == ["0.tar", "1.tar", "2.tar"]
-    again = ledger.files.add(project.id, file(1), actor="ada")  # row 10
+    again = ledger.files.add(project.id, file(1), actor="ada")
     assert again.id == found.files[1].id
     assert placed == [1, 1]
 

@@ -61,6 +61,7 @@ def test_round_trip(ledger: Ledger) -> None:
     assert ledger.audit.check() == 5
 
 
+@pytest.mark.abuse(87)
 @pytest.mark.parametrize(
     ("statement", "reason"),
     [
@@ -89,6 +90,7 @@ def without_triggers(raw: sqlite3.Connection | psycopg.Connection[object]) -> No
         raw.execute(f"DROP TRIGGER {name}")
 
 
+@pytest.mark.abuse(88)
 @pytest.mark.parametrize(
     ("statements", "message"),
     [
@@ -118,6 +120,7 @@ def test_the_first_bad_row_is_named(ledger, raw, statements, message: str) -> No
         ledger.audit.check()
 
 
+@pytest.mark.abuse(89)
 def test_a_cut_tail_is_found_by_the_signed_head(ledger, raw, tmp_path) -> None:
     head = ledger.audit.sign(signing_key(tmp_path / "key"), time=NOW)
     without_triggers(raw)
@@ -127,6 +130,7 @@ def test_a_cut_tail_is_found_by_the_signed_head(ledger, raw, tmp_path) -> None:
         ledger.audit.check(head)
 
 
+@pytest.mark.abuse(89)
 def test_a_chain_written_anew_is_found_by_the_signed_head(ledger, raw, tmp_path) -> None:
     head = ledger.audit.sign(signing_key(tmp_path / "key"), time=NOW)
     without_triggers(raw)
@@ -178,6 +182,7 @@ def new_variant(**more) -> NewVariant:
     return NewVariant(digest="d", address="a", recipe={"form": "dense"}, event=event(5), **more)
 
 
+@pytest.mark.abuse(90)
 def test_a_variant_and_its_row_are_written_together(ledger) -> None:
     placed: list[str] = []
 
@@ -216,7 +221,8 @@ def append_many(address: str, count: int) -> None:
             ledger.audit.append(event(number))
 
 
-def test_two_writers_make_no_fork(ledger_address: str) -> None:  # row 92
+@pytest.mark.abuse(92)
+def test_two_writers_make_no_fork(ledger_address: str) -> None:
     append_many(ledger_address, 0)
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=append_many, args=(ledger_address, 20)) for _ in range(2)]

@@ -109,6 +109,7 @@ def test_who_looked_at_an_older_table_is_refused(ledger: Ledger) -> None:
         )
 
 
+@pytest.mark.abuse(64)
 def test_of_two_deployments_at_once_one_is_refused(ledger: Ledger) -> None:
     def deploy(_: int) -> bool:
         try:

@@ -102,6 +102,7 @@ def test_result_is_replaced(ledger_address):
             ledger.studies.save_result(99, {})
 
 
+@pytest.mark.abuse(79)
 def test_names_are_values_and_not_sql(ledger_address):
     nasty = "x'; DROP TABLE studies; --"
     with open_ledger(ledger_address) as ledger:
@@ -222,3 +223,16 @@ def test_lock_is_exclusive_and_dies_with_its_holder(ledger_address):
             except LedgerError:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
+
+
+def test_the_revision_is_another_one_once_anybody_has_written(ledger_address):
+    with open_ledger(ledger_address) as ledger, open_ledger(ledger_address) as other:
+        seen = [ledger.revision()]
+        for writer in (other, ledger):
+            new_study(writer, name=f"of {id(writer)}")
+            seen.append(ledger.revision())
+        assert len(set(seen)) == 3
+        if ledger_address.startswith("postgresql"):
+            return  # others write to other databases of the same server
+        other.studies.events("none")
+        assert ledger.revision() == seen[-1]

@@ -38,6 +38,7 @@ def held(address: str) -> Iterator[None]:
         yield
 
 
+@pytest.mark.abuse(67)
 def test_who_waits_too_long_is_told_and_nothing_is_half_done(ledger_address: str) -> None:
     with Ledger.open(ledger_address, busy_timeout_s=0.3) as ledger:
         ledger.audit.append(_EVENT)
@@ -54,6 +55,7 @@ def test_who_waits_too_long_is_told_and_nothing_is_half_done(ledger_address: str
         assert ledger.audit.check() == 2
 
 
+@pytest.mark.abuse(67)
 def test_cut_connections_cost_one_transaction_each(postgresql: str) -> None:
     """As at a failover: the server ends every session, in the middle of a transaction too."""
     address = postgres.new_database(postgresql)

@@ -138,6 +138,7 @@ def swap(first: int, second: int) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+@pytest.mark.abuse(29)
 def test_other_ids_are_refused_and_shown(pair: list[Path]) -> None:
     edit_tokenizer(pair[1], swap(70, 71))
     with pytest.raises(IncompatibleChainError) as caught:

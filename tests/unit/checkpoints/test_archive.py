@@ -99,25 +99,27 @@ ESCAPES = ["../x", "a/../../x", "/etc/x", "a\\..\\x", "x\ny", "\x1b[2J", "a/.."]
 CONTENT = ("config.json", b"{}")
 
 
+@pytest.mark.abuse(1)
 @pytest.mark.parametrize("name", ESCAPES)
-def test_row1_names_that_escape(name: str, settings: Settings, pack: Callable[..., str]) -> None:
+def test_names_that_escape(name: str, settings: Settings, pack: Callable[..., str]) -> None:
     with pytest.raises(ArchiveError, match="never unpacked") as caught:
         open_source(pack(CONTENT, (name, b"x")), settings=settings)
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
 
 
+@pytest.mark.abuse(2, 3, 5)
 @pytest.mark.parametrize(
     "member",
     [
-        pytest.param(special("a", tarfile.SYMTYPE, target="/etc/passwd"), id="row2-symlink"),
-        pytest.param(special("a", tarfile.SYMTYPE, target="config.json"), id="row2-symlink-inside"),
-        pytest.param(special("a", tarfile.LNKTYPE, target="config.json"), id="row2-hard-link"),
-        pytest.param(special("a", tarfile.SYMTYPE, target="x" * 300), id="row2-long-link"),
-        pytest.param(special("a", tarfile.CHRTYPE), id="row3-character-device"),
-        pytest.param(special("a", tarfile.BLKTYPE), id="row3-block-device"),
-        pytest.param(special("a", tarfile.FIFOTYPE), id="row3-fifo"),
-        pytest.param(special("a", tarfile.GNUTYPE_SPARSE), id="row5-sparse"),
+        pytest.param(special("a", tarfile.SYMTYPE, target="/etc/passwd"), id="symlink"),
+        pytest.param(special("a", tarfile.SYMTYPE, target="config.json"), id="symlink-inside"),
+        pytest.param(special("a", tarfile.LNKTYPE, target="config.json"), id="hard-link"),
+        pytest.param(special("a", tarfile.SYMTYPE, target="x" * 300), id="long-link"),
+        pytest.param(special("a", tarfile.CHRTYPE), id="character-device"),
+        pytest.param(special("a", tarfile.BLKTYPE), id="block-device"),
+        pytest.param(special("a", tarfile.FIFOTYPE), id="fifo"),
+        pytest.param(special("a", tarfile.GNUTYPE_SPARSE), id="sparse"),
         pytest.param(special("a", b"Z"), id="unknown-kind"),
     ],
 )
@@ -129,14 +131,16 @@ def test_links_devices_and_sparse_files(
         open_source(pack(CONTENT, member, kind=kind), settings=settings)
 
 
-def test_row5_pax_sparse_file(settings: Settings, pack: Callable[..., str]) -> None:
+@pytest.mark.abuse(5)
+def test_pax_sparse_file(settings: Settings, pack: Callable[..., str]) -> None:
     info = tarfile.TarInfo("a")
     info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.realsize": "99999999999"}
     with pytest.raises(ArchiveError, match="sparse"):
         open_source(pack(CONTENT, info), settings=settings)
 
 
-def test_row4_setuid_becomes_a_fixed_mode(
+@pytest.mark.abuse(4)
+def test_setuid_becomes_a_fixed_mode(
     tmp_path: Path, settings: Settings, pack: Callable[..., str]
 ) -> None:
     info = special("config.json", tarfile.REGTYPE, mode=0o6777)
@@ -149,7 +153,8 @@ def cache_content(settings: Settings) -> list[Path]:
     return list(settings.cache.glob("archives/*")) + list(settings.cache.glob("archives/.*"))
 
 
-def test_row5_gzip_bomb_stops_at_the_quota(
+@pytest.mark.abuse(5)
+def test_gzip_bomb_stops_at_the_quota(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bomb = tmp_path / "bomb.tar.gz"
@@ -172,7 +177,8 @@ def test_row5_gzip_bomb_stops_at_the_quota(
     assert cache_content(settings) == []
 
 
-def test_row5_headers_count_towards_the_quota(tmp_path: Path) -> None:
+@pytest.mark.abuse(5)
+def test_headers_count_towards_the_quota(tmp_path: Path) -> None:
     path = tmp_path / "a.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
         for number in range(30):
@@ -183,15 +189,17 @@ def test_row5_headers_count_towards_the_quota(tmp_path: Path) -> None:
     assert cache_content(settings) == []
 
 
+@pytest.mark.abuse(6)
 @pytest.mark.parametrize("second", ["config.json", "./config.json", "Config.JSON"])
-def test_row6_duplicates_and_case_clashes(
+def test_duplicates_and_case_clashes(
     second: str, settings: Settings, pack: Callable[..., str]
 ) -> None:
     with pytest.raises(ArchiveError, match="two files of one name"):
         open_source(pack(CONTENT, (second, b"other")), settings=settings)
 
 
-def test_row7_too_many_members(settings: Settings, pack: Callable[..., str]) -> None:
+@pytest.mark.abuse(7)
+def test_too_many_members(settings: Settings, pack: Callable[..., str]) -> None:
     members = [(f"f{i}", b"") for i in range(50)]
     assert len(open_source(pack(*members), settings=settings).names()) == 50
     with pytest.raises(ArchiveError, match="too many members"):
@@ -280,6 +288,7 @@ def test_two_extension_headers_for_one_member(tmp_path: Path, settings: Settings
         open_source(str(path), settings=settings)
 
 
+@pytest.mark.abuse(97)
 def test_an_extension_header_of_gigabytes_is_not_read(tmp_path: Path, settings: Settings) -> None:
     header = special("ext", b"x")
     header.size = 2**33
@@ -307,7 +316,8 @@ def test_unpacking_twice_writes_once_and_leaves_no_staging(
     assert second.stat().st_ino == inode
 
 
-def test_row39_an_archive_that_changes_while_in_use(tmp_path: Path, settings: Settings) -> None:
+@pytest.mark.abuse(39)
+def test_an_archive_that_changes_while_in_use(tmp_path: Path, settings: Settings) -> None:
     folder = write_checkpoint(tmp_path / "folder")
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as archive:

@@ -96,6 +96,7 @@ class Command:
         return (os.system, (f"touch {self.mark}",))
 
 
+@pytest.mark.abuse(24, 25)
 def test_code_in_a_pickle_is_not_run(old: Path, tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(1), "x": Command(tmp_path / "mark")}, old / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"cannot be converted.*UnpicklingError"):

@@ -71,7 +71,8 @@ def test_a_remote_checkpoint_is_fetched_once_and_mended(
     assert [path.name for path in copy.parent.iterdir()] == [checkpoint.digest]
 
 
-def test_row39_content_that_changes_while_it_is_fetched_is_not_kept(
+@pytest.mark.abuse(39)
+def test_content_that_changes_while_it_is_fetched_is_not_kept(
     folder: Path, tmp_path: Path, settings: Settings, memory: Callable[[Path], str]
 ) -> None:
     write_checkpoint(folder)
@@ -97,7 +98,8 @@ class TornSource:
         return self._source.read(name, offset, length)[::-1]
 
 
-def test_row39_a_copy_with_another_digest_is_not_kept(
+@pytest.mark.abuse(39)
+def test_a_copy_with_another_digest_is_not_kept(
     folder: Path, tmp_path: Path, settings: Settings, memory: Callable[[Path], str]
 ) -> None:
     write_checkpoint(folder)
@@ -108,7 +110,8 @@ def test_row39_a_copy_with_another_digest_is_not_kept(
     assert list((tmp_path / "cache" / "checkpoints").iterdir()) == []
 
 
-def test_row59_a_full_disk_leaves_nothing_behind(
+@pytest.mark.abuse(59)
+def test_a_full_disk_leaves_nothing_behind(
     folder: Path,
     tmp_path: Path,
     settings: Settings,

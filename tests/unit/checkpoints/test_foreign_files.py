@@ -52,6 +52,7 @@ def write(chain: Chain, factors: list[float], folder: Path) -> Path:
 BOTH = pytest.mark.parametrize("packed", [False, True], ids=["folder", "tar"])
 
 
+@pytest.mark.abuse(26)
 @BOTH
 def test_scripts_of_trainers_are_named_and_never_run(tmp_path: Path, packed: bool) -> None:
     folder = write_checkpoint(tmp_path / "checkpoint-500")
@@ -113,6 +114,7 @@ PACKED = {
 }
 
 
+@pytest.mark.abuse(113)
 @BOTH
 @pytest.mark.parametrize("stated", [False, True])
 @pytest.mark.parametrize("method", PACKED)
@@ -128,6 +130,7 @@ def test_packed_weights_are_refused_by_the_name_of_their_method(
     assert ("FineGrainedFP8Config(dequantize=True)" in str(refused.value)) == (method == "fp8")
 
 
+@pytest.mark.abuse(113)
 def test_an_unknown_method_is_told_by_its_integers(tmp_path: Path) -> None:
     tensors = llama_tensors()
     name = "model.layers.0.mlp.up_proj.weight"

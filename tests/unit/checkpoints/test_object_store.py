@@ -86,12 +86,13 @@ def flaky(
     fsspec.register_implementation("memory", MemoryFileSystem, clobber=True)
 
 
+@pytest.mark.abuse(61)
 @pytest.mark.parametrize(
     "failure",
     [HttpStatusError(503), HttpStatusError(429), ConnectionResetError(), TimeoutError(), 7],
     ids=["503", "429", "reset", "timeout", "partial"],
 )
-def test_row61_a_failure_that_passes_is_retried(
+def test_a_failure_that_passes_is_retried(
     failure: Exception | int,
     flaky: tuple[list[Exception | int], list[float]],
     settings: Settings,
@@ -102,8 +103,9 @@ def test_row61_a_failure_that_passes_is_retried(
     assert len(waits) == 2
 
 
+@pytest.mark.abuse(61)
 @pytest.mark.parametrize("failure", [HttpStatusError(503), 1], ids=["503", "partial"])
-def test_row61_retries_are_bounded(
+def test_retries_are_bounded(
     failure: Exception | int,
     flaky: tuple[list[Exception | int], list[float]],
     settings: Settings,

@@ -62,9 +62,8 @@ def test_names_that_are_paths_are_refused(name: str, folder: Path, settings: Set
         open_source(str(folder), settings=settings).read(name)
 
 
-def test_row38_link_that_leads_out_is_refused(
-    folder: Path, tmp_path: Path, settings: Settings
-) -> None:
+@pytest.mark.abuse(38)
+def test_link_that_leads_out_is_refused(folder: Path, tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "secret.json").write_text("{}")
     (folder / "c.json").symlink_to(tmp_path / "secret.json")
     source = open_source(str(folder), settings=settings)
@@ -106,7 +105,8 @@ def test_missing_places_say_so(tmp_path: Path, settings: Settings) -> None:
         open_source("memory://absent", settings=settings).names()
 
 
-def test_row30_a_file_truncated_while_open_is_an_error_not_a_signal(
+@pytest.mark.abuse(30)
+def test_a_file_truncated_while_open_is_an_error_not_a_signal(
     folder: Path, settings: Settings
 ) -> None:
     source = open_source(str(folder), settings=settings)
@@ -116,7 +116,8 @@ def test_row30_a_file_truncated_while_open_is_an_error_not_a_signal(
         source.read_into("b.bin", 0, memoryview(bytearray(len(CONTENT))))
 
 
-def test_row39_a_file_that_was_replaced_is_noticed(folder: Path, settings: Settings) -> None:
+@pytest.mark.abuse(39)
+def test_a_file_that_was_replaced_is_noticed(folder: Path, settings: Settings) -> None:
     source = open_source(str(folder), settings=settings)
     source.sha256("b.bin")
     (folder / "new").write_bytes(CONTENT)

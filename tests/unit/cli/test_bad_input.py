@@ -138,6 +138,7 @@ def test_the_tables_name_every_command() -> None:
     assert {*FILES, *REMOTE, *ADDRESSED} == there | {"gate"}
 
 
+@pytest.mark.abuse(125)
 @pytest.mark.parametrize("name", [*FILES, *REMOTE, *ADDRESSED])
 def test_no_command_is_silent_in_a_pipe(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a command does, it does it under a heartbeat."""

@@ -87,6 +87,7 @@ def test_what_a_template_refuses_is_said(template: str) -> None:
         rendered(Conversation(template, [USER]))
 
 
+@pytest.mark.abuse(27, 101)
 def test_a_word_that_makes_it_loop_costs_its_sender_alone() -> None:
     assert rendered(Conversation(SLEEPER, [USER])) == USER["content"]
 
@@ -121,6 +122,7 @@ def test_a_rendering_costs_no_more_than_a_millisecond() -> None:
     assert sorted(times)[len(times) // 2] < 0.005
 
 
+@pytest.mark.abuse(27)
 def test_an_endless_template_is_refused() -> None:
     with pytest.raises(EngineError, match="does not come to an end: it .* more computing"):
         check_chat_template(LOOP, cpu_s=0.2)

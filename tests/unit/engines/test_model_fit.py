@@ -64,6 +64,7 @@ SPOILED = [
 ]
 
 
+@pytest.mark.abuse(112)
 @pytest.mark.parametrize(("spoil", "message"), SPOILED)
 def test_torch_refuses_tensors_that_do_not_fit(tmp_path: Path, llama: Path, spoil, message) -> None:
     folder = spoiled(llama, tmp_path / "bad", spoil)
@@ -73,6 +74,7 @@ def test_torch_refuses_tensors_that_do_not_fit(tmp_path: Path, llama: Path, spoi
     assert refused.value.fix
 
 
+@pytest.mark.abuse(112)
 @pytest.mark.parametrize(("spoil", "message"), SPOILED)
 def test_the_check_before_vllm_refuses_the_same(
     tmp_path: Path, llama: Path, spoil, message

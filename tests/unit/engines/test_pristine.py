@@ -77,7 +77,8 @@ def test_placement_follows_free_memory() -> None:
     assert choose_placement(90, device_free=None, host_free=100) == "file"
 
 
-def test_a_checkpoint_with_nan_is_refused(tmp_path: Path) -> None:  # row 16
+@pytest.mark.abuse(16)
+def test_a_checkpoint_with_nan_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     paths = make_plain_chain(tmp_path, members=2)

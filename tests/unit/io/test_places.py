@@ -48,6 +48,7 @@ INPUTS = {
 SEARCH = {"chain": "c.yaml", "stimuli": "s.txt", "error": "rouge_l"}
 
 
+@pytest.mark.abuse(116)
 @pytest.mark.parametrize(
     "place", [ADDRESS, "s3://b/x", "memory://x", "file:///tmp/x", "abfs+x://a", Path("gs://b/x")]
 )
@@ -61,6 +62,7 @@ def test_paths_are_taken_as_they_are(place: str | Path) -> None:
     assert require_local(place, what="the output") == place
 
 
+@pytest.mark.abuse(116)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_refuses_an_address_before_any_work(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

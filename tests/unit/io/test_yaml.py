@@ -53,6 +53,7 @@ READERS: dict[str, tuple[Callable[[Path], object], type[ZtomError], str, str]] =
 }
 
 
+@pytest.mark.abuse(115)
 @pytest.mark.parametrize("name", READERS)
 def test_a_key_twice_is_refused_by_name_and_line(name: str, tmp_path: Path) -> None:
     read, kind, text, key = READERS[name]

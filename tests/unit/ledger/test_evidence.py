@@ -54,6 +54,7 @@ def test_reading_changes_nothing_and_writing_is_refused(ledger: Path) -> None:
     assert state_of(ledger.parent) == before
 
 
+@pytest.mark.abuse(108)
 @pytest.mark.parametrize("kind", ["no bytes", "no tables", "no rows"])
 def test_an_emptied_ledger_fails_and_stays_as_it_is(ledger: Path, kind: str) -> None:
     if kind == "no bytes":
@@ -113,6 +114,7 @@ def test_a_log_left_by_a_killed_process_is_read_on_a_copy(ledger: Path, tmp_path
     assert state_of(killed) == before
 
 
+@pytest.mark.abuse(108)
 def test_a_medium_that_cannot_be_written_is_read(ledger: Path, tmp_path: Path) -> None:
     with faults.read_only(ledger.parent, tmp_path / "medium") as medium:
         with pytest.raises(OSError, match="Read-only"):

@@ -62,6 +62,7 @@ class Gateway:
         return self.world.state.status
 
 
+@pytest.mark.abuse(100)
 @pytest.mark.parametrize("status", [500, 503])
 def test_ten_thousand_bad_answers_to_one_of_five_keys_move_nothing(status: int) -> None:
     gateway, rng = Gateway(), random.Random(0)
@@ -100,6 +101,7 @@ def test_bad_answers_to_everybody_still_roll_back() -> None:
     assert gateway.look() is ReleaseStatus.ROLLED_BACK
 
 
+@pytest.mark.abuse(100)
 @pytest.mark.parametrize("status", [400, 404, 408, 413, 422, 429, 499])
 def test_what_a_caller_causes_is_nobodys_error(status: int) -> None:
     gateway = Gateway()

@@ -155,6 +155,7 @@ def sleeping() -> list[str]:
     return [line for line in listed.stdout.splitlines() if line.endswith(f"sleep {SLEEP}")]
 
 
+@pytest.mark.abuse(49)
 def test_secrets_are_not_read(make, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = folder.parent / "home"
     secrets = [home / ".ray" / "auth_token", home / ".cache" / "huggingface" / "token"]
@@ -178,6 +179,7 @@ def test_secrets_are_not_read(make, folder: Path, monkeypatch: pytest.MonkeyPatc
     assert "b'secret'" in outcome(allowed, secrets[2])
 
 
+@pytest.mark.abuse(49)
 def test_it_reaches_nobody(make) -> None:
     for name in ("connects", "sends"):
         message = outcome(make(name))
@@ -214,6 +216,7 @@ def test_a_function_with_a_key_may_call(monkeypatch: pytest.MonkeyPatch, folder:
         closed.close()
 
 
+@pytest.mark.abuse(49)
 def test_as_root_it_is_somebody_else(make) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody else")
@@ -229,6 +232,7 @@ def test_honest_functions_work(make) -> None:
     assert scores.aggregate().tolist() == [12.0]
 
 
+@pytest.mark.abuse(48, 103)
 def test_a_fork_bomb_ends_with_all_of_it(make) -> None:
     before = len(list(Path("/proc").glob("[0-9]*")))
     message = outcome(make("bomb", limits=Limits(processes=16), deadline_s=20.0))
@@ -236,6 +240,7 @@ def test_a_fork_bomb_ends_with_all_of_it(make) -> None:
     assert len(list(Path("/proc").glob("[0-9]*"))) < before + 100
 
 
+@pytest.mark.abuse(103)
 def test_what_left_the_session_is_ended(make) -> None:
     function = make("leaves_orphans")
     function.score([Stimulus("s", "p", "e", "g")], OUTPUTS)
@@ -244,6 +249,7 @@ def test_what_left_the_session_is_ended(make) -> None:
     assert sleeping() == []
 
 
+@pytest.mark.abuse(50, 103)
 @pytest.mark.parametrize(
     "name", ["shares_memory", "nameless_memory", "fills_shared_folder", "many_small"]
 )

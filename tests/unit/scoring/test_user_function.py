@@ -185,6 +185,7 @@ def test_the_process_lives_from_call_to_call(make):
     assert results == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.abuse(45)
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -208,6 +209,7 @@ def test_a_wrong_answer_fails_that_call_with_its_message(make, name, said):
     assert f"my_errors:{name}" in message
 
 
+@pytest.mark.abuse(47)
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -225,18 +227,21 @@ def test_a_death_is_reported_and_the_next_call_has_a_fresh_process(make, name, s
     assert function.score(STIMULI, OUTPUTS).per_stimulus.tolist() == [2.0, 0.0, 8.0]
 
 
+@pytest.mark.abuse(46)
 def test_a_hang_ends_at_the_deadline_with_all_its_children(make):
     function = make("hangs_with_children", deadline_s=1.5)
     assert "not done before its deadline of 1.5 s" in _message(function)
     _assert_nothing_sleeps()
 
 
+@pytest.mark.abuse(48)
 def test_a_bomb_of_processes_is_stopped(make):
     function = make("forks_many", limits=Limits(processes=8))
     assert "it started more than 8 processes" in _message(function)
     _assert_nothing_sleeps()
 
 
+@pytest.mark.abuse(48)
 def test_endless_printing_is_stopped_and_some_printing_is_fine(make):
     function = make("prints_without_end", limits=Limits(printed_bytes=2**20))
     assert "it printed more than 1048576 bytes" in _message(function)
@@ -274,6 +279,7 @@ def test_a_fork_that_returns_twice_answers_once(make):
         assert function.score(STIMULI, OUTPUTS).aggregate().tolist() == [2.0]
 
 
+@pytest.mark.abuse(49)
 def test_the_environment_is_clean_except_for_what_is_passed_on(make, monkeypatch):
     for name in ("RAY_AUTH_TOKEN", "HF_TOKEN", "MY_JUDGE_KEY"):
         monkeypatch.setenv(name, "secret")

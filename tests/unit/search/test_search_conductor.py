@@ -190,6 +190,7 @@ def test_time_runs_from_the_first_evaluation_and_over_runs(tmp_path):
         assert conductor.stop_reason == "time"
 
 
+@pytest.mark.abuse(51)
 def test_all_blends_failing_is_an_error(tmp_path):
     with open_ledger(tmp_path) as ledger:
         conductor = make_conductor(ledger, new_study(ledger), gp())

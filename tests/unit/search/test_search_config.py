@@ -107,11 +107,13 @@ def test_every_wrong_key_is_named():
     assert "batch_size" in text
 
 
+@pytest.mark.abuse(40)
 @pytest.mark.parametrize("limit", [0, -0.1, "1e999", float("nan"), 11, "text", None, [0.1]])
 def test_limits_that_are_no_positive_number_are_refused(limit):
     assert "scaling_factor_limit" in wrong(scaling_factor_limit=limit)
 
 
+@pytest.mark.abuse(52)
 @pytest.mark.parametrize("evaluations", [0, -1, 10**9, 1.5, "many"])
 def test_budgets_out_of_bounds_are_refused(evaluations):
     assert "budget.evaluations" in wrong(budget={"evaluations": evaluations})

@@ -245,6 +245,7 @@ def test_a_claim_does_not_hide_what_was_signed_and_a_revoked_key_counts_no_more(
     assert note.endswith(", unsigned claim; variant unsigned; insisted on by user:1")
 
 
+@pytest.mark.abuse(91)
 def test_a_variant_says_who_signed_it_and_a_wrong_key_is_refused(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +295,7 @@ def test_what_a_search_of_this_server_gated_counts(desk: Desk) -> None:
     assert not strict.deploy(path).insisted
 
 
+@pytest.mark.abuse(31)
 def test_a_verdict_is_of_the_variant_and_does_not_contradict_itself(desk: Desk) -> None:
     path, digest = desk.variant("one")
     with pytest.raises(ConfigError, match="of another variant"):
@@ -302,6 +304,7 @@ def test_a_verdict_is_of_the_variant_and_does_not_contradict_itself(desk: Desk) 
         Deploy(alias="a", path=path, verdict={**verdict_of(digest), "outcome": "fail"})
 
 
+@pytest.mark.abuse(95)
 @pytest.mark.parametrize(
     ("change", "message"),
     [

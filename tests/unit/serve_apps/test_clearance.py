@@ -8,21 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server_helpers import Stage
-from variant_folders import FAST, verdict_of, write_folder
+from controlled import Controlled
+from variant_folders import FAST, verdict_of
 
-from serve_apps.controller.reconcile import Reconciler
 from serve_apps.controller.releases import move_releases
 from serve_apps.endpoints.clearance import refusal, require_gate
 from serve_apps.endpoints.traffic import promote, remove
 from ztom.errors import ConfigError, GateRefusedError
 from ztom.ledger import Ledger
-from ztom.ledger.deployments import DeploymentState, NewDeployment
+from ztom.ledger.deployments import DeploymentState
 from ztom.ledger.endpoints import Endpoints
 from ztom.ledger.verdicts import NewVerdict, VerdictRecord, Verdicts
-from ztom.rollout.intent import Intent
 from ztom.rollout.plan import ReleaseGate, parse_plan
-from ztom.rollout.routing import RoutingTable
 from ztom.rollout.state import ReleaseStatus
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -141,38 +138,6 @@ def test_a_plan_says_its_gate() -> None:
     assert parse_plan({"gate": "champion"}).gate is ReleaseGate.CHAMPION
     with pytest.raises(ConfigError, match="gate"):
         parse_plan({"gate": "green"})
-
-
-class Controlled:
-    """A ledger, a stage, and a controller that looks when told."""
-
-    def __init__(self, ledger: Ledger, folder: Path) -> None:
-        self.ledger, self.endpoints, self.stage = ledger, ledger.endpoints, Stage()
-        self._folder = folder
-        self._reconciler = Reconciler(ledger.endpoints, ledger.verdicts, self.stage)
-
-    def write(self, name: str) -> str:
-        return write_folder(self._folder / name)[1]
-
-    def want(self, name: str, digest: str, alias: str = "support", **wish: Any) -> None:
-        intent = Intent.model_validate({"alias": alias, **wish})
-        new = NewDeployment(digest, name, str(self._folder / name), intent=intent)
-        self.endpoints.claim(alias, None)
-        self.endpoints.deployments.deploy(new, actor="t")
-
-    def serve(self, name: str, **wish: Any) -> str:
-        digest = self.write(name)
-        self.want(name, digest, **(wish or {"now": True}))
-        self.look()
-        return digest
-
-    def look(self) -> None:
-        for _ in range(2):
-            self._reconciler.round()
-
-    @property
-    def table(self) -> RoutingTable:
-        return self.endpoints.table()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ TURN = {"role": "user", "content": "Where is my parcel?"}
 LIMITS = RequestLimits(answers=256, tokens=2**20)
 
 
+@pytest.mark.abuse(98)
 @pytest.mark.parametrize(
     ("kind", "body", "param", "reason"),
     [

@@ -35,6 +35,7 @@ def _deep(levels: int) -> dict[str, Any]:
 LOOP = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}
 
 
+@pytest.mark.abuse(107)
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
@@ -71,6 +72,7 @@ def test_what_would_not_end_is_refused_at_once(value: object, reason: str) -> No
     assert time.monotonic() - began < 1.0
 
 
+@pytest.mark.abuse(107)
 def test_a_wide_schema_is_refused_in_bounded_time() -> None:
     wide = {"properties": {f"p{i}": {"type": "string"} for i in range(100_000)}}
     began = time.monotonic()

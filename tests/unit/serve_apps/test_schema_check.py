@@ -33,6 +33,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SchemaChe
     check.close()
 
 
+@pytest.mark.abuse(107)
 def test_what_needs_too_much_is_refused_and_what_does_not_passes(check: SchemaCheck) -> None:
     async def run() -> list[str | None]:
         schemas = [{"title": "a"}, {"title": "spin"}, {"title": "b"}, {"title": "swell"}] * 2

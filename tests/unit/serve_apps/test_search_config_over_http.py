@@ -237,6 +237,7 @@ def test_every_option_of_the_contract_counts() -> None:
     assert options.warnings == []
 
 
+@pytest.mark.abuse(106)
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -249,7 +250,7 @@ def test_every_option_of_the_contract_counts() -> None:
         {"top_p": 1e30},
     ],
 )
-def test_options_that_make_no_sense_are_refused(wrong) -> None:  # row 106
+def test_options_that_make_no_sense_are_refused(wrong) -> None:
     with pytest.raises(HTTPException) as caught:
         inference_options(wrong)
     assert caught.value.status_code == 422

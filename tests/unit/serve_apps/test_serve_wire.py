@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Sequence
 
 import pytest
@@ -310,6 +311,34 @@ def test_events_are_joined_only_with_what_is_there_already():
 
     first, second = asyncio.run(pieces())
     assert (first.count("data: "), second.count("data: ")) == (2, 2)
+
+
+@pytest.mark.parametrize(("interval_s", "sizes"), [(0.05, [1, 3, 2]), (3600.0, [1, 5])])
+def test_pieces_keep_their_distance_but_for_the_first_and_the_last(interval_s, sizes):
+    taken: list[tuple[float, str]] = []
+    first, second = asyncio.Event(), asyncio.Event()
+
+    async def rest() -> AsyncGenerator[str, None]:
+        await first.wait()
+        for text in "bcd":
+            yield part(0, text)
+        if interval_s < 1:  # only the end of the interval brings these three
+            await second.wait()
+        yield part(0, "e")
+        yield DONE_EVENT
+
+    async def take() -> None:
+        stream = stream_of([part(0, "a")])
+        stream._rest = rest()
+        async with asyncio.timeout(30):
+            async for piece in joined(stream, interval_s=interval_s):
+                taken.append((time.monotonic(), piece))
+                (first if len(taken) == 1 else second).set()
+
+    asyncio.run(take())
+    assert [piece.count("data: ") for _, piece in taken] == sizes
+    if interval_s < 1:
+        assert taken[1][0] - taken[0][0] >= 0.9 * interval_s
 
 
 def test_a_joined_stream_that_is_left_is_closed():

@@ -147,6 +147,7 @@ def test_a_reply_that_is_the_word_target_is_no_header(write):
 # --- refused files -------------------------------------------------------------------------------
 
 
+@pytest.mark.abuse(40, 41, 43)
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -180,6 +181,7 @@ def test_malformed_files_are_refused_with_the_line(write, content, said):
     assert "secret" not in message
 
 
+@pytest.mark.abuse(43)
 @pytest.mark.parametrize(
     ("record", "said"),
     [
@@ -240,6 +242,7 @@ def test_an_id_that_occurs_twice_is_refused(write):
         check_unique_ids([*read_stimuli(write(_lines(record))) * 2])
 
 
+@pytest.mark.abuse(42, 43)
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -263,6 +266,7 @@ def test_malformed_csv_is_refused_with_the_line(write, content, said):
     assert "secret" not in message
 
 
+@pytest.mark.abuse(44)
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

@@ -21,6 +21,7 @@ def searcher(ledger: Ledger, study: int) -> ProtocolSearcher:
     return ProtocolSearcher(conductor, slots=1, retries=1, on_report=lambda number, report: None)
 
 
+@pytest.mark.abuse(62)
 @pytest.mark.parametrize("state", [b"", b"\x80\x05torn", b"{"])
 def test_torn_state_of_tune_changes_nothing(tmp_path: Path, state: bytes) -> None:
     left = tmp_path / "searcher-state-2026.pkl"

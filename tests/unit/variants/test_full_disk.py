@@ -21,6 +21,7 @@ from ztom.variants.write import WriteOptions, needed_bytes
 _EVENT = AuditEvent(actor="me", action="test.done", subject="test:1")
 
 
+@pytest.mark.abuse(59, 104)
 def test_a_variant_is_whole_or_not_there(tmp_path: Path) -> None:
     """Full at any point: among the weights, the tokenizer, the recipe, the manifest."""
     chain = open_toy_chain(tmp_path / "chain")
@@ -70,6 +71,7 @@ def test_a_file_keeps_what_it_was(tmp_path: Path) -> None:
         assert [path.name for path in disk.iterdir()] == ["report.html"]
 
 
+@pytest.mark.abuse(59)
 def test_a_ledger_refuses_and_goes_on(tmp_path: Path) -> None:
     with faults.small_disk(tmp_path / "disk", mib=2) as disk, Ledger.open(disk / "l.db") as ledger:
         first = ledger.audit.append(_EVENT)

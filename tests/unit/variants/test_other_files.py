@@ -122,12 +122,13 @@ REFERENCES = {
 }
 
 
+@pytest.mark.abuse(114)
 @pytest.mark.parametrize("kind", REFERENCES)
 def test_a_variant_keeps_every_file_of_the_latest(
     kind: str, paths: list[Path], tmp_path: Path
 ) -> None:
     if kind in ("tar", "tar.gz"):
-        (paths[-1] / "odd\nname").unlink()  # a tar with it is refused as a whole (row 6)
+        (paths[-1] / "odd\nname").unlink()  # a tar with it is refused as a whole
     chain = open_chain([*map(str, paths[:-1]), REFERENCES[kind](paths[-1])])
     with stage_variant(chain, [0.0] * chain.transitions, tmp_path / "v") as staged:
         manifest = staged.publish()
@@ -187,6 +188,7 @@ def test_an_adapter_keeps_its_own_and_the_bases_where_it_is_merged(tmp_path: Pat
         assert (tmp_path / form / "LICENSE").read_bytes() == b"adapter"
 
 
+@pytest.mark.abuse(114)
 def test_blend_says_what_it_keeps_and_what_not(
     paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

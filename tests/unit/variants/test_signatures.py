@@ -52,6 +52,7 @@ def test_an_old_variant_opens_unsigned_unless_it_has_to_be_signed(variant: Path)
         verify_variant(variant, settings=Settings(signed_only=True))
 
 
+@pytest.mark.abuse(91)
 def test_a_wrong_key_is_refused(variant: Path, tmp_path: Path) -> None:
     """Case 91: somebody changes a file, writes the manifest anew and signs with a key of theirs."""
     mine = Settings(signers=(own_key(tmp_path),))

@@ -89,6 +89,7 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+@pytest.mark.abuse(91)
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -100,7 +101,7 @@ def flip(path: Path) -> None:
         (lambda f: (f / "link").symlink_to("/etc/passwd"), "is a link"),
     ],
 )
-def test_damage_is_found(chain: Chain, tmp_path: Path, damage, message: str) -> None:  # row 91
+def test_damage_is_found(chain: Chain, tmp_path: Path, damage, message: str) -> None:
     write(chain, tmp_path / "v")
     damage(tmp_path / "v")
     with pytest.raises(VariantError, match=message):
@@ -147,7 +148,8 @@ def test_counters_are_written_as_they_are(tmp_path: Path) -> None:
     assert torch.equal(written["bn.num_batches_tracked"], count + 2)
 
 
-def test_a_checkpoint_that_changed_stops_the_writing(tmp_path: Path) -> None:  # row 39
+@pytest.mark.abuse(39)
+def test_a_checkpoint_that_changed_stops_the_writing(tmp_path: Path) -> None:
     paths = make_plain_chain(tmp_path / "chain")
     chain = open_chain(paths)
     assert chain.digest
@@ -276,7 +278,8 @@ print(steps, survived)
 """
 
 
-def test_killed_at_any_write_step_it_is_whole_or_absent(tmp_path: Path) -> None:  # rows 58, 60
+@pytest.mark.abuse(58, 60)
+def test_killed_at_any_write_step_it_is_whole_or_absent(tmp_path: Path) -> None:
     make_plain_chain(tmp_path / "chain")
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path)],
@@ -290,7 +293,8 @@ def test_killed_at_any_write_step_it_is_whole_or_absent(tmp_path: Path) -> None:
     assert 0 <= survived < steps
 
 
-def test_a_full_disk_publishes_nothing(chain: Chain, tmp_path: Path, monkeypatch) -> None:  # row 59
+@pytest.mark.abuse(59)
+def test_a_full_disk_publishes_nothing(chain: Chain, tmp_path: Path, monkeypatch) -> None:
     def full(*args: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -13,7 +13,10 @@ from ztom.stack import COMPANIONS, Misfit, find_misfits, installed_version, vllm
 from ztom.version import __version__
 
 #: What every installation has to be able to import, and the part that other packages break.
-_STACK = (*("torch", "transformers", "transformers.models.llama.modeling_llama", "ray", "vllm"),)
+_STACK = (
+    *("torch", "transformers", "transformers.models.llama.modeling_llama", "ray"),
+    *("sentence_transformers", "vllm"),
+)
 #: Seconds that importing it may take: minutes on a cold disk.
 _IMPORT_LIMIT_S = 600.0
 #: Runs in a fresh process, so that what a broken package does at import cannot end this one.
@@ -70,7 +73,7 @@ def _run(command: str) -> None:
 
 
 def _show(misfits: list[Misfit], *, as_json: bool) -> None:
-    names = ("torch", "transformers", "ray", *COMPANIONS)
+    names = ("torch", "transformers", "ray", "sentence_transformers", *COMPANIONS)
     there = {name: installed_version(name) for name in names}
     versions = {name: value for name, value in there.items() if value is not None}
     versions = {

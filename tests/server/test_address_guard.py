@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,8 +18,8 @@ from hub_server import Hub
 
 from ztom.checkpoints.registries.mlflow import MlflowRegistry
 from ztom.errors import ReferenceRefusedError, ZtomError
+from ztom.io.address_guard import AddressGuard
 from ztom.io.hub import fetch_hub_file
-from ztom.io.outgoing import AddressGuard
 
 METADATA = "http://169.254.169.254/latest/meta-data/"
 _connected: list[str] = []
@@ -64,6 +64,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.abuse(36)
 def test_the_hub_leads_nobody_to_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +76,7 @@ def test_the_hub_leads_nobody_to_credentials(
     assert "169.254.169.254" not in _connected
 
 
+@pytest.mark.abuse(36)
 def test_a_registry_leads_nobody_to_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,8 +88,8 @@ def test_a_registry_leads_nobody_to_credentials(
     assert "169.254.169.254" not in _connected
 
 
-def guarded(service: str) -> httpx.Client:
-    client = httpx.Client(follow_redirects=True, trust_env=False, timeout=5)
+def guarded(service: str, mounts: Mapping[str, httpx.BaseTransport] | None = None) -> httpx.Client:
+    client = httpx.Client(follow_redirects=True, trust_env=False, timeout=5, mounts=mounts)
     guard = AddressGuard(service)
     guard.add_to(client)
     guard.add_to(client)
@@ -123,18 +125,76 @@ def test_a_public_service_leads_nobody_inside(names, inside: str) -> None:
     assert _connected == []
 
 
-def test_a_name_that_changes_its_meaning_gets_no_answer_in(names) -> None:
+@contextmanager
+def listening(address: str) -> Iterator[tuple[int, Callable[[], bytes]]]:
+    """A port at an address, and the first byte that whoever connected has sent before it left."""
+
+    def first_byte() -> bytes:
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(10)
+            return connection.recv(1)
+
+    with socket.create_server((address, 0)) as listener:
+        listener.settimeout(10)
+        yield listener.getsockname()[1], first_byte
+
+
+@pytest.mark.abuse(36)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_name_that_changes_its_meaning_gets_no_byte(names, scheme: str) -> None:
     """Public when it is looked at, this machine when it is connected to."""
-    with leading_to("/again") as url:
-        port = url.rpartition(":")[2]
-        names["service.example"] = ["93.184.216.34"]
-        names["changing.example"] = ["93.184.216.34", "127.0.0.1"]
+    names["service.example"] = ["93.184.216.34"]
+    names["changing.example"] = ["93.184.216.34", "127.0.0.2"]
+    with listening("127.0.0.2") as (port, first_byte):
         with (
             guarded("service.example") as client,
-            pytest.raises(ReferenceRefusedError, match="127.0.0.1"),
+            pytest.raises(ReferenceRefusedError, match="127.0.0.2"),
         ):
-            client.get(f"http://changing.example:{port}/")
-    assert _connected == ["127.0.0.1"], "it was called once, and its redirect not followed"
+            client.get(f"{scheme}://changing.example:{port}/")
+        assert first_byte() == b"", "it was left before anything was sent"
+    assert _connected == ["127.0.0.2"]
+
+
+@pytest.mark.abuse(36)
+def test_a_redirect_to_a_name_that_changes_its_meaning_gets_no_byte(names) -> None:
+    """A proxy of the service's leads there; the service counts as public by what it meant first."""
+    names["service.example"] = ["93.184.216.34"]
+    names["changing.example"] = ["93.184.216.34", "127.0.0.2"]
+    steps: list[str] = []
+    with listening("127.0.0.2") as (port, first_byte):
+        moved = httpx.Response(302, headers={"location": f"http://changing.example:{port}/"})
+        first = httpx.MockTransport(lambda request: moved)
+        with guarded("service.example", {"http://service.example": first}) as client:
+            request = client.build_request("GET", "http://service.example/")
+            request.extensions["trace"] = lambda step, details: steps.append(step)
+            with pytest.raises(ReferenceRefusedError, match="127.0.0.2"):
+                client.send(request)
+        assert first_byte() == b""
+    assert steps == ["connection.connect_tcp.started"], "whoever traced before goes on doing so"
+
+
+def test_the_service_itself_that_changes_its_meaning_gets_no_byte(names) -> None:
+    names["service.example"] = ["93.184.216.34", "93.184.216.34", "127.0.0.2"]
+    with listening("127.0.0.2") as (port, first_byte):
+        with (
+            guarded("service.example") as client,
+            pytest.raises(ReferenceRefusedError, match="network behind"),
+        ):
+            client.get(f"http://service.example:{port}/")
+        assert first_byte() == b""
+
+
+@pytest.mark.abuse(36)
+def test_the_hubs_own_client_sends_no_byte_to_where_its_name_leads_now(
+    names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names["hub.example"] = ["93.184.216.34", "93.184.216.34", "127.0.0.2"]
+    with listening("127.0.0.2") as (port, first_byte):
+        use_hub(monkeypatch, Hub(url=f"http://hub.example:{port}"), tmp_path / "cache")
+        with pytest.raises(ReferenceRefusedError, match="127.0.0.2"):
+            fetch_hub_file("hf://datasets/acme/data/s.jsonl")
+        assert first_byte() == b""
 
 
 def test_a_service_of_ones_own_network_may_lead_there(names) -> None:

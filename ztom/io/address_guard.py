@@ -2,8 +2,8 @@
 
 A user names what is looked up, the operator names the service; but the service may answer with a
 redirect, and a name may mean another machine a moment later. So each hop is looked at twice: the
-addresses of its host before it is called, and the address that the connection really has before its
-answer is used. Addresses at which clouds hand out credentials are always refused; those of private
+addresses of its host before it is connected to, and the address that the socket really has before a
+byte is sent. Addresses at which clouds hand out credentials are always refused; those of private
 networks and of this machine are, where the service itself is a public one. Behind a proxy it is the
 proxy that connects, and nothing is looked at.
 """
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 from urllib.request import getproxies
 
@@ -21,10 +22,14 @@ from ztom.errors import ReferenceRefusedError
 #: Beyond the link-local ones (169.254.169.254, fe80::): metadata of AWS over IPv6, and of Alibaba.
 _METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200")))
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+#: What httpx calls with the name of a step and its details.
+_Trace = Callable[[str, dict[str, Any]], object]
 
 
 class AddressGuard:
     """Hooks of an HTTP client (of httpx, by either name) that follows redirects.
+
+    What the service's own name meant first decides whether it may lead inside.
 
     Args:
         service: Host of the service, as the operator named it.
@@ -32,16 +37,22 @@ class AddressGuard:
 
     def __init__(self, service: str) -> None:
         self._service = service
+        self._meant: list[_Address] = []
 
     def before(self, request: Any) -> None:
-        """Refuse a hop whose host has an address that is not for us.
+        """Refuse a hop whose host has an address that is not for us, now or when connected to.
 
         Raises:
             ReferenceRefusedError: It has.
         """
+        if getproxies():
+            return
+        self._meant = self._meant or _addresses_of(self._service)
         host = str(request.url.host)
-        if not getproxies():
-            self._check(host, _addresses_of(host))
+        self._check(host, _addresses_of(host))
+        before = request.extensions.get("trace")
+        before = before.others if isinstance(before, _AtConnect) else before  # of another hop
+        request.extensions["trace"] = _AtConnect(partial(self._check, host), before)
 
     def after(self, response: Any) -> None:
         """Refuse an answer that came from an address that is not for us.
@@ -73,7 +84,31 @@ class AddressGuard:
                 )
 
     def _service_is_inside(self) -> bool:
-        return any(map(_is_inside, _addresses_of(self._service)))
+        return any(map(_is_inside, self._meant))
+
+
+class _AtConnect:
+    """What httpx calls at each step of a hop; TLS and the request come after connecting.
+
+    Args:
+        check: Function that raises for addresses that are refused.
+        others: What was to be called before; None is nothing.
+    """
+
+    def __init__(self, check: Callable[[list[_Address]], None], others: _Trace | None) -> None:
+        self._check = check
+        self.others = others
+
+    def __call__(self, step: str, details: dict[str, Any]) -> None:
+        if step == "connection.connect_tcp.complete":
+            stream = details["return_value"]
+            try:
+                self._check([_address(str(stream.get_extra_info("server_addr")[0]))])
+            except ReferenceRefusedError:
+                stream.close()
+                raise
+        if self.others is not None:
+            self.others(step, details)
 
 
 def _all(hooks: dict[str, list[Any]]) -> list[Any]:
