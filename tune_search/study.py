@@ -177,6 +177,7 @@ class StudyRun:
                 total=self._plan.total,
                 done=len(already),
                 factor_names=self._plan.space.names,
+                groups=self._plan.space.groups,
             )
         )
         try:

@@ -41,6 +41,7 @@ def answer_of(request: RequestRecord, result: SearchResult) -> dict[str, Any]:
         "trained_model_error": result.trained_model_error,
         "optimized_model_error": result.optimized_model_error,
         "optimized_scaling_factors": list(result.optimized_scaling_factors),
+        **({"factor_labels": list(result.factor_names)} if result.factor_groups else {}),
         "number_of_inferences": result.number_of_inferences,
         "verdict": None if proof is None else str(proof.decision.outcome),
         "noise_floor": result.noise_floor,

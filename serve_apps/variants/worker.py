@@ -9,6 +9,7 @@ import pickle
 
 import torch
 
+from ztom.blending.groups import GroupedFactors
 from ztom.blending.plan import parse_dtype
 from ztom.engines.pristine import HeldChain, Placement, pristine_bytes
 from ztom.engines.shards import ShardNeed, free_here
@@ -37,22 +38,27 @@ class VariantWorker(BlendWorker):
             placement=placement,
         )
 
-    def ztom_blend(self, factors: tuple[float, ...]) -> tuple[int, int]:
-        """Replace the weights by a blend of the whole chain; see `BlendWorker.ztom_blend`."""
-        plan = self._ztom_whole.plan(factors)
-        self._ztom_reload(self._ztom_whole.blend(plan))
-        return self._ztom_whole.bytes_read, plan.nbytes
-
-    def ztom_try_blend(self, factors: list[float], instead: list[float]) -> str:
+    def ztom_try_blend(self, factors: str, instead: str) -> str:
         """Replace the weights by a blend; returns what went wrong, and nothing if all went well.
 
+        Both are `GroupedFactors` as JSON, the second of the blend to take should the first fail.
         vLLM cannot leave a reload half-way: what it has buffered for a layer would be taken for
         part of the next one. So a blend that fails is finished with tensors of another.
         """
         held = self._ztom_whole
-        plan, other = held.plan(tuple(factors)), held.plan(tuple(instead))
+        plan, other = (
+            held.plan_grouped(GroupedFactors.model_validate_json(text))
+            for text in (factors, instead)
+        )
         self._ztom_reload(held.blend(plan, instead=other))
         return held.failure
+
+    def ztom_blend_grouped(self, factors: str) -> None:
+        """Replace the weights by the blend of `GroupedFactors` as JSON."""
+        held = self._ztom_whole
+        self._ztom_reload(
+            held.blend(held.plan_grouped(GroupedFactors.model_validate_json(factors)))
+        )
 
     def ztom_device_bytes(self) -> int:
         """Bytes that PyTorch has reserved on the device."""

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
 
 from ztom.blending.apply import blend_tensor, file_reader, refuse_not_finite
 from ztom.blending.chain import Chain
+from ztom.blending.group_assignment import regroup_chain
+from ztom.blending.groups import GroupedFactors
 from ztom.blending.plan import BlendPlan, TensorPlan, plan_blend
 from ztom.checkpoints.tensors import TensorSpec
 
@@ -91,6 +94,15 @@ class HeldChain:
     def plan(self, factors: Sequence[float]) -> BlendPlan:
         """What will be added up."""
         return plan_blend(self.chain, factors, dtype=self._dtype)
+
+    def plan_grouped(self, factors: GroupedFactors) -> BlendPlan:
+        """What will be added up, with the groups that these factors are of.
+
+        Raises:
+            ConfigError: The groups are not of this chain.
+        """
+        chain = regroup_chain(replace(self.chain, groups=None), factors.groups)
+        return plan_blend(chain, factors.factors, dtype=self._dtype)
 
     def blend(
         self, plan: BlendPlan, *, instead: BlendPlan | None = None

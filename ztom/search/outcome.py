@@ -131,7 +131,7 @@ def build_outcome(
         existing=existing_models(plan, trials),
         step_gains=()
         if surrogate is None
-        else step_gains(surrogate, choice.factors, plan.space.names),
+        else step_gains(surrogate, choice.factors, plan.space.step_names),
         generated_tokens=sum(t.outcome.generated_tokens for t in trials),
         noise_floor=noise_floor(trials),
         trials=tuple(trials),

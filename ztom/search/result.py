@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -222,6 +222,8 @@ class SearchResult(BaseModel):
     Attributes:
         name: Name of the study.
         factor_bounds: Lower and upper bound of each factor.
+        factor_groups: Groups of tensors that have factors of their own, which stand step by step
+            and in a step group by group; none where a step has one factor.
         error: The terms of the error function that was made small, and their weights; the first
             results did not name them.
         sampler: Name of the sampler that proposed the factors; `UNKNOWN` in the first results.
@@ -259,6 +261,7 @@ class SearchResult(BaseModel):
     optimized_scaling_factors: tuple[float, ...]
     factor_names: tuple[str, ...]
     factor_bounds: tuple[tuple[float, float], ...]
+    factor_groups: Annotated[tuple[str, ...], Field(exclude_if=lambda names: not names)] = ()
     number_of_inferences: int
     gradient_evaluations: int = 0
     generated_tokens: int
@@ -284,6 +287,21 @@ class SearchResult(BaseModel):
     step_gains: tuple[StepGain, ...] = ()
     baseline_inferences: int = 0
     proof: Proof | None = None
+
+    @property
+    def factor_grid(self) -> tuple[tuple[str, tuple[float, ...]], ...]:
+        """The name of each step, and the best factors of its groups; empty without groups."""
+        width = len(self.factor_groups)
+        if not width:
+            return ()
+        ends = f": {self.factor_groups[0]}"
+        return tuple(
+            (
+                self.factor_names[start].removesuffix(ends),
+                self.optimized_scaling_factors[start : start + width],
+            )
+            for start in range(0, len(self.factor_names), width)
+        )
 
     @property
     def advice(self) -> str | None:

@@ -21,6 +21,7 @@ from ztom.wire import examples
 from ztom.wire.base import TolerantRequest, WireRequest
 from ztom.wire.differences import AllowedDifferences
 from ztom.wire.examples import example
+from ztom.wire.factor_groups import GroupRule
 from ztom.wire.fields import Id, JsonDict, Name
 
 
@@ -58,6 +59,7 @@ class SearchFields(AllowedDifferences):
     seed: Seed = 0
     insist: bool = False
     engine: EngineConfig | None = None
+    factor_groups: GroupRule | None = None
 
 
 class Search(SearchFields, TolerantRequest):

@@ -70,6 +70,7 @@ def render_report(result: SearchResult) -> str:
         legend=parts.legend(result),
         beyond=parts.beyond(result),
         factors=parts.factor_rows(result),
+        heat=parts.heat_rows(result),
         exact_factors=json.dumps(list(result.optimized_scaling_factors)),
         curves=parts.curves(result),
         shown_curves=_MOST_CURVES,
