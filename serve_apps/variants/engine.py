@@ -36,6 +36,7 @@ from ztom.blending.chain import Chain
 from ztom.engines.collector import collection_paused, import_paused
 from ztom.engines.log_targets import log_targets_kept
 from ztom.engines.model_fit import check_adapter_fit, check_chain_fit, check_folder_fit
+from ztom.engines.shards import choose_together
 from ztom.errors import BlendError, EngineError, EngineTimeoutError, VariantError
 from ztom.rollout.options import ServingArgs
 
@@ -216,8 +217,10 @@ class VariantEngine:
             EngineError: It cannot be held, with the reason, or its blends do not fit the model.
         """
         await asyncio.to_thread(check_chain_fit, self.home.identity.folder, chain)
-        placed = await self._rpc("ztom_hold_as", pickle.dumps(chain), dtype)
-        return str(placed[0])
+        pickled = pickle.dumps(chain)
+        placement = choose_together(await self._rpc("ztom_need", pickled))
+        await self._rpc("ztom_hold_as", pickled, dtype, placement)
+        return placement
 
     async def blend(self, factors: Sequence[float], *, instead: Sequence[float]) -> None:
         """Replace the weights by a blend of the chain that is held. Nothing may be generating.

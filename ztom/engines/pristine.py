@@ -76,7 +76,7 @@ class HeldChain:
         specs = _pristine(chain)
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
         self.placement: Placement = placement or choose_placement(
-            sum(spec.nbytes for _, spec in specs), device_free=free, host_free=_host_free()
+            pristine_bytes(chain), device_free=free, host_free=host_free()
         )
         self._held: dict[tuple[int, str], torch.Tensor] = {}
         for member, spec in specs:
@@ -140,6 +140,11 @@ class HeldChain:
         return part.to(self._device, non_blocking=True)
 
 
+def pristine_bytes(chain: Chain) -> int:
+    """Bytes of all tensors that blends of a chain read."""
+    return sum(spec.nbytes for _, spec in _pristine(chain))
+
+
 def _pristine(chain: Chain) -> list[tuple[int, TensorSpec]]:
     """Every tensor that some blend of the chain reads, once."""
     everything = plan_blend(chain, chain.expand([0.5**i for i in range(1, chain.transitions + 1)]))
@@ -153,7 +158,7 @@ def _pristine(chain: Chain) -> list[tuple[int, TensorSpec]]:
     return [(member, spec) for (member, _), spec in sorted(specs.items(), key=lambda kv: kv[0])]
 
 
-def _host_free() -> int:
+def host_free() -> int:
     """Bytes of memory that can be had without swapping."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tune_search.engine_actor import EngineActor
+from tune_search.holdout import holdout_inputs
 from tune_search.payload import Questions
 from tune_search.preparation import prepare
 from tune_search.run import _gradient_notes
@@ -126,6 +127,9 @@ def test_at_bfloat16_a_second_engine_searches_and_the_first_confirms(
     assert best[0].outcome.error != best[1].outcome.error
     assert best[0].outcome.error == pytest.approx(best[1].outcome.error, rel=0.02)
     assert outcome.optimized_model_error == best[1].outcome.error
+    proof = holdout_inputs(prepare(config, settings=Settings()))
+    actor.start(proof.engine, Questions.of(proof))  # the proof takes none: the memory is free
+    assert actor._differentiator is None
 
 
 def test_a_factor_for_each_step_and_group(tmp_path: Path, llama_chain: list[Path]) -> None:
