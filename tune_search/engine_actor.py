@@ -10,9 +10,17 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
-from tune_search.payload import Answers, Needs, Questions
-from ztom.engines.protocol import Completion, Engine, EngineInfo, GenerationConfig
+from tune_search.payload import Answers, Needs, Questions, Slopes
+from ztom.engines.protocol import (
+    Capability,
+    Completion,
+    Differentiates,
+    Engine,
+    EngineInfo,
+    GenerationConfig,
+)
 from ztom.engines.respond import respond
 from ztom.errors import EngineError, ZtomError
 from ztom.scoring.protocol import Need
@@ -35,6 +43,7 @@ class EngineActor:
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._questions: Questions | None = None
+        self._differentiator: Differentiates | None = None
 
     def start(self, make_engine: Callable[[], Engine], questions: Questions) -> EngineInfo:
         """Make the engine if there is none yet, and say what it is.
@@ -46,7 +55,25 @@ class EngineActor:
         if self._engine is None:
             self._engine = make_engine()
         self._questions = questions
+        self._differentiator = self._make_differentiator(self._engine, questions)
         return self._engine.info
+
+    def _make_differentiator(self, engine: Engine, questions: Questions) -> Differentiates | None:
+        """The engine itself where it takes derivatives, else one beside it; None: not wanted."""
+        if questions.gradients is None:
+            if self._differentiator is not None and self._differentiator is not engine:
+                self._differentiator.close()
+            return None
+        if Capability.GRADIENT in engine.info.capabilities:
+            return cast(Differentiates, engine)
+        return self._differentiator or cast(Differentiates, questions.gradients.engine())
+
+    def differentiate(self, factors: Factors) -> Slopes:
+        """Blend, and take the errors of every data set with their derivatives."""
+        if self._differentiator is None or self._questions is None:
+            raise NewProcessError("the engine's process is a new one")
+        with _engine_errors():
+            return _differentiate(self._differentiator, self._questions, factors)
 
     def evaluate(self, factors: Factors, needs: Needs) -> Answers:
         """Blend and answer every data set."""
@@ -127,6 +154,20 @@ def _evaluate(
         seconds={"blend": blend_s, "generate": time.perf_counter() - started},
         process=os.getpid(),
     )
+
+
+def _differentiate(engine: Differentiates, questions: Questions, factors: Factors) -> Slopes:
+    if questions.gradients is None:
+        raise EngineError("derivatives were asked for in a study that takes none")
+    started = time.perf_counter()
+    sets = [
+        (stimuli, losses)
+        for (_, stimuli, _), losses in zip(questions.sets, questions.losses, strict=True)
+    ]
+    slopes = engine.differentiate(factors, sets, mode=questions.gradients.mode)
+    names = [name for name, _, _ in questions.sets]
+    seconds = {"generate": time.perf_counter() - started}
+    return Slopes(dict(zip(names, slopes, strict=True)), seconds)
 
 
 def _respond(

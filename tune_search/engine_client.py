@@ -20,7 +20,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
 from tune_search.engine_actor import NewProcessError, ProcessGoneError
-from tune_search.payload import Answers, Needs
+from tune_search.payload import Answers, Needs, Slopes
 from ztom.engines.protocol import Completion, EngineInfo, GenerationConfig
 from ztom.errors import (
     BlendError,
@@ -39,6 +39,7 @@ _DEADLINE_KEYS = {
     "start": "engine_start_deadline_s",
     "evaluate": "generation_deadline_s",
     "generate": "generation_deadline_s",
+    "differentiate": "generation_deadline_s",
 }
 #: Errors that a fresh engine would raise again.
 _NOT_THE_ENGINES_FAULT = (BlendError, CapabilityError, FactorError)
@@ -134,6 +135,15 @@ class EngineClient:
             lambda: _wait(call(), "evaluate", self.deadline_s * self.callers)
         )
         return answers
+
+    def differentiate(self, factors: Factors) -> Slopes:
+        """Blend and take derivatives; raises and goes on as `answer` does."""
+        slopes: Slopes = self._twice(
+            lambda: _wait(
+                self.actor.differentiate.remote(factors), "differentiate", self.deadline_s
+            )
+        )
+        return slopes
 
     def generate(
         self, factors: Factors, prompts: Sequence[Prompt], config: GenerationConfig

@@ -54,7 +54,7 @@ def holdout_inputs(inputs: RunInputs) -> StudyInputs:
     """The search's holdout with the holdouts in place of the data it saw."""
     holdouts = {SEARCH: inputs.holdout, **inputs.guardrail_holdouts}
     data = tuple(replace(entry, stimuli=holdouts[entry.name]) for entry in inputs.study.data)
-    return replace(inputs.study, data=data)
+    return replace(inputs.study, data=data, gradients=None)
 
 
 def score_model(

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ztom.engines.protocol import Engine, GenerationConfig
+from ztom.engines.protocol import DerivativeMode, Derivatives, Engine, GenerationConfig
 from ztom.ledger import TrialOutcome
+from ztom.scoring.differentiable import LossTerm
 from ztom.scoring.protocol import ErrorFunction, Need
 from ztom.search.baselines import ComparedModel
 from ztom.search.space import SearchSpace
@@ -29,12 +30,27 @@ class DataSet:
         stimuli: Prompts with what is expected of them.
         error: Factory of the error function, called in the process that scores.
         labels: Class labels, where the error function needs them.
+        losses: The error's terms as derivatives are taken of them; empty where none are taken.
     """
 
     name: str
     stimuli: tuple[Stimulus, ...]
     error: Callable[[], ErrorFunction]
     labels: tuple[str, ...] = ()
+    losses: tuple[LossTerm, ...] = ()
+
+
+@dataclass(frozen=True)
+class GradientInputs:
+    """How a search takes derivatives.
+
+    Attributes:
+        mode: Forward or reverse.
+        engine: Factory of the engine that takes them where the study's own engine does not.
+    """
+
+    mode: DerivativeMode
+    engine: Callable[[], Engine]
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,7 @@ class StudyInputs:
         chain_digest: sha256 of the chain's content.
         data_digests: sha256 of each data set, by its name.
         models: The chain's checkpoints alone and their average, to compare with.
+        gradients: How derivatives are taken; None where the sampler takes none.
     """
 
     space: SearchSpace
@@ -62,6 +79,7 @@ class StudyInputs:
     chain_digest: str = ""
     data_digests: Mapping[str, str] = field(default_factory=dict)
     models: tuple[ComparedModel, ...] = ()
+    gradients: GradientInputs | None = None
 
 
 @dataclass(frozen=True)
@@ -72,17 +90,22 @@ class Questions:
         sets: Name, stimuli and class labels of each data set.
         generation: Settings of text generation.
         batch_size: Stimuli per call of the engine; None for all at once.
+        losses: Terms of each data set's error, in the order of the sets.
+        gradients: How derivatives are taken; None where none are.
     """
 
     sets: tuple[tuple[str, tuple[Stimulus, ...], tuple[str, ...]], ...]
     generation: GenerationConfig
     batch_size: int | None
+    losses: tuple[tuple[LossTerm, ...], ...] = ()
+    gradients: GradientInputs | None = None
 
     @classmethod
     def of(cls, inputs: StudyInputs) -> Questions:
         """The questions alone: the engine's process may lack what error functions import."""
         sets = tuple((data.name, data.stimuli, data.labels) for data in inputs.data)
-        return cls(sets, inputs.generation, inputs.batch_size)
+        losses = tuple(data.losses for data in inputs.data)
+        return cls(sets, inputs.generation, inputs.batch_size, losses, inputs.gradients)
 
     def part(self, places: Sequence[int], *, others: bool) -> Questions:
         """Some stimuli of the search set, in that order; with the other data sets, or without."""
@@ -104,6 +127,19 @@ class Answers:
     outputs: Mapping[str, list[Output]]
     seconds: Mapping[str, float]
     process: int
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """What an engine gave back for one set of factors: errors and their derivatives.
+
+    Attributes:
+        sets: Error of each data set with its derivatives, by name.
+        seconds: Seconds of ``generate``, blending and both passes together.
+    """
+
+    sets: Mapping[str, Derivatives]
+    seconds: Mapping[str, float]
 
 
 #: What the error functions of each data set need, by its name.

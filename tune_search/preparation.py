@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tune_search.factories import EngineFactory, ErrorFactory
-from tune_search.payload import SEARCH, DataSet, StudyInputs
+from tune_search.payload import SEARCH, DataSet, GradientInputs, StudyInputs
 from ztom.blending.chain import Chain, load_chain, pinned
 from ztom.blending.chain_file import ChainConfig
 from ztom.blending.group_assignment import group_chain
@@ -22,10 +22,12 @@ from ztom.evaluation.suites.lock import load_locked
 from ztom.evaluation.suites.suite import Item
 from ztom.evaluation.suites.templates import PromptTemplate
 from ztom.io.disk import require_room
-from ztom.scoring.build import ErrorTerm, check_own_functions
+from ztom.scoring.build import check_own_functions
+from ztom.scoring.differentiable import loss_terms
 from ztom.search.baselines import compared_models
-from ztom.search.config import SearchConfig
+from ztom.search.config import SearchConfig, StimuliConfig
 from ztom.search.data import read_search_data, read_split
+from ztom.search.gradients import differentiating_engine
 from ztom.search.inputs import chain_config
 from ztom.search.space import SearchSpace
 from ztom.settings import Settings
@@ -83,10 +85,11 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     require_room(config.output, written, what="the variant that the search writes")
     search, holdout, files = read_search_data(config)
     guarded = {g.name: read_split(g, seed=config.seed) for g in config.guardrails}
-    sets = [_data_set(SEARCH, search, config.error, config.labels)]
+    slopes = config.sampler.takes_gradients
+    sets = [_data_set(SEARCH, search, config, gradients=slopes)]
     for guardrail in config.guardrails:
         seen = guarded[guardrail.name].search
-        sets.append(_data_set(guardrail.name, seen, guardrail.error, guardrail.labels))
+        sets.append(_data_set(guardrail.name, seen, guardrail, gradients=slopes))
     same = equal_members(chain)
     study = StudyInputs(
         space=make_space(config, chain.names, chain.group_names),
@@ -98,6 +101,7 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
         chain_digest=chain.digest,
         data_digests={entry.name: data_digest(entry.stimuli) for entry in sets},
         models=compared_models(chain, same),
+        gradients=_gradients(config, members, settings),
     )
     holdouts = {name: data.holdout for name, data in guarded.items()}
     suites = read_suites(config.suites, read=load_locked)
@@ -179,7 +183,19 @@ def _for_groups(bounds: Sequence[float], groups: Sequence[str]) -> tuple[float, 
 
 
 def _data_set(
-    name: str, stimuli: Sequence[Stimulus], error: Sequence[ErrorTerm], labels: Sequence[str]
+    name: str, stimuli: Sequence[Stimulus], data: StimuliConfig, *, gradients: bool
 ) -> DataSet:
-    make = ErrorFactory(tuple(error), tuple(labels))
-    return DataSet(name, tuple(stimuli), make, tuple(labels))
+    make = ErrorFactory(data.error, data.labels)
+    losses = loss_terms(data.error, data.labels) if gradients else ()
+    return DataSet(name, tuple(stimuli), make, data.labels, losses)
+
+
+def _gradients(
+    config: SearchConfig, members: ChainConfig, settings: Settings
+) -> GradientInputs | None:
+    """How derivatives are taken; by a torch engine in float32 where the engine takes none."""
+    if not config.sampler.takes_gradients:
+        return None
+    engine = differentiating_engine(config.engine)
+    make = EngineFactory(engine, members, settings, config.factors.groups)
+    return GradientInputs(config.sampler.mode or "forward", make)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from tune_search.existing import ExistingProof
 from tune_search.preparation import RunInputs, prepare
 from tune_search.spare_engine import spare_engine
 from tune_search.study import run_search
@@ -13,9 +14,10 @@ from ztom.io.files import write_whole
 from ztom.ledger import Ledger
 from ztom.search.config import SearchConfig
 from ztom.search.events import Event, Preparing
+from ztom.search.gradients import gradient_note
 from ztom.search.outcome import SearchOutcome
 from ztom.search.report.render import render_report
-from ztom.search.result import SearchResult, data_file_entry, search_fields
+from ztom.search.result import Proof, SearchResult, data_file_entry, search_fields
 
 logger = logging.getLogger(__name__)
 
@@ -55,15 +57,7 @@ def search_and_prove(
                 proof, existing = prove(
                     config, inputs, outcome, ledger, on_event=notify, spare=spare
                 )
-                inferences = result.baseline_inferences + existing.inferences
-                result = result.model_copy(
-                    update={
-                        "proof": proof,
-                        "existing": existing.models,
-                        "best_existing": existing.best,
-                        "baseline_inferences": inferences,
-                    }
-                )
+                result = with_proof(result, proof, existing)
                 decision = proof.decision
                 content = decision.model_dump(mode="json")
                 ledger.studies.save_proof(outcome.study_id, str(decision.outcome), content)
@@ -82,6 +76,7 @@ def build_result(
     return SearchResult(
         name=config.name,
         factor_bounds=tuple(zip(space.lower, space.upper, strict=True)),
+        factor_groups=space.groups,
         error=config.error,
         sampler=config.sampler.name,
         dtype=config.engine.dtype,
@@ -91,10 +86,31 @@ def build_result(
         checkpoints=inputs.chain.places,
         data_digests=dict(study.data_digests),
         data_files=tuple(map(data_file_entry, inputs.data_files)),
-        notes=inputs.chain.notes,
+        notes=(*inputs.chain.notes, *_gradient_notes(config, inputs)),
         step_warnings=inputs.step_warnings,
         **search_fields(outcome),
     )
+
+
+def with_proof(result: SearchResult, proof: Proof, existing: ExistingProof) -> SearchResult:
+    """The result of a search with what the holdout said of the blend and of what exists."""
+    return result.model_copy(
+        update={
+            "proof": proof,
+            "existing": existing.models,
+            "best_existing": existing.best,
+            "baseline_inferences": result.baseline_inferences + existing.inferences,
+        }
+    )
+
+
+def _gradient_notes(config: SearchConfig, inputs: RunInputs) -> tuple[str, ...]:
+    if inputs.study.gradients is None:
+        return ()
+    stored = str(inputs.chain.members[inputs.chain.model].dtype).removeprefix("torch.")
+    deployed = stored if config.engine.dtype == "auto" else config.engine.dtype
+    note = gradient_note(config.engine, deployed=deployed)
+    return () if note is None else (note,)
 
 
 def result_path(config: SearchConfig) -> Path:

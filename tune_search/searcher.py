@@ -93,6 +93,7 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "factors": list(assignment.factors),
             "slot": slot,
             **({} if assignment.incumbent is None else {"incumbent": assignment.incumbent}),
+            "derivatives": assignment.derivatives,
             # by name, for trackers that show single values
             **{f"alpha_{i}": value for i, value in enumerate(assignment.factors, start=1)},
         }

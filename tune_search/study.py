@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune_search.payload import SEARCH, StudyInputs, TrialReport
 from tune_search.study_record import open_study
+from ztom.engines.protocol import Capability
 from ztom.errors import LedgerError
 from ztom.io.files import write_whole
 from ztom.ledger import Ledger, StudyRecord, StudyStatus, TrialRecord, TrialStatus
@@ -132,6 +133,7 @@ def make_plan(config: SearchConfig, inputs: StudyInputs) -> Plan:
         max_increases=tuple((g.name, g.max_increase) for g in config.guardrails),
         seconds=config.budget.seconds,
         models=inputs.models,
+        gradients=config.sampler.takes_gradients,
     )
 
 
@@ -179,6 +181,7 @@ class StudyRun:
                 total=self._plan.total,
                 done=len(already),
                 factor_names=self._plan.space.names,
+                groups=self._plan.space.groups,
             )
         )
         try:
@@ -270,7 +273,12 @@ class StudyRun:
         self._sampler.warm_up()
         infos = [c.await_start(started) for c, started in zip(clients, starting, strict=True)]
         self._clock.start_s = time.monotonic() - self._clock.started
-        self._notify(EnginesReady(_describe(infos[0]), len(clients), self._clock.start_s))
+        engine = _describe(infos[0])
+        if self._inputs.gradients is not None:
+            engine += "; derivatives in float32"
+            if Capability.GRADIENT not in infos[0].capabilities:
+                engine += " by the engine torch beside it"
+        self._notify(EnginesReady(engine, len(clients), self._clock.start_s))
 
     def _time_left(self, elapsed_s: float) -> float | None:
         """Tune's own limit ends a trial that hangs; the protocol stops asking well before it."""

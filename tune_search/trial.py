@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from ray import tune
 
 from tune_search.engine_client import EngineClient
 from tune_search.payload import SEARCH, Needs, TrialReport
 from tune_search.racing import Heat
 from tune_search.score_actor import ScoreClient
-from ztom.errors import ZtomError
+from ztom.errors import ScoringError, ZtomError
 from ztom.ledger import TrialOutcome
 from ztom.search.racing import Incumbent, Race
 from ztom.search.space import Factors
@@ -50,6 +51,7 @@ class Evaluator:
         factors: Factors,
         *,
         incumbent: Incumbent | None = None,
+        derivatives: bool = False,
     ) -> TrialReport:
         """Never raises: a failure is a report with its reason.
 
@@ -58,10 +60,14 @@ class Evaluator:
             scorer: Process that scores its answers.
             factors: Factors of the blend.
             incumbent: The best blend so far, where the trial may be stopped for being worse.
+            derivatives: Whether errors are taken with their derivatives, by the engine itself.
         """
         started = time.perf_counter()
         try:
-            report = self._evaluate(engine, scorer, factors, incumbent)
+            if derivatives:
+                report = _differentiate(engine, factors)
+            else:
+                report = self._evaluate(engine, scorer, factors, incumbent)
             reason = None
         except ZtomError as error:
             reason = str(error)
@@ -121,8 +127,28 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
             self._scorers[place],
             tuple(self.config["factors"]),
             incumbent=self.config.get("incumbent"),
+            derivatives=self.config["derivatives"],
         )
         return {"done": True, "number": self.config["number"], REPORT: report}
+
+
+def _differentiate(engine: EngineClient, factors: Factors) -> TrialReport:
+    slopes = engine.differentiate(factors)
+    for name, values in slopes.sets.items():
+        if not np.isfinite([values.error, *values.gradient, *values.per_stimulus]).all():
+            raise ScoringError(f"the error of {name!r} or a derivative is not a finite number")
+    search = slopes.sets[SEARCH]
+    guardrails = {name: values for name, values in slopes.sets.items() if name != SEARCH}
+    return TrialReport(
+        TrialOutcome(
+            error=search.error,
+            per_stimulus=search.per_stimulus,
+            guardrails={name: values.error for name, values in guardrails.items()},
+            seconds=slopes.seconds,
+            gradient=search.gradient,
+            guardrail_gradients={name: values.gradient for name, values in guardrails.items()},
+        )
+    )
 
 
 def _with_seconds(report: TrialReport, more: dict[str, float]) -> TrialReport:

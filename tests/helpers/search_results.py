@@ -6,6 +6,7 @@ import numpy as np
 
 from ztom.scoring.build import ErrorTerm
 from ztom.scoring.proof import GuardrailResult, decide_proof
+from ztom.search.existing import BestExisting, ExistingModel, Standing
 from ztom.search.result import (
     GroupStep,
     Proof,
@@ -14,6 +15,7 @@ from ztom.search.result import (
     StimulusChange,
     TrialEntry,
 )
+from ztom.search.step_gains import StepGain
 from ztom.statistics.bootstrap import Interval, paired_bootstrap
 from ztom.statistics.scores import MeanScores
 
@@ -101,6 +103,45 @@ def make_proof(
         variant_digest="ab" * 32,
         seconds={"write": 0.8, "load": 2.9, "answer": 4.1, "score": 0.4, "total": 8.3},
     )
+
+
+def make_existing(outcome: Standing = Standing.WORSE) -> dict[str, object]:
+    """Fields of a result whose base alone, at 2.809 on the holdout, stands so to the blend."""
+    side = {Standing.WORSE: -0.2, Standing.BETTER: 0.2}.get(outcome, 0.0)
+    interval = Interval(
+        estimate=side, low=side - 0.1, high=side + 0.1, confidence=0.95, resamples=500, groups=240
+    )
+    models = (
+        ExistingModel(
+            name="00-base",
+            kind="checkpoint",
+            factors=(-1.0,),
+            search_error=2.8,
+            holdout_error=2.809,
+        ),
+        ExistingModel(
+            name="01-last", kind="trained", factors=(0.0,), search_error=3.1, holdout_error=3.13
+        ),
+        ExistingModel(
+            name="average", kind="average", factors=(-0.5,), search_error=2.9, holdout_error=2.9
+        ),
+    )
+    best = BestExisting(
+        name="00-base",
+        kind="checkpoint",
+        search_error=2.8,
+        holdout_error=2.809,
+        outcome=outcome,
+        improvement=interval,
+        reason="the blend's error on the holdout is higher than checkpoint 00-base's by 0.2",
+    )
+    return {
+        "existing": models,
+        "best_existing": best,
+        "step_gains": (StepGain(name="00-base -> 01-last", gain=0.1, share=1.0),),
+        "step_warnings": ("step x changes nothing",),
+        "baseline_inferences": 4,
+    }
 
 
 def make_guardrails() -> tuple[GuardrailResult, ...]:

@@ -115,11 +115,15 @@ def test_a_proof_begins_on_the_engine_that_the_study_ends_with(local_ray, tmp_pa
     ask = partial(score_model, holdout, refuse_to_load, (0.0,) * 3, config)
     with spare_engine() as spare:
         run_search(config, inputs=inputs, spare=spare)
-        scored = ask(PhaseTimer(lambda event: None), None, spare)
+        others = ((-1.0,) * 3, (0.5,))
+        scored = ask(PhaseTimer(lambda event: None), None, spare, others)
         with pytest.raises(EngineError, match="no such GPU"):  # it is taken once
             ask(PhaseTimer(lambda event: None), None, spare)
     assert len(scored.scores[SEARCH].per_stimulus) == 4
     assert len(set((tmp_path / "processes").read_text().split())) == 1
+    base, broken = (scored.others[factors] for factors in others)  # on the same engine
+    assert base[SEARCH].aggregate() > scored.scores[SEARCH].aggregate()
+    assert broken == "wrong number of factors: got 1, expected 3"
 
 
 @pytest.mark.abuse(53, 54)

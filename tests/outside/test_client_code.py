@@ -141,6 +141,10 @@ def test_a_search_on_the_default_engine(script: Script, answer: dict[str, Any]) 
     assert result["trained_model_error"] > 0
     assert len(result["optimized_scaling_factors"]) == 2
     assert result["number_of_inferences"] >= 4
+    assert [model["kind"] for model in result["existing"]][-2:] == ["trained", "average"]
+    assert result["best_existing"]["search_error"] <= result["trained_model_error"]
+    assert result["baseline_inferences"] >= 3
+    assert len(result["step_gains"]) == 2
     assert result["verdict"] in ("improved", "no improvement", "inconclusive")
     assert any("verbose" in warning for warning in answer["warnings"])
     assert any("notKnown" in warning for warning in answer["warnings"])

@@ -35,6 +35,27 @@ def test_a_search_ends_with_its_proof_and_the_next_command(wide_search: WideSear
     assert "variant" in end
 
 
+@pytest.mark.brings(
+    "terminal", "a checkpoint that was there before", "is measured and compared with the blend"
+)
+def test_what_exists_is_measured_on_the_default_engine(wide_search: WideSearch) -> None:
+    result = wide_search.result()
+    *checkpoints, mean = result["existing"]
+    assert [model["kind"] for model in checkpoints].count("trained") == 1
+    assert (mean["kind"], mean["factors"]) == ("average", [-0.5])
+    for model in result["existing"]:
+        assert model["search_error"] > 0, model
+        assert model["holdout_error"] > 0, model
+    best = result["best_existing"]
+    assert best["outcome"] in ("better", "not distinguishable", "worse")
+    assert best["name"] in [model["name"] for model in checkpoints]
+    compared = [trial for trial in result["trials"] if trial["kind"] == "comparison"]
+    assert result["baseline_inferences"] == 2 * len(compared) == 4
+    assert result["number_of_inferences"] == len(result["trials"]) - len(compared)
+    printed = [text.split(maxsplit=1)[0] for _, text in wide_search.lines if text.strip()]
+    assert printed.count("exists") == 3
+
+
 @pytest.mark.brings("terminal", "wrong options", "one sentence and status 3")
 def test_what_is_wrong_is_one_sentence(installed: Installed, tmp_path: Path) -> None:
     write_wide_search(tmp_path, tmp_path / "chain.yaml")

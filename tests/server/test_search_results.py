@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import requests
-from search_results import make_proof, make_result
+from search_results import make_existing, make_proof, make_result
 from server_helpers import Server, serving, tar_of
 from toys import make_plain_chain
 
@@ -87,7 +87,11 @@ def search_writes(server: Server, job: SearchJob, proof: Proof, folder: str) -> 
     with Ledger.open(server.services.config.ledger_address) as ledger:
         study = ledger.studies.create(NewStudy(config.name, {}, "c", "h", {}, 0)).id
         result = make_result(
-            study_id=study, factors=2, optimized_scaling_factors=FACTORS, proof=proof
+            study_id=study,
+            factors=2,
+            optimized_scaling_factors=FACTORS,
+            proof=proof,
+            **make_existing(),
         )
         content = result.model_dump(mode="json")
         ledger.studies.save_result(study, content)
@@ -110,6 +114,17 @@ def test_a_model_that_is_not_proved_has_a_path_and_keeps_its_mark(server, ada, b
     answer = searched(server, ada, body, proof, "unproven")
     result = answer["result"]
     assert {name: answer[name] for name in result} == result
+    assert answer["advice"] == "checkpoint 00-base alone is better: use it"
+    assert answer["best_existing"]["outcome"] == "worse"
+    assert answer["best_existing"]["improvement"]["high"] < 0
+    assert [(m["name"], m["holdout_error"]) for m in answer["existing"]] == [
+        ("00-base", 2.809),
+        ("01-last", 3.13),
+        ("average", 2.9),
+    ]
+    assert answer["baseline_inferences"] == 4
+    assert answer["step_gains"][0] == {"name": "00-base -> 01-last", "gain": 0.1, "share": 1.0}
+    assert answer["step_warnings"] == ["step x changes nothing"]
     assert (answer["requestId"], answer["checkpoint_id"]) == (answer["request_id"], None)
     path = f"{body['projectId']}/results/{answer['requestId']}.tar"
     assert (result["mastered_path"], result["unproven"]) == (path, True)

@@ -110,7 +110,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             ),
             "spare_engine",
         },
-        "run": {"preparation", "prove", "session", "spare_engine", "study"},
+        "run": {"existing", "preparation", "prove", "session", "spare_engine", "study"},
         "command": {"display", "run"},
     },
     "serve_apps": {

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ztom.stimuli.records import Prompt
+from ztom.scoring.differentiable import LossTerm
+from ztom.stimuli.records import Prompt, Stimulus
 
 
 class Capability(StrEnum):
@@ -26,6 +27,7 @@ class Capability(StrEnum):
     GENERATE = "generate"
     LOG_PROBS = "log_probs"
     VALUES = "values"
+    GRADIENT = "gradient"
 
 
 class GenerationConfig(BaseModel):
@@ -75,6 +77,26 @@ class BlendStats:
     bytes_read: int
     bytes_written: int
     placement: str
+
+
+#: ``forward`` takes one pass a factor and keeps nothing of it; ``reverse`` one pass, and one back,
+#: for all factors, with a batch's activations kept. Weights are never changed.
+DerivativeMode = Literal["forward", "reverse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Derivatives:
+    """The error of a blend on some stimuli and its exact derivatives by the factors.
+
+    Attributes:
+        error: Weighted sum of the terms, aggregated as the error functions do.
+        per_stimulus: Error of each stimulus, in order.
+        gradient: Derivative of the error by each factor.
+    """
+
+    error: float
+    per_stimulus: tuple[float, ...]
+    gradient: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +177,28 @@ class Engine(Generates, Protocol):
 
     def close(self) -> None:
         """Give back memory and processes; calling it twice is harmless."""
+
+
+class Differentiates(Engine, Protocol):
+    """An engine with `Capability.GRADIENT`: it can say how errors change with the factors."""
+
+    def differentiate(
+        self,
+        factors: Sequence[float],
+        sets: Sequence[tuple[Sequence[Stimulus], Sequence[LossTerm]]],
+        *,
+        mode: DerivativeMode,
+    ) -> list[Derivatives]:
+        """Blend, and take errors and their derivatives by every factor in float32.
+
+        Args:
+            factors: One finite factor per transition of the chain.
+            sets: Stimuli of each data set with the terms of its error.
+            mode: How derivatives are taken; both are exact.
+
+        Raises:
+            CapabilityError: The model has an operation without such derivatives, or no answer of
+                the kind that a term needs.
+            FactorError: As `Engine.blend` does.
+            BlendError: As `Engine.blend` does.
+        """

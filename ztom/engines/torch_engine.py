@@ -19,12 +19,16 @@ from ztom.blending.chain import Chain
 from ztom.blending.files import tokenizer_folder
 from ztom.blending.plan import parse_dtype
 from ztom.engines.config import EngineConfig
+from ztom.engines.differentiator import Differentiator
+from ztom.engines.losses import LossInputs, ModelInputs
 from ztom.engines.pristine import HeldChain
 from ztom.engines.prompts import PromptEncoder, check_length
 from ztom.engines.protocol import (
     BlendStats,
     Capability,
     Completion,
+    DerivativeMode,
+    Derivatives,
     EngineInfo,
     GenerationConfig,
 )
@@ -38,8 +42,9 @@ from ztom.engines.torch_models import (
     rows_of_numbers,
 )
 from ztom.errors import CapabilityError, EngineError, FactorError
+from ztom.scoring.differentiable import LossTerm
 from ztom.stimuli.batches import batches
-from ztom.stimuli.records import Prompt
+from ztom.stimuli.records import Prompt, Stimulus
 
 
 class TorchEngine:
@@ -73,6 +78,7 @@ class TorchEngine:
         count = 0 if chain is None else chain.factor_count
         self._factors: tuple[float, ...] | None = (0.0,) * count
         self._held: HeldChain | None = None
+        self._differentiator: Differentiator | None = None
         if chain is not None:
             self._held = HeldChain(chain, device=self._device, dtype=self._dtype)
             self.blend(self.factors)
@@ -86,7 +92,7 @@ class TorchEngine:
             version=torch.__version__,
             dtype=str(dtype).removeprefix("torch."),
             device=self._device.type,
-            capabilities=self._capabilities,
+            capabilities=self._capabilities | self._gradient(),
         )
 
     @property
@@ -161,10 +167,46 @@ class TorchEngine:
         rows = [self._rows(batch) for batch in batches(prompts, self._config.max_num_seqs)]
         return np.concatenate(rows) if rows else np.empty((0, 0))
 
+    def differentiate(
+        self,
+        factors: Sequence[float],
+        sets: Sequence[tuple[Sequence[Stimulus], Sequence[LossTerm]]],
+        *,
+        mode: DerivativeMode,
+    ) -> list[Derivatives]:
+        """Errors and their exact derivatives; see the protocol."""
+        if self._held is None or not self._gradient():
+            raise CapabilityError(
+                "derivatives are taken of blends of float32 weights",
+                got=self.info.dtype if self._held is not None else "one fixed model",
+                fix="Set dtype: float32.",
+            )
+        self.blend(factors)
+        if self._differentiator is None:
+            self._differentiator = Differentiator(self._held, self._loss_inputs())
+        return self._differentiator.take(sets, mode=mode)
+
     def close(self) -> None:
         """Drop the weights."""
+        self._differentiator = None
         self._held = None
         self._model = torch.nn.Module()
+
+    def _gradient(self) -> frozenset[Capability]:
+        """Derivatives, where there are factors and every weight is in float32."""
+        dtypes = {t.dtype for t in self._model.state_dict().values() if t.is_floating_point()}
+        able = self._held is not None and dtypes == {torch.float32}
+        return frozenset({Capability.GRADIENT} if able else ())
+
+    def _loss_inputs(self) -> LossInputs:
+        return LossInputs(
+            self._model,
+            self._device,
+            self._encoder,
+            self._row_inputs if Capability.VALUES in self._capabilities else None,
+            max_length=self._max_length(),
+            max_rows=self._config.max_num_seqs,
+        )
 
     def _language_model(self) -> PromptEncoder:
         if Capability.GENERATE not in self._capabilities or self._encoder is None:
@@ -173,6 +215,8 @@ class TorchEngine:
         return self._encoder
 
     def _max_length(self) -> int:
+        if self._encoder is None:
+            return 1_000_000
         text = self._model.config.get_text_config()
         own = getattr(text, "max_position_embeddings", None)
         limits = [limit for limit in (own, self._config.max_model_len) if limit]
@@ -248,18 +292,9 @@ class TorchEngine:
 
     @torch.inference_mode()
     def _rows(self, prompts: Sequence[Prompt]) -> NDArray[np.float64]:
-        if self._encoder is not None:
-            ids = [self._encoder.prompt_ids(prompt) for prompt in prompts]
-            for row in ids:
-                check_length(row, [], limit=self._max_length())
-            tokens, mask = self._padded(ids, left=False)
-            out = self._model(input_ids=tokens, attention_mask=mask).logits
-        elif is_image_model(self._model):
-            images = pixels(prompts, self._model.config).to(self._device, self._model.dtype)
-            out = self._model(pixel_values=images).logits
-        else:
-            numbers = rows_of_numbers(prompts)
-            out = self._model(numbers.to(self._device, self._dtype or torch.float32))
+        positional, named = self._row_inputs(prompts)
+        out = self._model(*positional, **named)
+        out = getattr(out, "logits", out)
         if not isinstance(out, torch.Tensor) or out.ndim != 2 or out.shape[0] != len(prompts):
             raise EngineError(
                 "the module's output is not one row per stimulus",
@@ -268,3 +303,17 @@ class TorchEngine:
             )
         result: NDArray[np.float64] = out.double().cpu().numpy()
         return result
+
+    def _row_inputs(self, prompts: Sequence[Prompt]) -> ModelInputs:
+        """What a model with one output row per prompt is given."""
+        if self._encoder is not None:
+            ids = [self._encoder.prompt_ids(prompt) for prompt in prompts]
+            for row in ids:
+                check_length(row, [], limit=self._max_length())
+            tokens, mask = self._padded(ids, left=False)
+            return (), {"input_ids": tokens, "attention_mask": mask}
+        if is_image_model(self._model):
+            images = pixels(prompts, self._model.config)
+            return (), {"pixel_values": images.to(self._device, self._model.dtype)}
+        numbers = rows_of_numbers(prompts)
+        return (numbers.to(self._device, self._dtype or torch.float32),), {}

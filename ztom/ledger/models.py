@@ -94,6 +94,8 @@ class TrialRow(Base):
     seconds: Mapped[dict[str, Any]] = mapped_column(default=dict)
     generated_tokens: Mapped[int] = mapped_column(default=0)
     attempts: Mapped[int] = mapped_column(default=1)
+    gradient: Mapped[list[float] | None] = mapped_column(default=None)
+    guardrail_gradients: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     answered: Mapped[int | None] = mapped_column(default=None)
 
 

@@ -94,6 +94,8 @@ class TrialOutcome:
         seconds: Seconds by phase: ``blend``, ``generate``, ``score``, ``total``.
         generated_tokens: Number of generated tokens over all stimuli.
         attempts: Number of times that it was started before it ended.
+        gradient: Derivative of the error by each factor; empty where none was taken.
+        guardrail_gradients: Derivative of each guardrail's error by each factor, by its name.
         answered: Number of stimuli that were answered where the trial was stopped because it was
             clearly worse than the best: its error is an estimate then. None where all were.
     """
@@ -105,6 +107,8 @@ class TrialOutcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
     generated_tokens: int = 0
     attempts: int = 1
+    gradient: tuple[float, ...] = ()
+    guardrail_gradients: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     answered: int | None = None
 
 

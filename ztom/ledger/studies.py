@@ -128,6 +128,8 @@ class Studies:
             row.seconds = dict(outcome.seconds)
             row.generated_tokens = outcome.generated_tokens
             row.attempts = outcome.attempts
+            row.gradient = list(outcome.gradient)
+            row.guardrail_gradients = {n: list(g) for n, g in outcome.guardrail_gradients.items()}
             row.answered = outcome.answered
             session.flush()
             return _trial_record(row)
@@ -233,6 +235,10 @@ def _trial_record(row: TrialRow) -> TrialRecord:
             seconds=row.seconds,
             generated_tokens=row.generated_tokens,
             attempts=row.attempts,
+            gradient=tuple(row.gradient or ()),
+            guardrail_gradients={
+                name: tuple(gradient) for name, gradient in (row.guardrail_gradients or {}).items()
+            },
             answered=row.answered,
         ),
     )

@@ -162,6 +162,16 @@ def check_error(spec: ErrorSpec, *, labels: Sequence[str] = ()) -> None:
         _check_term(term, tuple(labels))
 
 
+def source_of(term: ErrorTerm, labels: Sequence[str]) -> Source | None:
+    """What of the model's answer a built-in error function reads; None for any other function.
+
+    Args:
+        term: Term of an error that was checked.
+        labels: Class labels, where the task has them.
+    """
+    return _source(term, tuple(labels)) if term.function in SOURCES else None
+
+
 def check_own_functions(terms: Sequence[ErrorTerm]) -> None:
     """Import the user's own functions among the terms, each in a process that is ended again.
 

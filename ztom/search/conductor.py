@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ztom.ledger import Ledger, TrialKind, TrialOutcome, TrialRecord, TrialStatus
 from ztom.ledger import StudyEvent as LedgerEvent
@@ -41,7 +41,7 @@ from ztom.search.protocol import (
     violations,
 )
 from ztom.search.racing import Incumbent
-from ztom.search.samplers.protocol import Sampler
+from ztom.search.samplers.protocol import Sampler, TakesGradients
 from ztom.search.space import Factors
 
 logger = logging.getLogger(__name__)
@@ -49,11 +49,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial to run; against the best so far where it may be stopped for being worse."""
+    """A trial to run.
+
+    Attributes:
+        number: Number of the trial.
+        kind: Why it is run.
+        factors: Factors to evaluate.
+        derivatives: Whether the error's derivatives are taken as well.
+        incumbent: The best so far, where the trial may be stopped for being worse.
+    """
 
     number: int
     kind: TrialKind
     factors: Factors
+    derivatives: bool = False
     incumbent: Incumbent | None = None
 
 
@@ -95,6 +104,7 @@ class Conductor:
         self._answers: dict[int, TrialOutcome] = {}
         self._trials: list[TrialRecord] = []
         self._converged = False
+        self._differs = False
         self._interrupted = False
         self.stop_reason: StopReason | None = None
         self.thinking_s = 0.0
@@ -145,7 +155,7 @@ class Conductor:
             return None
         if self._unanswered:
             trial = self._unanswered.popleft()
-            return self._give_out(Assignment(trial.number, trial.kind, trial.factors))
+            return self._give_out(trial)
         if self._window is not None and self._under_way() >= self._window:
             return None
         assignment = self._new_trial()
@@ -191,13 +201,14 @@ class Conductor:
         number = len(self._trials)
         trial = self._ledger.studies.ask(self._study_id, number=number, kind=kind, factors=factors)
         self._trials.append(trial)
-        return self._give_out(Assignment(number, kind, factors))
+        return self._give_out(trial)
 
-    def _give_out(self, assignment: Assignment) -> Assignment:
-        if self._racing and assignment.kind in (TrialKind.STARTUP, TrialKind.SEARCH):
-            assignment = replace(assignment, incumbent=incumbent(self._plan, self._trials))
-        self._on_event(TrialStarted(assignment.number, assignment.kind, assignment.factors))
-        return assignment
+    def _give_out(self, trial: TrialRecord) -> Assignment:
+        self._on_event(TrialStarted(trial.number, trial.kind, trial.factors))
+        derivatives = self._plan.gradients and trial.kind is TrialKind.SEARCH
+        races = self._racing and trial.kind in (TrialKind.STARTUP, TrialKind.SEARCH)
+        rival = incumbent(self._plan, self._trials) if races and not derivatives else None
+        return Assignment(trial.number, trial.kind, trial.factors, derivatives, rival)
 
     def complete(self, number: int, outcome: TrialOutcome) -> None:
         """Take a trial's answer, now or when its turn has come."""
@@ -238,7 +249,8 @@ class Conductor:
                 self._trials[trial.number] = trial
                 self._tell(trial)
                 continue
-            if trial.kind is TrialKind.CONFIRM and not self._converged:
+            confirming = any(t.kind is TrialKind.CONFIRM for t in self._trials)
+            if trial.kind is TrialKind.CONFIRM and not confirming:
                 # exploration had ended here: with its budget, its time, or by itself
                 no_limit = self._plan.seconds is None
                 self._converged = self._has_budget() and (
@@ -254,12 +266,15 @@ class Conductor:
 
     def _compare(self, trial: TrialRecord, proposed: Factors | None) -> None:
         if proposed != trial.factors:
-            logger.warning(
-                "trial %d was %s in the ledger and would now be %s; the ledger's counts",
+            logger.log(
+                logging.DEBUG if self._differs else logging.WARNING,
+                "trial %d was %s in the ledger and would now be %s (another version of the sampler "
+                "or of a library); the ledger's counts, for this trial and all that differ",
                 trial.number,
                 trial.factors,
                 proposed,
             )
+            self._differs = True
 
     def _ask(self, number: int) -> Factors | None:
         with self._thinking():
@@ -270,6 +285,9 @@ class Conductor:
             return
         outcome = trial.outcome
         known = None if trained_error(self._trials) is None else known_guardrails(outcome)
+        if outcome.gradient and isinstance(self._sampler, TakesGradients):
+            slopes = tuple(outcome.guardrail_gradients[n] for n, _ in self._plan.max_increases)
+            self._sampler.take_gradients(trial.number, outcome.gradient, slopes)
         with self._thinking():
             self._sampler.tell(
                 trial.number,

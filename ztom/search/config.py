@@ -27,6 +27,7 @@ from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.io.places import require_local
 from ztom.scoring.build import ErrorTerm, check_error
+from ztom.search.gradients import check_gradients
 from ztom.search.racing import RacingConfig
 from ztom.search.samplers.protocol import SamplerConfig, check_dimensions
 from ztom.search.trackers.config import TrackerConfig
@@ -68,8 +69,10 @@ def _data_place(value: Any, info: ValidationInfo) -> Any:
 DataPlace = Annotated[Path | str, BeforeValidator(_data_place)]
 #: Limits of single keys, for whoever takes a search in another form (over HTTP).
 ScalingFactorLimit = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+FactorGroupRule = FactorGroups
 BatchSize = Annotated[int, Field(ge=1)]
 Evaluations = Annotated[int, Field(ge=1, le=100_000)]
+Tolerance = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 DetailedOutput = bool | Literal["STORE_AND_RETURN"]
 
@@ -152,14 +155,15 @@ class Budget(_Strict):
 
     Attributes:
         evaluations: Start-up and search trials. Two evaluations of the trained model and up to
-            three that confirm the answer come on top.
+            three that confirm the answer come on top. With the sampler ``gradient`` an error with
+            all its derivatives counts as one.
         tolerance: Share of the gain; the search ends when less than it is left to gain, by the
             posterior of the sampler ``gp``. 0 goes on until the budget is spent.
         seconds: Seconds for all trials; None for no limit.
     """
 
     evaluations: Evaluations = 50
-    tolerance: float = Field(default=0.01, ge=0, lt=1, allow_inf_nan=False)
+    tolerance: Tolerance = 0.01
     seconds: float | None = Field(default=None, gt=0, le=31_536_000, allow_inf_nan=False)
 
 
@@ -300,6 +304,13 @@ class SearchConfig(StimuliConfig):
                 "give one lower and one upper bound for each step of the chain"
             )
         check_dimensions(self.sampler, factors)
+        return self
+
+    @model_validator(mode="after")
+    def _gradients_can_be_taken(self) -> Self:
+        if self.sampler.takes_gradients:
+            rails = [(guardrail.name, guardrail) for guardrail in self.guardrails]
+            check_gradients([("search", self), *rails], self.engine)
         return self
 
     @property

@@ -59,10 +59,11 @@ batch_size: null                 # stimuli per call of the engine; null hands ov
 detailed_output: false           # true keeps the texts of every trial in output/outputs
 
 sampler:
-  name: gp                       # gp, optuna_gp, cobyqa, cobyla, cmaes, tpe or random
+  name: gp                       # gp, gradient, optuna_gp, cobyqa, cobyla, cmaes, tpe or random
   startup: null                  # quasi-random points first; null takes what suits the sampler
   xtol_rel: 1.0e-4               # when cobyqa and cobyla have converged
-  ftol_rel: 1.0e-4               # when cobyla has converged
+  ftol_rel: 1.0e-4               # when cobyla and gradient have converged
+  # mode: forward                # of gradient (exact derivatives): forward, or reverse
 
 budget:
   evaluations: 50                # plus two of the trained model and three that confirm the answer

@@ -34,15 +34,17 @@ class SearchOutcome:
     Attributes:
         study_id: Id of the study in the ledger.
         trained_model_error: Mean over the evaluations of the trained model.
-        optimized_model_error: Error of the best factors when evaluated again; the trained model's
-            when nothing was better.
+        optimized_model_error: Error of the evaluation that confirmed the best factors; the trained
+            model's when nothing was better.
         improvement: The first minus the second, never negative.
         estimated_error: The surrogate's posterior mean at the best factors, None without a
             surrogate.
         optimized_scaling_factors: The best factors; zeros when nothing was better.
         factor_names: What each factor scales.
         number_of_inferences: Number of model evaluations that were started, failed ones and those
-            whose process died included, but for ``baseline_inferences``.
+            whose process died included, but for ``baseline_inferences`` and
+            ``gradient_evaluations``.
+        gradient_evaluations: Number of errors with derivatives that were started.
         partial_evaluations: Number of these that were stopped early, being clearly worse than the
             best.
         baseline_inferences: Number of evaluations of checkpoints alone and of their average.
@@ -68,6 +70,7 @@ class SearchOutcome:
     optimized_scaling_factors: Factors
     factor_names: tuple[str, ...]
     number_of_inferences: int
+    gradient_evaluations: int
     partial_evaluations: int
     baseline_inferences: int
     existing: tuple[ExistingModel, ...]
@@ -113,6 +116,8 @@ def build_outcome(
     surrogate = _fit(plan, trials)
     finished = [t for t in trials if t.status is TrialStatus.FINISHED]
     compared = [t for t in trials if t.kind is TrialKind.COMPARISON]
+    gradients = [t for t in trials if plan.gradients and t.kind is TrialKind.SEARCH]
+    apart = {t.number for t in (*compared, *gradients)}
     return SearchOutcome(
         study_id=study_id,
         trained_model_error=trained,
@@ -123,15 +128,14 @@ def build_outcome(
         else float(surrogate.posterior([choice.factors])[0][0]),
         optimized_scaling_factors=choice.factors,
         factor_names=plan.space.names,
-        number_of_inferences=sum(
-            t.outcome.attempts for t in trials if t.kind is not TrialKind.COMPARISON
-        ),
+        number_of_inferences=sum(t.outcome.attempts for t in trials if t.number not in apart),
+        gradient_evaluations=sum(t.outcome.attempts for t in gradients),
         partial_evaluations=sum(t.outcome.answered is not None for t in trials),
         baseline_inferences=sum(t.outcome.attempts for t in compared),
         existing=existing_models(plan, trials),
         step_gains=()
         if surrogate is None
-        else step_gains(surrogate, choice.factors, plan.space.names),
+        else step_gains(surrogate, choice.factors, plan.space.step_names),
         generated_tokens=sum(t.outcome.generated_tokens for t in trials),
         noise_floor=noise_floor(trials),
         trials=tuple(trials),

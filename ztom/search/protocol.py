@@ -7,7 +7,8 @@
 3. *search*: the sampler's points, until the budget of evaluations is spent, the time is nearly up
    or the sampler has converged.
 4. *confirm*: the minimiser of the surrogate's posterior, evaluated, so that luck in one evaluation
-   is not taken for a better blend (`ztom.search.answer`).
+   is not taken for a better blend (`ztom.search.answer`); of exact errors the lowest
+   (`ztom.search.exact_answer`).
 
 Nothing here knows Ray, samplers, clocks or the ledger's database: state comes in as arguments.
 """
@@ -22,6 +23,7 @@ from typing import Literal
 from ztom.ledger import TrialKind, TrialOutcome, TrialRecord, TrialStatus
 from ztom.search.answer import CONFIRMATIONS, Evaluation, choose_answer, next_confirmation
 from ztom.search.baselines import ComparedModel, is_part_of_search, next_comparison
+from ztom.search.exact_answer import choose_exact_answer, next_exact_confirmation
 from ztom.search.racing import Incumbent
 from ztom.search.space import Factors, SearchSpace
 
@@ -45,6 +47,7 @@ class Plan:
             name.
         seconds: Seconds for the whole study, None for no limit.
         models: Models that are evaluated besides, to compare the best blend with.
+        gradients: Whether the sampler's trials take derivatives, in float32.
     """
 
     space: SearchSpace
@@ -55,6 +58,7 @@ class Plan:
     seconds: float | None = None
     models: tuple[ComparedModel, ...] = ()
     startup_scale: float = 1.0
+    gradients: bool = False
 
     @property
     def total(self) -> int:
@@ -157,9 +161,11 @@ def _confirm(
     confirmations = _of(trials, TrialKind.CONFIRM)
     if _running(confirmations):
         return WaitForTrials()
-    point = next_confirmation(
-        plan.space, plan.seed, evaluations(plan, trials), done=len(confirmations)
-    )
+    finished, done = evaluations(plan, trials), len(confirmations)
+    if plan.gradients:
+        point = next_exact_confirmation(finished, done)
+    else:
+        point = next_confirmation(plan.space, plan.seed, finished, done)
     return Stop(reason) if point is None else Evaluate(TrialKind.CONFIRM, point)
 
 
@@ -252,7 +258,11 @@ def choose(plan: Plan, trials: Sequence[TrialRecord]) -> BestPoint | None:
     trained = trained_error(trials)
     if trained is None:
         return None
-    answer = choose_answer(plan.space, plan.seed, evaluations(plan, trials), trained)
+    finished = evaluations(plan, trials)
+    if plan.gradients:
+        answer = choose_exact_answer(finished, trained)
+    else:
+        answer = choose_answer(plan.space, plan.seed, finished, trained)
     if answer is None:
         return BestPoint(plan.space.trained, trained)
     return BestPoint(answer.factors, answer.error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -225,6 +225,8 @@ class SearchResult(BaseModel):
     Attributes:
         name: Name of the study.
         factor_bounds: Lower and upper bound of each factor.
+        factor_groups: Groups of tensors that have factors of their own, which stand step by step
+            and in a step group by group; none where a step has one factor.
         error: The terms of the error function that was made small, and their weights; the first
             results did not name them.
         sampler: Name of the sampler that proposed the factors; `UNKNOWN` in the first results.
@@ -244,6 +246,8 @@ class SearchResult(BaseModel):
             the first results did not measure them, nor what comes with them.
         best_existing: The best checkpoint, and how the blend stands to it.
         step_gains: How much of the gain on the search set each step of the chain is.
+        gradient_evaluations: Number of errors with their derivatives, in float32, which are not in
+            ``number_of_inferences``; 0 but for the sampler ``gradient``.
         baseline_inferences: Number of evaluations for ``existing``, on both sets; they are not in
             ``number_of_inferences``.
         partial_evaluations: Number of the ``number_of_inferences`` that were stopped early, being
@@ -262,7 +266,9 @@ class SearchResult(BaseModel):
     optimized_scaling_factors: tuple[float, ...]
     factor_names: tuple[str, ...]
     factor_bounds: tuple[tuple[float, float], ...]
+    factor_groups: Annotated[tuple[str, ...], Field(exclude_if=lambda names: not names)] = ()
     number_of_inferences: int
+    gradient_evaluations: int = 0
     generated_tokens: int
     noise_floor: float | None
     stop_reason: str
@@ -287,6 +293,21 @@ class SearchResult(BaseModel):
     baseline_inferences: int = 0
     partial_evaluations: int = 0
     proof: Proof | None = None
+
+    @property
+    def factor_grid(self) -> tuple[tuple[str, tuple[float, ...]], ...]:
+        """The name of each step, and the best factors of its groups; empty without groups."""
+        width = len(self.factor_groups)
+        if not width:
+            return ()
+        ends = f": {self.factor_groups[0]}"
+        return tuple(
+            (
+                self.factor_names[start].removesuffix(ends),
+                self.optimized_scaling_factors[start : start + width],
+            )
+            for start in range(0, len(self.factor_names), width)
+        )
 
     @property
     def advice(self) -> str | None:
@@ -365,6 +386,7 @@ def search_fields(outcome: SearchOutcome) -> dict[str, Any]:
         "existing": outcome.existing,
         "best_existing": best_on_search(outcome.existing),
         "step_gains": outcome.step_gains,
+        "gradient_evaluations": outcome.gradient_evaluations,
         "generated_tokens": outcome.generated_tokens,
         "noise_floor": outcome.noise_floor,
         "stop_reason": outcome.stop_reason,

@@ -18,12 +18,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
-from ztom.engines.protocol import Capability, Engine, GenerationConfig
+from ztom.engines.protocol import (
+    Capability,
+    DerivativeMode,
+    Derivatives,
+    Differentiates,
+    Engine,
+    GenerationConfig,
+)
 from ztom.engines.respond import respond
 from ztom.errors import CapabilityError, FactorError
+from ztom.scoring.differentiable import LossTerm
+from ztom.scoring.likelihood import TokenCrossEntropy
 from ztom.scoring.protocol import Need
 from ztom.stimuli.records import Message, Prompt, Stimulus
 from ztom.testing.refusals import refused
@@ -140,14 +150,33 @@ class EngineConformance:
         if Capability.VALUES in offers:
             count = engine.values(list(self.prompts)).shape[1]
             labels = [f"label {i}" for i in range(count)]
-        pairs = zip(self.prompts, self.answers, strict=True)
-        stimuli = [Stimulus(str(i), p, a, str(i)) for i, (p, a) in enumerate(pairs)]
-        outputs = respond(engine, stimuli, needs=needs, generation=_SHORT, labels=labels)
+        outputs = respond(engine, self._stimuli(), needs=needs, generation=_SHORT, labels=labels)
         for output in outputs:
             assert (output.text is not None) == (Need.TEXT in needs)
             assert (output.token_log_probs is not None) == (Need.TOKEN_LOG_PROBS in needs)
             assert output.label_log_probs is not None
             assert len(output.label_log_probs) == len(labels)
+
+    def test_derivatives_are_those_of_the_error(self, engine: Engine) -> None:
+        """Both modes give one gradient, and the error that `log_probs` gives."""
+        offers = engine.info.capabilities
+        if not {Capability.GRADIENT, Capability.LOG_PROBS} <= offers:
+            return
+        factors, data = self._blend(engine), self._stimuli()
+        forward = _derivatives(engine, factors, data, mode="forward")
+        reverse = _derivatives(engine, factors, data, mode="reverse")
+        assert engine.factors == factors
+        steepest = max(map(abs, forward.gradient))
+        assert steepest > 0, "the error does not depend on the factors"
+        np.testing.assert_allclose(forward.gradient, reverse.gradient, atol=1e-5 * steepest)
+        scores = TokenCrossEntropy()
+        outputs = respond(engine, data, needs=scores.needs, generation=_SHORT)
+        error = scores.score(data, outputs).aggregate()[0]
+        np.testing.assert_allclose([forward.error, reverse.error], error, rtol=1e-5)
+
+    def _stimuli(self) -> list[Stimulus]:
+        pairs = zip(self.prompts, self.answers, strict=True)
+        return [Stimulus(str(i), p, a, str(i)) for i, (p, a) in enumerate(pairs)]
 
     def observe(self, engine: Engine) -> list[object]:
         """Everything that an engine can say, in a form that compares bit for bit."""
@@ -167,3 +196,11 @@ class EngineConformance:
         assert count >= 2, "give an engine over a chain with two transitions or more"
         cycles = -(-count // len(self.factors))
         return tuple((list(self.factors) * cycles)[:count])
+
+
+def _derivatives(
+    engine: Engine, factors: Sequence[float], data: Sequence[Stimulus], *, mode: DerivativeMode
+) -> Derivatives:
+    able = cast(Differentiates, engine)
+    [derivatives] = able.differentiate(factors, [(data, (LossTerm("tokens"),))], mode=mode)
+    return derivatives

@@ -21,9 +21,18 @@ from numpy.typing import NDArray
 
 from ztom.blending.chain import Chain
 from ztom.engines.config import EngineConfig
-from ztom.engines.protocol import BlendStats, Capability, Completion, EngineInfo, GenerationConfig
-from ztom.errors import EngineError, FactorError
-from ztom.stimuli.records import Prompt
+from ztom.engines.protocol import (
+    BlendStats,
+    Capability,
+    Completion,
+    DerivativeMode,
+    Derivatives,
+    EngineInfo,
+    GenerationConfig,
+)
+from ztom.errors import CapabilityError, EngineError, FactorError
+from ztom.scoring.differentiable import LossTerm
+from ztom.stimuli.records import Prompt, Stimulus
 
 _SCALE = 0.1
 _BASE_NATS = 2.0
@@ -158,6 +167,30 @@ class FakeEngine:
         for row, prompt in enumerate(prompts):
             logits[row] = sharpness * self._uniforms(_text(prompt), self._outputs) + self._offset
         return logits
+
+    def differentiate(
+        self,
+        factors: Sequence[float],
+        sets: Sequence[tuple[Sequence[Stimulus], Sequence[LossTerm]]],
+        *,
+        mode: DerivativeMode,
+    ) -> list[Derivatives]:
+        """The cross-entropy of tokens and its derivatives, the same in both modes."""
+        self.blend(factors)
+        return [self._derivatives(stimuli, terms) for stimuli, terms in sets]
+
+    def _derivatives(self, stimuli: Sequence[Stimulus], terms: Sequence[LossTerm]) -> Derivatives:
+        if any(term.kind != "tokens" for term in terms):
+            raise CapabilityError("the fake engine has derivatives of the tokens' likelihood only")
+        weight = sum(term.weight for term in terms)
+        rows = self.log_probs([s.prompt for s in stimuli], [s.expected for s in stimuli])
+        away = (np.array(self._factors) - self._optimum) / _SCALE**2
+        slope = weight * _NATS_PER_DISTANCE * 2.0 * away / max(1, len(self._factors))
+        return Derivatives(
+            error=-weight * float(np.concatenate(rows).mean()),
+            per_stimulus=tuple(-weight * float(row.mean()) for row in rows),
+            gradient=tuple(slope.tolist()),
+        )
 
     def close(self) -> None:
         """Refuse everything from now on; calling it twice is harmless."""

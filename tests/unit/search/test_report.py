@@ -4,12 +4,13 @@ import re
 
 import pytest
 from html_page import Page
-from search_results import make_change, make_proof, make_result, make_trials
+from search_results import make_change, make_existing, make_proof, make_result, make_trials
 
 from tune_search.command import summary
 from ztom.pages import formats
 from ztom.pages.svg import Scale, padded, tag
 from ztom.scoring.proof import GuardrailResult, ProofOutcome, decide_proof
+from ztom.search.existing import Standing
 from ztom.search.report import charts
 from ztom.search.report.advice import advise, at_bound, stimuli_needed
 from ztom.search.report.render import render_report
@@ -424,3 +425,85 @@ def test_what_differs_in_the_chain_is_in_the_report() -> None:
     note = "config eos_token_id: 2 in base, 7 in <b>tuned</b> (used)"
     page = render_report(make_result().model_copy(update={"notes": (note,)}))
     assert "config eos_token_id: 2 in base, 7 in &lt;b&gt;tuned&lt;/b&gt; (used)" in page
+
+
+ADVICE = "checkpoint 00-base alone is better: use it"
+
+
+def test_a_checkpoint_that_is_better_is_the_first_thing_said() -> None:
+    result = make_result(proof=make_proof(), **make_existing())
+    page = _page(result)
+    main = render_report(result).partition("<main")[2]
+    assert main.index(ADVICE) < main.index("<section")
+    assert "existing" in page.ids
+    for figure in ("2.80", "2.809", "3.130", "average", "Best checkpoint on the search set"):
+        assert figure in page.text, figure
+    assert "step x changes nothing" in page.text
+    assert advise(result)[0].what.startswith("Use checkpoint 00-base")
+
+
+@pytest.mark.parametrize("outcome", [Standing.BETTER, Standing.NOT_DISTINGUISHABLE])
+def test_otherwise_both_numbers_stand_there(outcome: Standing) -> None:
+    page = _page(make_result(proof=make_proof(), **make_existing(outcome)))
+    assert ADVICE not in page.text
+    assert f"The blend is {outcome}" in page.text
+
+
+def test_comparisons_are_no_part_of_the_convergence() -> None:
+    plain = make_result(proof=make_proof())
+    best = plain.trials[2].model_copy(
+        update={"kind": "comparison", "error": 0.1, "number": len(plain.trials)}
+    )
+    with_it = plain.model_copy(update={"trials": (*plain.trials, best)})
+    charts_of = [
+        re.search(r"<svg[^>]*convergence.*?</svg>", render_report(r), re.DOTALL)[0]  # type: ignore[index]
+        for r in (plain, with_it)
+    ]
+    assert charts_of[0] == charts_of[1]
+
+
+def grouped_result() -> SearchResult:
+    """Two steps and three groups of tensors."""
+    groups = ("attention", "mlp", EVIL)
+    names = tuple(f"{step}: {group}" for step in ("base -> a", "a -> b") for group in groups)
+    best = (0.1, -0.05, 0.0, 0.02, -0.1, 0.07)
+    return make_result(factors=6).model_copy(
+        update={
+            "factor_names": names,
+            "factor_groups": groups,
+            "optimized_scaling_factors": best,
+            "factor_bounds": ((-0.1, 0.1),) * 6,
+            "sensitivity": (),
+        }
+    )
+
+
+def test_factors_of_groups_are_a_heat_map() -> None:
+    result = grouped_result()
+    assert result.factor_grid == (("base -> a", (0.1, -0.05, 0.0)), ("a -> b", (0.02, -0.1, 0.07)))
+    page = render_report(result)
+    table = page[page.index('<table class="heat">') : page.index("</table>")]
+    assert table.count("<tr>") == 3
+    assert table.count("plus-heat") == 4
+    assert table.count("minus-heat") == 2
+    assert "--strength: 0.50" in table
+    assert table.count("at its bound") == 2
+    assert EVIL not in page
+    assert '<table class="heat">' not in render_report(make_result())
+
+
+def test_without_groups_a_result_says_nothing_of_them() -> None:
+    result = make_result()
+    assert "factor_groups" not in result.model_dump(mode="json")
+    assert result.factor_grid == ()
+    grouped = grouped_result()
+    again = SearchResult.model_validate_json(grouped.model_dump_json())
+    assert again.factor_groups == grouped.factor_groups
+
+
+def test_the_summary_has_a_table_of_steps_and_groups() -> None:
+    lines = summary(grouped_result())
+    at = next(i for i, line in enumerate(lines) if line.startswith("optimized_scaling_factors"))
+    assert lines[at + 1].split()[:2] == ["attention", "mlp"]
+    assert lines[at + 3].split() == ["a", "->", "b", "+0.020", "-0.100", "+0.070"]
+    assert len(summary(make_result())) == len(lines) - 3

@@ -11,6 +11,7 @@ from ztom.search.conductor import Assignment, Conductor
 from ztom.search.events import Stopping, TrialEnded, TrialStarted
 from ztom.search.outcome import build_outcome
 from ztom.search.samplers.build import build_sampler
+from ztom.search.samplers.gp import GPSampler
 from ztom.search.samplers.protocol import SamplerConfig
 
 NAMES = ["gp", "tpe", "cmaes", "random", "cobyla", "cobyqa"]
@@ -117,6 +118,24 @@ def test_early_convergence_is_said(tmp_path):
         )
     assert outcome.converged
     assert outcome.optimized_scaling_factors == (0.05, -0.03)
+
+
+def test_convergence_is_said_after_a_resume_as_well(tmp_path):
+    def start(ledger, study):
+        plan = make_plan(evaluations=40, startup=4, startup_scale=0.4)
+        sampler = GPSampler(plan.space, seed=0, tolerance=0.01)
+        return Conductor(plan, ledger, study, sampler=sampler, on_event=lambda event: None)
+
+    with open_ledger(tmp_path) as ledger:
+        study = new_study(ledger)
+        first = start(ledger, study)
+        while not any(t.kind is TrialKind.CONFIRM for t in first.trials):
+            assignment = first.next()
+            first.complete(assignment.number, TrialOutcome(error=bowl(assignment.factors)))
+        again = start(ledger, study)
+        run(again)
+        assert again.stop_reason == "converged"
+        assert len(again.trials) < 25
 
 
 def test_a_point_outside_the_space_is_an_error(tmp_path):

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from fake_search import make_config
 from rich.console import Console
-from search_results import make_proof, make_result
+from search_results import make_existing, make_proof, make_result
 
 from tune_search.__main__ import argument_parser, main
-from tune_search.command import closing_lines, exit_status, run_command
+from tune_search.command import closing_lines, exit_status, result_lines, run_command
 from ztom.errors import ClusterEndedError, StorageError
 from ztom.evaluation.gate.verdict import Outcome
 from ztom.scoring.proof import ProofOutcome
+from ztom.search.existing import Standing
 from ztom.search.result import GateSummary, SearchResult
 
 FILE = Path("my search.yaml")
@@ -155,3 +156,19 @@ def test_a_search_whose_ray_has_ended_gives_no_reason_not_to_start_it_again(
     with pytest.raises(ClusterEndedError):
         run_command(config, resume=False, console=Console(file=io.StringIO()))
     assert not (config.output / "error.txt").exists()
+
+
+def test_a_checkpoint_that_is_better_is_the_first_line(tmp_path: Path) -> None:
+    config = make_config(tmp_path, 3)
+    made = make_result(proof=make_proof(), **make_existing())
+    printed = result_lines(made, config, FILE)
+    assert printed[0] == "checkpoint 00-base alone is better: use it"
+    assert "baseline_inferences        4" in printed
+    assert "exists   00-base (checkpoint): search set 2.80000, holdout 2.80900" in printed
+    assert "exists   average: search set 2.90000, holdout 2.90000" in printed
+    assert "step     00-base -> 01-last: +0.10000 (100% of the estimated gain)" in printed
+    assert "warning  step x changes nothing" in printed
+    better = make_result(proof=make_proof(), **make_existing(Standing.BETTER))
+    printed = result_lines(better, config, FILE)
+    assert printed[0].startswith("trained_model_error ")
+    assert any("the blend is better" in line for line in printed)

@@ -185,6 +185,22 @@ def test_the_card_and_the_recipe_carry_the_evidence(chain: Chain, tmp_path: Path
     assert "**inconclusive**" in card
     assert "Released on insistence" in card
     assert read_recipe(tmp_path / "v").evidence == evidence
+    assert "best_existing" not in (tmp_path / "v" / "recipe.json").read_text()  # bytes as before
+    best = {
+        "name": "00-base",
+        "search_error": 2.8,
+        "holdout_error": 2.809,
+        "outcome": "worse",
+        "reason": "higher by 0.2",
+        "advice": "checkpoint 00-base alone is better: use it",
+    }
+    fair = evidence.model_copy(update={"best_existing": best})
+    write(chain, tmp_path / "w", evidence=fair)
+    card = (tmp_path / "w" / "README.md").read_text()
+    body = card.split("---\n")[2].lstrip()
+    assert body.startswith("**checkpoint 00-base alone is better: use it**\n")
+    assert "with 2.8 there and 2.809 on the holdout" in card
+    assert read_recipe(tmp_path / "w").evidence == fair
 
 
 def test_object_stores_get_the_manifest_last(chain: Chain, tmp_path: Path, monkeypatch) -> None:

@@ -52,6 +52,10 @@ def build_sampler(
         return CallbackSampler(config, space)
     if config.name == "gp":
         return GPSampler(space, seed=seed, tolerance=tolerance)
+    if config.name == "gradient":
+        from ztom.search.samplers.gradient import GradientSampler
+
+        return GradientSampler(config, space)
     if config.name in BUILT_IN:
         from ztom.search.samplers.optuna import OptunaSampler
 
