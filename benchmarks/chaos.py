@@ -48,7 +48,7 @@ KILLED = {
     "raylet": "raylet/raylet",
 }
 DATABASE_DOWN_S, DISK_FULL_S, CLOCK_WRONG_S = 3.0, 10.0, 20.0
-LONGEST_OUTAGE_S = 300.0
+LONGEST_OUTAGE_S = 600.0
 #: Requests in a row that are answered when all is well again.
 WELL = 12
 #: Seconds that a process takes to be gone with what hangs on it.

@@ -40,7 +40,8 @@ class Request:
 
     Attributes:
         outcome: ``answered``, ``later`` (a 503 that says when to try again), ``no door`` (nobody
-            listens), ``truncated`` (a 200 that is not whole) or what else happened.
+            listens), ``broken off`` (a stream that ends with an error which says so), ``truncated``
+            (a 200 that is not whole and does not say so) or what else happened.
     """
 
     began: float
@@ -100,7 +101,9 @@ def _outcome(status: int, headers: Mapping[str, str], text: str, *, stream: bool
     if status != 200:
         return f"status {status}"
     if stream:
-        whole = "[DONE]" in text and '"error"' not in text
+        if '"error"' in text and "[DONE]" in text:
+            return "broken off"
+        whole = "[DONE]" in text
     else:
         with contextlib.suppress(ValueError):
             return "answered" if json.loads(text).get("choices") else "truncated"

@@ -26,8 +26,8 @@ def make_llama_chain(
         folder: Gets one folder per member.
         hidden: Hidden size, a multiple of 64.
         layers: Number of layers.
-        vocabulary: Number of tokens of the embedding; None is the tokenizer's, so that every token
-            is text.
+        vocabulary: Number of tokens of the embedding; None is the tokenizer's, so that every answer
+            has text.
         members: Number of checkpoints.
         dtype: What is stored.
     """
@@ -46,11 +46,15 @@ def make_llama_chain(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    words = [tokenizer.decode([token], skip_special_tokens=True) for token in range(len(tokenizer))]
+    silent = [token for token, word in enumerate(words) if not word.strip() or not word.isascii()]
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(config).to(dtype)
     for position in range(members):
         for parameter in model.parameters():
             parameter.data.add_(torch.randn_like(parameter) * 1e-3)
+        # logits of zero: every model of the chain, and every blend, answers with text
+        model.get_input_embeddings().weight.data[silent] = 0.0
         path = folder / f"{position:02d}"
         model.save_pretrained(path)
         tokenizer.save_pretrained(path)

@@ -78,9 +78,14 @@ class Case:
     tolerance: float
 
 
-def run(case: Case) -> dict[str, object]:
-    """One whole search, as a line of the file."""
-    problem = _problem(case)
+def run(case: Case, folder: Path) -> dict[str, object]:
+    """One whole search, as a line of the file.
+
+    Args:
+        case: The search.
+        folder: Folder that evaluated points of the chain are kept in.
+    """
+    problem = _problem(case, folder)
     space = SearchSpace(
         tuple(f"step {i}" for i in range(case.factors)),
         (-LIMIT,) * case.factors,
@@ -110,9 +115,9 @@ def run(case: Case) -> dict[str, object]:
     }
 
 
-def _problem(case: Case) -> Problem:
+def _problem(case: Case, folder: Path) -> Problem:
     if case.family == "chain":
-        return chain_problem(case.factors, LIMIT)
+        return chain_problem(case.factors, folder)
     return make_problem(case.family, case.factors, case.seed)
 
 
@@ -201,9 +206,9 @@ def main() -> None:
     """Run what is not in the file yet, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--samplers", default="gp,optuna_gp,cobyqa,cobyla,cmaes,tpe,random")
-    parser.add_argument("--families", default=",".join((*FAMILIES, "chain")))
+    parser.add_argument("--families", default="quadratic", help=f"of {FAMILIES} and chain")
     parser.add_argument("--factors", default="4,8,16")
-    parser.add_argument("--noise", default="0,0.03,0.1")
+    parser.add_argument("--noise", default="0.1", help="shares of the gain")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tolerance", type=float, default=0.0)
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
@@ -218,7 +223,9 @@ def main() -> None:
         print(f"{len(cases)} searches, about {hours:.1f} CPU hours, {options.jobs} at a time")
         options.file.parent.mkdir(parents=True, exist_ok=True)
         with ProcessPoolExecutor(options.jobs) as pool, options.file.open("a") as lines:
-            for future in as_completed([pool.submit(run, case) for case in cases]):
+            for future in as_completed(
+                [pool.submit(run, case, options.file.parent) for case in cases]
+            ):
                 lines.write(json.dumps(future.result()) + "\n")
                 lines.flush()
         rows = _read(options.file)

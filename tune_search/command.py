@@ -6,6 +6,7 @@ Importing this imports neither Ray nor torch; running a search does.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,8 +114,14 @@ def summary(result: SearchResult) -> list[str]:
         f"optimized_model_error      {result.optimized_model_error:.5f}",
         f"improvement                {result.improvement:.5f}",
         f"optimized_scaling_factors  {factors}",
+        *grid_lines(result.factor_groups, result.factor_grid),
         f"number_of_inferences       {result.number_of_inferences}"
         f"   ({result.generated_tokens} generated tokens, ended by: {result.stop_reason})",
+        *(
+            [f"partial_evaluations        {result.partial_evaluations}   (stopped early)"]
+            if result.partial_evaluations
+            else []
+        ),
         *_gradient_lines(result),
         f"baseline_inferences        {result.baseline_inferences}",
         f"seconds                    {phases}",
@@ -130,6 +137,25 @@ def summary(result: SearchResult) -> list[str]:
 def _gradient_lines(result: SearchResult) -> list[str]:
     count = result.gradient_evaluations
     return [f"gradient_evaluations       {count}"] if count else []
+
+
+def grid_lines(groups: Sequence[str], rows: Sequence[tuple[str, Sequence[float]]]) -> list[str]:
+    """Factors as a table of steps and groups; none without groups.
+
+    Args:
+        groups: Names of the groups.
+        rows: Name of each step, and the factors of its groups.
+    """
+    if not groups:
+        return []
+    widths = [max(len(group), 8) for group in groups]
+    step = max(len(name) for name, _ in rows)
+    head = [group.rjust(width) for group, width in zip(groups, widths, strict=True)]
+    lines = [f"  {'':{step}}  {'  '.join(head)}"]
+    for name, factors in rows:
+        cells = [f"{f:+.3f}".rjust(width) for f, width in zip(factors, widths, strict=True)]
+        lines.append(f"  {name:{step}}  {'  '.join(cells)}")
+    return lines
 
 
 def closing_lines(result: SearchResult, config: SearchConfig, file: Path) -> list[str]:

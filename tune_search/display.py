@@ -42,7 +42,8 @@ class StudyProgress:
         name: Name of the study.
         total: Number of trials at most.
         ended: Number of trials that have ended, failed ones included.
-        factor_names: Names of the chain's transitions.
+        factor_names: Names of the chain's transitions, or of each with each group.
+        groups: Number of groups of tensors that have factors of their own; 1 without.
         trained: Error of the trained model; None until its trial has ended.
         best: Lowest error of a blend that breaks no guardrail.
         best_factors: Scaling factors of that blend.
@@ -56,6 +57,7 @@ class StudyProgress:
     total: int = 0
     ended: int = 0
     factor_names: tuple[str, ...] = ()
+    groups: int = 1
     trained: float | None = None
     best: float | None = None
     best_factors: Factors | None = None
@@ -71,12 +73,14 @@ class StudyProgress:
         elif isinstance(event, StudyStarted):
             self.name, self.total, self.ended = event.name, event.total, event.done
             self.factor_names = event.factor_names
+            self.groups = max(1, len(event.groups))
             self.now = "loading the model"
         elif isinstance(event, EnginesReady):
             self.now = event.engine
             self._ends.append(self.clock())
         elif isinstance(event, TrialStarted):
-            self.now = f"trial {event.number} ({event.kind}) {format_factors(event.factors)}"
+            factors = format_factors(event.factors, groups=self.groups)
+            self.now = f"trial {event.number} ({event.kind}) {factors}"
         elif isinstance(event, TrialEnded):
             self._take_trial(event)
         elif isinstance(event, Stopping):
@@ -107,16 +111,20 @@ class StudyProgress:
 _STOPPING = {
     "interrupted": "stopping after the trial under way; once more abandons it",
     "budget": "the budget is spent",
-    "converged": "too little is left to gain",
+    "converged": "the sampler has converged",
     "time": "the time is up",
 }
 
 
-def format_factors(factors: Factors | None) -> str:
-    """Factors for people: three decimals, not too many."""
+def format_factors(factors: Factors | None, *, groups: int = 1) -> str:
+    """Factors for people: three decimals, not too many, a bar between the steps of groups."""
     if factors is None:
         return "-"
-    parts = [f"{factor:+.3f}" for factor in factors[:_SHOWN_FACTORS]]
+    shown = factors[:_SHOWN_FACTORS]
+    parts = [
+        ("| " if groups > 1 and at and at % groups == 0 else "") + f"{factor:+.3f}"
+        for at, factor in enumerate(shown)
+    ]
     return " ".join(parts) + (" ..." if len(factors) > _SHOWN_FACTORS else "")
 
 
@@ -147,6 +155,8 @@ def _trial_line(event: TrialEnded) -> str:
         return f"trial {event.number} ({event.kind}) failed: {event.reason}"
     best = "-" if event.best_error is None else f"{event.best_error:.5f}"
     broken = "" if event.feasible else ", breaks a guardrail"
+    if event.reason is not None:  # of a trial that has an error, why it was stopped
+        broken = f" (estimated), {event.reason}"
     return (
         f"trial {event.number} ({event.kind}) {event.error:.5f}{broken}, best so far {best}, "
         f"{event.seconds:.2f} s at {format_factors(event.factors)}"
@@ -231,7 +241,7 @@ class NotebookDisplay:
         left = state.seconds_left
         lines = [
             f"trained model {_number(state.trained)}, best so far {_number(state.best)} "
-            f"{_gain(state)} at {format_factors(state.best_factors)}",
+            f"{_gain(state)} at {format_factors(state.best_factors, groups=state.groups)}",
             state.now + ("" if left is None else f", about {_duration(left)} left"),
         ]
         if state.failed:
@@ -277,7 +287,7 @@ class _Display:
         table = Table.grid(padding=(0, 2))
         table.add_row("trained model", _number(state.trained))
         table.add_row("best so far", f"{_number(state.best)}  {_gain(state)}")
-        table.add_row("its factors", format_factors(state.best_factors))
+        table.add_row("its factors", format_factors(state.best_factors, groups=state.groups))
         if state.failed:
             table.add_row("failed trials", str(state.failed))
         return Group(self._bar, table, Text(state.now, style="dim", overflow="ellipsis"))

@@ -82,6 +82,36 @@ class EngineActor:
         with _engine_errors():
             return _evaluate(self._engine, self._questions, factors, needs)
 
+    @property
+    def _loaded(self) -> Factors | None:
+        """Factors of the blend that is loaded; None where the last one failed."""
+        try:
+            return None if self._engine is None else self._engine.factors
+        except EngineError:
+            return None
+
+    def evaluate_block(
+        self, factors: Factors, needs: Needs, places: Sequence[int], *, others: bool
+    ) -> Answers:
+        """Blend, unless that is what is loaded, and answer some stimuli of the search set.
+
+        Args:
+            factors: Factors of the blend.
+            needs: What the error functions need.
+            places: Places of the stimuli in the search set.
+            others: Whether every other data set is answered as well.
+        """
+        if self._engine is None or self._questions is None:
+            raise NewProcessError("the engine's process is a new one")
+        with _engine_errors():
+            return _evaluate(
+                self._engine,
+                self._questions.part(places, others=others),
+                factors,
+                needs,
+                is_loaded=self._loaded == factors,
+            )
+
     def generate(
         self, factors: Factors, prompts: Sequence[Prompt], config: GenerationConfig
     ) -> list[Completion]:
@@ -105,8 +135,15 @@ def _engine_errors() -> Iterator[None]:
         raise EngineError(f"the engine raised {type(error).__name__}", reason=error) from error
 
 
-def _evaluate(engine: Engine, questions: Questions, factors: Factors, needs: Needs) -> Answers:
-    stats = engine.blend(factors)
+def _evaluate(
+    engine: Engine,
+    questions: Questions,
+    factors: Factors,
+    needs: Needs,
+    *,
+    is_loaded: bool = False,
+) -> Answers:
+    blend_s = 0.0 if is_loaded else engine.blend(factors).seconds
     started = time.perf_counter()
     outputs = {
         name: _respond(engine, questions, stimuli, needs=needs[name], labels=labels)
@@ -114,7 +151,7 @@ def _evaluate(engine: Engine, questions: Questions, factors: Factors, needs: Nee
     }
     return Answers(
         outputs=outputs,
-        seconds={"blend": stats.seconds, "generate": time.perf_counter() - started},
+        seconds={"blend": blend_s, "generate": time.perf_counter() - started},
         process=os.getpid(),
     )
 

@@ -59,6 +59,7 @@ class EngineClient:
         questions: Reference into Ray's object store: the stimuli.
         deadline_s: Seconds for blending and answering everything once.
         start_deadline_s: Seconds for making an engine.
+        callers: Number of trials that may wait for this engine at once: it answers one at a time.
     """
 
     actor: ActorHandle
@@ -66,6 +67,7 @@ class EngineClient:
     questions: ObjectRef
     deadline_s: float
     start_deadline_s: float
+    callers: int = 1
 
     def start(self) -> EngineInfo:
         """Wait until the engine can answer, making it if need be.
@@ -118,8 +120,19 @@ class EngineClient:
             EngineError: The engine died twice.
             EngineTimeoutError: It gave no answer in time, twice.
         """
+        deadline_s = self.deadline_s * self.callers
         answers: Answers = self._twice(
-            lambda: _wait(self.actor.evaluate.remote(factors, needs), "evaluate", self.deadline_s)
+            lambda: _wait(self.actor.evaluate.remote(factors, needs), "evaluate", deadline_s)
+        )
+        return answers
+
+    def answer_block(
+        self, factors: Factors, needs: Needs, places: Sequence[int], *, others: bool
+    ) -> Answers:
+        """Answer some stimuli of the search set; raises and goes on as `answer` does."""
+        call = partial(self.actor.evaluate_block.remote, factors, needs, places, others=others)
+        answers: Answers = self._twice(
+            lambda: _wait(call(), "evaluate", self.deadline_s * self.callers)
         )
         return answers
 

@@ -18,7 +18,12 @@ _ENGINE_CPUS = 0.9
 
 
 def make_clients(
-    inputs: StudyInputs, *, replicas: int, deadline_s: float, start_deadline_s: float
+    inputs: StudyInputs,
+    *,
+    replicas: int,
+    deadline_s: float,
+    start_deadline_s: float,
+    callers: int = 1,
 ) -> tuple[EngineClient, ...]:
     """Make the actors, which have no engines yet.
 
@@ -27,6 +32,7 @@ def make_clients(
         replicas: Number of actors.
         deadline_s: Seconds for one evaluation.
         start_deadline_s: Seconds for making an engine.
+        callers: Number of trials that may wait for one engine at once.
     """
     resources = ray.cluster_resources()
     gpus = inputs.gpus if resources.get("GPU", 0) else 0
@@ -46,7 +52,7 @@ def make_clients(
     )
     make, questions = ray.put(inputs.engine), ray.put(Questions.of(inputs))
     return tuple(
-        EngineClient(actor.remote(), make, questions, deadline_s, start_deadline_s)
+        EngineClient(actor.remote(), make, questions, deadline_s, start_deadline_s, callers)
         for _ in range(replicas)
     )
 

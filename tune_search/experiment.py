@@ -6,26 +6,47 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune import Callback
 
 from tune_search.engine_client import EngineClient
-from tune_search.payload import DataSet
+from tune_search.score_actor import ScoreClient
 from tune_search.searcher import ProtocolSearcher, ReportCarrier
 from tune_search.trial import SearchTrial
+from ztom.search.racing import Race
 
 #: Trials wait for engines most of the time, and must never wait for a core to be free of them.
 _TRIAL_CPUS = 0.001
+
+
+def prepare_processes(count: int) -> None:
+    """Have Ray start processes that import what a trial's process needs; does not wait for them.
+
+    Tune starts its own only when the engines are loaded, and then takes these.
+
+    Args:
+        count: Number of trials that run at once.
+    """
+    task = ray.remote(num_cpus=_TRIAL_CPUS)(_import_trial)
+    for _ in range(count):
+        task.remote()
+
+
+def _import_trial() -> None:
+    import_module("tune_search.trial")
 
 
 def run_trials(
     searcher: ProtocolSearcher,
     engines: Sequence[EngineClient],
     *,
-    data: Sequence[DataSet],
+    scorers: Sequence[ScoreClient],
     detailed: bool,
+    race: Race | None,
     limit_s: float | None,
     trackers: Sequence[Callback] = (),
 ) -> None:
@@ -33,13 +54,16 @@ def run_trials(
 
     Args:
         searcher: Searcher that suggests trials and takes their reports.
-        engines: One engine for each trial that runs at once.
-        data: The search set first, then the guardrails.
+        engines: The engines.
+        scorers: Processes that score, one for each engine.
         detailed: Whether reports carry the outputs.
+        race: Blocks that the stimuli are answered in; None answers all at once.
         limit_s: Seconds after which Tune ends even a trial that hangs; None for no limit.
         trackers: Callbacks that show the trials elsewhere.
     """
-    trial = tune.with_parameters(SearchTrial, data=data, engines=engines, detailed=detailed)
+    trial = tune.with_parameters(
+        SearchTrial, engines=engines, scorers=scorers, detailed=detailed, race=race
+    )
     with _short_folder() as folder:
         tune.Tuner(
             tune.with_resources(trial, {"cpu": _TRIAL_CPUS}),

@@ -6,8 +6,8 @@ All of it is plain and picklable; making the inputs from a configuration is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ztom.engines.protocol import DerivativeMode, Derivatives, Engine, GenerationConfig
 from ztom.ledger import TrialOutcome
@@ -106,6 +106,12 @@ class Questions:
         sets = tuple((data.name, data.stimuli, data.labels) for data in inputs.data)
         losses = tuple(data.losses for data in inputs.data)
         return cls(sets, inputs.generation, inputs.batch_size, losses, inputs.gradients)
+
+    def part(self, places: Sequence[int], *, others: bool) -> Questions:
+        """Some stimuli of the search set, in that order; with the other data sets, or without."""
+        (name, stimuli, labels), *rest = self.sets
+        some = (name, tuple(stimuli[place] for place in places), labels)
+        return replace(self, sets=(some, *rest) if others else (some,))
 
 
 @dataclass(frozen=True)

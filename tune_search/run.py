@@ -76,6 +76,7 @@ def build_result(
     return SearchResult(
         name=config.name,
         factor_bounds=tuple(zip(space.lower, space.upper, strict=True)),
+        factor_groups=space.groups,
         error=config.error,
         sampler=config.sampler.name,
         dtype=config.engine.dtype,

@@ -36,7 +36,8 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     Args:
         conductor: Conductor that decides what is tried next, and records what came of it.
-        slots: Number of trials that run at once, each on an engine of its own.
+        slots: Number of trials that run at once: as many as engines, or more, which wait for one.
+        engines: Number of engines.
         retries: Number of times that a trial whose process died is run again.
         on_report: Callback that takes every trial's number and report, after the ledger has it.
     """
@@ -46,6 +47,7 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         conductor: Conductor,
         *,
         slots: int,
+        engines: int,
         retries: int,
         on_report: Callable[[int, TrialReport], None],
     ) -> None:
@@ -54,7 +56,8 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._conductor = conductor
         self._retries = retries
         self._on_report = on_report
-        self._free = list(range(slots))
+        self._slots = slots
+        self._engines = engines
         self._running: dict[str, tuple[Assignment, int]] = {}
         self._reports: dict[str, TrialReport] = {}
         self._again: list[Assignment] = []
@@ -73,7 +76,7 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         """The configuration of the next trial, None for now, or FINISHED."""
         if self.failure is not None:
             return _FINISHED
-        if not self._free:
+        if len(self._running) >= self._slots:
             return None
         try:
             assignment = self._again.pop(0) if self._again else self._conductor.next()
@@ -82,17 +85,23 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             return _FINISHED
         if assignment is None:
             return None if self._conductor.stop_reason is None else _FINISHED
-        slot = self._free.pop(0)
+        slot = self._least_busy()
         self._running[trial_id] = (assignment, slot)
         self._attempts[assignment.number] = self._attempts.get(assignment.number, 0) + 1
         return {
             "number": assignment.number,
             "factors": list(assignment.factors),
             "slot": slot,
+            **({} if assignment.incumbent is None else {"incumbent": assignment.incumbent}),
             "derivatives": assignment.derivatives,
             # by name, for trackers that show single values
             **{f"alpha_{i}": value for i, value in enumerate(assignment.factors, start=1)},
         }
+
+    def _least_busy(self) -> int:
+        """The engine with the fewest trials, the first of several."""
+        busy = [slot for _, slot in self._running.values()]
+        return min(range(self._engines), key=busy.count)
 
     def receive(self, trial_id: str, report: TrialReport) -> None:
         """Keep a trial's report until Tune says that the trial is complete."""
@@ -102,8 +111,7 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Hand the answer to the conductor; without a report the trial's process died."""
-        assignment, slot = self._running.pop(trial_id)
-        self._free = sorted([*self._free, slot])
+        assignment, _ = self._running.pop(trial_id)
         report = self._reports.pop(trial_id, None)
         attempts = self._attempts[assignment.number]
         if report is None and attempts <= self._retries:

@@ -25,6 +25,7 @@ from ztom.search.config import SearchConfig
 from ztom.search.events import EnginesReady, Event, StudyEnded, StudyStarted
 from ztom.search.outcome import PHASES, SearchOutcome, build_outcome
 from ztom.search.protocol import Plan
+from ztom.search.racing import make_race
 from ztom.search.samplers.build import build_sampler, startup_count, startup_scale
 from ztom.search.samplers.protocol import Sampler
 from ztom.search.signals import interruptible
@@ -158,6 +159,7 @@ class StudyRun:
         self._sampler = sampler
         self._notify = notify
         self._spare = spare
+        self._race = make_race(config.racing, len(inputs.data[0].stimuli), seed=config.seed)
         self._clock = _Clock(time.monotonic())
 
     def run(self) -> SearchOutcome:
@@ -168,6 +170,8 @@ class StudyRun:
             self._study.id,
             sampler=self._sampler,
             on_event=self._notify,
+            window=self._window(),
+            racing=self._race is not None,
         )
         already = _ended_numbers(conductor.trials)
         self._notify(
@@ -177,6 +181,7 @@ class StudyRun:
                 total=self._plan.total,
                 done=len(already),
                 factor_names=self._plan.space.names,
+                groups=self._plan.space.groups,
             )
         )
         try:
@@ -196,17 +201,31 @@ class StudyRun:
         self._mark_ended(outcome)
         return outcome
 
+    def _window(self) -> int | None:
+        """Trials under way at once, where one engine answers them in the order of their numbers."""
+        replicas = 1 if self._sampler.sequential else self._config.engine.replicas
+        return 1 + self._ahead if replicas == 1 else None
+
+    @property
+    def _ahead(self) -> int:
+        """Trials that an engine answers while others are scored; a race leaves no room for any."""
+        overlap = self._config.overlap_scoring and self._race is None
+        return int(overlap and not self._sampler.sequential)
+
     def _run_trials(self, conductor: Conductor) -> None:
         from tune_search.engine_pool import make_clients, stop_engines
-        from tune_search.experiment import run_trials
+        from tune_search.experiment import prepare_processes, run_trials
+        from tune_search.score_actor import make_scorers, stop_scorers
         from tune_search.searcher import ProtocolSearcher
         from tune_search.session import ray_for_search
         from tune_search.trackers import make_callbacks
 
         replicas = 1 if self._sampler.sequential else self._config.engine.replicas
+        slots = replicas + self._ahead
         searcher = ProtocolSearcher(
             conductor,
-            slots=replicas,
+            slots=slots,
+            engines=replicas,
             retries=self._config.trial_retries,
             on_report=self._store_outputs,
         )
@@ -218,7 +237,11 @@ class StudyRun:
                 replicas=replicas,
                 deadline_s=self._config.generation_deadline_s,
                 start_deadline_s=self._config.engine_start_deadline_s,
+                callers=-(-slots // replicas),
             )
+            retries = self._config.trial_retries
+            scorers = make_scorers(self._inputs.data, count=replicas, retries=retries)
+            prepare_processes(slots)
             is_free = False
             try:
                 self._await_engines(clients)
@@ -226,8 +249,9 @@ class StudyRun:
                     run_trials(
                         searcher,
                         clients,
-                        data=self._inputs.data,
+                        scorers=scorers,
                         detailed=self._config.wants_outputs,
+                        race=self._race,
                         limit_s=self._time_left(searcher.elapsed_s),
                         trackers=trackers,
                     )
@@ -236,6 +260,7 @@ class StudyRun:
             except KeyboardInterrupt:
                 logger.warning("the trial under way was abandoned; a resume runs it again")
             finally:
+                stop_scorers(scorers)
                 if is_free and self._spare is not None:
                     self._spare.keep(clients)
                 else:

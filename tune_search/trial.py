@@ -1,30 +1,29 @@
-"""One trial: blend, load, generate, score.
+"""One trial: blend, load and generate in the engine's process, score in the one beside it.
 
-The process of a trial is used again for the next one, so error functions (and the models inside
-them) are made once. Whatever goes wrong becomes part of the report: Ray Tune gives up on a whole
-experiment over a single result that is not a number.
+The trial's own process only waits for both, so there may be one trial more than engines: while one
+is scored, the engine answers the next. Whatever goes wrong becomes part of the report: Ray Tune
+gives up on a whole experiment over a single result that is not a number.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from ray import tune
 
 from tune_search.engine_client import EngineClient
-from tune_search.payload import SEARCH, Answers, DataSet, TrialReport
+from tune_search.payload import SEARCH, Needs, TrialReport
+from tune_search.racing import Heat
+from tune_search.score_actor import ScoreClient
 from ztom.errors import ScoringError, ZtomError
 from ztom.ledger import TrialOutcome
-from ztom.scoring.protocol import ErrorFunction
+from ztom.search.racing import Incumbent, Race
 from ztom.search.space import Factors
-from ztom.statistics.scores import Scores
 
 logger = logging.getLogger(__name__)
 
@@ -33,38 +32,42 @@ REPORT = "report"
 
 
 class Evaluator:
-    """Evaluates factors with an engine and error functions; knows nothing of Tune.
+    """Evaluates factors with an engine and what scores its answers; knows nothing of Tune.
 
     Args:
-        data: The search set first, then the guardrails.
         detailed: Whether reports carry the outputs.
+        race: Blocks that the stimuli are answered in; None answers all at once.
     """
 
-    def __init__(self, data: Sequence[DataSet], *, detailed: bool = False) -> None:
-        self._data = tuple(data)
+    def __init__(self, *, detailed: bool = False, race: Race | None = None) -> None:
         self._detailed = detailed
-
-    @cached_property
-    def _errors(self) -> dict[str, ErrorFunction]:
-        """Made at the first trial and not before, so that what fails here is that trial's
-        reason.
-        """
-        return {entry.name: entry.error() for entry in self._data}
+        self._race = race
+        self._needs: Needs | None = None
 
     def evaluate(
-        self, engine: EngineClient, factors: Factors, *, derivatives: bool = False
+        self,
+        engine: EngineClient,
+        scorer: ScoreClient,
+        factors: Factors,
+        *,
+        incumbent: Incumbent | None = None,
+        derivatives: bool = False,
     ) -> TrialReport:
         """Never raises: a failure is a report with its reason.
 
         Args:
             engine: Engine that answers.
+            scorer: Process that scores its answers.
             factors: Factors of the blend.
+            incumbent: The best blend so far, where the trial may be stopped for being worse.
             derivatives: Whether errors are taken with their derivatives, by the engine itself.
         """
         started = time.perf_counter()
         try:
-            way = _differentiate if derivatives else self._evaluate
-            report = way(engine, factors)
+            if derivatives:
+                report = _differentiate(engine, factors)
+            else:
+                report = self._evaluate(engine, scorer, factors, incumbent)
             reason = None
         except ZtomError as error:
             reason = str(error)
@@ -76,27 +79,24 @@ class Evaluator:
             return TrialReport(TrialOutcome(reason=reason, seconds=total))
         return _with_seconds(report, total)
 
-    def _evaluate(self, engine: EngineClient, factors: Factors) -> TrialReport:
-        needs = {name: error.needs for name, error in self._errors.items()}
-        answers = engine.answer(factors, needs)  # blend, load and generate: one call
-        started = time.perf_counter()
-        scores = self._score(answers)
-        seconds = {**answers.seconds, "score": time.perf_counter() - started}
-        outcome = TrialOutcome(
-            error=_aggregate(SEARCH, scores[SEARCH]),
-            per_stimulus=tuple(map(float, scores[SEARCH].per_stimulus)),
-            guardrails={n: _aggregate(n, s) for n, s in scores.items() if n != SEARCH},
-            seconds=seconds,
-            generated_tokens=_tokens(answers),
-        )
-        outputs = tuple(answers.outputs[SEARCH]) if self._detailed else ()
-        return TrialReport(outcome, outputs)
-
-    def _score(self, answers: Answers) -> dict[str, Scores]:
-        return {
-            entry.name: self._errors[entry.name].score(entry.stimuli, answers.outputs[entry.name])
-            for entry in self._data
-        }
+    def _evaluate(
+        self,
+        engine: EngineClient,
+        scorer: ScoreClient,
+        factors: Factors,
+        incumbent: Incumbent | None,
+    ) -> TrialReport:
+        if self._needs is None:
+            self._needs = scorer.needs()
+        if self._race is not None:
+            heat = Heat(self._race, incumbent)
+            outcome = heat.run(engine, scorer, factors, self._needs)
+            if outcome is not None:
+                return TrialReport(outcome, heat.outputs if self._detailed else ())
+            self._race = None  # of this error no part says anything
+        answers = engine.answer(factors, self._needs)  # blend, load and generate: one call
+        outcome = scorer.score(answers)
+        return TrialReport(outcome, tuple(answers.outputs[SEARCH]) if self._detailed else ())
 
 
 class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
@@ -105,13 +105,15 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
     def setup(
         self,
         config: dict[str, Any],
-        data: Sequence[DataSet] = (),
         engines: Sequence[EngineClient] = (),
+        scorers: Sequence[ScoreClient] = (),
         detailed: bool = False,
+        race: Race | None = None,
     ) -> None:
         """Prepare the process for its trials; called once per process."""
         self._engines = engines
-        self._evaluator = Evaluator(data, detailed=detailed)
+        self._scorers = scorers
+        self._evaluator = Evaluator(detailed=detailed, race=race)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Go on with another trial; Ray has set ``self.config`` already."""
@@ -119,9 +121,13 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]  # Ray is not typed
 
     def step(self) -> dict[str, Any]:
         """Evaluate the factors of this trial."""
-        engine = self._engines[self.config["slot"]]
+        place = self.config["slot"]
         report = self._evaluator.evaluate(
-            engine, tuple(self.config["factors"]), derivatives=self.config["derivatives"]
+            self._engines[place],
+            self._scorers[place],
+            tuple(self.config["factors"]),
+            incumbent=self.config.get("incumbent"),
+            derivatives=self.config["derivatives"],
         )
         return {"done": True, "number": self.config["number"], REPORT: report}
 
@@ -142,20 +148,6 @@ def _differentiate(engine: EngineClient, factors: Factors) -> TrialReport:
             gradient=search.gradient,
             guardrail_gradients={name: values.gradient for name, values in guardrails.items()},
         )
-    )
-
-
-def _aggregate(name: str, scores: Scores) -> float:
-    """The error of a data set, checked once more: everything downstream trusts it."""
-    values = np.asarray(scores.aggregate(), dtype=np.float64)
-    if values.shape != (1,) or not math.isfinite(values[0]):
-        raise ScoringError(f"the error of {name!r} is not a finite number", got=values.tolist())
-    return float(values[0])
-
-
-def _tokens(answers: Answers) -> int:
-    return sum(
-        output.generated_tokens for outputs in answers.outputs.values() for output in outputs
     )
 
 

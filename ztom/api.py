@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ztom.blending.chain import Chain
     from ztom.blending.chain_file import ChainConfig
+    from ztom.blending.groups import FactorGroups
     from ztom.engines.config import EngineConfig
     from ztom.evaluation.gate.verdict import Verdict
     from ztom.evaluation.runs.results import SuiteRun
@@ -29,21 +30,29 @@ PathLike = str | os.PathLike[str]
 
 def load_chain(
     source: PathLike | Sequence[PathLike] | Mapping[str, Any] | ChainConfig,
+    *,
+    groups: FactorGroups | Mapping[str, Any] | str | None = None,
 ) -> Chain:
     """Open a chain's checkpoints and check that they fit together; no weights are read.
 
     Args:
         source: A chain's YAML file; or references of its checkpoints, the base first, then the
             iterations in training order; or the content of a chain's file.
+        groups: Groups of tensors that have factors of their own, as ``factors.groups`` of a
+            search; None for one factor a step.
 
     Raises:
         ChainError: The chain is malformed, or (`IncompatibleChainError`) its members do not fit.
         CheckpointError: A checkpoint cannot be used.
+        ConfigError: The groups make no sense, or do not divide the model.
     """
     from ztom.blending.chain import load_chain
+    from ztom.blending.group_assignment import group_chain
+    from ztom.blending.groups import parse_groups
     from ztom.settings import Settings
 
-    return load_chain(_chain_config(source), settings=Settings())
+    rule = None if groups is None else parse_groups(groups)
+    return group_chain(load_chain(_chain_config(source), settings=Settings()), rule)
 
 
 def blend(
@@ -61,7 +70,8 @@ def blend(
 
     Args:
         chain: Chain that `load_chain` has opened.
-        factors: One per transition; 0 leaves a step as trained, -1 removes it.
+        factors: One per transition, or per transition and group; 0 leaves a step as trained, -1
+            removes it.
         output: Folder of the variant.
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         adapter: Whether to write one LoRA adapter instead of full weights; for chains of adapters.

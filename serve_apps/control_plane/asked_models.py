@@ -100,6 +100,7 @@ def asked_chain(
     services: Services,
     *,
     engine: EngineConfig,
+    groups: Mapping[str, object] | None = None,
 ) -> AskedModel:
     """Blends of a project's chain.
 
@@ -108,6 +109,7 @@ def asked_chain(
         factor_sets: Scaling factors of each blend.
         services: Services of the process.
         engine: Options of the engine.
+        groups: Groups of tensors that have factors of their own, as JSON.
     """
     from ztom.checkpoints.checkpoint import open_checkpoint  # it imports torch
 
@@ -118,7 +120,8 @@ def asked_chain(
     ]
     if chain.base is not None:
         marks.append(_mark(open_checkpoint(chain.base, settings=services.pointers), chain.base))
-    spec = EngineSpec(chain.spec(services), engine.model_dump(mode="json"), tuple(marks))
+    place = replace(chain.spec(services), groups=groups)
+    spec = EngineSpec(place, engine.model_dump(mode="json"), tuple(marks))
     return AskedModel(spec, factor_sets)
 
 

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.work import ChainSpec
 from ztom.blending.chain_file import ChainConfig, Member
+from ztom.blending.groups import factor_labels
 from ztom.ledger.checkpoints import CheckpointRecord, FileStatus, Part, Storage
 from ztom.ledger.projects import ProjectRecord
 from ztom.wire.differences import AllowedDifferences
@@ -50,24 +51,31 @@ class ProjectChain:
                 return at
         raise HTTPException(404, "the project's chain has no such file")
 
-    def factors(self, factors: Mapping[str, float]) -> tuple[float, ...]:
-        """One factor for each transition.
+    def factors(self, factors: Mapping[str, Sequence[float]]) -> tuple[float, ...]:
+        """The factors of each transition: one, or with groups one for each of them.
 
         Args:
-            factors: Scaling factor by the id of the file that a step ends in.
+            factors: Scaling factors by the id of the file that a step ends in, equally many for
+                every file.
 
         Raises:
             HTTPException: A file is not in the chain (404), or is its first (422).
         """
-        values = [0.0] * (self.length - 1)
-        for file_id, factor in factors.items():
+        width = max(map(len, factors.values()), default=1)
+        values = [0.0] * (self.length - 1) * width
+        for file_id, of_step in factors.items():
             at = self.position(file_id)
             if at == 0:
                 raise HTTPException(
                     422, "The first checkpoint of a chain has no step to be scaled."
                 )
-            values[at - 1] = factor
+            values[(at - 1) * width : at * width] = of_step
         return tuple(values)
+
+    def labels(self, groups: Sequence[str]) -> tuple[str, ...]:
+        """A name for each factor: the file that its step ends in, and its group."""
+        steps = [file.tag or file.file_name for file in self.files][-(self.length - 1) :]
+        return factor_labels(steps, groups)
 
     def spec(self, services: Services) -> ChainSpec:
         """The chain as work is done on it; content that was looked at is pinned.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from serve_apps.control_plane.work import ChainSpec, open_chain
+from ztom.blending.groups import division_key
 from ztom.errors import EngineError, StimuliError
 from ztom.io.text import renamed
 from ztom.stimuli.records import Message, Prompt
@@ -48,7 +49,8 @@ class EngineSpec:
     def key(self) -> str:
         """Equal for models that one engine can answer for."""
         allowed = [self.chain.allow_config_differences, self.chain.allow_tokenizer_differences]
-        content = [self.chain.references, dict(self.engine), self.marks, allowed]
+        groups = division_key(self.chain.groups)
+        content = [self.chain.references, dict(self.engine), self.marks, allowed, groups]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -20,7 +20,7 @@ from ztom.errors import ConfigError
 from ztom.io.problems import problem_sentence
 from ztom.plugins import Group, installed, is_import_path
 from ztom.scoring.build import SOURCES, ErrorTerm
-from ztom.search.config import Budget, SearchConfig, VariantOptions
+from ztom.search.config import Budget, FactorOptions, SearchConfig, VariantOptions
 from ztom.search.samplers.protocol import SamplerConfig
 from ztom.stimuli.csv_files import parse_number, read_rows
 from ztom.wire.search_requests import SearchFields
@@ -79,11 +79,12 @@ def search_config(
             labels=request.labels,
             error=request.error,
             scaling_factor_limit=request.scaling_factor_limit,
+            factors=FactorOptions(groups=request.factor_groups),
             batch_size=request.batch_size,
             inference_config=options.generation,
             detailed_output=request.detailed_output or False,
             sampler=SamplerConfig(name=request.sampler),
-            budget=Budget(evaluations=request.max_evaluations),
+            budget=Budget(evaluations=request.max_evaluations, tolerance=request.tolerance),
             engine=options.engine(request.engine or engine),
             seed=request.seed,
             suites=tuple(folder / "suites" / str(i) for i in range(len(request.suite_paths))),

@@ -74,8 +74,8 @@ class JobSituation:
     Attributes:
         status: Status of the request in the ledger.
         job: State of its job; None where it has none.
-        attempts: Number of times that it was started.
-        most_attempts: Number of times that it may be started.
+        attempts: Number of times that it was started since a trial of it has ended.
+        most_attempts: Number of times that it may be started without one.
         others_running: Whether another search has the machine.
         has_result: Whether the ledger holds its result.
         explained: Whether the search itself said why it ended without a result.
@@ -91,7 +91,7 @@ class JobSituation:
 
 
 def next_step(now: JobSituation) -> Step:
-    """What is due; a search whose process died goes on, a few times."""
+    """What is due; a search whose process died goes on, and a few times without getting on."""
     if now.status is RequestStatus.QUEUED:
         waits = now.others_running or now.job is JobState.RUNNING  # one that is being stopped
         return Step.NOTHING if waits else Step.START
@@ -236,7 +236,7 @@ def _advance(request: RequestRecord, services: Services, *, others_running: bool
         JobSituation(
             status=request.status,
             job=state,
-            attempts=request.attempts,
+            attempts=_attempts(request, state, services),
             most_attempts=services.config.search_attempts,
             others_running=others_running,
             has_result=result is not None,
@@ -288,6 +288,9 @@ def finish(request: RequestRecord, result: SearchResult, services: Services) -> 
 
 def _start(request: RequestRecord, services: Services) -> None:
     chain = _chain_of(request, services)
+    if _gets_on(request, services):
+        services.ledger.requests.forget_attempts(request.id)
+    _note_trials(request, services)
     job = f"ztom-{request.id}-{uuid.uuid4().hex[:8]}"
     if services.ledger.requests.start(request.id, job=job, instead_of=request.job) is None:
         return
@@ -313,6 +316,39 @@ def _start(request: RequestRecord, services: Services) -> None:
     now = services.ledger.requests.get(request.id)
     if not now.status.is_open or now.job != job:  # cancelled, or started by another meanwhile
         _stop(job, services)
+
+
+def _attempts(request: RequestRecord, job: JobState | None, services: Services) -> int:
+    """Attempts that count against it; whether it got on is looked at where it matters only."""
+    given_up = job is not JobState.RUNNING and request.attempts >= services.config.search_attempts
+    return 0 if given_up and _gets_on(request, services) else request.attempts
+
+
+def _gets_on(request: RequestRecord, services: Services) -> bool:
+    """Whether a trial has ended since it was started last: what kills it then is something else."""
+    try:
+        before = int(_trials_file(request, services).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return False
+    return _ended_trials(request, services) > before
+
+
+def _note_trials(request: RequestRecord, services: Services) -> None:
+    file = _trials_file(request, services)
+    with disk():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, str(_ended_trials(request, services)))
+
+
+def _trials_file(request: RequestRecord, services: Services) -> Path:
+    """Says how many trials had ended when the search was started last."""
+    return services.store.requests / request.id / "trials.txt"
+
+
+def _ended_trials(request: RequestRecord, services: Services) -> int:
+    study = study_of(request, services.ledger)
+    trials = () if study is None else services.ledger.studies.trials(study.id)
+    return sum(trial.outcome is not None for trial in trials)
 
 
 def _chain_of(request: RequestRecord, services: Services) -> ChainSpec:

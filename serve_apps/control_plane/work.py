@@ -5,7 +5,7 @@ Each function takes plain values and gives plain values back; what is big stays 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,8 @@ class ChainSpec:
         pins: Digest that each reference must have; None where it is not known yet.
         allow_config_differences: Keys of ``config.json`` in which they may differ.
         allow_tokenizer_differences: Whether their tokenizers may split texts differently.
+        groups: Groups of tensors that have factors of their own, as JSON; None for one factor a
+            step.
     """
 
     references: tuple[str, ...]
@@ -39,6 +41,7 @@ class ChainSpec:
     pins: tuple[str | None, ...] = ()
     allow_config_differences: tuple[str, ...] = ()
     allow_tokenizer_differences: bool = False
+    groups: Mapping[str, object] | None = None
 
     @property
     def settings(self) -> Settings:
@@ -77,12 +80,14 @@ class RecordedBlend:
         digest: Digest of the variant's manifest.
         realised: Realised over intended step, None where nothing was to change.
         warnings: Warnings about precision, and what differs between the checkpoints.
+        groups: Groups of tensors that have factors of their own.
     """
 
     folder: str
     digest: str
     realised: float | None
     warnings: tuple[str, ...]
+    groups: tuple[str, ...] = ()
 
 
 def score_checkpoint(chain: ChainSpec, *, before: int | None) -> CheckpointScores:
@@ -195,7 +200,14 @@ def blend(
         book.variants.record(new, partial(staged.place, manifest))
     report = staged.precision
     warnings = (*report.warnings, *staged.recipe.notes)
-    return RecordedBlend(destination, manifest.digest, report.overall.realised, warnings)
+    groups = staged.recipe.groups
+    return RecordedBlend(
+        destination,
+        manifest.digest,
+        report.overall.realised,
+        warnings,
+        () if groups is None else groups.names,
+    )
 
 
 def open_chain(chain: ChainSpec) -> Chain:
@@ -204,9 +216,12 @@ def open_chain(chain: ChainSpec) -> Chain:
     Raises:
         ChainError: It has no step, or its members do not fit together.
         CheckpointError: A member cannot be used.
+        ConfigError: The groups do not divide its tensors.
     """
     from ztom.blending.chain import load_chain
     from ztom.blending.chain_file import ChainConfig, Member
+    from ztom.blending.group_assignment import group_chain
+    from ztom.blending.groups import FactorGroups
 
     if len(chain.references) < 2:
         raise ChainError(
@@ -224,4 +239,5 @@ def open_chain(chain: ChainSpec) -> Chain:
         allow_config_differences=chain.allow_config_differences,
         allow_tokenizer_differences=chain.allow_tokenizer_differences,
     )
-    return load_chain(config, settings=chain.settings)
+    rule = None if chain.groups is None else FactorGroups.model_validate(chain.groups)
+    return group_chain(load_chain(config, settings=chain.settings), rule)

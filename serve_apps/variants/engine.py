@@ -12,7 +12,7 @@ import asyncio
 import functools
 import logging
 import pickle
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from serve_apps.variants.adapter_tokenizer import require_shared_tokenizer
@@ -36,11 +36,13 @@ from ztom.blending.chain import Chain
 from ztom.engines.collector import collection_paused, import_paused
 from ztom.engines.log_targets import log_targets_kept
 from ztom.engines.model_fit import check_adapter_fit, check_chain_fit, check_folder_fit
+from ztom.engines.shards import choose_together
 from ztom.errors import BlendError, EngineError, EngineTimeoutError, VariantError
 from ztom.rollout.options import ServingArgs
 
 if TYPE_CHECKING:
     from serve_apps.variants.vllm_server import Face, VllmServer
+    from ztom.blending.groups import GroupedFactors
 
 logger = logging.getLogger(__name__)
 
@@ -216,31 +218,35 @@ class VariantEngine:
             EngineError: It cannot be held, with the reason, or its blends do not fit the model.
         """
         await asyncio.to_thread(check_chain_fit, self.home.identity.folder, chain)
-        placed = await self._rpc("ztom_hold_as", pickle.dumps(chain), dtype)
-        return str(placed[0])
+        pickled = pickle.dumps(chain)
+        placement = choose_together(await self._rpc("ztom_need", pickled))
+        await self._rpc("ztom_hold_as", pickled, dtype, placement)
+        return placement
 
-    async def blend(self, factors: Sequence[float], *, instead: Sequence[float]) -> None:
+    async def blend(self, factors: GroupedFactors, *, instead: GroupedFactors) -> None:
         """Replace the weights by a blend of the chain that is held. Nothing may be generating.
 
         Args:
-            factors: Scaling factors of the blend, one per transition.
-            instead: Scaling factors of the blend to take should this one fail half-way.
+            factors: Scaling factors of the blend, with their groups.
+            instead: Those of the blend to take should this one fail half-way.
 
         Raises:
             BlendError: It failed. The weights are a mixture of the two, and `restore` mends them.
             EngineError: It failed in a way that leaves no usable weights.
         """
-        failures = await self._rpc("ztom_try_blend", tuple(factors), tuple(instead))
+        failures = await self._rpc(
+            "ztom_try_blend", factors.model_dump_json(), instead.model_dump_json()
+        )
         if failed := [failure for failure in failures if failure]:
             raise BlendError("the variant cannot be blended", got=failed[0])
 
-    async def restore(self, factors: Sequence[float]) -> None:
+    async def restore(self, factors: GroupedFactors) -> None:
         """Replace the weights by a blend that is known to be good.
 
         Raises:
             EngineError: It failed: there are no usable weights.
         """
-        await self._rpc("ztom_blend", tuple(factors))
+        await self._rpc("ztom_blend_grouped", factors.model_dump_json())
 
     async def forget_prefixes(self) -> None:
         """Empty the prefix cache. Entries are salted by variant, so this gives memory back only."""

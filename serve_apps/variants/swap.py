@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,6 +25,7 @@ from ztom.variants.recipe import RECIPE, Recipe, read_recipe
 
 if TYPE_CHECKING:
     from ztom.blending.chain import Chain
+    from ztom.blending.groups import GroupedFactors
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +58,10 @@ class SwapEngine(Protocol):
     async def hold(self, chain: Chain, dtype: str) -> str:
         """Hold the chain."""
 
-    async def blend(self, factors: Sequence[float], *, instead: Sequence[float]) -> None:
+    async def blend(self, factors: GroupedFactors, *, instead: GroupedFactors) -> None:
         """Replace the weights; a `BlendError` leaves a mixture."""
 
-    async def restore(self, factors: Sequence[float]) -> None:
+    async def restore(self, factors: GroupedFactors) -> None:
         """Replace the weights by a blend that is known to be good."""
 
     async def forget_prefixes(self) -> None:
@@ -201,9 +201,9 @@ class LiveSwap:
         """Replace the weights while the gate is shut: everything changes, or nothing does."""
         if self.broken:
             raise EngineError(self.broken, fix="The replica is started again.")
-        old = self._current.recipe.factors
+        old = self._current.recipe.grouped_factors
         try:
-            await self._engine.blend(target.recipe.factors, instead=old)
+            await self._engine.blend(target.recipe.grouped_factors, instead=old)
         except BlendError:
             await self._go_back(old)
             raise
@@ -218,7 +218,7 @@ class LiveSwap:
             raise
         self._current, self.face = target, face
 
-    async def _go_back(self, factors: Sequence[float]) -> None:
+    async def _go_back(self, factors: GroupedFactors) -> None:
         try:
             await self._engine.restore(factors)
             await self._engine.forget_prefixes()

@@ -7,6 +7,7 @@ down every blend and the process that it was made in.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ class Brittle:
     def __init__(self, folder: Path, limit: float) -> None:
         self._inner = build_error("cross_entropy")
         self._limit = limit
-        (folder / "trial.pid").write_text(str(os.getpid()))
+        (folder / "scorer.pid").write_text(str(os.getpid()))
 
     @property
     def name(self) -> str:
@@ -69,6 +70,20 @@ class Brittle:
         if scores.aggregate()[0] > self._limit:
             raise ScoringError("the user's function gave NaN")
         return scores
+
+
+class Deadly(Brittle):
+    """Kills its process where the error is above the limit."""
+
+    def score(self, stimuli: Sequence[Stimulus], outputs: Sequence[Output]) -> Scores:
+        scores = self._inner.score(stimuli, outputs)
+        if scores.aggregate()[0] > self._limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return scores
+
+
+def deadly(folder: Path, limit: float) -> ErrorFunction:
+    return Deadly(folder, limit)
 
 
 def brittle(folder: Path, limit: float) -> ErrorFunction:
@@ -107,7 +122,7 @@ def make_config(folder: Path, evaluations: int, **more: object) -> SearchConfig:
         "stimuli": "unused.jsonl",
         "error": "cross_entropy",
         "output": str(folder / "out"),
-        "budget": {"evaluations": evaluations},
+        "budget": {"evaluations": evaluations, "tolerance": 0},
         **more,
     }
     return parse_config(content)

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from engine_calls import ANSWERS, FACTORS, PROMPTS, observe, open_chain
+from engine_calls import (
+    ANSWERS,
+    FACTORS,
+    PROMPTS,
+    assert_groups_load_as_they_blend,
+    observe,
+    open_chain,
+)
 from safetensors.torch import load_file, save_file
+from toy_variant import open_toy_adapters
 from toys import (
     make_chain,
     reference_blend,
@@ -74,6 +82,12 @@ def test_vllm_agrees_with_transformers_after_a_blend(
     worst = max(np.abs(g - w).max() for g, w in zip(got, want, strict=True))
     assert worst <= 1e-4
     engine.blend((0.0, 0.0))
+    assert observe(engine) == start
+    # without another start: factors for each step and kind, and for adapters over such a model
+    assert_groups_load_as_they_blend(engine, open_chain(paths), tmp_path / "variant")
+    if family == "llama":
+        adapters = open_toy_adapters(tmp_path / "adapters")
+        assert_groups_load_as_they_blend(engine, adapters, tmp_path / "adapted")
     assert observe(engine) == start
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import fake_search
+import psutil
 import pytest
 from fake_search import OPTIMUM, make_config, make_inputs, stimuli
 
@@ -43,8 +44,9 @@ def test_finds_the_optimum_and_repeats_itself(local_ray, tmp_path):
     assert first.optimized_scaling_factors == pytest.approx(OPTIMUM, abs=0.01)
     assert first.improvement > 0.05
     assert first.noise_floor == 0.0
-    assert first.number_of_inferences == 2 + 20 + 3
-    assert [t.kind for t in first.trials].count(TrialKind.CONFIRM) == 3
+    confirmations = [t.kind for t in first.trials].count(TrialKind.CONFIRM)
+    assert confirmations <= 3
+    assert first.number_of_inferences == 2 + 20 + confirmations
     assert first.stop_reason == "budget"
     assert len(first.trials[0].outcome.per_stimulus) == 6
     assert len(first.sensitivity) == 3
@@ -56,7 +58,7 @@ def test_trials_are_spread_over_several_engines(tmp_path):
     events: list[Event] = []
     with ray_for_search(2):
         outcome = run_search(config, inputs=make_inputs(tmp_path), on_event=events.append)
-    assert outcome.number_of_inferences == 2 + 7 + 3
+    assert outcome.number_of_inferences == len(outcome.trials) > 2 + 7 - 1
     ready = next(event for event in events if isinstance(event, EnginesReady))
     assert ready.replicas == 2
     processes = (tmp_path / "processes").read_text().split()
@@ -125,19 +127,39 @@ def test_a_proof_begins_on_the_engine_that_the_study_ends_with(local_ray, tmp_pa
 
 
 @pytest.mark.abuse(53, 54)
-def test_killed_engine_and_killed_trial_are_replaced(local_ray, tmp_path):
+def test_killed_processes_are_replaced(local_ray, tmp_path):
     kill_engine = _while_held(tmp_path, 3, lambda: _kill(tmp_path / "engine.pid"))
-    kill_trial = _while_held(tmp_path, 5, lambda: _kill(tmp_path / "trial.pid"))
+    kill_scorer = _while_held(tmp_path, 5, lambda: _kill(tmp_path / "scorer.pid"))
+    kill_trial = _while_held(tmp_path, 7, _kill_a_trial)
 
     def on_event(event: Event) -> None:
         kill_engine(event)
+        kill_scorer(event)
         kill_trial(event)
 
     config = make_config(tmp_path, 6)
     outcome = run_search(config, inputs=make_inputs(tmp_path), on_event=on_event)
     assert all(t.status is TrialStatus.FINISHED for t in outcome.trials)
-    assert [t.number for t in outcome.trials] == list(range(11))
-    assert [t.outcome.attempts for t in outcome.trials] == [1] * 5 + [2] + [1] * 5
+    attempts = [t.outcome.attempts for t in outcome.trials]
+    assert sorted(attempts) == [1] * (len(attempts) - 1) + [2]
+    assert attempts.index(2) in (6, 7)
+
+
+def test_a_scorer_that_kills_its_process_fails_its_trials_and_not_the_study(local_ray, tmp_path):
+    inputs = make_inputs(tmp_path)
+    deadly = replace(inputs.data[0], error=partial(fake_search.deadly, tmp_path, 2.5))
+    outcome = run_search(make_config(tmp_path, 5), inputs=replace(inputs, data=(deadly,)))
+    dead = [t for t in outcome.trials if t.status is TrialStatus.FAILED]
+    assert 0 < len(dead) < 8
+    assert all("the process that scores died" in t.outcome.reason for t in dead)
+
+
+def test_without_overlap_a_trial_is_asked_for_when_all_are_answered(local_ray, tmp_path):
+    config = make_config(tmp_path, 6, overlap_scoring=False)
+    run_search(config, inputs=make_inputs(tmp_path))
+    with Ledger.open(config.ledger_address) as ledger:
+        events = ledger.studies.events(ledger.studies.latest("fake").id)
+    assert [event.action for event in events] == ["ask", "tell"] * (len(events) // 2)
 
 
 @pytest.mark.abuse(55)
@@ -182,13 +204,13 @@ def test_driver_killed_and_resumed_ends_with_the_same_trials(local_ray, tmp_path
         before = ledger.studies.trials(ledger.studies.latest("fake").id)
     outcome = run_search(config, resume=True, inputs=make_inputs(killed))
     assert [t.factors for t in outcome.trials] == [t.factors for t in expected.trials]
-    assert [t.number for t in outcome.trials] == list(range(17))
+    assert [t.number for t in outcome.trials] == list(range(len(expected.trials)))
     finished = [t for t in before if t.status is TrialStatus.FINISHED]
-    assert 6 <= len(finished) < 17
+    assert 6 <= len(finished) < len(outcome.trials)
     assert list(outcome.trials[: len(finished)]) == finished
-    # Every trial was evaluated once, but for the one that was under way.
+    # Every trial was evaluated once, but for those that were under way.
     blends = (killed / "blends").read_text().splitlines()
-    assert len(blends) <= 17 + 1
+    assert len(blends) <= len(outcome.trials) + 2
     again = run_search(config, resume=True, inputs=make_inputs(killed))
     assert again.trials == outcome.trials
     assert len((killed / "blends").read_text().splitlines()) == len(blends)
@@ -234,6 +256,13 @@ def _while_held(folder: Path, number: int, act: Callable[[], None]) -> Callable[
             assert event.ended <= event.number + 1
 
     return on_event
+
+
+def _kill_a_trial() -> None:
+    """Kill the oldest process of a trial below this one."""
+    below = psutil.Process().children(recursive=True)
+    trials = [p for p in below if "SearchTrial" in " ".join(p.cmdline())]
+    min(trials, key=lambda process: process.create_time()).kill()
 
 
 def _kill(pid_file: Path, number: int = signal.SIGKILL) -> None:

@@ -52,7 +52,7 @@ def test_what_exists_is_measured_on_the_default_engine(wide_search: WideSearch) 
     compared = [trial for trial in result["trials"] if trial["kind"] == "comparison"]
     assert result["baseline_inferences"] == 2 * len(compared) == 4
     assert result["number_of_inferences"] == len(result["trials"]) - len(compared)
-    printed = [text.split(maxsplit=1)[0] for _, text in wide_search.lines if text]
+    printed = [text.split(maxsplit=1)[0] for _, text in wide_search.lines if text.strip()]
     assert printed.count("exists") == 3
 
 

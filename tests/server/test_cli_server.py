@@ -130,6 +130,8 @@ def test_what_the_server_does_not_take_is_said(tmp_path: Path) -> None:
         "stimuli": "gs://b/s.jsonl",
         "limit": 0.1,
     }
+    grouped = {"stimuli": "gs://b/s.jsonl", "factors": {"groups": {"layers": 4}}}
+    assert search_options(grouped, tmp_path)["factorGroups"] == {"layers": 4}
 
 
 def test_the_first_administrator(tmp_path: Path) -> None:

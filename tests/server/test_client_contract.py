@@ -248,6 +248,34 @@ def test_sensitivity_shares_the_engine_and_the_envelope(server, ada, project, pr
     assert len(server.runner.engines) == starts
 
 
+def test_sensitivity_takes_the_flat_list_of_steps_and_groups(server, ada, project, prompts) -> None:
+    files = project["fileList"]
+    body = {
+        "projectId": project["id"],
+        "fileId": files[1]["id"],
+        "scalingFactors": [-1.0, 0.0] * (len(files) - 1),
+        "factorGroups": {"kinds": ["mlp"]},
+        "stimulusPaths": prompts,
+        "inferenceConfigJson": SHORT,
+    }
+    url = f"{server.url}/dynamic_analysis/sensitivity/batch"
+    answer = ada.post(url, json=body, timeout=120)
+    assert answer.status_code == 200, answer.text
+    result = answer.json()["result"]
+    assert result["model_output"] != result["attenuated_model_output"]
+    starts = len(server.runner.engines)
+    for wrong, said in (
+        ({"scalingFactors": [-1.0]}, "one per transition and group"),
+        ({"factorGroups": {"patterns": {"gone": ["nothing"]}}}, "no tensor"),
+        ({"scalingFactor": 1.0}, "scalingFactor"),
+        ({"factorGroups": None}, "belong together"),
+    ):
+        refused = ada.post(url, json=body | wrong, timeout=60)
+        assert refused.status_code == 422, refused.text
+        assert said in refused.text
+    assert len(server.runner.engines) == starts
+
+
 @pytest.mark.abuse(77)
 def test_a_strangers_paths_are_nothing_to_others(server, ada, project, prompts) -> None:
     eve = server.as_user("mallory")

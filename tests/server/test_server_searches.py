@@ -24,7 +24,7 @@ from serve_apps.control_plane.work import CheckpointScores
 from ztom.blending.chain import load_chain
 from ztom.errors import EngineError, StorageError
 from ztom.evaluation.suites.lock import load_locked
-from ztom.ledger import Ledger, NewStudy
+from ztom.ledger import Ledger, NewStudy, TrialKind, TrialOutcome
 from ztom.ledger.checkpoints import FileStatus
 from ztom.ledger.requests import RequestStatus
 from ztom.search.config_files import load_config
@@ -204,6 +204,27 @@ def test_a_job_that_is_gone_is_started_again_a_few_times(server, ada, body) -> N
     ended = server.services.ledger.requests.get(request)
     assert ended.status is RequestStatus.FAILED
     assert "after 3 attempts" in str(ended.reason)
+
+
+@pytest.mark.abuse(56, 57)
+def test_a_search_that_gets_on_is_never_given_up(server, ada, body) -> None:
+    """Its processes are killed again and again, each time after a trial; then before one."""
+    request = started(server, ada, body)
+    ledger = server.services.ledger
+    advance(server.services)
+    study = ledger.studies.create(NewStudy(request, {}, "c", "h", {}, 0)).id
+    for number in range(8):
+        ledger.studies.ask(study, number=number, kind=TrialKind.SEARCH, factors=(0.1, 0.2))
+        ledger.studies.tell(study, number, TrialOutcome(error=1.0))
+        server.runner.states.clear()
+        advance(server.services)
+        assert ledger.requests.get(request).attempts == 1
+    assert len(server.runner.submitted) == 9
+    for _ in range(10):
+        server.runner.states.clear()
+        advance(server.services)
+    assert len(server.runner.submitted) == 9 + 2
+    assert state(server, request) is RequestStatus.FAILED
 
 
 def test_a_cluster_that_takes_no_job_costs_no_attempt(server, ada, body) -> None:

@@ -139,6 +139,38 @@ def test_metatune_and_edit_give_the_blend_and_leave_a_row(server, ada, chain, tm
     assert result["result"]["factors"] == [0.5, -0.25]
 
 
+def test_metatune_takes_a_factor_for_each_file_and_group(server, ada, chain, tmp_path) -> None:
+    project, ids = filled(server, ada, chain)
+    body = {
+        "projectId": project,
+        "fileIds": [ids[2]],
+        "scalingFactors": [-1.0, 0.0, 0.0],
+        "factorGroups": {"kinds": ["attention", "mlp"]},
+    }
+    answer = ada.post(f"{server.url}/metatune", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    got = load_file(unpacked(answer.content, tmp_path / "tuned") / "model.safetensors")
+    before, after = (load_file(path / "model.safetensors") for path in chain[1:3])
+    for name, tensor in got.items():
+        assert torch.equal(tensor, (before if "self_attn" in name else after)[name])
+    (result,) = ada.get(
+        f"{server.url}/project/{project}/analysis/result",
+        params={"requestId": answer.headers["X-Ztom-Request-Id"]},
+        timeout=30,
+    ).json()
+    assert result["result"]["factors"] == [0.0, 0.0, 0.0, -1.0, 0.0, 0.0]
+    labels = result["result"]["factorLabels"]
+    assert [label.rpartition(": ")[2] for label in labels] == ["attention", "mlp", "rest"] * 2
+    for wrong, said in (
+        ({"scalingFactors": [0.5]}, "6, one per transition and group"),
+        ({"factorGroups": {"layers": 0}}, "factorGroups"),
+        ({"factorGroups": {"layers": 99}}, "fewer layers"),
+    ):
+        refused = ada.post(f"{server.url}/metatune", json=body | wrong, timeout=60)
+        assert refused.status_code == 422, refused.text
+        assert said in refused.text
+
+
 def test_static_analysis(server, ada, chain) -> None:
     project, ids = filled(server, ada, chain)
     name = "model.layers.0.mlp.up_proj.weight"

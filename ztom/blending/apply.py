@@ -7,7 +7,10 @@ what is already blended: every blend starts from the checkpoints.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import torch
 
@@ -25,6 +28,14 @@ Observer = Callable[[TensorPlan, int, torch.Tensor, torch.Tensor], None]
 SLICE = {"cpu": 2**19, "cuda": 2**26}
 
 
+@functools.cache
+def fused_kernel(device: torch.device) -> ModuleType | None:
+    """`ztom.blending.fused` where it can run: on CUDA, with Triton; otherwise None."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("ztom.blending.fused")
+
+
 def file_reader(chain: Chain) -> Reader:
     """Reads from the checkpoints' own files."""
 
@@ -40,6 +51,7 @@ def blend_tensor(
     *,
     observe: Observer | None = None,
     device: torch.device | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """One blended tensor, shape and dtype as planned.
 
@@ -51,6 +63,7 @@ def blend_tensor(
         observe: Callback with the plan, the start of each slice, and its values in float32 and as
             cast.
         device: Device of the result; the CPU when None.
+        out: Memory of the result, flat, of its size, dtype and device; new memory when None.
 
     Raises:
         BlendError: A blended value is NaN or infinite at the deployed dtype.
@@ -59,14 +72,20 @@ def blend_tensor(
     device = device or torch.device("cpu")
     count = plan.count
     if plan.is_copy:
-        return _copied(plan, read, observe)
+        copy = _copied(plan, read, observe)
+        return copy if out is None else out.copy_(copy.reshape(-1)).reshape(plan.shape)
     term_sum = TermSum(plan, read)
-    out = torch.empty(count, dtype=plan.dtype, device=device)
+    if out is None:
+        out = torch.empty(count, dtype=plan.dtype, device=device)
     total = torch.zeros((), dtype=torch.float64, device=device)
     step = term_sum.slice_size(device)
     work = torch.empty(0 if plan.dtype == torch.float32 else min(step, count), device=device)
+    fused = None if observe is not None or not term_sum.is_plain else fused_kernel(device)
+    flag = torch.zeros(1, dtype=torch.int32, device=device)
     for start in range(0, count, step):
         part = out[start : start + step]
+        if fused is not None and term_sum.fused_into(part, start, fused, flag):
+            continue
         # float32 results are accumulated where they end up, others in a scratch slice
         exact = part if plan.dtype == torch.float32 else work[: part.numel()]
         term_sum.into(exact, start)
@@ -77,7 +96,7 @@ def blend_tensor(
             observe(plan, start, exact, part)
     # A NaN or infinity anywhere makes the sum so; a sum can also overflow on its own, so look
     # again.
-    if not torch.isfinite(total) and not bool(torch.isfinite(out).all()):
+    if bool(flag) or (not torch.isfinite(total) and not bool(torch.isfinite(out).all())):
         refuse_sources(plan, read)
         raise BlendError(
             f"{plan.name}: the blend is not finite in {plan.dtype}",
@@ -151,7 +170,11 @@ class TermSum:
             self._rows = plan.shape[0]
             a, b = concatenate(plan.low_rank, read)
             # [rows, rank] @ [rank, columns] in the layout the base stores the weight in
-            self._factors = (a.T, b.T) if plan.low_rank[0].factors.transposed else (b, a)
+            left, right = (a.T, b.T) if plan.low_rank[0].factors.transposed else (b, a)
+            rows, columns = plan.low_rank[0].rows, plan.low_rank[0].columns
+            if rows is not None and columns is not None:
+                left, right = left[slice(*rows)], right[:, slice(*columns)]
+            self._factors = (left, right)
 
     def slice_size(self, device: torch.device) -> int:
         """Elements to work on at a time: whole rows where low-rank terms are added, for speed."""
@@ -176,6 +199,29 @@ class TermSum:
             first, last = start // columns, -(-end // columns)
             rows = (left[first:last] @ right).reshape(-1)
             out.add_(rows[start - first * columns : end - first * columns])
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every element is the sum of the same full weights."""
+        return self._factors is None and list(self._ranges) == [(0, self._plan.count)]
+
+    def fused_into(
+        self, out: torch.Tensor, start: int, fused: ModuleType, flag: torch.Tensor
+    ) -> bool:
+        """Write elements of the sum into ``out`` as deployed, in one pass; False where it cannot.
+
+        Args:
+            out: Memory of the elements, as deployed, [n].
+            start: The first of them.
+            fused: `ztom.blending.fused`.
+            flag: Becomes 1 where one of them is NaN or infinite, int32 [1].
+        """
+        end = start + out.numel()
+        sources = [self._read(t.member, t.spec, start, end) for t in self._plan.dense]
+        if not fused.can_sum(sources, out):
+            return False
+        fused.weighted_sum(sources, [t.coefficient for t in self._plan.dense], out, flag)
+        return True
 
     def _add(self, terms: Sequence[DenseTerm], out: torch.Tensor, start: int) -> None:
         """Write the sum of some terms, from element ``start`` on, into ``out``, float32 [n]."""

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ztom.blending.module_kinds import ModuleKind
+from ztom.io.problems import check_model
 
 #: The group of what no pattern, no layer and no listed kind names.
 REST = "rest"
@@ -105,6 +106,20 @@ class GroupRecord(BaseModel):
     digest: str
 
 
+class GroupedFactors(BaseModel):
+    """Factors with the groups that they are of: what another blend of a held chain takes.
+
+    Attributes:
+        factors: One per transition, or per transition and group.
+        groups: Record of the groups; None where a transition has one factor.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    factors: tuple[float, ...]
+    groups: GroupRecord | None = None
+
+
 @dataclass(frozen=True)
 class GroupAssignment:
     """The group of every tensor that the steps of one chain can move.
@@ -146,6 +161,15 @@ class GroupAssignment:
             tensors=dict(sorted(short.items())),
             digest=self.digest,
         )
+
+
+def parse_groups(rule: object) -> FactorGroups:
+    """A rule as it was written.
+
+    Raises:
+        ConfigError: It makes no sense; names every key that is wrong.
+    """
+    return check_model(FactorGroups, rule, wrong="the groups of factors are wrong", quote=True)
 
 
 def division_key(rule: Mapping[str, Any] | None) -> dict[str, Any] | None:

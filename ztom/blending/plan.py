@@ -42,6 +42,8 @@ class LowRankTerm:
     factors: LoraFactors  # A [rank, in], B [out, rank]
     coefficient: float
     reference: str = ""  # of the member, for messages
+    rows: tuple[int, int] | None = None  # of the change, first and one past the last; None for all
+    columns: tuple[int, int] | None = None  # the same
 
 
 @dataclass(frozen=True, slots=True)

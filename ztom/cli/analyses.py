@@ -53,7 +53,10 @@ BatchSize = Annotated[int | None, typer.Option(min=1, help="Ask so many stimuli 
 
 @project.command(
     "metatune",
-    epilog=examples("ztom project metatune support --factor week-1=0.25 --output models/tuned"),
+    epilog=examples(
+        "ztom project metatune support --factor week-1=0.25 --output models/tuned",
+        "ztom project metatune support --groups '{layers: 1}' --factor week-1=0.2,0 --output deep",
+    ),
 )
 def project_metatune(
     project: ProjectName,
@@ -62,10 +65,15 @@ def project_metatune(
         typer.Option(
             "--factor",
             metavar="FILE=NUMBER",
-            help="Scale the step that ends in this checkpoint by this; may be repeated.",
+            help="Scale the step that ends in this checkpoint by this; may be repeated. With "
+            "groups: FILE=NUMBER,NUMBER, a number for each group.",
         ),
     ],
     output: BlendOutput,
+    groups: Annotated[
+        str | None,
+        typer.Option(help="Give groups of tensors factors of their own: kinds, or {layers: 4}."),
+    ] = None,
     allow_config_differences: AllowConfig = None,
     allow_tokenizer_differences: AllowTokenizer = False,
     server: Server = None,
@@ -81,6 +89,7 @@ def project_metatune(
         server,
         allowed=(allow_config_differences, allow_tokenizer_differences),
         as_json=as_json,
+        groups=groups,
     )
 
 

@@ -16,6 +16,7 @@ from ztom.errors import FactorError
 
 if TYPE_CHECKING:
     from ztom.blending.chain_file import ChainConfig
+    from ztom.blending.groups import FactorGroups
 
 chain_commands = command_group(None, "Chains and variants.")
 
@@ -68,12 +69,16 @@ def convert(
 
 @chain_commands.command(
     rich_help_panel=HelpPanel.MASTER,
-    epilog=examples("ztom blend chain.yaml --factors 0.1,-0.05 --output variants/first"),
+    epilog=examples(
+        "ztom blend chain.yaml --factors 0.1,-0.05 --output variants/first",
+        "ztom blend chain.yaml --groups '{layers: 2}' --factors 0.1,0,0,-0.05,0,0 --output deep",
+    ),
 )
 def blend(
     chain: ChainFile,
     factors: Annotated[
-        str, typer.Option(help="Scale each transition by these numbers: 0.1,-0.05,0")
+        str,
+        typer.Option(help="Scale each transition, or transition and group, by: 0.1,-0.05,0"),
     ],
     output: Annotated[
         Path, typer.Option(callback=local_only, help="Write the variant into this new folder.")
@@ -82,6 +87,13 @@ def blend(
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Write one LoRA adapter instead of full weights.")
     ] = False,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Give groups of tensors factors of their own: kinds, {layers: 4} or {patterns: "
+            "{early: ['model.layers.0.*']}}."
+        ),
+    ] = None,
     max_shard_gib: Annotated[
         float, typer.Option(min=1e-6, help="Split weights into files of at most so many GiB.")
     ] = 2.0,
@@ -92,7 +104,7 @@ def blend(
     as_json: Json = False,
 ) -> None:
     """Set factors by hand and write the blend as a variant."""
-    numbers, config = parse_factors(factors), _chain_on_disk(chain)
+    numbers, rule, config = parse_factors(factors), parse_rule(groups), _chain_on_disk(chain)
     from ztom.cli.actions.chains import blend_command
 
     blend_command(
@@ -104,6 +116,7 @@ def blend(
         max_shard_bytes=int(max_shard_gib * 2**30),
         ledger_address=ledger,
         as_json=as_json,
+        groups=rule,
     )
 
 
@@ -193,6 +206,20 @@ def _chain_on_disk(file: Path) -> ChainConfig:
     config = read_chain_file(file)
     require_members(config, settings=Settings())
     return config
+
+
+def parse_rule(text: str | None) -> FactorGroups | None:
+    """``kinds`` or ``{layers: 4}`` as a rule.
+
+    Raises:
+        ConfigError: It is no rule.
+    """
+    if text is None:
+        return None
+    from ztom.blending.groups import parse_groups
+    from ztom.io.yaml import parse_yaml
+
+    return parse_groups(parse_yaml(text, source="--groups", json_only=False))
 
 
 def parse_factors(text: str) -> list[float]:

@@ -27,6 +27,7 @@ from ztom.wire.analyses import (
     StaticAnalysis,
     StaticAnswer,
 )
+from ztom.wire.factor_groups import rule_of
 from ztom.wire.projects import Project
 
 _Answer = TypeVar("_Answer", InferenceAnswer, SensitivityAnswer)
@@ -99,8 +100,10 @@ class AnalysisCalls:
         self,
         project_id: str,
         file_id: str,
-        factor: float,
+        factor: float | Sequence[float],
         stimuli: str | Path | Sequence[str | Path],
+        *,
+        groups: Mapping[str, object] | str | None = None,
         **fields: Any,
     ) -> SensitivityAnswer:
         """What the latest checkpoint answers, and what it does with one step scaled.
@@ -108,8 +111,11 @@ class AnalysisCalls:
         Args:
             project_id: Id or name of the project.
             file_id: Id, tag or name of the checkpoint that the step ends in.
-            factor: Scaling factor of the step: 0 leaves it, -1 removes it, 1 applies it twice.
+            factor: Scaling factor of the step: 0 leaves it, -1 removes it, 1 applies it twice. With
+                groups the factors of all steps and groups, a flat list as a search answers with.
             stimuli: A file of this machine, which is sent, or paths of the server.
+            groups: Groups of tensors that have factors of their own, as ``factors.groups`` of a
+                search.
             fields: Further fields.
 
         Raises:
@@ -120,8 +126,11 @@ class AnalysisCalls:
         fields |= {
             "project_id": project_id,
             "file_id": self._names.file_id(project_id, file_id),
-            "scaling_factor": factor,
         }
+        if isinstance(factor, int | float):
+            fields["scaling_factor"] = factor
+        else:
+            fields |= {"scaling_factors": tuple(factor), "factor_groups": rule_of(groups)}
         if here is not None:
             request = Sensitivity.model_construct(**fields)
             return self._send(SensitivityAnswer, "sensitivity", request, here)

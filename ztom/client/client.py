@@ -27,6 +27,7 @@ from ztom.errors import ConfigError
 from ztom.io.places import require_local
 from ztom.wire.accounts import Login, User
 from ztom.wire.analyses import Edit, Metatune
+from ztom.wire.factor_groups import rule_of
 from ztom.wire.fields import FORMAT
 from ztom.wire.files import (
     CheckpointUpload,
@@ -217,29 +218,35 @@ class Client(SearchCalls):
     def metatune(
         self,
         project_id: str,
-        factors: Mapping[str, float],
+        factors: Mapping[str, float | Sequence[float]],
         path: str | Path,
         *,
         allow_config_differences: Sequence[str] = (),
         allow_tokenizer_differences: bool = False,
         on_warning: Callable[[str], None] | None = None,
+        groups: Mapping[str, object] | str | None = None,
     ) -> Path:
         """Scale steps by hand and save the blend: as a tar or a folder, see `download`.
 
         Args:
             project_id: Id of the project whose chain is blended.
-            factors: Scaling factor by the id or the tag of the file that a step ends in.
+            factors: Scaling factor by the id or the tag of the file that a step ends in; with
+                groups the factor of each group, in the groups' order.
             path: Path of the tar or folder to be.
             allow_config_differences: Keys of ``config.json`` in which the chain may differ.
             allow_tokenizer_differences: Whether the chain's tokenizers may differ.
             on_warning: Callback that gets each thing that the server warns of.
+            groups: Groups of tensors that have factors of their own, as ``factors.groups`` of a
+                search.
         """
         path = require_local(Path(path), what="where the checkpoint goes")
         project_id = self.names.project_id(project_id)
+        of_steps = [[f] if isinstance(f, int | float) else list(f) for f in factors.values()]
         edit = Metatune.model_construct(
             project_id=project_id,
             file_ids=tuple(self.names.file_id(project_id, name) for name in factors),
-            scaling_factors=tuple(factors.values()),
+            scaling_factors=tuple(factor for of_step in of_steps for factor in of_step),
+            factor_groups=rule_of(groups),
             allow_config_differences=tuple(allow_config_differences),
             allow_tokenizer_differences=allow_tokenizer_differences,
         )

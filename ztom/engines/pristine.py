@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
 
 from ztom.blending.apply import blend_tensor, file_reader, refuse_not_finite
 from ztom.blending.chain import Chain
+from ztom.blending.group_assignment import regroup_chain
+from ztom.blending.groups import GroupedFactors
 from ztom.blending.plan import BlendPlan, TensorPlan, plan_blend
 from ztom.checkpoints.tensors import TensorSpec
 
@@ -76,7 +79,7 @@ class HeldChain:
         specs = _pristine(chain)
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
         self.placement: Placement = placement or choose_placement(
-            sum(spec.nbytes for _, spec in specs), device_free=free, host_free=_host_free()
+            pristine_bytes(chain), device_free=free, host_free=host_free()
         )
         self._held: dict[tuple[int, str], torch.Tensor] = {}
         for member, spec in specs:
@@ -91,6 +94,15 @@ class HeldChain:
     def plan(self, factors: Sequence[float]) -> BlendPlan:
         """What will be added up."""
         return plan_blend(self.chain, factors, dtype=self._dtype)
+
+    def plan_grouped(self, factors: GroupedFactors) -> BlendPlan:
+        """What will be added up, with the groups that these factors are of.
+
+        Raises:
+            ConfigError: The groups are not of this chain.
+        """
+        chain = regroup_chain(replace(self.chain, groups=None), factors.groups)
+        return plan_blend(chain, factors.factors, dtype=self._dtype)
 
     def blend(
         self, plan: BlendPlan, *, instead: BlendPlan | None = None
@@ -140,6 +152,11 @@ class HeldChain:
         return part.to(self._device, non_blocking=True)
 
 
+def pristine_bytes(chain: Chain) -> int:
+    """Bytes of all tensors that blends of a chain read."""
+    return sum(spec.nbytes for _, spec in _pristine(chain))
+
+
 def _pristine(chain: Chain) -> list[tuple[int, TensorSpec]]:
     """Every tensor that some blend of the chain reads, once."""
     everything = plan_blend(chain, chain.expand([0.5**i for i in range(1, chain.transitions + 1)]))
@@ -153,7 +170,7 @@ def _pristine(chain: Chain) -> list[tuple[int, TensorSpec]]:
     return [(member, spec) for (member, _), spec in sorted(specs.items(), key=lambda kv: kv[0])]
 
 
-def _host_free() -> int:
+def host_free() -> int:
     """Bytes of memory that can be had without swapping."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:

@@ -2,9 +2,11 @@
 
 The worker process holds the chain (`BlendWorker`, loaded through vLLM's ``worker_extension_cls``)
 and hands blended tensors to vLLM's own ``reload_weights``, which knows fused layers, tensor
-parallel shards and the packed weights of the CPU build. After a blend the prefix cache is reset;
-besides, every prompt carries the blend's number as its cache salt, so a block that was computed
-with other weights can never be found again. This is the only file of the package that imports vLLM.
+parallel shards and the packed weights of the CPU build. They are lazy: a rank reads, holds and
+blends what its layers copy of them (`ztom.engines.shards`). After a blend the prefix cache is
+reset; besides, every prompt carries the blend's number as its cache salt, so a block that was
+computed with other weights can never be found again. This is the only file of the package that
+imports vLLM.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ from ztom.blending.plan import BlendPlan
 from ztom.engines.collector import collection_paused
 from ztom.engines.config import EngineConfig
 from ztom.engines.model_fit import check_chain_fit, check_folder_fit
-from ztom.engines.pristine import HeldChain
+from ztom.engines.pristine import Placement
 from ztom.engines.prompts import PromptEncoder, check_length
 from ztom.engines.protocol import (
     BlendStats,
@@ -51,6 +53,8 @@ from ztom.engines.protocol import (
     EngineInfo,
     GenerationConfig,
 )
+from ztom.engines.shards import HeldShards, ShardNeed, choose_together
+from ztom.engines.vllm_classes import register_classes
 from ztom.engines.vllm_dtype import vllm_dtype
 from ztom.errors import CapabilityError, EngineError, FactorError, ZtomError
 from ztom.stimuli.records import Prompt
@@ -61,7 +65,7 @@ _CAPABILITIES = frozenset({Capability.GENERATE, Capability.LOG_PROBS})
 
 
 class BlendWorker:
-    """Mixed into vLLM's worker; with tensor parallelism every rank blends and keeps its shard.
+    """Mixed into vLLM's worker; with tensor parallelism every rank blends and holds its shard.
 
     Every method name holds ``ztom_``: vLLM refuses names that its worker has already.
     """
@@ -69,16 +73,19 @@ class BlendWorker:
     model_runner: Any
     model_config: Any
     device: torch.device
-    _ztom_held: HeldChain
+    _ztom_held: HeldShards
 
-    def ztom_hold(self, chain: bytes) -> str:
-        """Hold a chain (pickled by `VllmEngine`); returns where it was placed."""
-        self._ztom_held = HeldChain(
-            pickle.loads(chain),
-            device=torch.device(self.device),
-            dtype=self.model_config.dtype,
-        )
-        return self._ztom_held.placement
+    def ztom_hold(self, chain: bytes) -> ShardNeed | ZtomError:
+        """Load the latest checkpoint of a chain (pickled); returns what this rank takes of it."""
+        return self._ztom_hold(chain, self.model_config.dtype)
+
+    def ztom_place(self, placement: Placement) -> ZtomError | None:
+        """Hold what this rank takes of the chain where all ranks hold it."""
+        try:
+            self._ztom_held.place(placement)
+        except ZtomError as error:
+            return error
+        return None
 
     def ztom_blend(self, factors: tuple[float, ...]) -> tuple[int, int]:
         """Replace the weights by the blend; returns bytes read and bytes written.
@@ -87,7 +94,8 @@ class BlendWorker:
             BlendError: The blend has values that cannot be deployed.
         """
         plan: BlendPlan = self._ztom_held.plan(factors)
-        self._ztom_reload(self._ztom_held.blend(plan))
+        self._ztom_reload(self._ztom_held.tensors(plan))
+        self._ztom_held.check()
         return self._ztom_held.bytes_read, plan.nbytes
 
     def ztom_blend_or_error(self, factors: tuple[float, ...]) -> tuple[int, int] | ZtomError:
@@ -97,7 +105,15 @@ class BlendWorker:
         except ZtomError as error:
             return error
 
-    def _ztom_reload(self, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
+    def _ztom_hold(self, chain: bytes, dtype: torch.dtype | None) -> ShardNeed | ZtomError:
+        self._ztom_held = HeldShards(
+            pickle.loads(chain), device=torch.device(self.device), dtype=dtype
+        )
+        zeros = (0.0,) * self._ztom_held.chain.factor_count
+        done = self.ztom_blend_or_error(zeros)
+        return done if isinstance(done, ZtomError) else self._ztom_held.need()
+
+    def _ztom_reload(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
         with torch.inference_mode(False), torch.no_grad():
             self.model_runner.reload_weights(weights_iterator=tensors)
             _refresh_tied_heads(self.model_runner.get_model())
@@ -141,7 +157,8 @@ class VllmEngine:
         self._chain = chain
         self._factors: tuple[float, ...] | None = (0.0,) * (chain.factor_count if chain else 0)
         if chain is not None:
-            self._placement = self._rpc("ztom_hold", pickle.dumps(chain))[0]
+            self._placement = choose_together(self._rpc("ztom_hold", pickle.dumps(chain)))
+            self._rpc("ztom_place", self._placement)
             self.blend(self.factors)
 
     @property
@@ -176,14 +193,14 @@ class VllmEngine:
         self._factors = None
         self._blends += 1  # from here on no block of the prefix cache is found again
         try:
-            read, written = self._rpc("ztom_blend_or_error", checked)[0]
+            ranks = self._rpc("ztom_blend_or_error", checked)
         finally:
             self._llm.reset_prefix_cache()
         self._factors = checked
         return BlendStats(
             seconds=time.perf_counter() - started,
-            bytes_read=read,
-            bytes_written=written,
+            bytes_read=sum(read for read, _ in ranks),
+            bytes_written=ranks[0][1],
             placement=self._placement,
         )
 
@@ -288,6 +305,7 @@ def _start(config: EngineConfig, folder: Path, *, tokenizer: Path) -> Any:
             "gpu_memory_utilization": 0.01,
             "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30),
         }
+        register_classes(vllm.ModelRegistry, folder)
     dtype = vllm_dtype(config.dtype, folder)
     try:
         return vllm.LLM(

@@ -96,6 +96,7 @@ class TrialRow(Base):
     attempts: Mapped[int] = mapped_column(default=1)
     gradient: Mapped[list[float] | None] = mapped_column(default=None)
     guardrail_gradients: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    answered: Mapped[int | None] = mapped_column(default=None)
 
 
 class ResultRow(Base):

@@ -96,6 +96,8 @@ class TrialOutcome:
         attempts: Number of times that it was started before it ended.
         gradient: Derivative of the error by each factor; empty where none was taken.
         guardrail_gradients: Derivative of each guardrail's error by each factor, by its name.
+        answered: Number of stimuli that were answered where the trial was stopped because it was
+            clearly worse than the best: its error is an estimate then. None where all were.
     """
 
     error: float | None = None
@@ -107,6 +109,7 @@ class TrialOutcome:
     attempts: int = 1
     gradient: tuple[float, ...] = ()
     guardrail_gradients: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    answered: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,11 @@ class Requests:
             if row.job == job:
                 row.attempts -= 1
 
+    def forget_attempts(self, request_id: str) -> None:
+        """Count attempts anew: what runs it had got on before it died."""
+        with self._database.write("change a request in") as session:
+            _row(session, request_id, lock=True).attempts = 0
+
     def set_study(self, request_id: str, study_id: int) -> None:
         """Say which study a search became."""
         with self._database.write("change a request in") as session:

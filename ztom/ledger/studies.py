@@ -130,6 +130,7 @@ class Studies:
             row.attempts = outcome.attempts
             row.gradient = list(outcome.gradient)
             row.guardrail_gradients = {n: list(g) for n, g in outcome.guardrail_gradients.items()}
+            row.answered = outcome.answered
             session.flush()
             return _trial_record(row)
 
@@ -238,5 +239,6 @@ def _trial_record(row: TrialRow) -> TrialRecord:
             guardrail_gradients={
                 name: tuple(gradient) for name, gradient in (row.guardrail_gradients or {}).items()
             },
+            answered=row.answered,
         ),
     )

@@ -32,23 +32,26 @@ class Evaluation:
         error: Error of the blend.
         violations: Excess of each guardrail's error over what is allowed.
         is_confirmation: Whether it was made to confirm an answer.
+        is_estimate: Whether it was stopped before it had answered everything, being clearly worse
+            than the best: the surrogate learns from it, and it is never the answer.
     """
 
     factors: Factors
     error: float
     violations: tuple[float, ...]
     is_confirmation: bool = False
+    is_estimate: bool = False
 
     @property
     def is_feasible(self) -> bool:
-        """Whether it keeps every guardrail."""
-        return all(excess <= 0 for excess in self.violations)
+        """Whether it is known to keep every guardrail."""
+        return not self.is_estimate and all(excess <= 0 for excess in self.violations)
 
 
 def is_deterministic(evaluations: Sequence[Evaluation]) -> bool:
     """Whether every point that was evaluated several times, one at least, gave the same error."""
     errors: dict[Factors, list[float]] = {}
-    for evaluation in evaluations:
+    for evaluation in (e for e in evaluations if not e.is_estimate):
         errors.setdefault(evaluation.factors, []).append(evaluation.error)
     repeated = [values for values in errors.values() if len(values) > 1]
     return bool(repeated) and all(len(set(values)) == 1 for values in repeated)

@@ -5,6 +5,11 @@ when its answer came, so that a new conductor over the same study goes on exactl
 stopped: it replays every ask and tell to its sampler in the order in which they happened, which
 also restores the sampler's random state, and gives out again the trials that were never answered.
 It knows nothing of Ray.
+
+With a *window* of w trials the order of asks and answers is fixed, whichever process is faster: an
+answer is taken in the order of the trials' numbers, and trial n is asked for when the answers of
+trials 0 to n - w have been taken and no others, or, where nothing can be asked for (a phase of the
+protocol ends), when all have. So a study of one seed repeats itself.
 """
 
 from __future__ import annotations
@@ -27,12 +32,15 @@ from ztom.search.protocol import (
     StopReason,
     StudyState,
     WaitForTrials,
+    incumbent,
     is_feasible,
+    known_guardrails,
     lowest,
     next_decision,
     trained_error,
     violations,
 )
+from ztom.search.racing import Incumbent
 from ztom.search.samplers.protocol import Sampler, TakesGradients
 from ztom.search.space import Factors
 
@@ -48,12 +56,14 @@ class Assignment:
         kind: Why it is run.
         factors: Factors to evaluate.
         derivatives: Whether the error's derivatives are taken as well.
+        incumbent: The best so far, where the trial may be stopped for being worse.
     """
 
     number: int
     kind: TrialKind
     factors: Factors
     derivatives: bool = False
+    incumbent: Incumbent | None = None
 
 
 class Conductor:
@@ -65,6 +75,9 @@ class Conductor:
         study_id: Id of the study in the ledger; the trials it already has are replayed.
         sampler: Proposes factors; a new one, that nobody has asked yet.
         on_event: Callback that gets every event of the study.
+        window: Number of trials under way at once, in a fixed order; None takes answers as they
+            come.
+        racing: Whether start-up and search trials run against the best so far.
         clock: Gives seconds that never go back.
     """
 
@@ -76,6 +89,8 @@ class Conductor:
         *,
         sampler: Sampler,
         on_event: Callable[[Event], None],
+        window: int | None = None,
+        racing: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
@@ -84,8 +99,12 @@ class Conductor:
         self._sampler = sampler
         self._on_event = on_event
         self._clock = clock
+        self._window = window
+        self._racing = racing
+        self._answers: dict[int, TrialOutcome] = {}
         self._trials: list[TrialRecord] = []
         self._converged = False
+        self._differs = False
         self._interrupted = False
         self.stop_reason: StopReason | None = None
         self.thinking_s = 0.0
@@ -134,10 +153,19 @@ class Conductor:
         """
         if self._interrupted:
             return None
-        if not self._unanswered:
-            return self._new_trial()
-        trial = self._unanswered.popleft()
-        return self._give_out(trial)
+        if self._unanswered:
+            trial = self._unanswered.popleft()
+            return self._give_out(trial)
+        if self._window is not None and self._under_way() >= self._window:
+            return None
+        assignment = self._new_trial()
+        while self._take_answers() and assignment is None:
+            assignment = self._new_trial()
+        return assignment
+
+    def _under_way(self) -> int:
+        """Number of trials that were asked for and whose answer was not taken yet."""
+        return sum(trial.status is TrialStatus.RUNNING for trial in self._trials)
 
     def _new_trial(self) -> Assignment | None:
         decision = self._decide()
@@ -178,12 +206,37 @@ class Conductor:
     def _give_out(self, trial: TrialRecord) -> Assignment:
         self._on_event(TrialStarted(trial.number, trial.kind, trial.factors))
         derivatives = self._plan.gradients and trial.kind is TrialKind.SEARCH
-        return Assignment(trial.number, trial.kind, trial.factors, derivatives)
+        races = self._racing and trial.kind in (TrialKind.STARTUP, TrialKind.SEARCH)
+        rival = incumbent(self._plan, self._trials) if races and not derivatives else None
+        return Assignment(trial.number, trial.kind, trial.factors, derivatives, rival)
 
     def complete(self, number: int, outcome: TrialOutcome) -> None:
-        """Take a trial's answer."""
+        """Take a trial's answer, now or when its turn has come."""
         if self._started is None:
             self._started = self._clock() - outcome.seconds.get("total", 0.0)
+        if self._window is None:
+            self._take(number, outcome)
+            return
+        self._answers[number] = outcome
+        self._take_answers()
+
+    def _take_answers(self) -> bool:
+        """Take the answers whose turn has come; says whether there were any."""
+        before = len(self._answers)
+        while self._answers:
+            first = next(t.number for t in self._trials if t.status is TrialStatus.RUNNING)
+            if first not in self._answers or self._may_ask():
+                break
+            self._take(first, self._answers.pop(first))
+        return len(self._answers) < before
+
+    def _may_ask(self) -> bool:
+        """Whether the next trial is to be asked for before another answer is taken."""
+        if self._window is None or self._under_way() >= self._window:
+            return False
+        return isinstance(self._decide(), Evaluate)
+
+    def _take(self, number: int, outcome: TrialOutcome) -> None:
         trial = self._ledger.studies.tell(self._study_id, number, outcome)
         self._trials[number] = trial
         self._tell(trial)
@@ -199,7 +252,10 @@ class Conductor:
             confirming = any(t.kind is TrialKind.CONFIRM for t in self._trials)
             if trial.kind is TrialKind.CONFIRM and not confirming:
                 # exploration had ended here: with its budget, its time, or by itself
-                self._converged = self._has_budget() and self._ask(trial.number) is None
+                no_limit = self._plan.seconds is None
+                self._converged = self._has_budget() and (
+                    self._ask(trial.number) is None or no_limit
+                )
             self._trials.append(_unanswered(trial))
             if trial.kind is TrialKind.SEARCH:
                 self._compare(trial, self._ask(trial.number))
@@ -210,12 +266,15 @@ class Conductor:
 
     def _compare(self, trial: TrialRecord, proposed: Factors | None) -> None:
         if proposed != trial.factors:
-            logger.warning(
-                "trial %d was %s in the ledger and would now be %s; the ledger's counts",
+            logger.log(
+                logging.DEBUG if self._differs else logging.WARNING,
+                "trial %d was %s in the ledger and would now be %s (another version of the sampler "
+                "or of a library); the ledger's counts, for this trial and all that differ",
                 trial.number,
                 trial.factors,
                 proposed,
             )
+            self._differs = True
 
     def _ask(self, number: int) -> Factors | None:
         with self._thinking():
@@ -225,8 +284,7 @@ class Conductor:
         if not is_part_of_search(self._plan.space, trial):
             return
         outcome = trial.outcome
-        failed = outcome.error is None or trained_error(self._trials) is None
-        guardrails = None if failed else dict(outcome.guardrails)
+        known = None if trained_error(self._trials) is None else known_guardrails(outcome)
         if outcome.gradient and isinstance(self._sampler, TakesGradients):
             slopes = tuple(outcome.guardrail_gradients[n] for n, _ in self._plan.max_increases)
             self._sampler.take_gradients(trial.number, outcome.gradient, slopes)
@@ -235,7 +293,7 @@ class Conductor:
                 trial.number,
                 trial.factors,
                 error=outcome.error,
-                violations=violations(self._plan, self._trials, guardrails),
+                violations=violations(self._plan, self._trials, known),
             )
 
     def _ended_event(self, trial: TrialRecord) -> TrialEnded:

@@ -28,6 +28,7 @@ from ztom.engines.protocol import GenerationConfig
 from ztom.io.places import require_local
 from ztom.scoring.build import ErrorTerm, check_error
 from ztom.search.gradients import check_gradients
+from ztom.search.racing import RacingConfig
 from ztom.search.samplers.protocol import SamplerConfig, check_dimensions
 from ztom.search.trackers.config import TrackerConfig
 from ztom.stimuli.hub_files import HUB_PREFIX
@@ -68,8 +69,10 @@ def _data_place(value: Any, info: ValidationInfo) -> Any:
 DataPlace = Annotated[Path | str, BeforeValidator(_data_place)]
 #: Limits of single keys, for whoever takes a search in another form (over HTTP).
 ScalingFactorLimit = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+FactorGroupRule = FactorGroups
 BatchSize = Annotated[int, Field(ge=1)]
 Evaluations = Annotated[int, Field(ge=1, le=100_000)]
+Tolerance = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 DetailedOutput = bool | Literal["STORE_AND_RETURN"]
 
@@ -160,7 +163,7 @@ class Budget(_Strict):
     """
 
     evaluations: Evaluations = 50
-    tolerance: float = Field(default=0.01, ge=0, lt=1, allow_inf_nan=False)
+    tolerance: Tolerance = 0.01
     seconds: float | None = Field(default=None, gt=0, le=31_536_000, allow_inf_nan=False)
 
 
@@ -218,6 +221,9 @@ class SearchConfig(StimuliConfig):
             replaced and asked once more.
         engine_start_deadline_s: Seconds of loading the model after which it is tried once more.
         trial_retries: Number of times that a trial whose process died is run again.
+        overlap_scoring: Whether an engine answers the next trial while one is scored: the sampler
+            then proposes it without that one's error.
+        racing: Rules by which a trial that is clearly worse than the best is stopped.
         output: Folder for what the search writes.
         suites: Suites, or folders of suites, that the gate asks about the written variant, with the
             trained model as the champion; nothing that does not pass is published.
@@ -245,6 +251,11 @@ class SearchConfig(StimuliConfig):
     generation_deadline_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     engine_start_deadline_s: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
     trial_retries: int = Field(default=1, ge=0, le=10)
+    # left out where it is the default: digests of configurations stay what they were
+    overlap_scoring: bool = Field(default=True, exclude_if=lambda value: value is True)
+    racing: RacingConfig = Field(
+        default=RacingConfig(), exclude_if=lambda value: value == RacingConfig()
+    )
     output: OutputPath = Path("runs/search")
     suites: tuple[ConfigPath, ...] = ()
     variant: VariantOptions = VariantOptions()

@@ -29,6 +29,7 @@ class StudyStarted:
         total: Largest number of trials that it can have.
         done: Number of trials that an earlier run finished.
         factor_names: What each factor scales.
+        groups: Groups of tensors that have factors of their own; none where a step has one factor.
     """
 
     study_id: int
@@ -36,6 +37,7 @@ class StudyStarted:
     total: int
     done: int
     factor_names: tuple[str, ...]
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class TrialEnded:
         seconds: Wall time in seconds, from start to end.
         trained_error: Error of the trained model, None while it is not known.
         best_error: Best feasible error so far, the trained model's included.
-        best_factors: Factors of that blend, one per step of the chain.
+        best_factors: Factors of that blend, one per step of the chain, or per step and group.
         ended: Number of trials that have ended, those of earlier runs included.
     """
 

@@ -93,6 +93,13 @@ variant:
   keep_unproven: false           # keep what the proof does not let out as well, in unproven
 insist: false                    # true publishes it whatever the proof says; that is recorded
 
+overlap_scoring: true            # the engine answers the next trial while one is scored
+# Where there are many stimuli they are answered in blocks, and a trial that is worse than the best
+# by so many standard errors is stopped. For errors that are means over stimuli or tokens.
+racing:
+  from_stimuli: 256              # 0 never stops one
+  standard_errors: 3.0
+
 output: runs/my-search           # everything that the search writes
 ledger: null                     # null puts ledger.db into the output folder
 

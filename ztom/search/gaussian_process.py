@@ -29,7 +29,7 @@ _CONSTANT = 100.0  # variance of the constant, in units of the errors' own: prac
 _JITTER = 1e-8
 _FEATURES = 128  # random Fourier features of a sample path's Matern part
 _ITERATIONS = 40
-_SQRT5 = float(np.sqrt(5.0))
+SQRT5 = float(np.sqrt(5.0))
 _LEFT_OUT_MARGIN = 2.0  # nats by which the Matern form has to predict better
 
 
@@ -63,7 +63,7 @@ MATERN = KernelForm(
 
 def _matern(distances: Array) -> Array:
     """Matern 5/2 of distances in length scales."""
-    scaled = _SQRT5 * distances
+    scaled = SQRT5 * distances
     return np.asarray((1.0 + scaled + scaled * scaled / 3.0) * np.exp(-scaled))
 
 
@@ -74,6 +74,10 @@ class GaussianProcess:
         form: Form of the kernel.
         spread: Standard deviation of the errors it was fitted to.
         log_variances: Logarithms of the fitted variances v_0 to v_5, shape (6,).
+        variances: The fitted variances.
+        scale: Length scale of the Matern part.
+        inverse: Inverse of the covariance of the targets, shape (points, points).
+        weights: That times the targets, shape (points,).
 
     Args:
         points: Points in units of the bounds, shape (points, factors).
@@ -99,34 +103,33 @@ class GaussianProcess:
         self._prior = form.log_medians(self.factors)
         begin = self._prior if start is None else start
         fits = [self._maximise(form, scale, begin) for scale in form.scales]
-        _, self.log_variances, self._scale = min(fits, key=lambda fit: fit[0])
+        _, self.log_variances, self.scale = min(fits, key=lambda fit: fit[0])
         self._condition()
 
     @property
     def noise(self) -> float:
         """Standard deviation of an evaluation's noise, in units of the error."""
-        return float(np.sqrt(self._variances[5]) * self.spread)
+        return float(np.sqrt(self.variances[5]) * self.spread)
 
     def leave_one_out(self) -> float:
         """Log density of every target given all the others, in nats (eq. 5.10 to 5.12)."""
-        precision = np.diag(self._inverse)
-        terms = 0.5 * np.log(precision / (2.0 * np.pi)) - 0.5 * self._weights**2 / precision
+        precision = np.diag(self.inverse)
+        terms = 0.5 * np.log(precision / (2.0 * np.pi)) - 0.5 * self.weights**2 / precision
         return float(terms.sum())
 
     def mean(self, point: Array) -> tuple[float, Array]:
         """Posterior mean of the error at a point, and its gradient."""
-        value, gradient = self._weighted(point, self._weights)
+        value, gradient = self._weighted(point, self.weights)
         return self._center + self.spread * value, self.spread * gradient
 
     def posterior(self, points: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the error without noise, each of shape (points,)."""
-        cross = self._kernel(points, self.points)
-        norms = (points**2).sum(1)
-        v = self._variances
-        own = _CONSTANT + v[0] * norms + (v[1] + v[2]) * norms**2 + v[3] * (points**4).sum(1) + v[4]
-        variance = own - np.einsum("ij,jk,ik->i", cross, self._inverse, cross)
+        cross = self.kernel(points, self.points)
+        variance = self.prior_variance(points) - np.einsum(
+            "ij,jk,ik->i", cross, self.inverse, cross
+        )
         spreads = self.spread * np.sqrt(np.maximum(variance, 0.0))
-        return self._center + self.spread * (cross @ self._weights), spreads
+        return self._center + self.spread * (cross @ self.weights), spreads
 
     def draw(self, rng: np.random.Generator) -> Differentiable:
         """A sample path of the posterior: a draw of the prior, corrected at the points.
@@ -134,7 +137,7 @@ class GaussianProcess:
         The polynomial part is drawn exactly and the Matern part by random Fourier features; the
         correction is Matheron's rule (Wilson et al. 2020, eq. 13).
         """
-        v, factors = self._variances, self.factors
+        v, factors = self.variances, self.factors
         constant = np.sqrt(_CONSTANT) * rng.standard_normal()
         slope = np.sqrt(v[0]) * rng.standard_normal(factors)
         square = np.sqrt(v[2]) * rng.standard_normal((factors, factors))
@@ -143,7 +146,7 @@ class GaussianProcess:
         form = (square + square.T) / 2.0 + np.diag(diagonal)
         # the spectral density of Matern 5/2 is a Student t of 5 degrees of freedom
         tails = np.sqrt(rng.chisquare(5, (_FEATURES, 1)) / 5.0)
-        waves = rng.standard_normal((_FEATURES, factors)) / tails / self._scale
+        waves = rng.standard_normal((_FEATURES, factors)) / tails / self.scale
         phases = rng.uniform(0.0, 2.0 * np.pi, _FEATURES)
         heights = np.sqrt(2.0 * v[4] / _FEATURES) * rng.standard_normal(_FEATURES)
 
@@ -154,7 +157,7 @@ class GaussianProcess:
             )
 
         noise = np.sqrt(v[5]) * rng.standard_normal(len(self.points))
-        correction = self._inverse @ (self._targets - prior(self.points) - noise)
+        correction = self.inverse @ (self._targets - prior(self.points) - noise)
 
         def path(point: Array) -> tuple[float, Array]:
             value, gradient = self._weighted(point, correction)
@@ -185,11 +188,11 @@ class GaussianProcess:
         return float(result.fun), np.asarray(result.x), length
 
     def _condition(self) -> None:
-        self._variances = np.exp(self.log_variances)
-        covariance = self._kernel(self.points, self.points)
-        covariance.flat[:: len(covariance) + 1] += self._variances[5] + _JITTER
-        self._inverse = np.linalg.inv(covariance)
-        self._weights = self._inverse @ self._targets
+        self.variances = np.exp(self.log_variances)
+        covariance = self.kernel(self.points, self.points)
+        covariance.flat[:: len(covariance) + 1] += self.variances[5] + _JITTER
+        self.inverse = np.linalg.inv(covariance)
+        self.weights = self.inverse @ self._targets
 
     def _terms(self, left: Array, right: Array, length: float) -> Array:
         """The five kernels without their variances, shape (5, left, right)."""
@@ -207,15 +210,22 @@ class GaussianProcess:
             ]
         )
 
-    def _kernel(self, left: Array, right: Array) -> Array:
-        terms = self._terms(left, right, self._scale)
-        return np.asarray(np.tensordot(self._variances[:5], terms, axes=1) + _CONSTANT)
+    def prior_variance(self, points: Array) -> Array:
+        """The kernel of each point with itself, shape (points,)."""
+        v, norms = self.variances, (points**2).sum(1)
+        quadratic = (v[1] + v[2]) * norms**2 + v[3] * (points**4).sum(1)
+        return np.asarray(_CONSTANT + v[0] * norms + quadratic + v[4])
+
+    def kernel(self, left: Array, right: Array) -> Array:
+        """The kernel without noise, shape (left, right)."""
+        terms = self._terms(left, right, self.scale)
+        return np.asarray(np.tensordot(self.variances[:5], terms, axes=1) + _CONSTANT)
 
     def _weighted(self, point: Array, weights: Array) -> tuple[float, Array]:
         """Sum over the fitted points of weight times kernel with ``point``, and its gradient."""
-        v, points = self._variances, self.points
+        v, points = self.variances, self.points
         products, steps = points @ point, point - points
-        scaled = _SQRT5 / self._scale * np.sqrt((steps * steps).sum(1))
+        scaled = SQRT5 / self.scale * np.sqrt((steps * steps).sum(1))
         decay = np.exp(-scaled)
         kernel = _CONSTANT + v[0] * products + v[1] * self._norms * (point @ point)
         kernel += v[2] * products**2 + v[3] * (self._squares @ point**2)
@@ -223,7 +233,7 @@ class GaussianProcess:
         gradient = ((v[0] + 2.0 * v[2] * products) * weights) @ points
         gradient += 2.0 * v[1] * (self._norms @ weights) * point
         gradient += 2.0 * v[3] * (weights @ self._squares) * point
-        gradient -= v[4] * 5.0 / 3.0 / self._scale**2 * (((1.0 + scaled) * decay * weights) @ steps)
+        gradient -= v[4] * 5.0 / 3.0 / self.scale**2 * (((1.0 + scaled) * decay * weights) @ steps)
         return float(kernel @ weights), gradient
 
 

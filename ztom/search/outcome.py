@@ -34,8 +34,8 @@ class SearchOutcome:
     Attributes:
         study_id: Id of the study in the ledger.
         trained_model_error: Mean over the evaluations of the trained model.
-        optimized_model_error: Error of the best factors when evaluated again; the trained model's
-            when nothing was better.
+        optimized_model_error: Error of the evaluation that confirmed the best factors; the trained
+            model's when nothing was better.
         improvement: The first minus the second, never negative.
         estimated_error: The surrogate's posterior mean at the best factors, None without a
             surrogate.
@@ -45,6 +45,8 @@ class SearchOutcome:
             whose process died included, but for ``baseline_inferences`` and
             ``gradient_evaluations``.
         gradient_evaluations: Number of errors with derivatives that were started.
+        partial_evaluations: Number of these that were stopped early, being clearly worse than the
+            best.
         baseline_inferences: Number of evaluations of checkpoints alone and of their average.
         existing: The models that are there already, with their errors.
         step_gains: How much of the gain each step of the chain is; empty without a surrogate.
@@ -69,6 +71,7 @@ class SearchOutcome:
     factor_names: tuple[str, ...]
     number_of_inferences: int
     gradient_evaluations: int
+    partial_evaluations: int
     baseline_inferences: int
     existing: tuple[ExistingModel, ...]
     step_gains: tuple[StepGain, ...]
@@ -127,11 +130,12 @@ def build_outcome(
         factor_names=plan.space.names,
         number_of_inferences=sum(t.outcome.attempts for t in trials if t.number not in apart),
         gradient_evaluations=sum(t.outcome.attempts for t in gradients),
+        partial_evaluations=sum(t.outcome.answered is not None for t in trials),
         baseline_inferences=sum(t.outcome.attempts for t in compared),
         existing=existing_models(plan, trials),
         step_gains=()
         if surrogate is None
-        else step_gains(surrogate, choice.factors, plan.space.names),
+        else step_gains(surrogate, choice.factors, plan.space.step_names),
         generated_tokens=sum(t.outcome.generated_tokens for t in trials),
         noise_floor=noise_floor(trials),
         trials=tuple(trials),

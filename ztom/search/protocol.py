@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from ztom.ledger import TrialKind, TrialRecord, TrialStatus
+from ztom.ledger import TrialKind, TrialOutcome, TrialRecord, TrialStatus
 from ztom.search.answer import CONFIRMATIONS, Evaluation, choose_answer, next_confirmation
 from ztom.search.baselines import ComparedModel, is_part_of_search, next_comparison
 from ztom.search.exact_answer import choose_exact_answer, next_exact_confirmation
+from ztom.search.racing import Incumbent
 from ztom.search.space import Factors, SearchSpace
 
 BASELINES = 2
@@ -205,8 +206,16 @@ def violations(
     return tuple(rises)
 
 
+def known_guardrails(outcome: TrialOutcome) -> dict[str, float] | None:
+    """Errors of the guardrails; None where the trial failed, or was stopped before they came."""
+    unknown = outcome.error is None or outcome.answered is not None
+    return None if unknown else dict(outcome.guardrails)
+
+
 def is_feasible(plan: Plan, trials: Sequence[TrialRecord], trial: TrialRecord) -> bool:
-    """Whether a finished trial keeps every guardrail."""
+    """Whether a finished trial keeps every guardrail; of one that was stopped it is not known."""
+    if trial.outcome.answered is not None:
+        return False
     rises = violations(plan, trials, dict(trial.outcome.guardrails))
     return all(rise <= 0 for rise in rises)
 
@@ -217,8 +226,9 @@ def evaluations(plan: Plan, trials: Sequence[TrialRecord]) -> tuple[Evaluation, 
         Evaluation(
             factors=trial.factors,
             error=trial.outcome.error,
-            violations=violations(plan, trials, dict(trial.outcome.guardrails)),
+            violations=violations(plan, trials, known_guardrails(trial.outcome)),
             is_confirmation=trial.kind is TrialKind.CONFIRM,
+            is_estimate=trial.outcome.answered is not None,
         )
         for trial in trials
         if trial.status is TrialStatus.FINISHED
@@ -268,6 +278,23 @@ def lowest(plan: Plan, trials: Sequence[TrialRecord]) -> BestPoint | None:
     return BestPoint(
         *((plan.space.trained, trained) if best is None else (best.factors, best.error))
     )
+
+
+def incumbent(plan: Plan, trials: Sequence[TrialRecord]) -> Incumbent | None:
+    """The best feasible trial that answered every stimulus, the trained model's included."""
+    whole = [
+        t
+        for t in _of(trials, TrialKind.BASELINE, *_EXPLORING)
+        if t.status is TrialStatus.FINISHED and t.outcome.per_stimulus
+    ]
+    best = min(
+        (t for t in whole if is_feasible(plan, trials, t)),
+        key=lambda t: (t.outcome.error, t.number),
+        default=None,
+    )
+    if best is None or best.outcome.error is None:
+        return None
+    return Incumbent(best.number, best.outcome.error, best.outcome.per_stimulus)
 
 
 def _of(trials: Sequence[TrialRecord], *kinds: TrialKind) -> list[TrialRecord]:

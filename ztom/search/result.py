@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -55,10 +55,12 @@ class TrialEntry(BaseModel):
         error: Error of the blend, lower is better; None for a failed trial.
         guardrails: Error on each guardrail's data.
         feasible: Whether it finished and keeps every guardrail.
-        reason: Why the trial failed; None otherwise.
+        reason: Why the trial failed, or was stopped; None otherwise.
         seconds: Seconds by phase.
         generated_tokens: Number of generated tokens, over all stimuli.
         attempts: Number of times that it was started.
+        answered: Number of stimuli that were answered before it was stopped, being clearly worse
+            than the best: its error is an estimate; None where all were.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -74,6 +76,7 @@ class TrialEntry(BaseModel):
     seconds: dict[str, float]
     generated_tokens: int
     attempts: int
+    answered: int | None = None
 
 
 class SensitivityEntry(BaseModel):
@@ -222,6 +225,8 @@ class SearchResult(BaseModel):
     Attributes:
         name: Name of the study.
         factor_bounds: Lower and upper bound of each factor.
+        factor_groups: Groups of tensors that have factors of their own, which stand step by step
+            and in a step group by group; none where a step has one factor.
         error: The terms of the error function that was made small, and their weights; the first
             results did not name them.
         sampler: Name of the sampler that proposed the factors; `UNKNOWN` in the first results.
@@ -245,6 +250,8 @@ class SearchResult(BaseModel):
             ``number_of_inferences``; 0 but for the sampler ``gradient``.
         baseline_inferences: Number of evaluations for ``existing``, on both sets; they are not in
             ``number_of_inferences``.
+        partial_evaluations: Number of the ``number_of_inferences`` that were stopped early, being
+            clearly worse than the best.
         proof: Proof on the holdout; None when the search was run without one.
     """
 
@@ -259,6 +266,7 @@ class SearchResult(BaseModel):
     optimized_scaling_factors: tuple[float, ...]
     factor_names: tuple[str, ...]
     factor_bounds: tuple[tuple[float, float], ...]
+    factor_groups: Annotated[tuple[str, ...], Field(exclude_if=lambda names: not names)] = ()
     number_of_inferences: int
     gradient_evaluations: int = 0
     generated_tokens: int
@@ -283,7 +291,23 @@ class SearchResult(BaseModel):
     best_existing: BestExisting | None = None
     step_gains: tuple[StepGain, ...] = ()
     baseline_inferences: int = 0
+    partial_evaluations: int = 0
     proof: Proof | None = None
+
+    @property
+    def factor_grid(self) -> tuple[tuple[str, tuple[float, ...]], ...]:
+        """The name of each step, and the best factors of its groups; empty without groups."""
+        width = len(self.factor_groups)
+        if not width:
+            return ()
+        ends = f": {self.factor_groups[0]}"
+        return tuple(
+            (
+                self.factor_names[start].removesuffix(ends),
+                self.optimized_scaling_factors[start : start + width],
+            )
+            for start in range(0, len(self.factor_names), width)
+        )
 
     @property
     def advice(self) -> str | None:
@@ -358,6 +382,7 @@ def search_fields(outcome: SearchOutcome) -> dict[str, Any]:
         "factor_names": outcome.factor_names,
         "number_of_inferences": outcome.number_of_inferences,
         "baseline_inferences": outcome.baseline_inferences,
+        "partial_evaluations": outcome.partial_evaluations,
         "existing": outcome.existing,
         "best_existing": best_on_search(outcome.existing),
         "step_gains": outcome.step_gains,
@@ -389,4 +414,5 @@ def _entry(trial: TrialRecord, feasible: tuple[int, ...]) -> TrialEntry:
         seconds=dict(outcome.seconds),
         generated_tokens=outcome.generated_tokens,
         attempts=outcome.attempts,
+        answered=outcome.answered,
     )

@@ -61,6 +61,14 @@ class SearchSpace:
         """Number of steps of the chain that the factors scale."""
         return self.dimensions // max(1, len(self.groups))
 
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        """What the factors of each step scale, whatever the group."""
+        if not self.groups:
+            return self.names
+        ends = f": {self.groups[0]}"
+        return tuple(name.removesuffix(ends) for name in self.names[:: len(self.groups)])
+
     def expand(self, step_factors: Sequence[float]) -> Factors:
         """All factors of a blend in which every group of a step has the same one.
 

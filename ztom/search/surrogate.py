@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ztom.search.compression import Compression
 from ztom.search.gaussian_process import (
     QUADRATIC,
     Array,
@@ -23,6 +24,7 @@ from ztom.search.gaussian_process import (
     fit_process,
     minimise,
 )
+from ztom.search.gradient_information import most_informative
 from ztom.search.samplers.threads import one_thread
 from ztom.search.space import Factors, SearchSpace
 
@@ -68,37 +70,6 @@ class PosteriorDraw:
 
     factors: Factors
     gain: float
-
-
-@dataclass(frozen=True)
-class Compression:
-    """Errors far above the trained model's, where blends explode, count by their logarithm.
-
-    Up to ``knee`` an error is itself, above it ``knee + scale log(1 + (error - knee) / scale)``.
-    """
-
-    knee: float
-    scale: float
-
-    @classmethod
-    def of(cls, errors: Array) -> Compression:
-        """The knee lies two median distances above the median error."""
-        middle = float(np.median(errors))
-        scale = 2.0 * float(np.median(np.abs(errors - middle)))
-        return cls(middle + scale, scale) if scale > 0 else cls(float(errors.max()), 1.0)
-
-    def apply(self, errors: Array) -> Array:
-        """Compress errors, shape (...,)."""
-        above = np.maximum(errors - self.knee, 0.0) / self.scale
-        compressed: Array = np.minimum(errors, self.knee) + self.scale * np.log1p(above)
-        return compressed
-
-    def undo(self, values: Array) -> Array:
-        """The errors of compressed values, shape (...,)."""
-        above = np.maximum(values - self.knee, 0.0) / self.scale
-        exact = self.scale * np.expm1(np.minimum(above, 700.0))
-        errors: Array = np.minimum(values, self.knee) + exact
-        return errors
 
 
 class Surrogate:
@@ -201,6 +172,20 @@ class Surrogate:
         point = self._least(path, limits, np.array(starts), rng)
         gain = path(self._minimiser)[0] - path(point)[0]
         return PosteriorDraw(self._from_box(point), max(gain, 0.0))
+
+    def informative(self, seed: Sequence[int]) -> Factors | None:
+        """Factors whose evaluation tells most about the minimum.
+
+        None where errors are no quadratic, or guardrails bound the minimum.
+
+        Args:
+            seed: Seed of the candidates.
+        """
+        if self._process is None or self.misfits or self._guardrails:
+            return None
+        rng = np.random.default_rng(tuple(seed))
+        with one_thread():
+            return self._from_box(most_informative(self._process, self._minimiser, rng))
 
     def _least(
         self,

@@ -37,10 +37,11 @@ def _template() -> jinja2.Template:
 
 
 def _checkpoints(answer: Mapping[str, Any]) -> Iterator[dict[str, object]]:
-    """Each checkpoint with the factor of the step into it; the base has none."""
-    factors = iter(answer["factors"])
+    """Each checkpoint with the factor of the step into it, or its factors; the base has none."""
+    factors, groups = iter(answer["factors"]), answer.get("groups") or ("",)
     for position, member in enumerate(answer["checkpoints"]):
-        factor = "" if position == 0 else f"{next(factors):+.6g}"
+        row = [] if position == 0 else [f"{group} {next(factors):+.6g}" for group in groups]
+        factor = ", ".join(text.strip() for text in row)
         yield {
             "tag": member["tag"],
             "reference": member["reference"],

@@ -56,6 +56,7 @@ def _model(
 ) -> dict[str, Any]:
     properties = {
         "ztom:factors": ", ".join(str(factor) for factor in recipe["factors"]),
+        **_groups(recipe.get("groups")),
         "ztom:topology": recipe["topology"],
         "ztom:dtype": recipe["dtype"],
         "ztom:derive-again": f"ztom verify {record.address} --share 1",
@@ -85,6 +86,15 @@ def _model(
             "quantitativeAnalysis": {"performanceMetrics": _metrics(evidence)},
         },
         "properties": [{"name": name, "value": value} for name, value in properties.items()],
+    }
+
+
+def _groups(groups: Any) -> dict[str, str]:
+    if not groups:
+        return {}
+    return {
+        "ztom:factor-groups": ", ".join(groups["names"]),
+        "ztom:groups-sha256": groups["digest"],
     }
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ztom.blending.chain_file import Topology
-from ztom.blending.groups import GroupRecord, transition_names
+from ztom.blending.groups import GroupedFactors, GroupRecord, transition_names
 from ztom.errors import VariantError
 from ztom.io.problems import check_json
 
@@ -143,6 +143,11 @@ class Recipe(BaseModel):
     allow_config_differences: tuple[str, ...] = ()
     allow_tokenizer_differences: bool = False
     groups: GroupRecord | None = None
+
+    @property
+    def grouped_factors(self) -> GroupedFactors:
+        """The factors with their groups."""
+        return GroupedFactors(factors=self.factors, groups=self.groups)
 
     def to_bytes(self) -> bytes:
         """The document, the same bytes for the same content."""

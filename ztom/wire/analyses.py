@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from ztom.wire import examples
 from ztom.wire.base import TolerantRequest, Warnings, WireAnswer
 from ztom.wire.differences import AllowedDifferences
 from ztom.wire.examples import example
-from ztom.wire.fields import Finite, FormatName, Id, JsonDict, Names, from_comma_text
+from ztom.wire.factor_groups import GroupRule
+from ztom.wire.fields import (
+    Finite,
+    FormatName,
+    Id,
+    JsonDict,
+    Names,
+    Numbers,
+    from_comma_text,
+)
 
 
 class Edit(AllowedDifferences, TolerantRequest):
@@ -23,7 +32,7 @@ class Edit(AllowedDifferences, TolerantRequest):
 
 
 class Metatune(Edit):
-    """Factors for steps."""
+    """Factors for steps: one per file, or with groups one per file and group, file by file."""
 
     model_config = example(
         projectId=examples.PROJECT, fileIds=[examples.FILE], scalingFactors=[0.25]
@@ -32,6 +41,7 @@ class Metatune(Edit):
     scaling_factors: Annotated[tuple[Finite, ...], BeforeValidator(from_comma_text)] = Field(
         min_length=1
     )
+    factor_groups: GroupRule | None = None
 
 
 class StaticAnalysis(AllowedDifferences, TolerantRequest):
@@ -82,7 +92,11 @@ class InferenceBatch(Inference):
 
 
 class Sensitivity(AllowedDifferences, TolerantRequest):
-    """A step of the chain to be scaled; the latest checkpoint is asked with and without that."""
+    """A step of the chain to be scaled; the latest checkpoint is asked with and without that.
+
+    With groups of tensors, ``scalingFactors`` takes the place of ``scalingFactor``: the factors of
+    all steps and groups, a flat list as a search with these groups answers with.
+    """
 
     model_config = example(
         projectId=examples.PROJECT,
@@ -93,9 +107,19 @@ class Sensitivity(AllowedDifferences, TolerantRequest):
 
     project_id: Id
     file_id: Id
-    scaling_factor: Finite
+    scaling_factor: Finite | None = None
+    scaling_factors: Numbers | None = None
+    factor_groups: GroupRule | None = None
     inference_config_json: JsonDict = Field(default_factory=dict)
     batch_size: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _factors_fit_groups(self) -> Self:
+        if (self.scaling_factor is None) == (self.scaling_factors is None):
+            raise ValueError("give scalingFactor, or scalingFactors with factorGroups")
+        if (self.scaling_factors is None) != (self.factor_groups is None):
+            raise ValueError("scalingFactors and factorGroups belong together: give both")
+        return self
 
 
 class SensitivityBatch(Sensitivity):

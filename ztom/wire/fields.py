@@ -31,7 +31,7 @@ def _base_name(value: str) -> str:
     return value
 
 
-def _from_json_text(value: Any) -> Any:
+def from_json_text(value: Any) -> Any:
     """Dicts and lists arrive as JSON text in forms, and from some clients in bodies too."""
     if not isinstance(value, str):
         return value
@@ -64,6 +64,7 @@ ReleaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$", examples=["9c3e51d7"]
 DigestStart = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$", examples=[examples.DIGEST[:12]])]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 JsonDict = Annotated[
-    dict[str, Any], BeforeValidator(_from_json_text, json_schema_input_type=dict[str, Any] | str)
+    dict[str, Any], BeforeValidator(from_json_text, json_schema_input_type=dict[str, Any] | str)
 ]
+Numbers = Annotated[tuple[Finite, ...], BeforeValidator(from_comma_text)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(from_comma_text)]

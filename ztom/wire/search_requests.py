@@ -8,12 +8,20 @@ from pydantic import BeforeValidator, Field
 
 from ztom.engines.config import EngineConfig
 from ztom.scoring.build import ErrorTerm
-from ztom.search.config import BatchSize, DetailedOutput, Evaluations, ScalingFactorLimit, Seed
+from ztom.search.config import (
+    BatchSize,
+    DetailedOutput,
+    Evaluations,
+    ScalingFactorLimit,
+    Seed,
+    Tolerance,
+)
 from ztom.search.samplers.protocol import SamplerName
 from ztom.wire import examples
 from ztom.wire.base import TolerantRequest, WireRequest
 from ztom.wire.differences import AllowedDifferences
 from ztom.wire.examples import example
+from ztom.wire.factor_groups import GroupRule
 from ztom.wire.fields import Id, JsonDict, Name
 
 
@@ -42,6 +50,7 @@ class SearchFields(AllowedDifferences):
         default=(ErrorTerm(function="sentence_similarity"),), min_length=1, max_length=20
     )
     max_evaluations: Annotated[Evaluations, Field(le=10_000)] = 50
+    tolerance: Tolerance = 0.01
     holdout_path: str | None = Field(default=None, max_length=2000)
     holdout_expected_output_path: str | None = Field(default=None, max_length=2000)
     suite_paths: tuple[str, ...] = Field(default=(), max_length=100)
@@ -50,6 +59,7 @@ class SearchFields(AllowedDifferences):
     seed: Seed = 0
     insist: bool = False
     engine: EngineConfig | None = None
+    factor_groups: GroupRule | None = None
 
 
 class Search(SearchFields, TolerantRequest):

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, computed_field
 from ztom.wire import examples
 from ztom.wire.base import Warnings, WireAnswer
 from ztom.wire.examples import example
+from ztom.wire.factor_groups import FactorLabels
 
 if TYPE_CHECKING:
     from ztom.ledger.records import TrialRecord
@@ -59,6 +60,7 @@ _RESULT: dict[str, Any] = {
     ],
     "gradient_evaluations": 0,
     "baseline_inferences": 6,
+    "partial_evaluations": 0,
     "step_gains": [{"name": "base -> one", "gain": 0.2, "share": 0.32}],
     "step_warnings": [],
     "holdout": {
@@ -153,9 +155,11 @@ class SearchProgress(WireAnswer):
 
     Attributes:
         trials: Number of evaluations that ended.
-        max_evaluations: Number of evaluations that it may take besides the repeats of the best.
+        max_evaluations: Number of evaluations that it may take besides those of the trained
+            model and those that confirm the answer.
         best_error: Lowest error so far; None before the first.
-        best_factors: Scaling factors of that trial, one per step of the chain.
+        best_factors: Scaling factors of that trial, one per step of the chain, or per step and
+            group.
     """
 
     trials: int
@@ -192,7 +196,7 @@ class Trial(WireAnswer):
         number: Number of the trial, from 0, in the order in which they began.
         kind: Kind of the trial: ``baseline``, ``search`` and the like; a ``comparison`` is a
             checkpoint alone, or the average of all.
-        factors: Scaling factors, one per step of the chain.
+        factors: Scaling factors, one per step of the chain, or per step and group.
         error: Error of the blend, lower is better; None for a failed trial.
         reason: Reason why it failed.
         seconds: Seconds of wall time of the whole trial.
@@ -258,7 +262,9 @@ class SearchFindings(WireAnswer):
     Attributes:
         trained_model_error: Error of the latest checkpoint on the stimuli.
         optimized_model_error: Error of the best blend on the same stimuli.
-        optimized_scaling_factors: One per step of the chain.
+        optimized_scaling_factors: One per step of the chain; with groups step by step, and in a
+            step group by group.
+        factor_labels: Step and group of each factor, where the search had groups.
         number_of_inferences: Number of evaluations.
         verdict: Outcome of the proof; None where nothing was proved.
         noise_floor: Difference between two evaluations of the same blend.
@@ -273,6 +279,8 @@ class SearchFindings(WireAnswer):
             ``number_of_inferences``; 0 but for the sampler ``gradient``.
         baseline_inferences: Number of evaluations for ``existing``, besides
             ``number_of_inferences``.
+        partial_evaluations: Number of these evaluations that were stopped early, being clearly
+            worse than the best.
         step_gains: How much of the gain on the stimuli each step of the chain is.
         step_warnings: Steps that change nothing or are the same as another.
         holdout: Errors and proof on data that the search never saw.
@@ -288,6 +296,7 @@ class SearchFindings(WireAnswer):
     trained_model_error: float
     optimized_model_error: float
     optimized_scaling_factors: tuple[float, ...]
+    factor_labels: FactorLabels = ()
     number_of_inferences: int
     verdict: str | None = None
     noise_floor: float | None = None
@@ -297,6 +306,7 @@ class SearchFindings(WireAnswer):
     existing: tuple[dict[str, Any], ...] = ()
     gradient_evaluations: int = 0
     baseline_inferences: int = 0
+    partial_evaluations: int = 0
     step_gains: tuple[dict[str, Any], ...] = ()
     step_warnings: tuple[str, ...] = ()
     holdout: Holdout | None = None

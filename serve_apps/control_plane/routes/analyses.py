@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -21,7 +22,7 @@ from serve_apps.control_plane.routes.files import display_name, form_of, parsed_
 from serve_apps.control_plane.routes.projects import require_format
 from serve_apps.control_plane.search_config import InferenceOptions, inference_options
 from serve_apps.control_plane.services import Services
-from serve_apps.control_plane.work import compare
+from serve_apps.control_plane.work import compare, open_chain
 from ztom.io.files import write_whole
 from ztom.ledger.requests import RequestKind
 from ztom.stimuli.documents import stimulus_lines
@@ -178,9 +179,16 @@ def _scaled(
 ) -> AskedModel:
     project = services.ledger.projects.get(caller.project(body.project_id))
     chain = project_chain(project, services, body)
-    factors = chain.factors({body.file_id: body.scaling_factor})
     engine = options.engine(services.config.engine)
-    return asked_chain(chain, ((0.0,) * len(factors), factors), services, engine=engine)
+    if body.factor_groups is not None and body.scaling_factors is not None:
+        chain.position(body.file_id)
+        groups = body.factor_groups.model_dump(mode="json", exclude_none=True)
+        spec = replace(chain.spec(services), groups=groups)
+        factors = open_chain(spec).check_factors(body.scaling_factors)
+    else:
+        groups, factors = None, chain.factors({body.file_id: (body.scaling_factor or 0.0,)})
+    sets = ((0.0,) * len(factors), factors)
+    return asked_chain(chain, sets, services, engine=engine, groups=groups)
 
 
 async def _from_form(

@@ -42,6 +42,19 @@ def test_blend_inspect_and_verify(chain_file: Path, tmp_path: Path) -> None:
     assert "changed config.json" in refused.stderr
 
 
+def test_a_blend_takes_factors_of_groups(chain_file: Path, tmp_path: Path) -> None:
+    """Set by hand, shown with labels, and derived again by `ztom verify`."""
+    factors = ("--factors", "-1,0,0,0.1,0,-0.2", "--output", tmp_path / "v", "--json")
+    done = ztom("blend", chain_file, "--groups", "{layers: 2}", *factors)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["factors"][3] == {"step": "01 -> 02: layer 0", "factor": 0.1}
+    checked = ztom("verify", tmp_path / "v", "--share", "1")
+    assert "7 of 7 tensors" in " ".join(checked.stdout.split()), checked.stderr
+    page = ztom("audit", "show", "v", "--ledger", tmp_path / "ledger.db", "--html").stdout
+    assert "layer 0 +0.1, layer 1 +0, rest -0.2" in page
+
+
 def test_a_blend_is_on_record(chain_file: Path, tmp_path: Path) -> None:
     out, ledger = tmp_path / "out", tmp_path / "out" / "ledger.db"
     for name, factors in (("v", "0.1,-0.05"), ("w", "0.2,0")):
@@ -96,6 +109,7 @@ def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path) -> None:
         (["--factors", "0.1,nan"], "not a finite number"),
         (["--factors", "0,0", "--dtype", "int4"], "unknown dtype"),
         (["--factors", "0,0", "--adapter"], "only a chain of adapters"),
+        (["--factors", "0", "--groups", "kind"], "groups are kinds, {layers: N}"),
     ],
 )
 def test_wrong_blends_end_with_a_message(chain_file, tmp_path, arguments, message) -> None:

@@ -13,6 +13,7 @@ from ztom.search.gaussian_process import (
     fit_process,
     minimise,
 )
+from ztom.search.gradient_information import gradient_kernel, gradient_prior, most_informative
 
 
 def bowl(points: np.ndarray) -> np.ndarray:
@@ -68,7 +69,7 @@ def test_left_out_points_are_predicted_as_by_a_process_without_them():
     points, errors = sample(12), bowl(sample(12))
     process = GaussianProcess(points, errors)
     variances = np.exp(process.log_variances)
-    kernel = process._kernel(points, points) + (variances[5] + 1e-8) * np.eye(12)
+    kernel = process.kernel(points, points) + (variances[5] + 1e-8) * np.eye(12)
     targets = (errors - errors.mean()) / errors.std()
     total = 0.0
     for i in range(12):
@@ -91,3 +92,24 @@ def test_minimise_stays_in_the_box():
     assert point == pytest.approx([-1.0, -1.0, -1.0])
     best = minimise(fitted().mean, [np.zeros(3)])
     assert best == pytest.approx([0.5, -0.3, 0.2], abs=0.05)
+
+
+def test_the_most_informative_point_is_far_and_in_the_box():
+    process = fitted(20, noise=0.1)
+    best = minimise(process.mean, [np.zeros(3)])
+    point = most_informative(process, best, np.random.default_rng(0))
+    assert (np.abs(point) <= 1.0).all()
+    assert np.abs(point - best).max() > 0.4
+
+
+def test_gradients_of_the_kernel_are_those_of_its_values():
+    process, at, step = fitted(), np.array([0.2, 0.3, -0.1]), 1e-6
+
+    def change(function):
+        moves = step * np.eye(3)
+        return np.array([(function(at + m) - function(at - m)) / (2 * step) for m in moves]).T
+
+    kernel = change(lambda x: process.kernel(x[None], process.points)[0])
+    assert kernel == pytest.approx(gradient_kernel(process, at, process.points), abs=1e-5)
+    covariance = change(lambda x: gradient_kernel(process, at, x[None])[0])
+    assert covariance == pytest.approx(gradient_prior(process, at), abs=1e-5)

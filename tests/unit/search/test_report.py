@@ -460,3 +460,50 @@ def test_comparisons_are_no_part_of_the_convergence() -> None:
         for r in (plain, with_it)
     ]
     assert charts_of[0] == charts_of[1]
+
+
+def grouped_result() -> SearchResult:
+    """Two steps and three groups of tensors."""
+    groups = ("attention", "mlp", EVIL)
+    names = tuple(f"{step}: {group}" for step in ("base -> a", "a -> b") for group in groups)
+    best = (0.1, -0.05, 0.0, 0.02, -0.1, 0.07)
+    return make_result(factors=6).model_copy(
+        update={
+            "factor_names": names,
+            "factor_groups": groups,
+            "optimized_scaling_factors": best,
+            "factor_bounds": ((-0.1, 0.1),) * 6,
+            "sensitivity": (),
+        }
+    )
+
+
+def test_factors_of_groups_are_a_heat_map() -> None:
+    result = grouped_result()
+    assert result.factor_grid == (("base -> a", (0.1, -0.05, 0.0)), ("a -> b", (0.02, -0.1, 0.07)))
+    page = render_report(result)
+    table = page[page.index('<table class="heat">') : page.index("</table>")]
+    assert table.count("<tr>") == 3
+    assert table.count("plus-heat") == 4
+    assert table.count("minus-heat") == 2
+    assert "--strength: 0.50" in table
+    assert table.count("at its bound") == 2
+    assert EVIL not in page
+    assert '<table class="heat">' not in render_report(make_result())
+
+
+def test_without_groups_a_result_says_nothing_of_them() -> None:
+    result = make_result()
+    assert "factor_groups" not in result.model_dump(mode="json")
+    assert result.factor_grid == ()
+    grouped = grouped_result()
+    again = SearchResult.model_validate_json(grouped.model_dump_json())
+    assert again.factor_groups == grouped.factor_groups
+
+
+def test_the_summary_has_a_table_of_steps_and_groups() -> None:
+    lines = summary(grouped_result())
+    at = next(i for i, line in enumerate(lines) if line.startswith("optimized_scaling_factors"))
+    assert lines[at + 1].split()[:2] == ["attention", "mlp"]
+    assert lines[at + 3].split() == ["a", "->", "b", "+0.020", "-0.100", "+0.070"]
+    assert len(summary(make_result())) == len(lines) - 3

@@ -11,6 +11,7 @@ from ztom.search.conductor import Assignment, Conductor
 from ztom.search.events import Stopping, TrialEnded, TrialStarted
 from ztom.search.outcome import build_outcome
 from ztom.search.samplers.build import build_sampler
+from ztom.search.samplers.gp import GPSampler
 from ztom.search.samplers.protocol import SamplerConfig
 
 NAMES = ["gp", "tpe", "cmaes", "random", "cobyla", "cobyqa"]
@@ -119,6 +120,24 @@ def test_early_convergence_is_said(tmp_path):
     assert outcome.optimized_scaling_factors == (0.05, -0.03)
 
 
+def test_convergence_is_said_after_a_resume_as_well(tmp_path):
+    def start(ledger, study):
+        plan = make_plan(evaluations=40, startup=4, startup_scale=0.4)
+        sampler = GPSampler(plan.space, seed=0, tolerance=0.01)
+        return Conductor(plan, ledger, study, sampler=sampler, on_event=lambda event: None)
+
+    with open_ledger(tmp_path) as ledger:
+        study = new_study(ledger)
+        first = start(ledger, study)
+        while not any(t.kind is TrialKind.CONFIRM for t in first.trials):
+            assignment = first.next()
+            first.complete(assignment.number, TrialOutcome(error=bowl(assignment.factors)))
+        again = start(ledger, study)
+        run(again)
+        assert again.stop_reason == "converged"
+        assert len(again.trials) < 25
+
+
 def test_a_point_outside_the_space_is_an_error(tmp_path):
     with open_ledger(tmp_path) as ledger:
         sampler = ScriptedSampler([(0.2, 0.0)])
@@ -223,3 +242,79 @@ def test_outcome_adds_up(tmp_path):
     assert outcome.trials[0].kind is TrialKind.BASELINE
     assert outcome.trials[0].outcome.error == outcome.trained_model_error
     assert outcome.noise_floor == 0.0
+
+
+def in_window(ledger, study, sampler, pick, *, stop_after=None) -> Conductor:
+    """Two trials under way; `pick` says which of those under way is ready first."""
+    conductor = Conductor(
+        make_plan(evaluations=8, startup=2),
+        ledger,
+        study,
+        sampler=sampler,
+        on_event=lambda event: None,
+        window=2,
+    )
+    busy: list[Assignment] = []
+    for _ in range(10_000):
+        while len(busy) < 2 and (assignment := conductor.next()) is not None:
+            busy.append(assignment)
+        if not busy or sum(t.told is not None for t in conductor.trials) == stop_after:
+            return conductor
+        ready = busy.pop(pick(len(busy)))
+        conductor.complete(ready.number, TrialOutcome(error=bowl(ready.factors)))
+    raise AssertionError("it never ends")
+
+
+def test_in_a_window_the_order_of_answers_changes_nothing(tmp_path):
+    trials, orders = [], []
+    picks = (lambda n: 0, lambda n: n - 1, lambda n: next(coins) % n)
+    coins = iter([1, 0, 0, 1, 1, 0, 1, 1, 1, 0] * 10)
+    with open_ledger(tmp_path) as ledger:
+        for pick in picks:
+            study = new_study(ledger, f"study {len(trials)}")
+            conductor = in_window(ledger, study, gp(), pick)
+            assert conductor.stop_reason == "budget"
+            trials.append([(t.kind, t.factors) for t in conductor.trials])
+            events = ledger.studies.events(study)
+            orders.append([(e.action, e.trial.number) for e in events])
+    assert trials[0] == trials[1] == trials[2]
+    assert len(trials[0]) == 2 + 8 + 3
+    assert orders[0] == orders[1] == orders[2]
+    # a search trial is asked for when all but the one before it have been answered
+    asks = [
+        i for i, (action, number) in enumerate(orders[0]) if action == "ask" and 5 <= number < 10
+    ]
+    assert asks
+    for i in asks:
+        number = orders[0][i][1]
+        answered = {n for action, n in orders[0][:i] if action == "tell"}
+        assert answered == set(range(number - 1))
+
+
+def test_in_a_window_a_study_killed_anywhere_goes_on_with_the_same_trials(tmp_path):
+    with open_ledger(tmp_path) as ledger:
+        whole = in_window(ledger, new_study(ledger, "whole"), gp(), lambda n: n - 1)
+        study = new_study(ledger, "killed")
+        for answered in (1, 4, 7, 10, 12):
+            in_window(ledger, study, gp(), lambda n: n - 1, stop_after=answered)
+        resumed = in_window(ledger, study, gp(), lambda n: 0)
+    expected = [(t.kind, t.factors) for t in whole.trials]
+    assert [(t.kind, t.factors) for t in resumed.trials] == expected
+
+
+def test_in_a_window_an_interrupt_keeps_every_answer(tmp_path):
+    with open_ledger(tmp_path) as ledger:
+        conductor = Conductor(
+            make_plan(),
+            ledger,
+            new_study(ledger),
+            sampler=gp(),
+            on_event=lambda event: None,
+            window=2,
+        )
+        first, second = conductor.next(), conductor.next()
+        conductor.interrupt()
+        conductor.complete(second.number, TrialOutcome(error=2.0))
+        conductor.complete(first.number, TrialOutcome(error=1.0))
+        assert conductor.next() is None
+        assert [t.outcome.error for t in conductor.trials] == [1.0, 2.0]

@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from saved_models import OLD_LLAMA, TRAINERS, edit_config, grow, save_model
 
 from serve_apps.control_plane.work import ChainSpec, blend, compare, score_checkpoint
-from ztom.errors import IncompatibleChainError
+from ztom.errors import ConfigError, FactorError, IncompatibleChainError
 
 
 @pytest.fixture
@@ -38,6 +40,24 @@ def test_a_blend_tells_what_differs(chain: ChainSpec, tmp_path: Path) -> None:
     written = blend(chain, [0.5], str(tmp_path / "variant"), ledger=ledger, actor="root")
     assert "config eos_token_id: 2 in base, 7 in grown (used)" in written.warnings
     assert any(text.startswith("vocabulary: base has 384 rows") for text in written.warnings)
+
+
+def test_a_blend_takes_factors_of_groups(chain: ChainSpec, tmp_path: Path) -> None:
+    ledger = str(tmp_path / "ledger.db")
+    grouped = replace(chain, groups={"kinds": ["attention", "mlp"]})
+    with pytest.raises(FactorError, match="expected 3, one per transition and group"):
+        blend(grouped, [0.5], str(tmp_path / "wrong"), ledger=ledger, actor="root")
+    written = blend(grouped, [-1.0, 0, 0], str(tmp_path / "variant"), ledger=ledger, actor="root")
+    assert written.groups == ("attention", "mlp", "rest")
+    got = load_file(tmp_path / "variant" / "model.safetensors")
+    before, after = (load_file(Path(p) / "model.safetensors") for p in chain.references)
+    for name, tensor in got.items():
+        assert torch.equal(tensor, (before if "self_attn" in name else after)[name])
+    with pytest.raises(ConfigError, match="fewer layers"):
+        blend(
+            replace(chain, groups={"layers": 9}), [0.5], str(tmp_path / "x"),
+            ledger=ledger, actor="root",
+        )  # fmt: skip
 
 
 def test_a_checkpoint_that_computes_something_else_is_refused_by_name(chain: ChainSpec) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from pydantic import ValidationError
+from search_results import make_result
 from starlette.exceptions import HTTPException
 
+from serve_apps.control_plane.search_answers import answer_of
 from serve_apps.control_plane.search_config import (
     data_references,
     inference_options,
@@ -15,12 +20,14 @@ from serve_apps.control_plane.search_config import (
     with_classes,
 )
 from ztom.blending.chain_file import ChainConfig
+from ztom.blending.groups import FactorGroups
 from ztom.engines.config import EngineConfig
 from ztom.errors import ConfigError
 from ztom.io.yaml import dump_yaml
 from ztom.search.config import SearchConfig
 from ztom.search.config_files import dump_config, load_config
 from ztom.wire.search_requests import NewSearch, Search
+from ztom.wire.searches import SearchFindings
 
 PROJECT = "0" * 32
 MINIMAL = {"projectId": PROJECT, "scalingFactorLimit": 0.3, "stimulusPaths": ["/data/a.jsonl"]}
@@ -284,3 +291,33 @@ def test_one_hot_rows_alone_are_classes(tmp_path: Path) -> None:
 )
 def test_which_rows_are_one_hot(rows: list[list[str]], width: int | None) -> None:
     assert one_hot_width(rows) == width
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["json", "json as text"])
+def test_groups_of_a_request_are_those_of_a_file(tmp_path: Path, text: bool) -> None:
+    rule = {"patterns": {"early": ["model.layers.0.*"]}, "rest": "refuse"}
+    body = {**MINIMAL, "factorGroups": json.dumps(rule) if text else rule}
+    config = built(body, tmp_path)
+    assert config.factors.groups == FactorGroups.model_validate(rule)
+    path = tmp_path / "search.yaml"
+    path.write_text(dump_config(config))
+    assert load_config(path).digest == config.digest
+    assert built({**MINIMAL, "factorGroups": "kinds"}, tmp_path).factors.groups == FactorGroups(
+        kinds="all"
+    )
+    assert built(MINIMAL, tmp_path).factors.groups is None
+    with pytest.raises(ValidationError, match="factorGroups"):
+        built({**MINIMAL, "factorGroups": {"layers": 0}}, tmp_path)
+
+
+def test_labels_are_answered_where_there_are_groups_and_nowhere_else() -> None:
+    result = make_result(factors=2)
+    request = SimpleNamespace(id="r", project_id="p")
+    assert "factor_labels" not in answer_of(request, result)
+    names = ("a -> b: mlp", "a -> b: rest")
+    grouped = result.model_copy(update={"factor_names": names, "factor_groups": ("mlp", "rest")})
+    answer = answer_of(request, grouped)
+    assert answer["factor_labels"] == list(names)
+    assert SearchFindings.model_validate(answer).factor_labels == names
+    plain = SearchFindings.model_validate(answer_of(request, result))
+    assert "factor_labels" not in plain.to_json()

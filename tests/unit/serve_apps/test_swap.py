@@ -9,14 +9,18 @@ from replica_calls import FakeEngine, Toy, write_pair
 from toy_variant import (
     open_toy_chain,
     with_recipe,
+    write_blend,
 )
 
 from serve_apps.variants.drain import Gate
 from serve_apps.variants.swap import LiveSwap, read_blended
+from ztom.blending.group_assignment import group_chain
+from ztom.blending.groups import FactorGroups
 from ztom.errors import (
     BlendError,
     EngineError,
 )
+from ztom.variants.recipe import read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,24 @@ def test_the_way_back(variants, run, fails, broken, does):
     if broken:
         with pytest.raises(EngineError, match="no usable weights"):
             run(swap.to(variants["b"].folder, None, 1))
+
+
+def test_a_swap_hands_on_the_groups_of_both_variants(variants, run, tmp_path):
+    asked = []
+
+    class Recording(FakeEngine):
+        async def blend(self, factors, *, instead):
+            asked.append((factors, instead))
+
+    chain = group_chain(open_toy_chain(tmp_path / "chain"), FactorGroups(layers=2))
+    factors = tuple(0.1 * at for at in range(chain.factor_count))
+    grouped = write_blend(chain, factors, tmp_path / "grouped")
+    swap = LiveSwap(Recording(), Gate(), read_blended(variants["a"].folder, None), "old")
+    run(swap.to(grouped, None, 1))
+    (new, old), *_ = asked
+    assert (new.factors, old.factors) == (factors, read_recipe(variants["a"].folder).factors)
+    assert new.groups == chain.groups.record()
+    assert old.groups is None
 
 
 def test_the_gate(run):

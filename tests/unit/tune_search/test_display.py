@@ -132,6 +132,13 @@ def test_the_heartbeat_says_what_is_being_done():
     assert beat(11).startswith("... proof: the variant, as written, answers the holdout; 1 of")
 
 
+def test_a_bar_stands_between_the_steps_of_groups():
+    state = StudyProgress()
+    state.take(StudyStarted(1, "s", 9, 0, ("a: x", "a: y", "b: x", "b: y"), ("x", "y")))
+    state.take(TrialStarted(0, TrialKind.SEARCH, (0.1, 0.2, 0.3, -0.4)))
+    assert state.now == "trial 0 (search) +0.100 +0.200 | +0.300 -0.400"
+
+
 def test_many_factors_are_cut():
     assert format_factors((0.1,) * 30).endswith("...")
     assert format_factors(None) == "-"

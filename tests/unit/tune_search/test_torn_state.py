@@ -18,7 +18,9 @@ def searcher(ledger: Ledger, study: int) -> ProtocolSearcher:
     plan = make_plan()
     sampler = build_sampler(SamplerConfig(name="random"), plan.space, seed=0)
     conductor = Conductor(plan, ledger, study, sampler=sampler, on_event=lambda event: None)
-    return ProtocolSearcher(conductor, slots=1, retries=1, on_report=lambda number, report: None)
+    return ProtocolSearcher(
+        conductor, slots=1, engines=1, retries=1, on_report=lambda number, report: None
+    )
 
 
 @pytest.mark.abuse(62)

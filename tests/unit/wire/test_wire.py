@@ -218,6 +218,7 @@ def test_a_search_that_is_over_has_its_fields_at_the_top() -> None:
         "existing": [],
         "gradient_evaluations": 0,
         "baseline_inferences": 0,
+        "partial_evaluations": 0,
         "step_gains": [],
         "step_warnings": [],
         "holdout": None,

@@ -11,6 +11,7 @@ from ztom.cli.actions.remote import connect
 from ztom.cli.console import plain_console, print_document
 from ztom.errors import FactorError
 from ztom.io.progress import work_display
+from ztom.io.yaml import parse_yaml
 
 #: Keys of config.json, comma-joined, and whether tokenizers may differ.
 Allowed = tuple[str | None, bool]
@@ -24,17 +25,24 @@ def metatune_command(
     *,
     allowed: Allowed,
     as_json: bool,
+    groups: str | None = None,
 ) -> None:
     """Scale steps by hand and save the blend.
 
     Raises:
         FactorError: A factor is not ``FILE=NUMBER``.
     """
+    rule = None if groups is None else parse_yaml(groups, source="--groups", json_only=False)
     numbers = dict(map(_parse_factor, factors))
     warnings: list[str] = []
     with connect(server) as client, work_display(f"blending {project}"):
         path = client.metatune(
-            project, numbers, output, on_warning=warnings.append, **_allowing(allowed)
+            project,
+            numbers,
+            output,
+            on_warning=warnings.append,
+            groups=rule,
+            **_allowing(allowed),
         )
     _print_saved(path, warnings, as_json=as_json)
 
@@ -136,12 +144,12 @@ def sensitivity_command(
     print_answer(answer, "\n".join((*lines, *_warning_lines(answer.warnings))), as_json=as_json)
 
 
-def _parse_factor(text: str) -> tuple[str, float]:
-    """``week-1=0.25`` as a name and a number."""
-    name, _, number = text.rpartition("=")
+def _parse_factor(text: str) -> tuple[str, list[float]]:
+    """``week-1=0.25`` as a name and its numbers: one, or one for each group."""
+    name, _, numbers = text.rpartition("=")
     try:
         if name:
-            return name, float(number)
+            return name, [float(number) for number in numbers.split(",")]
     except ValueError:
         pass
     raise FactorError("a factor is malformed", got=text, expected="FILE=NUMBER, as in week-1=0.25")

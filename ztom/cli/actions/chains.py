@@ -9,6 +9,8 @@ from rich.table import Table
 
 from ztom.blending.chain import Chain, load_chain
 from ztom.blending.chain_file import ChainConfig
+from ztom.blending.group_assignment import group_chain
+from ztom.blending.groups import FactorGroups
 from ztom.blending.inspection import ChainReport, inspect_chain
 from ztom.blending.plan import parse_dtype
 from ztom.blending.precision import PrecisionReport
@@ -34,9 +36,10 @@ def blend_command(
     max_shard_bytes: int,
     ledger_address: str | None,
     as_json: bool = False,
+    groups: FactorGroups | None = None,
 ) -> None:
     """Write a blend as a variant, put it on record, and say what became of the step."""
-    chain = load_chain(config, settings=Settings())
+    chain = group_chain(load_chain(config, settings=Settings()), groups)
     options = WriteOptions(dtype=dtype, form=form, max_shard_bytes=max_shard_bytes)
     address = ledger_address or ledger_beside(output)
     with work_display("blending", unit="bytes") as display:
@@ -48,7 +51,7 @@ def blend_command(
             ledger_address=address,
             progress=partial(display.show, "blending"),
         )
-    steps = list(zip(chain.names, variant.factors, strict=True))
+    steps = list(zip(chain.factor_names, variant.factors, strict=True))
     overall = precision.overall
     if as_json:
         print_document(

@@ -255,6 +255,7 @@ def _answer(records: Sequence[VariantRecord], entries: list[AuditEntry]) -> dict
         "checkpoints": recipe["members"],
         "topology": recipe["topology"],
         "factors": recipe["factors"],
+        **({"groups": recipe["groups"]["names"]} if recipe.get("groups") else {}),
         "dtype": recipe["dtype"],
         "error": evidence.get("error"),
         "data": evidence.get("data_digests"),

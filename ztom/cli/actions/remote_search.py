@@ -28,6 +28,7 @@ _WIRE = {
     "suites": "suitePaths",
     "engine": "engine",
 }
+_GROUPS = "factors"
 _DATA = {"holdout": "holdoutPath", "holdout_expected_outputs": "holdoutExpectedOutputPath"}
 #: Keys of a chain, and what the wire calls them; the checkpoints themselves are the project's.
 _CHAIN = {
@@ -76,7 +77,8 @@ def search_options(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ConfigError: The file has no stimuli, or says something that the server cannot do.
     """
     unknown = set(content) - {
-        *_WIRE, *_DATA, *_ELSEWHERE, "stimuli", "expected_outputs", "scaling_factor_limit", "budget"
+        *_WIRE, *_DATA, *_ELSEWHERE, _GROUPS,
+        "stimuli", "expected_outputs", "scaling_factor_limit", "budget",
     }  # fmt: skip
     if unknown:
         raise ConfigError(
@@ -100,11 +102,16 @@ def search_options(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     options |= {_WIRE[k]: content[k] for k in _WIRE if k in content}
     chain = _chain_content(content.get("chain"), folder)
     options |= {_CHAIN[k]: chain[k] for k in _CHAIN if k in chain}
+    groups = (content.get(_GROUPS) or {}).get("groups")
+    if groups is not None:
+        options["factorGroups"] = groups
     if isinstance(options.get("sampler"), dict):
         options["sampler"] = options["sampler"].get("name", "gp")
     budget = content.get("budget") or {}
     if "evaluations" in budget:
         options["maxEvaluations"] = int(budget["evaluations"])
+    if "tolerance" in budget:
+        options["tolerance"] = float(budget["tolerance"])
     return options
 
 
@@ -122,6 +129,12 @@ def _lines(answer: SearchAnswer, project: str) -> list[str]:
         f"trained_model_error        {answer.trained_model_error:.5f}",
         f"optimized_model_error      {answer.optimized_model_error:.5f}",
         f"optimized_scaling_factors  {factors}",
+        *(
+            f"  {factor:+.4g}  {label}"
+            for label, factor in zip(
+                answer.factor_labels, answer.optimized_scaling_factors, strict=False
+            )
+        ),
         f"number_of_inferences       {answer.number_of_inferences}",
         *(
             [f"gradient_evaluations       {answer.gradient_evaluations}"]

@@ -42,6 +42,24 @@ class FactorRow:
 
 
 @dataclass(frozen=True)
+class HeatCell:
+    """One factor of the heat map; its strength is a share of the largest bound, 0 to 1."""
+
+    value: float
+    strength: str
+    side: str
+    at_bound: bool
+
+
+@dataclass(frozen=True)
+class HeatRow:
+    """One step with the factors of its groups."""
+
+    step: str
+    cells: tuple[HeatCell, ...]
+
+
+@dataclass(frozen=True)
 class Curve:
     """The error along one factor."""
 
@@ -114,6 +132,21 @@ def factor_rows(result: SearchResult) -> list[FactorRow]:
     ]
 
 
+def heat_rows(result: SearchResult) -> list[HeatRow]:
+    """The best factors as steps by groups; empty where a step has one factor."""
+    most = max((max(-low, high) for low, high in result.factor_bounds), default=1.0)
+    held = iter(at_bound(result))
+    return [
+        HeatRow(step, tuple(_heat_cell(value, most, next(held)) for value in values))
+        for step, values in result.factor_grid
+    ]
+
+
+def _heat_cell(value: float, most: float, is_at_bound: bool) -> HeatCell:
+    strength = min(1.0, abs(value) / most) if most > 0 else 0.0
+    return HeatCell(value, f"{strength:.2f}", "plus" if value >= 0 else "minus", is_at_bound)
+
+
 def curves(result: SearchResult) -> list[Curve]:
     """The factor with the largest effect first."""
     scale = charts.sensitivity_scale(result.sensitivity)
@@ -127,7 +160,7 @@ def legend(result: SearchResult) -> list[tuple[Markup, str]]:
         "baseline": "the trained model",
         "startup": "start-up point",
         "search": "proposed by the sampler",
-        "confirm": "evaluated again",
+        "confirm": "confirms the answer",
     }
     there = {trial.kind for trial in result.trials}
     shown = [(charts.symbol(kind), word) for kind, word in words.items() if kind in there]

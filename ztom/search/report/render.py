@@ -31,7 +31,7 @@ _MOST_CURVES = 12
 _GATE_STATES = {"pass": "good", "fail": "bad", "inconclusive": "open"}
 _STOP_REASONS = {
     "budget": "the budget of evaluations was used up",
-    "converged": "what was left to gain was below the tolerance",
+    "converged": "the sampler had converged: too little was left to gain",
     "time": "the time given was used up",
     "interrupted": "it was interrupted",
     "baseline failed": "the trained model could not be evaluated",
@@ -70,6 +70,7 @@ def render_report(result: SearchResult) -> str:
         legend=parts.legend(result),
         beyond=parts.beyond(result),
         factors=parts.factor_rows(result),
+        heat=parts.heat_rows(result),
         exact_factors=json.dumps(list(result.optimized_scaling_factors)),
         curves=parts.curves(result),
         shown_curves=_MOST_CURVES,

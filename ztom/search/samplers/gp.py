@@ -1,8 +1,9 @@
 """The default sampler: Thompson sampling with a Gaussian process that knows quadratics.
 
-Each point is the minimiser of a draw of the posterior (Thompson 1933; Russo & Van Roy 2014), so
-that points are tried as often as they are likely to be the best, and trials that run side by side
-get different ones. It has converged when what the posterior promises beyond its own minimiser is a
+Every other point is the minimiser of a draw of the posterior (Thompson 1933; Russo & Van Roy 2014),
+so that points are tried as often as they are likely to be the best, and trials that run side by
+side get different ones; the points between are those that tell most about the minimum of a
+quadratic. It has converged when what the posterior promises beyond its own minimiser is a
 small share of the gain. A point depends on the seed, the trial's number and what was told before
 it, on nothing else.
 """
@@ -59,9 +60,11 @@ class GPSampler:
             draw = surrogate.draw((self._seed, number, attempt))
             if attempt == 0 and self._has_converged(surrogate, number, draw.gain):
                 return None
-            if draw.factors not in taken:
-                self._open[number] = draw.factors
-                return draw.factors
+            point = None if number % 2 else surrogate.informative((self._seed, number, attempt))
+            point = point or draw.factors
+            if point not in taken:
+                self._open[number] = point
+                return point
         return self._random(number)
 
     def tell(
