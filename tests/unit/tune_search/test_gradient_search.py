@@ -14,6 +14,7 @@ from tune_search.holdout import holdout_inputs
 from tune_search.payload import Questions
 from tune_search.preparation import prepare
 from tune_search.run import _gradient_notes
+from tune_search.score_actor import TrialScorer
 from tune_search.study import make_plan
 from tune_search.trial import Evaluator
 from ztom.engines.protocol import Capability
@@ -59,7 +60,8 @@ def search(config: SearchConfig) -> tuple[SearchOutcome, EngineActor, tuple[str,
     study, actor = inputs.study, EngineActor()
     actor.start(study.engine, Questions.of(study))
     client: Any = SimpleNamespace(answer=actor.evaluate, differentiate=actor.differentiate)
-    plan, evaluator = make_plan(config, study), Evaluator(study.data)
+    scorer: Any = TrialScorer(study.data)
+    plan, evaluator = make_plan(config, study), Evaluator()
     with Ledger.open(config.ledger_address) as ledger:
         new = NewStudy("s", {}, "c", "h", {}, 0)
         conductor = Conductor(
@@ -70,7 +72,9 @@ def search(config: SearchConfig) -> tuple[SearchOutcome, EngineActor, tuple[str,
             on_event=lambda event: None,
         )
         while (trial := conductor.next()) is not None:
-            report = evaluator.evaluate(client, trial.factors, derivatives=trial.derivatives)
+            report = evaluator.evaluate(
+                client, scorer, trial.factors, derivatives=trial.derivatives
+            )
             assert report.outcome.reason is None
             conductor.complete(trial.number, report.outcome)
     reason = conductor.stop_reason
