@@ -18,6 +18,7 @@ from tune_search.payload import Answers, Needs, Questions, StudyInputs
 from tune_search.preparation import RunInputs, prepare
 from tune_search.prove import prove
 from tune_search.run import build_result, with_proof
+from tune_search.score_actor import TrialScorer
 from tune_search.study import make_plan
 from tune_search.study_record import open_study
 from tune_search.trial import Evaluator
@@ -114,7 +115,8 @@ def searched(
     config: SearchConfig, inputs: RunInputs, *, fails_in_search: tuple[float, ...] | None = None
 ) -> SearchResult:
     """A search and its proof, one trial after the other."""
-    client, evaluate = LocalClient(inputs.study), Evaluator(inputs.study.data).evaluate
+    client, scorer = LocalClient(inputs.study), TrialScorer(inputs.study.data)
+    evaluate = Evaluator().evaluate
     client.start()
     client.broken = fails_in_search
     plan = make_plan(config, inputs.study)
@@ -123,7 +125,7 @@ def searched(
         study = open_study(config, inputs.study, ledger, resume=False)
         conductor = Conductor(plan, ledger, study.id, sampler=sampler, on_event=lambda event: None)
         while (trial := conductor.next()) is not None:
-            report = evaluate(client, trial.factors)  # type: ignore[arg-type]
+            report = evaluate(client, scorer, trial.factors)  # type: ignore[arg-type]
             conductor.complete(trial.number, report.outcome)
         outcome = build_outcome(
             plan, study.id, conductor.trials, stop_reason="budget", seconds={"total": 1.0}
