@@ -233,6 +233,7 @@ def compare(
     task = workload.write_task(scratch / "task.json", scratch)
     contestants = {name: Contestant(PEERS[name], task, cache, given) for name in names}
     rows = {name: Row(contestant.start_s) for name, contestant in contestants.items()}
+    print(f"started: {', '.join(contestants)}", file=sys.stderr)
     random = np.random.default_rng(0)
     worst, equal_texts = 0.0, 1.0
     for number in range(evaluations + 1):
@@ -243,6 +244,8 @@ def compare(
             if number % PEERS[name].every:
                 continue
             answer = contestant.evaluate(factors)
+            total = sum(answer["phases"].values())
+            print(f"{number} {name}: {total:.2f} s, {_error(answer):.6f}", file=sys.stderr)
             if number:
                 rows[name].add(answer)
             first = first or answer
