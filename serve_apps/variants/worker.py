@@ -6,13 +6,15 @@ Imported by name in the engine's own process.
 from __future__ import annotations
 
 import pickle
+from dataclasses import asdict
+from typing import Any
 
 import torch
 
 from ztom.blending.groups import GroupedFactors
 from ztom.blending.plan import parse_dtype
 from ztom.engines.pristine import HeldChain, Placement, pristine_bytes
-from ztom.engines.shards import ShardNeed, free_here
+from ztom.engines.shards import free_here
 from ztom.engines.vllm_engine import BlendWorker
 
 
@@ -25,9 +27,9 @@ class VariantWorker(BlendWorker):
 
     _ztom_whole: HeldChain
 
-    def ztom_need(self, chain: bytes) -> ShardNeed:
-        """What holding a pickled chain takes."""
-        return free_here(torch.device(self.device), pristine_bytes(pickle.loads(chain)))
+    def ztom_need(self, chain: bytes) -> dict[str, Any]:
+        """What holding a pickled chain takes: a `ShardNeed`, as what crosses processes."""
+        return asdict(free_here(torch.device(self.device), pristine_bytes(pickle.loads(chain))))
 
     def ztom_hold_as(self, chain: bytes, dtype: str, placement: Placement) -> None:
         """Hold a pickled chain whose blends are cast to a dtype."""
