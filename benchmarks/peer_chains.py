@@ -11,9 +11,6 @@ import torch
 from models import make_llama_chain
 
 from ztom.demo.chains import make_stdlib_chain
-from ztom.demo.model import ModelSize
-from ztom.demo.scenario import StdlibPlan
-from ztom.demo.train import TrainSettings
 from ztom.engines.prompts import PromptEncoder
 from ztom.io.yaml import read_yaml
 from ztom.stimuli.files import read_stimuli
@@ -21,20 +18,6 @@ from ztom.stimuli.records import Stimulus
 
 #: Tokens that an answer has at most.
 NEW_TOKENS = 32
-#: About 79 M parameters, trained for a few minutes: what its steps do to an error is real, its
-#: answers are not good.
-LARGE_PLAN = StdlibPlan(
-    per_topic=26,
-    tools=6,
-    base_epochs=1,
-    epochs=1,
-    base_rate=4e-4,
-    rate=3e-4,
-    search_size=34,
-    holdout_size=6,
-    size=ModelSize(vocabulary=4096, hidden=768, intermediate=3072, layers=8, heads=12),
-    training=TrainSettings(batch_tokens=256),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,29 +100,6 @@ def large(cache: Path, *, count: int = 32) -> Workload:
         stimuli,
         similarity=False,
         spread=0.05,
-    )
-
-
-def trained(cache: Path, *, seed: int = 0, count: int = 32) -> Workload:
-    """A trained chain of 79 M parameters, for whole searches.
-
-    Args:
-        cache: Folder that the chain is kept in.
-        seed: Which of the stimuli are taken.
-        count: How many.
-    """
-    chain = make_stdlib_chain(cache / "trained-79m", plan=LARGE_PLAN)
-    order = torch.randperm(
-        LARGE_PLAN.search_size, generator=torch.Generator().manual_seed(seed)
-    ).tolist()
-    everything = read_stimuli(chain.search_file)
-    return Workload(
-        f"{_millions(chain.parameters)} M, trained, {count} prompts",
-        chain.chain_file,
-        chain.checkpoints,
-        tuple(everything[i] for i in order[:count]),
-        similarity=False,
-        spread=1.0,
     )
 
 

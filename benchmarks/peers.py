@@ -1,7 +1,6 @@
 """One evaluation beside that of peers, in one run: same chain, same prompts, same factors.
 
     python benchmarks/peers.py [--sizes small,large] [--evaluations 5] [--peers ours,torch,...]
-    python benchmarks/peers.py --searches 3      # whole searches to the same error as well
 
 An evaluation blends, generates 32 tokens for each prompt, scores the expected answers, and compares
 the texts by MiniLM where the workload says so. The peers take turns, so that what else the machine

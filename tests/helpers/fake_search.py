@@ -1,7 +1,7 @@
 """Searches over the fake engine, in this process or, run as a script, in one that can be killed.
 
-An engine here looks into a folder: while a file ``hold`` is there it does not answer, and it writes
-down every blend and the process that it was made in.
+An engine here looks into a folder: while a file ``hold`` is there it does not answer, and makes a
+file ``held``; it writes down every blend and the process that it was made in.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class WatchedEngine(FakeEngine):
         with (self._folder / "processes").open("a") as file:
             file.write(f"{os.getpid()}\n")
         while (self._folder / "hold").exists():
+            (self._folder / "held").touch()
             time.sleep(0.01)
         return super().blend(factors)
 

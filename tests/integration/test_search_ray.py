@@ -238,14 +238,14 @@ def test_resume_with_another_configuration_is_refused(local_ray, tmp_path):
 
 
 def _while_held(folder: Path, number: int, act: Callable[[], None]) -> Callable[[Event], None]:
-    """When a trial starts, hold its engine, act, and let go."""
+    """When a trial starts, hold the engine at it, or at the one before, act, and let go."""
 
     def meanwhile() -> None:
-        blends = folder / "blends"
         deadline = time.monotonic() + 600
-        while len(blends.read_text().splitlines()) <= number and time.monotonic() < deadline:
+        while not (folder / "held").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         act()
+        (folder / "held").unlink()
         (folder / "hold").unlink()
 
     def on_event(event: Event) -> None:

@@ -171,7 +171,7 @@ def test_an_image_classifier_is_loaded_as_one(tmp_path: Path, family: str) -> No
         check_folder_fit(paths[0])  # what the vLLM engine does first
     chain = open_chain(paths)
     engine = build_engine(TORCH, chain)
-    assert engine.info.capabilities == {Capability.VALUES}
+    assert engine.info.capabilities == {Capability.VALUES, Capability.GRADIENT}
     images = torch.rand(2, 1, 16, 16)
     rows = [tuple(float(x) for x in image.reshape(-1)) for image in images]
     with torch.no_grad():
