@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -42,7 +43,13 @@ class ChildOutput:
 
         Waits a moment for one: the child's last words may come after its end was noticed.
         """
-        self._new.wait(_WAIT_S)
+        deadline = time.monotonic() + _WAIT_S
+        while (cause := self._last_cause()) is None and time.monotonic() < deadline:
+            self._new.wait(deadline - time.monotonic())
+            self._new.clear()
+        return cause
+
+    def _last_cause(self) -> str | None:
         with self._lock:
             text = self._kept.decode("utf-8", errors="replace")
         errors = [f"{kind.rpartition('.')[2]}: {what}" for kind, what in _ERROR.findall(text)]
