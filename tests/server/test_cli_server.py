@@ -80,7 +80,7 @@ def test_from_login_to_a_search(server: Server, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "optimized_scaling_factors  +0.02, +0" in done.stdout
     sent = yaml.safe_load(server.runner.submitted[0].config.read_text())
-    assert (sent["seed"], sent["budget"]) == (5, {"evaluations": 3})
+    assert (sent["seed"], sent["budget"]) == (5, {"evaluations": 3, "tolerance": 0.01})
     assert "search" in ztom(tmp_path, "log", project, "--server", server.url).stdout
 
 

@@ -36,6 +36,7 @@ class FakeRay:
 def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     fake = FakeRay(connected=False)
     monkeypatch.setattr(local, "ray", fake)
+    monkeypatch.setattr(local, "_raylet", lambda: os.getpid())  # which nothing was started by
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("ZTOM_TEST", raising=False)
     return fake

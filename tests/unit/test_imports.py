@@ -52,7 +52,10 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             *("statistics", "pages", "blending", "stimuli", "scoring", "engines", "ledger"),
             *("evaluation", "plugins"),
         },
-        "wire": {"errors", "io", "engines", "evaluation", "ledger", "rollout", "scoring", "search"},
+        "wire": {
+            *("errors", "io", "blending", "engines", "evaluation", "ledger", "rollout"),
+            *("scoring", "search"),
+        },
         "client": {*_GROUND, "checkpoints", "wire"},
         "demo": {*_GROUND, "stimuli"},
         "testing": {

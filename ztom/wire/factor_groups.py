@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from ztom.blending.groups import FactorGroups as FactorGroupRule
 from ztom.io.problems import check_model
-from ztom.search.config import FactorGroupRule
 from ztom.wire.fields import from_json_text
 
 

@@ -62,11 +62,26 @@ _Fields = TypeVar("_Fields", bound=TolerantRequest)
 def form_of(model: type[TolerantRequest]) -> dict[str, Any]:
     """A form for the OpenAPI document: FastAPI would read the file into memory itself."""
     schema = model.model_json_schema(by_alias=True)
+    schema = _inlined(schema, schema.pop("$defs", {}))
     file = {"type": "string", "format": "binary"}
     content = {**schema, "properties": {**schema["properties"], "file": file}}
     return {
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": content}}}
     }
+
+
+def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
+    """A part of a schema with definitions in the place of references to them.
+
+    A reference would be one to the root of the whole document, where these definitions are not.
+    """
+    if isinstance(part, list):
+        return [_inlined(item, definitions) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        return _inlined(definitions[part["$ref"].rpartition("/")[2]], definitions)
+    return {key: _inlined(value, definitions) for key, value in part.items()}
 
 
 @route(
