@@ -142,7 +142,7 @@ def test_killed_processes_are_replaced(local_ray, tmp_path):
     assert all(t.status is TrialStatus.FINISHED for t in outcome.trials)
     attempts = [t.outcome.attempts for t in outcome.trials]
     assert sorted(attempts) == [1] * (len(attempts) - 1) + [2]
-    assert attempts.index(2) in (6, 7)
+    assert attempts.index(2) in (6, 7, 8)  # those that may be under way beside the held one
 
 
 def test_a_scorer_that_kills_its_process_fails_its_trials_and_not_the_study(local_ray, tmp_path):
