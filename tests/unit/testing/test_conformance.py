@@ -72,7 +72,10 @@ class Drifting(FakeEngine):
         (Forgetful, {"answers_come_in_order_one_for_each_prompt"}),
         (
             Drifting,
-            {"factors_change_the_answers_and_zeros_bring_them_back_bitwise"},
+            {
+                "factors_change_the_answers_and_zeros_bring_them_back_bitwise",
+                "derivatives_are_those_of_the_error",
+            },
         ),
     ],
 )
