@@ -124,6 +124,7 @@ def make_config(folder: Path, evaluations: int, **more: object) -> SearchConfig:
         "error": "cross_entropy",
         "output": str(folder / "out"),
         "budget": {"evaluations": evaluations, "tolerance": 0},
+        "overlap_scoring": True,
         **more,
     }
     return parse_config(content)

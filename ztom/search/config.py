@@ -252,7 +252,7 @@ class SearchConfig(StimuliConfig):
     engine_start_deadline_s: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
     trial_retries: int = Field(default=1, ge=0, le=10)
     # left out where it is the default: digests of configurations stay what they were
-    overlap_scoring: bool = Field(default=True, exclude_if=lambda value: value is True)
+    overlap_scoring: bool = Field(default=False, exclude_if=lambda value: value is False)
     racing: RacingConfig = Field(
         default=RacingConfig(), exclude_if=lambda value: value == RacingConfig()
     )

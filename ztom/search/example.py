@@ -93,7 +93,7 @@ variant:
   keep_unproven: false           # keep what the proof does not let out as well, in unproven
 insist: false                    # true publishes it whatever the proof says; that is recorded
 
-overlap_scoring: true            # the engine answers the next trial while one is scored
+overlap_scoring: false           # true: a GPU answers the next trial while the CPU scores one
 # Where there are many stimuli they are answered in blocks, and a trial that is worse than the best
 # by so many standard errors is stopped. For errors that are means over stimuli or tokens.
 racing:
