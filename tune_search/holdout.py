@@ -9,14 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
 from tune_search.engine_pool import make_clients, stop_engines
-from tune_search.payload import SEARCH, Answers, DataSet, StudyInputs
+from tune_search.payload import SEARCH, Answers, DataSet, StudyInputs, error_of
 from tune_search.phases import PhaseTimer
 from tune_search.preparation import RunInputs
 from ztom.engines.protocol import Capability, Engine
-from ztom.errors import ScoringError, VariantError, ZtomError
+from ztom.errors import VariantError, ZtomError
 from ztom.evaluation.runs.results import SuiteRun
 from ztom.scoring.protocol import ErrorFunction, Need
 from ztom.search.config import SearchConfig
@@ -128,8 +126,7 @@ def _finite_scores(
 ) -> Mapping[str, Scores]:
     scores = _score(data, errors, answers)
     for name, theirs in scores.items():
-        if not np.isfinite(theirs.aggregate()).all():
-            raise ScoringError(f"the error of {name!r} is not a finite number")
+        error_of(name, theirs)
     return scores
 
 

@@ -6,15 +6,20 @@ All of it is plain and picklable; making the inputs from a configuration is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from ztom.engines.protocol import DerivativeMode, Derivatives, Engine, GenerationConfig
+from ztom.errors import ScoringError
 from ztom.ledger import TrialOutcome
 from ztom.scoring.differentiable import LossTerm
 from ztom.scoring.protocol import ErrorFunction, Need
 from ztom.search.baselines import ComparedModel
 from ztom.search.space import SearchSpace
+from ztom.statistics.scores import Scores
 from ztom.stimuli.records import Output, Stimulus
 
 #: Name of the data set whose error is minimised; every other one is a guardrail's.
@@ -157,3 +162,15 @@ class TrialReport:
 
     outcome: TrialOutcome
     outputs: tuple[Output, ...] = ()
+
+
+def error_of(name: str, scores: Scores) -> float:
+    """The error of a data set, checked once more: everything downstream trusts it.
+
+    Raises:
+        ScoringError: It is not a finite number.
+    """
+    values = np.asarray(scores.aggregate(), dtype=np.float64)
+    if values.shape != (1,) or not math.isfinite(values[0]):
+        raise ScoringError(f"the error of {name!r} is not a finite number", got=values.tolist())
+    return float(values[0])

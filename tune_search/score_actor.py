@@ -7,20 +7,18 @@ model, and scores one trial's answers while the engine answers the next one.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
-from tune_search.payload import SEARCH, Answers, DataSet, Needs
+from tune_search.payload import SEARCH, Answers, DataSet, Needs, error_of
 from ztom.engines.collector import collection_paused
 from ztom.errors import ScoringError, ZtomError
 from ztom.ledger import TrialOutcome
@@ -197,9 +195,9 @@ def whole_outcome(
         ScoringError: An error is not a finite number.
     """
     return TrialOutcome(
-        error=_aggregate(SEARCH, search),
+        error=error_of(SEARCH, search),
         per_stimulus=tuple(map(float, search.per_stimulus)),
-        guardrails={name: _aggregate(name, scores) for name, scores in guardrails.items()},
+        guardrails={name: error_of(name, scores) for name, scores in guardrails.items()},
         seconds=seconds,
         generated_tokens=tokens,
     )
@@ -242,14 +240,6 @@ def _result(call: Any) -> Any:
     except RayActorError as error:
         reason = str(error).partition("\n")[0]
         raise ScoringError("the process that scores died", reason=reason) from error
-
-
-def _aggregate(name: str, scores: Scores) -> float:
-    """The error of a data set, checked once more: everything downstream trusts it."""
-    values = np.asarray(scores.aggregate(), dtype=np.float64)
-    if values.shape != (1,) or not math.isfinite(values[0]):
-        raise ScoringError(f"the error of {name!r} is not a finite number", got=values.tolist())
-    return float(values[0])
 
 
 def generated_tokens(answers: Answers) -> int:

@@ -203,8 +203,12 @@ class StudyRun:
 
     def _window(self) -> int | None:
         """Trials under way at once, where one engine answers them in the order of their numbers."""
-        replicas = 1 if self._sampler.sequential else self._config.engine.replicas
-        return 1 + self._ahead if replicas == 1 else None
+        return 1 + self._ahead if self._engines == 1 else None
+
+    @property
+    def _engines(self) -> int:
+        """Number of engines; a sampler that waits for each answer has work for one."""
+        return 1 if self._sampler.sequential else self._config.engine.replicas
 
     @property
     def _ahead(self) -> int:
@@ -220,7 +224,7 @@ class StudyRun:
         from tune_search.session import ray_for_search
         from tune_search.trackers import make_callbacks
 
-        replicas = 1 if self._sampler.sequential else self._config.engine.replicas
+        replicas = self._engines
         slots = replicas + self._ahead
         searcher = ProtocolSearcher(
             conductor,

@@ -69,7 +69,6 @@ def _data_place(value: Any, info: ValidationInfo) -> Any:
 DataPlace = Annotated[Path | str, BeforeValidator(_data_place)]
 #: Limits of single keys, for whoever takes a search in another form (over HTTP).
 ScalingFactorLimit = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
-FactorGroupRule = FactorGroups
 BatchSize = Annotated[int, Field(ge=1)]
 Evaluations = Annotated[int, Field(ge=1, le=100_000)]
 Tolerance = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from ztom.blending.groups import FactorGroups as FactorGroupRule
-from ztom.io.problems import check_model
+from ztom.blending.groups import FactorGroups, parse_groups
 from ztom.wire.fields import from_json_text
 
 
@@ -19,18 +18,16 @@ def _is_empty(labels: tuple[str, ...]) -> bool:
     return not labels
 
 
-def rule_of(groups: object) -> FactorGroupRule | None:
+def rule_of(groups: object) -> FactorGroups | None:
     """A rule as a caller writes it.
 
     Raises:
         ConfigError: It makes no sense.
     """
-    if groups is None:
-        return None
-    return check_model(FactorGroupRule, groups, wrong="the groups of factors are wrong", quote=True)
+    return None if groups is None else parse_groups(groups)
 
 
 #: How tensors are divided: JSON, JSON text in a form, or the word ``kinds``.
-GroupRule = Annotated[FactorGroupRule, BeforeValidator(_rule)]
+GroupRule = Annotated[FactorGroups, BeforeValidator(_rule)]
 #: Name of each scaling factor, a step and a group; absent where a step has one factor.
 FactorLabels = Annotated[tuple[str, ...], Field(exclude_if=_is_empty)]

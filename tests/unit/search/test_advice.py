@@ -13,15 +13,19 @@ def _advice(result: SearchResult) -> str:
     return " ".join(f"{advice.what} {advice.why}" for advice in advise(result))
 
 
-def _undecided(stimuli: int = 100, estimate: float = 0.05, half: float = 0.1) -> Proof:
-    interval = Interval(
+def _interval(estimate: float, half: float, groups: int) -> Interval:
+    return Interval(
         estimate=estimate,
         low=estimate - half,
         high=estimate + half,
         confidence=0.95,
         resamples=500,
-        groups=stimuli,
+        groups=groups,
     )
+
+
+def _undecided(stimuli: int = 100, estimate: float = 0.05, half: float = 0.1) -> Proof:
+    interval = _interval(estimate, half, stimuli)
     proof = make_proof(stimuli=stimuli)
     decision = decide_proof(interval, (), factors_are_zero=False)
     assert decision.outcome is ProofOutcome.INCONCLUSIVE
@@ -49,15 +53,7 @@ def test_a_gain_too_small_to_be_shown_is_said_to_be_so():
     [(0.05, 0.1, 100, 400), (0.1, 0.1, 100, 100), (0.0, 0.1, 100, None), (0.05, 0.1, 5, None)],
 )
 def test_stimuli_needed_grow_with_the_square_of_the_half_width(estimate, half, groups, needed):
-    interval = Interval(
-        estimate=estimate,
-        low=estimate - half,
-        high=estimate + half,
-        confidence=0.95,
-        resamples=500,
-        groups=groups,
-    )
-    assert stimuli_needed(interval, 100) == needed
+    assert stimuli_needed(_interval(estimate, half, groups), 100) == needed
 
 
 def test_only_a_factor_at_its_bound_asks_for_a_larger_limit():
