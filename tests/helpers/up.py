@@ -91,6 +91,12 @@ class Up:
         # what Ray's daemons started has another parent, but the session's folder in its command
         return found
 
+    def ray_logs(self) -> Path:
+        """Folder that this server's Ray writes its logs into: another Ray may be the latest."""
+        (raylet,) = [p for p in self.children() if p.name() == "raylet"]
+        (option,) = [a for a in raylet.cmdline() if a.startswith("--session_dir=")]
+        return Path(option.removeprefix("--session_dir=")) / "logs"
+
     def replica(self, name: str = "ztom:control-plane") -> psutil.Process:
         found = self.replicas(name)
         assert found, f"there is no replica of {name}"

@@ -259,10 +259,10 @@ def _while_held(folder: Path, number: int, act: Callable[[], None]) -> Callable[
 
 
 def _kill_a_trial() -> None:
-    """Kill the oldest process of a trial below this one."""
+    """Kill the process, below this one, that is in a trial: Ray names it by what it is at."""
     below = psutil.Process().children(recursive=True)
-    trials = [p for p in below if "SearchTrial" in " ".join(p.cmdline())]
-    min(trials, key=lambda process: process.create_time()).kill()
+    (trial,) = [p for p in below if " ".join(p.cmdline()).strip().endswith(".train")]
+    trial.kill()
 
 
 def _kill(pid_file: Path, number: int = signal.SIGKILL) -> None:

@@ -388,7 +388,7 @@ def test_no_secret_is_open_to_others(up: Up) -> None:
     assert faults.readable_by_a_stranger(up.data) == [up.data]
     up.data.chmod(0o700)
     assert faults.readable_by_a_stranger(Path("~/.ray").expanduser()) == []
-    logs = Path("/tmp/ray/session_latest/logs").resolve()
+    logs = up.ray_logs()
     open_files = [path for path in faults.readable_by_a_stranger(logs) if path.is_file()]
     assert open_files == []
 
