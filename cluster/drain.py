@@ -42,9 +42,9 @@ class HeadNodes:
     """
 
     def __init__(self, address: str) -> None:
-        from ray._raylet import GcsClient
+        import ray
 
-        self._head = GcsClient(address=address)
+        self._head = ray._raylet.GcsClient(address=address)
 
     def living(self) -> dict[str, str]:
         """Addresses of the nodes that live, by their ids."""
