@@ -73,6 +73,8 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "serve": set(),
         "leftovers": set(),
         "shutdown": set(),
+        "drain": set(),
+        "health": set(),
         "local": {"environment", "leftovers", "ports", "shutdown"},
     },
     "tune_search": {
