@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from cluster.examination import NodeReport, Questions, reports_in
+from cluster.examination import NodeQuestions, NodeReport, reports_in
 from cluster.jobs import Job, JobState, RayJobs
 from ztom.errors import EngineError
 
@@ -23,7 +23,7 @@ _POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class NodeProblem:
     """Something that is wrong.
 
     Attributes:
@@ -39,7 +39,7 @@ class Problem:
     name: str
 
 
-def examination(jobs: RayJobs, questions: Questions) -> list[NodeReport]:
+def examination(jobs: RayJobs, questions: NodeQuestions) -> list[NodeReport]:
     """Have every node of a cluster looked at.
 
     Args:
@@ -70,7 +70,7 @@ def examination(jobs: RayJobs, questions: Questions) -> list[NodeReport]:
     return reports
 
 
-def problems_of(reports: Sequence[NodeReport]) -> list[Problem]:
+def problems_of(reports: Sequence[NodeReport]) -> list[NodeProblem]:
     """What is wrong with a cluster, by its nodes' reports.
 
     Args:
@@ -81,13 +81,13 @@ def problems_of(reports: Sequence[NodeReport]) -> list[Problem]:
     for report in reports:
         if report.failure:
             what = f"nothing is known of it: {report.failure}"
-            problems.append(Problem(report.address, what, "Start it anew.", "node"))
+            problems.append(NodeProblem(report.address, what, "Start it anew.", "node"))
     for find in (_images, _settings, _tokens, _clocks, _places, _gpus):
         problems += find(known)
     return problems
 
 
-def _images(reports: Sequence[NodeReport]) -> Iterator[Problem]:
+def _images(reports: Sequence[NodeReport]) -> Iterator[NodeProblem]:
     """Packages of which a node has another version than most have."""
     for package in sorted({name for report in reports for name in report.versions}):
         versions = [report.versions.get(package, "none") for report in reports]
@@ -95,49 +95,49 @@ def _images(reports: Sequence[NodeReport]) -> Iterator[Problem]:
         for report, value in zip(reports, versions, strict=True):
             if value != usual:
                 what = f"it has {package} {value}, and others have {usual}"
-                yield Problem(report.address, what, "Start all nodes from one image.", "image")
+                yield NodeProblem(report.address, what, "Start all nodes from one image.", "image")
 
 
-def _settings(reports: Sequence[NodeReport]) -> Iterator[Problem]:
+def _settings(reports: Sequence[NodeReport]) -> Iterator[NodeProblem]:
     fix = "Start it with `ztom cluster`, or set what `ztom cluster settings` prints."
     for report in reports:
         for name, harm in report.missing.items():
-            yield Problem(report.address, f"{name} is not set: {harm}", fix, "settings")
+            yield NodeProblem(report.address, f"{name} is not set: {harm}", fix, "settings")
 
 
-def _tokens(reports: Sequence[NodeReport]) -> Iterator[Problem]:
+def _tokens(reports: Sequence[NodeReport]) -> Iterator[NodeProblem]:
     head = next((report for report in reports if report.head), None)
     fix = "Give all nodes the token of the head (~/.ray/auth_token, or a secret)."
     for report in reports:
         if not report.token:
-            yield Problem(report.address, "it has no token", fix, "token")
+            yield NodeProblem(report.address, "it has no token", fix, "token")
         elif head is not None and report.token != head.token:
-            yield Problem(report.address, "its token is not the head's", fix, "token")
+            yield NodeProblem(report.address, "its token is not the head's", fix, "token")
 
 
-def _clocks(reports: Sequence[NodeReport]) -> Iterator[Problem]:
+def _clocks(reports: Sequence[NodeReport]) -> Iterator[NodeProblem]:
     for report in reports:
         if abs(report.clock_s) > MOST_CLOCK_S:
             what = f"its clock is {report.clock_s:+.1f} s from the head's"
-            yield Problem(report.address, what, "Run a time service (chrony) on it.", "clock")
+            yield NodeProblem(report.address, what, "Run a time service (chrony) on it.", "clock")
 
 
-def _places(reports: Sequence[NodeReport]) -> Iterator[Problem]:
+def _places(reports: Sequence[NodeReport]) -> Iterator[NodeProblem]:
     for report in reports:
         for place, reason in report.unreadable.items():
             fix = "Use a place that every node reads: a bucket, or a disk that all of them share."
-            yield Problem(report.address, f"it cannot read {place}: {reason}", fix, "place")
+            yield NodeProblem(report.address, f"it cannot read {place}: {reason}", fix, "place")
         if report.ledger:
             fix = "Can the node reach the database, and is its address the same from everywhere?"
             what = f"it does not reach the database: {report.ledger}"
-            yield Problem(report.address, what, fix, "ledger")
+            yield NodeProblem(report.address, what, fix, "ledger")
         if report.shared:
             fix = "Mount the same disk on it."
-            yield Problem(report.address, report.shared, fix, "shared disk")
+            yield NodeProblem(report.address, report.shared, fix, "shared disk")
 
 
-def _gpus(reports: Sequence[NodeReport]) -> Iterator[Problem]:
+def _gpus(reports: Sequence[NodeReport]) -> Iterator[NodeProblem]:
     for report in reports:
         if len(report.gpus) != report.ray_gpus and report.gpus:
             what = f"it has {len(report.gpus)} GPUs, and Ray hands out {report.ray_gpus:g}"
-            yield Problem(report.address, what, "Start it with --gpus.", "gpu")
+            yield NodeProblem(report.address, what, "Start it with --gpus.", "gpu")

@@ -39,7 +39,7 @@ _NODE_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
+class NodeQuestions:
     """What is looked at besides what every node has to have.
 
     Attributes:
@@ -93,7 +93,7 @@ class NodeReport:
 class Examiner:
     """An actor on one node, which looks at it."""
 
-    def look(self, questions: Questions, mark: str) -> dict[str, Any]:
+    def look(self, questions: NodeQuestions, mark: str) -> dict[str, Any]:
         """Everything but clock and address; see `NodeReport`.
 
         Args:
@@ -116,7 +116,7 @@ class Examiner:
         return time.time()
 
 
-def examine(questions: Questions) -> list[NodeReport]:
+def examine(questions: NodeQuestions) -> list[NodeReport]:
     """Look at every node that is alive.
 
     Args:
@@ -156,7 +156,7 @@ def _report(
     from ray.exceptions import RayError
 
     key = node["NodeID"]
-    known = {
+    known: dict[str, Any] = {
         "address": str(node["NodeManagerAddress"]),
         "head": "node:__internal_head__" in node["Resources"],
         "ray_gpus": float(node["Resources"].get("GPU", 0)),
@@ -205,7 +205,7 @@ def visible_gpus() -> tuple[str, ...]:
     return ()
 
 
-def unreadable(questions: Questions, settings: Settings | None = None) -> dict[str, str]:
+def unreadable(questions: NodeQuestions, settings: Settings | None = None) -> dict[str, str]:
     """Reason, by place, why this machine cannot read it."""
     settings = settings or Settings()
     reasons = {}
@@ -269,8 +269,9 @@ def main() -> None:
     """Examine the cluster that the job runs on, and print what there is."""
     import ray
 
-    content = json.loads(sys.argv[1])
-    questions = Questions(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+    content: dict[str, Any] = json.loads(sys.argv[1])
+    content |= {key: tuple(content[key]) for key in ("places", "files")}
+    questions = NodeQuestions(**content)
     ray.init(log_to_driver=False)
     reports = [asdict(report) for report in examine(questions)]
     sys.stdout.write(f"{MARK}{json.dumps(reports)}\n")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.examination import Questions
+from cluster.examination import NodeQuestions
 from ztom.checkpoints.reference import is_address
 from ztom.errors import ConfigError
 from ztom.io.yaml import dump_yaml
@@ -47,7 +47,7 @@ class Submission:
     folder: Path
     output: str
     ledger: str
-    questions: Questions
+    questions: NodeQuestions
 
 
 @dataclass(slots=True)
@@ -123,7 +123,7 @@ def pack_search(
     }
     (folder / FILE).write_text(dump_yaml(packed), encoding="utf-8")
     files = tuple(place for place in _data_places(packed) if place.startswith(_FILES_OF_STORES))
-    questions = Questions(
+    questions = NodeQuestions(
         places=tuple(member.reference for member in chain.checkpoints),
         files=files,
         ledger=ledger,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from cluster.examination import NodeReport, Questions, examine
+from cluster.examination import NodeQuestions, NodeReport, examine
 from cluster.serve import delete_application, serve_is_running, stop_serve
 from serve_apps.endpoints.specs import PREFIXES
 from ztom.errors import ConfigError, EngineError
@@ -66,7 +66,7 @@ def join(
     """
     served, listens = served_applications(dashboard) if serve_is_running() else ({}, None)
     require_free_route(served, app=app)
-    reports = examine(Questions(ledger=ledger, shared=data))
+    reports = examine(NodeQuestions(ledger=ledger, shared=data))
     notes = settings_notes(reports, without_deadlines=without_deadlines)
     alone = any(report.shared for report in reports)
     require_reachable_ledger(reports, ledger=ledger, alone=alone)

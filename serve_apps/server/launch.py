@@ -139,8 +139,7 @@ def run_server(
     """
     from serve_apps.server.console import search_lines
 
-    options = {"host": host, "port": port, "without_deadlines": without_deadlines}
-    with server(config, **options) as running:
+    with server(config, host=host, port=port, without_deadlines=without_deadlines) as running:
         terminate_like_interrupt()
         on_ready(running)
         with search_lines(config.ledger_address, say):

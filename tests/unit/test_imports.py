@@ -138,7 +138,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "control_plane": {
             *("endpoints", "event_stream", "gateway", "tasks", "tracing", "variants"),
         },
-        "server": {"control_plane", "controller", "gateway", "tasks"},
+        "server": {"control_plane", "controller", "endpoints", "gateway", "tasks"},
     },
 }
 #: What each package may import of the others.

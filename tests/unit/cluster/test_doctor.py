@@ -14,8 +14,8 @@ from ray.job_submission import JobStatus
 from cluster.doctor import examination, problems_of
 from cluster.examination import (
     MARK,
+    NodeQuestions,
     NodeReport,
-    Questions,
     ledger_problem,
     reports_in,
     shared_problem,
@@ -65,7 +65,7 @@ def test_a_node_looks_at_places_ledger_and_disk(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "file").write_text("x")
     here, gone = str(tmp_path / "there"), str(tmp_path / "gone")
-    reasons = unreadable(Questions(places=(here, gone), files=(str(tmp_path / "file"), gone)))
+    reasons = unreadable(NodeQuestions(places=(here, gone), files=(str(tmp_path / "file"), gone)))
     assert list(reasons) == [gone]
     assert ledger_problem(f"sqlite:///{tmp_path}/ledger.db") == ""
     assert "OperationalError" in ledger_problem(f"sqlite:///{tmp_path}/gone/ledger.db")
@@ -87,9 +87,9 @@ def test_a_token_is_compared_by_its_digest(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_reports_come_out_of_what_the_job_printed() -> None:
     line = MARK + json.dumps([asdict(HEAD)])
     client = _Client(JobStatus.SUCCEEDED, f"starting\n{line}\n")
-    assert examination(RayJobs("x", connect=lambda _: client), Questions(places=("gs://b/c",))) == [
-        HEAD
-    ]
+    assert examination(
+        RayJobs("x", connect=lambda _: client), NodeQuestions(places=("gs://b/c",))
+    ) == [HEAD]
     command = client.submitted["entrypoint"]
     assert command.startswith("python -m cluster.examination")
     assert "gs://b/c" in command
@@ -99,7 +99,7 @@ def test_reports_come_out_of_what_the_job_printed() -> None:
 def test_a_job_that_failed_says_its_last_line() -> None:
     client = _Client(JobStatus.FAILED, "trace\nNo module named cluster\n")
     with pytest.raises(EngineError, match="No module named cluster.*same version of ztom"):
-        examination(RayJobs("x", connect=lambda _: client), Questions())
+        examination(RayJobs("x", connect=lambda _: client), NodeQuestions())
 
 
 class _Client:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from cluster.doctor import Problem, examination, problems_of
-from cluster.examination import NodeReport, Questions
+from cluster.doctor import NodeProblem, examination, problems_of
+from cluster.examination import NodeQuestions, NodeReport
 from cluster.jobs import RayJobs
 from cluster.token import use_token
 from ztom.cli.console import plain_console, print_document
@@ -32,7 +32,7 @@ def cluster_doctor_command(
         EngineError: The cluster does not answer.
     """
     use_token()
-    questions = Questions(places=tuple(places), ledger=ledger, shared=shared)
+    questions = NodeQuestions(places=tuple(places), ledger=ledger, shared=shared)
     reports = examination(RayJobs(cluster), questions)
     problems = problems_of(reports)
     if as_json:
@@ -42,7 +42,7 @@ def cluster_doctor_command(
     return WRONG if problems else 0
 
 
-def _show(reports: Sequence[NodeReport], problems: Sequence[Problem]) -> None:
+def _show(reports: Sequence[NodeReport], problems: Sequence[NodeProblem]) -> None:
     table = Table("node", "name", "role", "GPUs", "clock", "ztom", "ray", box=None)
     for report in reports:
         table.add_row(

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cluster.doctor import Problem, examination, problems_of
+from cluster.doctor import NodeProblem, examination, problems_of
 from cluster.jobs import Job, JobState, RayJobs
 from cluster.submission import FILE, Submission, pack_search
 from cluster.token import use_token
@@ -88,7 +88,7 @@ def require_ready(jobs: RayJobs, packed: Submission) -> None:
         raise _refusal(problems)
 
 
-def _refusal(problems: list[Problem]) -> ConfigError:
+def _refusal(problems: list[NodeProblem]) -> ConfigError:
     first, others = problems[0], len(problems) - 1
     node = f"node {first.node}: " if first.node else ""
     more = f" ({others} more: `ztom doctor --cluster` lists them)" if others else ""
