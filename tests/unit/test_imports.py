@@ -62,6 +62,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             *("scoring", "search"),
         },
         "client": {*_GROUND, "checkpoints", "wire"},
+        "drift": {*_GROUND, "scoring", "statistics", "stimuli"},
         "demo": {*_GROUND, "stimuli"},
         "testing": {
             "checkpoints",
