@@ -13,7 +13,6 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
@@ -21,6 +20,8 @@ from serve_apps.control_plane.access import Permission, route
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.errors import LastResort, add_error_handlers
 from serve_apps.control_plane.flow import BodyGuard, BodyLimits
+from serve_apps.control_plane.hosts import KnownHosts
+from serve_apps.control_plane.identity import ServerIdentity
 from serve_apps.control_plane.openapi import TAGS, VERSION, describe, operation_id
 from serve_apps.control_plane.places import ALWAYS_ANSWERED, PlaceKeeper
 from serve_apps.control_plane.prefix import LaterPrefix
@@ -45,12 +46,11 @@ from serve_apps.control_plane.services import Services
 from serve_apps.gateway.backends import ServeBackends
 from serve_apps.server.background import tidy
 from serve_apps.server.controller import Controller
+from ztom.io.private import private_folder
 from ztom.version import __version__
 from ztom.wire.problems import Health
 
 DEPLOYMENT_NAME = "control-plane"
-
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 health_router = APIRouter(tags=["health"])
 
@@ -135,21 +135,28 @@ def create_app(
     app.add_middleware(LastResort)
     app.add_middleware(PlaceKeeper, places=services.places, settings=config)
     app.add_middleware(LaterPrefix)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK, *config.allowed_hosts])
+    app.add_middleware(KnownHosts, names=config.allowed_hosts)
     return app
 
 
-def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
+def build(
+    config: ServerConfig, *, dashboard: str, identity: ServerIdentity | None = None
+) -> serve.Application:
     """The Ray Serve application: an ingress that scales, and one controller.
 
     Args:
         config: Configuration of the server.
         dashboard: Address of Ray's dashboard, which takes jobs.
+        identity: Server that all of its processes have to be one of; the one of this machine's data
+            folder when not given.
     """
+    private_folder(config.data)
+    identity = identity or ServerIdentity.of(config)
 
     def on_replica() -> FastAPI:
         os.umask(0o077)  # on another node of a cluster nobody has set it before
-        return create_app(Services.open(config, ray_runner(config, dashboard), ServeBackends()))
+        runner = ray_runner(config, dashboard)
+        return create_app(Services.open(config, runner, ServeBackends(), identity=identity))
 
     ingress = serve.ingress(on_replica)
     # both wait and carry bytes; a search must not be short of a CPU because of them
@@ -165,6 +172,8 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
         max_ongoing_requests=2 * config.most_at_once,
         # a replica that died is replaced as soon as it is looked for
         health_check_period_s=2,
+        graceful_shutdown_timeout_s=config.drain_s,
+        graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options=idle,
         logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
-    )(ingress()).bind(controller.bind(config, dashboard))
+    )(ingress()).bind(controller.bind(config, dashboard, identity))

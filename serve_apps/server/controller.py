@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from ray import serve
 
 from serve_apps.control_plane.config import ServerConfig
+from serve_apps.control_plane.identity import ServerIdentity
 from serve_apps.control_plane.runner import ray_runner
 from serve_apps.control_plane.services import Services
 from serve_apps.controller.apps import Apps, ServeApps
@@ -75,9 +76,10 @@ class Controller:
     """The one replica."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, config: ServerConfig, dashboard: str
+        self, config: ServerConfig, dashboard: str, identity: ServerIdentity
     ) -> None:
-        self._services = Services.open(config, ray_runner(config, dashboard), ServeBackends())
+        runner = ray_runner(config, dashboard)
+        self._services = Services.open(config, runner, ServeBackends(), identity=identity)
         self._stack = contextlib.AsyncExitStack()
         await self._stack.enter_async_context(controlling(self._services, ServeApps()))
 

@@ -16,16 +16,20 @@ import httpx
 from cluster.ports import free_port, reachable
 from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
 from serve_apps.control_plane.config import ServerConfig
-from serve_apps.control_plane.tokens import load_keys
+from serve_apps.control_plane.identity import ServerIdentity, folder_name, unshared_error
 from serve_apps.server.haproxy import write_haproxy
+from serve_apps.server.incumbent import taken_over
 from serve_apps.server.lock import server_lock
 from ztom.errors import ConfigError, EngineTimeoutError
 from ztom.io.private import private_file, private_folder
-from ztom.ledger.ledger import Ledger
+from ztom.ledger.database import parse_address
+from ztom.ledger.lock import is_sqlite_file
 
 APP_NAME = "ztom"
 _READY_S = 120.0
 _POLL_S = 0.2
+#: Seconds for which HAProxy keeps the connections of a configuration that was replaced, at least.
+_HARD_STOP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,8 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
 
     Raises:
         ConfigError: Another server runs on the data folder, the port is taken, the configuration
-            cannot be used, or Ray was imported before.
+            cannot be used, the nodes of the cluster do not share the data folder, or Ray was
+            imported before.
         LedgerError: The ledger cannot be opened.
         EngineTimeoutError: It did not answer in time.
         EngineError: Ray has ended, so that an init system has to start the server again.
@@ -61,27 +66,33 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
     with contextlib.ExitStack() as undo:
         # all that is written from here on, by Ray's processes too, is the owner's alone
         undo.callback(os.umask, os.umask(0o077))
-        say_address = undo.enter_context(server_lock(private_folder(config.data)))
-        _check(config)
+        lock = undo.enter_context(server_lock(private_folder(config.data)))
+        identity = ServerIdentity.of(config)  # what would fail in a replica fails here
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="ztom-")))
-        port = free_port(host, port)
-        url = f"http://{reachable(host)}:{port}"
-        say_address(url)
+        if not os.environ.get("RAY_ADDRESS"):
+            port = free_port(host, port)  # before Ray, which takes its time
+        _let_requests_end(config)
         _prepare_environment(folder, config)
         from cluster.local import ended_with_ray, ray_connection
-        from cluster.serve import serve_is_running, start_serve, stop_serve
+        from cluster.serve import serve_state, session_name, start_serve
 
         ray = undo.enter_context(ray_connection(dashboard=True))
-        if serve_is_running():
-            raise ConfigError(
-                "Serve runs in this Ray already",
-                fix="Give the server a Ray of its own, or stop that one with `serve shutdown`.",
-            )
+        running, session = serve_state(), session_name()
+        if running is None:
+            port = free_port(host, port)
+        else:
+            is_ours = lock.session_before == session
+            host, port = taken_over(running, app=APP_NAME, is_ours=is_ours, host=host, port=port)
+        if not ray.is_ours:
+            _require_shared_data(config, identity)
+        url = f"http://{reachable(host)}:{port}"
+        lock.write(url, session)
         undo.enter_context(ended_with_ray())
-        # on a cluster each node has a door: one dies, the others stay open
-        start_serve(host=host, port=port, every_node=not ray.is_ours)
-        undo.callback(best_effort, stop_serve)
-        _run_control_plane(config, ray.dashboard)
+        if running is None:
+            # on a cluster each node has a door: one dies, the others stay open
+            start_serve(host=host, port=port, every_node=not ray.is_ours)
+        undo.callback(_stop_serving)
+        _run_control_plane(config, ray.dashboard, identity)
         _wait_until_up(url)
         yield Running(url, ray.dashboard)
 
@@ -124,18 +135,52 @@ def _require_fresh_process() -> None:
         )
 
 
-def _run_control_plane(config: ServerConfig, dashboard: str) -> None:
+def _run_control_plane(config: ServerConfig, dashboard: str, identity: ServerIdentity) -> None:
     from ray import serve
 
     from serve_apps.server.app import build
 
-    serve.run(build(config, dashboard=dashboard), name=APP_NAME, route_prefix="/")
+    application = build(config, dashboard=dashboard, identity=identity)
+    serve.run(application, name=APP_NAME, route_prefix="/")
 
 
-def _check(config: ServerConfig) -> None:
-    """What would fail in a replica fails here, where somebody reads it."""
-    load_keys(config.keys / "jwt.keys")
-    Ledger.open(config.ledger_address).close()
+def _stop_serving() -> None:
+    """Take down what answers people first, once it has answered; then variants, and Serve.
+
+    Variants serve until nobody asks any more.
+    """
+    from cluster.serve import delete_application, stop_serve
+
+    best_effort(delete_application, APP_NAME)
+    best_effort(stop_serve)
+
+
+def _let_requests_end(config: ServerConfig) -> None:
+    """Have HAProxy keep its connections for as long as a leaving server answers on them."""
+    limit_s = max(_HARD_STOP_S, config.drain_s + 5)
+    os.environ.setdefault("RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S", f"{limit_s:.0f}")
+
+
+def _require_shared_data(config: ServerConfig, identity: ServerIdentity) -> None:
+    """See that every node of the cluster sees the data folder, and can use the ledger.
+
+    Raises:
+        ConfigError: One of them does not.
+        EngineError: One of them does not answer.
+    """
+    from cluster.every_node import on_every_node
+
+    names = on_every_node(folder_name, config.data)
+    unlike = {node: name or "no such folder" for node, name in names.items()}
+    unlike = {node: name for node, name in unlike.items() if name != identity.data}
+    if unlike:
+        raise unshared_error(unlike)
+    if len(names) > 1 and is_sqlite_file(parse_address(config.ledger_address, make=False)):
+        raise ConfigError(
+            "a ledger in a file is for one machine",
+            got=f"{config.ledger_address}, on {len(names)} nodes",
+            fix="Keep it in PostgreSQL: --ledger postgresql+psycopg://user@host/db.",
+        )
 
 
 def _prepare_environment(folder: Path, config: ServerConfig) -> None:
