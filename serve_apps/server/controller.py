@@ -16,6 +16,7 @@ from serve_apps.control_plane.identity import ServerIdentity
 from serve_apps.control_plane.runner import ray_runner
 from serve_apps.control_plane.services import Services
 from serve_apps.controller.apps import Apps, ServeApps
+from serve_apps.controller.lanes import ThreadLanes
 from serve_apps.controller.metrics import ReplicaMetrics
 from serve_apps.controller.reconcile import Reconciler
 from serve_apps.controller.releases import move_releases
@@ -35,7 +36,8 @@ async def controlling(
 ) -> AsyncIterator[None]:
     """Make what runs what the ledger says, and move releases, while in the context."""
     endpoints = services.ledger.endpoints
-    reconciler = Reconciler(endpoints, services.ledger.verdicts, apps)
+    lanes = ThreadLanes()
+    reconciler = Reconciler(endpoints, services.ledger.verdicts, apps, lanes=lanes)
     metrics = ReplicaMetrics(endpoints, apps)
     revision = services.ledger.revision
     last, moving = time.monotonic(), False
@@ -63,12 +65,15 @@ async def controlling(
         await asyncio.to_thread(metrics.look)
         return True
 
-    async with (
-        background(services),
-        again_and_again((deployments, swaps, releases), revision, every_s=every_s),
-        again_and_again((look,), revision, every_s=_METRICS_EVERY_S),
-    ):
-        yield
+    try:
+        async with (
+            background(services),
+            again_and_again((deployments, swaps, releases), revision, every_s=every_s),
+            again_and_again((look,), revision, every_s=_METRICS_EVERY_S),
+        ):
+            yield
+    finally:
+        lanes.close()
 
 
 @serve.deployment(name="controller", num_replicas=1, max_ongoing_requests=4)
