@@ -28,6 +28,7 @@ from serve_apps.tracing import Tracing
 from serve_apps.variants.request_size import RequestLimits
 from ztom.io.signatures import public_key_of
 from ztom.ledger.ledger import Ledger
+from ztom.ledger.usage_book import UsageBook
 from ztom.settings import Settings
 
 #: Threads that look up who calls: they are for nothing else, so that no work makes callers wait.
@@ -119,6 +120,7 @@ class Services:
                 share=1 / config.http_replicas,
                 limits=RequestLimits(config.max_answers, config.max_request_tokens),
                 tracing=Tracing.from_environment(),
+                book=UsageBook(ledger.usage, "gateway"),
             ),
             callers=RecentCallers(),
             places=places,

@@ -38,6 +38,7 @@ from serve_apps.control_plane.routes import (
     releases,
     searches,
     signing_keys,
+    usage,
     verdicts,
 )
 from serve_apps.control_plane.routes import inference as gateway
@@ -109,7 +110,7 @@ def create_app(
         endpoints,
         releases,
     )
-    for room in (*rooms, verdicts, signing_keys):
+    for room in (*rooms, verdicts, signing_keys, usage):
         app.include_router(room.router)
     app.include_router(health_router)
     add_error_handlers(app)

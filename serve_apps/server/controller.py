@@ -22,7 +22,9 @@ from serve_apps.controller.reconcile import Reconciler
 from serve_apps.controller.releases import move_releases
 from serve_apps.gateway.backends import ServeBackends
 from serve_apps.server.background import again_and_again, background
+from serve_apps.tasks import meanwhile
 from ztom.ledger.deployments import DeploymentState
+from ztom.ledger.usage_book import UsageBook
 
 _EVERY_S = 0.3
 _METRICS_EVERY_S = 5.0
@@ -38,7 +40,8 @@ async def controlling(
     endpoints = services.ledger.endpoints
     lanes = ThreadLanes()
     reconciler = Reconciler(endpoints, services.ledger.verdicts, apps, lanes=lanes)
-    metrics = ReplicaMetrics(endpoints, apps)
+    book = UsageBook(services.ledger.usage, "controller")
+    metrics = ReplicaMetrics(endpoints, apps, book)
     revision = services.ledger.revision
     last, moving = time.monotonic(), False
 
@@ -70,10 +73,13 @@ async def controlling(
             background(services),
             again_and_again((deployments, swaps, releases), revision, every_s=every_s),
             again_and_again((look,), revision, every_s=_METRICS_EVERY_S),
+            meanwhile((book.keep_writing(),)),
         ):
+            await asyncio.to_thread(services.ledger.usage.forget_ended)
             yield
     finally:
         lanes.close()
+        await asyncio.to_thread(book.write, ends=True)
 
 
 @serve.deployment(name="controller", num_replicas=1, max_ongoing_requests=4)

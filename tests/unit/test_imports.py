@@ -67,6 +67,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
     "cluster": {
         "environment": set(),
         "jobs": set(),
+        "every_node": set(),
         "ports": set(),
         "serve": set(),
         "leftovers": set(),

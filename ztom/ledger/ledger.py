@@ -20,6 +20,7 @@ from ztom.ledger.requests import Requests
 from ztom.ledger.server_keys import ServerKeyStore
 from ztom.ledger.signing_keys import SigningKeys
 from ztom.ledger.studies import Studies
+from ztom.ledger.usage import Usage
 from ztom.ledger.variants import Variants
 from ztom.ledger.verdicts import Verdicts
 
@@ -44,6 +45,7 @@ class Ledger:
         verdicts: Verdicts of the gate.
         signing_keys: Keys whose signatures count.
         server_keys: Secrets of the server itself.
+        usage: Who used how much of what is served.
     """
 
     def __init__(self, database: Database) -> None:
@@ -60,6 +62,7 @@ class Ledger:
         self.verdicts = Verdicts(database)
         self.signing_keys = SigningKeys(database)
         self.server_keys = ServerKeyStore(database)
+        self.usage = Usage(database)
 
     @classmethod
     def open(cls, address: str | Path, *, busy_timeout_s: float = 10.0) -> Self:

@@ -26,7 +26,7 @@ def wait_for(condition: Callable[[], bool], within_s: float = 30) -> None:
 
 
 def test_the_last_of_many_does_not_wait_for_one_that_hangs(tmp_path: Path) -> None:
-    """It waited for every one before it: a proof that hangs takes two minutes, round after round."""
+    """It waited for every one before it: a proof that hangs takes two minutes a round."""
     lanes, let_go = ThreadLanes(), threading.Event()
     inside, most = [0], [0]
     with Ledger.open(tmp_path / "ledger.db") as ledger:
