@@ -19,6 +19,7 @@ from serve_apps.controller.apps import Apps, ServeApps
 from serve_apps.controller.lanes import ThreadLanes
 from serve_apps.controller.metrics import ReplicaMetrics
 from serve_apps.controller.reconcile import Reconciler
+from serve_apps.controller.record_metrics import RecordMetrics
 from serve_apps.controller.releases import move_releases
 from serve_apps.gateway.backends import ServeBackends
 from serve_apps.server.background import again_and_again, background
@@ -42,6 +43,7 @@ async def controlling(
     reconciler = Reconciler(endpoints, services.ledger.verdicts, apps, lanes=lanes)
     book = UsageBook(services.ledger.usage, "controller")
     metrics = ReplicaMetrics(endpoints, apps, book)
+    record = RecordMetrics(services.ledger.work)
     revision = services.ledger.revision
     last, moving = time.monotonic(), False
 
@@ -66,6 +68,7 @@ async def controlling(
 
     async def look() -> bool:
         await asyncio.to_thread(metrics.look)
+        await asyncio.to_thread(record.look)
         return True
 
     try:

@@ -23,6 +23,7 @@ from ztom.ledger.studies import Studies
 from ztom.ledger.usage import Usage
 from ztom.ledger.variants import Variants
 from ztom.ledger.verdicts import Verdicts
+from ztom.ledger.work import Work
 
 
 class Ledger:
@@ -46,6 +47,7 @@ class Ledger:
         signing_keys: Keys whose signatures count.
         server_keys: Secrets of the server itself.
         usage: Who used how much of what is served.
+        work: How much of all that there is, for who watches a server.
     """
 
     def __init__(self, database: Database) -> None:
@@ -63,6 +65,7 @@ class Ledger:
         self.signing_keys = SigningKeys(database)
         self.server_keys = ServerKeyStore(database)
         self.usage = Usage(database)
+        self.work = Work(database)
 
     @classmethod
     def open(cls, address: str | Path, *, busy_timeout_s: float = 10.0) -> Self:
