@@ -7,6 +7,7 @@ and ``ztom doctor --cluster`` names those that are missing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -37,7 +38,8 @@ SERVE_SETTINGS: Mapping[str, str] = MappingProxyType(
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # Serve kills a front door that starts slower than this, and a busy machine takes its time
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "10",
+        # longer than a leaving server answers what it has in work
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
         # uvicorn would take whatever stands first in X-Forwarded-For
         "FORWARDED_ALLOW_IPS": "",
     }
@@ -86,3 +88,8 @@ def missing_settings(environment: Mapping[str, str]) -> dict[str, str]:
         if value is None or (wanted is not None and value != wanted):
             missing[name] = harm
     return missing
+
+
+def missing_here() -> dict[str, str]:
+    """`missing_settings` of this process."""
+    return missing_settings(os.environ)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ztom.errors import ConfigError
@@ -21,12 +23,47 @@ _NO_PLACE = (
 )
 
 
-def serve_is_running() -> bool:
-    """Whether Serve listens in the Ray that this process is connected to."""
+@dataclass(frozen=True, slots=True)
+class ServeState:
+    """The Serve of a Ray.
+
+    Attributes:
+        host: Address on which its front doors listen.
+        port: Port on which they listen.
+        applications: Path under which each application is reached, by its name; None for only by
+            handle.
+    """
+
+    host: str
+    port: int
+    applications: Mapping[str, str | None]
+
+
+def serve_state() -> ServeState | None:
+    """The Serve that runs in the Ray of this process; None where none listens."""
     from ray import serve
+    from ray.serve.context import _get_global_client
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    return bool(serve.status().proxies)
+    if not serve.status().proxies:
+        return None
+    client = _get_global_client()
+    details = client.get_serve_details()
+    options = client.http_config
+    paths = {name: app.get("route_prefix") for name, app in details["applications"].items()}
+    return ServeState(options.host, options.port, paths)
+
+
+def serve_is_running() -> bool:
+    """Whether Serve listens in the Ray that this process is connected to."""
+    return serve_state() is not None
+
+
+def session_name() -> str:
+    """Name of this Ray, which no other has: it is new at each start of a cluster."""
+    import ray
+
+    return str(ray.get_runtime_context().get_session_name())
 
 
 def start_serve(*, host: str, port: int, every_node: bool = False) -> None:
@@ -76,7 +113,7 @@ def start_application(
 
 
 def delete_application(name: str) -> None:
-    """Take an application down and wait until it is."""
+    """Take an application down once it has answered what it is answering, and wait for that."""
     from ray import serve
 
     serve.delete(name)

@@ -62,6 +62,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             *("scoring", "search"),
         },
         "client": {*_GROUND, "checkpoints", "wire"},
+        "data": {"errors", "statistics"},
         "drift": {*_GROUND, "scoring", "statistics", "stimuli"},
         "demo": {*_GROUND, "stimuli"},
         "testing": {
@@ -74,6 +75,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "environment": set(),
         "jobs": set(),
         "node_settings": set(),
+        "every_node": set(),
         "ports": set(),
         "token": set(),
         "nodes": {"environment", "node_settings", "ports", "token"},
@@ -83,6 +85,8 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "serve": set(),
         "leftovers": set(),
         "shutdown": set(),
+        "drain": set(),
+        "health": set(),
         "local": {"environment", "leftovers", "ports", "shutdown"},
     },
     "tune_search": {
