@@ -132,7 +132,6 @@ def three_node_cluster(folder: Path) -> Iterator[Cluster]:
         "RAY_AUTH_TOKEN": _TOKEN,
         "RAY_worker_niceness": "0",
         "OMP_NUM_THREADS": "1",
-        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
         "NO_GCE_CHECK": "true",
         "STORAGE_EMULATOR_HOST": f"http://198.51.100.1:{_BUCKET_PORT}",
     }
