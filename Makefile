@@ -10,7 +10,8 @@ READY := $(VENV)/.ready
 WORKERS ?= 3
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo check-install test test-fast lint format bench docs lock clean
+.PHONY: setup demo check-install test test-fast lint format bench docs lock clean \
+	deploy-tools check-deploy image-lock
 
 setup: $(READY)
 
@@ -46,6 +47,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=.ci $(BIN)/mypy -p deploy_checks
 	$(BIN)/deptry .
 
 format: $(READY)
@@ -65,6 +67,16 @@ docs: .venv-docs/.ready
 	.venv-docs/bin/python -m pip install --quiet --no-deps --requirement $<
 	touch $@
 
+# What cluster/ has besides Python: the chart, Terraform, images, alerts, `ray up`; no cluster needed.
+# Minutes the first time: its tools get environments of their own.
+check-deploy: $(READY) deploy-tools
+	PYTHONPATH=.ci $(BIN)/python -m deploy_checks $(CHECKS)
+
+deploy-tools: .venv-deploy/.ready
+
+.venv-deploy/.ready: requirements/deploy.txt requirements/checkov.txt .ci/deploy_checks/setup.sh
+	PYTHON=$(PYTHON) .ci/deploy_checks/setup.sh
+
 # Resolve every version anew, in an empty environment.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
@@ -73,7 +85,9 @@ lock:
 	.venv-lock/bin/python .ci/refresh-lock.py ztom/cli/gate/workflows/constraints.txt \
 		--extras cpu,all --under requirements/cpu.txt
 	.venv-lock/bin/python .ci/refresh-lock.py requirements/docs.txt --only-extra docs
+	.venv-lock/bin/python .ci/refresh-lock.py requirements/deploy.txt --only-extra deploy
+	.venv-lock/bin/python .ci/refresh-lock.py requirements/checkov.txt --only-extra checkov
 	rm -rf .venv-lock
 
 clean:
-	rm -rf $(VENV) .venv-lock .venv-docs site build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-lock .venv-docs .venv-deploy .venv-checkov site build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -13,6 +13,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("ztom", "tune_search", "serve_apps", "cluster")
 #: Files of packages that nothing reads once they are installed.
 NOT_SHIPPED = {".md", ".pyc"}
+#: Folders of files that are deployed from a checkout.
+DEPLOYED = (
+    "cluster/helm/",
+    "cluster/image/",
+    "cluster/monitoring/",
+    "cluster/ray-up/",
+    "cluster/terraform/",
+)
 
 
 def main() -> int:
@@ -25,12 +33,14 @@ def main() -> int:
         )
         [wheel] = Path(folder).glob("*.whl")
         names = set(zipfile.ZipFile(wheel).namelist())
-    expected = {
+    files = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
         if path.is_file() and path.suffix not in NOT_SHIPPED
-    } | {f"{package}/py.typed" for package in PACKAGES}
+    }
+    expected = {path for path in files if not path.startswith(DEPLOYED)}
+    expected |= {f"{package}/py.typed" for package in PACKAGES}
     missing, others = expected - names, {name.partition("/")[0] for name in names} - set(PACKAGES)
     if missing:
         print(f"the wheel lacks {', '.join(sorted(missing))}", file=sys.stderr)

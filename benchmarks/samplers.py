@@ -170,7 +170,7 @@ def _finished(
 def _cases(options: argparse.Namespace) -> Iterator[Case]:
     """Seed by seed, so that what is there at any time compares samplers on the same problems."""
     for seed, family, factors, noise, sampler in itertools.product(
-        range(options.seeds),
+        range(options.first_seed, options.first_seed + options.seeds),
         options.families.split(","),
         map(int, options.factors.split(",")),
         map(float, options.noise.split(",")),
@@ -210,6 +210,7 @@ def main() -> None:
     parser.add_argument("--factors", default="4,8,16")
     parser.add_argument("--noise", default="0.1", help="shares of the gain")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="the others follow it")
     parser.add_argument("--tolerance", type=float, default=0.0)
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--file", type=Path, default=Path("runs/samplers.jsonl"))

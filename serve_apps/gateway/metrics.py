@@ -1,7 +1,7 @@
 """What Prometheus sees of the gateway, through Ray's own exporter: by alias, variant, role, status.
 
 The series and their labels are listed in ``docs/serving.md``; the Grafana dashboard
-``serve_apps/gateway/grafana.json`` draws them.
+``cluster/monitoring/grafana/serving.json`` draws them.
 
 Ray has no way to unset a series. A gauge that is not said again leaves by itself: its process hands
 what was said to the node's agent once, and the agent shows it for two export periods more

@@ -17,6 +17,7 @@ from serve_apps.control_plane.services import Services
 from serve_apps.controller.apps import Apps, ServeApps
 from serve_apps.controller.metrics import ReplicaMetrics
 from serve_apps.controller.reconcile import Reconciler
+from serve_apps.controller.record_metrics import RecordMetrics
 from serve_apps.controller.releases import move_releases
 from serve_apps.gateway.backends import ServeBackends
 from serve_apps.server.background import again_and_again, background
@@ -36,6 +37,7 @@ async def controlling(
     endpoints = services.ledger.endpoints
     reconciler = Reconciler(endpoints, services.ledger.verdicts, apps)
     metrics = ReplicaMetrics(endpoints, apps)
+    record = RecordMetrics(services.ledger.work)
     revision = services.ledger.revision
     last, moving = time.monotonic(), False
 
@@ -60,6 +62,7 @@ async def controlling(
 
     async def look() -> bool:
         await asyncio.to_thread(metrics.look)
+        await asyncio.to_thread(record.look)
         return True
 
     async with (

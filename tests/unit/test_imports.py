@@ -57,6 +57,8 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             *("scoring", "search"),
         },
         "client": {*_GROUND, "checkpoints", "wire"},
+        "data": {"errors", "statistics"},
+        "drift": {*_GROUND, "scoring", "statistics", "stimuli"},
         "demo": {*_GROUND, "stimuli"},
         "testing": {
             "checkpoints",
@@ -72,6 +74,8 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "serve": set(),
         "leftovers": set(),
         "shutdown": set(),
+        "drain": set(),
+        "health": set(),
         "local": {"environment", "leftovers", "ports", "shutdown"},
         "pools": {"capacity"},
     },

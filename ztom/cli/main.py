@@ -16,6 +16,7 @@ from ztom.cli.chains import chain_commands
 from ztom.cli.data import data
 from ztom.cli.demo import demo_commands
 from ztom.cli.doctor import doctor_commands
+from ztom.cli.drift import drift
 from ztom.cli.endpoints import endpoint_commands, release
 from ztom.cli.evaluation import evaluation_commands
 from ztom.cli.failures import leave, leave_unread, report
@@ -72,6 +73,7 @@ for group in (release, endpoint, deployment, verdict):
 app.add_typer(feedback_commands)
 app.add_typer(record_commands)
 app.add_typer(audit, rich_help_panel=HelpPanel.RECORD)
+app.add_typer(drift, rich_help_panel=HelpPanel.JUDGE)
 app.add_typer(signing_key, rich_help_panel=HelpPanel.RECORD)
 app.add_typer(server_commands)
 app.add_typer(doctor_commands)

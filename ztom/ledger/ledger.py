@@ -21,6 +21,7 @@ from ztom.ledger.signing_keys import SigningKeys
 from ztom.ledger.studies import Studies
 from ztom.ledger.variants import Variants
 from ztom.ledger.verdicts import Verdicts
+from ztom.ledger.work import Work
 
 
 class Ledger:
@@ -42,6 +43,7 @@ class Ledger:
         endpoints: What is served: routing table, deployments, rollouts.
         verdicts: Verdicts of the gate.
         signing_keys: Keys whose signatures count.
+        work: How much of all that there is, for who watches a server.
     """
 
     def __init__(self, database: Database) -> None:
@@ -57,6 +59,7 @@ class Ledger:
         self.endpoints = Endpoints(database)
         self.verdicts = Verdicts(database)
         self.signing_keys = SigningKeys(database)
+        self.work = Work(database)
 
     @classmethod
     def open(cls, address: str | Path, *, busy_timeout_s: float = 10.0) -> Self:

@@ -1,4 +1,4 @@
-"""The Grafana dashboard draws the metrics that the code has: all of them, and no others.
+"""The Grafana dashboards draw the metrics that the code has: all of them, and no others but Ray's.
 
 The names are those under which Ray exports them: ``ray_`` before each, ``_total`` after a counter,
 ``_bucket``, ``_sum`` and ``_count`` after a histogram. The labels are the code's, and ``le``.
@@ -17,9 +17,20 @@ from typing import Any
 
 import pytest
 
-APPS = Path(__file__).parents[3] / "serve_apps"
-DASHBOARD = APPS / "gateway" / "grafana.json"
-MODULES = (APPS / "gateway" / "metrics.py", APPS / "controller" / "metrics.py")
+ROOT = Path(__file__).parents[3]
+APPS = ROOT / "serve_apps"
+DASHBOARDS = {
+    path.stem: path for path in sorted((ROOT / "cluster" / "monitoring" / "grafana").glob("*.json"))
+}
+MODULES = (
+    APPS / "gateway" / "metrics.py",
+    APPS / "controller" / "metrics.py",
+    APPS / "controller" / "record_metrics.py",
+)
+#: Series of Ray that are drawn, with those of their labels that are used.
+OF_RAY = {"ray_node_gpus_utilization": {"instance", "GpuIndex"}, "ray_node_mem_used": {"instance"}}
+#: Variables of a dashboard besides the source of its data.
+VARIABLES = {"serving": ["alias", "variant"], "search": [], "gate": ["alias"]}
 
 SUFFIXES = {"Counter": ("_total",), "Gauge": ("",), "Histogram": ("_bucket", "_sum", "_count")}
 #: Labels that only Prometheus knows.
@@ -80,9 +91,13 @@ def metrics_of(path: Path) -> list[Metric]:
     return found
 
 
-@pytest.fixture(scope="module")
-def board() -> dict[str, Any]:
-    return json.loads(DASHBOARD.read_text(encoding="utf-8"))
+@pytest.fixture(scope="module", params=sorted(DASHBOARDS))
+def board(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return read(request.param)
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads(DASHBOARDS[name].read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +110,8 @@ def metrics() -> list[Metric]:
 @pytest.fixture(scope="module")
 def labels(metrics: list[Metric]) -> dict[str, set[str]]:
     """By exported series."""
-    return {each: {*m.labels, *ADDED[m.kind]} for m in metrics for each in m.series}
+    ours = {each: {*m.labels, *ADDED[m.kind]} for m in metrics for each in m.series}
+    return ours | OF_RAY
 
 
 def expressions(board: dict[str, Any]) -> list[str]:
@@ -114,8 +130,14 @@ def test_every_series_of_the_dashboard_is_in_the_code(board, labels) -> None:
     assert named <= set(labels), "these are exported by nothing"
 
 
-def test_every_metric_of_the_code_is_on_the_dashboard(board, metrics) -> None:
-    drawn = {name for text in expressions(board) for name in SERIES.findall(text)}
+def test_there_is_a_dashboard_for_each_part() -> None:
+    assert set(DASHBOARDS) == set(VARIABLES)
+    assert len({read(name)["uid"] for name in DASHBOARDS}) == len(DASHBOARDS)
+
+
+def test_every_metric_of_the_code_is_on_a_dashboard(metrics) -> None:
+    texts = [text for name in DASHBOARDS for text in expressions(read(name))]
+    drawn = {name for text in texts for name in SERIES.findall(text)}
     missing = [metric.name for metric in metrics if not metric.series & drawn]
     assert missing == []
 
@@ -149,9 +171,9 @@ def test_counters_are_drawn_as_rates_and_histograms_as_quantiles(board, metrics)
     kinds = {name: metric.kind for metric in metrics for name in metric.series}
     for text in expressions(board):
         for found in SERIES.finditer(text):
-            if kinds[found[0]] != "Gauge":
+            if kinds.get(found[0], "Gauge") != "Gauge":
                 assert text[: found.start()].endswith("rate("), text
-            if kinds[found[0]] == "Histogram":
+            if kinds.get(found[0]) == "Histogram":
                 assert text.startswith("histogram_quantile("), text
                 assert "le" in re.split(r",\s*", GROUPED.search(text)[1]), text
 
@@ -159,19 +181,20 @@ def test_counters_are_drawn_as_rates_and_histograms_as_quantiles(board, metrics)
 def test_it_can_be_imported_anywhere(board) -> None:
     assert board["id"] is None, "an id is the server's own"
     variables = {each["name"]: each for each in board["templating"]["list"]}
-    assert list(variables) == ["datasource", "alias", "variant"]
+    wanted = next(VARIABLES[name] for name in DASHBOARDS if read(name)["uid"] == board["uid"])
+    assert list(variables) == ["datasource", *wanted]
     assert (variables["datasource"]["type"], variables["datasource"]["query"]) == (
         "datasource",
         "prometheus",
     )
     own = {"type": "prometheus", "uid": "${datasource}"}
-    assert variables["alias"]["datasource"] == variables["variant"]["datasource"] == own
+    assert all(variables[name]["datasource"] == own for name in wanted)
     for panel in board["panels"]:
         if panel["type"] != "row":
             assert panel["datasource"] == own, panel["title"]
             assert all(target["datasource"] == own for target in panel["targets"]), panel["title"]
     used = set(re.findall(r"\$(\w+)", " ".join(expressions(board))))
-    assert used == {"alias", "variant", "__rate_interval", "__interval"}
+    assert used - {"__rate_interval", "__interval"} == set(wanted)
 
 
 def test_panels_are_unlike_each_other_and_explained(board) -> None:

@@ -15,6 +15,7 @@ import pytest
 from ray.util.metrics import Metric
 
 from serve_apps.controller.metrics import ReplicaMetrics
+from serve_apps.controller.record_metrics import RecordMetrics
 from serve_apps.gateway.metrics import GatewayMetrics
 from serve_apps.gateway.observe import Observer
 from serve_apps.variants.calls import ReplicaState
@@ -211,7 +212,8 @@ def test_what_could_not_be_written_is_not_forgotten() -> None:
 
 
 def test_the_page_lists_every_series_with_its_labels() -> None:
-    made = [*vars(GatewayMetrics()).values(), *vars(ReplicaMetrics(Papers(), Busy())).values()]
+    groups = (GatewayMetrics(), ReplicaMetrics(Papers(), Busy()), RecordMetrics(None))
+    made = [value for group in groups for value in vars(group).values()]
     exported = {}
     for metric in made:
         if isinstance(metric, Metric):

@@ -1,0 +1,1 @@
+"""Data of the loop: what is worth a label."""
