@@ -25,7 +25,3 @@ def cluster() -> Iterator[Cluster]:
             yield started
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def pytest_itemcollected(item):
-    item.extra_keyword_matches.add("doctor")
