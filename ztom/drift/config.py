@@ -121,4 +121,6 @@ def read_monitor(path: Path) -> MonitorConfig:
     Raises:
         ConfigError: The file cannot be read or is no monitor; names each problem.
     """
-    return check_model(MonitorConfig, read_yaml(path, json_only=False), wrong=f"{path} is no monitor")
+    return check_model(
+        MonitorConfig, read_yaml(path, json_only=False), wrong=f"{path} is no monitor"
+    )
