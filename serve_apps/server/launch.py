@@ -9,16 +9,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
 
+from cluster.node_settings import SERVE_SETTINGS, TOKEN_SETTINGS
 from cluster.ports import free_port, reachable
 from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
 from serve_apps.control_plane.config import ServerConfig
-from serve_apps.control_plane.identity import ServerIdentity, folder_name, unshared_error
-from serve_apps.server.haproxy import write_haproxy
-from serve_apps.server.incumbent import taken_over
+from serve_apps.control_plane.identity import ServerIdentity
+from serve_apps.server.haproxy import door_settings
 from serve_apps.server.lock import server_lock
 from ztom.errors import ConfigError, EngineTimeoutError
 from ztom.io.private import private_file, private_folder
@@ -39,20 +40,28 @@ class Running:
     Attributes:
         url: Base address of the server, as in ``http://127.0.0.1:8000``.
         dashboard: Address of Ray's dashboard.
+        notes: What whoever started the server should know.
     """
 
     url: str
     dashboard: str
+    notes: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
-def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
-    """A running server; it is taken down at the end, with the Ray that was started for it.
+def server(
+    config: ServerConfig, *, host: str, port: int, without_deadlines: bool = False
+) -> Iterator[Running]:
+    """A running server; what was started for it is taken down at the end, and nothing else.
+
+    On a cluster, at ``RAY_ADDRESS``, it outlives a launcher that is killed; the next launcher takes
+    it over.
 
     Args:
         config: Configuration of the server.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
+        without_deadlines: Whether to go on where the doors of a cluster keep no deadlines.
 
     Raises:
         ConfigError: Another server runs on the data folder, the port is taken, the configuration
@@ -70,31 +79,49 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
         identity = ServerIdentity.of(config)  # what would fail in a replica fails here
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="ztom-")))
         if not os.environ.get("RAY_ADDRESS"):
-            port = free_port(host, port)  # before Ray, which takes its time
+            port = free_port(host, port)  # before Ray starts, which takes ports, and seconds
         _let_requests_end(config)
         _prepare_environment(folder, config)
-        from cluster.local import ended_with_ray, ray_connection
-        from cluster.serve import serve_state, session_name, start_serve
+        from cluster.local import ended_with_ray, node_address, ray_connection
+        from cluster.serve import session_name, start_serve
 
         ray = undo.enter_context(ray_connection(dashboard=True))
-        running, session = serve_state(), session_name()
-        if running is None:
-            port = free_port(host, port)
-        else:
-            is_ours = lock.session_before == session
-            host, port = taken_over(running, app=APP_NAME, is_ours=is_ours, host=host, port=port)
-        if not ray.is_ours:
-            _require_shared_data(config, identity)
-        url = f"http://{reachable(host)}:{port}"
-        lock.write(url, session)
         undo.enter_context(ended_with_ray())
-        if running is None:
-            # on a cluster each node has a door: one dies, the others stay open
-            start_serve(host=host, port=port, every_node=not ray.is_ours)
-        undo.callback(_stop_serving)
-        _run_control_plane(config, ray.dashboard, identity)
+        notes: tuple[str, ...] = ()
+        node: str | None = None
+        if ray.is_ours:
+            start_serve(host=host, port=port)
+            undo.callback(_stop_serving)
+        else:
+            from serve_apps.server.joined import join, leave
+
+            joined = join(
+                str(config.data),
+                app=APP_NAME,
+                ledger=config.ledger,
+                dashboard=ray.dashboard,
+                node=node_address(),
+                without_deadlines=without_deadlines,
+            )
+            notes, node = joined.notes, joined.node
+            if APP_NAME in joined.served and lock.session_before != session_name():
+                raise _another_server(config)
+            if node is None and is_sqlite_file(parse_address(config.ledger_address, make=False)):
+                node = node_address()  # a file is written on one machine
+            if joined.listens is None:
+                port = free_port(host, port)
+                # each node has a door: one dies, the others stay open
+                start_serve(host=host, port=port, every_node=True)
+            else:
+                host, port = joined.listens
+            undo.callback(
+                best_effort, partial(leave, APP_NAME, started_serve=joined.listens is None)
+            )
+        url = f"http://{reachable(host)}:{port}"
+        lock.write(url, session_name())
+        _run_control_plane(config, identity, node=node)
         _wait_until_up(url)
-        yield Running(url, ray.dashboard)
+        yield Running(url, ray.dashboard, notes)
 
 
 def run_server(
@@ -104,6 +131,7 @@ def run_server(
     port: int,
     on_ready: Callable[[Running], None],
     say: Callable[[str], None],
+    without_deadlines: bool = False,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
@@ -113,13 +141,14 @@ def run_server(
         port: Port to listen on; 0 takes a free one.
         on_ready: Callback that gets the server once it answers.
         say: Function that prints a line on how searches go.
+        without_deadlines: Whether to go on where the doors of a cluster keep no deadlines.
 
     Raises:
         EngineError: Ray has ended, so that an init system has to start the server again.
     """
     from serve_apps.server.console import search_lines
 
-    with server(config, host=host, port=port) as running:
+    with server(config, host=host, port=port, without_deadlines=without_deadlines) as running:
         terminate_like_interrupt()
         on_ready(running)
         with search_lines(config.ledger_address, say):
@@ -135,12 +164,12 @@ def _require_fresh_process() -> None:
         )
 
 
-def _run_control_plane(config: ServerConfig, dashboard: str, identity: ServerIdentity) -> None:
+def _run_control_plane(config: ServerConfig, identity: ServerIdentity, *, node: str | None) -> None:
     from ray import serve
 
-    from serve_apps.server.app import build
+    from serve_apps.server.app import bind
 
-    application = build(config, dashboard=dashboard, identity=identity)
+    application = bind(config, node=node, identity=identity)
     serve.run(application, name=APP_NAME, route_prefix="/")
 
 
@@ -161,67 +190,30 @@ def _let_requests_end(config: ServerConfig) -> None:
     os.environ.setdefault("RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S", f"{limit_s:.0f}")
 
 
-def _require_shared_data(config: ServerConfig, identity: ServerIdentity) -> None:
-    """See that every node of the cluster sees the data folder, and can use the ledger.
-
-    Raises:
-        ConfigError: One of them does not.
-        EngineError: One of them does not answer.
-    """
-    from cluster.every_node import on_every_node
-
-    names = on_every_node(folder_name, config.data)
-    unlike = {node: name or "no such folder" for node, name in names.items()}
-    unlike = {node: name for node, name in unlike.items() if name != identity.data}
-    if unlike:
-        raise unshared_error(unlike)
-    if len(names) > 1 and is_sqlite_file(parse_address(config.ledger_address, make=False)):
-        raise ConfigError(
-            "a ledger in a file is for one machine",
-            got=f"{config.ledger_address}, on {len(names)} nodes",
-            fix="Keep it in PostgreSQL: --ledger postgresql+psycopg://user@host/db.",
-        )
+def _another_server(config: ServerConfig) -> ConfigError:
+    """What is wrong where a server runs that no launcher on this data folder has started."""
+    return ConfigError(
+        "another server of Z-TOM runs in this Ray",
+        got=f"{APP_NAME}, which no `ztom up` on {config.data} has started",
+        fix="Give this one a Ray of its own, or end that one (`serve shutdown`).",
+    )
 
 
 def _prepare_environment(folder: Path, config: ServerConfig) -> None:
     """What Ray, Serve and HAProxy read when they start; workers of a local Ray inherit it."""
-    from serve_apps.control_plane.flow import IMPORT_PATH
-
     close_token()
-    metrics, stats = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
     settings = {
-        # whoever calls Ray, or a replica's own port, has to know the token in ~/.ray/auth_token
-        "RAY_AUTH_MODE": "token",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        # one event loop and gRPC between gateway and replicas: a fifth of the time of a call
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # which would keep a thousand lines of the log back
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH,
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        # a front door that died is missed after three of these, and opened again
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        # Serve kills a front door that starts slower than this, and a busy machine takes its time
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(
-            write_haproxy(folder, private_ports=(metrics, stats), trusted=config.trusted_proxies)
-        ),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "10",
+        **TOKEN_SETTINGS,
+        **SERVE_SETTINGS,
+        **door_settings(folder, trusted=config.trusted_proxies),
         # engines and error functions take turns, so each may have all cores
         "OMP_NUM_THREADS": str(os.cpu_count() or 1),
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    # uvicorn would take whatever stands first in X-Forwarded-For; see addresses.py
-    os.environ["FORWARDED_ALLOW_IPS"] = ""
+    # whatever is there: it would let callers say where they call from; see addresses.py
+    os.environ["FORWARDED_ALLOW_IPS"] = SERVE_SETTINGS["FORWARDED_ALLOW_IPS"]
 
 
 def close_token() -> None:

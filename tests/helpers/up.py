@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Up:
         home: Path,
         *settings: str,
         environment: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
         command: str | Path = ZTOM,
     ) -> None:
         self.home = home
@@ -37,8 +39,10 @@ class Up:
         self.command = str(command)
         self.environment = {**os.environ, **(environment or {})}
         self.settings = settings
+        self.options = list(options)
         self.data = home / "data"
         self.process: subprocess.Popen[str] | None = None
+        self._neighbour: socket.socket | None = None
         self.url = ""
         #: What the console showed since the server was up.
         self.lines: list[str] = []
@@ -48,11 +52,13 @@ class Up:
         return subprocess.run(command, check=True, text=True, env=self.environment, **options)
 
     def start(self) -> None:
+        self._neighbour = _ray_beside()
         options = ["--set", f'pointer_roots=["{self.roots}"]']
         for setting in self.settings:
             options += ["--set", setting]
         self.process = subprocess.Popen(
-            [self.command, "up", "--data", str(self.data), "--port", "0"] + options,
+            [self.command, "up", "--data", str(self.data), "--port", "0"]
+            + [*self.options, *options],
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -79,6 +85,8 @@ class Up:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(180)
+        if self._neighbour is not None:
+            self._neighbour.close()
 
     def kill_ray(self) -> None:
         """Kill the daemon of the node, with which all processes of Ray end."""
@@ -129,6 +137,18 @@ class Up:
                 return False
 
         wait_for(up, timeout_s)
+
+
+def _ray_beside() -> socket.socket | None:
+    """Hold the port that the agent of any other Ray on this machine has; None where one has it."""
+    holder = socket.socket()
+    try:
+        holder.bind(("127.0.0.1", 52365))
+        holder.listen()
+    except OSError:
+        holder.close()
+        return None
+    return holder
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 240) -> Any:
