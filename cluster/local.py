@@ -72,6 +72,11 @@ def dashboard_address() -> str:
     return f"http://{url}" if url else ""
 
 
+def node_address() -> str:
+    """Address of the node that this process is on."""
+    return str(ray.util.get_node_ip_address())
+
+
 def ended_with_ray() -> AbstractContextManager[None]:
     """A context of the main thread that ends when no node is left of this Ray.
 

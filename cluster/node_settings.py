@@ -7,7 +7,6 @@ and ``ztom doctor --cluster`` names those that are missing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -88,8 +87,3 @@ def missing_settings(environment: Mapping[str, str]) -> dict[str, str]:
         if value is None or (wanted is not None and value != wanted):
             missing[name] = harm
     return missing
-
-
-def missing_here() -> dict[str, str]:
-    """`missing_settings` of this process."""
-    return missing_settings(os.environ)

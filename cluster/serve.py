@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ztom.errors import ConfigError
@@ -23,40 +21,12 @@ _NO_PLACE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ServeState:
-    """The Serve of a Ray.
-
-    Attributes:
-        host: Address on which its front doors listen.
-        port: Port on which they listen.
-        applications: Path under which each application is reached, by its name; None for only by
-            handle.
-    """
-
-    host: str
-    port: int
-    applications: Mapping[str, str | None]
-
-
-def serve_state() -> ServeState | None:
-    """The Serve that runs in the Ray of this process; None where none listens."""
-    from ray import serve
-    from ray.serve.context import _get_global_client
-
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    if not serve.status().proxies:
-        return None
-    client = _get_global_client()
-    details = client.get_serve_details()
-    options = client.http_config
-    paths = {name: app.get("route_prefix") for name, app in details["applications"].items()}
-    return ServeState(options.host, options.port, paths)
-
-
 def serve_is_running() -> bool:
     """Whether Serve listens in the Ray that this process is connected to."""
-    return serve_state() is not None
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    return bool(serve.status().proxies)
 
 
 def session_name() -> str:

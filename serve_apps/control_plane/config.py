@@ -75,7 +75,7 @@ class ServerConfig(LimitSettings):
         ge=1,
         le=256,
         description="processes that take requests in; more than one needs a ledger on PostgreSQL "
-        "and a data folder that all of them see, and each has its share of every quota",
+        "and a data folder that all of them see; they share every quota",
     )
     body_timeout_s: float = Field(
         default=30, gt=0, description="seconds a body may pause before it is given up"

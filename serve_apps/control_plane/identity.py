@@ -107,18 +107,6 @@ def folder_name(data: Path) -> str | None:
         return None
 
 
-def unshared_error(nodes: dict[str, str]) -> ConfigError:
-    """What is wrong with a cluster whose nodes do not share the data folder.
-
-    Args:
-        nodes: What each of them sees instead, by its address.
-    """
-    seen = ", ".join(f"{node}: {what}" for node, what in sorted(nodes.items()))
-    return ConfigError(
-        "the nodes of the cluster do not share the server's data", got=seen, fix=_FIX
-    )
-
-
 def _named(data: Path) -> str:
     """The name of a data folder, which gets one if need be."""
     name = folder_name(data)

@@ -42,8 +42,9 @@ from serve_apps.variants.wire import (
     refusal,
     too_much,
 )
+from ztom.errors import ZtomError
 from ztom.ledger.endpoints import Endpoints
-from ztom.ledger.usage import UsageCounts
+from ztom.ledger.usage import ALIVE_EVERY_S, UsageCounts
 from ztom.ledger.usage_book import UsageBook
 from ztom.rollout.routing import Choice, RoutingTable, TrafficRole, choose, variant_id
 
@@ -110,7 +111,8 @@ class Gateway:
         backends: Back ends through which variants are called.
         ids: Maker of the answers' ids.
         callers: Maker of the callers' hashes.
-        share: This process's share of every key's quota, in (0, 1].
+        share: This process's share of every key's quota, in (0, 1], until it has seen how many
+            gateways there are.
         limits: What one request may ask for.
         tracing: Maker of spans; None makes none.
         book: Book in which it is counted who uses how much; None counts nothing.
@@ -157,7 +159,7 @@ class Gateway:
         ]
         if self._book is not None:
             await asyncio.to_thread(self._book.write)  # so that others know of this gateway
-            works.append(self._book.keep_writing())
+            works += [self._book.keep_writing(), self._share_quotas(self._book)]
         try:
             async with meanwhile(works):
                 yield
@@ -167,6 +169,17 @@ class Gateway:
             if self._book is not None:
                 await asyncio.to_thread(partial(self._book.write, ends=True))
             await asyncio.to_thread(self._tracing.close)
+
+    async def _share_quotas(self, book: UsageBook) -> None:
+        """Have as large a part of every quota as there are gateways, on whichever nodes.
+
+        A new one is counted within seconds, one that was killed until it is taken to have died:
+        meanwhile all of them together let through less than the quota, not more.
+        """
+        while True:
+            with contextlib.suppress(ZtomError):  # the share stays as it is
+                self._quotas.share = 1 / max(1, await asyncio.to_thread(book.alike))
+            await asyncio.sleep(ALIVE_EVERY_S)
 
     async def answer(
         self,

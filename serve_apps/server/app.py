@@ -53,6 +53,8 @@ from ztom.version import __version__
 from ztom.wire.problems import Health
 
 DEPLOYMENT_NAME = "control-plane"
+#: Of the resource that each node has one of, by which work is kept on it.
+_SLIVER = 0.0001
 
 health_router = APIRouter(tags=["health"])
 
@@ -157,11 +159,14 @@ def build(args: ServerConfig | Mapping[str, Any]) -> serve.Application:
     return bind(config)
 
 
-def bind(config: ServerConfig, identity: ServerIdentity | None = None) -> serve.Application:
-    """The application of `build`.
+def bind(
+    config: ServerConfig, *, node: str | None = None, identity: ServerIdentity | None = None
+) -> serve.Application:
+    """The application of `build`, where wanted on one node of a cluster.
 
     Args:
         config: Configuration of the server.
+        node: Address of the node that all its processes stay on; None for any.
         identity: Server that all of its processes have to be one of; the one of this machine's data
             folder when not given.
     """
@@ -176,6 +181,8 @@ def bind(config: ServerConfig, identity: ServerIdentity | None = None) -> serve.
     ingress = serve.ingress(on_replica)
     # both wait and carry bytes; a search must not be short of a CPU because of them
     idle: dict[str, Any] = {"num_cpus": 0}
+    if node is not None:
+        idle["resources"] = {f"node:{node}": _SLIVER}
     # the controller calls variants from threads, where no event loop is
     threads = {"env_vars": {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"}}
     deployment: serve.Deployment = Controller  # what its decorator makes of the class

@@ -94,7 +94,7 @@ class Controller:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, config: ServerConfig, identity: ServerIdentity
     ) -> None:
-        os.umask(0o077)  # on another node of a cluster nobody has set it before
+        os.umask(0o077)
         runner = ray_runner(config, dashboard_address())
         self._services = Services.open(config, runner, ServeBackends(), identity=identity)
         self._stack = contextlib.AsyncExitStack()

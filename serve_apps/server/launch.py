@@ -9,18 +9,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
 
-from cluster.node_settings import SERVE_SETTINGS, TOKEN_SETTINGS, missing_here
+from cluster.node_settings import SERVE_SETTINGS, TOKEN_SETTINGS
 from cluster.ports import free_port, reachable
 from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
 from serve_apps.control_plane.config import ServerConfig
-from serve_apps.control_plane.identity import ServerIdentity, folder_name, unshared_error
-from serve_apps.endpoints.specs import PREFIXES
+from serve_apps.control_plane.identity import ServerIdentity
 from serve_apps.server.haproxy import door_settings
-from serve_apps.server.joined import joined_at, settings_notes
 from serve_apps.server.lock import server_lock
 from ztom.errors import ConfigError, EngineTimeoutError
 from ztom.io.private import private_file, private_folder
@@ -80,31 +79,47 @@ def server(
         identity = ServerIdentity.of(config)  # what would fail in a replica fails here
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="ztom-")))
         if not os.environ.get("RAY_ADDRESS"):
-            port = free_port(host, port)  # before Ray, which takes its time
+            port = free_port(host, port)  # before Ray starts, which takes ports, and seconds
         _let_requests_end(config)
         _prepare_environment(folder, config)
-        from cluster.local import ended_with_ray, ray_connection
-        from cluster.serve import serve_state, session_name, start_serve
+        from cluster.local import ended_with_ray, node_address, ray_connection
+        from cluster.serve import session_name, start_serve
 
         ray = undo.enter_context(ray_connection(dashboard=True))
-        running, session = serve_state(), session_name()
-        if running is not None:
-            is_ours = lock.session_before == session
-            host, port = joined_at(running, app=APP_NAME, is_ours=is_ours, host=host, port=port)
-        elif not ray.is_ours:
-            port = free_port(host, port)
-        notes: tuple[str, ...] = ()
-        if not ray.is_ours:
-            _require_shared_data(config, identity)
-            notes = _settings_notes(without_deadlines=without_deadlines)
-        url = f"http://{reachable(host)}:{port}"
-        lock.write(url, session)
         undo.enter_context(ended_with_ray())
-        if running is None:
-            # on a cluster each node has a door: one dies, the others stay open
-            start_serve(host=host, port=port, every_node=not ray.is_ours)
-        undo.callback(_stop_serving, started_serve=running is None)
-        _run_control_plane(config, identity)
+        notes: tuple[str, ...] = ()
+        node: str | None = None
+        if ray.is_ours:
+            start_serve(host=host, port=port)
+            undo.callback(_stop_serving)
+        else:
+            from serve_apps.server.joined import join, leave
+
+            joined = join(
+                str(config.data),
+                app=APP_NAME,
+                ledger=config.ledger,
+                dashboard=ray.dashboard,
+                node=node_address(),
+                without_deadlines=without_deadlines,
+            )
+            notes, node = joined.notes, joined.node
+            if APP_NAME in joined.served and lock.session_before != session_name():
+                raise _another_server(config)
+            if node is None and is_sqlite_file(parse_address(config.ledger_address, make=False)):
+                node = node_address()  # a file is written on one machine
+            if joined.listens is None:
+                port = free_port(host, port)
+                # each node has a door: one dies, the others stay open
+                start_serve(host=host, port=port, every_node=True)
+            else:
+                host, port = joined.listens
+            undo.callback(
+                best_effort, partial(leave, APP_NAME, started_serve=joined.listens is None)
+            )
+        url = f"http://{reachable(host)}:{port}"
+        lock.write(url, session_name())
+        _run_control_plane(config, identity, node=node)
         _wait_until_up(url)
         yield Running(url, ray.dashboard, notes)
 
@@ -149,34 +164,24 @@ def _require_fresh_process() -> None:
         )
 
 
-def _run_control_plane(config: ServerConfig, identity: ServerIdentity) -> None:
+def _run_control_plane(config: ServerConfig, identity: ServerIdentity, *, node: str | None) -> None:
     from ray import serve
 
     from serve_apps.server.app import bind
 
-    serve.run(bind(config, identity), name=APP_NAME, route_prefix="/")
+    application = bind(config, node=node, identity=identity)
+    serve.run(application, name=APP_NAME, route_prefix="/")
 
 
-def _stop_serving(*, started_serve: bool) -> None:
+def _stop_serving() -> None:
     """Take down what answers people first, once it has answered; then variants, and Serve.
 
-    Variants serve until nobody asks any more. Nothing goes that was not started from here: other
-    applications stay, and a Serve that runs them.
-
-    Args:
-        started_serve: Whether Serve did not run before.
+    Variants serve until nobody asks any more.
     """
-    from cluster.serve import delete_application, serve_state, stop_serve
+    from cluster.serve import delete_application, stop_serve
 
     best_effort(delete_application, APP_NAME)
-    state = serve_state()
-    names = [] if state is None else list(state.applications)
-    ours = [name for name in names if name.startswith(PREFIXES)]
-    if started_serve and len(ours) == len(names):
-        best_effort(stop_serve)
-        return
-    for name in ours:
-        best_effort(delete_application, name)
+    best_effort(stop_serve)
 
 
 def _let_requests_end(config: ServerConfig) -> None:
@@ -185,38 +190,13 @@ def _let_requests_end(config: ServerConfig) -> None:
     os.environ.setdefault("RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S", f"{limit_s:.0f}")
 
 
-def _require_shared_data(config: ServerConfig, identity: ServerIdentity) -> None:
-    """See that every node of the cluster sees the data folder, and can use the ledger.
-
-    Raises:
-        ConfigError: One of them does not.
-        EngineError: One of them does not answer.
-    """
-    from cluster.every_node import on_every_node
-
-    names = on_every_node(folder_name, config.data)
-    unlike = {node: name or "no such folder" for node, name in names.items()}
-    unlike = {node: name for node, name in unlike.items() if name != identity.data}
-    if unlike:
-        raise unshared_error(unlike)
-    if len(names) > 1 and is_sqlite_file(parse_address(config.ledger_address, make=False)):
-        raise ConfigError(
-            "a ledger in a file is for one machine",
-            got=f"{config.ledger_address}, on {len(names)} nodes",
-            fix="Keep it in PostgreSQL: --ledger postgresql+psycopg://user@host/db.",
-        )
-
-
-def _settings_notes(*, without_deadlines: bool) -> tuple[str, ...]:
-    """What the nodes of the cluster lack that a server goes on without.
-
-    Raises:
-        ConfigError: Doors would keep no deadlines, and nobody said that they need not.
-    """
-    from cluster.every_node import on_every_node
-
-    missing = on_every_node(missing_here)
-    return settings_notes(missing, without_deadlines=without_deadlines)
+def _another_server(config: ServerConfig) -> ConfigError:
+    """What is wrong where a server runs that no launcher on this data folder has started."""
+    return ConfigError(
+        "another server of Z-TOM runs in this Ray",
+        got=f"{APP_NAME}, which no `ztom up` on {config.data} has started",
+        fix="Give this one a Ray of its own, or end that one (`serve shutdown`).",
+    )
 
 
 def _prepare_environment(folder: Path, config: ServerConfig) -> None:

@@ -74,7 +74,7 @@ def test_requests_tokens_and_seconds_by_key_project_variant_and_day(
     assert "held s" in shown.out
     ran = ztom("usage", "--by", "week")
     assert ran.status != 0
-    assert "week" in ran.err
+    assert "one of 'key', 'project', 'variant' or 'day'" in ran.err
 
 
 def test_a_key_sees_its_projects_and_administrators_all(

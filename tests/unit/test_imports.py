@@ -20,11 +20,11 @@ VLLM_FILES = {
 
 _GROUND = {"errors", "extras", "io", "settings"}
 #: What `cluster` may import of `ztom`.
-CLUSTER_MAY_IMPORT = {"ztom.errors", "ztom.io", "ztom.settings"}
+CLUSTER_MAY_IMPORT = {"ztom.errors", "ztom.settings"}
 #: Further rooms for what packs a search for a cluster, and has its nodes look at what it names.
 CLUSTER_LOOKS_INTO = {
     "cluster/examination.py": {"ztom.checkpoints"},
-    "cluster/submission.py": {"ztom.checkpoints", "ztom.plugins", "ztom.search"},
+    "cluster/submission.py": {"ztom.checkpoints", "ztom.io", "ztom.plugins", "ztom.search"},
 }
 #: What each room of a package may import of its own package; a room is a folder or a file in it.
 MAY_IMPORT: dict[str, dict[str, set[str]]] = {
@@ -72,11 +72,9 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         },
     },
     "cluster": {
-        "capacity": set(),
         "environment": set(),
         "jobs": set(),
         "node_settings": set(),
-        "every_node": set(),
         "ports": set(),
         "token": set(),
         "nodes": {"environment", "node_settings", "ports", "token"},
@@ -89,32 +87,27 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "drain": set(),
         "health": set(),
         "local": {"environment", "leftovers", "ports", "shutdown"},
-        "pools": {"capacity"},
     },
     "tune_search": {
         "display": set(),
         "factories": set(),
         "payload": set(),
         "phases": set(),
-        "replacements": set(),
         "session": set(),
-        "slots": set(),
         "preparation": {"factories", "payload"},
-        "device": {"factories", "preparation"},
         "study_record": {"payload"},
         "trackers": set(),
         "engine_actor": {"payload"},
         "engine_client": {"engine_actor", "payload"},
-        "engine_pool": {"engine_actor", "engine_client", "payload", "slots"},
+        "engine_pool": {"engine_actor", "engine_client", "payload"},
         "spare_engine": {"engine_client", "engine_pool", "payload"},
-        "score_actor": {"payload", "slots"},
+        "score_actor": {"payload"},
         "racing": {"engine_client", "payload", "score_actor"},
         "trial": {"engine_client", "payload", "racing", "score_actor"},
-        "searcher": {"payload", "replacements", "trial"},
-        "experiment": {"engine_client", "payload", "score_actor", "searcher", "slots", "trial"},
+        "searcher": {"payload", "trial"},
+        "experiment": {"engine_client", "payload", "score_actor", "searcher", "trial"},
         "study": {
             *("engine_client", "engine_pool", "experiment", "payload", "preparation"),
-            "replacements",
             *("score_actor", "searcher", "session", "spare_engine", "study_record", "trackers"),
         },
         "gate": {"engine_client", "phases", "preparation"},
@@ -135,7 +128,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             ),
             "spare_engine",
         },
-        "run": {"device", "existing", "preparation", "prove", "session", "spare_engine", "study"},
+        "run": {"existing", "preparation", "prove", "session", "spare_engine", "study"},
         "command": {"display", "run"},
     },
     "serve_apps": {

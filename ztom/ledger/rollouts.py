@@ -16,7 +16,7 @@ from ztom.ledger.database import Database
 from ztom.ledger.feedback import FeedbackStore, callers_of
 from ztom.ledger.models import CallerTrafficRow, ObservationRow, RolloutRow, now
 from ztom.ledger.records import AuditEvent
-from ztom.ledger.upsert import add_up
+from ztom.ledger.upsert import add_up, put
 from ztom.ledger.values import from_json, to_json
 from ztom.rollout.callers import CallerShares
 from ztom.rollout.observations import StepObservations
@@ -190,23 +190,21 @@ class Rollouts:
         Returns:
             Ids of the releases that are not on record.
         """
-        missing = set[str]()
+        if not counted:
+            return frozenset()
         with self._database.write("add observations to") as session:
             known = set(
                 session.scalars(
                     select(RolloutRow.id).where(RolloutRow.id.in_({item[0] for item in counted}))
                 )
             )
-            for rollout_id, step, source, content in counted:
-                if rollout_id not in known:
-                    missing.add(rollout_id)
-                    continue
-                row = session.get(ObservationRow, (rollout_id, step, source))
-                if row is None:
-                    row = ObservationRow(rollout_id=rollout_id, step=step, source=source)
-                    session.add(row)
-                row.content = to_json(content)
-        return frozenset(missing)
+            rows = [
+                {"rollout_id": release, "step": step, "source": source, "content": to_json(content)}
+                for release, step, source, content in counted
+                if release in known
+            ]
+            put(session, ObservationRow, rows, ("content",))
+        return frozenset(item[0] for item in counted) - known
 
     def observations(self, rollout_id: str, step: int) -> tuple[StepObservations, ...]:
         """What gateways have counted in a step."""

@@ -1,8 +1,8 @@
-"""Adding numbers to rows that may not be there yet, many at a time."""
+"""Rows that may be there already: adding to their numbers, or replacing them, many at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import inspect
@@ -30,11 +30,37 @@ def add_up(
         rows: Values by column; no two of them have the same primary key.
         numbers: Names of the columns that add up.
     """
+    for statement, key in _statements(session, table, rows):
+        sums = {name: getattr(table, name) + getattr(statement.excluded, name) for name in numbers}
+        session.execute(statement.on_conflict_do_update(index_elements=key, set_=sums))
+
+
+def put(
+    session: Session,
+    table: type[Base],
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+) -> None:
+    """Insert rows, or give those with the same primary key these values.
+
+    Args:
+        session: Session of the transaction.
+        table: Table.
+        rows: Values by column; no two of them have the same primary key.
+        columns: Names of the columns that are replaced.
+    """
+    for statement, key in _statements(session, table, rows):
+        values = {name: getattr(statement.excluded, name) for name in columns}
+        session.execute(statement.on_conflict_do_update(index_elements=key, set_=values))
+
+
+def _statements(
+    session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[Any, list[str]]]:
+    """Statements that insert the rows, and the columns of the primary key."""
     insert: Any = insert_in_sqlite
     if session.get_bind().dialect.name == "postgresql":
         insert = insert_in_postgresql
     key = [column.name for column in inspect(table).primary_key]
     for start in range(0, len(rows), _ROWS):
-        statement = insert(table).values([dict(row) for row in rows[start : start + _ROWS]])
-        sums = {name: getattr(table, name) + getattr(statement.excluded, name) for name in numbers}
-        session.execute(statement.on_conflict_do_update(index_elements=key, set_=sums))
+        yield insert(table).values([dict(row) for row in rows[start : start + _ROWS]]), key

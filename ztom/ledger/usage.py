@@ -297,8 +297,6 @@ def _sum(by: Collection[UsageDimension], row: Sequence[object]) -> tuple[UsageKe
     return key, counts
 
 
-def _names(
-    session: Session, query: Select[tuple[str, str]], ids: Collection[str]
-) -> dict[str, str]:
+def _names(session: Session, query: Select[str, str], ids: Collection[str]) -> dict[str, str]:
     column = query.selected_columns[0]
     return {str(key): str(name) for key, name in session.execute(query.where(column.in_(ids)))}

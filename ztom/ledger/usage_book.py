@@ -74,6 +74,14 @@ class UsageBook:
             await asyncio.to_thread(self.write)
             await asyncio.sleep(EVERY_S)
 
+    def alike(self) -> int:
+        """Number of processes of this kind that live, this one included.
+
+        Raises:
+            LedgerError: The database failed.
+        """
+        return self._usage.alive(self.counter.kind)
+
     def write(self, *, ends: bool = False) -> None:
         """Write what is new, or that the process lives; what cannot be written waits.
 

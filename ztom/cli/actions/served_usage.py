@@ -34,13 +34,13 @@ def usage_command(server: str | None, *, as_json: bool = False, **options: Any) 
 
 def _table(report: UsageReport) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in report.by:
-        table.add_column(name)
+    for by in report.by:
+        table.add_column(by)
     for name in ("requests", "failed", "tokens in", "tokens out", "busy s", "idle s", "held s"):
         table.add_column(name, justify="right")
     table.add_column("cost", justify="right")
     for line in report.lines:
-        table.add_row(*(escape(_name(line, by)) for by in report.by), *_numbers(line))
+        table.add_row(*(escape(_name(line, part)) for part in report.by), *_numbers(line))
     if len(report.lines) != 1:
         names = ["all", *("" for _ in report.by[1:])]
         table.add_row(*names[: len(report.by)], *_numbers(report.total))
