@@ -73,6 +73,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "serve": set(),
         "leftovers": set(),
         "shutdown": set(),
+        "shared_disk": set(),
         "drain": set(),
         "health": set(),
         "local": {"environment", "leftovers", "ports", "shutdown"},
@@ -83,6 +84,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "payload": set(),
         "phases": set(),
         "session": set(),
+        "shared_places": set(),
         "preparation": {"factories", "payload"},
         "study_record": {"payload"},
         "trackers": set(),
@@ -117,7 +119,10 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             ),
             "spare_engine",
         },
-        "run": {"existing", "preparation", "prove", "session", "spare_engine", "study"},
+        "run": {
+            *("existing", "preparation", "prove", "session", "shared_places", "spare_engine"),
+            "study",
+        },
         "command": {"display", "run"},
     },
     "serve_apps": {
