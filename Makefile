@@ -11,7 +11,7 @@ WORKERS ?= 3
 export RAY_USAGE_STATS_ENABLED := 0
 
 .PHONY: setup demo check-install test test-fast lint format bench docs lock clean \
-	deploy-tools check-deploy image-lock
+	deploy-tools check-deploy image-lock image
 
 setup: $(READY)
 
@@ -76,6 +76,16 @@ deploy-tools: .venv-deploy/.ready
 
 .venv-deploy/.ready: requirements/deploy.txt requirements/checkov.txt .ci/deploy_checks/setup.sh
 	PYTHON=$(PYTHON) .ci/deploy_checks/setup.sh
+
+# The image of a node: make image KIND=gpu. Its base and hashes are those of cluster/image/image.lock,
+# which a maintainer writes with internet, skopeo and Python 3.12, and commits.
+BASE ?= docker.io/library/python:3.12-slim-bookworm
+KIND ?= cpu
+image-lock:
+	$(PYTHON) .ci/image-lock.py $(BASE)
+
+image:
+	.ci/image-build.sh $(KIND) ztom-$(KIND):$$($(PYTHON) -c 'from ztom.version import __version__ as v; print(v)')
 
 # Resolve every version anew, in an empty environment.
 lock:
