@@ -30,7 +30,10 @@ from ztom.search.config_files import parse_config
 
 LANGUAGES = {"", "console", "python", "toml", "yaml"}
 #: Commands that are not ours, and that no test can run here.
-OTHERS = {"curl", "export", "pip", "make", "python", ".venv/bin/python"}
+OTHERS = {
+    *("curl", "export", "pip", "make", "python", ".venv/bin/python", "cd"),
+    *("buildah", "gcloud", "helm", "kubectl", "terraform"),
+}
 OURS = {"ztom", ".venv/bin/ztom"}
 FIRST_PARTY = {"ztom", "tune_search", "serve_apps", "cluster"}
 SMALLEST_SEARCH = {"chain": {"checkpoints": ["a", "b"]}, "stimuli": "s", "error": "rouge_l"}
