@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "stack": {"errors"},
         "version": set(),
         "pages": set(),
-        "io": {"errors"},
+        "io": {"errors", "extras"},
         "statistics": {"errors"},
         "checkpoints": {*_GROUND, "plugins"},
         "blending": {*_GROUND, "pages", "checkpoints"},
