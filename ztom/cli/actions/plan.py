@@ -10,6 +10,7 @@ from rich.table import Table
 from ztom.blending.chain import load_chain
 from ztom.blending.chain_file import read_chain_file, require_members
 from ztom.cli.console import plain_console, print_document
+from ztom.engines.device_plan import USABLE
 from ztom.engines.gpus import GB, GPUS, Gpu
 from ztom.engines.machine_plan import MachinePlan, Row, Work, chain_size, plan_machine
 from ztom.engines.machines import MACHINES, Machine
@@ -136,7 +137,7 @@ def _print(
     if plan.note:
         console.print(plan.note, soft_wrap=True)
     if not plan.split:
-        console.print("the model does not fit: take more or larger GPUs")
+        console.print(_too_large(plan, machine), soft_wrap=True)
         return
     engine = f"one engine over {plan.split} GPUs" if plan.split > 1 else "an engine a GPU"
     console.print(
@@ -152,6 +153,16 @@ def _print(
     if hours is not None:
         price = "" if cost is None else f", {cost:.3g} at the price that was given"
         console.print(f"{trials} trials: {hours:.3g} hours{price}")
+
+
+def _too_large(plan: MachinePlan, machine: Machine) -> str:
+    if machine.gpu is None:
+        return f"the model does not fit into {machine.memory / GB:.3g} GB: take more memory"
+    room = USABLE * machine.gpus * machine.gpu.memory
+    return (
+        f"the model does not fit: of {machine.gpus} x {machine.gpu.memory / GB:.3g} GB "
+        f"{room / GB:.3g} GB can be planned with; take more or larger GPUs"
+    )
 
 
 def _variants(plan: MachinePlan) -> str:
