@@ -21,7 +21,7 @@ from models import make_llama_chain
 from ztom.blending.chain import Chain, load_chain
 from ztom.engines.build import build_engine
 from ztom.engines.config import EngineConfig
-from ztom.engines.machine_plan import Work, chain_size, plan_machine
+from ztom.engines.machine_plan import TrialWork, chain_size, plan_machine
 from ztom.engines.machines import Machine
 from ztom.engines.protocol import GenerationConfig
 from ztom.io.memory import memory_limit
@@ -72,7 +72,7 @@ def main() -> None:
         chain = load_chain(file, settings=Settings())
         bandwidth = copy_bandwidth()
         machine = Machine("this machine", None, 0, memory_limit().total, bandwidth)
-        work = Work(options.stimuli, options.tokens)
+        work = TrialWork(options.stimuli, options.tokens)
         plan = plan_machine(chain_size(chain), machine, work)
         blend_s, answer_s = measure(chain, stimuli=options.stimuli, tokens=options.tokens)
     row = plan.best

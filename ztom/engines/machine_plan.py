@@ -46,7 +46,7 @@ class ChainSize:
 
 
 @dataclass(frozen=True)
-class Work:
+class TrialWork:
     """What one trial asks of an engine.
 
     Attributes:
@@ -129,12 +129,12 @@ def chain_size(chain: Chain) -> ChainSize:
 def plan_machine(
     chain: ChainSize,
     machine: Machine,
-    work: Work,
+    work: TrialWork,
     *,
     dtype: str = "auto",
     file_rate: float | None = None,
 ) -> MachinePlan:
-    """Work out what fits and what it takes.
+    """TrialWork out what fits and what it takes.
 
     Args:
         chain: Sizes of the chain.
@@ -177,7 +177,7 @@ def _variants(weights: int, machine: Machine) -> int:
 def _rows(
     chain: ChainSize,
     machine: Machine,
-    work: Work,
+    work: TrialWork,
     weights: int,
     split: int,
     engines: int,

@@ -12,7 +12,7 @@ from ztom.blending.chain_file import read_chain_file, require_members
 from ztom.cli.console import plain_console, print_document
 from ztom.engines.device_plan import USABLE
 from ztom.engines.gpus import GB, GPUS, Gpu
-from ztom.engines.machine_plan import MachinePlan, Row, Work, chain_size, plan_machine
+from ztom.engines.machine_plan import MachinePlan, Row, TrialWork, chain_size, plan_machine
 from ztom.engines.machines import MACHINES, Machine
 from ztom.errors import ConfigError
 from ztom.settings import Settings
@@ -61,7 +61,7 @@ def plan_command(
     chain = load_chain(config, settings=settings)
     size = chain_size(chain)
     rate = None if options.file_gb_s is None else options.file_gb_s * GB
-    plan = plan_machine(size, machine, Work(stimuli, new_tokens), dtype=dtype, file_rate=rate)
+    plan = plan_machine(size, machine, TrialWork(stimuli, new_tokens), dtype=dtype, file_rate=rate)
     hours = _hours(plan, trials)
     cost = None if hours is None or options.price is None else hours * options.price
     if as_json:
