@@ -28,6 +28,11 @@ def keep_on_loopback() -> None:
         os.environ.setdefault(_NEVER_A_CLUSTER, "0")
 
 
+def loopback_variable() -> str:
+    """Name of the variable of `keep_on_loopback`, which no node of a cluster may have."""
+    return _NEVER_A_CLUSTER
+
+
 def require_short_folder() -> None:
     """Refuse a temporary folder in which Ray could not make its sockets.
 

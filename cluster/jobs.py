@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 from ztom.errors import EngineError
@@ -39,6 +40,7 @@ class Job:
         metadata: Labels that Ray's dashboard shows.
         cluster: Address of the cluster that runs it, as ``host:port``. Ray itself has a job look
             for one, and where several are on a machine it may find another. None leaves it to Ray.
+        folder: Local folder that the job's process is started in a copy of; None for none.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Job:
     environment: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     cluster: str | None = None
+    folder: Path | None = None
 
     @property
     def entrypoint(self) -> str:
@@ -62,6 +65,9 @@ class JobClient(Protocol):
 
     def get_job_info(self, job_id: str) -> Any:
         """How a job is, with ``status`` and ``message``."""
+
+    def get_job_logs(self, job_id: str) -> str:
+        """What a job has printed so far."""
 
     def stop_job(self, job_id: str) -> bool:
         """Ask a job to end."""
@@ -88,11 +94,14 @@ class RayJobs:
         Raises:
             EngineError: Ray did not take it, or did not say so.
         """
+        environment: dict[str, Any] = {"env_vars": dict(job.environment)}
+        if job.folder is not None:
+            environment["working_dir"] = str(job.folder)
         with _ray_errors("Ray took no job"):
             self._jobs().submit_job(
                 entrypoint=job.entrypoint,
                 submission_id=job.id,
-                runtime_env={"env_vars": dict(job.environment)},
+                runtime_env=environment,
                 metadata=dict(job.metadata),
             )
 
@@ -110,6 +119,15 @@ class RayJobs:
                     return JobState.UNKNOWN, ""
                 raise
         return _STATES.get(info.status, JobState.RUNNING), info.message or ""
+
+    def logs(self, job_id: str) -> str:
+        """What a job has printed so far.
+
+        Raises:
+            EngineError: Ray does not say.
+        """
+        with _ray_errors("Ray does not say what a job printed"):
+            return str(self._jobs().get_job_logs(job_id))
 
     def stop(self, job_id: str) -> None:
         """Ask a job to end; nothing where none of the id runs.

@@ -7,8 +7,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import ray
+from ray._private import parameter
 from ray.exceptions import RayError
 
 from cluster.environment import environment, require_short_folder, worker_environment
@@ -62,6 +64,17 @@ def ray_connection(
             undo.callback(end_leftovers, _raylet())
             undo.callback(ray.shutdown)
             yield RayConnection(is_ours=True, dashboard=_dashboard_of(context))
+
+
+def dashboard_address() -> str:
+    """Address of the dashboard of the Ray that this process is in; empty where it has none."""
+    url = ray._private.worker.get_dashboard_url()
+    return f"http://{url}" if url else ""
+
+
+def node_address() -> str:
+    """Address of the node that this process is on."""
+    return str(ray.util.get_node_ip_address())
 
 
 def ended_with_ray() -> AbstractContextManager[None]:
@@ -119,8 +132,23 @@ def _start(*, dashboard: bool, variables: Mapping[str, str]) -> ray.RayContext:
     options: dict[str, object] = {"include_dashboard": dashboard}
     if dashboard:
         options |= {"dashboard_host": _LOOPBACK, "dashboard_port": free_port(_LOOPBACK, 0)}
-    with environment({**worker_environment(), **variables}):
+    with environment({**worker_environment(), **variables}), _agent_on_any_port():
         return _init(address="local", **options)
+
+
+@contextmanager
+def _agent_on_any_port() -> Iterator[None]:
+    """Have the agent of a node that is started take a free port.
+
+    The agent starts jobs. `ray start` has an option for its port; `ray.init` has none, and its own
+    is the same for every Ray on a machine, so that the second one there takes no jobs.
+    """
+    usual = parameter.RayParams
+    parameter.RayParams = partial(usual, dashboard_agent_listen_port=0)
+    try:
+        yield
+    finally:
+        parameter.RayParams = usual
 
 
 def _init(**options: object) -> ray.RayContext:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ztom.errors import ClusterEndedError, ZtomError
-from ztom.io.disk import disk_errors, require_writable
-from ztom.io.files import write_whole
+from ztom.io.disk import disk_errors
+from ztom.io.files import remove_place, write_whole
 from ztom.search.events import Preparing
-from ztom.search.inputs import require_inputs
+from ztom.search.inputs import require_inputs, require_output
 from ztom.settings import Settings
 from ztom.stack import require_stack
 
@@ -50,15 +50,15 @@ def run_command(config: SearchConfig, *, resume: bool, console: Console) -> Sear
     Raises:
         ZtomError: Whatever went wrong, with what to do about it.
     """
-    require_writable(config.output, what="the search's output")
+    require_output(config)
     error_file = config.output / "error.txt"
-    error_file.unlink(missing_ok=True)
+    remove_place(error_file)
     try:
         require_stack()
         require_inputs(config, settings=Settings())
         from tune_search.display import progress_display
 
-        with disk_errors(config.output), progress_display(console) as on_event:
+        with disk_errors(str(config.output)), progress_display(console) as on_event:
             on_event(Preparing("loading the libraries"))
             from tune_search.run import search_and_prove
 

@@ -6,7 +6,6 @@ A module of its own with few imports: every process of a search imports it when 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ztom.engines.protocol import Engine
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from ztom.blending.chain_file import ChainConfig
     from ztom.blending.groups import FactorGroups
     from ztom.engines.config import EngineConfig
+    from ztom.io.places import StoragePlace
     from ztom.scoring.build import ErrorTerm
     from ztom.settings import Settings
 
@@ -52,13 +52,14 @@ class VariantEngineFactory:
 
     Attributes:
         engine: Kind of engine, and its options.
-        folder: Folder of full weights, or of an adapter over the chain's base.
+        place: Folder of full weights, or of an adapter over the chain's base; or its address, from
+            which the node of the engine fetches it.
         chain: The chain with absolute references; its base is needed for an adapter.
         settings: The driver's settings.
     """
 
     engine: EngineConfig
-    folder: Path
+    place: StoragePlace
     chain: ChainConfig
     settings: Settings
 
@@ -67,11 +68,14 @@ class VariantEngineFactory:
         from ztom.blending.chain import load_chain
         from ztom.blending.chain_file import ChainConfig, Member
         from ztom.engines.build import build_engine, build_single
+        from ztom.variants.manifest import STAGED
+        from ztom.variants.node_cache import local_copy
 
-        if not (self.folder / "adapter_config.json").exists():
-            return build_single(self.engine, self.folder)
-        members = (self.chain.checkpoints[0], Member(reference=str(self.folder)))
-        settings = self.settings.also_allowing(self.folder)
+        folder = local_copy(self.place, settings=self.settings, name=STAGED)
+        if not (folder / "adapter_config.json").exists():
+            return build_single(self.engine, folder)
+        members = (self.chain.checkpoints[0], Member(reference=str(folder)))
+        settings = self.settings.also_allowing(folder)
         allowed = self.chain.allow_tokenizer_differences
         config = ChainConfig(checkpoints=members, allow_tokenizer_differences=allowed)
         adapted = load_chain(config, settings=settings)

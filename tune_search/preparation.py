@@ -15,7 +15,6 @@ from ztom.blending.chain_file import ChainConfig
 from ztom.blending.group_assignment import group_chain
 from ztom.blending.groups import factor_labels
 from ztom.blending.steps import equal_members, step_warnings
-from ztom.checkpoints.object_store import require_reachable_store
 from ztom.engines.config import EngineConfig
 from ztom.errors import LeakageError
 from ztom.evaluation.metrics.build import build_metric
@@ -24,6 +23,7 @@ from ztom.evaluation.suites.lock import load_locked
 from ztom.evaluation.suites.suite import Item
 from ztom.evaluation.suites.templates import PromptTemplate
 from ztom.io.disk import require_room
+from ztom.io.store_client import require_reachable_store
 from ztom.scoring.build import check_own_functions
 from ztom.scoring.differentiable import loss_terms
 from ztom.search.baselines import compared_models
@@ -37,7 +37,8 @@ from ztom.stimuli.files import StimuliFile
 from ztom.stimuli.prompts import prompt_digest
 from ztom.stimuli.records import Message, Prompt, Stimulus
 from ztom.stimuli.splits import data_digest
-from ztom.variants.write import WriteOptions, needed_bytes
+from ztom.variants.manifest import VARIANT
+from ztom.variants.write import WriteOptions, needed_bytes, workspace
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     chain = group_chain(load_chain(members, settings=settings), config.factors.groups)
     members = pinned(members, chain)
     written = needed_bytes(chain, write_options(config))
-    require_room(config.output, written, what="the variant that the search writes")
+    shelf = workspace(config.output / VARIANT)
+    require_room(shelf, written, what="the variant that the search writes")
     search, holdout, files = read_search_data(config)
     guarded = {g.name: read_split(g, seed=config.seed) for g in config.guardrails}
     slopes = config.sampler.takes_gradients

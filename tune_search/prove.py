@@ -1,21 +1,21 @@
 """Proving a search's factors on the holdout: write the variant, load what was written, compare.
 
-What is verified is what would be shipped: the blend is written at the deployed dtype, a fresh
-engine loads the files, and its answers on data the search never saw are compared with the trained
-model's, which the study's engine gives where it is still loaded. Where the configuration names
-suites, the gate decides as well (`tune_search.gate`). Only what is improved, and passed where there
-is a gate, is published, unless the user insists, which is recorded. What is not published can be
-kept all the same, aside (``variant.keep_unproven``).
+What is verified is what would be shipped: the blend is written at the deployed dtype, where every
+node of the cluster can read it (`ztom.settings.Settings.storage`), a fresh engine loads the files,
+and its answers on data the search never saw are compared with the trained model's, which the
+study's engine gives where it is still loaded. Where the configuration names suites, the gate
+decides as well (`tune_search.gate`). Only what is improved, and passed where there is a gate, is
+published, unless the user insists, which is recorded. What is not published can be kept all the
+same, aside (``variant.keep_unproven``).
 """
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune_search.evidence import build_evidence
@@ -25,15 +25,17 @@ from tune_search.holdout import holdout_inputs, score_model
 from tune_search.phases import PhaseTimer
 from tune_search.preparation import RunInputs, write_options
 from tune_search.proof import build_proof
+from ztom.io.places import StoragePlace, StoreAddress, is_below
 from ztom.ledger import Ledger
 from ztom.search.config import SearchConfig
 from ztom.search.events import Event
 from ztom.search.outcome import SearchOutcome
 from ztom.search.result import Proof
 from ztom.settings import Settings
+from ztom.variants.copies import copy_variant, published_place, remove_variant, staged_copy
 from ztom.variants.manifest import UNPROVEN, VARIANT, Manifest
 from ztom.variants.record import for_the_record
-from ztom.variants.write import StagedVariant, copy_variant, stage_variant
+from ztom.variants.write import StagedVariant, stage_variant
 
 if TYPE_CHECKING:
     from tune_search.gate import SuiteGate
@@ -87,13 +89,16 @@ def prove(
                 _keep(config, inputs, outcome, ledger, proof, existing, staged)
         return proof, existing
     timer.begin("write", "the variant is written")
-    with stage_variant(
-        inputs.chain, factors, _destination(config), options=write_options(config)
-    ) as staged:
+    storage = _storage(config, settings)
+    with (
+        stage_variant(
+            inputs.chain, factors, _destination(config), options=write_options(config)
+        ) as written,
+        _for_engines(written, storage) as staged,
+    ):
         timer.end("write")
-        make_engine = VariantEngineFactory(
-            config.engine, staged.folder, inputs.chain_config, settings
-        )
+        place = staged.folder if staged.staged is None else staged.staged.place
+        make_engine = VariantEngineFactory(config.engine, place, inputs.chain_config, settings)
         # an adapter is loaded as a chain of one step over its base
         no_step = (0.0,) if config.variant.form == "adapter" else ()
         answer_suites = None if gate is None else gate.candidate_answers(staged.folder, no_step)
@@ -111,9 +116,27 @@ def prove(
         manifest = staged.seal(evidence)
         new = for_the_record(staged, manifest, action="variant.release", study_id=outcome.study_id)
         ledger.variants.record(new, partial(staged.place, manifest))
+        published = _published(config, proof, manifest, staged, storage)
     if gate is not None:
         gate.record(ledger, before.runs, after.runs, manifest.digest)
-    return _published(config, proof, manifest), existing
+    return published, existing
+
+
+@contextmanager
+def _for_engines(written: StagedVariant, storage: StoragePlace | None) -> Iterator[StagedVariant]:
+    """The blended weights where the nodes of all engines can read them."""
+    if storage is None:
+        yield written
+        return
+    with staged_copy(written.folder, storage) as staged:
+        yield replace(written, staged=staged)
+
+
+def _storage(config: SearchConfig, settings: Settings) -> StoragePlace | None:
+    """Where every node reads: the operator's storage, or the store that the search writes to."""
+    if settings.storage_place is not None:
+        return settings.storage_place
+    return config.output if isinstance(config.output, StoreAddress) else None
 
 
 def _suite_gate(
@@ -137,30 +160,40 @@ def _keep(
 ) -> None:
     """Keep what is not published beside where it would be; its papers say what the proof said."""
     target = _unproven(config)
-    shutil.rmtree(target, ignore_errors=True)  # of a proof that was interrupted
+    remove_variant(target)  # of a proof that was interrupted
     staged = replace(staged, destination=target)
     manifest = staged.seal(build_evidence(config, inputs, outcome, ledger, proof, existing))
     new = for_the_record(staged, manifest, action="variant.unproven")
     ledger.variants.record(new, partial(staged.place, manifest))
 
 
-def _published(config: SearchConfig, proof: Proof, manifest: Manifest) -> Proof:
-    folder = _destination(config)
-    address = config.variant.copy_to
-    if address is not None:
-        copy_variant(folder, address)
+def _published(
+    config: SearchConfig,
+    proof: Proof,
+    manifest: Manifest,
+    staged: StagedVariant,
+    storage: StoragePlace | None,
+) -> Proof:
+    """What the result says of the variant: the place from which every node can serve it."""
+    place: str | StoragePlace = staged.destination
+    if config.variant.copy_to is not None:
+        place = config.variant.copy_to
+        copy_variant(staged.folder_now, place, staged=staged.staged)
+    elif storage is not None and not is_below(staged.destination, storage):
+        place = published_place(storage, manifest)
+        copy_variant(staged.folder_now, place, staged=staged.staged)
     return proof.model_copy(
         update={
             "insisted": not proof.holds,
-            "variant": address or str(folder),
+            "variant": str(place),
             "variant_digest": manifest.digest,
         }
     )
 
 
-def _destination(config: SearchConfig) -> Path:
+def _destination(config: SearchConfig) -> StoragePlace:
     return config.output.absolute() / VARIANT
 
 
-def _unproven(config: SearchConfig) -> Path:
+def _unproven(config: SearchConfig) -> StoragePlace:
     return config.output.absolute() / UNPROVEN

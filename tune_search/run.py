@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 from tune_search.existing import ExistingProof
 from tune_search.preparation import RunInputs, prepare
 from tune_search.spare_engine import spare_engine
 from tune_search.study import run_search
 from ztom.io.files import write_whole
+from ztom.io.places import StoragePlace
 from ztom.ledger import Ledger
 from ztom.search.config import SearchConfig
 from ztom.search.events import Event, Preparing
@@ -116,11 +116,11 @@ def _gradient_notes(config: SearchConfig, inputs: RunInputs) -> tuple[str, ...]:
     return () if note is None else (note,)
 
 
-def result_path(config: SearchConfig) -> Path:
+def result_path(config: SearchConfig) -> StoragePlace:
     """Where the result is written."""
     return config.output / "result.json"
 
 
-def report_path(config: SearchConfig) -> Path:
+def report_path(config: SearchConfig) -> StoragePlace:
     """Where the report is written."""
     return config.output / "report.html"

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 
+from ztom.io.places import StoreAddress
 from ztom.search.config import SearchConfig
 from ztom.search.space import SearchSpace
 from ztom.search.trackers.config import TrackerConfig, TrackerName
@@ -36,9 +38,17 @@ def make_callbacks(config: SearchConfig, study_id: int, space: SearchSpace) -> l
     ]
 
 
-def _make(tracker: TrackerConfig, config: SearchConfig, study: str, space: SearchSpace) -> Callback:
+def _local_output(config: SearchConfig) -> Path:
+    """The output's folder; W&B's own files of a search in a store go into a temporary one."""
+    if isinstance(config.output, StoreAddress):
+        return Path(tempfile.mkdtemp(prefix="ztom-trackers-"))
     output = config.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
+    return output
+
+
+def _make(tracker: TrackerConfig, config: SearchConfig, study: str, space: SearchSpace) -> Callback:
+    output = _local_output(config)
     match tracker.name:
         case TrackerName.MLFLOW:
             from ray.air.integrations.mlflow import MLflowLoggerCallback

@@ -72,7 +72,7 @@ def blend(
         chain: Chain that `load_chain` has opened.
         factors: One per transition, or per transition and group; 0 leaves a step as trained, -1
             removes it.
-        output: Folder of the variant.
+        output: Folder of the variant, or its ``gs://`` or ``s3://`` address; then with a ledger.
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         adapter: Whether to write one LoRA adapter instead of full weights; for chains of adapters.
         max_shard_gib: Largest file of weights, GiB.
@@ -85,6 +85,7 @@ def blend(
         VariantError: Another variant stands in the folder.
         StorageError: The disk refused.
     """
+    from ztom.io.places import parse_place
     from ztom.variants.variant import blend_on_record, ledger_beside
     from ztom.variants.write import WriteOptions
 
@@ -93,10 +94,10 @@ def blend(
         form="adapter" if adapter else "dense",
         max_shard_bytes=int(max_shard_gib * 2**30),
     )
-    output = Path(output)
-    address = ledger or ledger_beside(output)
+    place = parse_place(os.fspath(output))
+    address = ledger or ledger_beside(place)
     variant, _ = blend_on_record(
-        chain, factors, output, options=options, ledger_address=address, progress=progress
+        chain, factors, place, options=options, ledger_address=address, progress=progress
     )
     return variant
 
@@ -142,10 +143,10 @@ def run_search(
     from ztom.stack import require_stack
 
     require_stack()
-    from ztom.io.disk import require_writable
+    from ztom.search.inputs import require_output
 
     ready = _search_config(config, overrides)
-    require_writable(ready.output, what="the search's output")
+    require_output(ready)
     from tune_search.display import progress_display
     from tune_search.run import search_and_prove
 

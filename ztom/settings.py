@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from ztom.io.environment import EnvironmentSettings
-from ztom.io.places import require_local
+from ztom.io.places import StoragePlace, parse_place, require_local
 from ztom.io.signatures import PublicKey
 
 
@@ -40,6 +40,17 @@ class Settings(EnvironmentSettings):
     )
     cache_dir: Path = Field(
         default=Path("~/.cache/ztom"), description="where copies are kept that had to be made"
+    )
+    node_cache_bytes: int = Field(
+        default=200 * 2**30,
+        gt=0,
+        description="bytes of variants of stores that are kept on this machine; the longest unused "
+        "one makes way",
+    )
+    storage: str | None = Field(
+        default=None,
+        description="folder that every node of the cluster reads, or gs://, s3:// address: "
+        "variants are put there, and proved and served from there",
     )
     key_file: Path | None = Field(
         default=None,
@@ -106,6 +117,16 @@ class Settings(EnvironmentSettings):
     def _local(cls, value: Path) -> Path:
         return require_local(value, what="the cache")
 
+    @field_validator("storage")
+    @classmethod
+    def _storage_place(cls, value: str | None) -> str | None:
+        return None if value is None else str(_absolute(parse_place(value)))
+
+    @property
+    def storage_place(self) -> StoragePlace | None:
+        """Where variants are put that every node is to read; None where that is not set."""
+        return None if self.storage is None else parse_place(self.storage)
+
     @property
     def cache(self) -> Path:
         """`cache_dir` with ``~`` resolved."""
@@ -119,11 +140,15 @@ class Settings(EnvironmentSettings):
         home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
         return Path(home).expanduser() / "ztom" / "signing.key"
 
-    def also_allowing(self, folder: Path) -> Self:
-        """The same, and references to what this process has written into a folder."""
+    def also_allowing(self, folder: StoragePlace) -> Self:
+        """The same, and references to what this process has written into a folder or a store."""
         copy = self.model_copy()
         copy._own_folders = (*self._own_folders, str(folder))
         return copy
+
+
+def _absolute(place: StoragePlace) -> StoragePlace:
+    return place.expanduser().absolute() if isinstance(place, Path) else place
 
 
 def local_actor() -> str:

@@ -16,7 +16,7 @@ from pydantic_settings import SettingsConfigDict
 from serve_apps.control_plane.limit_settings import LimitSettings
 from serve_apps.endpoints.aliases import RESERVED_ALIASES
 from ztom.engines.config import EngineConfig
-from ztom.io.places import require_local
+from ztom.io.places import LEDGER_FIX, is_store_address, require_local
 
 
 class ServerConfig(LimitSettings):
@@ -130,6 +130,13 @@ class ServerConfig(LimitSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return require_local(value, what="the data folder").expanduser().resolve()
+
+    @field_validator("ledger")
+    @classmethod
+    def _database(cls, value: str | None) -> str | None:
+        if value is not None and is_store_address(value):
+            raise ValueError(f"the ledger is an address of a store: {value}. {LEDGER_FIX}")
+        return value
 
     @property
     def ledger_address(self) -> str:

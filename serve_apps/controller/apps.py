@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Protocol
 
 from cluster.serve import last_error, missing_place, reason_of, start_application
@@ -23,6 +22,7 @@ from serve_apps.variants.calls import Answer, Call, ReplicaState
 from serve_apps.variants.proof import plain_request
 from ztom.engines.embedding_models import gives_embeddings
 from ztom.errors import EngineError, EngineTimeoutError, ZtomError
+from ztom.io.places import parse_place
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class ServeApps:
         self, spec: AppSpec, digest: str, folder: str, name: str, *, exact: bool = True
     ) -> None:
         """See `Apps.prove`."""
-        plain = plain_request(embeds=gives_embeddings(Path(folder)))
+        plain = plain_request(embeds=gives_embeddings(parse_place(folder)))
         request_id = f"prove-{secrets.token_hex(8)}"
         body = dict(plain.body)
         call = Call(plain.kind, body, digest, request_id, folder=folder, name=name, exact=exact)

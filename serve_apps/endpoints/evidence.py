@@ -15,6 +15,7 @@ from ztom.checkpoints.reference import Reference, parse_reference
 from ztom.errors import ConfigError, NotOnRecordError, ReferenceRefusedError, VariantError
 from ztom.evaluation.gate.verdict import Verdict
 from ztom.io.hub_address import read_hub_address
+from ztom.io.places import STORE_SCHEMES, StoragePlace, parse_store_address
 from ztom.ledger.checkpoints import Storage
 from ztom.ledger.deployments import DeploymentRecord
 from ztom.ledger.engine_quota import EngineQuota
@@ -99,7 +100,7 @@ class StoredVariant:
     """A variant on disk.
 
     Attributes:
-        folder: Folder of the variant's files.
+        folder: Folder of the variant's files, or its address.
         digest: Digest of the variant's manifest, whose files are checked before it is served.
         verdict: Outcome of its proof; None for factors set by hand.
         gate: Outcome of the gate in its search; None where that had no suites.
@@ -111,7 +112,7 @@ class StoredVariant:
         signed: Signature of its manifest, which fits; None where there is none.
     """
 
-    folder: Path
+    folder: StoragePlace
     digest: str
     verdict: str | None
     gate: str | None
@@ -281,25 +282,28 @@ def open_variant(
     """Read what a variant says of itself.
 
     Args:
-        reference: Folder of the variant.
+        reference: Folder of the variant, or its address in a store.
         settings: Settings with the roots under which the variant has to be.
         readable: Settings with the roots under which members of its chain may be; any of them will
             do.
 
     Raises:
         ReferenceRefusedError: It is somewhere else.
-        ConfigError: It is not a folder of this machine.
+        ConfigError: It is neither a folder of this machine nor one of a store.
+        StorageError: The store does not answer.
         VariantError: It is no variant.
     """
     parsed = parse_reference(reference, settings=settings)
-    if parsed.scheme != "file" or parsed.archive != "none":
+    if parsed.scheme not in ("file", *STORE_SCHEMES) or parsed.archive != "none":
         raise ConfigError(
             "a variant is served from a folder",
             got=reference,
             fix=_way_to_a_folder(parsed),
         )
-    folder = Path(parsed.path)
-    if not folder.is_dir():
+    folder: StoragePlace = Path(parsed.path)
+    if parsed.scheme in STORE_SCHEMES:
+        folder = parse_store_address(parsed.text)
+    elif isinstance(folder, Path) and not folder.is_dir():
         raise VariantError("there is no such variant", got=reference, expected="a folder")
     digest = read_manifest(folder).digest
     recipe = read_recipe(folder)

@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -23,6 +22,7 @@ from serve_apps.variants.args import (
     VariantArgs,
 )
 from ztom.errors import ConfigError
+from ztom.io.places import parse_place
 from ztom.io.problems import problem_sentence
 from ztom.ledger.deployments import DeploymentRecord
 from ztom.rollout.routing import SHORT, Placement
@@ -58,7 +58,7 @@ def app_spec(record: DeploymentRecord) -> AppSpec:
     try:
         if record.base is None:
             args: VariantArgs | BaseArgs = VariantArgs(
-                variant=Path(record.address), name=record.name, **given
+                variant=parse_place(record.address), name=record.name, **given
             )
             name = f"variant-{record.name}-{record.digest[:SHORT]}"
             return AppSpec(f"{name}-{_short(given)}" if given else name, VARIANT_DEPLOYMENT, args)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
@@ -17,6 +17,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
+from cluster.local import dashboard_address
 from serve_apps.control_plane.access import Permission, route
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.errors import LastResort, add_error_handlers
@@ -49,6 +50,8 @@ from ztom.version import __version__
 from ztom.wire.problems import Health
 
 DEPLOYMENT_NAME = "control-plane"
+#: Of the resource that each node has one of, by which work is kept on it.
+_SLIVER = 0.0001
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -139,21 +142,40 @@ def create_app(
     return app
 
 
-def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
+def build(args: ServerConfig | Mapping[str, Any]) -> serve.Application:
     """The Ray Serve application: an ingress that scales, and one controller.
+
+    Anybody can deploy it, by ``import_path: serve_apps.server.app:build`` and ``args`` in a file of
+    `serve deploy` or in a RayService.
+
+    Args:
+        args: Configuration of the server, or its keys and values.
+
+    Raises:
+        ConfigError: A key is misspelt, or a value out of range.
+    """
+    config = args if isinstance(args, ServerConfig) else ServerConfig(**args)
+    return bind(config)
+
+
+def bind(config: ServerConfig, *, node: str | None = None) -> serve.Application:
+    """The application of `build`, where wanted on one node of a cluster.
 
     Args:
         config: Configuration of the server.
-        dashboard: Address of Ray's dashboard, which takes jobs.
+        node: Address of the node that all its processes stay on; None for any.
     """
 
     def on_replica() -> FastAPI:
         os.umask(0o077)  # on another node of a cluster nobody has set it before
-        return create_app(Services.open(config, ray_runner(config, dashboard), ServeBackends()))
+        runner = ray_runner(config, dashboard_address())
+        return create_app(Services.open(config, runner, ServeBackends()))
 
     ingress = serve.ingress(on_replica)
     # both wait and carry bytes; a search must not be short of a CPU because of them
     idle: dict[str, Any] = {"num_cpus": 0}
+    if node is not None:
+        idle["resources"] = {f"node:{node}": _SLIVER}
     # the controller calls variants from threads, where no event loop is
     threads = {"env_vars": {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"}}
     deployment: serve.Deployment = Controller  # what its decorator makes of the class
@@ -167,4 +189,4 @@ def build(config: ServerConfig, *, dashboard: str) -> serve.Application:
         health_check_period_s=2,
         ray_actor_options=idle,
         logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
-    )(ingress()).bind(controller.bind(config, dashboard))
+    )(ingress()).bind(controller.bind(config))

@@ -6,11 +6,13 @@ It can be killed at any moment: what is wanted and how far it is stand in the le
 # No `from __future__ import annotations`: Serve reads these annotations at run time.
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator
 
 from ray import serve
 
+from cluster.local import dashboard_address
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.runner import ray_runner
 from serve_apps.control_plane.services import Services
@@ -78,9 +80,11 @@ class Controller:
     """The one replica."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, config: ServerConfig, dashboard: str
+        self, config: ServerConfig
     ) -> None:
-        self._services = Services.open(config, ray_runner(config, dashboard), ServeBackends())
+        os.umask(0o077)
+        runner = ray_runner(config, dashboard_address())
+        self._services = Services.open(config, runner, ServeBackends())
         self._stack = contextlib.AsyncExitStack()
         await self._stack.enter_async_context(controlling(self._services, ServeApps()))
 

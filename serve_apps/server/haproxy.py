@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from cluster.node_settings import HAPROXY_PROGRAM
+from cluster.ports import free_port
 from serve_apps.server import haproxy_rules
 from ztom.errors import ConfigError
 
@@ -24,6 +26,33 @@ KNOWN_RAY = (2, 60)
 
 class UnknownRayWarning(UserWarning):
     """The installed Ray may write another HAProxy configuration than the one that is known."""
+
+
+def door_settings(folder: Path, *, trusted: Sequence[str] = ()) -> dict[str, str]:
+    """Write the program, and say what Serve has to know of it on this machine.
+
+    Args:
+        folder: Folder of this machine alone, for the program and what HAProxy keeps.
+        trusted: Addresses of the operator's proxies, who call for many.
+
+    Returns:
+        Environment variables of Serve's processes on this machine.
+
+    Raises:
+        ConfigError: There is no HAProxy.
+    """
+    metrics, stats = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
+    program = write_haproxy(folder, private_ports=(metrics, stats), trusted=trusted)
+    return {
+        HAPROXY_PROGRAM: str(program),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+    }
 
 
 def write_haproxy(

@@ -9,15 +9,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
 
+from cluster.node_settings import SERVE_SETTINGS, TOKEN_SETTINGS
 from cluster.ports import free_port, reachable
 from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.tokens import load_keys
-from serve_apps.server.haproxy import write_haproxy
+from serve_apps.server.haproxy import door_settings
 from serve_apps.server.lock import server_lock
 from ztom.errors import ConfigError, EngineTimeoutError
 from ztom.io.private import private_file, private_folder
@@ -35,20 +37,28 @@ class Running:
     Attributes:
         url: Base address of the server, as in ``http://127.0.0.1:8000``.
         dashboard: Address of Ray's dashboard.
+        notes: What whoever started the server should know.
     """
 
     url: str
     dashboard: str
+    notes: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
-def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
-    """A running server; it is taken down at the end, with the Ray that was started for it.
+def server(
+    config: ServerConfig, *, host: str, port: int, without_deadlines: bool = False
+) -> Iterator[Running]:
+    """A running server; what was started for it is taken down at the end, and nothing else.
+
+    On a cluster, at ``RAY_ADDRESS``, it outlives a launcher that is killed; the next launcher takes
+    it over.
 
     Args:
         config: Configuration of the server.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
+        without_deadlines: Whether to go on where the doors of a cluster keep no deadlines.
 
     Raises:
         ConfigError: Another server runs on the data folder, the port is taken, the configuration
@@ -64,26 +74,45 @@ def server(config: ServerConfig, *, host: str, port: int) -> Iterator[Running]:
         say_address = undo.enter_context(server_lock(private_folder(config.data)))
         _check(config)
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="ztom-")))
-        port = free_port(host, port)
-        url = f"http://{reachable(host)}:{port}"
-        say_address(url)
+        if not os.environ.get("RAY_ADDRESS"):
+            port = free_port(host, port)  # before Ray starts, which takes ports, and seconds
         _prepare_environment(folder, config)
-        from cluster.local import ended_with_ray, ray_connection
-        from cluster.serve import serve_is_running, start_serve, stop_serve
+        from cluster.local import ended_with_ray, node_address, ray_connection
+        from cluster.serve import start_serve, stop_serve
 
         ray = undo.enter_context(ray_connection(dashboard=True))
-        if serve_is_running():
-            raise ConfigError(
-                "Serve runs in this Ray already",
-                fix="Give the server a Ray of its own, or stop that one with `serve shutdown`.",
-            )
         undo.enter_context(ended_with_ray())
-        # on a cluster each node has a door: one dies, the others stay open
-        start_serve(host=host, port=port, every_node=not ray.is_ours)
-        undo.callback(best_effort, stop_serve)
-        _run_control_plane(config, ray.dashboard)
+        notes: tuple[str, ...] = ()
+        node: str | None = None
+        if ray.is_ours:
+            start_serve(host=host, port=port)
+            undo.callback(best_effort, stop_serve)
+        else:
+            from serve_apps.server.joined import join, leave
+
+            joined = join(
+                str(config.data),
+                app=APP_NAME,
+                ledger=config.ledger,
+                dashboard=ray.dashboard,
+                node=node_address(),
+                without_deadlines=without_deadlines,
+            )
+            notes, node = joined.notes, joined.node
+            if joined.listens is None:
+                port = free_port(host, port)
+                # each node has a door: one dies, the others stay open
+                start_serve(host=host, port=port, every_node=True)
+            else:
+                host, port = joined.listens
+            undo.callback(
+                best_effort, partial(leave, APP_NAME, started_serve=joined.listens is None)
+            )
+        url = f"http://{reachable(host)}:{port}"
+        say_address(url)
+        _run_control_plane(config, node=node)
         _wait_until_up(url)
-        yield Running(url, ray.dashboard)
+        yield Running(url, ray.dashboard, notes)
 
 
 def run_server(
@@ -93,6 +122,7 @@ def run_server(
     port: int,
     on_ready: Callable[[Running], None],
     say: Callable[[str], None],
+    without_deadlines: bool = False,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
@@ -102,13 +132,14 @@ def run_server(
         port: Port to listen on; 0 takes a free one.
         on_ready: Callback that gets the server once it answers.
         say: Function that prints a line on how searches go.
+        without_deadlines: Whether to go on where the doors of a cluster keep no deadlines.
 
     Raises:
         EngineError: Ray has ended, so that an init system has to start the server again.
     """
     from serve_apps.server.console import search_lines
 
-    with server(config, host=host, port=port) as running:
+    with server(config, host=host, port=port, without_deadlines=without_deadlines) as running:
         terminate_like_interrupt()
         on_ready(running)
         with search_lines(config.ledger_address, say):
@@ -124,12 +155,12 @@ def _require_fresh_process() -> None:
         )
 
 
-def _run_control_plane(config: ServerConfig, dashboard: str) -> None:
+def _run_control_plane(config: ServerConfig, *, node: str | None) -> None:
     from ray import serve
 
-    from serve_apps.server.app import build
+    from serve_apps.server.app import bind
 
-    serve.run(build(config, dashboard=dashboard), name=APP_NAME, route_prefix="/")
+    serve.run(bind(config, node=node), name=APP_NAME, route_prefix="/")
 
 
 def _check(config: ServerConfig) -> None:
@@ -140,43 +171,19 @@ def _check(config: ServerConfig) -> None:
 
 def _prepare_environment(folder: Path, config: ServerConfig) -> None:
     """What Ray, Serve and HAProxy read when they start; workers of a local Ray inherit it."""
-    from serve_apps.control_plane.flow import IMPORT_PATH
-
     close_token()
-    metrics, stats = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
     settings = {
-        # whoever calls Ray, or a replica's own port, has to know the token in ~/.ray/auth_token
-        "RAY_AUTH_MODE": "token",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        # one event loop and gRPC between gateway and replicas: a fifth of the time of a call
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # which would keep a thousand lines of the log back
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH,
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        # a front door that died is missed after three of these, and opened again
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        # Serve kills a front door that starts slower than this, and a busy machine takes its time
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(
-            write_haproxy(folder, private_ports=(metrics, stats), trusted=config.trusted_proxies)
-        ),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "10",
+        **TOKEN_SETTINGS,
+        **SERVE_SETTINGS,
+        **door_settings(folder, trusted=config.trusted_proxies),
         # engines and error functions take turns, so each may have all cores
         "OMP_NUM_THREADS": str(os.cpu_count() or 1),
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    # uvicorn would take whatever stands first in X-Forwarded-For; see addresses.py
-    os.environ["FORWARDED_ALLOW_IPS"] = ""
+    # whatever is there: it would let callers say where they call from; see addresses.py
+    os.environ["FORWARDED_ALLOW_IPS"] = SERVE_SETTINGS["FORWARDED_ALLOW_IPS"]
 
 
 def close_token() -> None:

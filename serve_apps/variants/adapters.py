@@ -20,8 +20,11 @@ from typing import Any, Protocol
 
 from serve_apps.variants.identity import ModelIdentity, name_content
 from ztom.errors import VariantError
-from ztom.variants import verify_manifest
+from ztom.io.places import StoragePlace
+from ztom.settings import Settings
+from ztom.variants.node_cache import local_copy
 from ztom.variants.recipe import read_recipe
+from ztom.variants.verified import verified_manifest
 
 
 class AdapterEngine(Protocol):
@@ -53,16 +56,18 @@ class _Loaded:
 
 
 def check_adapter(
-    folder: Path, name: str | None, *, digest: str, base_digest: str, max_rank: int
+    place: StoragePlace, name: str | None, *, digest: str, base_digest: str, max_rank: int
 ) -> ModelIdentity:
-    """Verify an adapter, reading every byte of it, and that it belongs to the base.
+    """Have an adapter on this machine, verify it, and that it belongs to the base.
 
     Raises:
         VariantError: It does not verify, is another variant, full weights, of another base or of a
             rank that is too high.
         ConfigError: It has no model name.
     """
-    manifest = verify_manifest(folder)
+    settings = Settings()
+    folder = local_copy(place, settings=settings)
+    manifest = verified_manifest(folder, settings=settings)
     if manifest.digest != digest:
         raise VariantError(
             f"{folder} is another variant", got=manifest.digest[:12], expected=digest[:12]
@@ -88,7 +93,7 @@ def check_adapter(
             expected=f"at most {max_rank}",
             fix="Start the base with a higher max_lora_rank.",
         )
-    return name_content(folder, manifest, name)
+    return name_content(place, manifest, name, folder=folder)
 
 
 class AdapterShelf:
@@ -109,7 +114,7 @@ class AdapterShelf:
         self._base_digest = base_digest
         self._max_rank = max_rank
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
-        self._sources: dict[str, tuple[Path, str | None]] = {}
+        self._sources: dict[str, tuple[StoragePlace, str | None]] = {}
         self._numbers = itertools.count(1)
         self._locks: dict[str, asyncio.Lock] = {}
         self._changed = asyncio.Event()
@@ -126,13 +131,13 @@ class AdapterShelf:
 
     @asynccontextmanager
     async def holding(
-        self, digest: str, folder: Path | None = None, name: str | None = None
+        self, digest: str, folder: StoragePlace | None = None, name: str | None = None
     ) -> AsyncIterator[Any]:
         """The face of an adapter, which stays loaded for the length of the block.
 
         Args:
             digest: Digest of the adapter.
-            folder: Folder of the adapter, needed if it was never loaded.
+            folder: Folder of the adapter, or its address; needed if it was never loaded.
             name: Model name of the adapter; when not given, the one that it had before, or the
                 folder's.
 
@@ -164,7 +169,7 @@ class AdapterShelf:
             if loaded is not None and self._loaded.get(digest) is loaded:
                 await self._remove(digest)
 
-    async def _load(self, digest: str, folder: Path | None, name: str | None) -> _Loaded:
+    async def _load(self, digest: str, folder: StoragePlace | None, name: str | None) -> _Loaded:
         identity = await asyncio.to_thread(self._check, digest, folder, name)
         await self._take_place()
         number = next(self._numbers)
@@ -187,7 +192,7 @@ class AdapterShelf:
             self._sources[loaded.identity.digest] = (loaded.identity.folder, name)
         return loaded.face
 
-    def _check(self, digest: str, folder: Path | None, name: str | None) -> ModelIdentity:
+    def _check(self, digest: str, folder: StoragePlace | None, name: str | None) -> ModelIdentity:
         known = self._sources.get(digest)
         if folder is None and known is None:
             raise NotLoadedError(

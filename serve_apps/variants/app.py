@@ -16,7 +16,6 @@ import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -37,7 +36,7 @@ from serve_apps.variants.args import (
 )
 from serve_apps.variants.calls import Answer, Call, ReplicaState, StreamItem, SwapReport
 from serve_apps.variants.cors import CorsByOption
-from serve_apps.variants.identity import identify
+from serve_apps.variants.identity import check_papers, identify
 from serve_apps.variants.replica import Replica, SharedReplica, VariantReplica
 from serve_apps.variants.request_fields import Kind
 from serve_apps.variants.responses import (
@@ -48,6 +47,7 @@ from serve_apps.variants.responses import (
 )
 from serve_apps.variants.wire import Reply, no_such_model, refusal
 from ztom.errors import ZtomError
+from ztom.io.places import StoreAddress, parse_place
 from ztom.rollout.options import ServingArgs
 
 # What Serve allows beyond the replica's own limit, so that the clearer of the two speaks.
@@ -117,7 +117,7 @@ class HoldsVariant(AnswersCalls):
 
     async def swap(self, folder: str, name: str | None, wait_s: float) -> SwapReport:
         """Make another blend of the same chain answer; see `VariantReplica.swap`."""
-        return await self._replica.swap(Path(folder), name, wait_s)
+        return await self._replica.swap(parse_place(folder), name, wait_s)
 
 
 #: The gateway logs every answer, with more than Serve knows of it.
@@ -223,7 +223,7 @@ class SharedBase(AnswersCalls):
 
     async def load(self, digest: str, folder: str, name: str | None) -> None:
         """Load an adapter before there is traffic for it; see `SharedReplica.load`."""
-        await self._replica.load(digest, Path(folder), name)
+        await self._replica.load(digest, parse_place(folder), name)
 
     async def forget(self, digest: str) -> None:
         """Remove an adapter; see `SharedReplica.forget`."""
@@ -234,21 +234,27 @@ def build(args: VariantArgs) -> serve.Application:
     """Check everything that can be checked without an engine, and describe the application.
 
     Raises:
-        VariantError: The variant's manifest does not verify.
+        VariantError: The variant's manifest does not verify; of one in a store the files are
+            compared with it by the node that loads them.
         ConfigError: The options do not fit the cluster.
     """
-    identify(args)
+    if isinstance(args.variant, StoreAddress):
+        check_papers(args)
+    else:
+        identify(args)
     return _bound(Variant, args)
 
 
 def build_called(args: VariantArgs) -> serve.Application:
     """The application of `build` for a gateway that calls it: without an API of its own.
 
+    The variant's files are compared with its manifest by the node that loads them.
+
     Raises:
-        VariantError: The variant's manifest does not verify.
+        VariantError: It is no variant, or an adapter.
         ConfigError: The options do not fit the cluster.
     """
-    identify(args)
+    check_papers(args)
     return _bound(CalledVariant, args)
 
 

@@ -11,10 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
+from ztom.errors import ConfigError
+from ztom.io.places import StoragePlace, StoreAddress, parse_place
 from ztom.io.problems import check_model
 from ztom.rollout.options import ServingArgs
 
@@ -22,6 +30,22 @@ from ztom.rollout.options import ServingArgs
 VARIANT_DEPLOYMENT, SHARED_DEPLOYMENT = "variant", "shared-base"
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 
+
+def _place(value: Any) -> Any:
+    if not isinstance(value, str | Path | StoreAddress):
+        return value
+    try:
+        return parse_place(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+#: Folder of a variant on this machine or a shared disk, or its address.
+VariantPlace = Annotated[
+    Path | StoreAddress,
+    BeforeValidator(_place),
+    PlainSerializer(str, return_type=str, when_used="json"),
+]
 
 Args = TypeVar("Args", bound=ServingArgs)
 
@@ -34,7 +58,9 @@ class VariantArgs(ServingArgs):
             this into a `ConfigError`).
     """
 
-    variant: Path = Field(description="folder of the variant, with its manifest.json")
+    variant: VariantPlace = Field(
+        description="folder of the variant, with its manifest.json, or its gs://, s3:// address"
+    )
     name: str | None = Field(
         default=None,
         pattern=MODEL_NAME_PATTERN,
@@ -62,7 +88,9 @@ class VariantArgs(ServingArgs):
 
     @field_validator("variant")
     @classmethod
-    def _absolute_folder(cls, value: Path) -> Path:
+    def _absolute_folder(cls, value: StoragePlace) -> StoragePlace:
+        if isinstance(value, StoreAddress):
+            return value
         folder = value.expanduser().resolve()
         if not folder.is_dir():
             raise ValueError(f"there is no folder {str(folder)!r}")

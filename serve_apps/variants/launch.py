@@ -29,10 +29,11 @@ from cluster.serve import (
 from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
 from serve_apps.variants.app import build
 from serve_apps.variants.args import VariantArgs
-from serve_apps.variants.identity import ModelIdentity, identify
+from serve_apps.variants.identity import check_papers, identify, model_ids
 from serve_apps.variants.proof import plain_request
 from ztom.engines.embedding_models import gives_embeddings
 from ztom.errors import ConfigError, EngineError, EngineTimeoutError
+from ztom.io.places import StoreAddress
 from ztom.settings import Settings
 from ztom.variants.signature import read_signature, require_signer
 
@@ -109,8 +110,12 @@ def serve_variant(
         EngineError: The variant does not load or does not answer.
         EngineTimeoutError: It was not ready in time.
     """
-    identity = identify(args)
-    signed = read_signature(args.variant, identity.digest)
+    if isinstance(args.variant, StoreAddress):  # the node that loads it fetches and hashes it
+        digest = check_papers(args).digest
+    else:
+        digest = identify(args).digest
+    name = args.name or args.variant.name
+    signed = read_signature(args.variant, digest)
     require_signer(args.variant, signed, settings=Settings())
     deadline = time.monotonic() + ready_timeout_s
     with contextlib.ExitStack() as undo:
@@ -120,15 +125,15 @@ def serve_variant(
         port, serve_is_ours = _start_serve(host=host, port=port)
         if serve_is_ours and not ray_is_ours:
             undo.callback(best_effort, stop_serve)
-        app_name = _app_name(identity.name)
+        app_name = _app_name(name)
         _refuse_second(app_name)
         application = build(args)
         undo.callback(best_effort, delete_application, app_name)
         start_application(application, name=app_name, route_prefix=route_prefix)
         url = f"http://{reachable(host)}:{port}{route_prefix.rstrip('/')}"
         _wait_until_running(app_name, deadline)
-        _query(url, identity, deadline)
-        served = ServedVariant(url, identity.ids, app_name, undo.pop_all())
+        _query(url, args, digest, deadline)
+        served = ServedVariant(url, model_ids(name, digest), app_name, undo.pop_all())
     if on_ready is not None:
         _stopping_on_error(served, on_ready)
     if blocking:
@@ -186,9 +191,10 @@ def _wait_until_running(app_name: str, deadline: float) -> None:
             raise EngineError("the variant cannot be served", reason=reason_of(application))
 
 
-def _query(url: str, identity: ModelIdentity, deadline: float) -> None:
+def _query(url: str, args: VariantArgs, digest: str, deadline: float) -> None:
     """Ask for one token over HTTP, the way a client would."""
-    model, plain = identity.pinned, plain_request(embeds=gives_embeddings(identity.folder))
+    model = model_ids(args.name or args.variant.name, digest)[1]
+    plain = plain_request(embeds=gives_embeddings(args.variant))
     path = "/v1/embeddings" if plain.kind == "embedding" else "/v1/completions"
     body = {"model": model, **plain.body}
     for _ in _until(deadline, model):

@@ -13,7 +13,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
@@ -43,6 +42,7 @@ from serve_apps.variants.wire import (
 )
 from ztom.engines.embedding_models import gives_embeddings
 from ztom.errors import ConfigError, EngineError, ZtomError
+from ztom.io.places import StoragePlace, parse_place
 from ztom.settings import Settings
 from ztom.stack import require_stack
 
@@ -197,7 +197,9 @@ class VariantReplica(Replica):
         try:
             gate, swap = Gate(), None
             if args.live_swap:
-                current = await asyncio.to_thread(read_blended, args.variant, args.name)
+                current = await asyncio.to_thread(
+                    read_blended, args.variant, args.name, home=identity.folder
+                )
                 swap = await LiveSwap.prepare(engine, gate, current, engine.home)
             await engine.prove()
             await engine.warm_up()
@@ -216,7 +218,7 @@ class VariantReplica(Replica):
         """Digest of the variant that answers now, alone."""
         return (self.identity.digest,)
 
-    async def swap(self, folder: Path, name: str | None, wait_s: float) -> SwapReport:
+    async def swap(self, folder: StoragePlace, name: str | None, wait_s: float) -> SwapReport:
         """Make another variant answer; see `LiveSwap.to`.
 
         Raises:
@@ -297,7 +299,7 @@ class SharedReplica(Replica):
         """Digests of all adapters that were loaded once and not forgotten."""
         return self._shelf.digests
 
-    async def load(self, digest: str, folder: Path, name: str | None) -> None:
+    async def load(self, digest: str, folder: StoragePlace, name: str | None) -> None:
         """Load an adapter and prove that it answers, before there is traffic for it.
 
         Raises:
@@ -313,7 +315,7 @@ class SharedReplica(Replica):
 
     @asynccontextmanager
     async def _admit(self, call: Call) -> AsyncIterator[Face]:
-        folder = None if call.folder is None else Path(call.folder)
+        folder = None if call.folder is None else parse_place(call.folder)
         holding = self._shelf.holding(call.digest, folder, call.name)
         try:
             face = await holding.__aenter__()

@@ -18,10 +18,12 @@ from serve_apps.variants.calls import SwapReport
 from serve_apps.variants.drain import Gate
 from serve_apps.variants.identity import ModelIdentity, name_content
 from ztom.errors import BlendError, EngineError, EngineTimeoutError, VariantError, ZtomError
+from ztom.io.places import StoragePlace
 from ztom.settings import Settings
-from ztom.variants import Manifest, verify_manifest
-from ztom.variants.manifest import read_manifest
+from ztom.variants.manifest import Manifest, read_manifest
+from ztom.variants.node_cache import local_copy
 from ztom.variants.recipe import RECIPE, Recipe, read_recipe
+from ztom.variants.verified import verified_manifest
 
 if TYPE_CHECKING:
     from ztom.blending.chain import Chain
@@ -71,23 +73,34 @@ class SwapEngine(Protocol):
         """Generate one token."""
 
 
-def read_blended(folder: Path, name: str | None) -> Blended:
-    """Verify a variant, reading every byte of it, and read its recipe.
+def read_blended(place: StoragePlace, name: str | None, *, home: Path | None = None) -> Blended:
+    """Verify a variant and read its recipe.
+
+    Of one in a store the papers are enough: its weights are blended from the chain.
+
+    Args:
+        place: Folder of the variant, or its address.
+        name: Model name of the variant; the folder's when None.
+        home: Folder of the model that the engine was started on; the variant's own when None.
 
     Raises:
         VariantError: It does not verify, or is not full weights.
         ConfigError: It has no model name.
     """
-    manifest = verify_manifest(folder)
-    recipe = read_recipe(folder)
+    if isinstance(place, Path):
+        manifest = verified_manifest(place, settings=Settings())
+    else:
+        manifest = read_manifest(place)
+    recipe = read_recipe(place)
     if recipe.form != "dense":
         raise VariantError(
-            f"{folder} cannot be swapped in",
+            f"{place} cannot be swapped in",
             got="an adapter",
             expected="full weights (form: dense)",
             fix="Serve adapters on their base.",
         )
-    return Blended(name_content(folder, manifest, name), manifest, recipe)
+    folder = place if isinstance(place, Path) else home or local_copy(place, settings=Settings())
+    return Blended(name_content(place, manifest, name, folder=folder), manifest, recipe)
 
 
 def check_same_kind(old: Blended, new: Blended) -> None:
@@ -152,11 +165,11 @@ class LiveSwap:
         """Whether a swap keeps requests waiting."""
         return not self._gate.is_open
 
-    async def to(self, folder: Path, name: str | None, wait_s: float) -> SwapReport:
+    async def to(self, folder: StoragePlace, name: str | None, wait_s: float) -> SwapReport:
         """Make another variant answer. A swap that has begun goes on if the caller is cancelled.
 
         Args:
-            folder: Folder of the variant; the one that answers already is no work.
+            folder: Folder of the variant, or its address; the one that answers already is no work.
             name: Model name of the variant; the folder's when None.
             wait_s: Seconds that running requests may take to end, while new ones wait.
 
@@ -171,12 +184,13 @@ class LiveSwap:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    async def _to(self, folder: Path, name: str | None, wait_s: float) -> SwapReport:
+    async def _to(self, folder: StoragePlace, name: str | None, wait_s: float) -> SwapReport:
         async with self._one_at_a_time:
             digest = (await asyncio.to_thread(read_manifest, folder)).digest
             if digest == self._current.identity.digest:
                 return SwapReport(digest, 0.0, 0.0)
-            target = await asyncio.to_thread(read_blended, folder, name)
+            home = self._current.identity.folder
+            target = await asyncio.to_thread(read_blended, folder, name, home=home)
             check_same_kind(self._current, target)
             face = self._engine.face(target.identity)
             begin, empty = time.monotonic(), 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -39,6 +40,7 @@ class Up:
         self.settings = settings
         self.data = home / "data"
         self.process: subprocess.Popen[str] | None = None
+        self._neighbour: socket.socket | None = None
         self.url = ""
         #: What the console showed since the server was up.
         self.lines: list[str] = []
@@ -48,6 +50,7 @@ class Up:
         return subprocess.run(command, check=True, text=True, env=self.environment, **options)
 
     def start(self) -> None:
+        self._neighbour = _ray_beside()
         options = ["--set", f'pointer_roots=["{self.roots}"]']
         for setting in self.settings:
             options += ["--set", setting]
@@ -79,6 +82,8 @@ class Up:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(180)
+        if self._neighbour is not None:
+            self._neighbour.close()
 
     def kill_ray(self) -> None:
         """Kill the daemon of the node, with which all processes of Ray end."""
@@ -129,6 +134,18 @@ class Up:
                 return False
 
         wait_for(up, timeout_s)
+
+
+def _ray_beside() -> socket.socket | None:
+    """Hold the port that the agent of any other Ray on this machine has; None where one has it."""
+    holder = socket.socket()
+    try:
+        holder.bind(("127.0.0.1", 52365))
+        holder.listen()
+    except OSError:
+        holder.close()
+        return None
+    return holder
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 240) -> Any:

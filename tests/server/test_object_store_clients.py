@@ -10,9 +10,9 @@ import fsspec
 import pytest
 from object_stores import ObjectStore, serve
 
-from ztom.checkpoints import object_store
 from ztom.checkpoints.storage import open_source
 from ztom.errors import ContentChangedError, StorageError
+from ztom.io import store_client
 from ztom.settings import Settings
 
 CONTENT = bytes(range(256)) * 40
@@ -32,7 +32,6 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     """The real gcsfs and s3fs, talking to a server of ours."""
     with serve({"m/b.bin": CONTENT, "m/a.json": b"{}", "m/sub/c": b"x"}) as served:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", served.url)
-        monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         monkeypatch.setenv("AWS_ENDPOINT_URL", served.url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -63,7 +62,7 @@ def test_real_clients_read_in_place_and_pin(
 def test_partial_answers_of_real_clients_are_read_again(
     scheme: str, store: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_store.time, "sleep", lambda wait_s: None)
+    monkeypatch.setattr(store_client.time, "sleep", lambda wait_s: None)
     source = open_source(f"{scheme}://bucket/m", settings=settings)
     store.short_reads = 2
     assert source.read("b.bin") == CONTENT

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray._private import parameter
 
 from cluster import local
 from cluster.local import RayConnection, ray_connection
@@ -19,12 +20,14 @@ class FakeRay:
         self.connected = connected
         self.options: dict[str, Any] = {}
         self.variables: dict[str, str] = {}
+        self.agent_port: int | None = None
 
     def is_initialized(self) -> bool:
         return self.connected
 
     def init(self, **options: Any) -> SimpleNamespace:
         self.connected, self.options, self.variables = True, options, dict(os.environ)
+        self.agent_port = parameter.RayParams().dashboard_agent_listen_port
         url = "127.0.0.1:8265" if options.get("include_dashboard", True) else ""
         return SimpleNamespace(dashboard_url=url)
 
@@ -71,6 +74,8 @@ def test_a_local_ray_is_started_and_ended(ray: FakeRay) -> None:
     assert ray.options["include_dashboard"] is False
     assert ray.variables["ZTOM_TEST"] == "1"
     assert ray.variables["PYTHONPATH"]
+    assert ray.agent_port == 0  # any that is free: another Ray has the usual one
+    assert parameter.RayParams().dashboard_agent_listen_port != 0
 
 
 def test_a_dashboard_listens_on_this_machine_only(ray: FakeRay) -> None:

@@ -24,6 +24,7 @@ from ztom.blending.chain_file import ChainConfig
 from ztom.client import Client
 from ztom.client.endpoints import EndpointCalls
 from ztom.client.verdicts import VerdictCalls
+from ztom.drift.config import MonitorConfig
 from ztom.evaluation.suites.suite import SuiteConfig
 from ztom.rollout.plan import parse_plan
 from ztom.search.config_files import parse_config
@@ -222,6 +223,8 @@ def test_files_are_valid(block: Block) -> None:
             ChainConfig.model_validate(content)
         case "suite.yaml":
             SuiteConfig.model_validate(content)
+        case "monitor.yaml":
+            MonitorConfig.model_validate(content)
         case "plan.yaml":
             parse_plan(content)
         case "endpoints.yaml":

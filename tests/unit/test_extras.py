@@ -24,7 +24,7 @@ from ztom.search.samplers.protocol import SamplerConfig
 from ztom.search.space import SearchSpace
 from ztom.search.trackers.config import TrackerConfig, require_trackers
 from ztom.settings import Settings
-from ztom.variants.write import copy_variant
+from ztom.variants.copies import copy_variant
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 SPACE = SearchSpace(("one", "two"), (-0.1, -0.1), (0.1, 0.1))

@@ -8,126 +8,20 @@ version is compared after each read, which catches the same.
 
 from __future__ import annotations
 
-import logging
-import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
-
 from ztom.checkpoints.reference import is_plain_name
 from ztom.checkpoints.source import read_bytes, short_read, stream_sha256, too_many_files
-from ztom.checkpoints.store_access import require_answer
-from ztom.errors import ContentChangedError, NothingThereError, StorageError, ZtomError
-from ztom.extras import require_extra
+from ztom.errors import ContentChangedError, StorageError
+from ztom.io.store_client import open_store, require_store, with_retries
 from ztom.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _CHUNK = 16 * 2**20
 _CONCURRENT_CHUNKS = 4
-_FIRST_WAIT_S = 0.25
-_LONGEST_WAIT_S = 8.0
-_TRANSIENT_CODES = frozenset({408, 429, 500, 502, 503, 504})
-_STORE_PACKAGES = frozenset(
-    {"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "requests", "urllib3"}
-)
-_FINAL = (
-    FileNotFoundError,
-    PermissionError,
-    NotADirectoryError,
-    IsADirectoryError,
-    FileExistsError,
-)
-
-
-def with_retries(call: Callable[[], T], *, what: str, retries: int) -> T:
-    """Call a store, again after failures that may pass, with doubling waits.
-
-    Args:
-        call: The call, safe to repeat.
-        what: Names the object in errors.
-        retries: Times it is called again after the first.
-
-    Raises:
-        StorageError: It failed for good, or too often.
-    """
-    for attempt in range(retries + 1):
-        try:
-            return call()
-        except ZtomError:
-            raise
-        except Exception as error:
-            if not is_transient(error) or attempt == retries:
-                is_missing = isinstance(error, FileNotFoundError)
-                raise (NothingThereError if is_missing else StorageError)(
-                    f"{what} cannot be read",
-                    reason=f"{type(error).__name__}: {error}",
-                    fix=f"Gave up after {attempt + 1} attempt(s).",
-                ) from error
-            wait_s = min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
-            logger.warning("%s: %s; trying again in %.2f s", what, type(error).__name__, wait_s)
-            time.sleep(wait_s)
-    raise StorageError(f"{what} cannot be read", expected="retries >= 0")
-
-
-def is_transient(error: Exception) -> bool:
-    """Whether the same call may succeed a moment later."""
-    for attribute in ("code", "status", "status_code"):
-        code = getattr(error, attribute, None)
-        if isinstance(code, int | str) and str(code).isdigit():
-            return int(code) in _TRANSIENT_CODES
-    if isinstance(error, _FINAL) or str(error).startswith("Forbidden"):
-        return False
-    if "Credential" in type(error).__name__:  # google.auth and botocore: none were found
-        return False
-    if isinstance(error, OSError | TimeoutError | EOFError):
-        return True
-    return type(error).__module__.partition(".")[0] in _STORE_PACKAGES
-
-
-def require_store(address: str) -> None:
-    """Look whether the package of an address's store is installed; those of ``gs`` always are.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if address.startswith("s3://"):
-        require_extra("s3fs", extra="s3", purpose=f"the address {address}")
-
-
-def require_reachable_store(address: str) -> None:
-    """Look whether an address's store is installed and answers, before there is work to lose.
-
-    Raises:
-        ConfigError: Its package is not installed.
-        StorageError: It does not answer in time, or refuses.
-    """
-    require_store(address)
-    scheme, _, path = address.partition("://")
-    _open_store(scheme, path)
-
-
-def _open_store(scheme: str, path: str) -> Any:
-    """The client of a store that answers; making one is a part of what may take for ever.
-
-    It is without the listings cache: a pin that is compared with a cached listing compares nothing.
-
-    Raises:
-        StorageError: The store does not answer in time, or refuses.
-    """
-    opened: list[Any] = []
-
-    def look() -> None:
-        opened.append(fsspec.filesystem(scheme, use_listings_cache=False))
-        opened[0].ls(path, detail=False)
-
-    require_answer(scheme, path, look, is_transient=is_transient)
-    return opened[0] if opened else fsspec.filesystem(scheme, use_listings_cache=False)
 
 
 class ObjectSource:
@@ -147,7 +41,7 @@ class ObjectSource:
         self._retries = settings.storage_retries
         self._limit = settings.max_archive_members
         require_store(reference)
-        self._fs: Any = _open_store(scheme, path)
+        self._fs: Any = open_store(scheme, path)
         self._pins: dict[str, tuple[int, str]] = {}
         self._digests: dict[str, str] = {}
 

@@ -125,9 +125,7 @@ def within_roots(scheme: str, path: str, *, settings: Settings) -> bool:
 
     What the process has written itself is not limited, see `Settings.also_allowing`.
     """
-    if scheme == "file" and any(
-        Path(path).is_relative_to(Path(own).resolve()) for own in settings.own_folders
-    ):
+    if any(_is_below(scheme, path, own) for own in settings.own_folders):
         return True
     if scheme == "file" and any(
         Path(path).is_relative_to(Path(root).expanduser().resolve())
@@ -150,6 +148,13 @@ def within_roots(scheme: str, path: str, *, settings: Settings) -> bool:
         elif not rest.strip("/") or f"{path}/".startswith(f"{rest.strip('/')}/"):
             return True
     return False
+
+
+def _is_below(scheme: str, path: str, own: str) -> bool:
+    """Whether a resolved path lies in a folder, or a folder of a store, of the process's own."""
+    if scheme == "file":
+        return not is_address(own) and Path(path).is_relative_to(Path(own).resolve())
+    return f"{scheme}://{path}/".startswith(f"{own.rstrip('/')}/")
 
 
 def archive_kind(path: str) -> Archive:

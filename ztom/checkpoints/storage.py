@@ -115,7 +115,7 @@ def require_reachable(reference: str, *, settings: Settings) -> Reference:
     """
     parsed = require_checkpoint(reference, settings=settings)
     if parsed.scheme in ("gs", "s3"):
-        from ztom.checkpoints.object_store import require_reachable_store
+        from ztom.io.store_client import require_reachable_store
 
         require_reachable_store(parsed.text)
     return parsed

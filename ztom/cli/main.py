@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from ztom.cli.accounts import key, member, user
 from ztom.cli.analyses import analysis
 from ztom.cli.chains import chain_commands
+from ztom.cli.cluster import cluster
 from ztom.cli.data import data
 from ztom.cli.demo import demo_commands
 from ztom.cli.doctor import doctor_commands
@@ -30,6 +31,7 @@ from ztom.cli.searches import searches
 from ztom.cli.server import admin, server_commands
 from ztom.cli.serving import serving_commands
 from ztom.cli.signing_keys import signing_key
+from ztom.cli.submit import submit_commands
 from ztom.cli.suites import suite
 from ztom.cli.traffic import deployment, endpoint, feedback_commands, verdict
 from ztom.io.heartbeat import command_heartbeat
@@ -59,6 +61,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(search_commands)
+app.add_typer(submit_commands)
 app.add_typer(demo_commands)
 app.add_typer(chain_commands)
 app.add_typer(plan_commands)
@@ -77,6 +80,7 @@ app.add_typer(drift, rich_help_panel=HelpPanel.JUDGE)
 app.add_typer(signing_key, rich_help_panel=HelpPanel.RECORD)
 app.add_typer(server_commands)
 app.add_typer(doctor_commands)
+app.add_typer(cluster, rich_help_panel=HelpPanel.SERVER)
 app.add_typer(admin, rich_help_panel=HelpPanel.SERVER)
 app.add_typer(remote_commands)
 for group in (project, analysis, searches, member, key, user):

@@ -46,10 +46,16 @@ def up(
         int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")
     ] = 8000,
     ledger: LedgerAddress = None,
+    without_deadlines: Annotated[
+        bool,
+        typer.Option(
+            "--without-deadlines", help="Go on where the doors of a cluster keep no deadlines."
+        ),
+    ] = False,
     set: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Run the server on this machine: projects, searches and weight edits over HTTP."""
+    """Run the server, on this machine or at RAY_ADDRESS: projects, searches, edits over HTTP."""
     from ztom.cli.actions.server_options import server_config
 
     config = server_config(data, ledger, set or [])
@@ -57,7 +63,7 @@ def up(
     require_stack()
     from ztom.cli.actions.server import up_command
 
-    up_command(config, host=host, port=port, as_json=as_json)
+    up_command(config, host=host, port=port, without_deadlines=without_deadlines, as_json=as_json)
 
 
 @admin.command("create", epilog=examples("ztom admin create ada ada@example.org"))

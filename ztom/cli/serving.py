@@ -18,7 +18,8 @@ serving_commands = command_group(None, "Serving.")
 )
 def serve(
     variant: Annotated[
-        str, typer.Argument(help="Folder of the variant, or hf://org/name on the Hub.")
+        str,
+        typer.Argument(help="Folder of the variant, gs:// or s3:// address, or hf://org/name."),
     ],
     host: Annotated[str, typer.Option(help="Listen on this address.")] = "127.0.0.1",
     port: Annotated[
@@ -57,17 +58,17 @@ def serve(
     """Serve a variant with an OpenAI-compatible API until Ctrl-C."""
     from ztom.settings import Settings
     from ztom.variants.manifest import read_manifest
-    from ztom.variants.place import hub_name, local_variant
+    from ztom.variants.place import hub_name, variant_place
     from ztom.variants.signature import read_signature, require_signer, signer_text
 
     require_stack("vllm")
-    folder = local_variant(variant)
-    signed = read_signature(folder, read_manifest(folder).digest)
-    require_signer(folder, signed, settings=Settings())
+    place = variant_place(variant)
+    signed = read_signature(place, read_manifest(place).digest)
+    require_signer(place, signed, settings=Settings())
     from ztom.cli.actions.serving import serve_command
 
     options = {
-        "variant": folder,
+        "variant": place,
         "name": name or hub_name(variant),
         "min_replicas": min_replicas,
         "max_replicas": max_replicas,

@@ -19,6 +19,7 @@ from typing import Any
 from ztom.client.connection import Connection
 from ztom.client.names import Names
 from ztom.client.verdicts import read_verdict
+from ztom.io.places import place_text
 from ztom.wire.apply import Apply, EndpointDifference
 from ztom.wire.deployments import Deploy, DeploymentStatus
 from ztom.wire.endpoints import Endpoint, EndpointChange, TrafficShares
@@ -82,7 +83,7 @@ class EndpointCalls:
             file_id = None if file_id is None else self._names.file_id(project_id, file_id)
         wanted = Deploy.model_construct(
             alias=alias,
-            path=None if path is None else str(path),
+            path=None if path is None else place_text(path),
             project_id=project_id,
             file_id=file_id,
             name=name,

@@ -14,11 +14,11 @@ from ztom.io.yaml import read_yaml
 Alpha = Annotated[float, Field(gt=0.0, lt=0.5, allow_inf_nan=False)]
 
 
-class _Strict(BaseModel):
+class _MonitorPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class QualityConfig(_Strict):
+class QualityConfig(_MonitorPart):
     """The share of wrong answers among labels that were drawn at random.
 
     Attributes:
@@ -37,7 +37,7 @@ class QualityConfig(_Strict):
     decay: float = Field(default=0.01, gt=0.0, lt=1.0)
 
 
-class InputsConfig(_Strict):
+class InputsConfig(_MonitorPart):
     """Whether requests are what they were: meanings, lengths, languages, categories, shapes.
 
     Attributes:
@@ -59,7 +59,7 @@ class InputsConfig(_Strict):
     examples: int = Field(default=3, ge=1, le=20)
 
 
-class EffortConfig(_Strict):
+class EffortConfig(_MonitorPart):
     """Tokens, seconds and cost a request.
 
     Attributes:
@@ -71,7 +71,7 @@ class EffortConfig(_Strict):
     increase: float = Field(default=0.1, ge=0.0)
 
 
-class DisagreementConfig(_Strict):
+class DisagreementConfig(_MonitorPart):
     """How often another version answers otherwise.
 
     Attributes:
@@ -85,7 +85,7 @@ class DisagreementConfig(_Strict):
     margin: float = Field(default=0.1, ge=0.0, lt=1.0)
 
 
-class MonitorConfig(_Strict):
+class MonitorConfig(_MonitorPart):
     """A monitor.
 
     Attributes:
@@ -121,4 +121,6 @@ def read_monitor(path: Path) -> MonitorConfig:
     Raises:
         ConfigError: The file cannot be read or is no monitor; names each problem.
     """
-    return check_model(MonitorConfig, read_yaml(path, json_only=False), wrong=f"{path} is no monitor")
+    return check_model(
+        MonitorConfig, read_yaml(path, json_only=False), wrong=f"{path} is no monitor"
+    )

@@ -33,7 +33,7 @@ class Cluster(BaseModel):
     examples: tuple[str, ...]
 
 
-class Finding(BaseModel):
+class DriftFinding(BaseModel):
     """The outcome of one test on one window.
 
     Attributes:
@@ -74,7 +74,7 @@ class Alarm(BaseModel):
     window: int
     time: AwareDatetime
     signals: tuple[Signal, ...]
-    evidence: tuple[Finding, ...]
+    evidence: tuple[DriftFinding, ...]
 
 
 class Look(BaseModel):
@@ -82,7 +82,7 @@ class Look(BaseModel):
 
     Attributes:
         window: Number of the window.
-        start: Its first moment.
+        start: Time of its first moment.
         end: The first moment after it.
         requests: Number of its requests.
         labels: Number of its labels that were drawn at random.
@@ -98,5 +98,5 @@ class Look(BaseModel):
     end: AwareDatetime
     requests: int
     labels: int
-    findings: tuple[Finding, ...]
+    findings: tuple[DriftFinding, ...]
     alarm: Alarm | None = None

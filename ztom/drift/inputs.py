@@ -18,7 +18,7 @@ import numpy as np
 
 from ztom.drift.clusters import grown_clusters
 from ztom.drift.config import InputsConfig
-from ztom.drift.findings import Cluster, Finding, Signal
+from ztom.drift.findings import Cluster, DriftFinding, Signal
 from ztom.drift.observations import Observation
 from ztom.drift.shape import counts_of, form_of, language_of, length_bins
 from ztom.statistics.proportions import holm
@@ -36,7 +36,7 @@ class InputsMonitor:
     """The tests of requests.
 
     Attributes:
-        config: Its options.
+        config: Options of it.
         embed: Function that embeds texts; None leaves meanings out.
         horizon: Number of windows that alpha is for.
         seed: Seed of samples and permutations.
@@ -49,7 +49,7 @@ class InputsMonitor:
 
     def look(
         self, number: int, reference: Sequence[Observation], rows: Sequence[Observation]
-    ) -> tuple[Finding, ...]:
+    ) -> tuple[DriftFinding, ...]:
         """The findings of a window; none where there are too few requests.
 
         Args:
@@ -94,7 +94,7 @@ class InputsMonitor:
 
     def _by_counts(
         self, before: Sequence[Observation], now: Sequence[Observation]
-    ) -> list[Finding]:
+    ) -> list[DriftFinding]:
         texts = [row.text for row in before]
         kinds: dict[str, Callable[[str], str]] = {
             "lengths": length_bins(texts),
@@ -121,7 +121,7 @@ class InputsMonitor:
         now: Sequence[Observation],
         number: int,
         alpha: float,
-    ) -> Finding | None:
+    ) -> DriftFinding | None:
         if self.embed is None:
             return None
         vectors = [self.embed([row.text for row in rows]) for rows in (before, now)]
@@ -143,7 +143,7 @@ class InputsMonitor:
         )
 
 
-def _new_labels(before: Sequence[Observation], now: Sequence[Observation]) -> Finding | None:
+def _new_labels(before: Sequence[Observation], now: Sequence[Observation]) -> DriftFinding | None:
     """Labels that the reference does not know; None without labels, or where they are free text."""
     known = Counter(row.expected for row in before if row.expected is not None)
     labels = Counter(row.expected for row in now if row.expected is not None)
@@ -161,7 +161,7 @@ def _new_labels(before: Sequence[Observation], now: Sequence[Observation]) -> Fi
     )
 
 
-def _compared(name: str, before: Counter[str], now: Counter[str]) -> Finding:
+def _compared(name: str, before: Counter[str], now: Counter[str]) -> DriftFinding:
     totals = [sum(counts.values()) for counts in (before, now)]
     changes = {
         key: now[key] / totals[1] - before[key] / totals[0] for key in sorted({*before, *now})
@@ -173,7 +173,7 @@ def _compared(name: str, before: Counter[str], now: Counter[str]) -> Finding:
     return _draft(name, homogeneity(before, now), sentence)
 
 
-def _draft(test: str, p_value: float, sentence: str) -> Finding:
-    return Finding(
+def _draft(test: str, p_value: float, sentence: str) -> DriftFinding:
+    return DriftFinding(
         signal=Signal.INPUTS, test=test, is_alarm=False, sentence=sentence, p_value=p_value
     )

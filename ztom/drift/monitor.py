@@ -14,9 +14,9 @@ from functools import cached_property
 from pydantic import BaseModel, ConfigDict
 
 from ztom.drift.config import MonitorConfig
-from ztom.drift.findings import Alarm, Finding, Look
+from ztom.drift.findings import Alarm, DriftFinding, Look
 from ztom.drift.inputs import Embed, InputsMonitor
-from ztom.drift.observations import Observation, Window, like, split_windows
+from ztom.drift.observations import Observation, TrafficWindow, like, split_windows
 from ztom.drift.quality import QualityMonitor, QualityState
 from ztom.drift.unlabelled import confidence, differing, disagreement, effort
 from ztom.errors import ConfigError
@@ -55,7 +55,7 @@ class Monitor:
     reference: tuple[Observation, ...]
     embed: Embed | None = None
 
-    def look(self, state: MonitorState, window: Window) -> tuple[Look, MonitorState]:
+    def look(self, state: MonitorState, window: TrafficWindow) -> tuple[Look, MonitorState]:
         """Look at the next window.
 
         Args:
@@ -136,10 +136,10 @@ class Monitor:
         )
 
     @cached_property
-    def _reference_windows(self) -> tuple[Window, ...]:
+    def _reference_windows(self) -> tuple[TrafficWindow, ...]:
         return split_windows(self.reference, start=self.config.start, length=self.config.length)
 
-    def _inputs(self, window: Window) -> tuple[Finding, ...]:
+    def _inputs(self, window: TrafficWindow) -> tuple[DriftFinding, ...]:
         options = self.config.inputs
         if options is None:
             return ()
@@ -147,7 +147,7 @@ class Monitor:
         before = like(window, self._reference_windows, rhythm=options.rhythm)
         return tests.look(window.number, before, window.observations)
 
-    def _efforts(self, rows: Sequence[Observation]) -> tuple[Finding, ...]:
+    def _efforts(self, rows: Sequence[Observation]) -> tuple[DriftFinding, ...]:
         if self.config.effort is None:
             return ()
         return effort(self.config.effort, self.reference, rows, horizon=self.config.horizon)
@@ -158,7 +158,7 @@ def acted(state: MonitorState) -> MonitorState:
     return MonitorState(next_window=state.next_window)
 
 
-def _alarm(window: Window, findings: Sequence[Finding]) -> Alarm | None:
+def _alarm(window: TrafficWindow, findings: Sequence[DriftFinding]) -> Alarm | None:
     evidence = tuple(finding for finding in findings if finding.is_alarm)
     if not evidence:
         return None
@@ -166,5 +166,5 @@ def _alarm(window: Window, findings: Sequence[Finding]) -> Alarm | None:
     return Alarm(window=window.number, time=window.end, signals=signals, evidence=evidence)
 
 
-def _those(finding: Finding | None) -> list[Finding]:
+def _those(finding: DriftFinding | None) -> list[DriftFinding]:
     return [] if finding is None else [finding]

@@ -55,14 +55,14 @@ class Observation(BaseModel):
         return self
 
 
-class Window(BaseModel):
+class TrafficWindow(BaseModel):
     """The observations of a stretch of time.
 
     Attributes:
         number: Number of the window, from 0 at the start of the watch; before it negative.
-        start: Its first moment.
+        start: Time of its first moment.
         end: The first moment after it.
-        observations: Its observations, in the order of their times.
+        observations: Observations of it, in the order of their times.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -98,7 +98,7 @@ def read_observations(path: Path) -> tuple[Observation, ...]:
 
 def split_windows(
     observations: Iterable[Observation], *, start: datetime, length: timedelta
-) -> tuple[Window, ...]:
+) -> tuple[TrafficWindow, ...]:
     """Windows of equal length from a start on, also before it, in order; empty ones in between too.
 
     Args:
@@ -112,7 +112,7 @@ def split_windows(
     if not rows:
         return ()
     return tuple(
-        Window(
+        TrafficWindow(
             number=number,
             start=start + number * length,
             end=start + (number + 1) * length,
@@ -122,7 +122,9 @@ def split_windows(
     )
 
 
-def like(window: Window, reference: Sequence[Window], *, rhythm: int) -> tuple[Observation, ...]:
+def like(
+    window: TrafficWindow, reference: Sequence[TrafficWindow], *, rhythm: int
+) -> tuple[Observation, ...]:
     """Observations of the reference at the same place of the rhythm: the same weekday, or season.
 
     Args:

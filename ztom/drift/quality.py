@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from ztom.drift.config import QualityConfig
-from ztom.drift.findings import Finding, Signal
+from ztom.drift.findings import DriftFinding, Signal
 from ztom.drift.observations import Observation
 from ztom.statistics.cusum import Characteristics, CusumDesign, characteristics, threshold
 from ztom.statistics.sequential import log_evidence_below
@@ -45,7 +45,7 @@ class QualityMonitor:
     """The labelled monitor.
 
     Attributes:
-        config: Its options.
+        config: Options of it.
         wrong: Number of wrong answers in the reference.
         total: Number of labels in the reference, at least 1.
         horizon: Number of windows that alpha is for.
@@ -60,7 +60,7 @@ class QualityMonitor:
 
     def look(
         self, state: QualityState, rows: Sequence[Observation]
-    ) -> tuple[Finding, QualityState]:
+    ) -> tuple[DriftFinding, QualityState]:
         """The finding of a window, and the state after it.
 
         Args:
@@ -100,12 +100,12 @@ class QualityMonitor:
             seed=self.seed,
         )
 
-    def _cusum(self, state: QualityState) -> Finding:
+    def _cusum(self, state: QualityState) -> DriftFinding:
         planned = [self.config.labels] * (self.horizon - len(state.labels))
         limit = threshold(self._design, [*state.labels, *planned])
         over = state.statistic > limit
         relation = "above" if over else "within"
-        return Finding(
+        return DriftFinding(
             signal=Signal.QUALITY,
             test="cusum",
             is_alarm=over,
@@ -115,7 +115,7 @@ class QualityMonitor:
             limit=limit,
         )
 
-    def _e_process(self, state: QualityState) -> Finding:
+    def _e_process(self, state: QualityState) -> DriftFinding:
         from scipy.stats import beta  # takes a moment
 
         bound = float(beta.ppf(_BOUND, self.wrong + 1, max(self.total - self.wrong, 0.5)))
@@ -124,7 +124,7 @@ class QualityMonitor:
         value = float(log_evidence_below(total, total - state.wrong, 1.0 - bound)) if total else 0.0
         limit = math.log(1.0 / self.config.alpha)
         over = value > limit
-        return Finding(
+        return DriftFinding(
             signal=Signal.QUALITY,
             test="e_process",
             is_alarm=over,

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ztom.drift.config import DisagreementConfig, EffortConfig
-from ztom.drift.findings import Finding, Signal
+from ztom.drift.findings import DriftFinding, Signal
 from ztom.drift.observations import Observation
 from ztom.statistics.proportions import holm
 from ztom.statistics.sequential import Sums, lower_bound
@@ -35,7 +35,7 @@ def effort(
     rows: Sequence[Observation],
     *,
     horizon: int,
-) -> tuple[Finding, ...]:
+) -> tuple[DriftFinding, ...]:
     """The findings of tokens, seconds and cost; of each only where it was recorded.
 
     Args:
@@ -53,7 +53,7 @@ def effort(
     for (name, pair), p_value in zip(pairs.items(), p_values, strict=True):
         before, now = (float(np.median(numbers)) for numbers in pair)
         findings.append(
-            Finding(
+            DriftFinding(
                 signal=Signal.EFFORT,
                 test=name,
                 is_alarm=p_value <= limit and now > before * (1.0 + config.increase),
@@ -67,7 +67,7 @@ def effort(
     return tuple(findings)
 
 
-def disagreement(config: DisagreementConfig, sums: Sums) -> Finding | None:
+def disagreement(config: DisagreementConfig, sums: Sums) -> DriftFinding | None:
     """The finding of answers of another version; None without any.
 
     Args:
@@ -78,7 +78,7 @@ def disagreement(config: DisagreementConfig, sums: Sums) -> Finding | None:
         return None
     least = lower_bound(sums, config.alpha)
     allowed = config.floor + config.margin
-    return Finding(
+    return DriftFinding(
         signal=Signal.DISAGREEMENT,
         test="versions",
         is_alarm=least > allowed,
@@ -99,7 +99,9 @@ def differing(rows: Sequence[Observation]) -> Sums:
     return Sums(n=len(pairs), total=float(sum(pairs)))
 
 
-def confidence(reference: Sequence[Observation], rows: Sequence[Observation]) -> Finding | None:
+def confidence(
+    reference: Sequence[Observation], rows: Sequence[Observation]
+) -> DriftFinding | None:
     """The estimated share of right answers; None without confidences, or labels to calibrate on.
 
     Args:
@@ -113,7 +115,7 @@ def confidence(reference: Sequence[Observation], rows: Sequence[Observation]) ->
     right = np.array([bool(row.correct) for row in judged], dtype=np.float64)
     slope = _calibration(_logits(_numbers(judged, "confidence")), right)
     estimate = float(_share(slope, _logits(sure)).mean())
-    return Finding(
+    return DriftFinding(
         signal=Signal.CONFIDENCE,
         test="calibrated",
         is_alarm=False,

@@ -9,15 +9,20 @@ imported here: a controller asks as well as a replica.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
+
+from ztom.io.files import read_place
+from ztom.io.places import StoragePlace
 
 _MODULES, _CONFIG = "modules.json", "config.json"
 _POOLING = "Pooling"
 
 
-def gives_embeddings(folder: Path) -> bool:
-    """Whether the model in a folder gives embeddings. A file that cannot be read says nothing."""
+def gives_embeddings(folder: StoragePlace) -> bool:
+    """Whether the model in a folder, here or in a store, gives embeddings.
+
+    A file that cannot be read says nothing.
+    """
     modules = _read(folder / _MODULES)
     if isinstance(modules, list):
         kinds = [str(module.get("type")) for module in modules if isinstance(module, dict)]
@@ -35,8 +40,8 @@ def _is_headless(architecture: str) -> bool:
     return architecture.endswith("Model") and "Head" not in architecture
 
 
-def _read(path: Path) -> Any:
+def _read(path: StoragePlace) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_place(path))
     except (OSError, ValueError):
         return None

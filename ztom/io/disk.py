@@ -50,7 +50,7 @@ def weights_error(error: BaseException, place: object) -> StorageError:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path | str) -> Iterator[None]:
     """Raise what a disk refuses while something is written into a folder as `StorageError`.
 
     Raises:

@@ -27,6 +27,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from ztom.errors import LedgerError, ZtomError
 from ztom.extras import require_extra
+from ztom.io.places import LEDGER_FIX, is_store_address
 from ztom.io.private import private_file
 from ztom.ledger.evidence import SqliteEvidence, emptied_error
 from ztom.ledger.lock import is_sqlite_file, writer_lock
@@ -49,6 +50,8 @@ def parse_address(address: str | Path, *, make: bool = True) -> URL:
         LedgerError: Not an address, or a folder that cannot be made.
     """
     text = str(address)
+    if is_store_address(text):
+        raise LedgerError("a ledger cannot be an object of a store", got=text, fix=LEDGER_FIX)
     try:
         if "://" in text:
             return make_url(text)

@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationInfo,
     model_validator,
 )
@@ -25,12 +26,13 @@ from ztom.blending.chain_file import ChainConfig
 from ztom.blending.groups import FactorGroups, division_key
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
-from ztom.io.places import require_local
+from ztom.errors import ConfigError
+from ztom.io.places import LEDGER_FIX, StoreAddress, is_store_address, parse_place
 from ztom.scoring.build import ErrorTerm, check_error
 from ztom.search.gradients import check_gradients
 from ztom.search.racing import RacingConfig
 from ztom.search.samplers.protocol import SamplerConfig, check_dimensions
-from ztom.search.trackers.config import TrackerConfig
+from ztom.search.trackers.config import TrackerConfig, needs_folder
 from ztom.stimuli.hub_files import HUB_PREFIX
 
 #: Keys that may differ between a study and its resume: they do not decide which factors are tried.
@@ -76,12 +78,26 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 DetailedOutput = bool | Literal["STORE_AND_RETURN"]
 
 
-def _local_output(path: Path) -> Path:
-    return require_local(path, what="where the output goes")
+def _output_place(value: Any, info: ValidationInfo) -> Any:
+    """An address of a store as it is, a path from the file's folder.
+
+    Checked as it was written: with the file's folder before it, an address looks like a path.
+    """
+    if not isinstance(value, str | Path | StoreAddress):
+        return value
+    try:
+        place = parse_place(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return place if isinstance(place, StoreAddress) else _from_file_folder(place, info)
 
 
-#: Checked as it was written: with the file's folder before it, an address looks like a path.
-OutputPath = Annotated[Path, AfterValidator(_local_output), AfterValidator(_from_file_folder)]
+#: A folder of this machine, or of a store.
+OutputPlace = Annotated[
+    Path | StoreAddress,
+    BeforeValidator(_output_place),
+    PlainSerializer(str, return_type=str, when_used="json"),
+]
 ErrorList = Annotated[
     tuple[ErrorTerm, ...],
     Field(min_length=1, description="a name, or a list of weighted terms that are summed"),
@@ -223,7 +239,8 @@ class SearchConfig(StimuliConfig):
         overlap_scoring: Whether an engine answers the next trial while one is scored: the sampler
             then proposes it without that one's error.
         racing: Rules by which a trial that is clearly worse than the best is stopped.
-        output: Folder for what the search writes.
+        output: Folder for what the search writes, here or at a ``gs://`` or ``s3://`` address; the
+            ledger then is a database that is given.
         suites: Suites, or folders of suites, that the gate asks about the written variant, with the
             trained model as the champion; nothing that does not pass is published.
         variant: Options of writing the mastered variant.
@@ -255,7 +272,7 @@ class SearchConfig(StimuliConfig):
     racing: RacingConfig = Field(
         default=RacingConfig(), exclude_if=lambda value: value == RacingConfig()
     )
-    output: OutputPath = Path("runs/search")
+    output: OutputPlace = Path("runs/search")
     suites: tuple[ConfigPath, ...] = ()
     variant: VariantOptions = VariantOptions()
     insist: bool = False
@@ -303,6 +320,28 @@ class SearchConfig(StimuliConfig):
                 "give one lower and one upper bound for each step of the chain"
             )
         check_dimensions(self.sampler, factors)
+        return self
+
+    @model_validator(mode="after")
+    def _ledger_has_a_place(self) -> Self:
+        """A ledger is a database: a file of it cannot be in a store."""
+        if self.ledger is not None and is_store_address(self.ledger):
+            raise ValueError(f"ledger is an address of a store: {self.ledger}. {LEDGER_FIX}")
+        if isinstance(self.output, StoreAddress) and self.ledger is None:
+            raise ValueError(
+                f"the output is an address ({self.output}) and the ledger would be a file in it: "
+                f"give ledger as well. {LEDGER_FIX}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trackers_have_a_place(self) -> Self:
+        names = [str(tracker.name) for tracker in self.trackers if needs_folder(tracker)]
+        if isinstance(self.output, StoreAddress) and names:
+            raise ValueError(
+                f"the output is an address ({self.output}), where {', '.join(names)} cannot write: "
+                "give each tracker an address of its own"
+            )
         return self
 
     @model_validator(mode="after")

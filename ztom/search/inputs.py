@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ztom.blending.chain_file import ChainConfig, read_chain_file, require_members
+from ztom.io.disk import require_writable
+from ztom.io.places import StoreAddress
 from ztom.search.config import SearchConfig
 from ztom.settings import Settings
 from ztom.stimuli.text_files import require_file
@@ -17,6 +19,25 @@ def chain_config(config: SearchConfig) -> ChainConfig:
         ChainError: The file cannot be read, or is no chain.
     """
     return read_chain_file(config.chain) if isinstance(config.chain, Path) else config.chain
+
+
+def require_output(config: SearchConfig) -> None:
+    """Look whether a search can write where it is told to, before there is work to lose.
+
+    Raises:
+        ConfigError: The package of the output's store is not installed.
+        StorageError: Its output folder, or the operator's storage, cannot be written.
+    """
+    for place, what in (
+        (config.output, "the search's output"),
+        (Settings().storage_place, "the operator's storage (ZTOM_STORAGE)"),
+    ):
+        if isinstance(place, StoreAddress):
+            from ztom.io.store_files import require_writable_store  # it imports fsspec
+
+            require_writable_store(place, what=what)
+        elif place is not None:
+            require_writable(place, what=what)
 
 
 def require_inputs(config: SearchConfig, *, settings: Settings) -> None:

@@ -17,12 +17,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ztom.checkpoints.hub_cache import cache_of
 from ztom.errors import VariantError
+from ztom.io.files import read_place
+from ztom.io.places import StoragePlace
 from ztom.io.problems import check_json
 from ztom.variants.signature import SIGNATURE, ManifestSignature, read_signature
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+#: Lists blended files as a manifest does, before they are a variant (`ztom.variants.copies`).
+STAGED = "staged.json"
 #: Folders in the output of a search: of what it published, and of what it kept all the same.
 VARIANT, UNPROVEN = "variant", "unproven"
 CARD = "README.md"
@@ -88,19 +92,25 @@ def build_manifest(folder: Path) -> Manifest:
     return Manifest(files=_entries(folder, names))
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: StoragePlace, name: str = MANIFEST) -> Manifest:
     """Read a manifest without checking the files.
+
+    Args:
+        folder: Folder of the variant, here or in a store.
+        name: Name of the manifest's file.
 
     Raises:
         VariantError: There is none, or it is malformed.
     """
-    path = folder / MANIFEST
+    path = folder / name
     try:
-        raw = path.read_bytes()
+        raw = read_place(path)
     except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        why = error.strerror or ("nothing there" if missing else str(error))
         raise VariantError(
             f"{folder} is not a variant",
-            got=f"no readable {MANIFEST} ({error.strerror})",
+            got=f"no readable {name} ({why})",
             fix="A folder without a manifest was never finished: write the variant again.",
         ) from error
     return check_json(Manifest, raw, wrong=f"{path} is not a manifest", kind=VariantError)

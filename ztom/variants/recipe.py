@@ -10,7 +10,6 @@ import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ztom.blending.chain_file import Topology
 from ztom.blending.groups import GroupedFactors, GroupRecord, transition_names
 from ztom.errors import VariantError
+from ztom.io.files import read_place
+from ztom.io.places import StoragePlace
 from ztom.io.problems import check_json
 
 if TYPE_CHECKING:
@@ -179,14 +180,16 @@ def writer_versions() -> Mapping[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
 
 
-def read_recipe(folder: Path) -> Recipe:
-    """Read a variant's recipe.
+def read_recipe(folder: StoragePlace) -> Recipe:
+    """Read the recipe of a variant, here or in a store.
 
     Raises:
         VariantError: There is none, or it is malformed.
     """
     try:
-        raw = (folder / RECIPE).read_bytes()
+        raw = read_place(folder / RECIPE)
     except OSError as error:
-        raise VariantError(f"{folder} has no readable {RECIPE}", reason=error.strerror) from error
+        raise VariantError(
+            f"{folder} has no readable {RECIPE}", reason=error.strerror or error
+        ) from error
     return check_json(Recipe, raw, wrong=f"{folder / RECIPE} is not a recipe", kind=VariantError)

@@ -16,6 +16,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ztom.errors import SignatureError, VariantError
+from ztom.io.files import read_place
+from ztom.io.places import StoragePlace
 from ztom.io.problems import check_json
 from ztom.io.signatures import Signature, fingerprint, signing_key
 from ztom.settings import Settings, local_actor
@@ -82,11 +84,11 @@ def sign_variant(folder: Path, digest: str) -> ManifestSignature | None:
     return signed
 
 
-def read_signature(folder: Path, digest: str) -> ManifestSignature | None:
+def read_signature(folder: StoragePlace, digest: str) -> ManifestSignature | None:
     """Who has signed a variant; None where nobody has.
 
     Args:
-        folder: Folder of the variant.
+        folder: Folder of the variant, here or in a store.
         digest: Digest of its manifest.
 
     Raises:
@@ -95,12 +97,11 @@ def read_signature(folder: Path, digest: str) -> ManifestSignature | None:
     """
     path = folder / SIGNATURE
     try:
-        with path.open("rb") as file:
-            raw = file.read(_LARGEST_BYTES + 1)
+        raw = read_place(path, at_most=_LARGEST_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise VariantError(f"{path} cannot be read", reason=error.strerror) from error
+        raise VariantError(f"{path} cannot be read", reason=error.strerror or error) from error
     wrong = f"{path} is no signature"
     if len(raw) > _LARGEST_BYTES:
         raise VariantError(wrong, got=f"more than {_LARGEST_BYTES} bytes")
@@ -109,7 +110,9 @@ def read_signature(folder: Path, digest: str) -> ManifestSignature | None:
     return signed
 
 
-def require_signer(folder: Path, signed: ManifestSignature | None, *, settings: Settings) -> None:
+def require_signer(
+    folder: StoragePlace, signed: ManifestSignature | None, *, settings: Settings
+) -> None:
     """Let a variant pass whose signer the operator trusts.
 
     Args:

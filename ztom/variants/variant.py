@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ztom.blending.chain import Chain
 from ztom.blending.precision import PrecisionReport
+from ztom.errors import ConfigError
+from ztom.io.places import LEDGER_FIX, StoragePlace, StoreAddress
 from ztom.ledger.ledger import Ledger
 from ztom.variants.manifest import Manifest, verify_manifest
 from ztom.variants.recipe import Recipe, read_recipe
@@ -21,7 +23,7 @@ class WrittenVariant:
     """A blend that was written and can be served; wherever a path is taken, it is its folder's.
 
     Attributes:
-        folder: Absolute path of its folder.
+        folder: Absolute path of its folder, or its address.
         recipe: Recipe that its bytes follow from.
         manifest: sha256 and size of each of its files.
         warnings: Warnings to know before it is deployed; empty when its dtype realises the step
@@ -29,7 +31,7 @@ class WrittenVariant:
         row: Number of its row in the audit chain, where this process put it on record.
     """
 
-    folder: Path
+    folder: StoragePlace
     recipe: Recipe
     manifest: Manifest
     warnings: tuple[str, ...] = ()
@@ -46,7 +48,7 @@ class WrittenVariant:
         return self.recipe.factors
 
     def __fspath__(self) -> str:
-        """Path of the folder."""
+        """Path of the folder, or the address, which functions of Z-TOM take as well."""
         return str(self.folder)
 
     def _repr_html_(self) -> str:
@@ -83,15 +85,26 @@ def read_variant(folder: Path) -> WrittenVariant:
     return WrittenVariant(folder.absolute(), read_recipe(folder), manifest)
 
 
-def ledger_beside(output: Path) -> str:
-    """Where the ledger of a blend is when nothing else is said: in the folder that holds it."""
+def ledger_beside(output: StoragePlace) -> str:
+    """Where the ledger of a blend is when nothing else is said: in the folder that holds it.
+
+    Raises:
+        ConfigError: That is in a store.
+    """
+    if isinstance(output, StoreAddress):
+        raise ConfigError(
+            "the variant goes to an address, and the ledger would be beside it",
+            got=str(output),
+            expected="a ledger that is given",
+            fix=LEDGER_FIX,
+        )
     return str(output.absolute().parent / "ledger.db")
 
 
 def blend_on_record(
     chain: Chain,
     factors: Sequence[float],
-    output: Path,
+    output: StoragePlace,
     *,
     options: WriteOptions,
     ledger_address: str,
@@ -102,7 +115,7 @@ def blend_on_record(
     Args:
         chain: Chain that was opened and checked.
         factors: Scaling factors, one per transition.
-        output: Folder of the variant.
+        output: Folder of the variant, or its address.
         options: Options of writing.
         ledger_address: File or SQLAlchemy address of the ledger.
         progress: Callback with bytes written, and bytes in all.

@@ -2,8 +2,9 @@
 
 `stage_variant` blends into a private folder beside the destination, where the weights can be loaded
 and proved; `StagedVariant.publish` adds recipe, card and manifest and makes it visible in one step.
-A process that is killed at any point leaves the destination absent or whole. To an object store the
-files are copied with the manifest last: without it there is no variant.
+A process that is killed at any point leaves the destination absent or whole. Where the destination
+is an address, the private folder is in the cache, and the files are copied with the manifest last
+(`ztom.variants.copies`): without it there is no variant.
 """
 
 from __future__ import annotations
@@ -13,11 +14,9 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import torch
 
 from ztom.blending.adapter import blend_adapter
@@ -29,14 +28,14 @@ from ztom.blending.precision import PrecisionMeter, PrecisionReport, measure_pre
 from ztom.checkpoints.cache import publish_folder, staging_folder
 from ztom.checkpoints.checkpoint import Checkpoint, copy_file
 from ztom.checkpoints.layout import ADAPTER
-from ztom.checkpoints.object_store import require_store, with_retries
 from ztom.checkpoints.other_files import OtherFiles, find_other_files
-from ztom.errors import StorageError, VariantError
+from ztom.errors import VariantError
 from ztom.io.disk import disk_errors, require_room
 from ztom.io.files import sync_path
-from ztom.io.places import require_local
+from ztom.io.places import StoragePlace, StoreAddress
 from ztom.settings import Settings
 from ztom.variants.card import render_card
+from ztom.variants.copies import StagedCopy, finish_upload, upload_files
 from ztom.variants.manifest import (
     CARD,
     MANIFEST,
@@ -54,7 +53,7 @@ from ztom.variants.recipe import (
     writer_versions,
 )
 from ztom.variants.shards import save_tensors, write_shards
-from ztom.variants.signature import SIGNATURE, read_signature, sign_variant
+from ztom.variants.signature import SIGNATURE, sign_variant
 
 logger = logging.getLogger(__name__)
 
@@ -84,24 +83,32 @@ class StagedVariant:
 
     Attributes:
         folder: The private folder.
-        destination: Folder in which it will stand.
+        destination: Folder in which it will stand, here or in a store.
         recipe: Recipe, which has no evidence yet.
         precision: Report on how much of the intended step was realised.
+        staged: The weights where every node reads them, if they are there already.
     """
 
     folder: Path
-    destination: Path
+    destination: StoragePlace
     recipe: Recipe
     precision: PrecisionReport
+    staged: StagedCopy | None = None
 
     def seal(self, evidence: SearchEvidence | None = None) -> Manifest:
         """Complete the private folder: recipe, card, signature, manifest, all of it on the disk.
 
+        Where the destination is in a store, everything but the manifest is there then.
+
         Raises:
-            StorageError: The disk refused.
+            StorageError: The disk or the store refused.
+            VariantError: Another variant stands at the address.
         """
         with disk_errors(self.folder):
-            return self._seal(evidence)
+            manifest = self._seal(evidence)
+        if isinstance(self.destination, StoreAddress):
+            upload_files(self.folder, self.destination, manifest, staged=self.staged)
+        return manifest
 
     def _seal(self, evidence: SearchEvidence | None) -> Manifest:
         recipe = self.recipe.model_copy(update={"evidence": evidence})
@@ -121,18 +128,29 @@ class StagedVariant:
     def place(self, manifest: Manifest) -> None:
         """Make what was sealed appear at its destination.
 
-        That is a rename, quick whatever the size; only where a folder stands there already are its
-        files read, to see whether it is the same variant.
+        That is a rename, or one object in a store, quick whatever the size; only where a folder
+        stands there already are its files read, to see whether it is the same variant.
 
         Raises:
+            StorageError: The store refused; there is no variant then.
             VariantError: Something else stands there.
         """
+        if isinstance(self.destination, StoreAddress):
+            finish_upload(self.destination, manifest)
+            return
         if not self.destination.exists():
             publish_folder(self.folder, self.destination)
             # of two writers at once one wins: see which
             if read_manifest(self.destination) == manifest:
                 return
         _same_or_refuse(self.destination, manifest)
+
+    @property
+    def folder_now(self) -> Path:
+        """Where the files are on this machine: at the destination once they were placed there."""
+        if isinstance(self.destination, Path) and not self.folder.exists():
+            return self.destination
+        return self.folder
 
     def publish(self, evidence: SearchEvidence | None = None) -> Manifest:
         """Seal and place at once, for variants that are not put on record."""
@@ -145,7 +163,7 @@ class StagedVariant:
 def stage_variant(
     chain: Chain,
     factors: Sequence[float],
-    destination: Path,
+    destination: StoragePlace,
     *,
     options: WriteOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -156,24 +174,24 @@ def stage_variant(
         chain: Chain that was opened and checked; its content is compared with its digests once
             more.
         factors: Scaling factors, one per transition, or per transition and group.
-        destination: The variant's folder; its parent is made.
+        destination: The variant's folder, whose parent is made; or its address.
         options: Options of writing.
         progress: Callback with bytes written, and bytes in all.
 
     Raises:
         BlendError: The blend is not finite at the deployed dtype.
         CheckpointError: A folder holds too much besides the model.
-        ConfigError: The destination is an address.
         ContentChangedError: A checkpoint changed since it was opened.
         StorageError: The disk refused (full, read-only).
     """
-    require_local(destination, what="where the variant goes")
+    destination = destination.absolute()
+    shelf = workspace(destination)
     options = options or WriteOptions()
     for member in chain.members:
         member.verify_pin()
     others = _other_files(chain, options.form)
-    require_room(destination.parent, needed_bytes(chain, options), what="the variant")
-    with staging_folder(destination.absolute().parent) as outer:
+    require_room(shelf, needed_bytes(chain, options), what="the variant")
+    with staging_folder(shelf) as outer:
         folder = outer / destination.name
         folder.mkdir()
         write = _write_adapter if options.form == "adapter" else _write_dense
@@ -199,7 +217,14 @@ def stage_variant(
             allow_tokenizer_differences=chain.allow_tokenizer_differences,
             groups=None if chain.groups is None else chain.groups.record(),
         )
-        yield StagedVariant(folder, destination.absolute(), recipe, precision)
+        yield StagedVariant(folder, destination, recipe, precision)
+
+
+def workspace(destination: StoragePlace) -> Path:
+    """Folder of this machine in which a variant is written before it stands at its destination."""
+    if isinstance(destination, StoreAddress):
+        return Settings().cache / "writing"
+    return destination.absolute().parent
 
 
 def needed_bytes(chain: Chain, options: WriteOptions) -> int:
@@ -218,37 +243,6 @@ def needed_bytes(chain: Chain, options: WriteOptions) -> int:
         return sum(spec.nbytes for member in adapters for spec in member.tensors.values())
     no_step = (0.0,) * chain.factor_count
     return plan_blend(chain, no_step, dtype=parse_dtype(options.dtype)).nbytes
-
-
-def copy_variant(folder: Path, address: str, *, retries: int = 4) -> None:
-    """Copy a verified variant to an object store, manifest last.
-
-    Args:
-        folder: Folder of the variant.
-        address: ``gs://``, ``s3://`` or ``memory://`` address of the folder to be.
-        retries: Number of times that a failed call is tried again.
-
-    Raises:
-        VariantError: The variant does not verify, or another one stands at the address.
-        StorageError: The store failed; there is no manifest then.
-    """
-    require_store(address)
-    manifest = verify_manifest(folder)
-    store, path = fsspec.core.url_to_fs(address)
-    target = f"{path.rstrip('/')}/{MANIFEST}"
-    if store.exists(target):
-        if store.cat_file(target) == manifest.to_bytes():
-            return
-        raise VariantError(
-            f"another variant stands at {address}",
-            fix="Choose another address; it is not replaced.",
-        )
-    signature = [SIGNATURE] if read_signature(folder, manifest.digest) is not None else []
-    for name in [*sorted(manifest.files), *signature, MANIFEST]:
-        source, to = str(folder / name), f"{path.rstrip('/')}/{name}"
-        with_retries(partial(store.put_file, source, to), what=to, retries=retries)
-        if name in manifest.files and store.size(to) != manifest.files[name].nbytes:
-            raise StorageError(f"{to} was not written whole", fix="Copy the variant again.")
 
 
 def _write_dense(

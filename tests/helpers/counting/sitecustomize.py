@@ -1,7 +1,4 @@
-"""Read by every Python process below the tests: counts what it starts, and keeps Rays apart.
-
-It writes down engines and clusters, and has each Ray take a free port for its node's agent: Ray's
-own is the same for all on a machine, and the second one takes no jobs.
+"""Read by every Python process below the tests: writes down which engines and clusters start.
 
 The folder is on ``PYTHONPATH`` of the tests (see `starts`), so that a replica of Ray Serve, an
 engine of a search or a command in a process of its own count as well. A class is wrapped once its
@@ -25,8 +22,6 @@ _STARTS = {
     "ray._private.node": ("Node", "start_head_processes", "cluster"),
 }
 
-_RAY_CONSTANTS = "ray._private.ray_constants"
-
 
 def _count(module: ModuleType, owner: str, method: str, kind: str) -> None:
     start = getattr(getattr(module, owner), method)
@@ -44,7 +39,7 @@ class _StartsFinder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name not in _STARTS and name != _RAY_CONSTANTS:
+        if name not in _STARTS:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is None or spec.loader is None:
@@ -53,10 +48,7 @@ class _StartsFinder(importlib.abc.MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
-            if name in _STARTS:
-                _count(module, *_STARTS[name])
-            else:
-                module.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT = 0  # any that is free
+            _count(module, *_STARTS[name])
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -9,9 +9,9 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from ztom.checkpoints import object_store
 from ztom.checkpoints.storage import open_source
 from ztom.errors import ContentChangedError, StorageError
+from ztom.io import store_client
 from ztom.settings import Settings
 
 CONTENT = bytes(range(256)) * 40
@@ -79,7 +79,7 @@ def flaky(
     failures: list[Exception | int] = []
     waits: list[float] = []
     monkeypatch.setattr(FlakyMemory, "failures", failures)
-    monkeypatch.setattr(object_store.time, "sleep", waits.append)
+    monkeypatch.setattr(store_client.time, "sleep", waits.append)
     memory.pipe("/bucket/m/b.bin", CONTENT)
     fsspec.register_implementation("memory", FlakyMemory, clobber=True)
     yield failures, waits

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 from serve_apps.control_plane.config import ServerConfig
 from ztom.cli.main import app
 from ztom.client import Client
-from ztom.errors import ConfigError
+from ztom.errors import ConfigError, LedgerError
 from ztom.io.places import require_local
+from ztom.ledger import Ledger
 from ztom.search.config_files import parse_config
 from ztom.settings import Settings
-from ztom.variants.write import stage_variant
 
 ADDRESS = "gs://team-models/out"
 #: Every command that writes, with what it needs besides.
@@ -107,18 +107,33 @@ _WORDS = {
 }
 
 
-def test_a_search_refuses_an_address_as_its_output(tmp_path: Path) -> None:
+def test_a_search_writes_to_an_address_only_with_a_ledger_elsewhere(tmp_path: Path) -> None:
     for folder in (None, tmp_path):
-        with pytest.raises(ConfigError, match=f"output: .*{ADDRESS}"):
+        with pytest.raises(ConfigError, match=f"output is an address .{ADDRESS}.*PostgreSQL"):
             parse_config({**SEARCH, "output": ADDRESS}, folder=folder)
+        ledger = "postgresql+psycopg://db/ztom"
+        taken = parse_config({**SEARCH, "output": ADDRESS, "ledger": ledger}, folder=folder)
+        assert str(taken.output) == taken.model_dump(mode="json")["output"] == ADDRESS
+    for ledger in (ADDRESS, "s3://bucket/ledger.db"):
+        with pytest.raises(ConfigError, match=f"ledger is an address of a store: {ledger}"):
+            parse_config({**SEARCH, "ledger": ledger})
+        with pytest.raises(LedgerError, match="cannot be an object of a store.*PostgreSQL"):
+            Ledger.open(ledger)
+        with pytest.raises(ValueError, match="PostgreSQL"):
+            ServerConfig(ledger=ledger)
+    with pytest.raises(ConfigError, match="where tensorboard cannot write"):
+        parse_config(
+            {**SEARCH, "output": ADDRESS, "ledger": "x.db", "trackers": ["tensorboard"]},
+        )
+    for place in ("file:///tmp/x", "gs://b/../x", "abfs://b/x"):
+        with pytest.raises(ConfigError, match="output"):
+            parse_config({**SEARCH, "output": place, "ledger": "x.db"})
     kept = parse_config({**SEARCH, "variant": {"copy_to": ADDRESS}})
     assert kept.variant.copy_to == ADDRESS
 
 
 def test_the_library_refuses_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=ADDRESS), stage_variant(None, [], Path(ADDRESS)):  # type: ignore[arg-type]
-        pass
     with pytest.raises(ValueError, match=ADDRESS):
         ServerConfig(data=Path(ADDRESS))
     with pytest.raises(ValueError, match=ADDRESS):

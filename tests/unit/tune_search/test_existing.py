@@ -6,12 +6,17 @@ Engines run in this process: what Ray adds is tested with Ray.
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from toys import make_chain
 
+from serve_apps.endpoints.evidence import open_variant
+from serve_apps.variants.args import VariantArgs
+from serve_apps.variants.identity import identify
+from serve_apps.variants.swap import read_blended
 from tune_search.command import result_lines
 from tune_search.engine_actor import EngineActor
 from tune_search.payload import Answers, Needs, Questions, StudyInputs
@@ -23,7 +28,9 @@ from tune_search.study import make_plan
 from tune_search.study_record import open_study
 from tune_search.trial import Evaluator
 from ztom.engines.protocol import EngineInfo
-from ztom.errors import EngineError
+from ztom.errors import EngineError, ReferenceRefusedError
+from ztom.io.places import parse_store_address
+from ztom.io.store_files import StoreFiles
 from ztom.ledger import Ledger
 from ztom.search.conductor import Conductor
 from ztom.search.config import SearchConfig
@@ -33,6 +40,8 @@ from ztom.search.outcome import build_outcome
 from ztom.search.report.render import render_report
 from ztom.search.result import SearchResult
 from ztom.search.samplers.build import build_sampler
+from ztom.settings import Settings
+from ztom.variants.manifest import read_manifest
 
 ADVICE = "checkpoint base alone is better: use it"
 WORDS = ("heart", "lung", "pain", "cold", "sleep", "skin", "salt", "iron", "walk")
@@ -203,3 +212,60 @@ def test_a_checkpoint_that_fails_is_shown_with_its_reason(
     assert result.best_existing.name == "one"
     assert result.baseline_inferences == 3 + 2
     assert result.proof is not None
+
+
+def test_in_a_store_the_variant_is_proved_and_served_from_there(
+    config: SearchConfig,
+    clients: list[LocalClient],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the engine of the proof loads comes from the store: on a node without this disk."""
+    loaded: list[Path] = []
+    build = "ztom.engines.build.build_single"
+    load = import_module("ztom.engines.build").build_single
+    monkeypatch.setattr(
+        build, lambda options, folder: loaded.append(folder) or load(options, folder)
+    )
+    monkeypatch.setenv("ZTOM_CACHE_DIR", str(tmp_path / "cache"))
+    address, ledger = f"memory://{tmp_path.name}/run", str(tmp_path / "ledger.db")
+    content = {**config.model_dump(exclude_unset=True), "output": address, "ledger": ledger}
+    in_store = parse_config(content)
+    assert in_store.digest == config.digest
+    result = searched(in_store, prepare(in_store))
+
+    proof, store = result.proof, StoreFiles(parse_store_address(address))
+    assert proof is not None
+    assert proof.variant == f"{address}/variant"
+    assert loaded[0].is_relative_to(tmp_path / "cache" / "node")
+    assert {name.partition("/")[0] for name in store.names()} == {"variant"}  # nothing is left
+    served = VariantArgs(variant=proof.variant, name="support")
+    identity = identify(served)
+    assert identity.digest == proof.variant_digest
+    weights = "model.safetensors"
+    assert (identity.folder / weights).samefile(loaded[0] / weights)  # it came once
+    with Ledger.open(ledger) as book:
+        assert [v.address for v in book.variants.all()] == [proof.variant]
+    papers = open_variant(proof.variant, Settings(allowed_roots=(f"memory://{tmp_path.name}",)))
+    assert (papers.digest, str(papers.folder)) == (identity.digest, proof.variant)
+    with pytest.raises(ReferenceRefusedError):
+        open_variant(proof.variant, Settings(allowed_roots=("memory://elsewhere",)))
+    blended = read_blended(papers.folder, "support", home=tmp_path)
+    assert blended.identity.digest == identity.digest  # a swap needs the papers alone
+
+
+def test_with_a_storage_the_variant_is_put_there_as_well(
+    config: SearchConfig,
+    clients: list[LocalClient],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage = f"memory://{tmp_path.name}/storage"
+    monkeypatch.setenv("ZTOM_STORAGE", storage)
+    monkeypatch.setenv("ZTOM_CACHE_DIR", str(tmp_path / "cache"))
+    proof = searched(config, prepare(config)).proof
+    assert proof is not None
+    assert proof.variant == f"{storage}/variants/{proof.variant_digest}"
+    assert read_manifest(parse_store_address(proof.variant)) == read_manifest(
+        tmp_path / "out" / "variant"
+    )

@@ -26,11 +26,12 @@ from ztom.client.transfer import unpack
 from ztom.errors import ArchiveError, CheckpointError, VariantError
 from ztom.ledger.ledger import Ledger
 from ztom.settings import Settings
+from ztom.variants.copies import copy_variant
 from ztom.variants.manifest import MANIFEST, build_manifest
 from ztom.variants.recipe import RECIPE, read_recipe
 from ztom.variants.signature import SIGNATURE
 from ztom.variants.verify import verify_variant
-from ztom.variants.write import WriteOptions, copy_variant, stage_variant
+from ztom.variants.write import WriteOptions, stage_variant
 
 #: As sentence-transformers saves a model.
 KEPT = {

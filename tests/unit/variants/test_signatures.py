@@ -14,10 +14,11 @@ from ztom.blending.chain_file import ChainConfig
 from ztom.errors import SignatureError, VariantError
 from ztom.io.signatures import Signature, public_key_of, signing_key
 from ztom.settings import Settings
+from ztom.variants.copies import copy_variant
 from ztom.variants.manifest import check_files, read_manifest, verify_manifest
 from ztom.variants.signature import SIGNATURE, read_signature, require_signer, sign_variant
 from ztom.variants.verify import verify_variant
-from ztom.variants.write import copy_variant, stage_variant
+from ztom.variants.write import stage_variant
 
 
 @pytest.fixture

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from serve_apps.server.launch import Running
 
 
-def up_command(config: ServerConfig, *, host: str, port: int, as_json: bool = False) -> None:
+def up_command(
+    config: ServerConfig,
+    *,
+    host: str,
+    port: int,
+    without_deadlines: bool = False,
+    as_json: bool = False,
+) -> None:
     """Run a server until it is stopped."""
     from serve_apps.server.launch import run_server
     from serve_apps.tracing import require_tracing
@@ -39,6 +46,8 @@ def up_command(config: ServerConfig, *, host: str, port: int, as_json: bool = Fa
         console.print(f"  docs       {running.url}/docs")
         console.print(f"  dashboard  {running.dashboard}")
         console.print(f"  data       {config.data}", soft_wrap=True)
+        for note in running.notes:
+            console.print(f"  note       {note}", soft_wrap=True)
         if not any(user.is_admin for user in _users(config)):
             console.print(
                 f"  no administrator yet: ztom admin create NAME ADDRESS --data {config.data}",
@@ -50,7 +59,14 @@ def up_command(config: ServerConfig, *, host: str, port: int, as_json: bool = Fa
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     with shown_until("starting the server", say) as on_ready:
-        run_server(config, host=host, port=port, on_ready=on_ready, say=show)
+        run_server(
+            config,
+            host=host,
+            port=port,
+            without_deadlines=without_deadlines,
+            on_ready=on_ready,
+            say=show,
+        )
 
 
 def create_admin_command(

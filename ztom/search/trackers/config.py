@@ -56,6 +56,13 @@ class TrackerConfig(BaseModel):
         return {"name": data} if isinstance(data, str) else data
 
 
+def needs_folder(tracker: TrackerConfig) -> bool:
+    """Whether a tracker writes files into the search's output folder."""
+    if tracker.address is not None or tracker.name is TrackerName.WANDB:
+        return False
+    return tracker.name is not TrackerName.MLFLOW or not os.environ.get("MLFLOW_TRACKING_URI")
+
+
 def require_trackers(trackers: Sequence[TrackerConfig]) -> None:
     """Look whether what the trackers need is there.
 

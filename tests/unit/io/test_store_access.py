@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from ztom.checkpoints import store_access
-from ztom.checkpoints.object_store import ObjectSource, is_transient, require_reachable_store
-from ztom.checkpoints.store_access import DEADLINE_S, has_credentials, require_answer
+from ztom.checkpoints.object_store import ObjectSource
 from ztom.errors import StorageError
+from ztom.io import store_access
+from ztom.io.store_access import DEADLINE_S, has_credentials, require_answer
+from ztom.io.store_client import is_transient, require_reachable_store
 from ztom.settings import Settings
 
 
