@@ -41,7 +41,7 @@ def make_clients(
     needs = engine_needs(inputs.place, cluster_capacity(), replicas=replicas)
     make, questions = ray.put(inputs.engine), ray.put(Questions.of(inputs))
     clients = []
-    for _ in range(replicas):
+    for number in range(1, replicas + 1):
         slot = make_slot(needs)
         actor = ray.remote(EngineActor).options(
             num_cpus=needs.cpus,
@@ -52,7 +52,7 @@ def make_clients(
             scheduling_strategy=in_slot(slot),
         )
         client = EngineClient(
-            actor.remote(),
+            actor.remote(f"{inputs.name}: engine {number} of {replicas}"),
             make,
             questions,
             deadline_s,

@@ -87,6 +87,7 @@ class StudyInputs:
         data_digests: sha256 of each data set, by its name.
         models: The chain's checkpoints alone and their average, to compare with.
         gradients: How derivatives are taken; None where the sampler takes none.
+        name: Name of the study, under which Ray's dashboard shows its engines.
     """
 
     space: SearchSpace
@@ -99,6 +100,7 @@ class StudyInputs:
     data_digests: Mapping[str, str] = field(default_factory=dict)
     models: tuple[ComparedModel, ...] = ()
     gradients: GradientInputs | None = None
+    name: str = "search"
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,7 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
         data_digests={entry.name: data_digest(entry.stimuli) for entry in sets},
         models=compared_models(chain, same),
         gradients=_gradients(config, members, settings),
+        name=config.name,
     )
     holdouts = {name: data.holdout for name, data in guarded.items()}
     suites = read_suites(config.suites, read=load_locked)

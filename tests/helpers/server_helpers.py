@@ -56,6 +56,8 @@ from ztom.rollout.routing import Placement, variant_id
 from ztom.variants.manifest import read_manifest
 
 PASSWORD = "correct horse battery"
+#: Seconds that the stage says an answer took of its engine.
+ENGINE_S = 0.25
 
 
 class InProcessEngine:
@@ -82,6 +84,7 @@ class InProcessRunner:
 
     engines: list[InProcessEngine] = field(default_factory=list)
     rooms: int = 0
+    places: int = 1
     submitted: list[SearchJob] = field(default_factory=list)
     states: dict[str, JobState] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
@@ -103,6 +106,9 @@ class InProcessRunner:
 
     def make_room(self) -> None:
         self.rooms += 1
+
+    def search_places(self, engine: object) -> int:
+        return self.places
 
     def submit(self, job: SearchJob) -> None:
         self.submitted.append(job)
@@ -143,6 +149,7 @@ class Stage:
         self.actors: dict[str, Actor] = {}
         self.apps: dict[str, AppSpec] = {}
         self.broken: dict[str, str] = {}
+        self.began = time.monotonic()
         self.places = 1000
         self.looks = 0
         self.current: dict[str, str] = {}
@@ -184,6 +191,7 @@ class Stage:
             3,
             tokens,
             empty=not text,
+            engine_s=ENGINE_S,
         )
 
     async def stream(self, placement: Placement, call: Call) -> AsyncGenerator[StreamItem, None]:
@@ -209,7 +217,7 @@ class Stage:
             }
             yield f"data: {json.dumps(chunk)}\n\n"
         yield "data: [DONE]\n\n"
-        yield StreamEnd(3, len(words), empty=False)
+        yield StreamEnd(3, len(words), empty=False, engine_s=ENGINE_S)
 
     def is_another(self, placement: Placement, call: Call) -> bool:
         there = self.current.get(placement.app, call.digest)
@@ -279,7 +287,9 @@ class Stage:
     def replicas(self, app: str, deployment: str) -> list[ReplicaState]:
         if app not in self.apps:
             return []
-        return [ReplicaState(1, (self.current.get(app, ""),), 0, 0, 0, 0, 2**20)]
+        up_s = time.monotonic() - self.began
+        there = (self.current.get(app, ""),)
+        return [ReplicaState(1, there, 0, 0, 0, 0, 2**20, app, load_s=7.0, up_s=up_s)]
 
 
 def _embedded(placement: Placement, call: Call) -> Answer:
@@ -360,6 +370,8 @@ LOOKS = {
     "serve_apps.server.background.QUIET_S": 0.1,
     "serve_apps.gateway.observe._EVERY_S": 0.2,
     "serve_apps.gateway.observe.TRAFFIC_EVERY_S": 0.2,
+    "serve_apps.server.controller._METRICS_EVERY_S": 0.2,
+    "ztom.ledger.usage_book.EVERY_S": 0.1,
 }
 
 

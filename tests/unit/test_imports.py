@@ -20,12 +20,11 @@ VLLM_FILES = {
 
 _GROUND = {"errors", "extras", "io", "settings"}
 #: What `cluster` may import of `ztom`.
-CLUSTER_MAY_IMPORT = {"ztom.errors", "ztom.settings"}
+CLUSTER_MAY_IMPORT = {"ztom.errors", "ztom.io", "ztom.settings"}
 #: Further rooms for what packs a search for a cluster, and has its nodes look at what it names.
 CLUSTER_LOOKS_INTO = {
     "cluster/examination.py": {"ztom.checkpoints"},
-    "cluster/pools.py": {"ztom.io"},
-    "cluster/submission.py": {"ztom.checkpoints", "ztom.io", "ztom.plugins", "ztom.search"},
+    "cluster/submission.py": {"ztom.checkpoints", "ztom.plugins", "ztom.search"},
 }
 #: What each room of a package may import of its own package; a room is a folder or a file in it.
 MAY_IMPORT: dict[str, dict[str, set[str]]] = {
@@ -63,7 +62,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             *("scoring", "search"),
         },
         "client": {*_GROUND, "checkpoints", "wire"},
-        "data": {"errors", "statistics"},
+        "data": {*_GROUND, "statistics", "stimuli"},
         "drift": {*_GROUND, "scoring", "statistics", "stimuli"},
         "demo": {*_GROUND, "stimuli"},
         "testing": {
@@ -86,6 +85,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "serve": set(),
         "leftovers": set(),
         "shutdown": set(),
+        "shared_disk": set(),
         "drain": set(),
         "health": set(),
         "local": {"environment", "leftovers", "ports", "shutdown"},
@@ -99,6 +99,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "replacements": set(),
         "session": set(),
         "slots": set(),
+        "shared_places": set(),
         "preparation": {"factories", "payload"},
         "device": {"factories", "preparation"},
         "study_record": {"payload"},
@@ -135,7 +136,18 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             ),
             "spare_engine",
         },
-        "run": {"device", "existing", "preparation", "prove", "session", "spare_engine", "study"},
+        "run": {
+            *(
+                "device",
+                "existing",
+                "preparation",
+                "prove",
+                "session",
+                "shared_places",
+                "spare_engine",
+            ),
+            "study",
+        },
         "command": {"display", "run"},
     },
     "serve_apps": {
