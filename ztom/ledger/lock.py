@@ -34,7 +34,7 @@ _SAFE_SQLITE = (3, 51, 3)
 _POLL_S = 0.002
 
 
-class HeldLock:
+class StudyLock:
     """The lock on a study, as long as its context lasts."""
 
     def require(self) -> None:
@@ -42,7 +42,7 @@ class HeldLock:
 
 
 @contextmanager
-def study_lock(engine: Engine, name: str) -> Iterator[HeldLock]:
+def study_lock(engine: Engine, name: str) -> Iterator[StudyLock]:
     """Hold the lock on the study called ``name``.
 
     Raises:
@@ -66,10 +66,10 @@ def study_lock(engine: Engine, name: str) -> Iterator[HeldLock]:
         file.truncate(0)
         file.write(f"process {os.getpid()}\n")
         file.flush()
-        yield HeldLock()
+        yield StudyLock()
 
 
-class SessionLock(HeldLock):
+class SessionLock(StudyLock):
     """An advisory lock of PostgreSQL's, which ends with its session: at a failover, too.
 
     Args:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from ztom.errors import LedgerError
 from ztom.ledger.database import Database, guarded
-from ztom.ledger.lock import HeldLock, study_lock
+from ztom.ledger.lock import StudyLock, study_lock
 from ztom.ledger.models import ResultRow, StudyRow, TrialRow, VerdictRow
 from ztom.ledger.records import (
     NewStudy,
@@ -39,7 +39,7 @@ class Studies:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._lock: HeldLock | None = None
+        self._lock: StudyLock | None = None
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

@@ -12,7 +12,7 @@ from ztom.blending.chain_file import read_chain_file, require_members
 from ztom.cli.console import plain_console, print_document
 from ztom.engines.device_plan import USABLE
 from ztom.engines.gpus import GB, GPUS, Gpu
-from ztom.engines.machine_plan import MachinePlan, Row, TrialWork, chain_size, plan_machine
+from ztom.engines.machine_plan import MachinePlan, PlanRow, TrialWork, chain_size, plan_machine
 from ztom.engines.machines import MACHINES, Machine
 from ztom.errors import ConfigError
 from ztom.settings import Settings
@@ -171,7 +171,7 @@ def _variants(plan: MachinePlan) -> str:
     return f"a GPU holds {plan.variants} variants at once"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: PlanRow) -> tuple[str, ...]:
     room = "any" if row.placement == "file" else f"{row.room / GB:.3g} GB"
     return (
         row.placement,
