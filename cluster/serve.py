@@ -29,6 +29,13 @@ def serve_is_running() -> bool:
     return bool(serve.status().proxies)
 
 
+def session_name() -> str:
+    """Name of this Ray, which no other has: it is new at each start of a cluster."""
+    import ray
+
+    return str(ray.get_runtime_context().get_session_name())
+
+
 def start_serve(*, host: str, port: int, every_node: bool = False) -> None:
     """Have Serve listen.
 
@@ -76,7 +83,7 @@ def start_application(
 
 
 def delete_application(name: str) -> None:
-    """Take an application down and wait until it is."""
+    """Take an application down once it has answered what it is answering, and wait for that."""
     from ray import serve
 
     serve.delete(name)

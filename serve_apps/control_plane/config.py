@@ -30,6 +30,11 @@ class ServerConfig(LimitSettings):
     ledger: str | None = Field(
         default=None, description="SQLAlchemy address; ledger.db in the data folder when not given"
     )
+    secret_file: Path | None = Field(
+        default=None,
+        description="file with a secret of 48 bytes or more, the same on every node, of which all "
+        "keys are made; without it they are made once, and kept in the data folder or the database",
+    )
     pointer_roots: tuple[str, ...] = Field(
         default=(),
         description="folders and addresses under which users may point to checkpoints and data; "
@@ -70,10 +75,17 @@ class ServerConfig(LimitSettings):
         ge=1,
         le=256,
         description="processes that take requests in; more than one needs a ledger on PostgreSQL "
-        "and a data folder that all of them see, and each has its share of every quota",
+        "and a data folder that all of them see; they share every quota",
     )
     body_timeout_s: float = Field(
         default=30, gt=0, description="seconds a body may pause before it is given up"
+    )
+    drain_s: float = Field(
+        default=25,
+        ge=0,
+        le=3600,
+        description="seconds that a server which is stopped has for the requests in work; the "
+        "grace period of what stops it has to be longer, by 5 s and more",
     )
     requests_per_minute: int | None = Field(
         default=None, ge=1, description="to models, by one user with all their keys"
@@ -148,11 +160,6 @@ class ServerConfig(LimitSettings):
     def ledger_address(self) -> str:
         """Where the ledger is."""
         return str(self.data / "ledger.db") if self.ledger is None else self.ledger
-
-    @property
-    def own_key(self) -> Path:
-        """File of the key with which this server signs the variants that it writes."""
-        return self.keys / "signing.key"
 
     @property
     def keys(self) -> Path:

@@ -34,6 +34,7 @@ TAGS = [
     {"name": "releases", "description": "The gradual move of an alias' traffic to a candidate."},
     {"name": "verdicts", "description": "What the gate said of models."},
     {"name": "models", "description": "OpenAI's routes, and feedback on the answers."},
+    {"name": "usage", "description": "Who used how much of what is served."},
     {"name": "health", "description": "Whether the server is up."},
 ]
 #: What every route may answer besides; see `serve_apps.control_plane.errors`.

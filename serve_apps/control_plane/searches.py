@@ -323,7 +323,7 @@ def _start(request: RequestRecord, services: Services) -> None:
                 config=services.store.requests / request.id / CONFIG,
                 environment={
                     "ZTOM_ACTOR": f"user:{request.user_id}",
-                    "ZTOM_KEY_FILE": str(services.config.own_key),
+                    "ZTOM_KEY_FILE": str(services.keys.variants_file),
                     "ZTOM_ALLOWED_ROOTS": json.dumps(chain.roots),
                     "ZTOM_DENIED_ROOTS": json.dumps(chain.denied),
                     "ZTOM_CACHE_DIR": str(services.store.cache),

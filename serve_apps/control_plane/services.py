@@ -11,11 +11,13 @@ from serve_apps.control_plane.account_limits import AccountLimits
 from serve_apps.control_plane.callers import RecentCallers
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.hashing import Hashing
+from serve_apps.control_plane.identity import ServerIdentity
+from serve_apps.control_plane.keys import ServerKeys
 from serve_apps.control_plane.limits import LoginLimit
 from serve_apps.control_plane.places import Places
 from serve_apps.control_plane.runner import Runner
 from serve_apps.control_plane.store import Store
-from serve_apps.control_plane.tokens import Tokens, load_keys
+from serve_apps.control_plane.tokens import Tokens
 from serve_apps.endpoints.aliases import AliasRules
 from serve_apps.endpoints.evidence import AdmissionRules
 from serve_apps.gateway.backends import Backends
@@ -24,9 +26,9 @@ from serve_apps.gateway.gateway import Gateway
 from serve_apps.gateway.response_ids import ResponseIds
 from serve_apps.tracing import Tracing
 from serve_apps.variants.request_size import RequestLimits
-from ztom.io.private import private_folder
-from ztom.io.signatures import public_key_of, signing_key
+from ztom.io.signatures import public_key_of
 from ztom.ledger.ledger import Ledger
+from ztom.ledger.usage_book import UsageBook
 from ztom.settings import Settings
 from ztom.variants.copies import VARIANTS
 
@@ -44,7 +46,7 @@ class Services:
         managed: Settings of reading the server's own files.
         places: Places of requests in work.
         door: Limit of the threads that look up who calls.
-        own_key: Public key with which the server signs the variants that it writes.
+        keys: Secrets of the server.
     """
 
     config: ServerConfig
@@ -60,25 +62,36 @@ class Services:
     places: Places
     door: CapacityLimiter
     hashing: Hashing
-    own_key: str
+    keys: ServerKeys
     account_limits: AccountLimits
 
     @classmethod
-    def open(cls, config: ServerConfig, runner: Runner, backends: Backends) -> Self:
+    def open(
+        cls,
+        config: ServerConfig,
+        runner: Runner,
+        backends: Backends,
+        *,
+        identity: ServerIdentity | None = None,
+    ) -> Self:
         """Open ledger, keys and store.
 
         Args:
             config: Configuration of the server.
             runner: Runner of the server's own work.
             backends: Back ends in which variants run.
+            identity: Server that this process has to be one of; None where it is the only one.
 
         Raises:
-            ZtomError: One of them cannot be used.
+            ZtomError: One of them cannot be used, or it is another server's.
         """
+        if identity is not None:
+            identity.require_data(config)  # before a ledger is made where there is none
         store = Store.open(config.data)
-        private_folder(config.keys)
-        keys = load_keys(config.keys / "jwt.keys")
         ledger = Ledger.open(config.ledger_address)
+        keys = ServerKeys.open(config, ledger.server_keys)
+        if identity is not None:
+            identity.require_keys(keys)
         places = Places.of(config)
         pointers = Settings(
             allowed_roots=config.pointer_roots,
@@ -96,24 +109,25 @@ class Services:
                 names_roots=False,
             ),
             ledger=ledger,
-            tokens=Tokens(keys),
+            tokens=Tokens(keys.tokens),
             limit=LoginLimit(config),
             store=store,
             runner=runner,
             gateway=Gateway(
                 ledger.endpoints,
                 backends,
-                ResponseIds(keys[-1]),
-                CallerHashes(load_keys(config.keys / "callers.keys")[-1]),
+                ResponseIds(keys.tokens[-1]),
+                CallerHashes(keys.callers),
                 share=1 / config.http_replicas,
                 limits=RequestLimits(config.max_answers, config.max_request_tokens),
                 tracing=Tracing.from_environment(),
+                book=UsageBook(ledger.usage, "gateway"),
             ),
             callers=RecentCallers(),
             places=places,
             door=CapacityLimiter(_AT_THE_DOOR),
             hashing=Hashing(),
-            own_key=public_key_of(signing_key(config.own_key)),
+            keys=keys,
             account_limits=AccountLimits(config, ledger, store, places),
         )
 
@@ -127,7 +141,7 @@ class Services:
             self.pointers,
             self.managed,
             aliases,
-            own_key=self.own_key,
+            own_key=public_key_of(self.keys.variants),
             signed_only=config.signed_variants,
             quota=config.engine_quota,
         )

@@ -14,7 +14,7 @@ import binascii
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,14 +111,14 @@ class Tokens:
 
 
 def load_keys(path: Path) -> tuple[bytes, ...]:
-    """The keys of a server: from the environment, else from the file, which is made if need be.
+    """Keys of a server: from the environment, else from the file, which is made if need be.
 
     Raises:
         ConfigError: A key is too short or malformed, or others can read the file.
     """
     given = os.environ.get(KEY_VARIABLE)
     if given is not None:
-        return (_decode(given, KEY_VARIABLE),)
+        return (decode_key(given, KEY_VARIABLE),)
     if not path.exists():
         _write(path, [new_key()])
     if not is_private(path):
@@ -126,17 +126,21 @@ def load_keys(path: Path) -> tuple[bytes, ...]:
             f"{path} can be read by others", fix=f"chmod 600 {path}, and rotate the key."
         )
     lines = path.read_text(encoding="ascii", errors="replace").split()
-    return tuple(_decode(line, str(path)) for line in lines)
+    return tuple(decode_key(line, str(path)) for line in lines)
 
 
-def rotate(path: Path, *, keep: int = 1) -> None:
-    """Put a new key on top of the file and keep so many of the old ones.
+def rotate(path: Path) -> None:
+    """Put a new key on top of the file and keep the one before.
 
     Raises:
         ConfigError: The file cannot be used.
     """
-    old = [base64.b64encode(key).decode() for key in load_keys(path)]
-    _write(path, [new_key(), *old[:keep]])
+    _write(path, with_new_key([base64.b64encode(key).decode() for key in load_keys(path)]))
+
+
+def with_new_key(lines: Sequence[str]) -> list[str]:
+    """A new key, base64, above the one that has signed up to now."""
+    return [new_key(), *lines[:1]]
 
 
 def new_key() -> str:
@@ -144,7 +148,16 @@ def new_key() -> str:
     return base64.b64encode(secrets.token_bytes(MIN_KEY_BYTES)).decode()
 
 
-def _decode(text: str, where: str) -> bytes:
+def decode_key(text: str, where: str) -> bytes:
+    """The key that a text stands for: Base64, or a passphrase that is long enough.
+
+    Args:
+        text: One line.
+        where: Where it is from, for the message.
+
+    Raises:
+        ConfigError: It is too short.
+    """
     try:
         key = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

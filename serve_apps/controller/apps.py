@@ -122,13 +122,20 @@ class ServeApps:
     def __init__(self) -> None:
         self._seen: dict[str, AppStatus] = {}
         self._seen_until = -math.inf
+        self._changes = 0
 
     def status(self) -> dict[str, AppStatus]:
         """See `Apps.status`; what was seen holds for a moment, for looking takes long."""
         if time.monotonic() >= self._seen_until:
+            before = self._changes
             self._seen = self._look()
-            self._seen_until = time.monotonic() + _SEEN_S
+            if before == self._changes:  # else it may not show what was started meanwhile
+                self._seen_until = time.monotonic() + _SEEN_S
         return dict(self._seen)
+
+    def _changed(self) -> None:
+        self._changes += 1
+        self._seen_until = -math.inf
 
     def _look(self) -> dict[str, AppStatus]:
         from ray import serve
@@ -157,17 +164,17 @@ class ServeApps:
         """See `Apps.start`."""
         from serve_apps.variants.app import build_called, build_shared
 
-        self._seen_until = -math.inf
         args = spec.args
         app = build_called(args) if isinstance(args, VariantArgs) else build_shared(args)
         start_application(app, name=spec.name, route_prefix=None)
+        self._changed()
 
     def delete(self, name: str) -> None:
         """See `Apps.delete`."""
         from ray import serve
 
-        self._seen_until = -math.inf
         serve.delete(name, _blocking=False)
+        self._changed()
 
     def prove(
         self, spec: AppSpec, digest: str, folder: str, name: str, *, exact: bool = True

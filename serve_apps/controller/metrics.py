@@ -14,8 +14,17 @@ import time
 from ray.util.metrics import Gauge
 
 from serve_apps.controller.apps import Apps
+from serve_apps.controller.engine_seconds import (
+    ReplicaSeconds,
+    apps_with_traffic,
+    engine_seconds,
+    owners,
+)
+from serve_apps.variants.calls import ReplicaState
 from ztom.ledger.deployments import DeploymentState
 from ztom.ledger.endpoints import Endpoints
+from ztom.ledger.usage import UsageCounts
+from ztom.ledger.usage_book import UsageBook
 from ztom.rollout.routing import Placement, RoutingTable, variant_id
 
 _HOUR_S = 3600.0
@@ -27,11 +36,15 @@ class ReplicaMetrics:
     Args:
         endpoints: Endpoints in the ledger.
         apps: Applications that run.
+        book: Book in which the seconds of engines are counted; None counts none.
     """
 
-    def __init__(self, endpoints: Endpoints, apps: Apps) -> None:
+    def __init__(self, endpoints: Endpoints, apps: Apps, book: UsageBook | None = None) -> None:
         self._endpoints = endpoints
         self._apps = apps
+        self._book = book
+        self._seconds: dict[str, ReplicaSeconds] = {}
+        self._is_first = True
         tags = ("app",)
         self._replicas = Gauge(
             "ztom_replicas", description="Number of replicas that run.", tag_keys=tags
@@ -73,8 +86,13 @@ class ReplicaMetrics:
         self._ready_before = ready
         places = {where.app: where for where in table.placements.values()}
         prices = self._prices(table)
+        with_traffic = apps_with_traffic(table)
+        seconds = dict[str, ReplicaSeconds]()
         for app, where in places.items():
-            self._one(where, prices.get(app))
+            states = self._one(where, prices.get(app))
+            self._count(app, states, table, has_traffic=app in with_traffic)
+            seconds |= {state.replica: ReplicaSeconds.of(state) for state in states}
+        self._seconds, self._is_first = seconds, False
         self._tokens = {app: seen for app, seen in self._tokens.items() if app in places}
 
     def _prices(self, table: RoutingTable) -> dict[str, float]:
@@ -89,7 +107,25 @@ class ReplicaMetrics:
                 prices[where.app] = max(price, prices.get(where.app, 0.0))
         return prices
 
-    def _one(self, where: Placement, price: float | None) -> None:
+    def _count(
+        self, app: str, states: list[ReplicaState], table: RoutingTable, *, has_traffic: bool
+    ) -> None:
+        """Count the seconds of an application's engines for those whose they are."""
+        if self._book is None:
+            return
+        counts = engine_seconds(
+            states, self._seconds, is_first=self._is_first, has_traffic=has_traffic
+        )
+        share = owners(table, app)
+        for digest, project in share:
+            part = UsageCounts(
+                busy_s=counts.busy_s / len(share),
+                idle_s=counts.idle_s / len(share),
+                held_s=counts.held_s / len(share),
+            )
+            self._book.add(part, digest=digest, project=project)
+
+    def _one(self, where: Placement, price: float | None) -> list[ReplicaState]:
         states = self._apps.replicas(where.app, where.deployment)
         tags = {"app": where.app}
         self._replicas.set(len(states), tags)
@@ -103,3 +139,4 @@ class ReplicaMetrics:
         if price is not None and generated > 0:
             spent = price * len(states) * (now - then) / _HOUR_S
             self._cost.set(1000 * spent / generated, tags)
+        return states

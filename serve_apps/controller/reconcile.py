@@ -1,7 +1,9 @@
 """Making what runs what the ledger says: one look, a list of steps, and carrying them out.
 
 Each round works on a new look (`serve_apps.controller.steps`), so a step that fails, or a
-controller that dies in between, costs a round.
+controller that dies in between, costs a round. What takes long (a start, a proof) has a lane of its
+own (`serve_apps.controller.lanes`): a hundred variants start side by side, and get their traffic
+one after the other.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from threading import Lock
 
 from serve_apps.controller.apps import Apps, AppState
+from serve_apps.controller.lanes import Lanes, OneLane
 from serve_apps.controller.outages import (
     Outage,
     deployed_again,
@@ -66,6 +70,7 @@ class Reconciler:
         endpoints: Endpoints in the ledger.
         verdicts: Verdicts of the gate that are on record.
         apps: Applications that run, to start and to stop them.
+        lanes: Lanes in which variants start and are proved, beside the rounds.
         clock: Monotonic clock, seconds.
     """
 
@@ -75,8 +80,11 @@ class Reconciler:
         verdicts: Verdicts,
         apps: Apps,
         *,
+        lanes: Lanes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._lanes = lanes or OneLane()
+        self._admitting = Lock()
         self._endpoints = endpoints
         self._verdicts = verdicts
         self._apps = apps
@@ -96,6 +104,8 @@ class Reconciler:
         Raises:
             LedgerError: The ledger cannot be read or written.
         """
+        # before the look: work that ends while one looks may not show in it yet
+        busy = self._lanes.busy()
         records = self._endpoints.deployments.all()
         table = self._endpoints.table()
         running = self._apps.status()
@@ -112,7 +122,8 @@ class Reconciler:
         self._outages = follow_outages(self._outages, running, self._clock())
         by_digest = {record.digest: record for record in records}
         for step in steps:
-            self._carry_out(step, by_digest)
+            if _lane_of(step) not in busy:
+                self._carry_out(step, by_digest)
         waiting = (r.state is DeploymentState.STARTING or r.intent is not None for r in records)
         return bool(steps) or any(waiting)
 
@@ -170,9 +181,11 @@ class Reconciler:
     def _carry_out(self, step: Step, records: Mapping[str, DeploymentRecord]) -> None:
         match step:
             case Start(spec, digests):
-                self._or_fail(digests, lambda: self._apps.start(spec))
+                start = partial(self._apps.start, spec)
+                self._lanes.run(_lane_of(step), partial(self._or_fail, digests, start))
             case Admit(digest, spec):
-                self._or_fail((digest,), lambda: self._check(records[digest], spec))
+                check = partial(self._check, records[digest], spec)
+                self._lanes.run(_lane_of(step), partial(self._or_fail, (digest,), check))
             case Wait(digest, reason):
                 self._wait(records[digest], reason)
             case Intend(digest, spec):
@@ -218,8 +231,11 @@ class Reconciler:
 
     def _admit(self, record: DeploymentRecord, spec: AppSpec) -> None:
         self._apps.prove(spec, record.digest, record.address, record.name)
-        if self._intend(record, spec):
-            self._endpoints.deployments.set_state(record.digest, DeploymentState.READY, actor=ACTOR)
+        with self._admitting:  # proved side by side, let in one after the other
+            if self._intend(record, spec):
+                self._endpoints.deployments.set_state(
+                    record.digest, DeploymentState.READY, actor=ACTOR
+                )
 
     def _wait(self, record: DeploymentRecord, reason: str) -> None:
         """Say what it waits for; what is kept for a rollback of the same endpoint makes room."""
@@ -334,6 +350,17 @@ class Reconciler:
             action=action,
             subject=f"variant:{digest}",
         )
+
+
+def _lane_of(step: Step) -> str:
+    """Name of the lane in which a step is carried out; empty for what is done at once."""
+    match step:
+        case Start(spec, _):
+            return f"start {spec.name}"
+        case Admit(digest, _):
+            return f"admit {digest}"
+        case _:
+            return ""
 
 
 def _without_previous(table: RoutingTable, alias: str) -> RoutingTable:

@@ -14,7 +14,8 @@ from functools import reduce
 from ztom.errors import NotOnRecordError
 from ztom.ledger.deployments import DeploymentState
 from ztom.ledger.endpoints import Endpoints
-from ztom.ledger.rollouts import FeedbackSum, RolloutRecord
+from ztom.ledger.feedback import FeedbackSum
+from ztom.ledger.rollouts import RolloutRecord
 from ztom.rollout.observations import ArmCounts, StepObservations
 from ztom.rollout.release import decide, wanted_traffic
 from ztom.rollout.routing import Route, RoutingTable, TrafficRole, promoted, rolled_back
@@ -136,7 +137,7 @@ def _deployment(endpoints: Endpoints, digest: str) -> tuple[Deployment, str]:
 def _observations(endpoints: Endpoints, record: RolloutRecord, step: int) -> StepObservations:
     rows = endpoints.rollouts.observations(record.id, step)
     total = reduce(StepObservations.__add__, rows, StepObservations())
-    feedback = endpoints.rollouts.feedback(record.id, step)
+    feedback = endpoints.rollouts.feedback.sums(record.id, step)
     judged = StepObservations(
         candidate=_feedback_counts(feedback.get(TrafficRole.CANARY)),
         stable=_feedback_counts(feedback.get(TrafficRole.STABLE)),

@@ -13,6 +13,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from fastapi.responses import JSONResponse, Response
@@ -40,7 +42,10 @@ from serve_apps.variants.wire import (
     refusal,
     too_much,
 )
+from ztom.errors import ZtomError
 from ztom.ledger.endpoints import Endpoints
+from ztom.ledger.usage import ALIVE_EVERY_S, UsageCounts
+from ztom.ledger.usage_book import UsageBook
 from ztom.rollout.routing import Choice, RoutingTable, TrafficRole, choose, variant_id
 
 #: Under Serve's own logger, whose files and format it shares.
@@ -106,9 +111,11 @@ class Gateway:
         backends: Back ends through which variants are called.
         ids: Maker of the answers' ids.
         callers: Maker of the callers' hashes.
-        share: This process's share of every key's quota, in (0, 1].
+        share: This process's share of every key's quota, in (0, 1], until it has seen how many
+            gateways there are.
         limits: What one request may ask for.
         tracing: Maker of spans; None makes none.
+        book: Book in which it is counted who uses how much; None counts nothing.
     """
 
     def __init__(
@@ -121,7 +128,9 @@ class Gateway:
         share: float = 1.0,
         limits: RequestLimits = DEFAULT_LIMITS,
         tracing: Tracing | None = None,
+        book: UsageBook | None = None,
     ) -> None:
+        self._book = book
         self._limits = limits
         self._tracing = tracing or Tracing()
         self._backends = backends
@@ -129,7 +138,7 @@ class Gateway:
         self._quotas = Quotas(share)
         self._keeper = TableKeeper(endpoints, self._changed)
         self._observer = Observer(endpoints, self._keeper.callers_before)
-        self._mirror = Mirror(backends, self._metrics, self._observer.compared)
+        self._mirror = Mirror(backends, self._metrics, self._observer.compared, self._copied)
         self.ids = ids
         self.callers = callers
 
@@ -142,19 +151,35 @@ class Gateway:
     async def running(self) -> AsyncIterator[None]:
         """Keep up with the ledger while in the context; the first table is there before it."""
         await self._keeper.look()
-        works = (
+        works = [
             self._keeper.keep_up(),
             self._mirror.run(),
             self._observer.keep_writing(),
             self._metrics.keep_fresh(),
-        )
+        ]
+        if self._book is not None:
+            await asyncio.to_thread(self._book.write)  # so that others know of this gateway
+            works += [self._book.keep_writing(), self._share_quotas(self._book)]
         try:
             async with meanwhile(works):
                 yield
         finally:
             await asyncio.to_thread(self._observer.write)
             await self._observer.write_traffic(at_once=True)
+            if self._book is not None:
+                await asyncio.to_thread(partial(self._book.write, ends=True))
             await asyncio.to_thread(self._tracing.close)
+
+    async def _share_quotas(self, book: UsageBook) -> None:
+        """Have as large a part of every quota as there are gateways, on whichever nodes.
+
+        A new one is counted within seconds, one that was killed until it is taken to have died:
+        meanwhile all of them together let through less than the quota, not more.
+        """
+        while True:
+            with contextlib.suppress(ZtomError):  # the share stays as it is
+                self._quotas.share = 1 / max(1, await asyncio.to_thread(book.alike))
+            await asyncio.sleep(ALIVE_EVERY_S)
 
     async def answer(
         self,
@@ -287,6 +312,7 @@ class Gateway:
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
             empty=answer.empty,
+            engine_s=answer.engine_s,
         )
         if answer.status == 200 and exchange.events is not None:
             self._copy(exchange, text_of(answer.body))
@@ -349,6 +375,7 @@ class Gateway:
                 prompt_tokens=end.prompt_tokens,
                 completion_tokens=end.completion_tokens,
                 empty=end.empty,
+                engine_s=end.engine_s,
             )
         if status == 200 and exchange.events is not None:
             self._copy(exchange, text_of_events(exchange.events))
@@ -369,6 +396,7 @@ class Gateway:
         prompt_tokens: int = 0,
         completion_tokens: int = 0,
         empty: bool = False,
+        engine_s: float = 0.0,
     ) -> None:
         now = time.monotonic()
         seconds = now - exchange.began
@@ -385,6 +413,15 @@ class Gateway:
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
         )
+        if self._book is not None:
+            counts = UsageCounts(
+                requests=1,
+                failed=int(status >= HTTPStatus.INTERNAL_SERVER_ERROR),
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                busy_s=engine_s,
+            )
+            self._book.add(counts, digest=choice.digest, project=choice.project, key=asker.key)
         exchange.span.end(
             status,
             {
@@ -421,6 +458,12 @@ class Gateway:
         placement = self.table.placements.get(choice.shadow or "")
         if placement is not None and self._observer.admits_copy(choice, exchange.caller):
             self._mirror.offer(Mirrored(choice, exchange.call, placement, text))
+
+    def _copied(self, digest: str, project: str | None, answer: Answer) -> None:
+        """A copy was answered: an engine worked for nobody's key."""
+        if self._book is not None:
+            counts = UsageCounts(busy_s=answer.engine_s)
+            self._book.add(counts, digest=digest, project=project)
 
     def _headers(self, exchange: _Exchange, variant: str) -> dict[str, str]:
         return {

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from serve_apps.gateway.shadow import ShadowComparison
-from ztom.errors import NotOnRecordError, ZtomError
+from ztom.errors import ZtomError
 from ztom.ledger.endpoints import Endpoints
 from ztom.rollout.callers import CallerCap, CallerShares
 from ztom.rollout.observations import (
@@ -200,19 +200,22 @@ class Observer:
             logger.warning("callers of %.0f s are not on record: %s", TRAFFIC_EVERY_S, error)
 
     def write(self) -> None:
-        """Write what is new; what cannot be written is kept for the next time."""
-        for (release, number), step in list(self._steps.items()):
-            if not step.is_new:
-                continue
+        """Write what is new, together; what cannot be written is kept for the next time."""
+        new = {key: step for key, step in list(self._steps.items()) if step.is_new}
+        if not new:
+            return
+        for step in new.values():
             step.is_new = False
-            counts = step.counts()
-            try:
-                self._endpoints.rollouts.observe(release, number, step.source, counts)
-            except NotOnRecordError:
-                del self._steps[release, number]
-            except ZtomError as error:
+        counted = [(*key, step.source, step.counts()) for key, step in new.items()]
+        try:
+            missing = self._endpoints.rollouts.observe_all(counted)
+        except ZtomError as error:
+            for step in new.values():
                 step.is_new = True
-                logger.warning("observations wait to be written: %s", error)
+            logger.warning("observations wait to be written: %s", error)
+            return
+        for key in [key for key in new if key[0] in missing]:
+            del self._steps[key]
 
     def forget(self) -> None:
         """Let go of steps that were written and of which nothing was heard since, for long.

@@ -35,12 +35,13 @@ class _Bucket:
 class Quotas:
     """Counts what keys use.
 
-    Args:
-        share: This process's part of the limits, where several gateways share the traffic.
+    Attributes:
+        share: This process's part of the limits, where several gateways share the traffic; it may
+            change, as gateways come and go.
     """
 
     def __init__(self, share: float = 1.0) -> None:
-        self._share = share
+        self.share = share
         self._buckets: OrderedDict[tuple[str, str], _Bucket] = OrderedDict()
 
     def admit(self, quotas: Sequence[tuple[str, Quota]], *, now: float) -> float:
@@ -79,7 +80,7 @@ class Quotas:
             bucket.left -= tokens
 
     def _size(self, limit: int | None) -> float:
-        return max(1.0, (limit or 0) * self._share)
+        return max(1.0, (limit or 0) * self.share)
 
     def _bucket(self, key: str, kind: str, limit: int | None, now: float) -> _Bucket | None:
         if limit is None:

@@ -73,6 +73,7 @@ class Mirror:
         backends: Back ends through which variants are called.
         metrics: Counters of the gateway.
         report: Callback that gets each comparison.
+        count: Callback that gets digest and project of the variant, and the answer, of each copy.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class Mirror:
         backends: Backends,
         metrics: GatewayMetrics,
         report: Callable[[ShadowComparison], None],
+        count: Callable[[str, str | None, Answer], None],
     ) -> None:
+        self._count = count
         self._backends = backends
         self._metrics = metrics
         self._report = report
@@ -138,10 +141,12 @@ class Mirror:
         body = {key: value for key, value in call.body.items() if key not in _STREAM_ONLY}
         copy = replace(call, body=body, request_id=f"{call.request_id}-copy")
         try:
-            return await self._backends.ask(placement, copy)
+            answer = await self._backends.ask(placement, copy)
         except Exception as error:
             logger.info("a copy to %s failed: %s", placement.app, type(error).__name__)
             return None
+        self._count(call.digest, placement.project, answer)
+        return answer
 
 
 def text_of(body: bytes) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
@@ -22,6 +21,8 @@ from serve_apps.control_plane.access import Permission, route
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.errors import LastResort, add_error_handlers
 from serve_apps.control_plane.flow import BodyGuard, BodyLimits
+from serve_apps.control_plane.hosts import KnownHosts
+from serve_apps.control_plane.identity import ServerIdentity
 from serve_apps.control_plane.openapi import TAGS, VERSION, describe, operation_id
 from serve_apps.control_plane.places import ALWAYS_ANSWERED, PlaceKeeper
 from serve_apps.control_plane.prefix import LaterPrefix
@@ -38,6 +39,7 @@ from serve_apps.control_plane.routes import (
     releases,
     searches,
     signing_keys,
+    usage,
     verdicts,
 )
 from serve_apps.control_plane.routes import inference as gateway
@@ -46,14 +48,13 @@ from serve_apps.control_plane.services import Services
 from serve_apps.gateway.backends import ServeBackends
 from serve_apps.server.background import tidy
 from serve_apps.server.controller import Controller
+from ztom.io.private import private_folder
 from ztom.version import __version__
 from ztom.wire.problems import Health
 
 DEPLOYMENT_NAME = "control-plane"
 #: Of the resource that each node has one of, by which work is kept on it.
 _SLIVER = 0.0001
-
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 health_router = APIRouter(tags=["health"])
 
@@ -112,7 +113,7 @@ def create_app(
         endpoints,
         releases,
     )
-    for room in (*rooms, verdicts, signing_keys):
+    for room in (*rooms, verdicts, signing_keys, usage):
         app.include_router(room.router)
     app.include_router(health_router)
     add_error_handlers(app)
@@ -138,7 +139,7 @@ def create_app(
     app.add_middleware(LastResort)
     app.add_middleware(PlaceKeeper, places=services.places, settings=config)
     app.add_middleware(LaterPrefix)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK, *config.allowed_hosts])
+    app.add_middleware(KnownHosts, names=config.allowed_hosts)
     return app
 
 
@@ -158,18 +159,24 @@ def build(args: ServerConfig | Mapping[str, Any]) -> serve.Application:
     return bind(config)
 
 
-def bind(config: ServerConfig, *, node: str | None = None) -> serve.Application:
+def bind(
+    config: ServerConfig, *, node: str | None = None, identity: ServerIdentity | None = None
+) -> serve.Application:
     """The application of `build`, where wanted on one node of a cluster.
 
     Args:
         config: Configuration of the server.
         node: Address of the node that all its processes stay on; None for any.
+        identity: Server that all of its processes have to be one of; the one of this machine's data
+            folder when not given.
     """
+    private_folder(config.data)
+    identity = identity or ServerIdentity.of(config)
 
     def on_replica() -> FastAPI:
         os.umask(0o077)  # on another node of a cluster nobody has set it before
         runner = ray_runner(config, dashboard_address())
-        return create_app(Services.open(config, runner, ServeBackends()))
+        return create_app(Services.open(config, runner, ServeBackends(), identity=identity))
 
     ingress = serve.ingress(on_replica)
     # both wait and carry bytes; a search must not be short of a CPU because of them
@@ -187,6 +194,8 @@ def bind(config: ServerConfig, *, node: str | None = None) -> serve.Application:
         max_ongoing_requests=2 * config.most_at_once,
         # a replica that died is replaced as soon as it is looked for
         health_check_period_s=2,
+        graceful_shutdown_timeout_s=config.drain_s,
+        graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options=idle,
         logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
-    )(ingress()).bind(controller.bind(config))
+    )(ingress()).bind(controller.bind(config, identity))

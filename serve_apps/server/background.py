@@ -23,7 +23,6 @@ from serve_apps.tasks import meanwhile
 from ztom.errors import AuditError, StorageError, ZtomError
 from ztom.io.files import read_place, write_whole
 from ztom.io.places import StoragePlace, parse_place
-from ztom.io.signatures import signing_key
 from ztom.ledger.audit import SignedHead
 from ztom.ledger.requests import RequestKind, RequestStatus
 
@@ -98,8 +97,9 @@ class HeadExport:
             before.check()
             services.ledger.audit.check(before)
         if before is None or before.sequence < rows:
-            key = signing_key(services.config.keys / "audit.key")
-            head = services.ledger.audit.sign(key, time=datetime.now(UTC).isoformat())
+            head = services.ledger.audit.sign(
+                services.keys.audit(), time=datetime.now(UTC).isoformat()
+            )
             _write_head(address, head)
         self._rows = rows
 

@@ -14,16 +14,20 @@ from ray import serve
 
 from cluster.local import dashboard_address
 from serve_apps.control_plane.config import ServerConfig
+from serve_apps.control_plane.identity import ServerIdentity
 from serve_apps.control_plane.runner import ray_runner
 from serve_apps.control_plane.services import Services
 from serve_apps.controller.apps import Apps, ServeApps
+from serve_apps.controller.lanes import ThreadLanes
 from serve_apps.controller.metrics import ReplicaMetrics
 from serve_apps.controller.reconcile import Reconciler
 from serve_apps.controller.record_metrics import RecordMetrics
 from serve_apps.controller.releases import move_releases
 from serve_apps.gateway.backends import ServeBackends
 from serve_apps.server.background import again_and_again, background
+from serve_apps.tasks import meanwhile
 from ztom.ledger.deployments import DeploymentState
+from ztom.ledger.usage_book import UsageBook
 
 _EVERY_S = 0.3
 _METRICS_EVERY_S = 5.0
@@ -37,8 +41,10 @@ async def controlling(
 ) -> AsyncIterator[None]:
     """Make what runs what the ledger says, and move releases, while in the context."""
     endpoints = services.ledger.endpoints
-    reconciler = Reconciler(endpoints, services.ledger.verdicts, apps)
-    metrics = ReplicaMetrics(endpoints, apps)
+    lanes = ThreadLanes()
+    reconciler = Reconciler(endpoints, services.ledger.verdicts, apps, lanes=lanes)
+    book = UsageBook(services.ledger.usage, "controller")
+    metrics = ReplicaMetrics(endpoints, apps, book)
     record = RecordMetrics(services.ledger.work)
     revision = services.ledger.revision
     last, moving = time.monotonic(), False
@@ -67,12 +73,18 @@ async def controlling(
         await asyncio.to_thread(record.look)
         return True
 
-    async with (
-        background(services),
-        again_and_again((deployments, swaps, releases), revision, every_s=every_s),
-        again_and_again((look,), revision, every_s=_METRICS_EVERY_S),
-    ):
-        yield
+    try:
+        async with (
+            background(services),
+            again_and_again((deployments, swaps, releases), revision, every_s=every_s),
+            again_and_again((look,), revision, every_s=_METRICS_EVERY_S),
+            meanwhile((book.keep_writing(),)),
+        ):
+            await asyncio.to_thread(services.ledger.usage.forget_ended)
+            yield
+    finally:
+        lanes.close()
+        await asyncio.to_thread(book.write, ends=True)
 
 
 @serve.deployment(name="controller", num_replicas=1, max_ongoing_requests=4)
@@ -80,11 +92,11 @@ class Controller:
     """The one replica."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, config: ServerConfig
+        self, config: ServerConfig, identity: ServerIdentity
     ) -> None:
         os.umask(0o077)
         runner = ray_runner(config, dashboard_address())
-        self._services = Services.open(config, runner, ServeBackends())
+        self._services = Services.open(config, runner, ServeBackends(), identity=identity)
         self._stack = contextlib.AsyncExitStack()
         await self._stack.enter_async_context(controlling(self._services, ServeApps()))
 

@@ -18,16 +18,19 @@ from cluster.node_settings import SERVE_SETTINGS, TOKEN_SETTINGS
 from cluster.ports import free_port, reachable
 from cluster.shutdown import best_effort, terminate_like_interrupt, wait_for_interrupt
 from serve_apps.control_plane.config import ServerConfig
-from serve_apps.control_plane.tokens import load_keys
+from serve_apps.control_plane.identity import ServerIdentity
 from serve_apps.server.haproxy import door_settings
 from serve_apps.server.lock import server_lock
 from ztom.errors import ConfigError, EngineTimeoutError
 from ztom.io.private import private_file, private_folder
-from ztom.ledger.ledger import Ledger
+from ztom.ledger.database import parse_address
+from ztom.ledger.lock import is_sqlite_file
 
 APP_NAME = "ztom"
 _READY_S = 120.0
 _POLL_S = 0.2
+#: Seconds for which HAProxy keeps the connections of a configuration that was replaced, at least.
+_HARD_STOP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ def server(
 
     Raises:
         ConfigError: Another server runs on the data folder, the port is taken, the configuration
-            cannot be used, or Ray was imported before.
+            cannot be used, the nodes of the cluster do not share the data folder, or Ray was
+            imported before.
         LedgerError: The ledger cannot be opened.
         EngineTimeoutError: It did not answer in time.
         EngineError: Ray has ended, so that an init system has to start the server again.
@@ -71,14 +75,15 @@ def server(
     with contextlib.ExitStack() as undo:
         # all that is written from here on, by Ray's processes too, is the owner's alone
         undo.callback(os.umask, os.umask(0o077))
-        say_address = undo.enter_context(server_lock(private_folder(config.data)))
-        _check(config)
+        lock = undo.enter_context(server_lock(private_folder(config.data)))
+        identity = ServerIdentity.of(config)  # what would fail in a replica fails here
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="ztom-")))
         if not os.environ.get("RAY_ADDRESS"):
             port = free_port(host, port)  # before Ray starts, which takes ports, and seconds
+        _let_requests_end(config)
         _prepare_environment(folder, config)
         from cluster.local import ended_with_ray, node_address, ray_connection
-        from cluster.serve import start_serve, stop_serve
+        from cluster.serve import session_name, start_serve
 
         ray = undo.enter_context(ray_connection(dashboard=True))
         undo.enter_context(ended_with_ray())
@@ -86,7 +91,7 @@ def server(
         node: str | None = None
         if ray.is_ours:
             start_serve(host=host, port=port)
-            undo.callback(best_effort, stop_serve)
+            undo.callback(_stop_serving)
         else:
             from serve_apps.server.joined import join, leave
 
@@ -99,6 +104,10 @@ def server(
                 without_deadlines=without_deadlines,
             )
             notes, node = joined.notes, joined.node
+            if APP_NAME in joined.served and lock.session_before != session_name():
+                raise _another_server(config)
+            if node is None and is_sqlite_file(parse_address(config.ledger_address, make=False)):
+                node = node_address()  # a file is written on one machine
             if joined.listens is None:
                 port = free_port(host, port)
                 # each node has a door: one dies, the others stay open
@@ -109,8 +118,8 @@ def server(
                 best_effort, partial(leave, APP_NAME, started_serve=joined.listens is None)
             )
         url = f"http://{reachable(host)}:{port}"
-        say_address(url)
-        _run_control_plane(config, node=node)
+        lock.write(url, session_name())
+        _run_control_plane(config, identity, node=node)
         _wait_until_up(url)
         yield Running(url, ray.dashboard, notes)
 
@@ -155,18 +164,39 @@ def _require_fresh_process() -> None:
         )
 
 
-def _run_control_plane(config: ServerConfig, *, node: str | None) -> None:
+def _run_control_plane(config: ServerConfig, identity: ServerIdentity, *, node: str | None) -> None:
     from ray import serve
 
     from serve_apps.server.app import bind
 
-    serve.run(bind(config, node=node), name=APP_NAME, route_prefix="/")
+    application = bind(config, node=node, identity=identity)
+    serve.run(application, name=APP_NAME, route_prefix="/")
 
 
-def _check(config: ServerConfig) -> None:
-    """What would fail in a replica fails here, where somebody reads it."""
-    load_keys(config.keys / "jwt.keys")
-    Ledger.open(config.ledger_address).close()
+def _stop_serving() -> None:
+    """Take down what answers people first, once it has answered; then variants, and Serve.
+
+    Variants serve until nobody asks any more.
+    """
+    from cluster.serve import delete_application, stop_serve
+
+    best_effort(delete_application, APP_NAME)
+    best_effort(stop_serve)
+
+
+def _let_requests_end(config: ServerConfig) -> None:
+    """Have HAProxy keep its connections for as long as a leaving server answers on them."""
+    limit_s = max(_HARD_STOP_S, config.drain_s + 5)
+    os.environ.setdefault("RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S", f"{limit_s:.0f}")
+
+
+def _another_server(config: ServerConfig) -> ConfigError:
+    """What is wrong where a server runs that no launcher on this data folder has started."""
+    return ConfigError(
+        "another server of Z-TOM runs in this Ray",
+        got=f"{APP_NAME}, which no `ztom up` on {config.data} has started",
+        fix="Give this one a Ray of its own, or end that one (`serve shutdown`).",
+    )
 
 
 def _prepare_environment(folder: Path, config: ServerConfig) -> None:

@@ -56,6 +56,7 @@ class Answer:
         completion_tokens: Tokens that were generated; 0 in a refusal.
         empty: The status is 200 and some choice has no text.
         code: OpenAI's code of a refusal, such as ``other_version``; None in an answer.
+        engine_s: Seconds of the engine's work that were its share.
     """
 
     status: int
@@ -66,6 +67,7 @@ class Answer:
     completion_tokens: int = 0
     empty: bool = False
     code: str | None = None
+    engine_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,14 @@ class StreamEnd:
         completion_tokens: Tokens that were generated.
         empty: Some choice has no text.
         failed: The stream broke off; its events said so to the client, the counts are not known.
+        engine_s: Seconds of the engine's work that were its share.
     """
 
     prompt_tokens: int
     completion_tokens: int
     empty: bool
     failed: bool = False
+    engine_s: float = 0.0
 
 
 StreamItem = Answer | Opened | str | StreamEnd
@@ -115,6 +119,11 @@ class ReplicaState:
             when the engine does.
         memory_bytes: Memory of the replica with its engine, bytes: on the CPU what is resident, of
             all its processes; on a GPU what is allocated there.
+        replica: Name that no other replica has.
+        load_s: Seconds that it took to load.
+        up_s: Seconds since then.
+        busy_s: Seconds for which it had work since then.
+        untold_s: Part of these of which no gateway was told: who asked had gone.
     """
 
     pid: int
@@ -124,6 +133,11 @@ class ReplicaState:
     generated_tokens: int
     steps: int
     memory_bytes: int
+    replica: str = ""
+    load_s: float = 0.0
+    up_s: float = 0.0
+    busy_s: float = 0.0
+    untold_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
@@ -32,6 +35,7 @@ from serve_apps.variants.drain import Gate
 from serve_apps.variants.environment import prepare_environment
 from serve_apps.variants.events import EventStream, joined
 from serve_apps.variants.identity import SHORT_DIGEST_LENGTH, ModelIdentity, identify
+from serve_apps.variants.meter import WorkMeter
 from serve_apps.variants.swap import LiveSwap, read_blended
 from serve_apps.variants.wire import (
     Reply,
@@ -62,10 +66,18 @@ class RefusedError(Exception):
 
 
 class Replica(ABC):
-    """Answers calls on one engine."""
+    """Answers calls on one engine.
+
+    Attributes:
+        engine: The engine.
+        load_s: Seconds that it took to load it.
+    """
 
     def __init__(self, engine: VariantEngine) -> None:
         self.engine = engine
+        self._meter = WorkMeter()
+        self._name = uuid.uuid4().hex
+        self.load_s = 0.0
 
     @property
     @abstractmethod
@@ -114,6 +126,11 @@ class Replica(ABC):
             generated_tokens=load.generated_tokens,
             steps=load.steps,
             memory_bytes=await self.engine.memory_bytes(),
+            replica=self._name,
+            load_s=self.load_s,
+            up_s=self._meter.up_s,
+            busy_s=self._meter.busy_s,
+            untold_s=self._meter.untold_s,
         )
 
     async def check_health(self) -> None:
@@ -138,18 +155,34 @@ class Replica(ABC):
                 if call.kind == "chat" and not face.chats:
                     yield _refused(call, no_chat_template())
                     return
-                result = await self.engine.answer(
-                    call.kind, body, face=face, request_id=call.request_id, trace=call.trace
-                )
-                if isinstance(result, Reply):
-                    yield _answer(result, face.identity)
-                    return
-                pace = self.engine.stream_interval_s
-                async with aclosing(_streamed(result, face.identity, pace)) as items:
+                async with aclosing(self._answer_with(face, call, body)) as items:
                     async for item in items:
                         yield item
         except RefusedError as error:
             yield _refused(call, error.reply)
+
+    async def _answer_with(
+        self, face: Face, call: Call, body: dict[str, Any]
+    ) -> AsyncGenerator[StreamItem, None]:
+        """Answer with a face, and say how much of the engine's time that took."""
+        share = self._meter.begin()
+        try:
+            result = await self.engine.answer(
+                call.kind, body, face=face, request_id=call.request_id, trace=call.trace
+            )
+            if isinstance(result, Reply):
+                answer = _answer(result, face.identity)
+                yield replace(answer, engine_s=self._meter.tell(share))
+                return
+            pace = self.engine.stream_interval_s
+            async with aclosing(_streamed(result, face.identity, pace)) as items:
+                async for item in items:
+                    if isinstance(item, StreamEnd):
+                        yield replace(item, engine_s=self._meter.tell(share))
+                    else:
+                        yield item
+        finally:
+            self._meter.end(share)
 
     @property
     def _may_chat(self) -> bool:
@@ -190,6 +223,7 @@ class VariantReplica(Replica):
             EngineError: The engine does not start.
             ZtomError: `live_swap` is asked for and the chain cannot be held.
         """
+        began = time.monotonic()
         identity = await asyncio.to_thread(identify, args)
         if args.live_swap:
             _require_text(identity, "live_swap", fix="Deploy it without live_swap.")
@@ -206,7 +240,9 @@ class VariantReplica(Replica):
         except BaseException:
             engine.stop()
             raise
-        return cls(engine, gate, swap)
+        replica = cls(engine, gate, swap)
+        replica.load_s = time.monotonic() - began
+        return replica
 
     @property
     def identity(self) -> ModelIdentity:
@@ -272,6 +308,7 @@ class SharedReplica(Replica):
             VariantError: It does not answer.
             EngineError: The engine does not start.
         """
+        began = time.monotonic()
         identity = await asyncio.to_thread(open_base, args)
         _require_text(identity, "adapters", fix="Write the variant in its dense form.")
         engine = _start_engine(args, identity, on_gpu=on_gpu)
@@ -287,7 +324,9 @@ class SharedReplica(Replica):
             base_digest=args.digest,
             max_rank=args.max_lora_rank,
         )
-        return cls(engine, shelf)
+        replica = cls(engine, shelf)
+        replica.load_s = time.monotonic() - began
+        return replica
 
     @property
     def _may_chat(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from server_helpers import Stage
 from variant_folders import write_folder
 
+from serve_apps.controller.lanes import Lanes
 from serve_apps.controller.reconcile import Reconciler
 from ztom.ledger import Ledger
 from ztom.ledger.deployments import NewDeployment
@@ -22,12 +23,12 @@ class Controlled:
         now: Seconds of the controller's clock.
     """
 
-    def __init__(self, ledger: Ledger, folder: Path) -> None:
+    def __init__(self, ledger: Ledger, folder: Path, lanes: Lanes | None = None) -> None:
         self.ledger, self.endpoints, self.stage = ledger, ledger.endpoints, Stage()
         self._folder = folder
         self.now = 0.0
         self._reconciler = Reconciler(
-            ledger.endpoints, ledger.verdicts, self.stage, clock=lambda: self.now
+            ledger.endpoints, ledger.verdicts, self.stage, lanes=lanes, clock=lambda: self.now
         )
 
     def write(self, name: str) -> str:

@@ -56,6 +56,8 @@ from ztom.rollout.routing import Placement, variant_id
 from ztom.variants.manifest import read_manifest
 
 PASSWORD = "correct horse battery"
+#: Seconds that the stage says an answer took of its engine.
+ENGINE_S = 0.25
 
 
 class InProcessEngine:
@@ -147,6 +149,7 @@ class Stage:
         self.actors: dict[str, Actor] = {}
         self.apps: dict[str, AppSpec] = {}
         self.broken: dict[str, str] = {}
+        self.began = time.monotonic()
         self.places = 1000
         self.looks = 0
         self.current: dict[str, str] = {}
@@ -188,6 +191,7 @@ class Stage:
             3,
             tokens,
             empty=not text,
+            engine_s=ENGINE_S,
         )
 
     async def stream(self, placement: Placement, call: Call) -> AsyncGenerator[StreamItem, None]:
@@ -213,7 +217,7 @@ class Stage:
             }
             yield f"data: {json.dumps(chunk)}\n\n"
         yield "data: [DONE]\n\n"
-        yield StreamEnd(3, len(words), empty=False)
+        yield StreamEnd(3, len(words), empty=False, engine_s=ENGINE_S)
 
     def is_another(self, placement: Placement, call: Call) -> bool:
         there = self.current.get(placement.app, call.digest)
@@ -283,7 +287,9 @@ class Stage:
     def replicas(self, app: str, deployment: str) -> list[ReplicaState]:
         if app not in self.apps:
             return []
-        return [ReplicaState(1, (self.current.get(app, ""),), 0, 0, 0, 0, 2**20)]
+        up_s = time.monotonic() - self.began
+        there = (self.current.get(app, ""),)
+        return [ReplicaState(1, there, 0, 0, 0, 0, 2**20, app, load_s=7.0, up_s=up_s)]
 
 
 def _embedded(placement: Placement, call: Call) -> Answer:
@@ -364,6 +370,8 @@ LOOKS = {
     "serve_apps.server.background.QUIET_S": 0.1,
     "serve_apps.gateway.observe._EVERY_S": 0.2,
     "serve_apps.gateway.observe.TRAFFIC_EVERY_S": 0.2,
+    "serve_apps.server.controller._METRICS_EVERY_S": 0.2,
+    "ztom.ledger.usage_book.EVERY_S": 0.1,
 }
 
 

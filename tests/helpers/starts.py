@@ -17,7 +17,7 @@ from pathlib import Path
 
 VARIABLE = "ZTOM_TEST_STARTS"
 #: vLLM engines, Ray clusters, and servers in a process of their own, in one run of all tests.
-MOST = {"engine": 36, "cluster": 16, "server": 10}
+MOST = {"engine": 36, "cluster": 18, "server": 12}
 
 _FOLDER = str(Path(__file__).with_name("counting"))
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Up:
         home: Path,
         *settings: str,
         environment: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
         command: str | Path = ZTOM,
     ) -> None:
         self.home = home
@@ -38,6 +39,7 @@ class Up:
         self.command = str(command)
         self.environment = {**os.environ, **(environment or {})}
         self.settings = settings
+        self.options = list(options)
         self.data = home / "data"
         self.process: subprocess.Popen[str] | None = None
         self._neighbour: socket.socket | None = None
@@ -55,7 +57,8 @@ class Up:
         for setting in self.settings:
             options += ["--set", setting]
         self.process = subprocess.Popen(
-            [self.command, "up", "--data", str(self.data), "--port", "0"] + options,
+            [self.command, "up", "--data", str(self.data), "--port", "0"]
+            + [*self.options, *options],
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,

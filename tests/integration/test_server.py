@@ -408,3 +408,39 @@ def test_a_second_server_is_refused_while_the_first_serves(up: Up) -> None:
     assert f"process {up.process.pid} on" in " ".join(second.stderr.split())
     assert up.url in " ".join(second.stderr.split())
     assert requests.get(f"{up.url}/health", timeout=30).status_code == 200
+
+
+def test_sigterm_lets_what_is_in_work_be_answered(up: Up) -> None:
+    """The last of these tests: it stops the server."""
+    session, answers = up.session(), list[int]()
+    project = session.post(f"{up.url}/project", json={"name": "late"}, timeout=120).json()["id"]
+    content = tar_of(up.home / "roots" / "chain" / "0")
+
+    def slowly() -> Iterator[bytes]:
+        yield (
+            b'--edge\r\nContent-Disposition: form-data; name="projectId"\r\n\r\n'
+            + project.encode()
+            + b'\r\n--edge\r\nContent-Disposition: form-data; name="format"\r\n\r\n'
+            + b"HF_TEXT_GENERATION"
+            + b'\r\n--edge\r\nContent-Disposition: form-data; name="file"; filename="a.tar"\r\n\r\n'
+        )
+        for part in range(20):
+            time.sleep(0.3)
+            yield content[part * len(content) // 20 : (part + 1) * len(content) // 20]
+        yield b"\r\n--edge--\r\n"
+
+    def send() -> None:
+        headers = {"Content-Type": "multipart/form-data; boundary=edge"}
+        where = f"{up.url}/project/file"
+        answers.append(session.post(where, data=slowly(), headers=headers, timeout=240).status_code)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    wait_for(lambda: any((up.data / "staging").iterdir()))
+    up.stop()
+    sender.join(60)
+    assert answers == [201]
+    assert up.process is not None
+    assert up.process.returncode == 0
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{up.url}/health", timeout=30)

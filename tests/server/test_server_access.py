@@ -441,14 +441,23 @@ def test_secrets_and_prompts_stay_out_of_logs_errors_and_audit(
 
 @pytest.mark.abuse(86)
 def test_other_hosts_and_origins_are_refused(server: Server) -> None:
-    answer = requests.get(f"{server.url}/health", headers={"Host": "evil.example"}, timeout=30)
-    assert answer.status_code == 400
+    for path in ("/docs", "/project", "/health/x", "/v1/models"):
+        answer = requests.get(server.url + path, headers={"Host": "evil.example"}, timeout=30)
+        assert answer.status_code == 400, path
     answer = requests.options(
         f"{server.url}/project",
         headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"},
         timeout=30,
     )
     assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("host", ["10.8.0.17", "10.8.0.17:8000", "[fd00::17]", "ztom-head.svc"])
+def test_looks_at_the_health_come_by_any_address(server: Server, host: str) -> None:
+    """Kubernetes and load balancers call by the address that a node has today."""
+    for path in ("/health", "/api/v2/health"):
+        answer = requests.get(server.url + path, headers={"Host": host}, timeout=30)
+        assert (answer.status_code, answer.json()["status"]) == (200, "ok")
 
 
 def test_a_new_password_takes_the_old_one_and_ends_tokens(server: Server) -> None:

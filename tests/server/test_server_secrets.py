@@ -24,8 +24,8 @@ import sys, time
 from pathlib import Path
 from serve_apps.server.launch import close_token
 from serve_apps.server.lock import server_lock
-with server_lock(Path(sys.argv[1])) as say:
-    say("http://127.0.0.1:8000")
+with server_lock(Path(sys.argv[1])) as lock:
+    lock.write("http://127.0.0.1:8000", "session_1")
     print("held", flush=True)
     time.sleep(600)
 """
@@ -62,7 +62,8 @@ def test_a_second_server_is_refused_by_name_of_the_first(tmp_path: Path) -> None
         holder.wait()
         holder.stdout.close()
     assert str(holder.pid) in (tmp_path / LOCK).read_text(), "the killed one left its name"
-    with server_lock(tmp_path):
+    with server_lock(tmp_path) as lock:
+        assert lock.session_before == "session_1", "where what it started may still run"
         assert str(os.getpid()) in (tmp_path / LOCK).read_text()
     assert (tmp_path / LOCK).read_text() == ""
 

@@ -22,8 +22,8 @@ from variant_folders import (
 from serve_apps.endpoints.traffic import rollback
 from ztom.client import Client
 from ztom.errors import ServerError
+from ztom.ledger.feedback import FeedbackRecord
 from ztom.ledger.models import CallerTrafficRow
-from ztom.ledger.rollouts import FeedbackRecord
 from ztom.rollout.observations import StepObservations
 
 
@@ -181,18 +181,18 @@ def test_feedback_of_one_key_does_not_count_beyond_its_share(server, admin) -> N
 
     def judge(caller: str, number: int, error: float) -> None:
         response = f"{caller}-{number}"
-        rollouts.add_feedback(
+        rollouts.feedback.add(
             FeedbackRecord(response, "v", "canary", error, user, None, release.id, 0, caller)
         )
 
     for number in range(100):
         judge("a", number, 1.0)
-    assert rollouts.feedback(release.id, 0)["canary"].count == 1
+    assert rollouts.feedback.sums(release.id, 0)["canary"].count == 1
     for number in range(30):
         for caller in "bcde":
             judge(caller, number, 0.0)
-    assert rollouts.feedback(release.id, 0)["canary"].error == 1.0
-    assert rollouts.feedback(release.id, 0)["canary"].count > 100
+    assert rollouts.feedback.sums(release.id, 0)["canary"].error == 1.0
+    assert rollouts.feedback.sums(release.id, 0)["canary"].count > 100
 
 
 def test_no_traffic_is_never_a_pass(server, admin) -> None:

@@ -69,6 +69,53 @@ def limits(server: Server = None, as_json: Json = False) -> None:
     limits_command(server, as_json=as_json)
 
 
+@remote_commands.command(
+    rich_help_panel=HelpPanel.SERVER,
+    epilog=examples("ztom usage --by project --by day", "ztom usage --price-per-hour 2.5"),
+)
+def usage(
+    first: Annotated[
+        str | None, typer.Option("--from", help="Begin with this day (UTC), else with the month.")
+    ] = None,
+    last: Annotated[str | None, typer.Option("--to", help="End with this day, else today.")] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tell apart by key, project, variant or day; may be repeated. By all without it."
+        ),
+    ] = None,
+    project: Annotated[
+        str | None, typer.Option(help="Count this project's endpoints alone, by id or name.")
+    ] = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(min=0, help="Take this price of an hour of any replica."),
+    ] = None,
+    price_per_1000_prompt_tokens: Annotated[
+        float | None, typer.Option(min=0, help="Add this price of 1,000 tokens of prompts.")
+    ] = None,
+    price_per_1000_completion_tokens: Annotated[
+        float | None, typer.Option(min=0, help="Add this price of 1,000 generated tokens.")
+    ] = None,
+    server: Server = None,
+    as_json: Json = False,
+) -> None:
+    """Show who used how much of what a server serves, and what it costs."""
+    from ztom.cli.actions.served_usage import usage_command
+
+    usage_command(
+        server,
+        as_json=as_json,
+        first=first,
+        last=last,
+        by=by or [],
+        project_id=project,
+        price_per_hour=price_per_hour,
+        price_per_1000_prompt_tokens=price_per_1000_prompt_tokens,
+        price_per_1000_completion_tokens=price_per_1000_completion_tokens,
+    )
+
+
 @project.command("list", epilog=examples("ztom project list"))
 def project_list(server: Server = None, as_json: Json = False) -> None:
     """List projects and their files."""

@@ -84,9 +84,9 @@ def admin_create(
 
 
 @admin.command("rotate-key", epilog=examples("ztom admin rotate-key --data ztom-data"))
-def admin_rotate_key(data: Data = Path("ztom-data")) -> None:
+def admin_rotate_key(data: Data = Path("ztom-data"), ledger: LedgerAddress = None) -> None:
     """Sign tokens with a new key; the one before still verifies until the next rotation."""
     from ztom.cli.actions.server import rotate_key_command
     from ztom.cli.actions.server_options import server_config
 
-    rotate_key_command(server_config(data, None, []))
+    rotate_key_command(server_config(data, ledger, []))

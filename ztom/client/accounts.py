@@ -25,6 +25,7 @@ from ztom.wire.accounts import (
     User,
 )
 from ztom.wire.projects import MemberPatch, NewMember, ProjectMember
+from ztom.wire.usage import UsageReport
 
 
 class AccountCalls:
@@ -37,6 +38,43 @@ class AccountCalls:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._names = Names(connection)
+
+    def usage(
+        self,
+        *,
+        first: str | None = None,
+        last: str | None = None,
+        by: Sequence[str] = (),
+        project_id: str | None = None,
+        price_per_hour: float | None = None,
+        price_per_1000_prompt_tokens: float | None = None,
+        price_per_1000_completion_tokens: float | None = None,
+    ) -> UsageReport:
+        """Who used how much of what is served.
+
+        Args:
+            first: First day (UTC), as ``2026-03-01``; the first of the month of `last` if None.
+            last: Last day, included; today if None.
+            by: What lines are told apart by: ``key``, ``project``, ``variant``, ``day``; all if
+                empty.
+            project_id: Project, by id or name, whose endpoints count alone; all that one sees if
+                None.
+            price_per_hour: Price of an hour of a replica; what each was deployed with if None.
+            price_per_1000_prompt_tokens: Price of tokens in prompts.
+            price_per_1000_completion_tokens: Price of generated tokens.
+        """
+        project = None if project_id is None else self._names.project_id(project_id)
+        wanted: dict[str, object] = {
+            "from": first,
+            "to": last,
+            "by": list(by) or None,
+            "projectId": project,
+            "pricePerHour": price_per_hour,
+            "pricePer1000PromptTokens": price_per_1000_prompt_tokens,
+            "pricePer1000CompletionTokens": price_per_1000_completion_tokens,
+        }
+        params = {name: value for name, value in wanted.items() if value is not None}
+        return self._connection.ask(UsageReport, "GET", "/v1/usage", params=params)
 
     def users(self, *, admins: bool = False) -> list[User]:
         """Every account, or the administrators alone; administrators only."""

@@ -17,8 +17,10 @@ from ztom.ledger.invitations import Invitations
 from ztom.ledger.project_files import ProjectFiles
 from ztom.ledger.projects import Projects
 from ztom.ledger.requests import Requests
+from ztom.ledger.server_keys import ServerKeyStore
 from ztom.ledger.signing_keys import SigningKeys
 from ztom.ledger.studies import Studies
+from ztom.ledger.usage import Usage
 from ztom.ledger.variants import Variants
 from ztom.ledger.verdicts import Verdicts
 from ztom.ledger.work import Work
@@ -43,6 +45,8 @@ class Ledger:
         endpoints: What is served: routing table, deployments, rollouts.
         verdicts: Verdicts of the gate.
         signing_keys: Keys whose signatures count.
+        server_keys: Secrets of the server itself.
+        usage: Who used how much of what is served.
         work: How much of all that there is, for who watches a server.
     """
 
@@ -59,6 +63,8 @@ class Ledger:
         self.endpoints = Endpoints(database)
         self.verdicts = Verdicts(database)
         self.signing_keys = SigningKeys(database)
+        self.server_keys = ServerKeyStore(database)
+        self.usage = Usage(database)
         self.work = Work(database)
 
     @classmethod

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -15,10 +13,12 @@ from sqlalchemy.orm import Session
 from ztom.errors import AlreadyOnRecordError, NotOnRecordError
 from ztom.ledger.audit_store import append_event
 from ztom.ledger.database import Database
-from ztom.ledger.models import CallerTrafficRow, FeedbackRow, ObservationRow, RolloutRow, now
+from ztom.ledger.feedback import FeedbackStore, callers_of
+from ztom.ledger.models import CallerTrafficRow, ObservationRow, RolloutRow, now
 from ztom.ledger.records import AuditEvent
+from ztom.ledger.upsert import add_up, put
 from ztom.ledger.values import from_json, to_json
-from ztom.rollout.callers import CallerCap, CallerShares
+from ztom.rollout.callers import CallerShares
 from ztom.rollout.observations import StepObservations
 from ztom.rollout.plan import ReleasePlan
 from ztom.rollout.state import Command, ReleaseState, ReleaseStatus
@@ -56,34 +56,16 @@ class RolloutRecord:
     callers: CallerShares = CallerShares()
 
 
-@dataclass(frozen=True, slots=True)
-class FeedbackRecord:
-    """A judgement of one answer; `error` is from 0 (right) to 1 (wrong), `caller` a keyed hash."""
-
-    response_id: str
-    variant: str
-    role: str
-    error: float
-    user_id: str
-    label: str | None = None
-    rollout_id: str | None = None
-    step: int = 0
-    caller: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FeedbackSum:
-    """How many judgements there were, and the sum of their errors."""
-
-    count: int
-    error: float
-
-
 class Rollouts:
-    """Reads and writes rollouts; part of `ztom.ledger.endpoints.Endpoints`."""
+    """Reads and writes rollouts; part of `ztom.ledger.endpoints.Endpoints`.
+
+    Attributes:
+        feedback: What people thought of answers.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.feedback = FeedbackStore(database)
 
     def start(
         self,
@@ -189,14 +171,40 @@ class Rollouts:
                 _audit(session, "controller", action, row.id, note, row.candidate)
 
     def observe(self, rollout_id: str, step: int, source: str, content: StepObservations) -> None:
-        """Keep everything that one gateway process has counted in a step, so far."""
+        """Keep everything that one gateway process has counted in a step, so far.
+
+        Raises:
+            NotOnRecordError: There is no such release.
+        """
+        if self.observe_all([(rollout_id, step, source, content)]):
+            raise NotOnRecordError("there is no such release", got=rollout_id)
+
+    def observe_all(
+        self, counted: Sequence[tuple[str, int, str, StepObservations]]
+    ) -> frozenset[str]:
+        """Keep everything that one gateway process has counted in some steps, so far.
+
+        Args:
+            counted: Release, number of the step, source and what was counted, of each step.
+
+        Returns:
+            Ids of the releases that are not on record.
+        """
+        if not counted:
+            return frozenset()
         with self._database.write("add observations to") as session:
-            row = session.get(ObservationRow, (rollout_id, step, source))
-            if row is None:
-                _rollout_row(session, rollout_id)
-                row = ObservationRow(rollout_id=rollout_id, step=step, source=source)
-                session.add(row)
-            row.content = to_json(content)
+            known = set(
+                session.scalars(
+                    select(RolloutRow.id).where(RolloutRow.id.in_({item[0] for item in counted}))
+                )
+            )
+            rows = [
+                {"rollout_id": release, "step": step, "source": source, "content": to_json(content)}
+                for release, step, source, content in counted
+                if release in known
+            ]
+            put(session, ObservationRow, rows, ("content",))
+        return frozenset(item[0] for item in counted) - known
 
     def observations(self, rollout_id: str, step: int) -> tuple[StepObservations, ...]:
         """What gateways have counted in a step."""
@@ -215,62 +223,18 @@ class Rollouts:
         """
         day = datetime.now(UTC).date().isoformat()
         with self._database.write("count callers in") as session:
-            for alias, callers in requests.items():
-                for caller, number in callers.items():
-                    row = session.get(CallerTrafficRow, (alias, day, caller))
-                    if row is None:
-                        row = CallerTrafficRow(alias=alias, day=day, caller=caller, requests=0)
-                        session.add(row)
-                    row.requests += number
+            rows = [
+                {"alias": alias, "day": day, "caller": caller, "requests": number}
+                for alias, callers in requests.items()
+                for caller, number in callers.items()
+            ]
+            add_up(session, CallerTrafficRow, rows, ("requests",))
 
     def callers(self, rollout_id: str) -> CallerShares:
         """Shares of the callers in the traffic before a release; none for an unknown release."""
         with self._database.read() as session:
-            content = session.scalar(select(RolloutRow.callers).where(RolloutRow.id == rollout_id))
-            return _callers(content)
-
-    def add_feedback(self, feedback: FeedbackRecord) -> None:
-        """Keep a judgement.
-
-        Raises:
-            AlreadyOnRecordError: The answer was judged before.
-        """
-        with self._database.write("add feedback to") as session:
-            if session.get(FeedbackRow, feedback.response_id) is not None:
-                raise AlreadyOnRecordError("this answer has its feedback already")
-            known = feedback.rollout_id and session.get(RolloutRow, feedback.rollout_id)
-            counted = not known or _counts(session, feedback, _callers(known.callers))
-            session.add(
-                FeedbackRow(
-                    response_id=feedback.response_id,
-                    variant=feedback.variant,
-                    rollout_id=feedback.rollout_id if known else None,
-                    step=feedback.step,
-                    role=feedback.role,
-                    error=feedback.error,
-                    label=feedback.label,
-                    user_id=feedback.user_id,
-                    caller=feedback.caller,
-                    counted=counted,
-                )
-            )
-
-    def feedback(self, rollout_id: str, step: int) -> Mapping[str, FeedbackSum]:
-        """Judgements in a step of a release that count, by the role of who answered."""
-        query = (
-            select(FeedbackRow.role, func.count(), func.sum(FeedbackRow.error))
-            .where(
-                FeedbackRow.rollout_id == rollout_id,
-                FeedbackRow.step == step,
-                FeedbackRow.counted.is_(True),
-            )
-            .group_by(FeedbackRow.role)
-        )
-        with self._database.read() as session:
-            return {
-                role: FeedbackSum(int(count), float(total))
-                for role, count, total in session.execute(query)
-            }
+            row = session.get(RolloutRow, rollout_id)
+            return CallerShares() if row is None else callers_of(row)
 
 
 def _shares(session: Session, alias: str) -> CallerShares:
@@ -283,29 +247,6 @@ def _shares(session: Session, alias: str) -> CallerShares:
         .group_by(CallerTrafficRow.caller)
     )
     return CallerShares.of({caller: int(number) for caller, number in session.execute(query)})
-
-
-def _callers(content: dict[str, Any] | None) -> CallerShares:
-    return CallerShares() if content is None else from_json(CallerShares, content)
-
-
-def _counts(session: Session, feedback: FeedbackRecord, shares: CallerShares) -> bool:
-    """Whether one more judgement of a caller counts, by how many of whom did before."""
-    query = (
-        select(FeedbackRow.caller, FeedbackRow.counted, func.count())
-        .where(
-            FeedbackRow.rollout_id == feedback.rollout_id,
-            FeedbackRow.step == feedback.step,
-            FeedbackRow.role == feedback.role,
-        )
-        .group_by(FeedbackRow.caller, FeedbackRow.counted)
-    )
-    counted: Counter[str] = Counter()
-    arrived: Counter[str] = Counter()
-    for caller, counts, number in session.execute(query):
-        arrived[caller or ""] += int(number)
-        counted[caller or ""] += int(number) if counts else 0
-    return CallerCap(shares, counted, arrived).admits(feedback.caller or "")
 
 
 def _rollout_row(session: Session, rollout_id: str) -> RolloutRow:
@@ -346,5 +287,5 @@ def _rollout(row: RolloutRow) -> RolloutRecord:
         actor=row.actor,
         created=row.created,
         ended=row.ended,
-        callers=_callers(row.callers),
+        callers=callers_of(row),
     )

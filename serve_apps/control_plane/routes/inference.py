@@ -16,7 +16,7 @@ from serve_apps.gateway.quota import Quota
 from serve_apps.variants.request_fields import Kind
 from serve_apps.variants.responses import json_response, read_openai
 from serve_apps.variants.wire import Reply, no_such_model
-from ztom.ledger.rollouts import FeedbackRecord
+from ztom.ledger.feedback import FeedbackRecord
 from ztom.rollout.routing import RoutingTable, find_variant, variant_id
 from ztom.wire.inference import (
     ChatCompletion,
@@ -133,7 +133,7 @@ def feedback(body: Feedback, caller: CallerOf, services: ServicesOf) -> Feedback
     if answered is None:
         raise HTTPException(404, "There is no such answer: give the id as it was received.")
     response_id, origin = answered
-    services.ledger.endpoints.rollouts.add_feedback(
+    services.ledger.endpoints.rollouts.feedback.add(
         FeedbackRecord(
             response_id=response_id,
             variant=origin.variant,

@@ -13,6 +13,7 @@ from ztom.ledger import Ledger
 from ztom.ledger.accounts import NewUser
 from ztom.ledger.database import open_database, parse_address
 from ztom.ledger.deployments import DeploymentState, NewDeployment, ServedAs
+from ztom.ledger.feedback import FeedbackRecord
 from ztom.ledger.models import (
     DeploymentRow,
     EndpointRow,
@@ -20,7 +21,6 @@ from ztom.ledger.models import (
     RolloutRow,
     RoutingRow,
 )
-from ztom.ledger.rollouts import FeedbackRecord
 from ztom.rollout.intent import Intent
 from ztom.rollout.observations import ArmCounts, LatencyHistogram, StepObservations
 from ztom.rollout.options import DeployOptions
@@ -238,15 +238,15 @@ def test_observations_are_replaced_by_their_source_and_feedback_counts_once(
     ledger.endpoints.rollouts.observe(rollout, 1, "gateway-1", counted(9))
     assert ledger.endpoints.rollouts.observations(rollout, 0) == (counted(2), counted(5))
     for name, role, error in (("r1", "canary", 1.0), ("r2", "canary", 0.25), ("r3", "stable", 0)):
-        ledger.endpoints.rollouts.add_feedback(
+        ledger.endpoints.rollouts.feedback.add(
             FeedbackRecord(name, B, role, error, user.id, rollout_id=rollout)
         )
     with pytest.raises(AlreadyOnRecordError):
-        ledger.endpoints.rollouts.add_feedback(FeedbackRecord("r1", B, "canary", 0.0, user.id))
-    sums = ledger.endpoints.rollouts.feedback(rollout, 0)
+        ledger.endpoints.rollouts.feedback.add(FeedbackRecord("r1", B, "canary", 0.0, user.id))
+    sums = ledger.endpoints.rollouts.feedback.sums(rollout, 0)
     assert (sums["canary"].count, sums["canary"].error) == (2, 1.25)
     assert (sums["stable"].count, sums["stable"].error) == (1, 0.0)
-    assert ledger.endpoints.rollouts.feedback(rollout, 1) == {}
+    assert ledger.endpoints.rollouts.feedback.sums(rollout, 1) == {}
 
 
 #: As earlier versions wrote them: options without defaults, the rest in full.

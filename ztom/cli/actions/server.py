@@ -88,9 +88,11 @@ def create_admin_command(
 
 def rotate_key_command(config: ServerConfig) -> None:
     """Sign tokens with a new key; the one before still verifies, the ones before that do not."""
-    from serve_apps.control_plane.tokens import rotate
+    from serve_apps.control_plane.keys import rotate_token_key
 
-    rotate(config.keys / "jwt.keys")
+    private_folder(config.data)
+    with Ledger.open(config.ledger_address) as ledger:
+        rotate_token_key(config, ledger.server_keys, actor=local_actor())
     plain_console().print("tokens are signed with a new key from the server's next start")
 
 
