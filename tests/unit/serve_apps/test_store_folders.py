@@ -15,9 +15,9 @@ def test_neither_the_data_folder_nor_the_storage_is_told(
     monkeypatch.setenv("ZTOM_STORAGE", "gs://internal/z")
     store = Store.open(tmp_path / "data")
     try:
-        said = store.without_folders(
+        message = store.without_folders(
             f"{tmp_path}/data/requests/1 and gs://internal/z/variants/abc, not gs://internal/mine"
         )
-        assert said == "requests/1 and abc, not gs://internal/mine"
+        assert message == "requests/1 and abc, not gs://internal/mine"
     finally:
         store.close()
