@@ -37,7 +37,8 @@ SERVE_SETTINGS: Mapping[str, str] = MappingProxyType(
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # Serve kills a front door that starts slower than this, and a busy machine takes its time
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "10",
+        # longer than a leaving server answers what it has in work
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
         # uvicorn would take whatever stands first in X-Forwarded-For
         "FORWARDED_ALLOW_IPS": "",
     }

@@ -28,7 +28,7 @@ _CLIENT_PORT = 10_001
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class RayNode:
     """What this machine is to be.
 
     Attributes:
@@ -84,7 +84,7 @@ class Node:
         return arguments
 
 
-def start_node(node: Node, variables: Mapping[str, str], *, block: bool = False) -> None:
+def start_node(node: RayNode, variables: Mapping[str, str], *, block: bool = False) -> None:
     """Start Ray on this machine as a node.
 
     Args:

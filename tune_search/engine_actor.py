@@ -38,12 +38,21 @@ class NewProcessError(ProcessGoneError):
 
 
 class EngineActor:
-    """Runs in a process of its own and holds one engine, from `start` on."""
+    """Runs in a process of its own and holds one engine, from `start` on.
 
-    def __init__(self) -> None:
+    Args:
+        name: Name that Ray's dashboard shows.
+    """
+
+    def __init__(self, name: str = "engine") -> None:
+        self._name = name
         self._engine: Engine | None = None
         self._questions: Questions | None = None
         self._differentiator: Differentiates | None = None
+
+    def __repr__(self) -> str:
+        """The name: Ray shows it, and writes it before what the process prints."""
+        return self._name
 
     def start(self, make_engine: Callable[[], Engine], questions: Questions) -> EngineInfo:
         """Make the engine if there is none yet, and say what it is.

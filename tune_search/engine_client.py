@@ -1,8 +1,9 @@
 """The way from a trial to an engine in another process.
 
-A dead process is started again by Ray and given its engine anew by the trial that finds it gone,
-however long Ray takes. A call without an answer before its deadline kills the process: an engine
-can be alive and stuck.
+A dead process is started again by Ray. Where it is the only one, the trial that finds it gone gives
+it its engine anew, however long Ray takes; beside others the trial ends with `EngineLostError` and
+goes to one of them (`tune_search.replacements`). A call without an answer before its deadline kills
+the process: an engine can be alive and stuck.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup
 
 from tune_search.engine_actor import NewProcessError, ProcessGoneError
 from tune_search.payload import Answers, Needs, Slopes
@@ -49,6 +51,10 @@ _STARTS = 3
 _LOOK_S = 0.2
 
 
+class EngineLostError(EngineError):
+    """The engine is gone, and others are there that can answer instead."""
+
+
 @dataclass(frozen=True)
 class EngineClient:
     """A way to one engine actor; the driver and the trials have one each.
@@ -60,6 +66,8 @@ class EngineClient:
         deadline_s: Seconds for blending and answering everything once.
         start_deadline_s: Seconds for making an engine.
         callers: Number of trials that may wait for this engine at once: it answers one at a time.
+        is_alone: Whether no other engine can answer instead, so that this one is waited for.
+        slot: Place of the actor and of what scores its answers.
     """
 
     actor: ActorHandle
@@ -68,6 +76,8 @@ class EngineClient:
     deadline_s: float
     start_deadline_s: float
     callers: int = 1
+    is_alone: bool = True
+    slot: PlacementGroup | None = None
 
     def start(self) -> EngineInfo:
         """Wait until the engine can answer, making it if need be.
@@ -119,6 +129,7 @@ class EngineClient:
             ZtomError: What the engine raised.
             EngineError: The engine died twice.
             EngineTimeoutError: It gave no answer in time, twice.
+            EngineLostError: It died, hung or broke, and is not the only one.
         """
         deadline_s = self.deadline_s * self.callers
         answers: Answers = self._twice(
@@ -162,15 +173,21 @@ class EngineClient:
             raise
         except ProcessGoneError as error:
             logger.warning("the engine has to be made again: %s", error)
+            self._require_alone(error)
         except EngineError as error:
             logger.warning("the engine is replaced: %s", error)
             ray.kill(self.actor, no_restart=False)
+            self._require_alone(error)
         self.start()
         try:
             return call()
         except NewProcessError:  # the process that was to be killed lived until now
             self.start()
             return call()
+
+    def _require_alone(self, error: EngineError) -> None:
+        if not self.is_alone:
+            raise EngineLostError("the engine is gone", reason=error) from error
 
 
 def _wait(call: ObjectRef, what: str, deadline_s: float) -> Any:

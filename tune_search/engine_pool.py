@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import ray
 
+from cluster.capacity import ClusterCapacity, NodeNeeds
+from cluster.pools import cluster_capacity
 from tune_search.engine_actor import EngineActor
 from tune_search.engine_client import EngineClient
-from tune_search.payload import Questions, StudyInputs
+from tune_search.payload import EnginePlace, Questions, StudyInputs
+from tune_search.slots import free_slot, in_slot, make_slot
 
 logger = logging.getLogger(__name__)
 
@@ -34,30 +38,62 @@ def make_clients(
         start_deadline_s: Seconds for making an engine.
         callers: Number of trials that may wait for one engine at once.
     """
-    resources = ray.cluster_resources()
-    gpus = inputs.gpus if resources.get("GPU", 0) else 0
-    if gpus * replicas > resources.get("GPU", 0):
-        logger.warning(
-            "%d engines of %d GPUs are more than the %g that Ray has now: they wait for more",
-            replicas,
-            gpus,
-            resources.get("GPU", 0),
-        )
-    actor = ray.remote(EngineActor).options(
-        # On a small machine an engine must not wait for cores that trials are holding.
-        num_cpus=_ENGINE_CPUS if resources.get("CPU", 0) >= 2 * replicas else 0,
-        num_gpus=gpus,
-        max_restarts=-1,
-        max_task_retries=0,
-    )
+    needs = engine_needs(inputs.place, cluster_capacity(), replicas=replicas)
     make, questions = ray.put(inputs.engine), ray.put(Questions.of(inputs))
-    return tuple(
-        EngineClient(actor.remote(), make, questions, deadline_s, start_deadline_s, callers)
-        for _ in range(replicas)
-    )
+    clients = []
+    for number in range(1, replicas + 1):
+        slot = make_slot(needs)
+        actor = ray.remote(EngineActor).options(
+            num_cpus=needs.cpus,
+            num_gpus=needs.gpus,
+            resources=dict(needs.resources),
+            max_restarts=-1,
+            max_task_retries=0,
+            scheduling_strategy=in_slot(slot),
+        )
+        client = EngineClient(
+            actor.remote(f"{inputs.name}: engine {number} of {replicas}"),
+            make,
+            questions,
+            deadline_s,
+            start_deadline_s,
+            callers=callers,
+            is_alone=replicas == 1,
+            slot=slot,
+        )
+        clients.append(client)
+    return tuple(clients)
+
+
+def engine_needs(place: EnginePlace, capacity: ClusterCapacity, *, replicas: int) -> NodeNeeds:
+    """What each engine asks of its node, on a cluster with this capacity.
+
+    Args:
+        place: What the configuration asks for.
+        capacity: What the cluster has, and could have.
+        replicas: Number of engines.
+
+    Raises:
+        ConfigError: No node has what one engine asks for, and none could come.
+    """
+    # On a small machine an engine must not wait for cores that trials are holding.
+    cpus = _ENGINE_CPUS if capacity.most("CPU") >= 2 * replicas else 0.0
+    needs = replace(capacity.choose(place.needs, place.device), cpus=cpus)
+    if capacity.require(needs, what="an engine") == "later":
+        logger.warning("no node has what an engine asks for yet (%s): it waits for one", needs)
+    elif needs.gpus * replicas > capacity.most("GPU"):
+        logger.warning(
+            "%d engines of %d GPUs are more than the %g that the cluster may have: they wait",
+            replicas,
+            needs.gpus,
+            capacity.most("GPU"),
+        )
+    return needs
 
 
 def stop_engines(clients: Sequence[EngineClient]) -> None:
-    """End the actors and their processes."""
+    """End the actors and their processes, and give their places back."""
     for client in clients:
         ray.kill(client.actor, no_restart=True)
+        if client.slot is not None:
+            free_slot(client.slot)

@@ -16,11 +16,9 @@ from ray.tune import Callback
 from tune_search.engine_client import EngineClient
 from tune_search.score_actor import ScoreClient
 from tune_search.searcher import ProtocolSearcher, ReportCarrier
+from tune_search.slots import driver_labels, driver_resources
 from tune_search.trial import SearchTrial
 from ztom.search.racing import Race
-
-#: Trials wait for engines most of the time, and must never wait for a core to be free of them.
-_TRIAL_CPUS = 0.001
 
 
 def prepare_processes(count: int) -> None:
@@ -31,7 +29,9 @@ def prepare_processes(count: int) -> None:
     Args:
         count: Number of trials that run at once.
     """
-    task = ray.remote(num_cpus=_TRIAL_CPUS)(_import_trial)
+    task = ray.remote(num_cpus=0, resources=driver_resources(), label_selector=driver_labels())(
+        _import_trial
+    )
     for _ in range(count):
         task.remote()
 
@@ -66,7 +66,12 @@ def run_trials(
     )
     with _short_folder() as folder:
         tune.Tuner(
-            tune.with_resources(trial, {"cpu": _TRIAL_CPUS}),
+            tune.with_resources(
+                trial,
+                tune.PlacementGroupFactory(
+                    [driver_resources()], bundle_label_selector=[driver_labels()]
+                ),
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from cluster.capacity import Device, NodeNeeds
 from ztom.engines.protocol import DerivativeMode, Derivatives, Engine, GenerationConfig
 from ztom.errors import ScoringError
 from ztom.ledger import TrialOutcome
@@ -59,6 +60,19 @@ class GradientInputs:
 
 
 @dataclass(frozen=True)
+class EnginePlace:
+    """Where one engine is to run.
+
+    Attributes:
+        device: ``auto`` takes GPUs where the cluster has any, or could have.
+        needs: What it asks of its node; the GPUs are those it takes where it takes any.
+    """
+
+    device: Device = "auto"
+    needs: NodeNeeds = NodeNeeds()
+
+
+@dataclass(frozen=True)
 class StudyInputs:
     """Everything that a study needs besides its configuration.
 
@@ -68,11 +82,12 @@ class StudyInputs:
         engine: Factory of the engine, called in the process that will hold it, and after a crash.
         generation: Settings of text generation.
         batch_size: Stimuli per call of the engine; None for all at once.
-        gpus: Number of GPUs that one engine takes on a cluster that has any.
+        place: What one engine asks of its node.
         chain_digest: sha256 of the chain's content.
         data_digests: sha256 of each data set, by its name.
         models: The chain's checkpoints alone and their average, to compare with.
         gradients: How derivatives are taken; None where the sampler takes none.
+        name: Name of the study, under which Ray's dashboard shows its engines.
     """
 
     space: SearchSpace
@@ -80,11 +95,12 @@ class StudyInputs:
     engine: Callable[[], Engine]
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     batch_size: int | None = None
-    gpus: int = 0
+    place: EnginePlace = field(default_factory=EnginePlace)
     chain_digest: str = ""
     data_digests: Mapping[str, str] = field(default_factory=dict)
     models: tuple[ComparedModel, ...] = ()
     gradients: GradientInputs | None = None
+    name: str = "search"
 
 
 @dataclass(frozen=True)
@@ -158,10 +174,12 @@ class TrialReport:
     Attributes:
         outcome: Errors, guardrails and seconds, as the ledger keeps them.
         outputs: One output per stimulus of the search set; empty unless reports are detailed.
+        engine_lost: Whether there is no answer because the engine is gone, and others are there.
     """
 
     outcome: TrialOutcome
     outputs: tuple[Output, ...] = ()
+    engine_lost: bool = False
 
 
 def error_of(name: str, scores: Scores) -> float:

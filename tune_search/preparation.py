@@ -7,13 +7,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cluster.capacity import NodeNeeds
 from tune_search.factories import EngineFactory, ErrorFactory
-from tune_search.payload import SEARCH, DataSet, GradientInputs, StudyInputs
+from tune_search.payload import SEARCH, DataSet, EnginePlace, GradientInputs, StudyInputs
 from ztom.blending.chain import Chain, load_chain, pinned
 from ztom.blending.chain_file import ChainConfig
 from ztom.blending.group_assignment import group_chain
 from ztom.blending.groups import factor_labels
 from ztom.blending.steps import equal_members, step_warnings
+from ztom.engines.config import EngineConfig
 from ztom.errors import LeakageError
 from ztom.evaluation.metrics.build import build_metric
 from ztom.evaluation.suites.discover import FoundSuite, read_suites
@@ -52,6 +54,7 @@ class RunInputs:
         suites: Suites of the gate; the search sees none of their items, guardrails' sets included.
         data_files: The files of data as they were read, and what was left out of them.
         step_warnings: Steps of the chain that change nothing or are the same as another.
+        notes: What the result says of how it was made, a sentence each.
     """
 
     study: StudyInputs
@@ -62,6 +65,7 @@ class RunInputs:
     suites: tuple[FoundSuite, ...] = ()
     data_files: tuple[StimuliFile, ...] = ()
     step_warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInputs:
@@ -96,14 +100,15 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     study = StudyInputs(
         space=make_space(config, chain.names, chain.group_names),
         data=tuple(sets),
-        engine=EngineFactory(config.engine, members, settings, config.factors.groups),
+        engine=EngineFactory(_searching(config), members, settings, config.factors.groups),
         generation=config.inference_config,
         batch_size=config.batch_size,
-        gpus=config.engine.tensor_parallel_size,
+        place=_place(config.engine),
         chain_digest=chain.digest,
         data_digests={entry.name: data_digest(entry.stimuli) for entry in sets},
         models=compared_models(chain, same),
         gradients=_gradients(config, members, settings),
+        name=config.name,
     )
     holdouts = {name: data.holdout for name, data in guarded.items()}
     suites = read_suites(config.suites, read=load_locked)
@@ -112,6 +117,25 @@ def prepare(config: SearchConfig, *, settings: Settings | None = None) -> RunInp
     read = (*files, *(file for data in guarded.values() for file in data.files))
     warnings = step_warnings(chain, same)
     return RunInputs(study, chain, members, holdout, holdouts, suites, read, warnings)
+
+
+def _searching(config: SearchConfig) -> EngineConfig:
+    """The engine's options; beside one that takes derivatives it leaves room on a GPU."""
+    engine = config.engine
+    if not config.sampler.takes_gradients:
+        return engine
+    share = {"gpu_memory_utilization": engine.gpu_memory_utilization}
+    return engine.model_copy(update=share)  # as one that was given: no share is planned
+
+
+def _place(engine: EngineConfig) -> EnginePlace:
+    needs = NodeNeeds(
+        gpus=engine.tensor_parallel_size,
+        accelerator_type=engine.accelerator_type,
+        label_selector=engine.label_selector,
+        resources=engine.resources,
+    )
+    return EnginePlace(engine.device, needs)
 
 
 def _check_suite(entry: FoundSuite, sets: Sequence[DataSet]) -> None:

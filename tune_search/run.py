@@ -18,6 +18,7 @@ from ztom.search.gradients import gradient_note
 from ztom.search.outcome import SearchOutcome
 from ztom.search.report.render import render_report
 from ztom.search.result import Proof, SearchResult, data_file_entry, search_fields
+from ztom.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +41,19 @@ def search_and_prove(
     Raises:
         ZtomError: Whatever went wrong, with what to do about it.
     """
+    from cluster.pools import cluster_capacity
+    from tune_search.device import settle_device
     from tune_search.prove import prove
     from tune_search.session import ray_for_search
+    from tune_search.shared_places import require_shared_places
 
     notify = on_event or (lambda event: None)
     notify(Preparing("reading the chain and the data"))
     inputs = inputs or prepare(config)
     notify(Preparing("starting Ray"))
     with ray_for_search(config.engine.replicas), spare_engine() as spare:
+        require_shared_places(config, inputs.chain_config, Settings())
+        config, inputs = settle_device(config, inputs, cluster_capacity())
         outcome = run_search(
             config, resume=resume, on_event=on_event, inputs=inputs.study, spare=spare
         )
@@ -86,7 +92,7 @@ def build_result(
         checkpoints=inputs.chain.places,
         data_digests=dict(study.data_digests),
         data_files=tuple(map(data_file_entry, inputs.data_files)),
-        notes=(*inputs.chain.notes, *_gradient_notes(config, inputs)),
+        notes=(*inputs.chain.notes, *inputs.notes, *_gradient_notes(config, inputs)),
         step_warnings=inputs.step_warnings,
         **search_fields(outcome),
     )

@@ -17,18 +17,24 @@ import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup
 
 from tune_search.payload import SEARCH, Answers, DataSet, Needs, error_of
+from tune_search.slots import WAITING_CPUS, in_slot
 from ztom.engines.collector import collection_paused
-from ztom.errors import ScoringError, ZtomError
+from ztom.errors import EngineTimeoutError, ScoringError, ZtomError
 from ztom.ledger import TrialOutcome
 from ztom.scoring.protocol import ErrorFunction, WarmsUp
 from ztom.statistics.scores import Scores
 
 logger = logging.getLogger(__name__)
 
-#: Scoring waits for engines most of the time, and must never wait for a core to be free of them.
-_CPUS = 0.001
+#: Seconds between two looks whether Ray has started the process again.
+_LOOK_S = 0.2
+
+
+class ScorerGoneError(ScoringError):
+    """The process that scores ended."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,28 @@ class ScoreClient:
     actor: ActorHandle
     data: Sequence[ObjectRef]
 
+    def start(self, *, deadline_s: float = 60.0) -> None:
+        """Wait until there is a process, after the last one has died.
+
+        Args:
+            deadline_s: Seconds to wait.
+
+        Raises:
+            EngineTimeoutError: There was none in time.
+        """
+        deadline = time.monotonic() + deadline_s
+        while True:
+            try:
+                _result(self.actor.__ray_ready__.remote())
+                return
+            except ScorerGoneError as error:
+                if time.monotonic() > deadline:
+                    raise EngineTimeoutError(
+                        "the process that scores did not start in time",
+                        expected=f"one within {deadline_s:g} s",
+                    ) from error
+            time.sleep(_LOOK_S)
+
     def needs(self) -> Needs:
         """What the error functions need; raises as `TrialScorer.needs` does."""
         needs: Needs = _result(self.actor.needs.remote(self.data))
@@ -203,22 +231,30 @@ def whole_outcome(
     )
 
 
-def make_scorers(data: Sequence[DataSet], *, count: int, retries: int) -> tuple[ScoreClient, ...]:
+def make_scorers(
+    data: Sequence[DataSet], *, slots: Sequence[PlacementGroup | None], retries: int
+) -> tuple[ScoreClient, ...]:
     """Start the processes, which load what they need meanwhile.
 
     Args:
         data: The search set first, then the guardrails.
-        count: Number of processes.
+        slots: Places of the engines, whose answers they score: one process in each.
         retries: Number of times that scoring is tried again when its process died.
     """
-    actor = ray.remote(ScoreActor).options(
-        num_cpus=_CPUS, max_restarts=-1, max_task_retries=retries
-    )
     stored = [ray.put(tuple(data))]
-    clients = tuple(ScoreClient(actor.remote(), stored) for _ in range(count))
+    clients = []
+    for slot in slots:
+        actor = ray.remote(ScoreActor).options(
+            num_cpus=WAITING_CPUS,
+            max_restarts=-1,
+            # beside others its trial goes to one of them, and this one is waited for elsewhere
+            max_task_retries=retries if len(slots) == 1 else 0,
+            scheduling_strategy="DEFAULT" if slot is None else in_slot(slot),
+        )
+        clients.append(ScoreClient(actor.remote(), stored))
     for client in clients:
         client.actor.warm_up.remote(stored)
-    return clients
+    return tuple(clients)
 
 
 def stop_scorers(clients: Sequence[ScoreClient]) -> None:
@@ -239,7 +275,7 @@ def _result(call: Any) -> Any:
         raise ScoringError(f"{type(cause).__name__}: {cause}") from error
     except RayActorError as error:
         reason = str(error).partition("\n")[0]
-        raise ScoringError("the process that scores died", reason=reason) from error
+        raise ScorerGoneError("the process that scores died", reason=reason) from error
 
 
 def generated_tokens(answers: Answers) -> int:

@@ -15,6 +15,7 @@ from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from tune_search.payload import TrialReport
+from tune_search.replacements import Replacements
 from tune_search.trial import REPORT
 from ztom.ledger import TrialOutcome
 from ztom.search.conductor import Assignment, Conductor
@@ -23,13 +24,16 @@ from ztom.search.trackers.protocol import metrics_of
 logger = logging.getLogger(__name__)
 
 _FINISHED: str = Searcher.FINISHED
+#: Number of engines that may be lost with a trial under way before it counts as failed.
+_LOSSES = 1
 
 
 class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     """Gives Tune the conductor's trials and the conductor Tune's answers.
 
     A trial whose process died is given out again, as a new trial of Tune's. Tune's own retry would
-    count the death of a process that was waiting for its next trial twice.
+    count the death of a process that was waiting for its next trial twice. A trial whose engine
+    died goes to another one, if there are several; one that two engines died of has failed.
 
     An exception in here (the ledger's disk is full, say) would end Tune with a text about Tune, so
     it is kept in `failure`, nothing more is suggested, and the study raises it.
@@ -37,7 +41,7 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     Args:
         conductor: Conductor that decides what is tried next, and records what came of it.
         slots: Number of trials that run at once: as many as engines, or more, which wait for one.
-        engines: Number of engines.
+        engines: The engines that there are, and those of them that answer now.
         retries: Number of times that a trial whose process died is run again.
         on_report: Callback that takes every trial's number and report, after the ledger has it.
     """
@@ -47,7 +51,7 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         conductor: Conductor,
         *,
         slots: int,
-        engines: int,
+        engines: Replacements,
         retries: int,
         on_report: Callable[[int, TrialReport], None],
     ) -> None:
@@ -56,12 +60,13 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._conductor = conductor
         self._retries = retries
         self._on_report = on_report
-        self._slots = slots
         self._engines = engines
+        self._ahead = slots - len(engines.live)
         self._running: dict[str, tuple[Assignment, int]] = {}
         self._reports: dict[str, TrialReport] = {}
         self._again: list[Assignment] = []
         self._attempts: dict[int, int] = {}
+        self._losses: dict[int, int] = {}
 
     @property
     def elapsed_s(self) -> float:
@@ -76,7 +81,12 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         """The configuration of the next trial, None for now, or FINISHED."""
         if self.failure is not None:
             return _FINISHED
-        if len(self._running) >= self._slots:
+        self.failure = self._engines.failure
+        if self.failure is not None:
+            return _FINISHED
+        live = self._engines.live
+        busy = [slot for _, slot in self._running.values() if slot in live]
+        if not live or len(busy) >= len(live) + self._ahead:
             return None
         try:
             assignment = self._again.pop(0) if self._again else self._conductor.next()
@@ -85,7 +95,7 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             return _FINISHED
         if assignment is None:
             return None if self._conductor.stop_reason is None else _FINISHED
-        slot = self._least_busy()
+        slot = min(live, key=busy.count)
         self._running[trial_id] = (assignment, slot)
         self._attempts[assignment.number] = self._attempts.get(assignment.number, 0) + 1
         return {
@@ -98,11 +108,6 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             **{f"alpha_{i}": value for i, value in enumerate(assignment.factors, start=1)},
         }
 
-    def _least_busy(self) -> int:
-        """The engine with the fewest trials, the first of several."""
-        busy = [slot for _, slot in self._running.values()]
-        return min(range(self._engines), key=busy.count)
-
     def receive(self, trial_id: str, report: TrialReport) -> None:
         """Keep a trial's report until Tune says that the trial is complete."""
         self._reports[trial_id] = report
@@ -111,12 +116,17 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Hand the answer to the conductor; without a report the trial's process died."""
-        assignment, _ = self._running.pop(trial_id)
+        assignment, slot = self._running.pop(trial_id)
         report = self._reports.pop(trial_id, None)
+        if report is not None and report.engine_lost:
+            self._engines.lose(slot)
+            if self._goes_elsewhere(assignment):
+                return
         attempts = self._attempts[assignment.number]
         if report is None and attempts <= self._retries:
             logger.warning("the process of trial %d died: it is run again", assignment.number)
             self._again.append(assignment)
+            self._again.sort(key=lambda waiting: waiting.number)
             return
         if report is None:
             report = TrialReport(TrialOutcome(reason=f"its process died {attempts} times"))
@@ -126,6 +136,16 @@ class ProtocolSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self._on_report(assignment.number, report)
         except Exception as failure:
             self.failure = failure
+
+    def _goes_elsewhere(self, assignment: Assignment) -> bool:
+        """Whether a trial whose engine died is given out again: it may be what engines die of."""
+        losses = self._losses[assignment.number] = self._losses.get(assignment.number, 0) + 1
+        if losses > _LOSSES:
+            return False
+        self._attempts[assignment.number] -= 1  # the engine's node died, not the trial
+        self._again.append(assignment)
+        self._again.sort(key=lambda waiting: waiting.number)
+        return True
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the ledger has it."""

@@ -18,6 +18,8 @@ _TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # the searcher says how many run at once: none waits for another one's process to start
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
 }
 
 

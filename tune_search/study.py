@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tune_search.payload import SEARCH, StudyInputs, TrialReport
@@ -33,6 +34,7 @@ from ztom.search.trackers.config import require_trackers
 
 if TYPE_CHECKING:
     from tune_search.engine_client import EngineClient
+    from tune_search.score_actor import ScoreClient
     from tune_search.spare_engine import SpareEngine
 
 logger = logging.getLogger(__name__)
@@ -219,6 +221,7 @@ class StudyRun:
     def _run_trials(self, conductor: Conductor) -> None:
         from tune_search.engine_pool import make_clients, stop_engines
         from tune_search.experiment import prepare_processes, run_trials
+        from tune_search.replacements import Replacements
         from tune_search.score_actor import make_scorers, stop_scorers
         from tune_search.searcher import ProtocolSearcher
         from tune_search.session import ray_for_search
@@ -226,13 +229,6 @@ class StudyRun:
 
         replicas = self._engines
         slots = replicas + self._ahead
-        searcher = ProtocolSearcher(
-            conductor,
-            slots=slots,
-            engines=replicas,
-            retries=self._config.trial_retries,
-            on_report=self._store_outputs,
-        )
         # Ray's own handling of signals comes with its start, so ours has to come after it.
         with ray_for_search(replicas), interruptible(conductor):
             trackers = make_callbacks(self._config, self._study.id, self._plan.space)
@@ -244,7 +240,18 @@ class StudyRun:
                 callers=-(-slots // replicas),
             )
             retries = self._config.trial_retries
-            scorers = make_scorers(self._inputs.data, count=replicas, retries=retries)
+            places = [client.slot for client in clients]
+            scorers = make_scorers(self._inputs.data, slots=places, retries=retries)
+            replacements = Replacements(
+                [partial(_start_both, *pair) for pair in zip(clients, scorers, strict=True)]
+            )
+            searcher = ProtocolSearcher(
+                conductor,
+                slots=slots,
+                engines=replacements,
+                retries=retries,
+                on_report=self._store_outputs,
+            )
             prepare_processes(slots)
             is_free = False
             try:
@@ -264,6 +271,7 @@ class StudyRun:
             except KeyboardInterrupt:
                 logger.warning("the trial under way was abandoned; a resume runs it again")
             finally:
+                replacements.end()
                 stop_scorers(scorers)
                 if is_free and self._spare is not None:
                     self._spare.keep(clients)
@@ -323,6 +331,12 @@ class StudyRun:
             )
         except LedgerError:
             logger.exception("the study's failure could not be written down")
+
+
+def _start_both(engine: EngineClient, scorer: ScoreClient) -> None:
+    """Wait until an engine and what scores its answers are there again."""
+    engine.start()
+    scorer.start()
 
 
 def _ended_numbers(trials: tuple[TrialRecord, ...]) -> frozenset[int]:

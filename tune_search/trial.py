@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from tune_search.engine_client import EngineClient
+from tune_search.engine_client import EngineClient, EngineLostError
 from tune_search.payload import SEARCH, Needs, TrialReport
 from tune_search.racing import Heat
-from tune_search.score_actor import ScoreClient
+from tune_search.score_actor import ScoreClient, ScorerGoneError
 from ztom.errors import ScoringError, ZtomError
 from ztom.ledger import TrialOutcome
 from ztom.search.racing import Incumbent, Race
@@ -63,6 +63,7 @@ class Evaluator:
             derivatives: Whether errors are taken with their derivatives, by the engine itself.
         """
         started = time.perf_counter()
+        is_lost = False
         try:
             if derivatives:
                 report = _differentiate(engine, factors)
@@ -71,12 +72,13 @@ class Evaluator:
             reason = None
         except ZtomError as error:
             reason = str(error)
+            is_lost = isinstance(error, EngineLostError | ScorerGoneError) and not engine.is_alone
         except Exception as error:
             logger.exception("a trial failed in an unforeseen way")
             reason = f"{type(error).__name__}: {error}"
         total = {"total": time.perf_counter() - started}
         if reason is not None:
-            return TrialReport(TrialOutcome(reason=reason, seconds=total))
+            return TrialReport(TrialOutcome(reason=reason, seconds=total), engine_lost=is_lost)
         return _with_seconds(report, total)
 
     def _evaluate(

@@ -86,7 +86,8 @@ def blend(
         StorageError: The disk refused.
     """
     from ztom.io.places import parse_place
-    from ztom.variants.variant import blend_on_record, ledger_beside
+    from ztom.variants.place import ledger_beside
+    from ztom.variants.variant import blend_on_record
     from ztom.variants.write import WriteOptions
 
     options = WriteOptions(

@@ -133,6 +133,12 @@ class ServerConfig(LimitSettings):
         description="whether a variant that neither this server nor a registered key has signed is "
         "not deployed",
     )
+    max_searches: int | None = Field(
+        default=None,
+        ge=1,
+        description="searches at once, taken in turn from the projects; as many as the cluster has "
+        "engines for when not given",
+    )
     search_attempts: int = Field(
         default=3, ge=1, description="times a search whose process died is started"
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 
 from serve_apps.control_plane.access import Caller, Permission
-from serve_apps.control_plane.search_answers import mastered_folder
+from serve_apps.control_plane.search_answers import mastered_folder, stored_variant
 from serve_apps.control_plane.services import Services
 from ztom.errors import NotOnRecordError
 from ztom.ledger.checkpoints import CheckpointRecord, NewCheckpoint, Storage
@@ -125,7 +125,8 @@ def _mastered(project: ProjectRecord, request_id: str, services: Services) -> Na
         raise NotOnRecordError("there is no such search", got=request_id)
     if request.status is not RequestStatus.FINISHED:
         raise HTTPException(404, f"search {request_id} has no result: it is {request.status}")
-    folder = mastered_folder(services.store.requests / request_id / "run")
+    stored = stored_variant(request, services.ledger)
+    folder = stored or mastered_folder(services.store.requests / request_id / "run")
     if folder is None:
         raise HTTPException(404, f"the model of search {request_id} is not kept")
     return NamedCheckpoint(

@@ -23,6 +23,7 @@ from ztom.io.text import renamed
 from ztom.stimuli.records import Message, Prompt
 
 if TYPE_CHECKING:
+    from ztom.engines.config import EngineConfig
     from ztom.engines.protocol import Engine, GenerationConfig
 
 #: Text of a turn by role, as a model was asked; a row of numbers has none.
@@ -54,11 +55,11 @@ class EngineSpec:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
-    def gpus(self) -> int:
-        """Number of GPUs that the engine takes on a cluster that has any."""
+    def config(self) -> EngineConfig:
+        """Options of the engine, checked."""
         from ztom.engines.config import EngineConfig
 
-        return EngineConfig.model_validate(self.engine).tensor_parallel_size
+        return EngineConfig.model_validate(self.engine)
 
     def open(self) -> Engine:
         """The engine, loaded.
@@ -69,9 +70,8 @@ class EngineSpec:
         from ztom.checkpoints.checkpoint import open_checkpoint
         from ztom.checkpoints.fetch import fetch_folder
         from ztom.engines.build import build_engine, build_single
-        from ztom.engines.config import EngineConfig
 
-        config = EngineConfig.model_validate(self.engine)
+        config = self.config
         if len(self.chain.references) > 1:
             return build_engine(config, open_chain(self.chain), settings=self.chain.settings)
         pin = self.chain.pins[0] if self.chain.pins else None

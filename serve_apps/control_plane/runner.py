@@ -18,7 +18,9 @@ from cluster.jobs import Job, JobState, RayJobs
 from serve_apps.control_plane.config import ServerConfig
 from serve_apps.control_plane.engine_keeper import KeeperLimits
 from serve_apps.control_plane.questions import EngineQuestion, EngineSpec
+from serve_apps.control_plane.search_order import search_places
 from serve_apps.control_plane.warm_engines import WarmEngines
+from ztom.engines.config import EngineConfig
 from ztom.errors import EngineError, ZtomError
 
 T = TypeVar("T")
@@ -62,6 +64,13 @@ class Runner(Protocol):
     def make_room(self) -> None:
         """Have the engines that stay loaded go, as soon as they answer nobody; not waited for."""
 
+    def search_places(self, engine: EngineConfig) -> int:
+        """Searches that there are engines for, at least one.
+
+        Args:
+            engine: Engine of a search, and its options.
+        """
+
     def submit(self, job: SearchJob) -> None:
         """Start a search.
 
@@ -104,6 +113,18 @@ class RayRunner:
     def make_room(self) -> None:
         """See `Runner.make_room`."""
         self._engines.make_room()
+
+    def search_places(self, engine: EngineConfig) -> int:
+        """See `Runner.search_places`; of what the cluster has now."""
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return search_places(
+            gpus=sum(resources.get("GPU", 0) for resources in nodes),
+            cpu_nodes=sum(resources.get("CPU", 0) > 0 for resources in nodes),
+            replicas=engine.replicas,
+            gpus_per_engine=engine.tensor_parallel_size,
+        )
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:

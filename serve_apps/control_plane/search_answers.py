@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ztom.io.places import StoragePlace, is_store_address, parse_place
 from ztom.ledger.checkpoints import NewCheckpoint, Part, Storage
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.records import StudyRecord, TrialKind, TrialRecord, TrialStatus
 from ztom.ledger.requests import RequestRecord
 from ztom.search.result import Proof, SearchResult, read_result
-from ztom.variants.manifest import UNPROVEN, VARIANT
+from ztom.variants.manifest import UNPROVEN, VARIANT, read_manifest
 from ztom.wire.fields import FORMAT
 from ztom.wire.searches import SearchProgress
 
@@ -87,6 +88,13 @@ def mastered_folder(run: Path) -> Path | None:
     return next((run / name for name in (VARIANT, UNPROVEN) if (run / name).is_dir()), None)
 
 
+def stored_variant(request: RequestRecord, ledger: Ledger) -> str | None:
+    """Address of a search's variant in the operator's storage; None where it is not there."""
+    result = finished_result(study_of(request, ledger), ledger)
+    place = None if result is None or result.proof is None else result.proof.variant
+    return place if place is not None and is_store_address(place) else None
+
+
 def mastered_checkpoint(request: RequestRecord, proof: Proof | None) -> NewCheckpoint | None:
     """The variant that the search published, as a file of the project."""
     if proof is None or proof.variant is None:
@@ -98,10 +106,17 @@ def mastered_checkpoint(request: RequestRecord, proof: Proof | None) -> NewCheck
         address=proof.variant,
         part=Part.MASTERED,
         tag="mastered",
-        nbytes=sum(p.stat().st_size for p in Path(proof.variant).iterdir() if p.is_file()),
+        nbytes=_size(parse_place(proof.variant)),
         content=proof.variant_digest,
         unproven=is_unproven(proof),
     )
+
+
+def _size(variant: StoragePlace) -> int:
+    """Bytes of a variant's files; of one in a store as its manifest says."""
+    if isinstance(variant, Path):
+        return sum(path.stat().st_size for path in variant.iterdir() if path.is_file())
+    return sum(entry.nbytes for entry in read_manifest(variant).files.values())
 
 
 def progress_of(request: RequestRecord, ledger: Ledger) -> SearchProgress:

@@ -31,6 +31,7 @@ from serve_apps.control_plane.search_config import (
     search_config,
     with_classes,
 )
+from serve_apps.control_plane.search_order import next_to_start
 from serve_apps.control_plane.services import Services
 from serve_apps.control_plane.store import disk
 from serve_apps.control_plane.work import ChainSpec
@@ -48,6 +49,7 @@ from ztom.search.config import SearchConfig
 from ztom.search.config_files import dump_config
 from ztom.search.data import read_search_data
 from ztom.search.result import SearchResult
+from ztom.settings import Settings
 from ztom.wire.search_requests import SearchFields
 
 logger = logging.getLogger(__name__)
@@ -76,7 +78,6 @@ class JobSituation:
         job: State of its job; None where it has none.
         attempts: Number of times that it was started since a trial of it has ended.
         most_attempts: Number of times that it may be started without one.
-        others_running: Whether another search has the machine.
         has_result: Whether the ledger holds its result.
         explained: Whether the search itself said why it ended without a result.
     """
@@ -85,7 +86,6 @@ class JobSituation:
     job: JobState | None
     attempts: int
     most_attempts: int
-    others_running: bool
     has_result: bool
     explained: bool
 
@@ -93,8 +93,8 @@ class JobSituation:
 def next_step(now: JobSituation) -> Step:
     """What is due; a search whose process died goes on, and a few times without getting on."""
     if now.status is RequestStatus.QUEUED:
-        waits = now.others_running or now.job is JobState.RUNNING  # one that is being stopped
-        return Step.NOTHING if waits else Step.START
+        is_stopping = now.job is JobState.RUNNING
+        return Step.NOTHING if is_stopping else Step.START
     if now.status is not RequestStatus.RUNNING or now.job is JobState.RUNNING:
         return Step.NOTHING
     if now.has_result:
@@ -159,7 +159,7 @@ def _write_folder(
     """
     data = _copy_all(fields, folder, project_id, services)
     for reference, suite in zip(fields.suite_paths, config.suites, strict=True):
-        copy_suite(reference, suite, settings=services.pointers)
+        copy_suite(reference, Path(suite), settings=services.pointers)
     if sum(copy.nbytes for copy in data.values()) <= _READ_AT_ONCE_BYTES:
         try:
             config = with_classes(config, fields)
@@ -208,23 +208,46 @@ def _copy_all(
 def advance(services: Services) -> bool:
     """Do what is due for every open search; one that cannot be moved does not hold the others.
 
+    As many run as the cluster has engines for, and projects take turns.
+
     Returns:
         Whether there was one.
     """
     searches = [r for r in services.ledger.requests.open() if r.kind is RequestKind.SEARCH]
-    running = sum(r.status is RequestStatus.RUNNING for r in searches)
+    running = [r for r in searches if r.status is RequestStatus.RUNNING]
     if running:
         services.runner.make_room()
-    for request in searches:
-        try:
-            running += _advance(request, services, others_running=running > 0)
-        except ZtomError as error:
-            logger.error("search %s: %s", request.id, error)
+    for request in running:
+        _advance_or_log(request, services)
+    if len(running) < len(searches):
+        waiting = [r for r in searches if r.status is not RequestStatus.RUNNING]
+        _start_waiting(waiting, running, services)
     return bool(searches)
 
 
-def _advance(request: RequestRecord, services: Services, *, others_running: bool) -> int:
-    """Do what is due for one; returns how many more run."""
+def _start_waiting(
+    waiting: list[RequestRecord], running: list[RequestRecord], services: Services
+) -> None:
+    """Start as many searches as there are places for, each project in its turn."""
+    config = services.config
+    places = config.max_searches or services.runner.search_places(config.engine)
+    while (request := next_to_start(waiting, running, places=places)) is not None:
+        waiting.remove(request)
+        if _advance_or_log(request, services):
+            running.append(request)
+
+
+def _advance_or_log(request: RequestRecord, services: Services) -> bool:
+    """Do what is due for one; returns whether it was started."""
+    try:
+        return _advance(request, services)
+    except ZtomError as error:
+        logger.error("search %s: %s", request.id, error)
+        return False
+
+
+def _advance(request: RequestRecord, services: Services) -> bool:
+    """Do what is due for one whose turn it is; returns whether a queued one was started."""
     state, message = (None, "") if request.job is None else services.runner.state(request.job)
     explanation = _explanation(request, services)
     result = None
@@ -238,7 +261,6 @@ def _advance(request: RequestRecord, services: Services, *, others_running: bool
             job=state,
             attempts=_attempts(request, state, services),
             most_attempts=services.config.search_attempts,
-            others_running=others_running,
             has_result=result is not None,
             explained=explanation is not None,
         )
@@ -246,7 +268,7 @@ def _advance(request: RequestRecord, services: Services, *, others_running: bool
     if step is Step.START:
         services.runner.make_room()
         _start(request, services)
-        return int(request.status is RequestStatus.QUEUED)
+        return request.status is RequestStatus.QUEUED
     if step is Step.FINISH and result is not None:
         finish(request, result, services)
     elif step is Step.FAIL:
@@ -254,7 +276,7 @@ def _advance(request: RequestRecord, services: Services, *, others_running: bool
         reason = explanation or lost
         logger.error("search %s failed: %s", request.id, reason)
         services.ledger.requests.end(request.id, RequestStatus.FAILED, reason=reason)
-    return 0
+    return False
 
 
 def cancel(request: RequestRecord, services: Services) -> RequestRecord:
@@ -306,6 +328,7 @@ def _start(request: RequestRecord, services: Services) -> None:
                     "ZTOM_DENIED_ROOTS": json.dumps(chain.denied),
                     "ZTOM_CACHE_DIR": str(services.store.cache),
                     "ZTOM_NAMES_ROOTS": "false",
+                    **_storage_of_jobs(),
                 },
             )
         )
@@ -316,6 +339,12 @@ def _start(request: RequestRecord, services: Services) -> None:
     now = services.ledger.requests.get(request.id)
     if not now.status.is_open or now.job != job:  # cancelled, or started by another meanwhile
         _stop(job, services)
+
+
+def _storage_of_jobs() -> dict[str, str]:
+    """The operator's storage, which the node of a job may not have in its own environment."""
+    storage = Settings().storage
+    return {} if storage is None else {"ZTOM_STORAGE": storage}
 
 
 def _attempts(request: RequestRecord, job: JobState | None, services: Services) -> int:

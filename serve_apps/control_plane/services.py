@@ -30,6 +30,7 @@ from ztom.io.signatures import public_key_of
 from ztom.ledger.ledger import Ledger
 from ztom.ledger.usage_book import UsageBook
 from ztom.settings import Settings
+from ztom.variants.copies import VARIANTS
 
 #: Threads that look up who calls: they are for nothing else, so that no work makes callers wait.
 _AT_THE_DOOR = 4
@@ -102,7 +103,7 @@ class Services:
             config=config,
             pointers=pointers,
             managed=Settings(
-                allowed_roots=(str(config.data),),
+                allowed_roots=_own_roots(config),
                 cache_dir=store.cache,
                 max_archive_bytes=config.max_upload_bytes,
                 names_roots=False,
@@ -150,3 +151,9 @@ class Services:
         self.hashing.close()
         self.ledger.close()
         self.store.close()
+
+
+def _own_roots(config: ServerConfig) -> tuple[str, ...]:
+    """Where the server's own files are: its data folder, and variants in the operator's storage."""
+    storage = Settings().storage_place
+    return (str(config.data), *(() if storage is None else (str(storage / VARIANTS),)))

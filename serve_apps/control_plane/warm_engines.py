@@ -69,9 +69,29 @@ class RayEngineProcess:
     def __init__(self, spec: EngineSpec) -> None:
         import ray
 
-        gpus = spec.gpus if ray.cluster_resources().get("GPU") else 0
+        from cluster.capacity import NodeNeeds
+        from cluster.pools import cluster_capacity
+
+        config = spec.config
+        wanted = NodeNeeds(
+            gpus=config.tensor_parallel_size,
+            accelerator_type=config.accelerator_type,
+            label_selector=config.label_selector,
+            resources=config.resources,
+        )
+        needs = cluster_capacity().choose(wanted, config.device)
         # No CPU is reserved: an answer does not wait for a search that has them all to end.
-        self._actor = ray.remote(EngineHolder).options(num_cpus=0, num_gpus=gpus).remote()
+        self._actor = (
+            ray.remote(EngineHolder)
+            .options(
+                num_cpus=0,
+                num_gpus=needs.gpus,
+                resources=dict(needs.resources),
+                accelerator_type=needs.accelerator_type,
+                label_selector=dict(needs.label_selector),
+            )
+            .remote()
+        )
         self._spec = spec
 
     async def start(self) -> None:

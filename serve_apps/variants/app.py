@@ -15,6 +15,7 @@ import os
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -25,6 +26,8 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.schema import LoggingConfig
 from starlette.exceptions import HTTPException
 
+from cluster.capacity import ClusterCapacity, NodeNeeds
+from cluster.pools import cluster_capacity
 from serve_apps.variants.args import (
     SHARED_DEPLOYMENT,
     VARIANT_DEPLOYMENT,
@@ -43,7 +46,7 @@ from serve_apps.variants.responses import (
     stream_response,
 )
 from serve_apps.variants.wire import Reply, no_such_model, refusal
-from ztom.errors import ConfigError, ZtomError
+from ztom.errors import ZtomError
 from ztom.io.places import StoreAddress, parse_place
 from ztom.rollout.options import ServingArgs
 
@@ -265,8 +268,8 @@ def build_shared(args: BaseArgs) -> serve.Application:
 
 
 def _bound(deployment: serve.Deployment, args: ServingArgs) -> serve.Application:
-    on_gpu = _takes_gpus(args)
-    return deployment.options(**_options(args, on_gpu)).bind(args, on_gpu)
+    needs = replica_needs(args, cluster_capacity() if ray.is_initialized() else None)
+    return deployment.options(**_options(args, needs)).bind(args, needs.gpus > 0)
 
 
 def scaling(args: ServingArgs) -> AutoscalingConfig:
@@ -289,8 +292,14 @@ def scaling(args: ServingArgs) -> AutoscalingConfig:
     )
 
 
-def _options(args: ServingArgs, on_gpu: bool) -> dict[str, Any]:
-    gpus = args.tensor_parallel_size if args.gpu_fraction == 1 else args.gpu_fraction
+def _options(args: ServingArgs, needs: NodeNeeds) -> dict[str, Any]:
+    actor: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus}
+    if needs.accelerator_type is not None:
+        actor["accelerator_type"] = needs.accelerator_type
+    if needs.label_selector:
+        actor["label_selector"] = dict(needs.label_selector)
+    if needs.resources:
+        actor["resources"] = dict(needs.resources)
     return {
         "autoscaling_config": scaling(args),
         "max_ongoing_requests": args.max_ongoing_requests,
@@ -301,17 +310,32 @@ def _options(args: ServingArgs, on_gpu: bool) -> dict[str, Any]:
         "health_check_timeout_s": args.health_timeout_s + _HEALTH_MARGIN_S,
         # What does not load will not load the second time either.
         "max_constructor_retry_count": 1,
-        "ray_actor_options": {"num_cpus": args.num_cpus, "num_gpus": gpus if on_gpu else 0},
+        # one actor is on one node, with all GPUs that its engine is split over
+        "ray_actor_options": actor,
     }
 
 
-def _takes_gpus(args: ServingArgs) -> bool:
-    available = int(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else 0
-    if args.device == "gpu" and available < args.tensor_parallel_size:
-        raise ConfigError(
-            "the cluster has too few GPUs",
-            got=available,
-            expected=f"at least {args.tensor_parallel_size} (tensor_parallel_size)",
-            fix="Take device=cpu, or a cluster with GPUs.",
-        )
-    return args.device != "cpu" and available > 0
+def replica_needs(args: ServingArgs, capacity: ClusterCapacity | None) -> NodeNeeds:
+    """What one replica asks of its node.
+
+    Args:
+        args: Options of serving.
+        capacity: What the cluster has, and could have; None before there is one.
+
+    Raises:
+        ConfigError: No node has what was asked for by name, and no pool brings one.
+    """
+    gpus = args.tensor_parallel_size if args.gpu_fraction == 1 else args.gpu_fraction
+    wanted = NodeNeeds(
+        gpus=gpus,
+        cpus=args.num_cpus,
+        accelerator_type=args.accelerator_type,
+        label_selector=args.label_selector,
+        resources=args.resources,
+    )
+    capacity = capacity or ClusterCapacity(())
+    needs = capacity.choose(wanted, args.device)
+    if args.device == "gpu" or args.accelerator_type or needs.label_selector or needs.resources:
+        # CPUs are left to Ray, which says where a replica waits for them
+        capacity.require(replace(needs, cpus=0.0), what="a replica")
+    return needs

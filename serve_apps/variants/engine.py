@@ -36,7 +36,7 @@ from ztom.blending.chain import Chain
 from ztom.engines.collector import collection_paused, import_paused
 from ztom.engines.log_targets import log_targets_kept
 from ztom.engines.model_fit import check_adapter_fit, check_chain_fit, check_folder_fit
-from ztom.engines.shards import ShardNeed, choose_together
+from ztom.engines.shards import ShardNeed, placed_together
 from ztom.errors import BlendError, EngineError, EngineTimeoutError, VariantError
 from ztom.rollout.options import ServingArgs
 
@@ -220,8 +220,8 @@ class VariantEngine:
         await asyncio.to_thread(check_chain_fit, self.home.identity.folder, chain)
         pickled = pickle.dumps(chain)
         needs = await self._rpc("ztom_need", pickled)
-        placement = choose_together([ShardNeed(**need) for need in needs])
-        await self._rpc("ztom_hold_as", pickled, dtype, placement)
+        with placed_together([ShardNeed(**need) for need in needs]) as placement:
+            await self._rpc("ztom_hold_as", pickled, dtype, placement)
         return placement
 
     async def blend(self, factors: GroupedFactors, *, instead: GroupedFactors) -> None:

@@ -1,7 +1,8 @@
 """Searches over the fake engine, in this process or, run as a script, in one that can be killed.
 
 An engine here looks into a folder: while a file ``hold`` is there it does not answer, and makes a
-file ``held``; it writes down every blend and the process that it was made in.
+file ``held``; while a file ``slow`` is there it takes a moment; it writes down every blend and the
+process that it was made in.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ztom.search.config import SearchConfig
 
 OPTIMUM = (0.05, -0.04, 0.02)
+_SLOW_S = 0.2
 
 
 class WatchedEngine(FakeEngine):
@@ -47,6 +49,8 @@ class WatchedEngine(FakeEngine):
         while (self._folder / "hold").exists():
             (self._folder / "held").touch()
             time.sleep(0.01)
+        if (self._folder / "slow").exists():
+            time.sleep(_SLOW_S)
         return super().blend(factors)
 
 

@@ -14,11 +14,13 @@ SHARED = {
     "integration/test_examples.py": "searches",
     "integration/test_search_ray.py": "searches",
     "integration/test_search_trackers.py": "searches",
+    "integration/three_nodes": "three nodes",
     "outside": "outside",
 }
 #: What takes longest, longest first; everything else follows in the order of its name.
 FIRST = (
     "integration/test_gateway_ray.py",
+    "three nodes",
     "searches",
     "integration/test_server.py",
     "outside",

@@ -84,6 +84,7 @@ class InProcessRunner:
 
     engines: list[InProcessEngine] = field(default_factory=list)
     rooms: int = 0
+    places: int = 1
     submitted: list[SearchJob] = field(default_factory=list)
     states: dict[str, JobState] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
@@ -105,6 +106,9 @@ class InProcessRunner:
 
     def make_room(self) -> None:
         self.rooms += 1
+
+    def search_places(self, engine: object) -> int:
+        return self.places
 
     def submit(self, job: SearchJob) -> None:
         self.submitted.append(job)

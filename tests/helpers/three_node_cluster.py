@@ -21,7 +21,7 @@ from three_nodes import Machine, machines, wait_for
 BUCKET = "team-models"
 _TOKEN = "0123456789abcdef" * 3
 _DATABASE_PORT, _BUCKET_PORT, _HEAD_PORT, _DASHBOARD_PORT = 5499, 4443, 6379, 8265
-_CPUS = 2
+_CPUS, _JOINS = 2, 3
 
 
 class Cluster:
@@ -85,11 +85,19 @@ class Cluster:
         return bytes(answer.content)
 
     def join(self, worker: Machine) -> None:
-        """Make a machine a node, again if its processes were killed."""
-        worker.run(
-            "ztom", "cluster", "join", self.address, "--host", worker.address,
-            "--cpus", str(_CPUS), "--object-store-mib", "200",
-        )  # fmt: skip
+        """Make a machine a node, again if its processes were killed.
+
+        Ray gives a node that starts 30 s to be known to the head, which a busy machine may need.
+        """
+        for attempt in range(_JOINS):
+            done = worker.run(
+                "ztom", "cluster", "join", self.address, "--host", worker.address,
+                "--cpus", str(_CPUS), "--object-store-mib", "200",
+                check=attempt == _JOINS - 1,
+            )  # fmt: skip
+            if done.returncode == 0:
+                return
+            worker.kill_all()
 
     def ray(self, path: str) -> Any:
         """What Ray's dashboard answers."""
@@ -132,7 +140,6 @@ def three_node_cluster(folder: Path) -> Iterator[Cluster]:
         "RAY_AUTH_TOKEN": _TOKEN,
         "RAY_worker_niceness": "0",
         "OMP_NUM_THREADS": "1",
-        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
         "NO_GCE_CHECK": "true",
         "STORAGE_EMULATOR_HOST": f"http://198.51.100.1:{_BUCKET_PORT}",
     }

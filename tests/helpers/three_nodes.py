@@ -1,10 +1,11 @@
 """Three machines on one: namespaces for network, mounts, processes and names, joined by a bridge.
 
 No machine sees the other's disk: ``/tmp`` and ``/dev/shm``, and with them the home folder and all
-data, are its own; what is shared, and read only by agreement, is the installed Python, as an image
-is. The namespaces have no names and live as long as the first process of each, which the kernel
-kills with whoever made it, and with that process everything that runs in them: whatever happens to
-the tests, no process, mount, bridge or namespace is left.
+data, are its own. What they share is the installed Python, as an image is, and one folder,
+``/tmp/team``, as a disk of the team is that is mounted everywhere. The namespaces have no names and
+live as long as the first process of each, which the kernel kills with whoever made it, and with
+that process everything that runs in them: whatever happens to the tests, no process, mount, bridge
+or namespace is left.
 """
 
 from __future__ import annotations
@@ -104,11 +105,14 @@ class Machine(Space):
         self.disk = disk
         self.environment = dict(environment)
         self._network: ThreadPoolExecutor | None = None
-        (disk / "home").mkdir(parents=True)
+        team = disk.parent / "team"
+        for path in (disk / "home", disk / "team", team):
+            path.mkdir(parents=True, exist_ok=True)
         disk.chmod(0o1777)
         script = f"""
             hostname {self.name}
-            mount --bind {disk} /tmp
+            mount --bind {team} {disk}/team
+            mount --rbind {disk} /tmp
             mount -t tmpfs -o size=2g,mode=1777 tmpfs /dev/shm
             ip link set lo up
             cd /tmp"""
@@ -176,7 +180,7 @@ class Machine(Space):
     def here(self, call: Callable[..., T], /, *arguments: Any, **options: Any) -> T:
         """Call a function of this process in a thread whose sockets are on this machine."""
         if self._network is None:
-            self._network = ThreadPoolExecutor(1, initializer=_enter_network, initargs=(self.pid,))
+            self._network = ThreadPoolExecutor(1, initializer=enter_network, initargs=(self.pid,))
         return self._network.submit(call, *arguments, **options).result()
 
     def processes(self) -> list[psutil.Process]:
@@ -244,7 +248,7 @@ def wait_for(condition: Callable[[], T], timeout_s: float, what: str) -> T:
         time.sleep(0.1)
 
 
-def _enter_network(pid: int) -> None:
+def enter_network(pid: int) -> None:
     """Move the calling thread into another network; a thread has one of its own."""
     libc = ctypes.CDLL(None, use_errno=True)
     with open(f"/proc/{pid}/ns/net") as file:

@@ -38,7 +38,6 @@ def situation(**more: object) -> JobSituation:
             "job": JobState.RUNNING,
             "attempts": 1,
             "most_attempts": 3,
-            "others_running": False,
             "has_result": False,
             "explained": False,
             **more,
@@ -50,7 +49,6 @@ def situation(**more: object) -> JobSituation:
     ("now", "step"),
     [
         (situation(status=RequestStatus.QUEUED, job=None), Step.START),
-        (situation(status=RequestStatus.QUEUED, job=None, others_running=True), Step.NOTHING),
         (situation(status=RequestStatus.QUEUED), Step.NOTHING),  # its old job is being stopped
         (situation(), Step.NOTHING),
         (situation(has_result=True), Step.NOTHING),  # its process still writes
@@ -183,6 +181,19 @@ def test_one_at_a_time_and_the_next_when_it_ends(server, ada, body) -> None:
     assert [state(server, r) for r in (first, second)] == ["cancelled", "running"]
     ada.post(f"{server.url}/v1/searches/{first}/resume", timeout=30)
     assert state(server, first) is RequestStatus.QUEUED
+
+
+def test_as_many_as_there_are_engines_for_and_projects_take_turns(server, ada, body) -> None:
+    eve = server.as_user("eve")
+    other = server.project(eve)
+    for path in sorted(Path(str(body["stimulusPaths"][0])).parent.parent.glob("chain/*")):
+        server.upload(eve, other, tar_of(path))
+    mine = [started(server, ada, body) for _ in range(3)]
+    theirs = started(server, eve, {**body, "projectId": other})
+    server.runner.places = 2
+    advance(server.services)
+    assert [state(server, r) for r in mine] == ["running", "queued", "queued"]
+    assert state(server, theirs) is RequestStatus.RUNNING
 
 
 @pytest.mark.abuse(65)

@@ -20,11 +20,11 @@ VLLM_FILES = {
 
 _GROUND = {"errors", "extras", "io", "settings"}
 #: What `cluster` may import of `ztom`.
-CLUSTER_MAY_IMPORT = {"ztom.errors", "ztom.settings"}
+CLUSTER_MAY_IMPORT = {"ztom.errors", "ztom.io", "ztom.settings"}
 #: Further rooms for what packs a search for a cluster, and has its nodes look at what it names.
 CLUSTER_LOOKS_INTO = {
     "cluster/examination.py": {"ztom.checkpoints"},
-    "cluster/submission.py": {"ztom.checkpoints", "ztom.io", "ztom.plugins", "ztom.search"},
+    "cluster/submission.py": {"ztom.checkpoints", "ztom.plugins", "ztom.search"},
 }
 #: What each room of a package may import of its own package; a room is a folder or a file in it.
 MAY_IMPORT: dict[str, dict[str, set[str]]] = {
@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             *("scoring", "search"),
         },
         "client": {*_GROUND, "checkpoints", "wire"},
-        "data": {"errors", "statistics"},
+        "data": {*_GROUND, "statistics", "stimuli"},
         "drift": {*_GROUND, "scoring", "statistics", "stimuli"},
         "demo": {*_GROUND, "stimuli"},
         "testing": {
@@ -72,6 +72,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         },
     },
     "cluster": {
+        "capacity": set(),
         "environment": set(),
         "jobs": set(),
         "node_settings": set(),
@@ -84,30 +85,37 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "serve": set(),
         "leftovers": set(),
         "shutdown": set(),
+        "shared_disk": set(),
         "drain": set(),
         "health": set(),
         "local": {"environment", "leftovers", "ports", "shutdown"},
+        "pools": {"capacity"},
     },
     "tune_search": {
         "display": set(),
         "factories": set(),
         "payload": set(),
         "phases": set(),
+        "replacements": set(),
         "session": set(),
+        "slots": set(),
+        "shared_places": set(),
         "preparation": {"factories", "payload"},
+        "device": {"factories", "preparation"},
         "study_record": {"payload"},
         "trackers": set(),
         "engine_actor": {"payload"},
         "engine_client": {"engine_actor", "payload"},
-        "engine_pool": {"engine_actor", "engine_client", "payload"},
+        "engine_pool": {"engine_actor", "engine_client", "payload", "slots"},
         "spare_engine": {"engine_client", "engine_pool", "payload"},
-        "score_actor": {"payload"},
+        "score_actor": {"payload", "slots"},
         "racing": {"engine_client", "payload", "score_actor"},
         "trial": {"engine_client", "payload", "racing", "score_actor"},
-        "searcher": {"payload", "trial"},
-        "experiment": {"engine_client", "payload", "score_actor", "searcher", "trial"},
+        "searcher": {"payload", "replacements", "trial"},
+        "experiment": {"engine_client", "payload", "score_actor", "searcher", "slots", "trial"},
         "study": {
             *("engine_client", "engine_pool", "experiment", "payload", "preparation"),
+            "replacements",
             *("score_actor", "searcher", "session", "spare_engine", "study_record", "trackers"),
         },
         "gate": {"engine_client", "phases", "preparation"},
@@ -128,7 +136,18 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             ),
             "spare_engine",
         },
-        "run": {"existing", "preparation", "prove", "session", "spare_engine", "study"},
+        "run": {
+            *(
+                "device",
+                "existing",
+                "preparation",
+                "prove",
+                "session",
+                "shared_places",
+                "spare_engine",
+            ),
+            "study",
+        },
         "command": {"display", "run"},
     },
     "serve_apps": {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ztom.cli.options import LEDGER_HELP, Dtype, HelpPanel, Json, command_group, examples
-from ztom.cli.places import local_only
+from ztom.cli.places import any_place, local_only
 from ztom.errors import FactorError
 
 if TYPE_CHECKING:
@@ -81,7 +81,10 @@ def blend(
         typer.Option(help="Scale each transition, or transition and group, by: 0.1,-0.05,0"),
     ],
     output: Annotated[
-        Path, typer.Option(callback=local_only, help="Write the variant into this new folder.")
+        Path,
+        typer.Option(
+            callback=any_place, help="Write the variant into this new folder, or address."
+        ),
     ],
     dtype: Dtype = "auto",
     adapter: Annotated[
@@ -104,6 +107,9 @@ def blend(
     as_json: Json = False,
 ) -> None:
     """Set factors by hand and write the blend as a variant."""
+    from ztom.variants.place import ledger_beside
+
+    address = ledger or ledger_beside(output)
     numbers, rule, config = parse_factors(factors), parse_rule(groups), _chain_on_disk(chain)
     from ztom.cli.actions.chains import blend_command
 
@@ -114,7 +120,7 @@ def blend(
         dtype=dtype,
         form="adapter" if adapter else "dense",
         max_shard_bytes=int(max_shard_gib * 2**30),
-        ledger_address=ledger,
+        ledger_address=address,
         as_json=as_json,
         groups=rule,
     )

@@ -9,7 +9,7 @@ import typer
 
 from ztom.cli.engine_options import EngineFields, takes_engine
 from ztom.cli.options import HelpPanel, Json, NoCache, command_group, examples
-from ztom.cli.places import local_only
+from ztom.cli.places import any_place
 
 evaluation_commands = command_group(None, "Evaluation.")
 
@@ -41,7 +41,8 @@ def evaluate(
     ] = None,
     engine: EngineFields,
     out: Annotated[
-        Path, typer.Option(callback=local_only, help="Write results into this folder.")
+        Path,
+        typer.Option(callback=any_place, help="Write results into this folder, or address."),
     ] = Path("evaluation"),
     no_cache: NoCache = False,
     limit: Annotated[

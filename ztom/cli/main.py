@@ -23,6 +23,7 @@ from ztom.cli.evaluation import evaluation_commands
 from ztom.cli.failures import leave, leave_unread, report
 from ztom.cli.gate.options import gate
 from ztom.cli.options import HelpPanel, examples
+from ztom.cli.plan import plan_commands
 from ztom.cli.records import audit, record_commands
 from ztom.cli.remote import project, remote_commands
 from ztom.cli.search import search_commands
@@ -63,6 +64,7 @@ app.add_typer(search_commands)
 app.add_typer(submit_commands)
 app.add_typer(demo_commands)
 app.add_typer(chain_commands)
+app.add_typer(plan_commands)
 app.add_typer(data, rich_help_panel=HelpPanel.MASTER)
 app.add_typer(evaluation_commands)
 app.add_typer(gate, rich_help_panel=HelpPanel.JUDGE)

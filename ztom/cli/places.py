@@ -1,4 +1,4 @@
-"""Options that say where output goes: a path of this machine."""
+"""Options that say where output goes: a path of this machine or, where taken, an address."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from ztom.io.places import require_local
+from ztom.io.places import StoragePlace, is_store_address, parse_store_address, require_local
 
 
 def local_only(parameter: typer.CallbackParam, place: Path) -> Path:
@@ -16,3 +16,14 @@ def local_only(parameter: typer.CallbackParam, place: Path) -> Path:
         ConfigError: It is one.
     """
     return require_local(place, what=parameter.opts[0])
+
+
+def any_place(parameter: typer.CallbackParam, place: Path) -> StoragePlace:
+    """A callback of an option that takes an address of a store as well.
+
+    Raises:
+        ConfigError: It is an address of something else, or no plain one.
+    """
+    if not is_store_address(place):
+        return require_local(place, what=parameter.opts[0])
+    return parse_store_address(place)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ztom.cli.options import LEDGER_HELP, HelpPanel, Json, JsonRows, command_group, examples
-from ztom.cli.places import local_only
+from ztom.cli.places import any_place, local_only
 from ztom.errors import ConfigError, LedgerError
 
 record_commands = command_group(None, "Records.")
@@ -75,7 +75,7 @@ def audit_sign(
     output: Annotated[
         Path,
         typer.Option(
-            callback=local_only, help="Write the signed head into this file: not beside the ledger."
+            callback=any_place, help="Write the signed head into this file: not beside the ledger."
         ),
     ],
     key: Annotated[

@@ -18,6 +18,8 @@ from typing import Any
 from ztom.client.connection import Connection
 from ztom.client.names import Names, pick
 from ztom.errors import ConfigError
+from ztom.io.files import read_place
+from ztom.io.places import parse_place
 from ztom.wire.signing_keys import NewSigningKey, SigningKey
 from ztom.wire.verdicts import VerdictOnRecord, VerdictSummary
 
@@ -103,7 +105,7 @@ def read_verdict(verdict: Document | str | Path) -> Document:
     if isinstance(verdict, Mapping):
         return verdict
     try:
-        content = json.loads(Path(verdict).read_bytes(), parse_constant=_refuse_constant)
+        content = json.loads(read_place(parse_place(verdict)), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"the verdict {verdict} cannot be read", reason=error) from error
     if not isinstance(content, dict):

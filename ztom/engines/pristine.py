@@ -2,14 +2,12 @@
 
 Every blend starts from the checkpoints, so they are kept where reading them is fastest: on the
 device, else in host memory, else they stay in their files and are streamed for each blend. Files
-are read, not
-mapped: a file that is cut short while it is mapped kills the process, while a short read is an
-    error.
+are read, not mapped: a file that is cut short while it is mapped kills the process, while a short
+read is an error.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -22,6 +20,7 @@ from ztom.blending.group_assignment import regroup_chain
 from ztom.blending.groups import GroupedFactors
 from ztom.blending.plan import BlendPlan, TensorPlan, plan_blend
 from ztom.checkpoints.tensors import TensorSpec
+from ztom.io.memory_claims import claimed_memory
 
 Placement = Literal["device", "host", "file"]
 
@@ -78,10 +77,16 @@ class HeldChain:
         self._file = file_reader(chain)
         specs = _pristine(chain)
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-        self.placement: Placement = placement or choose_placement(
-            pristine_bytes(chain), device_free=free, host_free=host_free()
-        )
+        nbytes = pristine_bytes(chain)
         self._held: dict[tuple[int, str], torch.Tensor] = {}
+        with claimed_memory(nbytes) as host_free:
+            self.placement: Placement = placement or choose_placement(
+                nbytes, device_free=free, host_free=host_free
+            )
+            self._hold(specs)
+
+    def _hold(self, specs: Sequence[tuple[int, TensorSpec]]) -> None:
+        chain, device = self.chain, self._device
         for member, spec in specs:
             tensor = chain.members[member].read(spec.name)
             refuse_not_finite(tensor, spec.name, chain.members[member].reference)
@@ -168,15 +173,3 @@ def _pristine(chain: Chain) -> list[tuple[int, TensorSpec]]:
             for spec in (low_rank.factors.a, low_rank.factors.b):
                 specs[low_rank.member, spec.name] = spec
     return [(member, spec) for (member, _), spec in sorted(specs.items(), key=lambda kv: kv[0])]
-
-
-def host_free() -> int:
-    """Bytes of memory that can be had without swapping."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

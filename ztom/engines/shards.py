@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -21,7 +22,9 @@ from ztom.blending.lazy import LazyTensor
 from ztom.blending.plan import BlendPlan, DenseTerm, TensorPlan, plan_blend
 from ztom.blending.regions import Region, plan_region
 from ztom.checkpoints.tensors import TensorSpec
-from ztom.engines.pristine import Placement, choose_placement, host_free
+from ztom.engines.pristine import Placement, choose_placement
+from ztom.io.memory import memory_limit
+from ztom.io.memory_claims import claimed_memory
 
 #: Runs shorter than this are read with what lies between them: a disk reads whole pages anyway.
 _PAGE = 4096
@@ -71,6 +74,21 @@ def choose_together(needs: Sequence[ShardNeed]) -> Placement:
     return "host" if all(place == "host" for place in hosts) else "file"
 
 
+@contextmanager
+def placed_together(needs: Sequence[ShardNeed]) -> Iterator[Placement]:
+    """The place for all ranks of an engine, for the time in which they read into it.
+
+    Other engines of the node that do the same meanwhile do not count on the same memory.
+
+    Args:
+        needs: What each rank needs.
+    """
+    with claimed_memory(sum(need.nbytes for need in needs)) as free:
+        yield choose_together(
+            [replace(need, host_free=min(need.host_free, free)) for need in needs]
+        )
+
+
 def free_here(device: torch.device, nbytes: int) -> ShardNeed:
     """The need of a rank that runs in this process.
 
@@ -79,7 +97,7 @@ def free_here(device: torch.device, nbytes: int) -> ShardNeed:
         nbytes: Bytes that it is to hold.
     """
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    return ShardNeed(socket.gethostname(), nbytes, free, host_free())
+    return ShardNeed(socket.gethostname(), nbytes, free, memory_limit().free)
 
 
 class HeldShards:

@@ -37,14 +37,16 @@ import vllm
 from numpy.typing import NDArray
 from vllm.inputs import TokensPrompt
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.platforms import current_platform
 
 from ztom.blending.chain import Chain
 from ztom.blending.files import tokenizer_folder
-from ztom.blending.plan import BlendPlan
+from ztom.blending.plan import BlendPlan, parse_dtype
 from ztom.engines.collector import collection_paused
 from ztom.engines.config import EngineConfig
+from ztom.engines.device_plan import DevicePlan, plan_device
 from ztom.engines.model_fit import check_chain_fit, check_folder_fit
-from ztom.engines.pristine import Placement
+from ztom.engines.pristine import Placement, pristine_bytes
 from ztom.engines.prompts import PromptEncoder, check_length
 from ztom.engines.protocol import (
     BlendStats,
@@ -53,7 +55,7 @@ from ztom.engines.protocol import (
     EngineInfo,
     GenerationConfig,
 )
-from ztom.engines.shards import HeldShards, ShardNeed, choose_together
+from ztom.engines.shards import HeldShards, ShardNeed, placed_together
 from ztom.engines.vllm_classes import register_classes
 from ztom.engines.vllm_dtype import vllm_dtype
 from ztom.errors import CapabilityError, EngineError, FactorError, ZtomError
@@ -150,15 +152,19 @@ class VllmEngine:
             self._encoder = PromptEncoder(
                 place, chat_template=config.chat_template, template=config.template
             )
-            self._llm = _start(config, folder, tokenizer=place)
+            plan = _plan_gpu(config, chain)
+            self._llm = _start(config, folder, tokenizer=place, plan=plan)
         self._config = config
         self._blends = 0
         self._placement = "host"
         self._chain = chain
         self._factors: tuple[float, ...] | None = (0.0,) * (chain.factor_count if chain else 0)
         if chain is not None:
-            self._placement = choose_together(self._rpc("ztom_hold", pickle.dumps(chain)))
-            self._rpc("ztom_place", self._placement)
+            with placed_together(self._rpc("ztom_hold", pickle.dumps(chain))) as placement:
+                if plan is not None and plan.holds_chain:
+                    placement = "device"  # its memory was left free for it
+                self._placement = placement
+                self._rpc("ztom_place", placement)
             self.blend(self.factors)
 
     @property
@@ -297,9 +303,22 @@ class VllmEngine:
         return int(self._llm.llm_engine.model_config.max_model_len)
 
 
-def _start(config: EngineConfig, folder: Path, *, tokenizer: Path) -> Any:
+def _plan_gpu(config: EngineConfig, chain: Chain | None) -> DevicePlan | None:
+    """How a GPU's memory is divided; None on a CPU, and where the configuration says the share."""
+    is_told = "gpu_memory_utilization" in config.model_fields_set
+    if chain is None or is_told or not torch.cuda.is_available():
+        return None
+    ranks, dtype = config.tensor_parallel_size, parse_dtype(config.dtype)
+    specs = chain.members[chain.model].tensors.values()
+    weights = sum(spec.count * (dtype or spec.dtype).itemsize for spec in specs)
+    memory = int(current_platform.get_device_total_memory())
+    return plan_device(memory, weights=weights // ranks, pristine=pristine_bytes(chain) // ranks)
+
+
+def _start(config: EngineConfig, folder: Path, *, tokenizer: Path, plan: DevicePlan | None) -> Any:
     on_gpu = torch.cuda.is_available()
-    memory: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
+    share = config.gpu_memory_utilization if plan is None else plan.share
+    memory: dict[str, Any] = {"gpu_memory_utilization": share}
     if not on_gpu:  # otherwise vLLM asks for most of the machine's memory
         memory = {
             "gpu_memory_utilization": 0.01,
@@ -314,6 +333,8 @@ def _start(config: EngineConfig, folder: Path, *, tokenizer: Path) -> Any:
             load_format="safetensors",  # "auto" would prefer a consolidated.safetensors
             dtype=dtype,
             tensor_parallel_size=config.tensor_parallel_size,
+            # inside a placement group of Ray's, vLLM would ask it for GPUs that this process has
+            distributed_executor_backend="mp" if config.tensor_parallel_size > 1 else None,
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_num_seqs,
             trust_remote_code=False,

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ztom.errors import StorageError, ZtomError
+from ztom.io.places import StoragePlace
 
 _FULL = "Free some space, or write to another disk; nothing that is half written is used."
 _RIGHTS = "Give this user the rights to it, or name another place."
@@ -89,6 +90,25 @@ def require_writable(folder: Path, *, what: str) -> None:
             got=f"{folder} ({(error.strerror or str(error)).lower()})",
             fix=refusal.fix,
         ) from error
+
+
+def require_output_place(place: StoragePlace, *, what: str) -> None:
+    """Look whether a folder of this machine, or of a store, can be written into.
+
+    Args:
+        place: The folder.
+        what: Name of the option or the thing in the error.
+
+    Raises:
+        ConfigError: The package of its store is not installed.
+        StorageError: It cannot.
+    """
+    if isinstance(place, Path):
+        require_writable(place, what=what)
+        return
+    from ztom.io.store_files import require_writable_store  # it imports fsspec
+
+    require_writable_store(place, what=what)
 
 
 def require_place(folder: Path, *, what: str) -> None:

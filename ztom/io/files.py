@@ -11,7 +11,7 @@ from ztom.errors import StorageError
 from ztom.io.places import StoragePlace, StoreAddress
 
 #: A path, or an address of a store.
-Place = TypeVar("Place", Path, StoreAddress, StoragePlace)
+AnyPlace = TypeVar("AnyPlace", Path, StoreAddress, StoragePlace)
 
 
 def write_whole(path: StoragePlace, text: str, *, private: bool = False) -> None:
@@ -105,7 +105,7 @@ def remove_place(place: StoragePlace) -> None:
     StoreFiles(place.parent).remove(place.name)
 
 
-def write_document(path: Place, text: str) -> Place:
+def write_document(path: AnyPlace, text: str) -> AnyPlace:
     """Write a file that is whole or not there, in place of what was there; returns it.
 
     Raises:

@@ -36,7 +36,20 @@ class ServingArgs(BaseModel):
     )
 
     device: Literal["auto", "cpu", "gpu"] = Field(
-        default="auto", description="auto takes GPUs where the Ray cluster has any"
+        default="auto",
+        description="auto takes GPUs where the Ray cluster has any, or a pool that brings them",
+    )
+    accelerator_type: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="kind of GPU that replicas run on, as Ray names it, such as L4",
+    )
+    label_selector: dict[str, str] = Field(
+        default={}, description="labels of the nodes that replicas run on, as Ray selects by them"
+    )
+    resources: dict[str, float] = Field(
+        default={}, description="amounts of custom resources that one replica takes of its node"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="auto is the dtype the variant was written, and proved, in"
@@ -99,6 +112,10 @@ class ServingArgs(BaseModel):
             )
         if self.device == "cpu" and self.dtype == "float16":
             raise ValueError("dtype float16 is for GPUs; on the CPU take float32 or bfloat16")
+        if self.device == "cpu" and self.accelerator_type is not None:
+            raise ValueError("accelerator_type is a kind of GPU: leave out device cpu")
+        if any(amount <= 0 for amount in self.resources.values()):
+            raise ValueError("resources are amounts above 0")
         if self.gpu_fraction < 1 and self.tensor_parallel_size > 1:
             raise ValueError("gpu_fraction is for one GPU: tensor_parallel_size must be 1")
         return self

@@ -27,7 +27,13 @@ from ztom.blending.groups import FactorGroups, division_key
 from ztom.engines.config import EngineConfig
 from ztom.engines.protocol import GenerationConfig
 from ztom.errors import ConfigError
-from ztom.io.places import LEDGER_FIX, StoreAddress, is_store_address, parse_place
+from ztom.io.places import (
+    LEDGER_FIX,
+    StoreAddress,
+    is_store_address,
+    parse_place,
+    parse_store_address,
+)
 from ztom.scoring.build import ErrorTerm, check_error
 from ztom.search.gradients import check_gradients
 from ztom.search.racing import RacingConfig
@@ -61,13 +67,31 @@ ConfigPath = Annotated[Path, AfterValidator(_from_file_folder)]
 
 
 def _data_place(value: Any, info: ValidationInfo) -> Any:
-    """An address of the Hub as it is, a path from the file's folder."""
+    """An address of a store or of the Hub as it is, a path from the file's folder."""
     if not isinstance(value, str | Path) or str(value).startswith(HUB_PREFIX):
         return value
+    if is_store_address(value):
+        return _store_text(value)
     return _from_file_folder(Path(value), info)
 
 
-#: A file of data: a path, or ``hf://datasets/org/name/file``.
+def _store_text(value: str | Path) -> str:
+    try:
+        return str(parse_store_address(value))
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _suite_place(value: Any, info: ValidationInfo) -> Any:
+    """An address of a store as it is, a folder from the file's folder."""
+    if not isinstance(value, str | Path):
+        return value
+    return _store_text(value) if is_store_address(value) else _from_file_folder(Path(value), info)
+
+
+#: A folder of a suite, or of suites: a path, or an address of a store.
+SuitePlace = Annotated[Path | str, BeforeValidator(_suite_place)]
+#: A file of data: a path, ``gs://`` or ``s3://``, or ``hf://datasets/org/name/file``.
 DataPlace = Annotated[Path | str, BeforeValidator(_data_place)]
 #: Limits of single keys, for whoever takes a search in another form (over HTTP).
 ScalingFactorLimit = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
@@ -273,7 +297,7 @@ class SearchConfig(StimuliConfig):
         default=RacingConfig(), exclude_if=lambda value: value == RacingConfig()
     )
     output: OutputPlace = Path("runs/search")
-    suites: tuple[ConfigPath, ...] = ()
+    suites: tuple[SuitePlace, ...] = ()
     variant: VariantOptions = VariantOptions()
     insist: bool = False
     ledger: str | None = None

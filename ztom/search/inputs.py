@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ztom.blending.chain_file import ChainConfig, read_chain_file, require_members
-from ztom.io.disk import require_writable
-from ztom.io.places import StoreAddress
+from ztom.io.disk import require_output_place
+from ztom.io.places import is_store_address
 from ztom.search.config import SearchConfig
 from ztom.settings import Settings
 from ztom.stimuli.text_files import require_file
@@ -32,12 +32,8 @@ def require_output(config: SearchConfig) -> None:
         (config.output, "the search's output"),
         (Settings().storage_place, "the operator's storage (ZTOM_STORAGE)"),
     ):
-        if isinstance(place, StoreAddress):
-            from ztom.io.store_files import require_writable_store  # it imports fsspec
-
-            require_writable_store(place, what=what)
-        elif place is not None:
-            require_writable(place, what=what)
+        if place is not None:
+            require_output_place(place, what=what)
 
 
 def require_inputs(config: SearchConfig, *, settings: Settings) -> None:
@@ -46,7 +42,7 @@ def require_inputs(config: SearchConfig, *, settings: Settings) -> None:
     Raises:
         ChainError: The chain's file cannot be read, or is no chain.
         ReferenceRefusedError: A checkpoint's reference is not allowed.
-        StorageError: There is no such checkpoint on this machine.
+        StorageError: There is no such checkpoint on this machine, or no such file in a store.
         StimuliError: There is no such file of data.
     """
     require_members(chain_config(config), settings=settings)
@@ -55,3 +51,7 @@ def require_inputs(config: SearchConfig, *, settings: Settings) -> None:
         for place in places:
             if isinstance(place, Path):  # what lies on the Hub is fetched when it is read
                 require_file(place)
+            elif place is not None and is_store_address(place):
+                from ztom.io.store_fetch import require_object  # it imports fsspec
+
+                require_object(place)

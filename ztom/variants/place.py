@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ztom.checkpoints.reference import name_of, parse_reference
+from ztom.errors import ConfigError
 from ztom.io.hub import fetch_hub_folder
 from ztom.io.hub_address import HUB
-from ztom.io.places import STORE_SCHEMES, StoragePlace, is_store_address, parse_store_address
+from ztom.io.places import (
+    LEDGER_FIX,
+    STORE_SCHEMES,
+    StoragePlace,
+    StoreAddress,
+    is_store_address,
+    parse_store_address,
+)
 from ztom.settings import Settings
 from ztom.variants.node_cache import local_copy
 
@@ -47,6 +55,22 @@ def variant_place(reference: str) -> StoragePlace:
         parsed.text, wanted=_is_no_trace, max_bytes=settings.max_archive_bytes
     )
     return fetched.path
+
+
+def ledger_beside(output: StoragePlace) -> str:
+    """Where the ledger of a blend is when nothing else is said: in the folder that holds it.
+
+    Raises:
+        ConfigError: That is in a store.
+    """
+    if isinstance(output, StoreAddress):
+        raise ConfigError(
+            "the variant goes to an address, and the ledger would be beside it",
+            got=str(output),
+            expected="a ledger that is given",
+            fix=LEDGER_FIX,
+        )
+    return str(output.absolute().parent / "ledger.db")
 
 
 def hub_name(reference: str) -> str | None:

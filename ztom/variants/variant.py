@@ -9,8 +9,7 @@ from pathlib import Path
 
 from ztom.blending.chain import Chain
 from ztom.blending.precision import PrecisionReport
-from ztom.errors import ConfigError
-from ztom.io.places import LEDGER_FIX, StoragePlace, StoreAddress
+from ztom.io.places import StoragePlace
 from ztom.ledger.ledger import Ledger
 from ztom.variants.manifest import Manifest, verify_manifest
 from ztom.variants.recipe import Recipe, read_recipe
@@ -83,22 +82,6 @@ def read_variant(folder: Path) -> WrittenVariant:
     """
     manifest = verify_manifest(folder)
     return WrittenVariant(folder.absolute(), read_recipe(folder), manifest)
-
-
-def ledger_beside(output: StoragePlace) -> str:
-    """Where the ledger of a blend is when nothing else is said: in the folder that holds it.
-
-    Raises:
-        ConfigError: That is in a store.
-    """
-    if isinstance(output, StoreAddress):
-        raise ConfigError(
-            "the variant goes to an address, and the ledger would be beside it",
-            got=str(output),
-            expected="a ledger that is given",
-            fix=LEDGER_FIX,
-        )
-    return str(output.absolute().parent / "ledger.db")
 
 
 def blend_on_record(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster import nodes
-from cluster.nodes import Node, start_node
+from cluster.nodes import RayNode, start_node
 from ztom.cli.actions.cluster import node_of
 from ztom.errors import ConfigError
 
@@ -40,7 +40,7 @@ def ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_head_has_no_processors_and_a_port_of_its_own() -> None:
-    command = Node("10.0.0.5", port=6380, dashboard_port=8266).command
+    command = RayNode("10.0.0.5", port=6380, dashboard_port=8266).command
     assert command[:2] == ["start", "--node-ip-address=10.0.0.5"]
     assert {"--head", "--port=6380", "--dashboard-port=8266", "--num-cpus=0"} <= set(command)
     assert "--dashboard-agent-listen-port=0" in command
@@ -70,7 +70,7 @@ def test_a_node_gets_its_settings_and_is_no_local_ray(
 ) -> None:
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     monkeypatch.setenv("RAY_ADDRESS", "10.9.9.9:6379")
-    start_node(Node("10.0.0.5"), {"RAY_SERVE_HAPROXY_BINARY_PATH": "/opt/haproxy"})
+    start_node(RayNode("10.0.0.5"), {"RAY_SERVE_HAPROXY_BINARY_PATH": "/opt/haproxy"})
     lines = ray.read_text().splitlines()
     assert "RAY_SERVE_ENABLE_HA_PROXY=1" in lines
     assert "RAY_health_check_period_ms=1000" in lines
@@ -83,13 +83,13 @@ def test_a_ray_that_does_not_start_says_why(ray: Path, monkeypatch: pytest.Monke
     program = ray.with_name("ray")
     program.write_text("#!/bin/sh\necho trace\necho 'OSError: the port is taken' >&2\nexit 1\n")
     with pytest.raises(nodes.EngineError, match="OSError: the port is taken"):
-        start_node(Node("10.0.0.5"), {})
+        start_node(RayNode("10.0.0.5"), {})
 
 
 def test_who_joins_needs_the_token_of_the_head(ray: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     with pytest.raises(ConfigError, match=r"no token for the cluster.*Copy ~/.ray/auth_token"):
-        start_node(Node("10.0.0.6", head="10.0.0.5:6379"), {})
+        start_node(RayNode("10.0.0.6", head="10.0.0.5:6379"), {})
     assert not ray.exists()
 
 

@@ -20,12 +20,8 @@ from ztom.settings import Settings
 ADDRESS = "gs://team-models/out"
 #: Every command that writes, with what it needs besides.
 COMMANDS = {
-    "blend": ["blend", "chain.yaml", "--factors", "0.1", "--output", ADDRESS],
-    "eval": ["eval", "model", "--suite", "suites", "--out", ADDRESS],
-    "gate": ["gate", "--candidate", "model", "--out", ADDRESS],
     "suite-new": ["suite", "new", "mine", "--root", ADDRESS],
     "suite-from-csv": ["suite", "from-csv", "t.csv", "--output", ADDRESS, "--owner", "me"],
-    "audit-sign": ["audit", "sign", "ledger.db", "--output", ADDRESS, "--key", "key"],
     "audit-sign-key": ["audit", "sign", "ledger.db", "--output", "head", "--key", ADDRESS],
     "download": ["project", "download", "p", "f", "--output", ADDRESS],
     "edit": ["project", "edit", "p", "f", "--output", ADDRESS],
@@ -38,6 +34,8 @@ COMMANDS = {
     "admin": ["admin", "create", "ada", "ada@example.org", "--data", ADDRESS],
     "admin-rotate-key": ["admin", "rotate-key", "--data", ADDRESS],
 }
+#: Options that take an address of a store.
+TAKEN = {("blend", "output"), ("eval", "out"), ("gate", "out"), ("audit sign", "output")}
 #: Options and arguments of the same names that say what is read, or which key is meant.
 INPUTS = {
     ("chain", "folder"),
@@ -74,6 +72,26 @@ def test_every_command_refuses_an_address_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "blend chain.yaml --factors 0.1 --output",
+        "eval model --suite suites --out",
+        "gate --candidate model --out",
+        "audit sign ledger.db --key key --output",
+    ],
+)
+def test_what_takes_an_address_refuses_another_scheme_and_odd_ones(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for address in ("abfs://bucket/x", "gs://bucket/../x"):
+        done = CliRunner().invoke(app, [*line.split(), address])
+        assert done.exit_code
+        assert address in f"{done.exception}{done.output}".replace("\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_command_has_an_output_that_is_not_checked() -> None:
     """A new option of these names has to be listed above."""
     group = typer.main.get_command(app)
@@ -87,11 +105,15 @@ def test_no_command_has_an_output_that_is_not_checked() -> None:
                 found.add((name, option.name))
 
     walk(group, "")
-    listed = INPUTS | {
-        (" ".join(part for part in line if part in _WORDS), _option(option))
-        for line in COMMANDS.values()
-        for option in line[line.index(ADDRESS) - 1 : line.index(ADDRESS)]
-    }
+    listed = (
+        INPUTS
+        | TAKEN
+        | {
+            (" ".join(part for part in line if part in _WORDS), _option(option))
+            for line in COMMANDS.values()
+            for option in line[line.index(ADDRESS) - 1 : line.index(ADDRESS)]
+        }
+    )
     assert {(name, option) for name, option in found if (name, option) not in listed} == set()
 
 

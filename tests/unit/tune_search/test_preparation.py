@@ -8,6 +8,8 @@ import pytest
 import yaml
 from toy_checkpoints import llama_tensors, write_checkpoint
 
+from cluster.capacity import NodeNeeds
+from tune_search.payload import EnginePlace
 from tune_search.preparation import prepare
 from ztom.errors import (
     ConfigError,
@@ -135,7 +137,7 @@ def test_work_travels_and_makes_an_engine(folder):
     engine = work.engine()
     engine.blend((0.05, -0.05))
     assert work.space.dimensions == 2
-    assert work.gpus == 1  # where there are any
+    assert work.place == EnginePlace(needs=NodeNeeds(gpus=1))  # where there are any
     assert work.data[0].error().name == "cross_entropy"
 
 

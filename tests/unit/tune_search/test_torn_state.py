@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from search_helpers import make_plan, new_study
 
+from tune_search.replacements import Replacements
 from tune_search.searcher import ProtocolSearcher
 from ztom.ledger import Ledger, TrialOutcome
 from ztom.search.conductor import Conductor
@@ -18,8 +19,9 @@ def searcher(ledger: Ledger, study: int) -> ProtocolSearcher:
     plan = make_plan()
     sampler = build_sampler(SamplerConfig(name="random"), plan.space, seed=0)
     conductor = Conductor(plan, ledger, study, sampler=sampler, on_event=lambda event: None)
+    engines = Replacements([lambda: None])
     return ProtocolSearcher(
-        conductor, slots=1, engines=1, retries=1, on_report=lambda number, report: None
+        conductor, slots=1, engines=engines, retries=1, on_report=lambda number, report: None
     )
 
 

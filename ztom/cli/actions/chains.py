@@ -15,11 +15,12 @@ from ztom.blending.inspection import ChainReport, inspect_chain
 from ztom.blending.plan import parse_dtype
 from ztom.blending.precision import PrecisionReport
 from ztom.cli.console import plain_console, print_document
+from ztom.io.places import StoragePlace
 from ztom.io.progress import work_display
 from ztom.settings import Settings
 from ztom.variants.recipe import Form, Recipe
 from ztom.variants.signature import signer_text
-from ztom.variants.variant import blend_on_record, ledger_beside
+from ztom.variants.variant import blend_on_record
 from ztom.variants.verify import verify_variant
 from ztom.variants.write import WriteOptions
 
@@ -29,26 +30,25 @@ _LAYERS_SHOWN = 12
 def blend_command(
     config: ChainConfig,
     factors: list[float],
-    output: Path,
+    output: StoragePlace,
     *,
     dtype: str,
     form: Form,
     max_shard_bytes: int,
-    ledger_address: str | None,
+    ledger_address: str,
     as_json: bool = False,
     groups: FactorGroups | None = None,
 ) -> None:
     """Write a blend as a variant, put it on record, and say what became of the step."""
     chain = group_chain(load_chain(config, settings=Settings()), groups)
     options = WriteOptions(dtype=dtype, form=form, max_shard_bytes=max_shard_bytes)
-    address = ledger_address or ledger_beside(output)
     with work_display("blending", unit="bytes") as display:
         variant, precision = blend_on_record(
             chain,
             factors,
             output,
             options=options,
-            ledger_address=address,
+            ledger_address=ledger_address,
             progress=partial(display.show, "blending"),
         )
     steps = list(zip(chain.factor_names, variant.factors, strict=True))
@@ -65,7 +65,7 @@ def blend_command(
                 "kept": variant.recipe.kept,
                 "left_out": variant.recipe.left_out,
                 "notes": variant.recipe.notes,
-                "ledger": address,
+                "ledger": ledger_address,
                 "row": variant.row,
             }
         )
@@ -78,7 +78,7 @@ def blend_command(
     for line in [*_other_files(variant.recipe), *_notes(chain)]:
         console.print(line, soft_wrap=True)
     console.print(
-        f"variant {variant.digest[:12]} in {output}, row {variant.row} of {address}",
+        f"variant {variant.digest[:12]} in {output}, row {variant.row} of {ledger_address}",
         soft_wrap=True,
     )
 

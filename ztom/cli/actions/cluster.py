@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.node_settings import NODE_SETTINGS
-from cluster.nodes import Node, start_node
+from cluster.nodes import RayNode, start_node
 from ztom.cli.console import plain_console, print_document
 from ztom.errors import ConfigError
 from ztom.io.private import private_folder
@@ -20,7 +20,7 @@ def node_of(
     labels: list[str],
     object_store_mib: int | None,
     **options: Any,
-) -> Node:
+) -> RayNode:
     """The node that the options describe.
 
     Raises:
@@ -34,7 +34,7 @@ def node_of(
         except ValueError as error:
             raise ConfigError("--resource is no number", got=f"{name}={value}") from error
     size = None if object_store_mib is None else object_store_mib * 2**20
-    return Node(
+    return RayNode(
         address=host,
         resources=amounts or None,
         labels=dict(_pairs(labels, "--label")) or None,
@@ -43,7 +43,7 @@ def node_of(
     )
 
 
-def start_command(node: Node, *, block: bool, as_json: bool) -> None:
+def start_command(node: RayNode, *, block: bool, as_json: bool) -> None:
     """Start Ray on this machine, and say how others join."""
     from serve_apps.server.haproxy import door_settings
 
@@ -69,7 +69,7 @@ def settings_command(*, as_json: bool) -> None:
         console.print(f"{name}={value}")
 
 
-def _sayings(node: Node) -> dict[str, str]:
+def _sayings(node: RayNode) -> dict[str, str]:
     if node.head is not None:
         return {"node": node.address, "head": node.head}
     return {

@@ -14,7 +14,7 @@ from tune_search.command import INTERRUPTED, result_lines, run_command
 from ztom.demo.chains import DemoChain, make_chat_chain, make_stdlib_chain
 from ztom.demo.train import Progress as Training
 from ztom.errors import SearchError
-from ztom.io.places import require_local
+from ztom.io.places import StoragePlace, parse_place, require_local
 from ztom.io.progress import shown_until, work_display
 from ztom.io.yaml import dump_yaml
 from ztom.search.config_files import load_config
@@ -68,8 +68,8 @@ def run_demo(
         console.print("nothing was published, so there is nothing to serve")
         return 0
     console.rule("3. the endpoint")
-    _serve(Path(proof.variant), proof, console, stay=stay)
-    _say_next(config_file, chain, Path(proof.variant), console)
+    _serve(parse_place(proof.variant), proof, console, stay=stay)
+    _say_next(config_file, chain, parse_place(proof.variant), console)
     console.print(f"{time.perf_counter() - started:.0f} s in all", highlight=False)
     return 0
 
@@ -124,7 +124,7 @@ def _search(config_file: Path, console: Console) -> SearchResult:
     return result
 
 
-def _serve(variant: Path, proof: Proof, console: Console, *, stay: bool) -> None:
+def _serve(variant: StoragePlace, proof: Proof, console: Console, *, stay: bool) -> None:
     from serve_apps.variants.args import VariantArgs
     from serve_apps.variants.launch import ServedVariant, serve_variant
 
@@ -169,7 +169,7 @@ def _chat(api_base: str, model: str, example: StimulusChange) -> str:
     return text
 
 
-def _say_next(config_file: Path, chain: DemoChain, variant: Path, console: Console) -> None:
+def _say_next(config_file: Path, chain: DemoChain, variant: StoragePlace, console: Console) -> None:
     console.rule("what to try next")
     for line in (
         f"ztom inspect {chain.chain_file}",

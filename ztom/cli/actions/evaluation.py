@@ -25,8 +25,9 @@ from ztom.evaluation.runs.results import ModelRef, SuiteRun
 from ztom.evaluation.suites.discover import FoundSuite, read_suites
 from ztom.evaluation.suites.read import load_suite
 from ztom.evaluation.suites.suite import Suite
-from ztom.io.disk import require_writable
+from ztom.io.disk import require_output_place
 from ztom.io.files import write_document
+from ztom.io.places import StoragePlace
 from ztom.io.problems import check_model
 from ztom.io.progress import WorkDisplay, work_display
 from ztom.settings import Settings
@@ -62,7 +63,7 @@ class EvalRequest:
     suites: Sequence[Path]
     tasks: Sequence[str]
     engine: Mapping[str, object]
-    out: Path
+    out: StoragePlace
     use_cache: bool
     limit: int | None
 
@@ -80,7 +81,7 @@ def eval_command(request: EvalRequest, *, as_json: bool = False) -> int:
     if request.tasks:
         require_lm_eval()
     config = engine_config(request.engine)
-    require_writable(request.out, what="--out")
+    require_output_place(request.out, what="--out")
     for reference in (request.model, request.base):
         if reference is not None:
             require_reachable(reference, settings=settings)
@@ -134,7 +135,7 @@ def run_and_write(
     engine: Engine,
     *,
     setup: str,
-    out: Path,
+    out: StoragePlace,
     use_cache: bool,
     limit: int | None = None,
     display: WorkDisplay,
@@ -199,10 +200,10 @@ class SuiteResult:
     value: float | None
     problems: tuple[str, ...]
     seconds: float
-    path: Path
+    path: StoragePlace
 
 
-def _suite_result(run: SuiteRun, suite: Suite, out: Path) -> SuiteResult:
+def _suite_result(run: SuiteRun, suite: Suite, out: StoragePlace) -> SuiteResult:
     from ztom.evaluation.gate.align import scores
     from ztom.statistics.resampling import metric
 

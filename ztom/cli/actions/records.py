@@ -14,6 +14,7 @@ from rich.table import Table
 from ztom.cli.console import moment, plain_console, print_document, print_row
 from ztom.errors import AuditError, LedgerError, VariantError
 from ztom.io.files import write_document
+from ztom.io.places import StoragePlace
 from ztom.io.signatures import signing_key
 from ztom.ledger.audit import check_entries, read_head
 from ztom.ledger.ledger import Ledger
@@ -189,7 +190,7 @@ def _missing_uploads(addresses: frozenset[str]) -> Iterator[str]:
             yield f"{address} is not what was uploaded"
 
 
-def sign_command(address: str, *, output: Path, key: Path, as_json: bool = False) -> None:
+def sign_command(address: str, *, output: StoragePlace, key: Path, as_json: bool = False) -> None:
     """Sign the end of the chain into a file."""
     with Ledger.read(address) as ledger:
         ledger.audit.check()

@@ -21,7 +21,7 @@ from ztom.cli.console import print_error
 from ztom.cli.engine_options import EngineFields, takes_engine
 from ztom.cli.gate.request import System
 from ztom.cli.options import Json, NoCache, examples
-from ztom.cli.places import local_only
+from ztom.cli.places import any_place
 from ztom.cli.usage import OPTION_ERROR, usage_error
 from ztom.evaluation.render.commands import workflow_command
 from ztom.pages.formats import visible
@@ -120,7 +120,10 @@ def decide(
     ] = False,
     engine: EngineFields,
     out: Annotated[
-        Path, typer.Option(callback=local_only, help="Write verdict and results into this folder.")
+        Path,
+        typer.Option(
+            callback=any_place, help="Write verdict and results into this folder, or address."
+        ),
     ] = Path("gate"),
     seed: Annotated[int, typer.Option(min=0, help="Draw everything random by this seed.")] = 0,
     no_cache: NoCache = False,

@@ -26,7 +26,8 @@ from ztom.evaluation.render.page import render_page
 from ztom.evaluation.render.texts import item_texts
 from ztom.evaluation.suites.discover import FoundSuite
 from ztom.evaluation.suites.suite import Suite
-from ztom.io.files import write_document
+from ztom.io.files import read_place, write_document
+from ztom.io.places import StoragePlace, parse_place
 from ztom.pages.formats import count, visible
 
 _STYLES = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.INCONCLUSIVE: "yellow"}
@@ -45,7 +46,7 @@ def render_command(file: Path, form: str) -> None:
         "annotations": render_annotations,
     }
     try:
-        verdict = Verdict.from_bytes(file.read_bytes())
+        verdict = Verdict.from_bytes(read_place(parse_place(file)))
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{file} is no verdict", reason=str(error)) from error
     sys.stdout.write(forms[form](verdict))
@@ -73,7 +74,7 @@ def decide_and_write(request: GateRequest, suites: Sequence[Suite], runs: Runs) 
 
 
 def _write(
-    folder: Path,
+    folder: StoragePlace,
     verdict: Verdict,
     suites: Sequence[Suite],
     runs: Runs,
@@ -89,7 +90,7 @@ def _write(
         write_document(folder / name, content)
 
 
-def show_verdict(verdict: Verdict, folder: Path) -> None:
+def show_verdict(verdict: Verdict, folder: StoragePlace) -> None:
     """A row for each suite, the reasons, and where the page is."""
     console = plain_console()
     table = Table("suite", "version", "layer", "items", box=None, pad_edge=False)

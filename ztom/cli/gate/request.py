@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ztom.errors import ConfigError
+from ztom.io.places import StoragePlace
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -47,7 +48,7 @@ class GateRequest:
     suites: Sequence[Path]
     first: bool
     engine: Mapping[str, object]
-    out: Path
+    out: StoragePlace
     seed: int
     use_cache: bool
     as_json: bool = False

@@ -21,7 +21,9 @@ from ztom.evaluation.runs.files import read_run, read_runs, write_run
 from ztom.evaluation.runs.results import SuiteRun
 from ztom.evaluation.suites.discover import FoundSuite, read_suites
 from ztom.evaluation.suites.lock import load_locked
-from ztom.io.disk import require_writable
+from ztom.io.disk import require_output_place
+from ztom.io.files import remove_place
+from ztom.io.places import StoragePlace, is_store_address
 from ztom.settings import Settings
 
 
@@ -56,7 +58,7 @@ def _all_runs(request: GateRequest, suites: Sequence[FoundSuite]) -> Runs:
     named = [reference for reference in request.models.values() if reference is not None]
     if named:
         engine_config(request.engine)
-        require_writable(request.out, what="--out")
+        require_output_place(request.out, what="--out")
         for reference in named:
             require_reachable(reference, settings=Settings())
         # Here and not at the top: it imports torch, which takes seconds.
@@ -70,16 +72,24 @@ def _all_runs(request: GateRequest, suites: Sequence[FoundSuite]) -> Runs:
 
 
 def _read(paths: Sequence[Path]) -> list[SuiteRun]:
-    return [
-        run for path in paths for run in (read_runs(path) if path.is_dir() else [read_run(path)])
-    ]
+    runs: list[SuiteRun] = []
+    for path in paths:
+        local = path
+        if is_store_address(path):
+            from ztom.io.store_fetch import here  # it imports fsspec
+
+            local = here(path)
+        runs += read_runs(local) if local.is_dir() else [read_run(local)]
+    return runs
 
 
-def _remove_documents(folder: Path) -> None:
+def _remove_documents(folder: StoragePlace) -> None:
     """An old verdict is never taken for that of a gate that came to none."""
     try:
         for name in DOCUMENTS:
-            (folder / name).unlink(missing_ok=True)
+            remove_place(folder / name)
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError(f"{folder} cannot be written", reason=error.strerror) from error
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from ztom.errors import EvaluationError
 from ztom.evaluation.runs.results import SuiteRun
 from ztom.io.files import write_document
+from ztom.io.places import StoragePlace
 from ztom.io.problems import check_json
 
 RUN_FILE = "run.json"
 
 
-def write_run(run: SuiteRun, folder: Path) -> Path:
+def write_run(run: SuiteRun, folder: StoragePlace) -> StoragePlace:
     """Write a run below ``folder``, in place of one that is there; returns the file.
 
     Raises:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ztom.errors import EvaluationError
 from ztom.evaluation.suites.read import suite_folders
 from ztom.evaluation.suites.suite import Suite
+from ztom.io.places import is_store_address
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class FoundSuite:
     import_paths: tuple[str, ...]
 
 
-def read_suites(roots: Sequence[Path], *, read: Callable[[Path], Suite]) -> tuple[FoundSuite, ...]:
+def read_suites(
+    roots: Sequence[Path | str], *, read: Callable[[Path], Suite]
+) -> tuple[FoundSuite, ...]:
     """Every suite in or below the folders.
 
     Args:
-        roots: Folders to look in.
+        roots: Folders to look in; those of a store are fetched.
         read: Function from a folder to its suite.
 
     Raises:
@@ -39,7 +42,7 @@ def read_suites(roots: Sequence[Path], *, read: Callable[[Path], Suite]) -> tupl
     """
     below = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     usual = [os.path.abspath(path) for path in (".", *filter(None, below))]
-    folders = {folder.absolute(): folder for root in roots for folder in suite_folders(root)}
+    folders = {folder.absolute(): folder for root in roots for folder in suite_folders(_here(root))}
     suites_read = tuple(
         FoundSuite(read(named), folder, (str(folder), *usual)) for folder, named in folders.items()
     )
@@ -47,3 +50,11 @@ def read_suites(roots: Sequence[Path], *, read: Callable[[Path], Suite]) -> tupl
     if len(set(names)) != len(names):
         raise EvaluationError("two suites have one name", got=", ".join(sorted(names)))
     return suites_read
+
+
+def _here(root: Path | str) -> Path:
+    if not is_store_address(root):
+        return Path(root)
+    from ztom.io.store_fetch import here  # it imports fsspec
+
+    return here(root)
