@@ -7,8 +7,8 @@ transformers beside a CPU torch, and triton, which is for GPUs; they are left ou
 is installed with ``--no-deps``. Constraints have them, as pip resolves under constraints.
 
 ``--on`` makes the lock of another kind of machine from one that is there: its versions, and what
-the requirements named bring besides, resolved under those versions. What has to differ is named with
-``--other``, and the top of the new lock says so.
+the requirements named bring besides, resolved under those versions. What has to differ is named
+with ``--other``, and the top of the new lock says so.
 """
 
 from __future__ import annotations

@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterator
 from deploy_checks.tools import Skipped
 
 #: In this order; what is quick comes first.
-SUBJECTS = ("charts", "schemas", "rules", "entries", "images", "alerts", "machines", "policies")
+SUBJECTS = (
+    "charts",
+    "schemas",
+    "rules",
+    "entries",
+    "images",
+    "alerts",
+    "machines",
+    "policies",
+    "install",
+)
 
 Check = Callable[[], list[str]]
 

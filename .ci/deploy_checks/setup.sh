@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The tools of `make check-deploy`, unpacked into .venv-deploy and .venv-checkov. Nothing is installed
-# on the machine. Versions are pinned here and in requirements/; Debian's are the release's own.
+# The tools of `make check-deploy`, unpacked into .venv-deploy and .venv-checkov. What builds the image
+# is installed on the machine, where root may. Versions are pinned here and in requirements/; Debian's
+# are the release's own.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
@@ -49,8 +50,21 @@ promtool() {
   rm -rf "$folder"
 }
 
+builder() {
+  if command -v buildah > /dev/null && command -v debootstrap > /dev/null; then
+    return
+  fi
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
+    echo "buildah and debootstrap are not here: the image's steps will not be tried." >&2
+    return
+  fi
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends buildah debootstrap > /dev/null
+}
+
 environment .venv-deploy requirements/deploy.txt
 environment .venv-checkov requirements/checkov.txt
 helm
 promtool
+builder
 touch .venv-deploy/.ready

@@ -27,6 +27,8 @@ case $1 in
   # install.sh haproxy FOLDER: the program that Serve starts as HAProxy.
   haproxy)
     folder=$2
+    # which is what this step makes: with it set, Ray's package would look there for HAProxy itself
+    unset RAY_SERVE_HAPROXY_BINARY_PATH
     python - "$folder" << 'END'
 import sys
 from pathlib import Path

@@ -66,11 +66,12 @@ def replay(
 @drift.command(epilog=examples("ztom drift acted monitor.json"))
 def acted(
     state: Annotated[Path, typer.Argument(help="File that ztom drift replay keeps.")],
+    as_json: Json = False,
 ) -> None:
     """Close the open alarm: somebody has acted on it, and the watch begins anew."""
     from ztom.cli.actions.drift import acted_command
 
-    acted_command(state)
+    acted_command(state, as_json=as_json)
 
 
 @drift.command(

@@ -13,7 +13,7 @@ from tune_search.__main__ import argument_parser
 
 COMMANDS = dict(every_command())
 #: These print nothing that a script would want; groups print nothing at all.
-WITHOUT_JSON = {"login", "demo", "gate render", "admin rotate-key"}
+WITHOUT_JSON = {"login", "demo", "gate render", "admin rotate-key", "data label"}
 #: With these begin fragments that say nothing by themselves ("Of the project.").
 NO_BEGINNING = {"Of", "The", "For", "That", "Its", "What", "Whose", "How", "Only", "Where", "It"}
 #: Help of two words is enough where one of them says what the value is.
@@ -42,6 +42,8 @@ def test_the_commands_are_what_they_were() -> None:
         *("project list", "project create", "project add", "project download"),
         *("suite new", "suite examples", "suite from-csv", "suite lock", "suite check"),
         *("suite diff", "data check", "doctor", "chain", "convert", "push"),
+        *("data add", "data version", "data show", "data diff", "data export", "data label"),
+        *("drift replay", "drift acted", "drift plan"),
         *("logout", "whoami", "limits", "feedback", "release show"),
         *("project change", "project delete", "project remove", "project data"),
         *("user list", "user add", "user change", "user remove"),

@@ -44,7 +44,7 @@ def replay_command(
     return now.open is not None
 
 
-def acted_command(state: Path) -> None:
+def acted_command(state: Path, *, as_json: bool) -> None:
     """Close the open alarm of a state.
 
     Raises:
@@ -54,6 +54,10 @@ def acted_command(state: Path) -> None:
     if now.open is None:
         raise ConfigError(f"no alarm is open in {state}")
     write_document(state, begin_anew(now).model_dump_json(indent=1) + "\n")
+    if as_json:
+        print_document({"closed": now.open})
+    else:
+        plain_console().print(f"closed: {', '.join(now.open.signals)} in window {now.open.window}")
 
 
 def plan_command(monitor_file: Path, reference: Path, *, labels: int | None, as_json: bool) -> None:
