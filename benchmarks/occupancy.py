@@ -8,8 +8,10 @@ played to each way of serving them:
 - to zero: an engine per customer that leaves after some idle seconds and is loaded again;
 - adapters: engines that all customers share, which answer requests of several at once, as many as
   the traffic needs at its peak;
-- live swap: shared engines that hold the chain and answer for one customer at a time; going over to
-  another takes the seconds of a swap.
+- live swap: shared engines that hold the chain and answer one request at a time; going over to
+  another customer takes the seconds of a swap.
+
+Requests that an engine answers at once do not slow each other down here, up to its batch.
 
 Printed is what each costs in engine seconds, which share of them engines worked, and how long
 requests waited. Seconds of loads, swaps and answers are arguments: measure them on your machine
@@ -96,36 +98,38 @@ def arrivals(traffic: Traffic, generator: np.random.Generator) -> list[Request]:
     return sorted(requests, key=lambda request: request.at)
 
 
-def dedicated(requests: Sequence[Request], traffic: Traffic) -> Outcome:
-    """An engine for each customer, all the time."""
-    end = traffic.hours * 3600
-    waits = _queues(requests)
-    return Outcome(
-        "an engine each", traffic.customers, traffic.customers * end, _work(requests), waits
-    )
+def dedicated(requests: Sequence[Request], traffic: Traffic, *, batch: int) -> Outcome:
+    """An engine for each customer, all the time; it answers some requests at once."""
+    waits, busy_s = list[float](), 0.0
+    for customer in range(traffic.customers):
+        theirs = [request for request in requests if request.customer == customer]
+        customer_waits, customer_busy_s = _pooled(theirs, 1, batch)
+        waits += customer_waits
+        busy_s += customer_busy_s
+    held_s = traffic.customers * traffic.hours * 3600
+    return Outcome("an engine each", traffic.customers, held_s, busy_s, tuple(sorted(waits)))
 
 
 def to_zero(requests: Sequence[Request], *, idle_s: float, load_s: float) -> Outcome:
     """An engine for each customer, which leaves after some idle seconds and is loaded again."""
-    free: dict[int, float] = {}
-    since: dict[int, float] = {}
+    ends: dict[int, float] = {}
+    loaded: dict[int, float] = {}
     spans: list[tuple[float, float]] = []
-    waits = []
+    waits, busy_s = [], 0.0
     for request in requests:
         who = request.customer
-        ready = free.get(who)
-        if ready is None or request.at > ready + idle_s:
-            if ready is not None:
-                spans.append((since[who], ready + idle_s))
-            since[who], ready = request.at, request.at + load_s
-        begins = max(ready, request.at)
+        if who not in ends or request.at > ends[who] + idle_s:
+            if who in ends:
+                spans.append((loaded[who] - load_s, ends[who] + idle_s))
+            loaded[who] = ends[who] = request.at + load_s
+        begins = max(loaded[who], request.at)
         waits.append(begins - request.at)
-        free[who] = begins + request.work_s
-    spans += [(since[who], free[who] + idle_s) for who in free]
-    held = sum(until - start for start, until in spans)
-    return Outcome(
-        "scale to zero", _most_at_once(spans), held, _work(requests), tuple(sorted(waits))
-    )
+        ends_at = begins + request.work_s
+        busy_s += max(0.0, ends_at - max(ends[who], begins))
+        ends[who] = max(ends[who], ends_at)
+    spans += [(loaded[who] - load_s, until + idle_s) for who, until in ends.items()]
+    held_s = sum(until - start for start, until in spans)
+    return Outcome("scale to zero", _most_at_once(spans), held_s, busy_s, tuple(sorted(waits)))
 
 
 def adapters(requests: Sequence[Request], traffic: Traffic, *, batch: int) -> Outcome:
@@ -156,17 +160,6 @@ def live_swap(requests: Sequence[Request], traffic: Traffic, *, swap_s: float) -
 
 def _work(requests: Sequence[Request]) -> float:
     return sum(request.work_s for request in requests)
-
-
-def _queues(requests: Sequence[Request]) -> tuple[float, ...]:
-    """Waits where each customer has a queue of their own."""
-    free: dict[int, float] = {}
-    waits = []
-    for request in requests:
-        begins = max(free.get(request.customer, 0.0), request.at)
-        waits.append(begins - request.at)
-        free[request.customer] = begins + request.work_s
-    return tuple(sorted(waits))
 
 
 def _pooled(
@@ -258,7 +251,7 @@ def main() -> None:
             options.hours,
         )
         requests = arrivals(traffic, np.random.default_rng(options.seed))
-        base = dedicated(requests, traffic)
+        base = dedicated(requests, traffic, batch=options.batch)
         outcomes = (
             base,
             to_zero(requests, idle_s=options.idle_s, load_s=options.load_s),

@@ -9,10 +9,19 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ztom.errors import LedgerError
+
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Entry(Generic[T]):
+    row: T
+    is_done: bool = False
+    error: Exception | None = None
 
 
 class GroupCommit(Generic[T]):
@@ -29,8 +38,9 @@ class GroupCommit(Generic[T]):
     ) -> None:
         self._write = write
         self._most = most
-        self._waiting: deque[tuple[T, Future[None]]] = deque()
-        self._turn = threading.Lock()
+        self._waiting: deque[_Entry[T]] = deque()
+        self._changed = threading.Condition()
+        self._is_writing = False
 
     def add(self, row: T) -> None:
         """Write a row; it is on record when this returns.
@@ -38,23 +48,39 @@ class GroupCommit(Generic[T]):
         Raises:
             Exception: What was wrong with the row, or what kept all of them from being written.
         """
-        done: Future[None] = Future()
-        self._waiting.append((row, done))
-        while not done.done():
-            with self._turn:
-                if not done.done():
-                    self._write_waiting()
-        done.result()
+        entry = _Entry(row)
+        with self._changed:
+            self._waiting.append(entry)
+        while not entry.is_done:
+            batch = self._turn(entry)
+            if batch:
+                self._write_batch(batch)
+        if entry.error is not None:
+            raise entry.error
 
-    def _write_waiting(self) -> None:
-        count = min(len(self._waiting), self._most)
-        batch = [self._waiting.popleft() for _ in range(count)]
+    def _turn(self, entry: _Entry[T]) -> list[_Entry[T]]:
+        """Wait until an entry is on record, and give nothing; or until nobody writes: what waits.
+
+        Whoever's entry is on record goes on at once, while the next ones are written.
+        """
+        with self._changed:
+            while self._is_writing and not entry.is_done:
+                self._changed.wait()
+            if entry.is_done:
+                return []
+            self._is_writing = True
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
+
+    def _write_batch(self, batch: list[_Entry[T]]) -> None:
+        interrupted = LedgerError("a row was not written", reason="its writer was interrupted")
+        errors: Sequence[Exception | None] = [interrupted] * len(batch)
         try:
-            errors = self._write([row for row, _ in batch])
+            errors = self._write([entry.row for entry in batch])
         except Exception as error:
-            errors = [error] * count
-        for (_, done), problem in zip(batch, errors, strict=True):
-            if problem is None:
-                done.set_result(None)
-            else:
-                done.set_exception(problem)
+            errors = [error] * len(batch)
+        finally:  # whatever came between, those who wait are told
+            with self._changed:
+                for entry, problem in zip(batch, errors, strict=True):
+                    entry.error, entry.is_done = problem, True
+                self._is_writing = False
+                self._changed.notify_all()

@@ -20,12 +20,12 @@ HOUR = Traffic(2, awake_s=600, asleep_s=600, rate=1, service_s=1, hours=1)
 
 def test_two_customers_by_hand() -> None:
     requests = [Request(0, 0, 10), Request(2, 1, 10), Request(5, 0, 10), Request(1000, 0, 10)]
-    alone = dedicated(requests, HOUR)
-    assert (alone.engines, alone.engine_s, alone.busy_s) == (2, 7200, 40)
-    assert alone.waits_s == (0, 0, 0, 5)
+    alone = dedicated(requests, HOUR, batch=4)
+    assert (alone.engines, alone.engine_s, alone.busy_s) == (2, 7200, 15 + 10 + 10)
+    assert alone.waits_s == (0, 0, 0, 0), "two of one customer at once"
     zero = to_zero(requests, idle_s=100, load_s=60)
-    assert zero.waits_s == (60, 60, 60 + 5, 60), "each woke an engine; one waited for another"
-    assert zero.engine_s == pytest.approx((80 + 100) + (70 + 100) + (70 + 100))
+    assert zero.waits_s == (55, 60, 60, 60), "three woke an engine; one came while it loaded"
+    assert zero.engine_s == pytest.approx(3 * (60 + 10 + 100))
     assert zero.engines == 2
     swapped = live_swap(requests[:2], HOUR, swap_s=1)
     assert swapped.waits_s == (1, 1), "one engine would keep the second one waiting for 9 s"
@@ -42,7 +42,7 @@ def test_what_holds_for_any_traffic() -> None:
     expected = 20 * traffic.hours * 3600 * 0.5 * 300 / 1800
     assert len(requests) == pytest.approx(expected, rel=0.25)
     ways = [
-        dedicated(requests, traffic),
+        dedicated(requests, traffic, batch=16),
         to_zero(requests, idle_s=120, load_s=30),
         live_swap(requests, traffic, swap_s=0.2),
         adapters(requests, traffic, batch=16),
