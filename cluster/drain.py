@@ -107,12 +107,18 @@ def drain(
     return False
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Drain this machine's node of the cluster at ``RAY_ADDRESS``; returns the exit status."""
+def argument_parser() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(prog="python -m cluster.drain", description=__doc__)
     parser.add_argument("--within", type=float, required=True, help="seconds that it may take")
     parser.add_argument("--head", default=os.environ.get("RAY_ADDRESS"), help="host:port")
     parser.add_argument("--address", help="this machine's address in the cluster's network")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Drain this machine's node of the cluster at ``RAY_ADDRESS``; returns the exit status."""
+    parser = argument_parser()
     options = parser.parse_args(arguments)
     if not options.head:
         parser.error("no head: set RAY_ADDRESS, or give --head host:port")

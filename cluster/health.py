@@ -59,13 +59,18 @@ def wait_for_health(
     raise EngineTimeoutError("the server is not up", got=f"{answer} from {url}", expected=wanted)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Wait, and say what came; returns the exit status."""
+def argument_parser() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(prog="python -m cluster.health", description=__doc__)
     parser.add_argument("url", help="base address of the server")
     parser.add_argument("--within", type=float, default=120, help="seconds that it may take")
     parser.add_argument("--version", help="version that it has to be of")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Wait, and say what came; returns the exit status."""
+    options = argument_parser().parse_args(arguments)
     try:
         running = wait_for_health(options.url, within_s=options.within, version=options.version)
     except EngineTimeoutError as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from deploy_checks.tools import Skipped
 
 #: In this order; what is quick comes first.
-SUBJECTS = ("charts", "schemas", "alerts")
+SUBJECTS = ("charts", "schemas", "rules", "entries", "images", "alerts", "machines", "policies")
 
 Check = Callable[[], list[str]]
 

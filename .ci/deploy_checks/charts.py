@@ -94,15 +94,18 @@ def check_rendered() -> list[str]:
 
 #: Values that the chart has to refuse, and a word of its reason.
 REFUSED = (
-    ("drain.seconds=111", "does not fit"),
-    ("drain.gracePeriodSeconds=69", "does not fit"),
+    ("drain.seconds=91", "does not fit"),
+    ("drain.gracePeriodSeconds=89", "does not fit"),
+    ("drain.lastAnswersSeconds=2", "last answers"),
+    ("service.settings.drain_s=56", "drain_s"),
     ("image.cpu.tag=latest", "latest"),
     ("image.cpu.digest=sha256:0", "digest"),
     ("cloud=gke,gcp.project=", "gcp.project"),
     ("gcs.faultTolerance=redis", "redisAddress"),
     ("secrets.source=values", "secrets.data"),
     ("job.enabled=true", "job.search"),
-    ("job.enabled=true,job.search.name=a,job.ownCluster=false", "cluster.enabled"),
+    ("job.enabled=true,job.search.name=a", "job.search.output"),
+    ("job.enabled=true,job.search.output=/data/a,job.ownCluster=false", "cluster.enabled"),
     ("pools.cpu.kind=gpu", "gpus is 0"),
     ("pools.cpu.min=3", "more than max"),
     ("gateway.enabled=true,service.enabled=false", "service.enabled"),

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import celpy
 import jsonschema
 import yaml
 
@@ -116,6 +115,8 @@ def broken_rules(value: Any, schema: Schema, path: str) -> Iterator[str]:
 
 def keeps(value: Any, rule: str) -> bool:
     """Whether a value keeps a rule."""
+    import celpy  # of the tools' environment
+
     environment = celpy.Environment()
     program = environment.program(environment.compile(rule))
     return bool(program.evaluate({"self": celpy.json_to_cel(value)}))

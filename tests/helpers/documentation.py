@@ -13,7 +13,11 @@ PAGES = sorted(
     [
         *REPOSITORY.glob("*.md"),
         *(REPOSITORY / "docs").rglob("*.md"),
-        *(page for room in ("serve_apps", "ztom") for page in (REPOSITORY / room).rglob("*.md")),
+        *(
+            page
+            for room in ("cluster", "serve_apps", "ztom")
+            for page in (REPOSITORY / room).rglob("*.md")
+        ),
     ]
 )
 

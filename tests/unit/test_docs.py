@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import yaml
 from documentation import PAGES, REPOSITORY, Block, anchors, blocks, commands, links
+from ray.serve.schema import ServeDeploySchema
 from typer.main import get_command
 
 import ztom
+from serve_apps.control_plane.config import ServerConfig
 from serve_apps.endpoints.declaration import WantedEndpoint
 from ztom.blending.chain_file import ChainConfig
 from ztom.client import Client
@@ -31,7 +33,10 @@ from ztom.search.config_files import parse_config
 
 LANGUAGES = {"", "console", "python", "toml", "yaml"}
 #: Commands that are not ours, and that no test can run here.
-OTHERS = {"curl", "export", "pip", "make", "python", ".venv/bin/python"}
+OTHERS = {
+    *("curl", "export", "pip", "make", "python", ".venv/bin/python", "cd"),
+    *("buildah", "gcloud", "helm", "kubectl", "terraform"),
+}
 OURS = {"ztom", ".venv/bin/ztom"}
 FIRST_PARTY = {"ztom", "tune_search", "serve_apps", "cluster"}
 SMALLEST_SEARCH = {"chain": {"checkpoints": ["a", "b"]}, "stimuli": "s", "error": "rouge_l"}
@@ -47,11 +52,14 @@ def test_every_block_is_of_a_language_that_is_checked() -> None:
 
 
 @pytest.mark.parametrize("block", blocks("console"), ids=str)
-def test_commands_exist_with_their_options(block: Block) -> None:
+def test_commands_exist_with_their_options(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = commands(block)
     assert lines, "a console block has commands, each after a dollar sign"
     for words in lines:
-        if words[0] in OURS:
+        if words[0] == "export":  # options may come from there
+            name, _, value = words[1].partition("=")
+            monkeypatch.setenv(name, value)
+        elif words[0] in OURS:
             parse(words[1:])
         elif words[0] == "make":
             assert f"\n{words[1]}:" in (REPOSITORY / "Makefile").read_text(), words
@@ -230,6 +238,9 @@ def test_files_are_valid(block: Block) -> None:
         case "endpoints.yaml":
             for endpoint in content["endpoints"].values():
                 WantedEndpoint.model_validate(without_verdicts(endpoint))
+        case "server.yaml":
+            for application in ServeDeploySchema.model_validate(content).applications:
+                ServerConfig(**application.args)
         case other:
             pytest.fail(f'a YAML block has a title that says what it is, not "{other}"')
 

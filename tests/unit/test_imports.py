@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
             *("scoring", "search"),
         },
         "client": {*_GROUND, "checkpoints", "wire"},
-        "data": {"errors", "statistics"},
+        "data": {*_GROUND, "statistics", "stimuli"},
         "drift": {*_GROUND, "scoring", "statistics", "stimuli"},
         "demo": {*_GROUND, "stimuli"},
         "testing": {

@@ -1,1 +1,1 @@
-"""Data of the loop: what is worth a label."""
+"""Data of the loop: versions of data sets, their splits and labels, and what is worth a label."""

@@ -57,7 +57,11 @@ GPU: {{ .gpus | int | toString | quote }}
 {{- define "ztom.drain" -}}
 {{- $drain := ternary .root.Values.drain.spot .root.Values.drain .pool.spot }}
 {{- $fixed := .root.Files.Get "files/node-environment.yaml" | fromYaml }}
-{{- $stop := int (index $fixed "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S") }}
+{{- $stop := int $drain.lastAnswersSeconds }}
+{{- $longest := int (index $fixed "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S") }}
+{{- if and (not .pool.spot) (lt $stop $longest) }}
+{{- fail (printf "drain.lastAnswersSeconds is %d, and a door takes up to %d s for its last answers" $stop $longest) }}
+{{- end }}
 {{- $needed := add (int $drain.seconds) $stop }}
 {{- if gt $needed (int64 $drain.gracePeriodSeconds) }}
 {{- fail (printf "pools.%s: the drain does not fit: %d s to move replicas and %d s for the door's last answers are more than the %d s until the pod is killed. Lower drain.seconds or raise drain.gracePeriodSeconds (of spot machines: drain.spot)." .name (int $drain.seconds) $stop (int $drain.gracePeriodSeconds)) }}
