@@ -124,7 +124,18 @@ def endpoint(doors: Doors, tmp_path_factory: pytest.TempPathFactory) -> Doors:
         doors.cluster.upload(write_blend(chain, factors, folder / name), f"variants/{name}")
     url = f"http://127.0.0.1:{PORT}"
     doors.ztom("login", url, "root", "--password-stdin", input=PASSWORD + "\n")
-    doors.ztom("deploy", ONE, *_DEPLOY, "--now", "--set", "min_replicas=2", "--set", "max_replicas=2", "--wait", "200")
+    doors.ztom(
+        "deploy",
+        ONE,
+        *_DEPLOY,
+        "--now",
+        "--set",
+        "min_replicas=2",
+        "--set",
+        "max_replicas=2",
+        "--wait",
+        "200",
+    )
     return doors
 
 
