@@ -22,7 +22,7 @@ _ANSWER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class OtherNode:
     """A machine of the cluster besides this one.
 
     Attributes:
@@ -34,11 +34,11 @@ class Node:
     name: str
 
 
-def other_nodes() -> tuple[Node, ...]:
+def other_nodes() -> tuple[OtherNode, ...]:
     """The other nodes that can run engines, by their names."""
     here = ray.get_runtime_context().get_node_id()
     nodes = [
-        Node(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})")
+        OtherNode(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})")
         for node in ray.nodes()
         if node["Alive"] and node["NodeID"] != here and {"CPU", "GPU"} & set(node["Resources"])
     ]
@@ -46,7 +46,7 @@ def other_nodes() -> tuple[Node, ...]:
 
 
 def blind_nodes(
-    nodes: Sequence[Node], *, shared: Sequence[Path], there: Sequence[Path]
+    nodes: Sequence[OtherNode], *, shared: Sequence[Path], there: Sequence[Path]
 ) -> dict[Path, list[str]]:
     """What nodes do not see, and the names of these nodes; empty where all see everything.
 

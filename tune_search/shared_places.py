@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cluster.shared_disk import Node, blind_nodes, other_nodes
+from cluster.shared_disk import OtherNode, blind_nodes, other_nodes
 from ztom.blending.chain_file import ChainConfig
 from ztom.checkpoints.reference import is_address
 from ztom.errors import ConfigError
@@ -51,7 +51,7 @@ def check_shared_places(
     chain: ChainConfig,
     settings: Settings,
     *,
-    nodes: Sequence[Node],
+    nodes: Sequence[OtherNode],
     is_job: bool,
     look: Look,
 ) -> None:

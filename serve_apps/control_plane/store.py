@@ -24,6 +24,8 @@ from typing import IO, Self
 from ztom.errors import StorageError
 from ztom.io.files import sync_path
 from ztom.io.private import private_folder
+from ztom.settings import Settings
+from ztom.variants.copies import VARIANTS
 
 #: Folders of the machine that are nobody's business, and what is said instead.
 _INSTALLATION = {str(Path(__file__).resolve().parents[2]): "(installation)"} | (
@@ -150,7 +152,10 @@ class Store:
 
     def without_folders(self, message: str) -> str:
         """An error's message for users: where the server keeps its files is not told."""
-        message = message.replace(f"{self.root}/", "").replace(str(self.root), "the server's data")
+        storage = Settings().storage_place
+        variants = () if storage is None else (str(storage / VARIANTS),)
+        for place in (str(self.root), *variants):
+            message = message.replace(f"{place}/", "").replace(place, "the server's data")
         for folder, name in _INSTALLATION.items():
             message = message.replace(folder, name)
         return message

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import fsspec
 from pydantic import ValidationError
 
 from serve_apps.control_plane.scores import Scorer
@@ -22,7 +21,8 @@ from serve_apps.control_plane.searches import advance
 from serve_apps.control_plane.services import Services
 from serve_apps.tasks import meanwhile
 from ztom.errors import AuditError, StorageError, ZtomError
-from ztom.io.files import write_whole
+from ztom.io.files import read_place, write_whole
+from ztom.io.places import StoragePlace, parse_place
 from ztom.ledger.audit import SignedHead
 from ztom.ledger.requests import RequestKind, RequestStatus
 
@@ -106,8 +106,7 @@ class HeadExport:
 
 def _head_at(address: str) -> SignedHead | None:
     try:
-        with fsspec.open(address, "rb") as file:
-            return SignedHead.model_validate_json(file.read())
+        return SignedHead.model_validate_json(read_place(_place_of_head(address)))
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -117,18 +116,18 @@ def _head_at(address: str) -> SignedHead | None:
 
 
 def _write_head(address: str, head: SignedHead) -> None:
-    """Objects of a store appear whole; a local file is renamed into place."""
-    text = head.model_dump_json(indent=1) + "\n"
+    """It appears whole, as a file or as an object of a store."""
     try:
-        if "://" in address:
-            with fsspec.open(address, "w") as file:
-                file.write(text)
-            return
-        write_whole(Path(address).expanduser(), text)
+        write_whole(_place_of_head(address), head.model_dump_json(indent=1) + "\n")
     except OSError as error:
         raise StorageError(
             f"the end of the audit chain cannot be written to {address}", reason=error
         ) from error
+
+
+def _place_of_head(address: str) -> StoragePlace:
+    place = parse_place(address)
+    return place.expanduser() if isinstance(place, Path) else place
 
 
 def tidy(services: Services) -> None:

@@ -98,7 +98,7 @@ def parse_store_address(text: str | Path) -> StoreAddress:
     if match is None or any(part in (".", "..") or not _PART.fullmatch(part) for part in parts):
         raise ConfigError(
             "this is no address of a store",
-            got=str(text)[:200].encode("unicode_escape").decode(),
+            got=re.sub(r"^(\w+):/+", r"\1://", str(text))[:200].encode("unicode_escape").decode(),
             expected="gs://bucket/folder or s3://bucket/folder, in plain characters",
             fix="Keys, tokens and endpoints come from the operator's environment only.",
         )

@@ -27,7 +27,7 @@ from ztom.io.disk import disk_errors
 from ztom.io.places import StoreAddress
 from ztom.io.store_files import StoreFiles
 from ztom.settings import Settings
-from ztom.variants.manifest import MANIFEST, Manifest, read_manifest
+from ztom.variants.manifest import MANIFEST, STAGED, Manifest, read_manifest
 from ztom.variants.signature import SIGNATURE
 from ztom.variants.verified import note_verified
 
@@ -55,7 +55,7 @@ class NodeCache:
             for folder in (self._blobs, self._folders, self._locks):
                 folder.mkdir(parents=True, exist_ok=True)
 
-    def folder(self, place: StoreAddress, manifest: Manifest) -> Path:
+    def folder(self, place: StoreAddress, manifest: Manifest, *, staged: bool = False) -> Path:
         """The folder of a variant's files on this machine, fetched unless it is there.
 
         It stays there for as long as this process runs.
@@ -63,14 +63,15 @@ class NodeCache:
         Args:
             place: Address of the variant, or of weights that are staged.
             manifest: sha256 and size of each file.
+            staged: Whether they are weights that are no variant yet, without its papers.
 
         Raises:
             StorageError: The store failed, or there is no room.
             VariantError: A file is not what the manifest says.
         """
-        target = self._folders / manifest.digest
+        target = self._folders / f"{manifest.digest}{'-staged' if staged else ''}"
         with disk_errors(self._folders):
-            lock = (self._locks / manifest.digest).open("ab")
+            lock = (self._locks / target.name).open("ab")
             while True:
                 fcntl.flock(lock, fcntl.LOCK_SH)  # waits while another process fetches it
                 if target.is_dir():
@@ -89,9 +90,9 @@ class NodeCache:
 
     def _fetch(self, place: StoreAddress, manifest: Manifest, target: Path) -> None:
         source = open_source(str(place), settings=self._settings.also_allowing(place))
-        self._make_room(manifest)
+        self._make_room(manifest, keep=target.name)
         with staging_folder(self._folders) as outer:
-            fresh = outer / manifest.digest
+            fresh = outer / target.name
             fresh.mkdir(mode=0o755)
             for name, entry in manifest.files.items():
                 self._link(source, name, entry.sha256, fresh / name)
@@ -130,7 +131,7 @@ class NodeCache:
             fresh.rename(blob)
         return blob
 
-    def _make_room(self, manifest: Manifest) -> None:
+    def _make_room(self, manifest: Manifest, *, keep: str) -> None:
         """Have the longest unused folders go until there is room for another.
 
         Raises:
@@ -143,7 +144,7 @@ class NodeCache:
         needed = sum(missing.values())
         with self._alone():
             while not self._has_room(needed):
-                if not self._evict_one(keep=manifest.digest):
+                if not self._evict_one(keep=keep):
                     raise self._full(needed)
 
     def _has_room(self, needed: int) -> bool:
@@ -212,7 +213,7 @@ def local_copy(place: Path | StoreAddress, *, settings: Settings, name: str = MA
     """
     if isinstance(place, Path):
         return place
-    return NodeCache(settings).folder(place, read_manifest(place, name))
+    return NodeCache(settings).folder(place, read_manifest(place, name), staged=name == STAGED)
 
 
 def _chunks(source: Source, name: str, digest: hashlib._Hash) -> Iterator[memoryview]:

@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 
 from cluster import shared_disk
-from cluster.shared_disk import Node
+from cluster.shared_disk import OtherNode
 from tune_search.shared_places import check_shared_places
 from ztom.blending.chain_file import ChainConfig
 from ztom.errors import ConfigError
 from ztom.search.config_files import parse_config
 from ztom.settings import Settings
 
-NODES = (Node("1", "worker-1 (10.0.0.2)"),)
+NODES = (OtherNode("1", "worker-1 (10.0.0.2)"),)
 
 
 def look(seen: Path) -> Any:
     """A node that sees one folder alone."""
 
     def ask(
-        nodes: Sequence[Node], *, shared: Sequence[Path], there: Sequence[Path]
+        nodes: Sequence[OtherNode], *, shared: Sequence[Path], there: Sequence[Path]
     ) -> Mapping[Path, Sequence[str]]:
         paths = [path for path in (*shared, *there) if not path.is_relative_to(seen)]
         return {path: [node.name for node in nodes] for path in paths}

@@ -94,6 +94,7 @@ def test_what_is_proved_costs_nothing_when_it_is_published(tmp_path: Path) -> No
     assert StoreFiles(storage).names() == []
     served = fetched(parse_store_address("memory://bucket/a"), tmp_path)
     assert os.path.samefile(proved / "model.safetensors", served / "model.safetensors")
+    assert manifests.verify_manifest(served) == read_manifest(folder)  # with its papers
 
 
 def test_the_longest_unused_makes_way_and_what_is_used_stays(tmp_path: Path) -> None:
