@@ -247,9 +247,9 @@ def _print_gateway(size: Size, requests: int, watch: Stopwatch) -> None:
     print(f"{'measured, one core':28} {'CPU ms a request':>17} {'largest rate, 1/s':>18}")
     total = 0.0
     for name, seconds in watch.seconds.items():
-        each = 1000 * seconds / requests
-        total += each
-        print(f"{name:28} {each:17.4f} {1000 / each:18,.0f}")
+        cost_ms = 1000 * seconds / requests
+        total += cost_ms
+        print(f"{name:28} {cost_ms:17.4f} {1000 / cost_ms:18,.0f}")
     print(f"{'all of these':28} {total:17.4f} {1000 / total:18,.0f}")
     writes = sum(s for name, s in watch.seconds.items() if name.startswith("write"))
     second = writes / size.seconds
@@ -263,8 +263,8 @@ def _print_gateway(size: Size, requests: int, watch: Stopwatch) -> None:
 
 def _print_controller(size: Size, rounds: dict[str, float]) -> None:
     print(f"\n{'controller, measured':36} {'CPU ms a round':>15}")
-    for name, each in rounds.items():
-        print(f"{name:36} {each:15.2f}")
+    for name, cost_ms in rounds.items():
+        print(f"{name:36} {cost_ms:15.2f}")
     whole = sum(rounds.values())
     most = size.variants * 300 / whole
     print(f"\nextrapolated: a round of 0.3 s is full at {most:,.0f} endpoints "

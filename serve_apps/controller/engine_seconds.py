@@ -65,11 +65,11 @@ def engine_seconds(
 
 def apps_with_traffic(table: RoutingTable) -> frozenset[str]:
     """Applications to which a route sends requests; one that is kept for a rollback gets none."""
-    asked = set[str]()
+    served = set[str]()
     for route in table.routes.values():
-        asked |= {route.stable, *(rule.variant for rule in route.rules)}
-        asked |= {digest for digest in (route.canary, route.shadow) if digest is not None}
-    return frozenset(where.app for digest, where in table.placements.items() if digest in asked)
+        served |= {route.stable, *(rule.variant for rule in route.rules)}
+        served |= {digest for digest in (route.canary, route.shadow) if digest is not None}
+    return frozenset(where.app for digest, where in table.placements.items() if digest in served)
 
 
 def owners(table: RoutingTable, app: str) -> list[tuple[str, str | None]]:

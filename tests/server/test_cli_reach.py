@@ -13,6 +13,7 @@ COMMANDS = {
     "POST /api/auth/login": "login",
     "GET /api/auth/user": "whoami",
     "GET /v1/limits": "limits",
+    "GET /v1/usage": "usage",
     "GET /api/auth/admin": "user list",
     "POST /api/auth/admin": "user add",
     "GET /api/auth/admin/user": "user list",

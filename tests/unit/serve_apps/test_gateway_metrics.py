@@ -168,8 +168,10 @@ class Rows:
         self.contents: dict[tuple[str, int, str], StepObservations] = {}
         self.rollouts = self
 
-    def observe(self, release: str, step: int, source: str, content: StepObservations) -> None:
-        self.contents[release, step, source] = content
+    def observe_all(self, counted: list[tuple[str, int, str, StepObservations]]) -> frozenset[str]:
+        for release, step, source, content in counted:
+            self.contents[release, step, source] = content
+        return frozenset()
 
     @property
     def requests(self) -> int:
