@@ -10,6 +10,7 @@ NAMES = (
     "blend_bandwidth",
     "write_memory",
     "evaluation_phases",
+    "plan_measured",
     "trial_overhead",
     "samplers",
     "serve",

@@ -24,7 +24,7 @@ _TOUCH = 0.001
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeShape:
     """What one node has, or a node of a pool would have.
 
     Attributes:
@@ -47,7 +47,7 @@ class Pool:
     """
 
     name: str
-    node: Node
+    node: NodeShape
     max_nodes: int
 
 
@@ -94,7 +94,7 @@ class ClusterCapacity:
         pools: What an autoscaler may start; empty where there is none, or none is known.
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[NodeShape, ...]
     pools: tuple[Pool, ...] = ()
 
     def place(self, needs: NodeNeeds) -> Place:
@@ -163,7 +163,7 @@ class ClusterCapacity:
         return "; ".join([*(f"nodes: ({shape})" for shape in nodes), *pools]) or "no nodes"
 
 
-def _shape(node: Node) -> str:
+def _shape(node: NodeShape) -> str:
     shown = {
         name: amount
         for name, amount in node.resources.items()
@@ -172,7 +172,7 @@ def _shape(node: Node) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in sorted(shown.items()))
 
 
-def _fits(needs: NodeNeeds, node: Node, *, is_known: bool) -> bool:
+def _fits(needs: NodeNeeds, node: NodeShape, *, is_known: bool) -> bool:
     """Whether a node has everything; of a pool's node Ray finds out the GPU's kind by itself."""
     for name, amount in needs.bundle.items():
         if name.startswith(_ACCELERATOR) and not is_known and not _names_accelerator(node):
@@ -182,7 +182,7 @@ def _fits(needs: NodeNeeds, node: Node, *, is_known: bool) -> bool:
     return matches(needs.label_selector, node.labels)
 
 
-def _names_accelerator(node: Node) -> bool:
+def _names_accelerator(node: NodeShape) -> bool:
     return any(name.startswith(_ACCELERATOR) for name in node.resources)
 
 

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import SettingsConfigDict
 
-from cluster.capacity import ClusterCapacity, Node, Pool
+from cluster.capacity import ClusterCapacity, NodeShape, Pool
 from ztom.io.environment import EnvironmentSettings
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class PoolSettings(EnvironmentSettings):
 def cluster_capacity() -> ClusterCapacity:
     """What the cluster that this process is connected to has, and could have."""
     nodes = tuple(
-        Node(entry["Resources"], entry.get("Labels") or {})
+        NodeShape(entry["Resources"], entry.get("Labels") or {})
         for entry in ray.nodes()
         if entry["Alive"]
     )
@@ -61,7 +61,7 @@ def cluster_capacity() -> ClusterCapacity:
 
 def _stated() -> tuple[Pool, ...]:
     return tuple(
-        Pool(pool.name, Node(pool.resources, pool.labels), pool.max_nodes)
+        Pool(pool.name, NodeShape(pool.resources, pool.labels), pool.max_nodes)
         for pool in PoolSettings().pools
     )
 
@@ -73,7 +73,7 @@ def _reported() -> tuple[Pool, ...]:
     return tuple(
         Pool(
             group.name or f"group {number}",
-            Node({name: float(amount) for name, amount in group.resources.items()}),
+            NodeShape({name: float(amount) for name, amount in group.resources.items()}),
             2**31 if group.max_count < 0 else group.max_count,
         )
         for number, group in enumerate(groups, start=1)
@@ -104,7 +104,7 @@ def pools_of(content: Mapping[str, Any]) -> Iterator[Pool]:
         if name == head or not count:
             continue
         count = count if limit is None else min(count, limit)
-        yield Pool(name, Node(entry.get("resources") or {}, entry.get("labels") or {}), count)
+        yield Pool(name, NodeShape(entry.get("resources") or {}, entry.get("labels") or {}), count)
 
 
 def _autoscaler_files(address: str) -> Iterator[Path]:

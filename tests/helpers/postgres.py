@@ -47,7 +47,9 @@ def server() -> Iterator[str]:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/", **who}
-        subprocess.run([initdb, "-D", home, "-A", "trust", "-U", "ztom", "--no-sync"], **quiet)
+        subprocess.run(
+            [initdb, "-D", home, "-A", "trust", "-U", "ztom", "--no-sync", "-E", "UTF8"], **quiet
+        )
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
         options += " -c fsync=off -c full_page_writes=off"  # it has to survive no power cut
         log = home / "server.log"

@@ -64,6 +64,10 @@ def _start(address: str, file: Path, folder: str, environment: Mapping[str, str]
     options = {
         "node-ip-address": host,
         "port": port,
+        "ray-client-server-port": free_port(host, 0),
+        "dashboard-agent-listen-port": 0,
+        "min-worker-port": 0,
+        "max-worker-port": 0,
         "num-cpus": 1,
         "object-store-memory": 80 * 2**20,
         "include-dashboard": "false",

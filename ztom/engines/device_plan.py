@@ -63,7 +63,7 @@ def require_weights_fit(
     Args:
         weights: Bytes of all weights in the dtype that is deployed.
         elements: Number of weights.
-        dtype: That dtype.
+        dtype: Name of that dtype.
         gpu: Kind of GPU.
         memory: Bytes of one.
         gpus: Number of GPUs that the model is split over.

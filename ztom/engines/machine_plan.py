@@ -46,7 +46,7 @@ class ChainSize:
 
 
 @dataclass(frozen=True)
-class Work:
+class TrialWork:
     """What one trial asks of an engine.
 
     Attributes:
@@ -66,7 +66,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Row:
+class PlanRow:
     """One way to run the search on the machine.
 
     Attributes:
@@ -107,10 +107,10 @@ class MachinePlan:
     split: int
     engines: int
     variants: int
-    rows: tuple[Row, ...]
+    rows: tuple[PlanRow, ...]
 
     @property
-    def best(self) -> Row | None:
+    def best(self) -> PlanRow | None:
         """The fastest place that fits; None where nothing does."""
         return next((row for row in self.rows if row.fits), None) if self.split else None
 
@@ -129,12 +129,12 @@ def chain_size(chain: Chain) -> ChainSize:
 def plan_machine(
     chain: ChainSize,
     machine: Machine,
-    work: Work,
+    work: TrialWork,
     *,
     dtype: str = "auto",
     file_rate: float | None = None,
 ) -> MachinePlan:
-    """Work out what fits and what it takes.
+    """TrialWork out what fits and what it takes.
 
     Args:
         chain: Sizes of the chain.
@@ -177,12 +177,12 @@ def _variants(weights: int, machine: Machine) -> int:
 def _rows(
     chain: ChainSize,
     machine: Machine,
-    work: Work,
+    work: TrialWork,
     weights: int,
     split: int,
     engines: int,
     file_rate: float | None,
-) -> list[Row]:
+) -> list[PlanRow]:
     gpu = machine.gpu
     speed = machine.bandwidth if gpu is None else gpu.bandwidth * split
     host = int(HOST_SHARE * machine.memory)
@@ -202,7 +202,7 @@ def _rows(
         blend_s = _seconds(chain.pristine, rate, weights, speed)
         answer_s = None if speed is None else work.steps * weights / speed
         trial_s = None if blend_s is None or answer_s is None else blend_s + answer_s
-        rows.append(Row(place, needed <= room, needed, room, blend_s, trial_s))
+        rows.append(PlanRow(place, needed <= room, needed, room, blend_s, trial_s))
     return rows
 
 

@@ -18,7 +18,7 @@ class Machine:
     """A machine for engines.
 
     Attributes:
-        name: Its type.
+        name: Type of machine, as its cloud names it.
         gpu: Kind of its GPUs; None for a machine without.
         gpus: Number of them.
         memory: Bytes of the host's memory.

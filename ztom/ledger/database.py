@@ -31,6 +31,7 @@ from ztom.io.places import LEDGER_FIX, is_store_address
 from ztom.io.private import private_file
 from ztom.ledger.evidence import SqliteEvidence, emptied_error
 from ztom.ledger.lock import is_sqlite_file, writer_lock
+from ztom.ledger.postgresql import require_postgresql
 
 #: Of the lock that PostgreSQL keeps writers apart with; any number that nobody else uses.
 _WRITER_KEY = 0x5A2D544F4D
@@ -76,6 +77,8 @@ def open_database(url: URL, *, busy_timeout_s: float) -> Database:
     _make_private(url)
     with writer_lock(url, timeout_s=busy_timeout_s), guarded(url, "open"):
         engine = _create(url, busy_timeout_s)
+        if engine.dialect.name == "postgresql":
+            require_postgresql(engine)
         with engine.execution_options(ztom_write=True).begin() as connection:
             if url.get_backend_name() == "sqlite":
                 _check_whole(connection)

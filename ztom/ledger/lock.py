@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import sqlite3
 import tempfile
@@ -21,25 +22,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from sqlalchemy import URL, Engine, text
+from sqlalchemy import URL, Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from ztom.errors import LedgerError
 from ztom.io.private import open_private
+
+logger = logging.getLogger(__name__)
 
 _SAFE_SQLITE = (3, 51, 3)
 _POLL_S = 0.002
 
 
+class StudyLock:
+    """The lock on a study, as long as its context lasts."""
+
+    def require(self) -> None:
+        """See that it is still held; the operating system's is, until the process ends."""
+
+
 @contextmanager
-def study_lock(engine: Engine, name: str) -> Iterator[None]:
+def study_lock(engine: Engine, name: str) -> Iterator[StudyLock]:
     """Hold the lock on the study called ``name``.
 
     Raises:
         LedgerError: Another driver holds it.
     """
     if engine.dialect.name == "postgresql":
-        with _advisory_lock(engine, name):
-            yield
+        lock = SessionLock(engine, name)
+        try:
+            yield lock
+        finally:
+            lock.release()
         return
     url = engine.url
     path = _lock_path(url, name)
@@ -52,23 +66,75 @@ def study_lock(engine: Engine, name: str) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()}\n")
         file.flush()
-        yield
+        yield StudyLock()
 
 
-@contextmanager
-def _advisory_lock(engine: Engine, name: str) -> Iterator[None]:
-    """A lock of the session, which ends with the connection."""
-    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
-    with engine.connect() as connection:
-        free = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar()
+class SessionLock(StudyLock):
+    """An advisory lock of PostgreSQL's, which ends with its session: at a failover, too.
+
+    Args:
+        engine: Engine that connections come from.
+        name: Name of the study.
+
+    Raises:
+        LedgerError: Another driver holds it.
+    """
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+        digest = hashlib.sha256(name.encode()).digest()
+        self._key = int.from_bytes(digest[:8], signed=True)
+        self._connection = self._take()
+
+    def require(self) -> None:
+        """See that the session lives; where it does not, take the lock anew.
+
+        Raises:
+            LedgerError: Another driver has taken it meanwhile, or the database is not there.
+        """
+        try:
+            self._connection.execute(text("SELECT 1"))
+            self._connection.commit()
+            return
+        except DBAPIError as error:
+            logger.warning(
+                "the session that held the lock on study %r has ended: %s", self._name, error.orig
+            )
+        self._connection.invalidate()
+        self._connection.close()
+        try:
+            self._connection = self._take()
+        except LedgerError as error:
+            raise LedgerError(
+                f"the lock on the study {self._name!r} was lost when its session with the "
+                "database ended, and another process runs the study now",
+                fix="Leave it to that one; this one has stopped before it wrote more.",
+            ) from error
+        logger.warning("the lock on study %r is held again", self._name)
+
+    def release(self) -> None:
+        """Give the lock back; a session that has ended has done so."""
+        if self._connection.closed:
+            return
+        try:
+            self._connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": self._key})
+            self._connection.commit()
+        except DBAPIError as error:
+            logger.warning("the lock on study %r ended before: %s", self._name, error.orig)
+            self._connection.invalidate()
+        self._connection.close()
+
+    def _take(self) -> Connection:
+        connection = self._engine.connect()
+        free = connection.execute(
+            text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}
+        ).scalar()
         connection.commit()
         if not free:
-            raise _held_error(name, None)
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
-            connection.commit()
+            connection.close()
+            raise _held_error(self._name, None)
+        return connection
 
 
 def _held_error(name: str, by: str | None) -> LedgerError:

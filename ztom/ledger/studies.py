@@ -8,15 +8,15 @@ exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ztom.errors import LedgerError
-from ztom.ledger.database import Database
-from ztom.ledger.lock import study_lock
+from ztom.ledger.database import Database, guarded
+from ztom.ledger.lock import StudyLock, study_lock
 from ztom.ledger.models import ResultRow, StudyRow, TrialRow, VerdictRow
 from ztom.ledger.records import (
     NewStudy,
@@ -39,14 +39,29 @@ class Studies:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._lock: StudyLock | None = None
 
-    def lock(self, name: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
         """Keep every other driver away from the study called ``name`` while in the context.
+
+        Before each trial is written it is seen to that the lock is still held: PostgreSQL's ends
+        with its session, when the server fails over.
 
         Raises:
             LedgerError: Another driver is there already.
         """
-        return study_lock(self._database.engine, name)
+        with study_lock(self._database.engine, name) as lock:
+            self._lock = lock
+            try:
+                yield
+            finally:
+                self._lock = None
+
+    def _require_lock(self) -> None:
+        if self._lock is not None:
+            with guarded(self._database.url, "hold the study's lock in"):
+                self._lock.require()
 
     def create(self, new: NewStudy) -> StudyRecord:
         """Write a new study, with status ``running``."""
@@ -97,6 +112,7 @@ class Studies:
         Raises:
             LedgerError: The number is taken, besides what every method raises.
         """
+        self._require_lock()
         with self._database.write("add a trial to") as session:
             row = TrialRow(
                 study_id=study_id,
@@ -115,6 +131,7 @@ class Studies:
         Raises:
             LedgerError: The trial is not running, besides what every method raises.
         """
+        self._require_lock()
         with self._database.write("complete a trial in") as session:
             row = _trial_row(session, study_id, number)
             if row.status != TrialStatus.RUNNING:

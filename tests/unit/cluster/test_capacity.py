@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from cluster.capacity import ClusterCapacity, Node, NodeNeeds, Pool, matches
+from cluster.capacity import ClusterCapacity, NodeNeeds, NodeShape, Pool, matches
 from cluster.pools import PoolSettings, pools_of
 from ztom.errors import ConfigError
 
-HEAD = Node({"CPU": 4, "node:10.0.0.1": 1})
-L4 = Pool("l4", Node({"CPU": 24, "GPU": 2}, {"zone": "a"}), 3)
+HEAD = NodeShape({"CPU": 4, "node:10.0.0.1": 1})
+L4 = Pool("l4", NodeShape({"CPU": 24, "GPU": 2}, {"zone": "a"}), 3)
 
 
 def test_a_pool_at_zero_has_gpus() -> None:
@@ -24,7 +24,7 @@ def test_a_pool_at_zero_has_gpus() -> None:
 
 
 def test_gpus_of_two_nodes_are_no_place_for_one_engine() -> None:
-    nodes = (Node({"GPU": 1}), Node({"GPU": 1}))
+    nodes = (NodeShape({"GPU": 1}), NodeShape({"GPU": 1}))
     assert ClusterCapacity(nodes).place(NodeNeeds(gpus=2)) == "never"
 
 
@@ -43,11 +43,11 @@ def test_what_is_asked_for_by_name(needs: NodeNeeds, place: str) -> None:
 
 
 def test_a_kind_of_gpu_that_is_known_has_to_be_that_one() -> None:
-    node = Node({"GPU": 1, "accelerator_type:T4": 1})
+    node = NodeShape({"GPU": 1, "accelerator_type:T4": 1})
     assert ClusterCapacity((node,)).place(NodeNeeds(gpus=1, accelerator_type="T4")) == "now"
     assert ClusterCapacity((node,)).place(NodeNeeds(gpus=1, accelerator_type="L4")) == "never"
     assert (
-        ClusterCapacity((Node({"GPU": 1}),)).place(NodeNeeds(gpus=1, accelerator_type="L4"))
+        ClusterCapacity((NodeShape({"GPU": 1}),)).place(NodeNeeds(gpus=1, accelerator_type="L4"))
         == "never"
     )
 
@@ -104,8 +104,8 @@ def test_pools_of_the_autoscalers_configuration() -> None:
     }
     content = {"max_workers": 4, "head_node_type": "head", "available_node_types": kinds}
     assert list(pools_of(content)) == [
-        Pool("l4", Node({"GPU": 2}, {"zone": "a"}), 4),
-        Pool("t4", Node({"GPU": 1}), 4),
+        Pool("l4", NodeShape({"GPU": 2}, {"zone": "a"}), 4),
+        Pool("t4", NodeShape({"GPU": 1}), 4),
     ]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from ztom.engines.gpus import GB
-from ztom.engines.machine_plan import ChainSize, Work, plan_machine
+from ztom.engines.machine_plan import ChainSize, TrialWork, plan_machine
 from ztom.engines.machines import MACHINES, Machine
 
 #: Gemma 3 27B in bfloat16, and Llama 3.2 1B, as chains of five and of three checkpoints.
 GEMMA = ChainSize(27 * 10**9, 5 * 54 * GB, "bfloat16", "gemma3")
 LLAMA = ChainSize(1_236 * 10**6, 3 * 2_472 * 10**6, "bfloat16", "llama")
-WORK = Work(stimuli=100, new_tokens=64)
+WORK = TrialWork(stimuli=100, new_tokens=64)
 
 
 def test_five_checkpoints_of_27_billion_weights_stream_from_files() -> None:
@@ -60,7 +60,7 @@ def test_engines_of_one_machine_share_its_memory() -> None:
 
 def test_a_cpu_holds_everything_in_one_memory() -> None:
     machine = Machine("here", None, 0, 24 * GB, 10 * GB)
-    plan = plan_machine(LLAMA, machine, Work(stimuli=10, new_tokens=0))
+    plan = plan_machine(LLAMA, machine, TrialWork(stimuli=10, new_tokens=0))
     assert [row.placement for row in plan.rows] == ["host", "file"]
     host = plan.rows[0]
     assert host.fits

@@ -11,7 +11,7 @@ import torch
 import yaml
 from toy_checkpoints import llama_tensors, write_checkpoint
 
-from cluster.capacity import ClusterCapacity, Node, Pool
+from cluster.capacity import ClusterCapacity, NodeShape, Pool
 from tune_search import device
 from tune_search.device import settle_device
 from tune_search.factories import EngineFactory
@@ -24,8 +24,8 @@ from ztom.settings import Settings
 
 
 def pool(kind: str, gpus: int = 1) -> ClusterCapacity:
-    node = Node({"CPU": 4, "GPU": gpus, f"accelerator_type:{kind}": 1})
-    return ClusterCapacity((Node({"CPU": 4}),), (Pool("pool", node, 2),))
+    node = NodeShape({"CPU": 4, "GPU": gpus, f"accelerator_type:{kind}": 1})
+    return ClusterCapacity((NodeShape({"CPU": 4}),), (Pool("pool", node, 2),))
 
 
 def make(folder: Path, dtype: torch.dtype, **engine: Any) -> tuple[SearchConfig, RunInputs]:

@@ -10,8 +10,9 @@ from rich.table import Table
 from ztom.blending.chain import load_chain
 from ztom.blending.chain_file import read_chain_file, require_members
 from ztom.cli.console import plain_console, print_document
+from ztom.engines.device_plan import USABLE
 from ztom.engines.gpus import GB, GPUS, Gpu
-from ztom.engines.machine_plan import MachinePlan, Row, Work, chain_size, plan_machine
+from ztom.engines.machine_plan import MachinePlan, PlanRow, TrialWork, chain_size, plan_machine
 from ztom.engines.machines import MACHINES, Machine
 from ztom.errors import ConfigError
 from ztom.settings import Settings
@@ -60,7 +61,7 @@ def plan_command(
     chain = load_chain(config, settings=settings)
     size = chain_size(chain)
     rate = None if options.file_gb_s is None else options.file_gb_s * GB
-    plan = plan_machine(size, machine, Work(stimuli, new_tokens), dtype=dtype, file_rate=rate)
+    plan = plan_machine(size, machine, TrialWork(stimuli, new_tokens), dtype=dtype, file_rate=rate)
     hours = _hours(plan, trials)
     cost = None if hours is None or options.price is None else hours * options.price
     if as_json:
@@ -136,7 +137,7 @@ def _print(
     if plan.note:
         console.print(plan.note, soft_wrap=True)
     if not plan.split:
-        console.print("the model does not fit: take more or larger GPUs")
+        console.print(_too_large(plan, machine), soft_wrap=True)
         return
     engine = f"one engine over {plan.split} GPUs" if plan.split > 1 else "an engine a GPU"
     console.print(
@@ -154,13 +155,23 @@ def _print(
         console.print(f"{trials} trials: {hours:.3g} hours{price}")
 
 
+def _too_large(plan: MachinePlan, machine: Machine) -> str:
+    if machine.gpu is None:
+        return f"the model does not fit into {machine.memory / GB:.3g} GB: take more memory"
+    room = USABLE * machine.gpus * machine.gpu.memory
+    return (
+        f"the model does not fit: of {machine.gpus} x {machine.gpu.memory / GB:.3g} GB "
+        f"{room / GB:.3g} GB can be planned with; take more or larger GPUs"
+    )
+
+
 def _variants(plan: MachinePlan) -> str:
     if not plan.variants:
         return "a variant takes more than one GPU"
     return f"a GPU holds {plan.variants} variants at once"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: PlanRow) -> tuple[str, ...]:
     room = "any" if row.placement == "file" else f"{row.room / GB:.3g} GB"
     return (
         row.placement,
