@@ -92,7 +92,7 @@ class Cluster:
         for attempt in range(_JOINS):
             done = worker.run(
                 "ztom", "cluster", "join", self.address, "--host", worker.address,
-                "--cpus", str(_CPUS), "--object-store-mib", "200",
+                "--cpus", str(_CPUS), "--resource", "engine=1", "--object-store-mib", "200",
                 check=attempt == _JOINS - 1,
             )  # fmt: skip
             if done.returncode == 0:

@@ -38,9 +38,10 @@ SEARCH: dict[str, Any] = {
     "holdout": "holdout.jsonl",
     "error": "cross_entropy",
     "scaling_factor_limit": 1.0,
-    "budget": {"evaluations": 400, "tolerance": 0},
+    "budget": {"evaluations": 100_000, "tolerance": 0, "seconds": 120},
     "sampler": {"name": "random"},
-    "engine": {"replicas": 2},
+    # one on each worker: what a lost one asks for is nowhere until its node is back
+    "engine": {"replicas": 2, "resources": {"engine": 1}},
 }
 
 
@@ -172,7 +173,7 @@ def test_the_proof_and_the_variant_are_in_the_bucket(
     names = {name.removeprefix("ztom/runs/support/") for name in written}
     assert {"result.json", "report.html", "variant/manifest.json"} <= names
     result = json.loads(cluster.read("ztom/runs/support/result.json"))
-    assert result["proof"]["decision"]["outcome"] == "improved"
+    assert result["proof"]["verdict"]["outcome"] == "improved"
     assert result["proof"]["variant"] == VARIANT
     fetched = cluster.head.run("cat", "/tmp/runs/support/result.json").stdout
     assert json.loads(fetched) == result

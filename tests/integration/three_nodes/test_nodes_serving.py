@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from three_node_cluster import Cluster
@@ -85,16 +87,16 @@ def doors(cluster: Cluster) -> Doors:
     account = ["admin", "create", "root", "root@example.org", *made.place, "--password-stdin"]
     cluster.head.run("ztom", *account, input=PASSWORD + "\n")
     launcher = made.launch()
-    wait_for_doors(made, launcher)
+    wait_for_doors(made, launcher, cluster.head)
     return made
 
 
-def wait_for_doors(doors: Doors, launcher: subprocess.Popen[str]) -> None:
+def wait_for_doors(doors: Doors, launcher: subprocess.Popen[str], *nodes: Machine) -> None:
     def open_on_each() -> bool:
         assert launcher.poll() is None, up_log(doors)[-2000:]
-        return all(doors.health(node) == 200 for node in doors.cluster.nodes)
+        return all(doors.health(node) == 200 for node in nodes)
 
-    wait_for(open_on_each, _UP_S, "a door of each node answers")
+    wait_for(open_on_each, _UP_S, "the doors answer")
 
 
 def test_each_node_has_a_door_and_all_have_the_same_keys(doors: Doors) -> None:
@@ -122,7 +124,18 @@ def endpoint(doors: Doors, tmp_path_factory: pytest.TempPathFactory) -> Doors:
         doors.cluster.upload(write_blend(chain, factors, folder / name), f"variants/{name}")
     url = f"http://127.0.0.1:{PORT}"
     doors.ztom("login", url, "root", "--password-stdin", input=PASSWORD + "\n")
-    doors.ztom("deploy", ONE, *_DEPLOY, "--now", "--set", "min_replicas=2", "--wait", "240")
+    doors.ztom(
+        "deploy",
+        ONE,
+        *_DEPLOY,
+        "--now",
+        "--set",
+        "min_replicas=2",
+        "--set",
+        "max_replicas=2",
+        "--wait",
+        "200",
+    )
     return doors
 
 
@@ -134,21 +147,24 @@ def test_a_variant_in_a_bucket_answers_at_every_door(endpoint: Doors) -> None:
 def test_a_killed_launcher_is_outlived_and_the_next_takes_over(
     doors: Doors, endpoint: Doors
 ) -> None:
-    launcher = next(
+    launchers = [
         process
-        for process in doors.cluster.head.processes()
-        if process.cmdline()[1:3] == [f"{BIN}/ztom", "up"]
-    )
-    launcher.send_signal(signal.SIGKILL)
+        for process, command in commands_on(doors.cluster.head)
+        if command[1:3] == [f"{BIN}/ztom", "up"]
+    ]
+    assert len(launchers) == 1
+    launchers[0].send_signal(signal.SIGKILL)
     assert [endpoint.ask(node)[0] for node in endpoint.cluster.nodes] == [200, 200, 200]
     again = doors.launch()
-    wait_for_doors(doors, again)
+    wait_for_doors(doors, again, *doors.cluster.nodes)
     wait_for(lambda: "Ctrl-C" in up_log(doors), _UP_S, "the launcher is ready")
     assert [endpoint.ask(node)[0] for node in endpoint.cluster.nodes] == [200, 200, 200]
 
 
 def test_a_canary_and_a_node_that_dies_under_traffic(endpoint: Doors) -> None:
-    endpoint.ztom("deploy", TWO, *_DEPLOY, "--canary", "50", "--wait", "240")
+    # a replica on each worker, as the stable one has
+    two = ["--set", "min_replicas=2", "--set", "max_replicas=2"]
+    endpoint.ztom("deploy", TWO, *_DEPLOY, "--canary", "50", *two, "--wait", "200")
     lost = endpoint.cluster.workers[1]
     traffic = Traffic(endpoint, endpoint.cluster.head)
     with traffic:
@@ -167,6 +183,15 @@ def test_a_rollback_is_seen_at_once(endpoint: Doors) -> None:
     assert status == 200, text
     state = endpoint.ztom("status", "--json").stdout
     assert "two" not in [row.get("canary") for row in json.loads(state).get("endpoints", [])]
+
+
+def commands_on(node: Machine) -> list[tuple[psutil.Process, list[str]]]:
+    """Processes that run on a node, and their command lines."""
+    running = []
+    for process in node.processes():
+        with contextlib.suppress(psutil.Error):
+            running.append((process, process.cmdline()))
+    return running
 
 
 class Traffic:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,6 +39,10 @@ class Client:
     def get_job_info(self, job_id: str) -> SimpleNamespace:
         self._fail()
         return SimpleNamespace(status=self.status, message=self.message)
+
+    def get_job_logs(self, job_id: str) -> str:
+        self._fail()
+        return f"printed by {job_id}"
 
     def stop_job(self, job_id: str) -> bool:
         self.stopped.append(job_id)
@@ -127,3 +132,18 @@ def test_a_dashboard_that_does_not_answer_is_asked_again_later() -> None:
     with pytest.raises(EngineError, match="dashboard"):
         ray_jobs.state("j")
     assert ray_jobs.state("j")[0] is JobState.RUNNING
+
+
+def test_a_job_starts_in_a_copy_of_its_folder(tmp_path: Path) -> None:
+    client = Client()
+    jobs(client).submit(Job("j", ["x"], {"A": "1"}, folder=tmp_path))
+    assert client.submitted[0]["runtime_env"] == {
+        "env_vars": {"A": "1"},
+        "working_dir": str(tmp_path),
+    }
+
+
+def test_what_a_job_printed_is_passed_on() -> None:
+    assert jobs(Client()).logs("j") == "printed by j"
+    with pytest.raises(EngineError, match="Ray does not say what a job printed"):
+        jobs(Client(error=RuntimeError("no such job"))).logs("j")
