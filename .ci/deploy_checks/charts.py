@@ -107,6 +107,7 @@ REFUSED = (
     ("job.enabled=true,job.search.name=a", "job.search.output"),
     ("job.enabled=true,job.search.output=/data/a,job.ownCluster=false", "cluster.enabled"),
     ("pools.cpu.kind=gpu", "gpus is 0"),
+    ("storage.cacheGi=13", "evicted"),
     ("pools.cpu.min=3", "more than max"),
     ("gateway.enabled=true,service.enabled=false", "service.enabled"),
     ("historyServer.enabled=true", "collector.image"),

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from deploy_checks.machines import RAY_UP
 from deploy_checks.rules import containers
 from deploy_checks.tools import Skipped
 
-Parser = Callable[[], argparse.ArgumentParser]
+#: What the command of a job gives it besides.
+_LEDGER = "postgresql+psycopg://ztom@db.ztom.internal/ztom"
 
 
 def check_commands() -> list[str]:
@@ -130,6 +131,7 @@ def builder_problem(path: str, arguments: dict[str, Any]) -> str | None:
 
 def check_searches() -> list[str]:
     """The searches of jobs are configurations that load."""
+    from tune_search.command import ledger_override
     from ztom.search.config_files import load_config
 
     findings = []
@@ -143,7 +145,7 @@ def check_searches() -> list[str]:
             path = Path(folder) / "search.yaml"
             path.write_text(text, encoding="utf-8")
             try:
-                load_config(path)
+                load_config(path, [ledger_override(_LEDGER)])
             except ValueError as error:
                 findings.append(f"{place}: {error}")
     return findings if found else ["no case has a search"]

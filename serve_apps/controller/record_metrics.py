@@ -12,7 +12,7 @@ import time
 from ray.util.metrics import Gauge
 
 from ztom.ledger.requests import RequestStatus
-from ztom.ledger.work import Work
+from ztom.ledger.work import RecordedWork
 
 
 class RecordMetrics:
@@ -22,7 +22,7 @@ class RecordMetrics:
         work: Work on record in the ledger.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: RecordedWork) -> None:
         self._work = work
         self._open = Gauge(
             "ztom_searches",

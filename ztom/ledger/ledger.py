@@ -23,7 +23,7 @@ from ztom.ledger.studies import Studies
 from ztom.ledger.usage import Usage
 from ztom.ledger.variants import Variants
 from ztom.ledger.verdicts import Verdicts
-from ztom.ledger.work import Work
+from ztom.ledger.work import RecordedWork
 
 
 class Ledger:
@@ -65,7 +65,7 @@ class Ledger:
         self.signing_keys = SigningKeys(database)
         self.server_keys = ServerKeyStore(database)
         self.usage = Usage(database)
-        self.work = Work(database)
+        self.work = RecordedWork(database)
 
     @classmethod
     def open(cls, address: str | Path, *, busy_timeout_s: float = 10.0) -> Self:

@@ -49,7 +49,7 @@ class WorkCounts:
     proofs: Mapping[str, int]
 
 
-class Work:
+class RecordedWork:
     """Counts what is on record; part of `ztom.ledger.Ledger`."""
 
     def __init__(self, database: Database) -> None:

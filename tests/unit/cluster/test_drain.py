@@ -88,6 +88,13 @@ def test_a_server_of_another_version_is_not_the_one() -> None:
         )
 
 
-def test_nobody_there_is_an_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["http://127.0.0.1:9", "--within", "0.1"]) == 1
+def test_nobody_there_is_an_exit_status(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: httpx.Client, url: str) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(httpx.Client, "get", refused)
+    monkeypatch.setattr("cluster.health._EVERY_S", 0.01)
+    assert main(["http://127.0.0.1:9", "--within", "0.02"]) == 1
     assert "the server is not up" in capsys.readouterr().err

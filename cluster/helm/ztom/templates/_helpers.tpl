@@ -50,6 +50,14 @@ app.kubernetes.io/component: ray
 {{- end }}
 {{- end }}
 
+{{/* Where variants are put that every node reads: the bucket on gke, else a folder that all share. */}}
+{{- define "ztom.shared" -}}
+{{- if .Values.storage.address }}{{ .Values.storage.address }}
+{{- else if include "ztom.isGke" . }}gs://{{ include "ztom.bucket" . }}/ztom
+{{- else if and (eq .Values.storage.kind "claim") (eq .Values.storage.accessMode "ReadWriteMany") }}{{ .Values.storage.mountPath }}/variants
+{{- end }}
+{{- end }}
+
 {{/* What references may point to, as a JSON list. */}}
 {{- define "ztom.roots" -}}
 {{- $roots := .Values.roots }}

@@ -8,6 +8,10 @@
 {{- range $name, $value := merge (dict) .Values.env $fixed }}
 - {name: {{ $name }}, value: {{ $value | toString | quote }}}
 {{- end }}
+- {name: ZTOM_NODE_CACHE_BYTES, value: {{ mul (int64 .Values.storage.cacheGi) 1073741824 | toString | quote }}}
+{{- with include "ztom.shared" . }}
+- {name: ZTOM_STORAGE, value: {{ . | quote }}}
+{{- end }}
 - {name: ZTOM_ALLOWED_ROOTS, value: {{ include "ztom.roots" . | quote }}}
 {{- with .Values.monitoring.prometheusHost }}
 - {name: RAY_PROMETHEUS_HOST, value: {{ . | quote }}}

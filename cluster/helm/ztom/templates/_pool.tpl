@@ -7,6 +7,8 @@
 {{- $gpus := int $pool.gpus }}
 {{- if and (eq $pool.kind "gpu") (lt $gpus 1) }}{{ fail (printf "pools.%s.kind is gpu and gpus is 0" .name) }}{{ end }}
 {{- if and (eq $pool.kind "cpu") (gt $gpus 0) }}{{ fail (printf "pools.%s has %d GPUs and the image without CUDA: kind is cpu" .name $gpus) }}{{ end }}
+{{- $disk := trimSuffix "Gi" $pool.disk | int64 }}
+{{- if gt (add (int64 $values.storage.cacheGi) 8) $disk }}{{ fail (printf "pools.%s.disk is %s, and storage.cacheGi with 8 GiB for logs is more: the pod would be evicted" .name $pool.disk) }}{{ end }}
 {{- if gt (int $pool.min) (int $pool.max) }}{{ fail (printf "pools.%s: min %d is more than max %d" .name (int $pool.min) (int $pool.max)) }}{{ end -}}
 groupName: {{ .name }}
 minReplicas: {{ if .autoscale }}{{ $pool.min }}{{ else }}{{ $pool.max }}{{ end }}
@@ -40,7 +42,7 @@ template:
           - {name: serve, containerPort: 8000}
         lifecycle:
           preStop: {exec: {command: [python, -m, cluster.drain, --within, {{ $drain.seconds | quote }}]}}
-        resources: {{- include "ztom.resources" (dict "cpu" $pool.cpu "memory" $pool.memory "gpus" $gpus) | nindent 10 }}
+        resources: {{- include "ztom.resources" (dict "cpu" $pool.cpu "memory" $pool.memory "gpus" $gpus "disk" $pool.disk) | nindent 10 }}
         securityContext: {{- include "ztom.containerSecurity" $root | nindent 10 }}
         volumeMounts: {{- include "ztom.volumeMounts" $root | nindent 10 }}
     volumes: {{- include "ztom.volumes" $root | nindent 6 }}
