@@ -41,7 +41,7 @@ def test_the_commands_are_what_they_were() -> None:
         *("audit verify", "audit sign", "audit show", "admin create", "admin rotate-key"),
         *("project list", "project create", "project add", "project download"),
         *("suite new", "suite examples", "suite from-csv", "suite lock", "suite check"),
-        *("suite diff", "data check", "doctor", "chain", "convert", "push"),
+        *("suite diff", "data check", "doctor", "chain", "convert", "plan", "push"),
         *("data add", "data version", "data show", "data diff", "data export", "data label"),
         *("drift replay", "drift acted", "drift plan"),
         *("logout", "whoami", "limits", "feedback", "release show"),
