@@ -49,6 +49,7 @@ def pools_at_zero(pools: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         variables = {
             _MARK: folder,
             "RAY_FAKE_CLUSTER": "1",
+            "RAY_AUTH_MODE": "disabled",  # whoever joins would need the token of who started it
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             **worker_environment(),
         }
