@@ -13,18 +13,20 @@ import pytest
 
 from serve_apps.tracing import Tracing
 from ztom.checkpoints.object_store import ObjectSource
+from ztom.drift.shape import language_of
 from ztom.engines.build import build_single
 from ztom.engines.config import EngineConfig
 from ztom.errors import ConfigError
 from ztom.evaluation.runs.lm_tasks import run_tasks
 from ztom.evaluation.runs.results import ModelRef
+from ztom.io.files import write_whole
+from ztom.io.places import parse_store_address
 from ztom.ledger import Ledger
 from ztom.search.samplers.build import build_sampler
 from ztom.search.samplers.protocol import SamplerConfig
 from ztom.search.space import SearchSpace
 from ztom.search.trackers.config import TrackerConfig, require_trackers
 from ztom.settings import Settings
-from ztom.variants.copies import copy_variant
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 SPACE = SearchSpace(("one", "two"), (-0.1, -0.1), (0.1, 0.1))
@@ -50,7 +52,8 @@ NEEDS: list[tuple[str, str, Callable[[], object]]] = [
     ("cmaes", "cmaes", lambda: sampler("cmaes")),
     ("lm_eval", "lm-eval", tasks),
     ("s3fs", "s3", lambda: ObjectSource("s3://b/m", "s3", "b/m", settings=Settings())),
-    ("s3fs", "s3", lambda: copy_variant(Path("no-variant"), "s3://bucket/variant")),
+    ("s3fs", "s3", lambda: write_whole(parse_store_address("s3://bucket/file"), "")),
+    ("py3langid", "languages", lambda: language_of("where is my card?")),
     ("psycopg", "postgresql", lambda: Ledger.open("postgresql+psycopg://u@127.0.0.1:9/db")),
     ("mlflow", "mlflow", lambda: require_trackers([TrackerConfig(name="mlflow")])),
     ("wandb", "wandb", lambda: require_trackers([TrackerConfig(name="wandb")])),
@@ -73,7 +76,8 @@ def test_what_is_missing_is_named_with_its_extra(
 
 def test_every_extra_of_a_command_is_tried_and_part_of_all() -> None:
     extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
-    of_commands = set(extras) - {"all", "cpu", "dev", "docs", "gpu", "load", "optuna-dashboard"}
+    of_commands = set(extras) - {"all", "cpu", "dev", "docs", "gpu", "load"}
+    of_commands -= {"optuna-dashboard", "deploy", "checkov"}
     assert of_commands == {extra for _, extra, _ in NEEDS} - {"gpu"}
     assert extras["all"] == [f"ztom[{','.join(sorted(of_commands))}]"]
 

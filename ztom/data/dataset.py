@@ -276,11 +276,11 @@ class Dataset:
         """Rows of a version that a more precious split knows; none, unless files were edited."""
         splits = {name: [row.stimulus() for row in rows]
                   for name, rows in self.read(version).items()}  # fmt: skip
-        found: list[SplitLeak] = []
+        leaks: list[SplitLeak] = []
         for place, name in enumerate((*self._order, TRAIN)):
             for other in self._order[:place]:
-                found += leaks_between(splits[other], splits[name])
-        return found
+                leaks += leaks_between(splits[other], splits[name])
+        return leaks
 
     def _left_out(
         self, rows: Sequence[PartFile], old: DatasetVersion | None

@@ -30,13 +30,13 @@ class _Loose(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class _Value(_Loose):
+class _LabelValue(_Loose):
     choices: tuple[str, ...] = ()
     text: tuple[str, ...] | str = ()
 
 
 class _Result(_Loose):
-    value: _Value
+    value: _LabelValue
 
 
 class _Annotation(_Loose):

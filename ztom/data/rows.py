@@ -47,7 +47,7 @@ class Row(BaseModel):
         """The row as a stimulus.
 
         Args:
-            expected: Its expected output.
+            expected: Expected output of it.
         """
         prompt: Prompt
         if isinstance(self.prompt, str):
@@ -100,8 +100,8 @@ class LabelHistory:
 
     def is_relabelled(self, row: str) -> bool:
         """Whether a source has changed its mind about a row."""
-        said: dict[str, str] = {}
-        return any(said.setdefault(item.source, item.label) != item.label for item in self.of(row))
+        first: dict[str, str] = {}
+        return any(first.setdefault(item.source, item.label) != item.label for item in self.of(row))
 
     def is_in_conflict(self, row: str) -> bool:
         """Whether the newest labels of several sources differ."""

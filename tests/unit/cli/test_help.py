@@ -44,6 +44,7 @@ def test_the_commands_are_what_they_were() -> None:
         *("suite diff", "data check", "doctor", "chain", "convert", "plan", "push"),
         *("data add", "data version", "data show", "data diff", "data export", "data label"),
         *("drift replay", "drift acted", "drift plan"),
+        *("cluster start", "cluster join", "cluster settings", "submit", "usage"),
         *("logout", "whoami", "limits", "feedback", "release show"),
         *("project change", "project delete", "project remove", "project data"),
         *("user list", "user add", "user change", "user remove"),

@@ -245,9 +245,9 @@ def test_of_a_server_that_is_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Running:
-        url, dashboard = "http://127.0.0.1:1", "http://127.0.0.1:2"
+        url, dashboard, notes = "http://127.0.0.1:1", "http://127.0.0.1:2", ()
 
-    def run(config: ServerConfig, *, host: str, port: int, on_ready: Any, say: Any) -> None:
+    def run(config: ServerConfig, *, on_ready: Any, **others: object) -> None:
         on_ready(Running)
 
     monkeypatch.setattr("serve_apps.server.launch.run_server", run)
