@@ -16,12 +16,10 @@ import pytest
 import ray
 from fake_search import make_config, make_inputs
 from ray_nodes import LocalNodes, local_nodes
-from ray_pools import pools_at_zero
 
 from cluster.capacity import NodeNeeds
-from cluster.pools import cluster_capacity
 from tune_search.engine_client import EngineClient
-from tune_search.engine_pool import engine_needs, make_clients, stop_engines
+from tune_search.engine_pool import make_clients, stop_engines
 from tune_search.payload import EnginePlace, StudyInputs
 from tune_search.session import ray_for_search
 from tune_search.study import run_search
@@ -96,21 +94,6 @@ def test_a_node_that_dies_costs_its_engine_and_a_new_one_brings_one(nodes, worke
     assert len(set(_processes(tmp_path))) == 3
     # 24 s where a trial waits until Ray has declared the node dead, 2 s where it goes elsewhere
     assert max(after - before for before, after in pairwise(ends[7:])) < 10.0
-
-
-def test_engines_ask_for_the_gpu_of_a_pool_at_zero(environment, monkeypatch):
-    """Before, a search ran on the CPU there without a word."""
-    pools = {"l4": {"resources": {"CPU": 1, "GPU": 1}, "max_workers": 1}}
-    with pools_at_zero(pools) as address:
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        with ray_for_search(1):
-            assert ray.cluster_resources().get("GPU", 0) == 0
-            capacity = cluster_capacity()
-    assert capacity.place(NodeNeeds(gpus=1)) == "later"
-    place = EnginePlace(needs=NodeNeeds(gpus=1))
-    assert engine_needs(place, capacity, replicas=1).gpus == 1
-    with pytest.raises(ConfigError, match="pool l4"):
-        engine_needs(EnginePlace(needs=NodeNeeds(gpus=2)), capacity, replicas=1)
 
 
 def _processes(folder: Path) -> list[str]:
