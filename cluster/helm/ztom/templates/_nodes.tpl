@@ -12,6 +12,7 @@
 {{- with include "ztom.shared" . }}
 - {name: ZTOM_STORAGE, value: {{ . | quote }}}
 {{- end }}
+- {name: ZTOM_POOLS, value: {{ include "ztom.pools" . | quote }}}
 - {name: ZTOM_ALLOWED_ROOTS, value: {{ include "ztom.roots" . | quote }}}
 {{- with .Values.monitoring.prometheusHost }}
 - {name: RAY_PROMETHEUS_HOST, value: {{ . | quote }}}

@@ -48,6 +48,20 @@ template:
     volumes: {{- include "ztom.volumes" $root | nindent 6 }}
 {{- end }}
 
+{{/* The pools as JSON, for `ZTOM_POOLS`: what the cluster could have while a pool is at zero. */}}
+{{- define "ztom.pools" -}}
+{{- $pools := list }}
+{{- range $name, $pool := .Values.pools }}
+{{- if $pool.enabled }}
+{{- $amounts := dict "CPU" (float64 $pool.cpu) }}
+{{- if gt (int $pool.gpus) 0 }}{{ $_ := set $amounts "GPU" (int $pool.gpus) }}{{ end }}
+{{- $labels := merge (dict "pool" $name "market" (ternary "spot" "on-demand" $pool.spot)) $pool.labels }}
+{{- $pools = append $pools (dict "name" $name "resources" $amounts "labels" $labels "max_nodes" (int $pool.max)) }}
+{{- end }}
+{{- end }}
+{{- toJson $pools }}
+{{- end }}
+
 {{- define "ztom.rayResources" -}}
 CPU: {{ .cpu | toString | quote }}
 {{- if gt (int .gpus) 0 }}
