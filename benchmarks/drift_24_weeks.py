@@ -1,6 +1,6 @@
 """Does watching a model hold the line? 24 weeks, simulated and on real requests.
 
-    python benchmarks/drift_24_weeks.py DATA [--runs 300] [--seeds 4] [--windows 500]
+    python benchmarks/drift_24_weeks.py DATA [--runs 1000] [--seeds 4] [--windows 500]
 
 DATA is a folder with banking77 and medical_chat. Four parts: simulated arms (`drift_arms`), the
 labelled monitor alone, the real arm (`drift_real`), and the test of embeddings: how often it alarms
@@ -31,7 +31,7 @@ def main() -> None:
     """Run all parts and print their lines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--runs", type=int, default=300, help="simulated runs of an arm")
+    parser.add_argument("--runs", type=int, default=1000, help="simulated runs of an arm")
     parser.add_argument("--monitor-runs", type=int, default=4000)
     parser.add_argument("--seeds", type=int, default=4, help="runs of the real arm")
     parser.add_argument("--windows", type=int, default=500, help="windows of the embedding test")

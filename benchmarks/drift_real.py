@@ -2,7 +2,8 @@
 
 53 of the 77 intents are known at launch, one more appears each week, and in week w a share of
 0.01 w / accuracy of the requests is drawn from those that have appeared. All texts are split into
-disjoint halves: one to train and label, one to measure. The model is a ridge regression on MiniLM's
+disjoint halves: one to train and to choose labels from, one to measure with, of which 100 a week,
+drawn at random, feed the monitor. The model is a ridge regression on MiniLM's
 embeddings; retraining takes every label there is.
 """
 
@@ -17,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ztom.data.labelling import FEWEST_RANDOM, select
+from ztom.data.labelling import select
 from ztom.drift.config import MonitorConfig
 from ztom.drift.monitor import Monitor, MonitorState, acted
 from ztom.drift.observations import Observation, TrafficWindow
 from ztom.scoring.embeddings import TextEmbedder
 
-WEEKS, KNOWN, REQUESTS, REFERENCE = 24, 53, 1000, 1000
+WEEKS, KNOWN, REQUESTS, REFERENCE, RANDOM = 24, 53, 1000, 1000, 100
 _RIDGE = 0.3
 _START = datetime(2026, 1, 5, tzinfo=UTC)
 _WEEK = timedelta(days=7)
@@ -151,7 +152,7 @@ def run(
         stream: The requests.
         calendar: Weeks before which the model is retrained.
         by_signal: Whether it is retrained when the monitor alarms.
-        chosen: Labels chosen a week; as many as `FEWEST_RANDOM` beside them are drawn at random.
+        chosen: Labels chosen a week, which are trained on.
     """
     corpus, head, labelled = stream.corpus, stream.head, [stream.launch]
     monitor, state = _monitor(stream, head, 0), MonitorState()
@@ -165,12 +166,10 @@ def run(
         accuracy.append(stream.measure(head, stream.draw(week, REQUESTS, half=1)))
         requests = stream.draw(week, REQUESTS, half=0)
         _, sure = head.answer(corpus.vectors[requests])
-        selection = select(
-            sure, corpus.vectors[requests], random=100, chosen=chosen,
-            seed=stream.seed * 1000 + week,
-        )  # fmt: skip
-        drawn = requests[selection.random]
-        labelled += [requests[selection.chosen], drawn[FEWEST_RANDOM:]]
+        seed = stream.seed * 1000 + week
+        selection = select(sure, corpus.vectors[requests], random=0, chosen=chosen, seed=seed)
+        labelled.append(requests[selection.chosen])
+        drawn = stream.draw(week, RANDOM, half=1)  # the monitor's: never trained on
         look, state = monitor.look(state, _window(stream, head, week, drawn))
         alarm = by_signal and look.alarm is not None and week < WEEKS
     return np.array(accuracy), retrained

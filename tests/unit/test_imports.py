@@ -63,6 +63,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         },
         "client": {*_GROUND, "checkpoints", "wire"},
         "data": {*_GROUND, "statistics", "stimuli"},
+        "loop": set(),
         "drift": {*_GROUND, "scoring", "statistics", "stimuli"},
         "demo": {*_GROUND, "stimuli"},
         "testing": {

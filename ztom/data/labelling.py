@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from ztom.errors import ConfigError
 from ztom.statistics.two_samples import Floats
 
-#: Least number of labels drawn at random.
-FEWEST_RANDOM = 50
 _CANDIDATES = 4  # unsure ones a label
 
 
