@@ -99,20 +99,6 @@ def wait_for_doors(doors: Doors, launcher: subprocess.Popen[str], *nodes: Machin
     wait_for(open_on_each, _UP_S, "the doors answer")
 
 
-def test_each_node_has_a_door_and_all_have_the_same_keys(doors: Doors) -> None:
-    head, *workers = doors.cluster.nodes
-    status, token = doors.call(
-        head, "POST", "/api/auth/login", json={"username": "root", "password": PASSWORD}
-    )
-    assert status == 200, token
-    doors.token = token
-    answers = [doors.call(node, "GET", "/api/auth/user")[0] for node in (head, *workers) * 3]
-    assert answers == [200] * 9
-    for node in doors.cluster.nodes:
-        names = Counter(process.name() for process in node.processes())
-        assert names["haproxy"] >= 1, node.name
-
-
 @pytest.fixture(scope="module")
 def endpoint(doors: Doors, tmp_path_factory: pytest.TempPathFactory) -> Doors:
     """The server with a variant of a bucket behind ``support``, a replica on each worker."""
@@ -137,6 +123,23 @@ def endpoint(doors: Doors, tmp_path_factory: pytest.TempPathFactory) -> Doors:
         "200",
     )
     return doors
+
+
+def test_each_node_has_a_door_and_all_have_the_same_keys(endpoint: Doors) -> None:
+    """Serve opens a door where a replica runs: on all nodes, now that there is an endpoint."""
+    doors = endpoint
+    head, *workers = doors.cluster.nodes
+    wait_for(lambda: all(doors.health(node) == 200 for node in (head, *workers)), 60, "the doors")
+    status, token = doors.call(
+        head, "POST", "/api/auth/login", json={"username": "root", "password": PASSWORD}
+    )
+    assert status == 200, token
+    doors.token = token
+    answers = [doors.call(node, "GET", "/api/auth/user")[0] for node in (head, *workers) * 3]
+    assert answers == [200] * 9
+    for node in doors.cluster.nodes:
+        names = Counter(process.name() for process in node.processes())
+        assert names["haproxy"] >= 1, node.name
 
 
 def test_a_variant_in_a_bucket_answers_at_every_door(endpoint: Doors) -> None:
