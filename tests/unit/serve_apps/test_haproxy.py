@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.node_settings import HAPROXY_PROGRAM
 from serve_apps.server import haproxy_rules
 from serve_apps.server.haproxy import (
     KNOWN_RAY,
@@ -138,6 +139,25 @@ def test_the_program_starts_no_haproxy_that_would_show_its_pages(tmp_path: Path)
     checked = subprocess.run([program, "-c", "-f", configuration], capture_output=True, check=False)
     assert checked.returncode != 0
     assert b"to the network" in checked.stderr
+
+
+def test_a_program_that_the_variable_names_is_not_wrapped_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an image the variable names our own program, which would then call itself for ever."""
+    first = write_haproxy(tmp_path, private_ports=PRIVATE)
+    monkeypatch.setenv(HAPROXY_PROGRAM, str(first))
+    (tmp_path / "second").mkdir()
+    second = write_haproxy(tmp_path / "second", private_ports=PRIVATE)
+    assert str(first) not in second.read_text()
+    version = subprocess.run([second, "-v"], capture_output=True, timeout=30, check=False)
+    assert b"HAProxy" in version.stdout
+    # another program that an operator names is taken as it is
+    own = tmp_path / "own"
+    own.write_text("#!/bin/sh\nexec true\n")
+    own.chmod(0o755)
+    monkeypatch.setenv(HAPROXY_PROGRAM, str(own))
+    assert str(own) in write_haproxy(tmp_path, private_ports=PRIVATE).read_text()
 
 
 def test_the_rules_import_nothing_that_takes_time() -> None:
