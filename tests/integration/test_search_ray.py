@@ -244,9 +244,11 @@ def _while_held(folder: Path, number: int, act: Callable[[], None]) -> Callable[
         deadline = time.monotonic() + 600
         while not (folder / "held").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
-        act()
-        (folder / "held").unlink()
-        (folder / "hold").unlink()
+        try:
+            act()
+        finally:  # else the engine is held for ever
+            (folder / "held").unlink()
+            (folder / "hold").unlink()
 
     def on_event(event: Event) -> None:
         if isinstance(event, TrialStarted) and event.number == number:
@@ -259,10 +261,10 @@ def _while_held(folder: Path, number: int, act: Callable[[], None]) -> Callable[
 
 
 def _kill_a_trial() -> None:
-    """Kill the process, below this one, that is in a trial: Ray names it by what it is at."""
+    """Kill a process, below this one, that is in a trial: Ray names them by what they are at."""
     below = psutil.Process().children(recursive=True)
-    (trial,) = [p for p in below if " ".join(p.cmdline()).strip().endswith(".train")]
-    trial.kill()
+    trials = [p for p in below if " ".join(p.cmdline()).strip().endswith(".train")]
+    min(trials, key=lambda process: process.create_time()).kill()
 
 
 def _kill(pid_file: Path, number: int = signal.SIGKILL) -> None:
