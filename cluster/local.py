@@ -67,8 +67,11 @@ def ray_connection(
 
 
 def dashboard_address() -> str:
-    """Address of the dashboard of the Ray that this process is in; empty where it has none."""
-    url = ray._private.worker.get_dashboard_url()
+    """Address of the dashboard of the Ray that this process is in; empty where it has none.
+
+    As the cluster's head wrote it down: what a worker's own process has is Ray's default.
+    """
+    url = ray._private.services.get_webui_url_from_internal_kv()
     return f"http://{url}" if url else ""
 
 
