@@ -150,9 +150,11 @@ def run_server(
 
     with server(config, host=host, port=port, without_deadlines=without_deadlines) as running:
         terminate_like_interrupt()
-        on_ready(running)
-        with search_lines(config.ledger_address, say):
-            wait_for_interrupt()
+        # a stop that comes before it is waited for is one as well
+        with contextlib.suppress(KeyboardInterrupt):
+            on_ready(running)
+            with search_lines(config.ledger_address, say):
+                wait_for_interrupt()
 
 
 def _require_fresh_process() -> None:
