@@ -28,6 +28,7 @@ COMMANDS = {
     "metatune": ["project", "metatune", "p", "--factor", "f=0.5", "--output", ADDRESS],
     "search-result": ["searches", "result", "p", "r", "--output", ADDRESS],
     "chain": ["chain", "run", "--output", ADDRESS],
+    "data-export": ["data", "export", "support", "train", "--output", ADDRESS],
     "convert": ["convert", "model", ADDRESS],
     "demo": ["demo", "--folder", ADDRESS],
     "up": ["up", "--data", ADDRESS],
@@ -125,7 +126,7 @@ def _option(word: str) -> str:
 _WORDS = {
     *("blend", "eval", "gate", "suite", "new", "from-csv", "audit", "sign", "project"),
     *("download", "demo", "up", "admin", "create", "rotate-key", "searches", "result", "chain"),
-    *("convert", "edit", "metatune"),
+    *("convert", "edit", "metatune", "data", "export"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -37,8 +38,11 @@ class Rows:
         self.rollouts = self
         self.content = StepObservations()
 
-    def observe(self, release: str, step: int, source: str, content: StepObservations) -> None:
-        self.content = content
+    def observe_all(
+        self, counted: Sequence[tuple[str, int, str, StepObservations]]
+    ) -> frozenset[str]:
+        *_, self.content = counted[-1]
+        return frozenset()
 
 
 class Gateway:
