@@ -203,7 +203,7 @@ def test_blend_says_what_it_keeps_and_what_not(
         dtype="auto",
         form="dense",
         max_shard_bytes=2**30,
-        ledger_address=None,
+        ledger_address=str(tmp_path / "ledger.db"),
     )
     said = " ".join(capsys.readouterr().out.split())
     assert "kept of the latest checkpoint: 1_Pooling/config.json, " in said
