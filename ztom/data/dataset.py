@@ -154,12 +154,13 @@ class Dataset:
             source: Who says what the labels say.
             time: Time of the labels.
         """
-        rows = {row.id: row for row in map(Row.of, stimuli)}
+        of_stimuli = [Row.of(stimulus) for stimulus in stimuli]
+        rows = {row.id: row for row in of_stimuli}
         known = {row.id for row in self._rows(self._files("rows"))}
         new = [row for key, row in rows.items() if key not in known]
         labels = [
-            Label(row=Row.of(stimulus).id, label=stimulus.expected, source=source, time=time)
-            for stimulus in stimuli
+            Label(row=row.id, label=stimulus.expected, source=source, time=time)
+            for row, stimulus in zip(of_stimuli, stimuli, strict=True)
             if stimulus.expected
         ]
         self._write("rows", new)

@@ -20,7 +20,7 @@ from ztom.drift.clusters import grown_clusters
 from ztom.drift.config import InputsConfig
 from ztom.drift.findings import Cluster, DriftFinding, Signal
 from ztom.drift.observations import Observation
-from ztom.drift.shape import counts_of, form_of, language_of, length_bins
+from ztom.drift.shape import form_of, language_of, length_bins
 from ztom.statistics.proportions import holm
 from ztom.statistics.two_samples import Floats, discrepancy, homogeneity
 
@@ -103,7 +103,7 @@ class InputsMonitor:
         if self.config.languages:
             kinds["languages"] = language_of
         findings = [
-            _compared(name, counts_of(texts, kind), counts_of([row.text for row in now], kind))
+            _compared(name, Counter(map(kind, texts)), Counter(kind(row.text) for row in now))
             for name, kind in kinds.items()
         ]
         categories = [

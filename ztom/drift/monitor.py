@@ -75,8 +75,8 @@ class Monitor:
         rows = window.observations
         findings = [*self._inputs(window), *self._efforts(rows)]
         quality, compared = state.quality, state.compared + differing(rows)
-        if self._quality is not None:
-            finding, quality = self._quality.look(state.quality, rows)
+        if self.quality is not None:
+            finding, quality = self.quality.look(state.quality, rows)
             findings.insert(0, finding)
         if self.config.disagreement is not None:
             findings += _those(disagreement(self.config.disagreement, compared))
@@ -117,13 +117,9 @@ class Monitor:
                 look, state = self.look(state, window)
                 yield look, state
 
-    @property
+    @cached_property
     def quality(self) -> QualityMonitor | None:
         """The labelled monitor; None without labels in the reference, or where it is turned off."""
-        return self._quality
-
-    @cached_property
-    def _quality(self) -> QualityMonitor | None:
         judged = [r.correct for r in self.reference if r.random and r.correct is not None]
         if self.config.quality is None or not judged:
             return None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -56,8 +55,3 @@ def language_of(text: str) -> str:
     import py3langid
 
     return str(py3langid.classify(text)[0])
-
-
-def counts_of(texts: Iterable[str], kind: Callable[[str], str]) -> Counter[str]:
-    """Number of texts of each kind."""
-    return Counter(map(kind, texts))

@@ -227,10 +227,8 @@ def _version(dataset: Dataset, number: int | None) -> DatasetVersion:
             f"{dataset.folder} has no version yet",
             fix=f"Make one: ztom data version {dataset.folder}",
         )
-    chosen = versions[-1] if number is None else None
-    for version in versions:
-        if version.number == number:
-            chosen = version
+    wanted = versions[-1].number if number is None else number
+    chosen = next((version for version in versions if version.number == wanted), None)
     if chosen is None:
         raise StimuliError(
             f"{dataset.folder} has no such version", got=number, expected=f"1 to {len(versions)}"
